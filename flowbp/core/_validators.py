@@ -1,0 +1,57 @@
+"""Validators of the core's frozen values: they name argument, value and range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+def integer(minimum: int) -> Validator:
+    """An integer of at least `minimum`; `True` and `False` are not integers here."""
+
+    def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise ValueError(f"`{attribute.name}` must be an integer >= {minimum}, got {value!r}")
+
+    return validate
+
+
+def real(minimum: float, maximum: float = math.inf, *, above: bool = False) -> Validator:
+    """A finite number in [minimum, maximum], or in (minimum, maximum] with `above`."""
+    opening = "(" if above or math.isinf(minimum) else "["
+    closing = ")" if math.isinf(maximum) else "]"
+    interval = f"{opening}{minimum:g}, {maximum:g}{closing}"
+
+    def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        inside = number and math.isfinite(value) and minimum <= value <= maximum
+        if not inside or (above and value == minimum):
+            raise ValueError(f"`{attribute.name}` must be a number in {interval}, got {value!r}")
+
+    return validate
+
+
+def one_of(*choices: str) -> Validator:
+    """One of a few words."""
+
+    def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value not in choices:
+            words = " or ".join(f"{choice!r}" for choice in choices)
+            raise ValueError(f"`{attribute.name}` must be {words}, got {value!r}")
+
+    return validate
+
+
+def fits_grid(name: str, value: int, low: int, steps: int, cure: str = "") -> None:
+    """Refuse a count that the grid of `steps` steps cannot give."""
+    if not low <= value <= steps:
+        advice = f"; {cure}" if cure else ""
+        raise ValueError(
+            f"`{name}` must be in [{low}, {steps}], got {value}; "
+            f"the grid has {steps} {'step' if steps == 1 else 'steps'}{advice}"
+        )

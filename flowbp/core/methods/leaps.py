@@ -1,0 +1,126 @@
+"""Methods of two bridged segments between drawn steps: LeapAlign and Lagrange."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from .._validators import integer, real
+from ..draws import PairDraw, UniformPair, window
+from ..plan import Segment, Surrogate
+from ..quadrature import evenly_spaced, lagrange
+from ..trajectory import grid
+from .method import rescale
+
+
+@attrs.frozen
+class LeapAlign:
+    """Two single leaps, k to j and j to the end, with a damped Jacobian between them.
+
+    `x̂_j = x_k + (sigma_j - sigma_k) v_k`, `x̂_N = x_j - sigma_j v_j`, both pinned to the path; the
+    loss of each sample is divided by `max(d_j, tau) + max(d_N, tau)`.
+
+    - **Gradient**: v_k and v_j, and alpha times the Jacobian of v_j.
+    - **Cost**: N velocity calls, 2 pulls, 1 live graph.
+    - **Exact when**: N = 2 and alpha = 1.
+    - **Not for**: curved paths: one velocity stands for a long stretch. Lagrange is the same with
+      more supports.
+    - **Reference**: arXiv 2606.11075, section 4 (LeapAlign).
+
+    Args:
+        alpha: in [0, 1], how much of the Jacobian is kept.
+        tau: > 0, the floor of the residuals in the loss weight.
+        pair: draws (k, j).
+
+    Raises:
+        ValueError: an argument is out of range; when drawing, the grid is too short for `pair`.
+
+    Example:
+        >>> plan = LeapAlign().draw(torch.linspace(1, 0, 26), torch.Generator().manual_seed(0))
+        >>> len(plan.segments), plan.alpha, plan.residual_floor
+        (2, 0.3, 0.1)
+    """
+
+    alpha: float = attrs.field(default=0.3, validator=real(0, 1))
+    tau: float = attrs.field(default=0.1, validator=real(0, above=True))
+    pair: PairDraw = attrs.field(factory=UniformPair, kw_only=True)
+
+    def draw(self, sigmas: Tensor, generator: torch.Generator) -> Surrogate:
+        """Two leaps between the pair that was drawn and the end."""
+        method = Lagrange(order=1, active=1, alpha=self.alpha, tau=self.tau, pair=self.pair)
+        return method.draw(sigmas, generator)
+
+
+@attrs.frozen
+class Lagrange:
+    """Two segments, k to j and j to the end, integrated with Lagrange quadrature.
+
+    `x̂_t = x_s + sum of w_i v_i`, `w_i` the integral of the Lagrange basis of `order` evenly spaced
+    supports; of these the first `active` carry a gradient.
+
+    - **Gradient**: the active supports of both segments, and alpha times the Jacobian of v_j;
+      supports after the first are damped by `support_scale`.
+    - **Cost**: N velocity calls, up to 2 `active` pulls, 1 live graph.
+    - **Exact when**: N = 2 and alpha = 1.
+    - **Not for**: `order` beyond 6, where the weights alternate in sign and grow.
+    - **Reference**: arXiv 2606.11075, section 4.
+
+    Args:
+        order: supports of each segment, its first step always one of them.
+        active: how many of them, from the first, are active; at most `order`.
+        support_scale: gradient scale of the active supports after the first.
+        alpha: in [0, 1], how much of the joint's Jacobian is kept.
+        tau: > 0, the floor of the residuals in the loss weight.
+        rescale: rho, how far the active gradients are scaled up to stand for the whole segment.
+        pair: draws (k, j) from the window.
+        tail: in (0, 1], the window's part of the grid.
+
+    Raises:
+        ValueError: an argument is out of range; when drawing, the window is too short for `pair`.
+
+    Example:
+        >>> method = Lagrange(order=3, active=2)
+        >>> plan = method.draw(torch.linspace(1, 0, 26), torch.Generator().manual_seed(0))
+        >>> [len(segment.active) <= 2 for segment in plan.segments]
+        [True, True]
+    """
+
+    order: int = attrs.field(default=3, validator=integer(1))
+    active: int = attrs.field(default=2, validator=integer(1))
+    support_scale: float = attrs.field(default=0.25, validator=real(0))
+    alpha: float = attrs.field(default=0.1, validator=real(0, 1))
+    tau: float = attrs.field(default=0.2, validator=real(0, above=True))
+    rescale: float = attrs.field(default=0.0, validator=real(0, 1))
+    pair: PairDraw = attrs.field(factory=UniformPair, kw_only=True)
+    tail: float = attrs.field(default=1.0, validator=real(0, 1, above=True), kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        """Check that there are as many supports as active ones."""
+        if self.active > self.order:
+            raise ValueError(
+                f"`active` must be in [1, order={self.order}], got {self.active}; "
+                "only supports can be active"
+            )
+
+    def draw(self, sigmas: Tensor, generator: torch.Generator) -> Surrogate:
+        """Two quadrature segments between the pair that was drawn and the end."""
+        steps = len(grid(sigmas)) - 1
+        k, j = self.pair.draw(window(steps, self.tail), generator)
+        return Surrogate(
+            (self._segment(sigmas, k, j), self._segment(sigmas, j, steps)),
+            alpha=self.alpha,
+            residual_floor=self.tau,
+        )
+
+    def _segment(self, sigmas: Tensor, start: int, stop: int) -> Segment:
+        supports = evenly_spaced(start, stop, self.order)
+        weights = lagrange(sigmas, start, stop, supports)
+        active = supports[: self.active]
+        gamma = rescale(weights, active, self.rescale)
+        return Segment(
+            start,
+            stop,
+            weights,
+            {i: gamma * (1 if i == start else self.support_scale) for i in active},
+        )

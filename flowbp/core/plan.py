@@ -1,0 +1,239 @@
+"""The backward trajectory as a value: its velocities, weights and joint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Protocol
+
+import attrs
+
+from ._validators import integer, one_of, real
+
+RewardInput = Literal["sample", "posterior_mean"]
+
+
+def _steps(segment: Segment, attribute: attrs.Attribute[Any], value: Mapping[int, float]) -> None:
+    for step, number in value.items():
+        if not segment.start <= step < segment.stop or not math.isfinite(number):
+            raise ValueError(
+                f"`{attribute.name}` must map steps in [{segment.start}, {segment.stop}) to finite "
+                f"numbers, got {step}: {number}"
+            )
+
+
+def _copy(value: Mapping[int, float]) -> Mapping[int, float]:
+    return dict(value)
+
+
+def _segments(value: Iterable[Segment]) -> tuple[Segment, ...]:
+    return tuple(value)
+
+
+def _deltas(value: Iterable[float]) -> tuple[float, ...]:
+    return tuple(value)
+
+
+@attrs.frozen
+class Segment:
+    """One stretch of the surrogate path: `x_t = x_s + sum of w_i v_i`.
+
+    Args:
+        start: s, the step it leaves from.
+        stop: t, the step it arrives at, s < t.
+        weights: `{step: w_i}` over the supports, steps in [s, t).
+        active: `{step: gamma_i}`, the supports whose velocity is evaluated again with gradient,
+            each with the scale of its gradient.
+
+    Raises:
+        ValueError: a step lies outside [s, t), a number is not finite, there is no support, or
+            an active step is no support.
+
+    Example:
+        >>> Segment(0, 2, weights={0: -0.5, 1: -0.5}, active={1: 1.0}).active
+        {1: 1.0}
+
+    Reference: arXiv 2606.11075, section 3.
+    """
+
+    start: int = attrs.field(validator=integer(0))
+    stop: int = attrs.field(validator=integer(1))
+    weights: Mapping[int, float] = attrs.field(validator=_steps, converter=_copy)
+    active: Mapping[int, float] = attrs.field(validator=_steps, converter=_copy)
+
+    def __attrs_post_init__(self) -> None:
+        """Check the parts against each other."""
+        if self.start >= self.stop:
+            raise ValueError(f"`stop` must come after `start`, got {self.start} to {self.stop}")
+        if not self.weights:
+            raise ValueError("`weights` must name at least one step, got none")
+        stray = sorted(set(self.active) - set(self.weights))
+        if stray:
+            raise ValueError(
+                f"`active` must be a subset of the supports {sorted(self.weights)}, "
+                f"got {stray} besides"
+            )
+
+
+class Plan(Protocol):
+    """What `Method.draw` returns: all that one training step must know of its backward pass."""
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The stretches in sampling order, each starting where the one before stops."""
+        ...
+
+    @property
+    def alpha(self) -> float:
+        """How much of the Jacobian at each joint is kept, 0 to 1."""
+        ...
+
+    @property
+    def reward_input(self) -> RewardInput:
+        """What the reward reads."""
+        ...
+
+    @property
+    def residual_floor(self) -> float | None:
+        """Tau of the loss weight `1 / sum of max(d, tau)`; no such weight if None."""
+        ...
+
+    @property
+    def noised(self) -> int:
+        """How many renoised copies of every sample join the batch."""
+        ...
+
+    @property
+    def horizon(self) -> int:
+        """How many steps the rollout must take."""
+        ...
+
+
+@attrs.frozen
+class Surrogate:
+    """One or two segments that replace the path in the backward pass.
+
+    Every gradient path through a surrogate holds at most one Jacobian `dv/dx`: the one at the
+    joint of its two segments, scaled by `alpha`.
+
+    Args:
+        segments: one or two; the second starts where the first stops.
+        alpha: in [0, 1], how much of the joint's Jacobian is kept. It acts only if the joint is
+            an active step.
+        reward_input: `"sample"`, the latents at the end of the rollout; or `"posterior_mean"`,
+            what the last segment predicts from cached velocities.
+        residual_floor: tau > 0 to divide the loss of each sample by `sum of max(d, tau)` over the
+            segments' residuals d.
+        noised: renoised copies of each sample's last step that join the batch (see `renoise`);
+            needs one segment of one step.
+
+    Raises:
+        ValueError: any of these does not hold.
+
+    Example:
+        >>> leap = Segment(2, 4, weights={2: -0.5}, active={2: 1.0})
+        >>> Surrogate((leap,)).horizon, Surrogate((leap,), reward_input="posterior_mean").horizon
+        (4, 3)
+
+    Reference: arXiv 2606.11075, section 3.
+    """
+
+    segments: tuple[Segment, ...] = attrs.field(converter=_segments)
+    alpha: float = attrs.field(default=0.0, validator=real(0, 1))
+    reward_input: RewardInput = attrs.field(
+        default="sample", validator=one_of("sample", "posterior_mean")
+    )
+    residual_floor: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(real(0, above=True))
+    )
+    noised: int = attrs.field(default=0, validator=integer(0))
+
+    def __attrs_post_init__(self) -> None:
+        """Check that the segments form one path."""
+        if len(self.segments) not in (1, 2):
+            raise ValueError(f"`segments` must hold one or two segments, got {len(self.segments)}")
+        if len(self.segments) == 2 and self.segments[0].stop != self.segments[1].start:
+            raise ValueError(
+                f"`segments` must join, got one that stops at {self.segments[0].stop} "
+                f"and one that starts at {self.segments[1].start}"
+            )
+        last = self.segments[-1]
+        if self.noised and (len(self.segments) != 1 or last.stop - last.start != 1):
+            raise ValueError(
+                f"`noised` renoises the last step, so it needs one segment of one step, "
+                f"got noised={self.noised} with {len(self.segments)} segment(s) "
+                f"from {self.segments[0].start} to {last.stop}"
+            )
+
+    @property
+    def horizon(self) -> int:
+        """How many steps the rollout must take: all, or up to the last support that is read."""
+        last = self.segments[-1]
+        return last.stop if self.reward_input == "sample" else max(last.weights) + 1
+
+
+@attrs.frozen
+class Chain:
+    """The sampler's own last steps with all their Jacobians: the exact gradient.
+
+    It reads like a surrogate of one-step segments that are all bridged with alpha 1, and the
+    sweep treats it so.
+
+    Args:
+        deltas: `(sigma_{i+1} - sigma_i)` of the steps kept, in sampling order.
+        stop: N, the step the last of them arrives at.
+
+    Raises:
+        ValueError: more steps than lead to `stop`, or none.
+
+    Example:
+        >>> [segment.start for segment in Chain((-0.25, -0.5), stop=4).segments]
+        [2, 3]
+
+    Reference: Clark et al., "Directly Fine-Tuning Diffusion Models on Differentiable Rewards",
+    arXiv 2309.17400, section 4.
+    """
+
+    deltas: tuple[float, ...] = attrs.field(converter=_deltas)
+    stop: int = attrs.field(validator=integer(1))
+
+    def __attrs_post_init__(self) -> None:
+        """Check that the steps exist."""
+        if not 1 <= len(self.deltas) <= self.stop:
+            raise ValueError(
+                f"`deltas` must hold between 1 and stop={self.stop} steps, got {len(self.deltas)}"
+            )
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """One segment a step, each active."""
+        start = self.stop - len(self.deltas)
+        return tuple(
+            Segment(i, i + 1, weights={i: delta}, active={i: 1.0})
+            for i, delta in enumerate(self.deltas, start)
+        )
+
+    @property
+    def alpha(self) -> float:
+        """1: every Jacobian is kept."""
+        return 1.0
+
+    @property
+    def reward_input(self) -> RewardInput:
+        """The sample."""
+        return "sample"
+
+    @property
+    def residual_floor(self) -> float | None:
+        """None: the chain is the path, its residuals are zero."""
+        return None
+
+    @property
+    def noised(self) -> int:
+        """0: no renoised copies."""
+        return 0
+
+    @property
+    def horizon(self) -> int:
+        """All steps."""
+        return self.stop

@@ -1,0 +1,170 @@
+"""One velocity's pullback: evaluate with gradient, send a cotangent back, forget the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import attrs
+import torch
+from torch import Tensor
+
+from .trajectory import VelocityField
+
+ParametricVelocity = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
+
+
+@attrs.frozen(eq=False)
+class Pulled:
+    """What a pull returns.
+
+    Args:
+        gradients: by parameter name; empty if the pull accumulated into `.grad` instead.
+        latents: the cotangent pulled back to the latents, (B, …), if it was asked for.
+    """
+
+    gradients: Mapping[str, Tensor]
+    latents: Tensor | None
+
+
+class Pull(Protocol):
+    """Pull a cotangent of one velocity back into the parameters, and to the latents if asked."""
+
+    def __call__(
+        self, latents: Tensor, sigma: Tensor, cotangent: Tensor, /, *, through_latents: bool
+    ) -> Pulled:
+        """Evaluate the velocity of `latents` (B, …) at `sigma` and pull `cotangent` (B, …) back."""
+        ...
+
+
+def add_gradients(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The sum of two gradient mappings; an absent name is zero."""
+    total = dict(left)
+    for name, gradient in right.items():
+        total[name] = total[name] + gradient if name in total else gradient
+    return total
+
+
+def functional_pull(velocity: ParametricVelocity, params: Mapping[str, Tensor]) -> Pull:
+    """A pull through `torch.func.vjp`, which returns gradients and composes with `vmap`.
+
+    Use `module_pull` where the model needs gradient checkpointing, compiled autograd or FSDP:
+    `torch.func` transforms refuse saved-tensor hooks.
+
+    Args:
+        velocity: `velocity(params, latents, sigma)`, pure in its arguments.
+        params: the parameters by name.
+
+    Returns:
+        A pull whose gradients are a mapping like `params`.
+
+    Example:
+        >>> pull = functional_pull(lambda p, x, sigma: p["a"] * x, {"a": torch.tensor(2.0)})
+        >>> x, c = torch.ones(1, 3), torch.ones(1, 3)
+        >>> pull(x, torch.tensor(1.0), c, through_latents=True)
+        Pulled(gradients={'a': tensor(3.)}, latents=tensor([[2., 2., 2.]]))
+
+    Reference: arXiv 2606.11075, section 3.
+    """
+
+    def pull(
+        latents: Tensor, sigma: Tensor, cotangent: Tensor, /, *, through_latents: bool
+    ) -> Pulled:
+        x = latents.detach()
+        if through_latents:
+            primals: tuple[object, ...] = (dict(params), x)
+            gradients, u = torch.func.vjp(lambda p, y: velocity(p, y, sigma), *primals)[1](
+                cotangent
+            )
+            return Pulled(gradients, u)
+        (gradients,) = torch.func.vjp(lambda p: velocity(p, x, sigma), dict(params))[1](cotangent)
+        return Pulled(gradients, None)
+
+    return pull
+
+
+def module_pull(velocity: VelocityField) -> Pull:
+    """A pull through autograd, which accumulates into the parameters' `.grad`.
+
+    It keeps a module's hooks, so gradient checkpointing, compiled blocks and FSDP work.
+
+    Args:
+        velocity: a field whose parameters require gradients.
+
+    Returns:
+        A pull whose gradients are empty: they are in `.grad`.
+
+    Raises:
+        ValueError: (when pulling) the velocity depends on nothing that requires a gradient.
+
+    Example:
+        >>> a = torch.tensor(2.0, requires_grad=True)
+        >>> pull = module_pull(lambda x, sigma: a * x)
+        >>> x, c = torch.ones(1, 3), torch.ones(1, 3)
+        >>> pulled = pull(x, torch.tensor(1.0), c, through_latents=True)
+        >>> a.grad, pulled.latents
+        (tensor(3.), tensor([[2., 2., 2.]]))
+
+    Reference: arXiv 2606.11075, section 3.
+    """
+
+    def pull(
+        latents: Tensor, sigma: Tensor, cotangent: Tensor, /, *, through_latents: bool
+    ) -> Pulled:
+        x = latents.detach().requires_grad_(through_latents)
+        with torch.enable_grad():
+            v = velocity(x, sigma)
+        if not v.requires_grad:
+            raise ValueError(
+                "`velocity` must depend on a parameter with requires_grad=True, got a velocity "
+                "without a graph; unfreeze what should be trained, and call no no_grad() inside"
+            )
+        torch.autograd.backward(v, cotangent.to(v.dtype))
+        return Pulled({}, x.grad)
+
+    return pull
+
+
+def in_micro_batches(pull_of: Callable[[slice], Pull], size: int) -> Pull:
+    """Pull a batch in pieces of at most `size` samples, one live graph of a piece at a time.
+
+    Args:
+        pull_of: the pull of a slice of samples, with that slice's conditioning.
+        size: samples at a time, at least 1.
+
+    Returns:
+        A pull of the whole batch with the same result.
+
+    Raises:
+        ValueError: `size` is below 1.
+
+    Example:
+        >>> scale = torch.tensor([[1.0], [2.0], [3.0]])
+        >>> params = {"a": torch.tensor(1.0)}
+        >>> def pull_of(samples):
+        ...     return functional_pull(lambda p, x, sigma: p["a"] * scale[samples] * x, params)
+        >>> x = torch.ones(3, 1)
+        >>> in_micro_batches(pull_of, 2)(x, torch.tensor(1.0), x, through_latents=False)
+        Pulled(gradients={'a': tensor(6.)}, latents=None)
+
+    Reference: arXiv 2606.11075, section 3.
+    """
+    if size < 1:
+        raise ValueError(f"`size` must be >= 1 samples, got {size}")
+
+    def pull(
+        latents: Tensor, sigma: Tensor, cotangent: Tensor, /, *, through_latents: bool
+    ) -> Pulled:
+        gradients: Mapping[str, Tensor] = {}
+        pieces: list[Tensor] = []
+        for first in range(0, latents.shape[0], size):
+            samples = slice(first, min(first + size, latents.shape[0]))
+            pulled = pull_of(samples)(
+                latents[samples], sigma, cotangent[samples], through_latents=through_latents
+            )
+            gradients = add_gradients(gradients, pulled.gradients)
+            if pulled.latents is not None:
+                pieces.append(pulled.latents)
+        return Pulled(gradients, torch.cat(pieces) if pieces else None)
+
+    return pull

@@ -1,0 +1,211 @@
+"""Integration weights of a segment: `x_t - x_s` as a weighted sum of velocities.
+
+Every rule maps the noise levels at its supports to weights that sum to `sigma_t - sigma_s`. They
+are computed in float64, as Python floats, and cast once, where they meet a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .trajectory import grid
+
+
+class Quadrature(Protocol):
+    """A rule `weights = rule(sigmas, start, stop, supports)`."""
+
+    def __call__(
+        self, sigmas: Tensor, start: int, stop: int, supports: Sequence[int] | None = None, /
+    ) -> dict[int, float]:
+        """Weights `{step: w}` that sum to `sigma_stop - sigma_start`."""
+        ...
+
+
+def evenly_spaced(start: int, stop: int, count: int) -> tuple[int, ...]:
+    """At most `count` steps evenly spread over [start, stop), the first and last included.
+
+    `start + floor(m (stop - 1 - start) / (count - 1) + 1/2)` for m = 0 … count-1; every step of
+    the range if it has no more than `count`; `start` alone if `count` is 1.
+
+    Raises:
+        ValueError: `count` is below 1 or the range is empty.
+
+    Example:
+        >>> evenly_spaced(0, 9, 3), evenly_spaced(4, 6, 3)
+        ((0, 4, 8), (4, 5))
+    """
+    length = stop - start
+    if count < 1 or length < 1:
+        raise ValueError(
+            f"`count` must be >= 1 and [start, stop) must hold a step, "
+            f"got count={count}, start={start}, stop={stop}"
+        )
+    if length <= count:
+        return tuple(range(start, stop))
+    if count == 1:
+        return (start,)
+    return tuple(
+        start + (2 * m * (length - 1) + count - 1) // (2 * (count - 1)) for m in range(count)
+    )
+
+
+def _nodes(
+    sigmas: Tensor, start: int, stop: int, supports: Sequence[int] | None
+) -> tuple[list[float], tuple[int, ...]]:
+    levels = grid(sigmas)
+    if not 0 <= start < stop < len(levels):
+        raise ValueError(
+            f"`start` and `stop` must satisfy 0 <= start < stop <= {len(levels) - 1}, "
+            f"got start={start}, stop={stop}; the grid has {len(levels) - 1} steps"
+        )
+    steps = tuple(range(start, stop)) if supports is None else tuple(sorted(supports))
+    if not steps or len(set(steps)) < len(steps) or steps[0] < start or steps[-1] >= stop:
+        raise ValueError(
+            f"`supports` must be distinct steps in [{start}, {stop}), at least one, got {supports}"
+        )
+    return levels, steps
+
+
+def euler(
+    sigmas: Tensor, start: int, stop: int, supports: Sequence[int] | None = None, /
+) -> dict[int, float]:
+    """Each velocity carried to the next support: `w_m = sigma_{next(m)} - sigma_m`.
+
+    With every step a support these are the sampler's own steps; with `start` alone, one leap. If
+    the first support comes after `start`, its velocity also covers the way there.
+
+    Args:
+        sigmas: (N+1,) noise levels from 1 to 0.
+        start: s, the segment's first step.
+        stop: t, the step it ends at, s < t <= N.
+        supports: distinct steps in [s, t); all of them if not given.
+
+    Returns:
+        `{step: w}`, summing to `sigma_t - sigma_s`.
+
+    Raises:
+        ValueError: the steps do not lie on the grid.
+
+    Example:
+        >>> euler(torch.tensor([1.0, 0.75, 0.5, 0.0]), 0, 3)
+        {0: -0.25, 1: -0.25, 2: -0.5}
+
+    Reference: arXiv 2606.11075, section 3.
+    """
+    levels, steps = _nodes(sigmas, start, stop, supports)
+    bounds = [levels[start], *(levels[i] for i in steps[1:]), levels[stop]]
+    return {i: b - a for i, a, b in zip(steps, bounds, bounds[1:], strict=False)}
+
+
+def uniform(
+    sigmas: Tensor, start: int, stop: int, supports: Sequence[int] | None = None, /
+) -> dict[int, float]:
+    """The plain mean of the velocities: `w_m = (sigma_t - sigma_s) / |S|`.
+
+    Arguments, returns and errors are `euler`'s.
+
+    Example:
+        >>> uniform(torch.tensor([1.0, 0.75, 0.5, 0.0]), 0, 3, (0, 2))
+        {0: -0.5, 2: -0.5}
+
+    Reference: arXiv 2606.11075, section 3.
+    """
+    levels, steps = _nodes(sigmas, start, stop, supports)
+    return dict.fromkeys(steps, (levels[stop] - levels[start]) / len(steps))
+
+
+def lagrange(
+    sigmas: Tensor, start: int, stop: int, supports: Sequence[int] | None = None, /
+) -> dict[int, float]:
+    """The integral of the polynomial through the supports.
+
+    `w_m = integral of l_m(sigma) from sigma_s to sigma_t`, `l_m` the Lagrange basis polynomial of
+    support m. Exact for velocities that are polynomials in sigma of degree < |S|; one support
+    gives Euler's leap. Many supports on an uneven grid give weights of alternating sign and large
+    size: not recommended beyond 6.
+
+    Arguments, returns and errors are `euler`'s.
+
+    Example:
+        >>> weights = lagrange(torch.tensor([1.0, 0.75, 0.5, 0.0]), 0, 3, (0, 2))
+        >>> {step: round(w, 6) for step, w in weights.items()}
+        {0: 0.0, 2: -1.0}
+
+    Reference: arXiv 2606.11075, section 3; Davis and Rabinowitz, "Methods of Numerical
+    Integration", section 2.5.
+    """
+    levels, steps = _nodes(sigmas, start, stop, supports)
+    nodes = [levels[i] for i in steps]
+    return dict(zip(steps, _basis_integrals(nodes, levels[start], levels[stop]), strict=True))
+
+
+def adams_bashforth(
+    sigmas: Tensor,
+    start: int,
+    stop: int,
+    supports: Sequence[int] | None = None,
+    /,
+    *,
+    order: int = 2,
+) -> dict[int, float]:
+    """Multistep extrapolation: each interval continues the polynomial of the supports behind it.
+
+    The stretch from support m to the next one (the last: to t) is integrated with the polynomial
+    through the `order` latest supports up to m, fewer at the beginning. Order 1 is `euler`.
+
+    Args:
+        sigmas: (N+1,) noise levels from 1 to 0.
+        start: s, the segment's first step.
+        stop: t, the step it ends at.
+        supports: distinct steps in [s, t); all of them if not given.
+        order: how many supports the extrapolation uses, at least 1.
+
+    Returns:
+        `{step: w}`, summing to `sigma_t - sigma_s`.
+
+    Raises:
+        ValueError: the steps do not lie on the grid, or `order` is below 1.
+
+    Example:
+        >>> weights = adams_bashforth(torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]), 0, 3)
+        >>> {step: round(w, 6) for step, w in weights.items()}
+        {0: -0.125, 1: -0.25, 2: -0.375}
+
+    Reference: Hairer, Norsett and Wanner, "Solving Ordinary Differential Equations I", III.1.
+    """
+    if order < 1:
+        raise ValueError(f"`order` must be >= 1, got {order}; 1 is Euler, 2 the usual choice")
+    levels, steps = _nodes(sigmas, start, stop, supports)
+    bounds = [levels[start], *(levels[i] for i in steps[1:]), levels[stop]]
+    weights = dict.fromkeys(steps, 0.0)
+    for m in range(len(steps)):
+        behind = steps[max(0, m - order + 1) : m + 1]
+        pieces = _basis_integrals([levels[i] for i in behind], bounds[m], bounds[m + 1])
+        for step, piece in zip(behind, pieces, strict=True):
+            weights[step] += piece
+    return weights
+
+
+def _basis_integrals(nodes: Sequence[float], lower: float, upper: float) -> list[float]:
+    """The integral of each Lagrange basis polynomial of `nodes` over [lower, upper]."""
+    x = torch.tensor(nodes, dtype=torch.float64)
+    points, point_weights = _gauss_legendre(len(nodes) // 2 + 1)
+    at = lower + (upper - lower) * (points + 1) / 2
+    own = torch.eye(len(nodes), dtype=torch.bool)
+    gaps = (x[:, None] - x[None, :]).masked_fill(own, 1.0)
+    factors = (at[:, None, None] - x[None, None, :]) / gaps[None]
+    basis = factors.masked_fill(own[None], 1.0).prod(dim=-1)
+    integrals: list[float] = ((upper - lower) / 2 * point_weights @ basis).tolist()
+    return integrals
+
+
+def _gauss_legendre(count: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights on [-1, 1], exact to degree 2 count - 1 (Golub and Welsch)."""
+    k = torch.arange(1, count, dtype=torch.float64)
+    off = k / torch.sqrt(4 * k**2 - 1)
+    points, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
+    return points, 2 * vectors[0] ** 2

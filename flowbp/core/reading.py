@@ -1,0 +1,189 @@
+"""What the cached trajectory says before any gradient exists: reward input, residuals, weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .plan import Plan, Segment
+from .trajectory import Trajectory, VelocityField
+
+
+def read(plan: Plan, trajectory: Trajectory) -> Tensor:
+    """The latents that the reward must score, shape (B, …).
+
+    The cached sample, bit for bit; or `x_s + sum of w_i v_i` over the last segment, from cached
+    velocities.
+
+    Args:
+        plan: a surrogate or chain on the trajectory's grid.
+        trajectory: a rollout of at least `plan.horizon` steps.
+
+    Raises:
+        ValueError: the plan belongs to another grid, or the rollout is too short for it.
+
+    Example:
+        >>> from flowbp.core import ReFL, rollout
+        >>> sigmas = torch.linspace(1, 0, 5)
+        >>> plan = ReFL(last=2).draw(sigmas, torch.Generator().manual_seed(0))
+        >>> path = rollout(lambda x, sigma: -x, torch.ones(1, 2), sigmas, stop=plan.horizon)
+        >>> torch.equal(read(plan, path), path.posterior_mean(plan.segments[0].start))
+        True
+
+    Reference: arXiv 2606.11075, section 3.
+    """
+    check(plan, trajectory)
+    if plan.reward_input == "sample":
+        return trajectory.sample
+    return _prediction(plan.segments[-1], trajectory)
+
+
+def residuals(plan: Plan, trajectory: Trajectory) -> tuple[Tensor, ...]:
+    """How far each segment lands from the path: `d_t = mean |x̂_t - x_t|`, per sample.
+
+    Args:
+        plan: a surrogate or chain on the trajectory's grid.
+        trajectory: a rollout of at least `plan.horizon` steps.
+
+    Returns:
+        One tensor (B,) for each segment; `nan` for a segment that arrives at a step which the
+        rollout, stopped early, did not reach.
+
+    Raises:
+        ValueError: as `read`.
+
+    Example:
+        >>> from flowbp.core import Chain, rollout
+        >>> path = rollout(lambda x, sigma: -x, torch.ones(1, 2), torch.tensor([1.0, 0.5, 0.0]))
+        >>> residuals(Chain((-0.5,), stop=2), path)
+        (tensor([0.]),)
+
+    Reference: arXiv 2606.11075, section 3.
+    """
+    check(plan, trajectory)
+    return tuple(_residual(segment, trajectory) for segment in plan.segments)
+
+
+def loss_weights(plan: Plan, trajectory: Trajectory) -> Tensor:
+    """The weight of each sample's loss, shape (B,).
+
+    1, or `1 / sum of max(d, tau)` if the plan has a residual floor tau; the sum is over the
+    segments whose end the rollout reached.
+
+    Args:
+        plan: a surrogate or chain on the trajectory's grid.
+        trajectory: a rollout of at least `plan.horizon` steps.
+
+    Raises:
+        ValueError: as `read`; or the weight needs a residual of a step that was not reached.
+
+    Example:
+        >>> from flowbp.core import DRaFT, rollout
+        >>> sigmas = torch.linspace(1, 0, 5)
+        >>> plan = DRaFT(last=1).draw(sigmas, torch.Generator())
+        >>> loss_weights(plan, rollout(lambda x, sigma: -x, torch.ones(2, 3), sigmas))
+        tensor([1., 1.])
+
+    Reference: arXiv 2606.11075, section 4 (LeapAlign's trajectory weight).
+    """
+    check(plan, trajectory)
+    if plan.residual_floor is None:
+        x = trajectory.latents
+        return torch.ones(x.shape[1], dtype=x.dtype, device=x.device)
+    floored = [
+        d.clamp(min=plan.residual_floor)
+        for segment in plan.segments
+        if segment.stop <= trajectory.taken
+        for d in [_residual(segment, trajectory)]
+    ]
+    if not floored:
+        raise ValueError(
+            f"`residual_floor` weighs samples by residuals, but the rollout stopped after "
+            f"{trajectory.taken} steps, before any segment ends; read the sample, or drop the floor"
+        )
+    return 1 / torch.stack(floored).sum(dim=0)
+
+
+def renoise(
+    plan: Plan, trajectory: Trajectory, velocity: VelocityField, generator: torch.Generator
+) -> Trajectory:
+    """Add `plan.noised` renoised copies of every sample's last step to the batch.
+
+    A copy starts from `(1 - sigma) x_N + sigma eps` at the last step's sigma, and its sample is
+    its one-step prediction. The batch becomes B (1 + noised), ordered as `Tensor.repeat` orders
+    it: repeat prompts and conditioning likewise. Before the last step the copies hold the
+    original's latents. A plan without copies gets its trajectory back.
+
+    Args:
+        plan: what was drawn.
+        trajectory: a full rollout of B samples.
+        velocity: the field of those B samples; called once for each copy, without gradient.
+        generator: source of eps.
+
+    Returns:
+        A trajectory of B (1 + noised) samples.
+
+    Raises:
+        ValueError: as `read`.
+
+    Example:
+        >>> from flowbp.core import DRaFTLV, rollout
+        >>> sigmas, field = torch.linspace(1, 0, 5), lambda x, sigma: -x
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> plan = DRaFTLV(noised=2).draw(sigmas, generator)
+        >>> path = rollout(field, torch.ones(4, 3), sigmas)
+        >>> renoise(plan, path, field, generator).sample.shape
+        torch.Size([12, 3])
+
+    Reference: Clark et al., arXiv 2309.17400, section 4.3 (DRaFT-LV).
+    """
+    check(plan, trajectory)
+    if not plan.noised:
+        return trajectory
+    x_end, batch = trajectory.sample, trajectory.sample.shape[0]
+    i = plan.segments[-1].start
+    sigma = trajectory.sigmas[i]
+    level = sigma.to(x_end.dtype)
+    copies = [1, 1 + plan.noised] + [1] * (x_end.ndim - 1)
+    latents, velocities = trajectory.latents.repeat(copies), trajectory.velocities.repeat(copies)
+    for copy in range(1, 1 + plan.noised):
+        samples = slice(copy * batch, (copy + 1) * batch)
+        eps = torch.randn(
+            x_end.shape, generator=generator, device=generator.device, dtype=x_end.dtype
+        )
+        x_i = (1 - level) * x_end + level * eps.to(x_end.device)
+        with torch.no_grad():
+            v_i = velocity(x_i, sigma)
+        latents[i, samples], velocities[i, samples] = x_i, v_i
+        latents[i + 1, samples] = x_i - level * v_i
+    return Trajectory(trajectory.sigmas, latents, velocities)
+
+
+def check(plan: Plan, trajectory: Trajectory) -> None:
+    """Refuse a plan that was drawn for another grid or a longer rollout."""
+    stop = plan.segments[-1].stop
+    if stop != trajectory.steps:
+        raise ValueError(
+            f"`plan` must end at the trajectory's last step {trajectory.steps}, got one that ends "
+            f"at {stop}; draw it with the sigmas of the rollout"
+        )
+    if plan.horizon > trajectory.taken:
+        raise ValueError(
+            f"`trajectory` must hold {plan.horizon} steps for this plan, got {trajectory.taken}; "
+            f"roll out with stop=plan.horizon"
+        )
+
+
+def _prediction(segment: Segment, trajectory: Trajectory) -> Tensor:
+    x = trajectory.latents[segment.start]
+    for step, w in segment.weights.items():
+        x = x + w * trajectory.velocities[step]
+    return x
+
+
+def _residual(segment: Segment, trajectory: Trajectory) -> Tensor:
+    x = trajectory.latents
+    if segment.stop > trajectory.taken:
+        return torch.full((x.shape[1],), torch.nan, dtype=x.dtype, device=x.device)
+    gap = (_prediction(segment, trajectory) - x[segment.stop]).abs()
+    return gap.reshape(gap.shape[0], -1).mean(dim=1)

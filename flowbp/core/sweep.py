@@ -1,0 +1,171 @@
+"""The streamed backward pass: a reverse sweep with one live velocity graph at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from .plan import Chain, Plan, Surrogate
+from .pull import ParametricVelocity, Pull, add_gradients, functional_pull
+from .reading import check
+from .trajectory import Trajectory, grid
+
+
+def sweep(
+    plan: Plan, trajectory: Trajectory, cotangent: Tensor, pull: Pull
+) -> Mapping[str, Tensor]:
+    """Carry the reward's cotangent back through a plan, one active step at a time.
+
+    For each segment, last first, and each active step i of it, latest first, `w_i gamma_i g` is
+    pulled into the parameters. At a joint j that is active, the pull also returns
+    `u = J_jᵀ (w_j gamma_j g)`, and the earlier segment continues with `g + alpha u`. The result
+    is exactly the gradient of the joint graph of the plan.
+
+    Args:
+        plan: a surrogate or chain.
+        trajectory: the rollout it was read from.
+        cotangent: `g = dL/dx` at `read(plan, trajectory)`, shape (B, …).
+        pull: how a cotangent of one velocity is sent back (`module_pull`, `functional_pull`, …).
+
+    Returns:
+        The summed gradients of the pulls; empty for pulls that accumulate into `.grad`.
+
+    Raises:
+        ValueError: plan, trajectory and cotangent do not fit together.
+
+    Example:
+        >>> import torch
+        >>> from flowbp.core import Sparse, module_pull, read, rollout
+        >>> a = torch.tensor(0.5, requires_grad=True)
+        >>> field = lambda x, sigma: a * x
+        >>> sigmas, generator = torch.linspace(1, 0, 9), torch.Generator().manual_seed(0)
+        >>> plan = Sparse(active=2).draw(sigmas, generator)
+        >>> path = rollout(field, torch.ones(4, 3), sigmas, stop=plan.horizon)
+        >>> x = read(plan, path).requires_grad_()
+        >>> (g,) = torch.autograd.grad(x.sum(), x)
+        >>> sweep(plan, path, g, module_pull(field))
+        {}
+        >>> a.grad is not None
+        True
+
+    Reference: arXiv 2606.11075, section 3.
+    """
+    check(plan, trajectory)
+    _check_cotangent(trajectory, cotangent)
+    g = cotangent
+    gradients: Mapping[str, Tensor] = {}
+    last = len(plan.segments) - 1
+    for order, segment in enumerate(reversed(plan.segments)):
+        joint = segment.start if order < last and plan.alpha else None
+        bridge: Tensor | None = None
+        for i in sorted(segment.active, reverse=True):
+            scale = segment.weights[i] * segment.active[i]
+            pulled = pull(
+                trajectory.latents[i],
+                trajectory.sigmas[i],
+                scale * g,
+                through_latents=i == joint,
+            )
+            gradients = add_gradients(gradients, pulled.gradients)
+            bridge = pulled.latents if i == joint else bridge
+        if bridge is not None:
+            g = g + plan.alpha * bridge
+    return gradients
+
+
+def surrogate_vjp(
+    velocity: ParametricVelocity,
+    params: Mapping[str, Tensor],
+    trajectory: Trajectory,
+    surrogate: Surrogate,
+    cotangent: Tensor,
+) -> Mapping[str, Tensor]:
+    """The parameter gradient of a surrogate, as values: built on `torch.func.vjp`, streamed.
+
+    Args:
+        velocity: `velocity(params, latents, sigma)`, pure in its arguments.
+        params: the parameters by name.
+        trajectory: the rollout with these parameters.
+        surrogate: what was drawn for it.
+        cotangent: `dL/dx` at `read(surrogate, trajectory)`, shape (B, …).
+
+    Returns:
+        Gradients, a mapping like `params`.
+
+    Raises:
+        ValueError: as `sweep`.
+
+    Example:
+        >>> import torch
+        >>> from flowbp.core import Sparse, read, rollout
+        >>> params = {"a": torch.tensor(0.5)}
+        >>> velocity = lambda p, x, sigma: p["a"] * x
+        >>> sigmas = torch.tensor([1.0, 0.5, 0.0])
+        >>> path = rollout(lambda x, sigma: velocity(params, x, sigma), torch.ones(1, 1), sigmas)
+        >>> plan = Sparse(active=1, late_bias=50.0).draw(sigmas, torch.Generator().manual_seed(0))
+        >>> surrogate_vjp(velocity, params, path, plan, torch.ones(1, 1))
+        {'a': tensor(-0.3750)}
+
+    Reference: arXiv 2606.11075, section 3.
+    """
+    return sweep(surrogate, trajectory, cotangent, functional_pull(velocity, params))
+
+
+def exact_vjp(
+    velocity: ParametricVelocity,
+    params: Mapping[str, Tensor],
+    trajectory: Trajectory,
+    cotangent: Tensor,
+    *,
+    last: int | None = None,
+) -> Mapping[str, Tensor]:
+    """The exact parameter gradient of the last steps of the sampler, one step live at a time.
+
+    `lambda_i = lambda_{i+1} + (sigma_{i+1} - sigma_i) J_iᵀ lambda_{i+1}`. It is what plain autograd
+    through the rollout gives, and the yardstick for every surrogate.
+
+    Args:
+        velocity: `velocity(params, latents, sigma)`, pure in its arguments.
+        params: the parameters by name.
+        trajectory: a full rollout with these parameters.
+        cotangent: `dL/dx` at the sample, shape (B, …).
+        last: how many steps keep their gradient; all N if not given.
+
+    Returns:
+        Gradients, a mapping like `params`.
+
+    Raises:
+        ValueError: as `sweep`; `last` is not in [1, N].
+
+    Example:
+        >>> import torch
+        >>> from flowbp.core import rollout
+        >>> params, sigmas = {"a": torch.tensor(0.5)}, torch.tensor([1.0, 0.5, 0.0])
+        >>> velocity = lambda p, x, sigma: p["a"] * x
+        >>> path = rollout(lambda x, sigma: velocity(params, x, sigma), torch.ones(1, 1), sigmas)
+        >>> exact_vjp(velocity, params, path, torch.ones(1, 1))  # d/da (1 - a/2)^2 = -(1 - a/2)
+        {'a': tensor(-0.7500)}
+
+    Reference: Clark et al., arXiv 2309.17400, section 4; arXiv 2606.11075, section 3.
+    """
+    levels = grid(trajectory.sigmas)
+    kept = trajectory.steps if last is None else last
+    if not 1 <= kept <= trajectory.steps:
+        raise ValueError(
+            f"`last` must be in [1, {trajectory.steps}], got {last}; "
+            f"the grid has {trajectory.steps} steps"
+        )
+    deltas = tuple(b - a for a, b in itertools.pairwise(levels))
+    chain = Chain(deltas[-kept:], stop=trajectory.steps)
+    return sweep(chain, trajectory, cotangent, functional_pull(velocity, params))
+
+
+def _check_cotangent(trajectory: Trajectory, cotangent: Tensor) -> None:
+    expected = trajectory.latents.shape[1:]
+    if cotangent.shape != expected:
+        raise ValueError(
+            f"`cotangent` must have the latents' shape {tuple(expected)}, "
+            f"got {tuple(cotangent.shape)}; it is dL/dx at read(plan, trajectory)"
+        )
