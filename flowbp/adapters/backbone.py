@@ -1,0 +1,127 @@
+"""What the library asks of a model family, and the conditioning value that it hands around."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from flowbp.core import VelocityField
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return dict(tensors)
+
+
+def _check_tensors(
+    instance: Conditioning, attribute: attrs.Attribute[dict[str, Tensor]], value: dict[str, Tensor]
+) -> None:
+    if not value:
+        raise ValueError("`tensors` must hold at least one tensor, got an empty mapping")
+    sizes = {name: tensor.shape[0] if tensor.ndim else None for name, tensor in value.items()}
+    if None in sizes.values() or len(set(sizes.values())) != 1:
+        raise ValueError(
+            f"`tensors` must agree in their first dimension (samples), got {sizes}; "
+            "encode all of them from the same prompts"
+        )
+
+
+@attrs.frozen(eq=False)
+class Conditioning:
+    """What a velocity is conditioned on: named tensors with one row per sample.
+
+    Args:
+        tensors: Name to tensor (B, …), all with the same B. The names belong to the model family.
+
+    Raises:
+        ValueError: No tensor, or different numbers of samples.
+
+    Example:
+        >>> conditioning = Conditioning({"tokens": torch.zeros(3, 77, 8)})
+        >>> len(conditioning), len(conditioning[1:]), len(conditioning.repeat(2))
+        (3, 2, 6)
+    """
+
+    tensors: Mapping[str, Tensor] = attrs.field(converter=_copied, validator=_check_tensors)
+
+    def __len__(self) -> int:
+        return next(iter(self.tensors.values())).shape[0]
+
+    def __getitem__(self, samples: slice | Tensor) -> Conditioning:
+        """Choose samples by a slice, or by a tensor of indices or booleans."""
+        return Conditioning({name: tensor[samples] for name, tensor in self.tensors.items()})
+
+    def repeat(self, times: int) -> Conditioning:
+        """Copies of the whole batch one after another, as `Tensor.repeat` on dimension 0.
+
+        Args:
+            times: How many copies, at least 1.
+
+        Returns:
+            Conditioning of ``times * B`` samples.
+
+        Raises:
+            ValueError: `times` is less than 1.
+        """
+        if times < 1:
+            raise ValueError(f"`times` must be at least 1, got {times}")
+        return Conditioning(
+            {
+                name: tensor.repeat(times, *[1] * (tensor.ndim - 1))
+                for name, tensor in self.tensors.items()
+            }
+        )
+
+    def to(self, device: torch.device | str) -> Conditioning:
+        """The same conditioning on another device."""
+        return Conditioning({name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A text-to-image flow-matching model as the trainer sees it.
+
+    B is the number of samples, N of steps. Latents may have any rank: only dimension 0 is known.
+    """
+
+    @property
+    def module(self) -> nn.Module:
+        """The network that is trained."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where latents, conditioning and images live."""
+        ...
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode B prompts, without gradient; ``""`` is the empty prompt of guidance."""
+        ...
+
+    def noise(self, count: int, *, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """Draw the starting latents (count, …) of pictures of `height` x `width` pixels."""
+        ...
+
+    def sigmas(self, steps: int, *, height: int, width: int) -> Tensor:
+        """The grid (N+1,) that the model samples on, 1 … 0, float32 on the CPU."""
+        ...
+
+    def velocity(self, conditioning: Conditioning) -> VelocityField:
+        """The velocity field under `conditioning`; differentiable in latents and parameters."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1]; differentiable in the latents."""
+        ...
+
+    def trainable(self) -> Mapping[str, nn.Parameter]:
+        """The parameters that training changes, by their name in `module`."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the model in its ecosystem's own format, so that others can load it."""
+        ...

@@ -1,0 +1,87 @@
+"""Latents to pixels through a frozen AutoencoderKL, a few samples at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from flowbp.adapters.clamp import Clamp, hard_clamp
+from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class LatentDecoder:
+    """Decodes latents with a frozen VAE: ``clamp(VAE(z / scaling + shift) / 2 + 1/2)``.
+
+    Construction moves the VAE to `device`, casts it to `policy.weights` and freezes it.
+
+    With more than one chunk and gradient enabled, a chunk's activations are computed again in
+    the backward pass, so that memory holds those of one chunk, at the price of one more decoding.
+
+    Args:
+        vae: A diffusers AutoencoderKL.
+        policy: Dtypes of the VAE.
+        device: Where it runs.
+        decode_batch: Samples decoded at a time; None is the whole batch at once.
+        clamp: How pixels are brought into [0, 1].
+
+    Raises:
+        ValueError: `decode_batch` is less than 1.
+
+    Example:
+        >>> from diffusers import AutoencoderKL
+        >>> vae = AutoencoderKL(block_out_channels=(32,), latent_channels=4)
+        >>> LatentDecoder(vae=vae, decode_batch=1)(torch.zeros(2, 4, 8, 8)).shape
+        torch.Size([2, 3, 8, 8])
+    """
+
+    vae: AutoencoderKL
+    policy: DtypePolicy = FLOAT32
+    device: torch.device = attrs.field(default=CPU, converter=torch.device)
+    decode_batch: int | None = None
+    clamp: Clamp = hard_clamp
+
+    def __attrs_post_init__(self) -> None:
+        if self.decode_batch is not None and self.decode_batch < 1:
+            raise ValueError(
+                f"`decode_batch` must be at least 1, got {self.decode_batch}; "
+                "None decodes the whole batch at once"
+            )
+        self.policy.place(self.vae, self.device)
+        self.vae.requires_grad_(False).eval()
+
+    @property
+    def scale_factor(self) -> int:
+        """Pixels per latent along one side."""
+        factor: int = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        return factor
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """Decode latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], in `policy.state`."""
+        if self.decode_batch is None or len(latents) <= self.decode_batch:
+            return self._decode(latents)
+        recompute = torch.is_grad_enabled() and latents.requires_grad
+        chunks = torch.split(latents, self.decode_batch)
+        if not recompute:
+            return torch.cat([self._decode(chunk) for chunk in chunks])
+        return torch.cat(
+            [
+                checkpoint(self._decode, chunk, use_reentrant=False, preserve_rng_state=False)
+                for chunk in chunks
+            ]
+        )
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        config = self.vae.config
+        z = latents.to(self.policy.state) / config["scaling_factor"]
+        z = z + (config.get("shift_factor") or 0.0)
+        with self.policy.autocast(self.device):
+            decoded = self.vae.decode(z.to(self.policy.weights), return_dict=False)[0]
+        return self.clamp(decoded.to(self.policy.state) / 2 + 0.5)

@@ -1,0 +1,34 @@
+"""Optional dependencies: import them late, and say how to install the one that is missing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+
+def require(module: str, *, extra: str = "models") -> ModuleType:
+    """Import an optional dependency, or say which extra of flowbp brings it.
+
+    Args:
+        module: Importable name, for example ``"diffusers"``.
+        extra: The extra of flowbp that installs it.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        ModuleNotFoundError: The module is not installed; the message holds the command to run.
+
+    Example:
+        >>> require("math").sqrt(4.0)
+        2.0
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
+            raise
+        raise ModuleNotFoundError(
+            f'`{module}` is needed here and is not installed; run: pip install "flowbp[{extra}]"',
+            name=error.name,
+        ) from error

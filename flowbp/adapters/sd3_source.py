@@ -1,0 +1,86 @@
+"""Loading a Stable Diffusion 3 pipeline, every cheap check first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from flowbp.adapters.extras import require
+from flowbp.adapters.source import (
+    check_pipeline,
+    has_component,
+    local_folder,
+    pipeline_index,
+)
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusion3Pipeline
+
+_CLASS = "StableDiffusion3Pipeline"
+_NEEDED = (
+    "transformer",
+    "vae",
+    "scheduler",
+    "text_encoder",
+    "tokenizer",
+    "text_encoder_2",
+    "tokenizer_2",
+)
+_T5 = ("text_encoder_3", "tokenizer_3")
+
+
+def load_pipeline(
+    source: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype,
+    frozen_dtype: torch.dtype,
+    use_t5: bool | None,
+) -> StableDiffusion3Pipeline:
+    """Load a StableDiffusion3Pipeline whose index and folders have been checked.
+
+    Args:
+        source: A hub id or a folder in diffusers layout.
+        dtype: Of the transformer's weights.
+        frozen_dtype: Of the weights of everything else.
+        use_t5: True needs a T5, False leaves it out, None takes it where there is one.
+
+    Returns:
+        The pipeline, on the CPU.
+
+    Raises:
+        ModuleNotFoundError: diffusers or transformers is not installed.
+        FileNotFoundError: No such source, or a component's folder is missing.
+        ValueError: Another pipeline class, or a component that is not there.
+    """
+    index = pipeline_index(source, from_hub=_hub_index)
+    components = _NEEDED + (_T5 if use_t5 else ())
+    check_pipeline(source, index, pipeline=_CLASS, components=components)
+    keep_t5 = use_t5 is not False and _has_t5(source, index)
+    require("transformers")
+    diffusers = require("diffusers")
+    options: dict[str, Any] = {} if keep_t5 else dict.fromkeys(_T5)
+    options[_dtype_option(diffusers.__version__)] = {"transformer": dtype, "default": frozen_dtype}
+    pipeline: StableDiffusion3Pipeline
+    pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(source, **options)
+    return pipeline
+
+
+def _dtype_option(version: str) -> str:
+    # diffusers 0.42 renamed the option and warns of the old name; before, the new one is ignored.
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return "dtype" if (major, minor) >= (0, 42) else "torch_dtype"
+
+
+def _has_t5(source: str | os.PathLike[str], index: Mapping[str, Any]) -> bool:
+    folder = local_folder(source)
+    return all(
+        has_component(index, name) and (folder is None or (folder / name).is_dir()) for name in _T5
+    )
+
+
+def _hub_index(hub_id: str) -> Mapping[str, Any]:
+    index: Mapping[str, Any] = require("diffusers").DiffusionPipeline.load_config(hub_id)
+    return index

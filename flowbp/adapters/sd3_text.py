@@ -1,0 +1,181 @@
+"""Prompts to the conditioning of Stable Diffusion 3: two CLIP encoders and an optional T5."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flowbp.adapters.backbone import Conditioning
+from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MAX_TEXT_LENGTH = 512
+"""The most T5 positions that the diffusers pipeline accepts."""
+
+
+@attrs.frozen(eq=False)
+class TextTower:
+    """A frozen text encoder with the tokenizer it was trained with.
+
+    Args:
+        encoder: A transformers text encoder; construction freezes it.
+        tokenizer: Its tokenizer.
+    """
+
+    encoder: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def __attrs_post_init__(self) -> None:
+        self.encoder.requires_grad_(False).eval()
+
+    def token_ids(self, prompts: Sequence[str], length: int, *, warn: bool) -> Tensor:
+        """Token numbers (B, length), padded; warns of a cut prompt where `warn` is set."""
+        prompts = list(prompts)
+        if warn:
+            longest = max(len(ids) for ids in self.tokenizer(prompts, verbose=False).input_ids)
+            if longest > length:
+                warnings.warn(
+                    f"a prompt has {longest} tokens and only the first {length} are read; "
+                    "shorten it, or raise `text_length` where the model has a T5",
+                    stacklevel=2,
+                )
+        batch = self.tokenizer(
+            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        ids: Tensor = batch.input_ids
+        return ids
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class SD3Text:
+    """Encodes prompts exactly as StableDiffusion3Pipeline does.
+
+    ``tokens`` (B, L + text_length, width): the hidden states before the last layer of both CLIP
+    encoders side by side, zero-padded to `width`, followed by `text_length` positions of T5, or
+    of zeros where there is no T5. ``pooled`` (B, P): both projected embeddings side by side.
+
+    Construction moves the encoders to `device`, casts them and freezes them.
+
+    Args:
+        clip: First CLIPTextModelWithProjection.
+        clip_2: Second CLIPTextModelWithProjection.
+        t5: T5EncoderModel, or None.
+        width: The transformer's joint_attention_dim.
+        pooled_width: The transformer's pooled_projection_dim.
+        text_length: T5 positions, the pipeline's max_sequence_length; 0 is legal without T5.
+        policy: Dtypes of the encoders.
+        device: Where they run.
+
+    Raises:
+        ValueError: An illegal `text_length`, or encoders that do not fit the transformer or
+            their tokenizers.
+    """
+
+    clip: TextTower
+    clip_2: TextTower
+    t5: TextTower | None = None
+    width: int
+    pooled_width: int
+    text_length: int = 256
+    policy: DtypePolicy = FLOAT32
+    device: torch.device = attrs.field(default=CPU, converter=torch.device)
+
+    def __attrs_post_init__(self) -> None:
+        self._check_length()
+        self._check_widths()
+        for tower in (self.clip, self.clip_2, self.t5):
+            if tower is not None:
+                self.policy.place(tower.encoder, self.device)
+
+    def _check_length(self) -> None:
+        least = 0 if self.t5 is None else 1
+        if not least <= self.text_length <= MAX_TEXT_LENGTH:
+            raise ValueError(
+                f"`text_length` must be in [{least}, {MAX_TEXT_LENGTH}]"
+                f"{'' if self.t5 is None else ' with a T5'}, got {self.text_length}"
+            )
+        length = self.clip.tokenizer.model_max_length
+        for name, tower in (("clip", self.clip), ("clip_2", self.clip_2)):
+            positions = tower.encoder.config.max_position_embeddings
+            if length > positions:
+                raise ValueError(
+                    f"`{name}` has {positions} positions and the first tokenizer's "
+                    f"model_max_length is {length}; set it to at most {positions} in "
+                    "tokenizer_config.json"
+                )
+
+    def _check_widths(self) -> None:
+        towers = (self.clip.encoder.config, self.clip_2.encoder.config)
+        hidden = sum(config.hidden_size for config in towers)
+        if hidden > self.width:
+            raise ValueError(
+                f"`width` must be at least {hidden}, both CLIP widths together, got {self.width}; "
+                "these text encoders belong to another transformer"
+            )
+        pooled = sum(config.projection_dim for config in towers)
+        if pooled != self.pooled_width:
+            raise ValueError(
+                f"`pooled_width` must be {pooled}, both CLIP projections together, got "
+                f"{self.pooled_width}; these text encoders belong to another transformer"
+            )
+        if self.t5 is not None and self.t5.encoder.config.d_model != self.width:
+            raise ValueError(
+                f"`t5` must have d_model {self.width} like the transformer, got "
+                f"{self.t5.encoder.config.d_model}; this T5 belongs to another transformer"
+            )
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode B prompts to ``tokens`` and ``pooled``, without gradient.
+
+        Args:
+            prompts: B strings; ``""`` is the empty prompt of guidance.
+
+        Returns:
+            Conditioning of B samples.
+
+        Raises:
+            ValueError: No prompt, or a bare string in place of a sequence.
+        """
+        if isinstance(prompts, str) or not prompts:
+            raise ValueError(
+                f"`prompts` must be a sequence of at least one string, got {prompts!r}; "
+                "write [prompt] for a single one"
+            )
+        tokens, pooled = zip(
+            *(self._clip(tower, prompts) for tower in (self.clip, self.clip_2)), strict=True
+        )
+        joined = torch.cat(tokens, dim=-1)
+        joined = F.pad(joined, (0, self.width - joined.shape[-1]))
+        return Conditioning(
+            {
+                "tokens": torch.cat([joined, self._t5(prompts).to(joined.dtype)], dim=-2),
+                "pooled": torch.cat(pooled, dim=-1),
+            }
+        )
+
+    def _clip(self, tower: TextTower, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        # The pipeline reads both CLIP encoders at the first tokenizer's length, and so does this.
+        length = self.clip.tokenizer.model_max_length
+        ids = tower.token_ids(prompts, length, warn=self.t5 is None and tower is self.clip)
+        with self.policy.autocast(self.device):
+            output = tower.encoder(ids.to(self.device), output_hidden_states=True)
+        return output.hidden_states[-2], output.text_embeds
+
+    def _t5(self, prompts: Sequence[str]) -> Tensor:
+        if self.t5 is None:
+            shape = (len(prompts), self.text_length, self.width)
+            return torch.zeros(shape, device=self.device, dtype=self.policy.state)
+        ids = self.t5.token_ids(prompts, self.text_length, warn=True)
+        with self.policy.autocast(self.device):
+            output = self.t5.encoder(ids.to(self.device))
+        hidden: Tensor = output.last_hidden_state
+        return hidden

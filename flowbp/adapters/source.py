@@ -1,0 +1,143 @@
+"""Where a model is loaded from: a hub id or a local folder, checked before anything heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def local_folder(source: str | os.PathLike[str]) -> Path | None:
+    """The folder that `source` names, or None where it is a hub id.
+
+    Args:
+        source: A folder, or a hub id of the form ``owner/name``.
+
+    Returns:
+        The folder's path (``~`` expanded), or None for a hub id.
+
+    Raises:
+        FileNotFoundError: It cannot be a hub id and there is no such folder.
+
+    Example:
+        >>> local_folder("stabilityai/stable-diffusion-3.5-medium") is None
+        True
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if isinstance(source, str) and _HUB_ID.fullmatch(source):
+        return None
+    raise FileNotFoundError(
+        f"`source` must be a folder or a hub id like owner/name, got {str(source)!r}; "
+        f"there is no folder {path}"
+    )
+
+
+def read_json(path: Path, *, what: str) -> Mapping[str, Any]:
+    """Read a JSON object that a model folder must hold.
+
+    Args:
+        path: The file.
+        what: The kind of folder it makes, for the message.
+
+    Returns:
+        The object.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a JSON object.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"`source` must be {what}, got {str(path.parent)!r}, which has no {path.name}"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def pipeline_index(
+    source: str | os.PathLike[str], *, from_hub: Callable[[str], Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """The ``model_index.json`` of a diffusers pipeline.
+
+    Args:
+        source: A folder or a hub id.
+        from_hub: Fetches the index of a hub id.
+
+    Returns:
+        The index: component name to (library, class).
+
+    Raises:
+        FileNotFoundError: No such folder, a folder without the file, or a hub id that cannot be
+            reached.
+        ValueError: The file is not a JSON object.
+    """
+    folder = local_folder(source)
+    if folder is not None:
+        return read_json(folder / "model_index.json", what="a folder in diffusers layout")
+    try:
+        return from_hub(str(source))
+    except OSError as error:
+        raise FileNotFoundError(
+            f"`source` {str(source)!r} is no local folder, and as a hub id it could not be read: "
+            f"{error}"
+        ) from error
+
+
+def check_pipeline(
+    source: str | os.PathLike[str],
+    index: Mapping[str, Any],
+    *,
+    pipeline: str,
+    components: Sequence[str],
+) -> None:
+    """Check that an index is of the right pipeline and that its components are there.
+
+    Args:
+        source: Where the index came from; component folders are looked for where it is a folder.
+        index: The content of ``model_index.json``.
+        pipeline: The class name it must have.
+        components: The components that must be present.
+
+    Raises:
+        ValueError: Another pipeline class, or a component the index does not have.
+        FileNotFoundError: A component whose folder is missing.
+    """
+    found = index.get("_class_name")
+    if found != pipeline:
+        raise ValueError(
+            f"`source` must hold a {pipeline}, got {found} in {str(source)!r}; "
+            "use the adapter of that model family"
+        )
+    without = [name for name in components if not has_component(index, name)]
+    if without:
+        raise ValueError(
+            f"`source` {str(source)!r} must have the components {', '.join(components)}; "
+            f"its model_index.json lacks {', '.join(without)}"
+        )
+    folder = local_folder(source)
+    if folder is None:
+        return
+    missing = [name for name in components if not (folder / name).is_dir()]
+    if missing:
+        raise FileNotFoundError(
+            f"`source` {str(source)!r} lacks the folders {', '.join(missing)} that its "
+            "model_index.json names; copy or download the whole pipeline"
+        )
+
+
+def has_component(index: Mapping[str, Any], name: str) -> bool:
+    """Whether the index names a class for component `name`."""
+    entry = index.get(name)
+    return isinstance(entry, (list, tuple)) and all(part is not None for part in entry)

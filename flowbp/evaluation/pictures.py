@@ -1,0 +1,144 @@
+"""Picture tensors as files: single ones, grids and thumbnails."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+TINY = 128
+"""Pictures of at most this many pixels a side are kept to the pixel, never resampled."""
+
+
+def upscale(images: Tensor, factor: int) -> Tensor:
+    """Repeat every pixel `factor` times in both directions.
+
+    Args:
+        images: ``(…, 3, H, W)``.
+        factor: whole number, ≥ 1.
+
+    Returns:
+        Pictures ``(…, 3, factor · H, factor · W)``.
+
+    Raises:
+        ValueError: for a factor below 1.
+
+    Example:
+        >>> upscale(torch.zeros(3, 4, 5), 2).shape
+        torch.Size([3, 8, 10])
+    """
+    if factor < 1:
+        raise ValueError(f"`factor` must be a whole number of at least 1, got {factor}")
+    return images.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+
+
+def png(image: Tensor) -> bytes:
+    """Encode one picture as PNG; every pixel is rounded to the nearest of 256 levels.
+
+    Args:
+        image: ``(3, H, W)`` in [0, 1]; values outside are clamped.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        ValueError: for another shape, or pixels that are not finite.
+
+    Example:
+        >>> png(torch.zeros(3, 4, 4))[1:4]
+        b'PNG'
+    """
+    return _encoded(_pillow(image), "PNG")
+
+
+def grid(images: Tensor, *, columns: int | None = None, gap: int = 2) -> Tensor:
+    """Lay pictures out in rows, first to last, on a grey ground.
+
+    Args:
+        images: ``(n, 3, H, W)``.
+        columns: pictures in a row; None makes the grid about square.
+        gap: pixels between pictures and around them.
+
+    Returns:
+        One picture ``(3, rows · (H + gap) + gap, columns · (W + gap) + gap)``.
+
+    Raises:
+        ValueError: without pictures, or for fewer than one column.
+
+    Example:
+        >>> grid(torch.zeros(5, 3, 8, 8), columns=3).shape
+        torch.Size([3, 22, 32])
+    """
+    count = len(images)
+    if count == 0:
+        raise ValueError("`images` is empty; a grid needs at least one picture")
+    columns = math.ceil(math.sqrt(count)) if columns is None else columns
+    if columns < 1:
+        raise ValueError(f"`columns` must be at least 1, got {columns}; None picks a number")
+    rows = math.ceil(count / columns)
+    height, width = images.shape[-2:]
+    sheet = images.new_full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 0.5)
+    for i, image in enumerate(images):
+        top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        sheet[:, top : top + height, left : left + width] = image
+    return sheet
+
+
+def data_uri(image: Tensor, *, largest: int = 384) -> str:
+    """One picture as a `data:` address that a page can hold in itself.
+
+    Tiny pictures (`TINY` pixels or less) are exact PNGs; the others are JPEG thumbnails whose
+    longer side is at most `largest` pixels, since two dozen pairs of full-size PNGs would make a
+    page of tens of megabytes.
+
+    Args:
+        image: ``(3, H, W)`` in [0, 1].
+        largest: longest side of a thumbnail in pixels.
+
+    Returns:
+        The address.
+
+    Raises:
+        ValueError: as `png`.
+
+    Example:
+        >>> data_uri(torch.zeros(3, 4, 4)).split(",")[0]
+        'data:image/png;base64'
+    """
+    longest = max(image.shape[-2:])
+    if longest <= TINY:
+        return _uri("png", png(image))
+    if longest > largest:
+        height, width = (max(1, round(side * largest / longest)) for side in image.shape[-2:])
+        image = functional.interpolate(
+            image[None].float(), (height, width), mode="bicubic", antialias=True
+        )[0]
+    return _uri("jpeg", _encoded(_pillow(image), "JPEG"))
+
+
+def _pillow(image: Tensor) -> Image.Image:
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(
+            f"`image` must have the shape (3, H, W), got {tuple(image.shape)}; index a batch first"
+        )
+    if not torch.isfinite(image).all():
+        raise ValueError("`image` has pixels that are not finite; a file cannot hold them")
+    levels = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    height, width = image.shape[1:]
+    return Image.frombytes("RGB", (width, height), levels.permute(1, 2, 0).cpu().numpy().tobytes())
+
+
+def _encoded(picture: Image.Image, form: Literal["PNG", "JPEG"]) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, optimize=True, **({"quality": 90} if form == "JPEG" else {}))
+    return buffer.getvalue()
+
+
+def _uri(subtype: str, content: bytes) -> str:
+    return f"data:image/{subtype};base64,{base64.b64encode(content).decode()}"

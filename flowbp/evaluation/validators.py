@@ -1,0 +1,26 @@
+"""Validators of this folder's values: they name the field, the value and the cure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+
+
+def above_zero(instance: Any, attribute: attrs.Attribute[int], value: int) -> None:
+    """Accept whole numbers of 1 and above."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{attribute.name}` must be a whole number of at least 1, got {value!r}")
+
+
+def finite(instance: Any, attribute: attrs.Attribute[float], value: float) -> None:
+    """Accept numbers that are neither infinite nor not-a-number."""
+    if not math.isfinite(value):
+        raise ValueError(f"`{attribute.name}` must be a finite number, got {value!r}")
+
+
+def not_empty(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Accept texts and sequences with something in them."""
+    if len(value) == 0:
+        raise ValueError(f"`{attribute.name}` must not be empty, got {value!r}")

@@ -1,0 +1,12 @@
+"""Differentiable rewards; transformers is imported when one is loaded."""
+
+from __future__ import annotations
+
+from flowbp.rewards.clip import ClipReward as ClipReward
+from flowbp.rewards.clip import as_written as as_written
+from flowbp.rewards.pixels import Resize as Resize
+from flowbp.rewards.pixels import crop_shortest_side as crop_shortest_side
+from flowbp.rewards.pixels import normalise as normalise
+from flowbp.rewards.pixels import pad_longest_side as pad_longest_side
+from flowbp.rewards.pixels import stretch as stretch
+from flowbp.rewards.reward import Reward as Reward

@@ -1,0 +1,82 @@
+"""Training pictures with their right and wrong captions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from flowbp.shapes.catalogue import training_prompts
+from flowbp.shapes.corruption import corrupt, corruptible
+from flowbp.shapes.build.recipe import Recipe
+from flowbp.shapes.build.tokens import LENGTH
+from flowbp.shapes.placement import sample_scene
+from flowbp.shapes.prompts import PROMPT_KINDS, Prompt
+from flowbp.shapes.render import render
+
+
+@attrs.frozen(eq=False)
+class Corpus:
+    """n pictures and what they may be called.
+
+    Args:
+        pictures: (n, 3, 64, 64) uint8.
+        tokens: (n, 1 + wrong, 16) token numbers; the first caption is right, the others wrong.
+        empty: (16,) tokens of the empty caption.
+    """
+
+    pictures: Tensor
+    tokens: Tensor
+    empty: Tensor
+
+
+def draw_prompts(
+    prompts: tuple[Prompt, ...], count: int, generator: torch.Generator
+) -> list[Prompt]:
+    """`count` prompts, the six kinds equally often, each kind's prompts uniformly."""
+    by_kind = [[prompt for prompt in prompts if prompt.kind == kind] for kind in PROMPT_KINDS]
+    places = torch.rand(count, generator=generator).tolist()
+    return [
+        pool[int(place * len(pool))]
+        for n, place in enumerate(places)
+        for pool in [by_kind[n % len(by_kind)]]
+    ]
+
+
+def tokenize(tokenizer: Any, texts: list[str]) -> Tensor:
+    """Padded token numbers, (n, 16)."""
+    encoded = tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True)
+    return torch.tensor(encoded["input_ids"])
+
+
+def build_corpus(recipe: Recipe, tokenizer: Any, device: torch.device) -> Corpus:
+    """Draw the pictures of training captions and keep them on `device`."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    pool = tuple(prompt for prompt in training_prompts() if corruptible(prompt))
+    prompts = draw_prompts(pool, recipe.pictures, generator)
+    captions = [
+        text
+        for prompt in prompts
+        for text in (
+            prompt.text,
+            *(corrupt(prompt, generator).text for _ in range(recipe.wrong_captions)),
+        )
+    ]
+    scenes = [sample_scene(prompt, generator) for prompt in prompts]
+    distinct = sorted(set(captions))
+    place = {text: n for n, text in enumerate(distinct)}
+    table = tokenize(tokenizer, [*distinct, ""])
+    tokens = table[torch.tensor([place[text] for text in captions])]
+    pictures = torch.cat(
+        [
+            (render(scenes[start : start + 4096]) * 255).round().to(torch.uint8)
+            for start in range(0, len(scenes), 4096)
+        ]
+    )
+    return Corpus(
+        pictures.to(device),
+        tokens.reshape(len(prompts), 1 + recipe.wrong_captions, LENGTH).to(device),
+        table[-1].to(device),
+    )

@@ -1,0 +1,156 @@
+"""The figures of the finished parts, measured on held-out captions from the exported folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowbp.shapes.build.corpus import draw_prompts, tokenize
+from flowbp.shapes.build.reward import features, normalised
+from flowbp.shapes.catalogue import heldout_prompts
+from flowbp.shapes.checker import check
+from flowbp.shapes.corruption import corrupt
+from flowbp.shapes.placement import sample_scene
+from flowbp.shapes.prompts import PROMPT_KINDS, Prompt
+from flowbp.shapes.reading import read_scenes
+from flowbp.shapes.render import render
+from flowbp.shapes.scene import Scene
+
+SAMPLERS = ((8, 1.0), (10, 1.0), (12, 1.0), (28, 1.0), (28, 2.0), (28, 4.0), (28, 7.0))
+"""(steps, guidance) pairs that the base model's accuracy is recorded at."""
+
+
+def measure(folder: Path, device: torch.device, count: int) -> dict[str, Any]:
+    """All figures, over `count` pictures each.
+
+    Args:
+        folder: holds `base` and `reward`.
+        device: where to run.
+        count: pictures a figure.
+    """
+    from diffusers import StableDiffusion3Pipeline
+
+    pipeline: Any = StableDiffusion3Pipeline.from_pretrained(folder / "base").to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(10)
+    prompts = draw_prompts(heldout_prompts(), count, generator)
+    scenes = [sample_scene(prompt, generator) for prompt in prompts]
+    pictures = render(scenes, device=device)
+    decoded = _round_trip(pipeline.vae, pictures)
+    return {
+        "pictures": count,
+        "checker": {
+            "rendered": _read_back(pictures, scenes),
+            "after_autoencoder": _read_back(decoded, scenes),
+        },
+        "autoencoder_psnr_db": -10 * ((decoded - pictures) ** 2).mean().log10().item(),
+        "base": [_accuracy(pipeline, prompts, *sampler) for sampler in SAMPLERS],
+        "reward": _reward(folder / "reward", prompts, decoded, pipeline, generator),
+    }
+
+
+@torch.no_grad()
+def _round_trip(vae: Any, pictures: Tensor) -> Tensor:
+    pieces = [
+        vae.decode(vae.encode(p * 2 - 1).latent_dist.mean).sample for p in pictures.split(256)
+    ]
+    return (torch.cat(pieces) / 2 + 0.5).clamp(0, 1)
+
+
+def _read_back(pictures: Tensor, scenes: Sequence[Scene]) -> float:
+    """Part of the pictures that the checker reads as the scene they were drawn from."""
+
+    def contents(shapes: Any) -> list[tuple[str, str]]:
+        return sorted((shape.kind, shape.colour) for shape in shapes)
+
+    readings = read_scenes(pictures)
+    right = [
+        contents(reading.shapes) == contents(scene.shapes) and not reading.unknown
+        for reading, scene in zip(readings, scenes, strict=True)
+    ]
+    return sum(right) / len(right)
+
+
+def _accuracy(
+    pipeline: Any, prompts: Sequence[Prompt], steps: int, guidance: float
+) -> dict[str, Any]:
+    """The checker's pass rate over and within the kinds of prompt."""
+    generator = torch.Generator(pipeline.device).manual_seed(11)
+    passed = [
+        check(
+            pipeline(
+                [prompt.text for prompt in prompts[start : start + 256]],
+                height=64,
+                width=64,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                generator=generator,
+                output_type="pt",
+            ).images.float(),
+            prompts[start : start + 256],
+        ).cpu()
+        for start in range(0, len(prompts), 256)
+    ]
+    verdicts = torch.cat(passed).float()
+    by_kind = {
+        kind: verdicts[[n for n, p in enumerate(prompts) if p.kind == kind]].mean().item()
+        for kind in PROMPT_KINDS
+    }
+    return {
+        "steps": steps,
+        "guidance": guidance,
+        "accuracy": verdicts.mean().item(),
+        "by_kind": by_kind,
+    }
+
+
+def _reward(
+    folder: Path,
+    prompts: Sequence[Prompt],
+    pictures: Tensor,
+    pipeline: Any,
+    generator: torch.Generator,
+) -> dict[str, Any]:
+    """Retrieval among 64 captions, and how often a right picture beats a wrong one."""
+    from transformers import CLIPModel, CLIPTokenizer
+
+    device = pictures.device
+    model: Any = CLIPModel.from_pretrained(folder).to(device, torch.float32).eval()
+    tokenizer: Any = CLIPTokenizer.from_pretrained(folder)
+    wrong_prompts = [corrupt(prompt, generator) for prompt in prompts]
+    wrong_scenes = [sample_scene(prompt, generator) for prompt in wrong_prompts]
+    wrong_pictures = _round_trip(pipeline.vae, render(wrong_scenes, device=device))
+    said = _embed(model, tokens=tokenize(tokenizer, [p.text for p in prompts]).to(device))
+    right, wrong = _embed(model, pictures=pictures), _embed(model, pictures=wrong_pictures)
+    better = ((right * said).sum(-1) > (wrong * said).sum(-1)).float()
+    groups = len(prompts) // 64
+    scores = torch.einsum(
+        "gpd,gcd->gpc",
+        right[: groups * 64].reshape(groups, 64, -1),
+        said[: groups * 64].reshape(groups, 64, -1),
+    )
+    # Captions may repeat within a group: the best score counts, whoever holds it.
+    own = scores.diagonal(dim1=1, dim2=2)
+    return {
+        "score_of_right_pictures": (right * said).sum(-1).mean().item(),
+        "score_of_wrong_pictures": (wrong * said).sum(-1).mean().item(),
+        "retrieval_among_64": (own >= scores.amax(dim=2) - 1e-6).float().mean().item(),
+        "prefers_right_picture": better.mean().item(),
+        "prefers_right_picture_by_kind": {
+            kind: better[[n for n, p in enumerate(prompts) if p.kind == kind]].mean().item()
+            for kind in PROMPT_KINDS
+        },
+    }
+
+
+@torch.no_grad()
+def _embed(model: Any, *, pictures: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
+    if pictures is not None:
+        output = model.get_image_features(pixel_values=normalised(pictures))
+    else:
+        output = model.get_text_features(input_ids=tokens)
+    return nn.functional.normalize(features(output), dim=-1)

@@ -1,0 +1,68 @@
+"""One training loop for the three models."""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def fit(
+    module: nn.Module,
+    loss: Callable[[int], Tensor],
+    *,
+    steps: int,
+    learning_rate: float,
+    weight_decay: float = 0.01,
+    average: float = 0.999,
+    name: str = "",
+) -> nn.Module:
+    """Minimise `loss(step)` with AdamW under a cosine schedule; return the averaged weights.
+
+    Args:
+        module: trained in place.
+        loss: the loss of a fresh batch.
+        steps: optimizer steps.
+        learning_rate: at the peak, reached after 5 % of the steps.
+        weight_decay: of AdamW.
+        average: decay of the exponential moving average of the weights that is returned.
+        name: what the progress lines call it.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    fused = parameters[0].is_cuda
+    optimizer = torch.optim.AdamW(
+        parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99), fused=fused
+    )
+    averaged = copy.deepcopy(module).requires_grad_(False)
+    shadows = [
+        s
+        for s, p in zip(averaged.parameters(), module.parameters(), strict=True)
+        if p.requires_grad
+    ]
+    warmup, began = max(1, steps // 20), time.monotonic()
+    for step in range(steps):
+        progress = max(0, step - warmup) / max(1, steps - warmup)
+        rate = min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * rate
+        value = loss(step)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        decay = min(average, (1 + step) / (10 + step))
+        torch._foreach_lerp_(shadows, [p.detach() for p in parameters], 1 - decay)
+        if step % max(1, steps // 20) == 0 or step == steps - 1:
+            seconds = time.monotonic() - began
+            print(
+                f"{name} step {step} loss {value.item():.5f} "
+                f"{1e3 * seconds / (step + 1):.1f} ms/step",
+                file=sys.stderr,
+                flush=True,
+            )
+    return averaged

@@ -1,0 +1,46 @@
+"""The numbers of the build."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen
+class Recipe:
+    """Sizes and lengths of the three trainings.
+
+    Args:
+        seed: of the data, the initial weights and every draw.
+        pictures: how many pictures are drawn for training.
+        wrong_captions: wrong captions kept with each picture.
+        wrong_part: part of the captions that the base model is trained on which are wrong.
+        empty_part: part of them that are empty, for classifier-free guidance.
+        vae_steps: optimizer steps of the autoencoder.
+        base_steps: optimizer steps of the base model.
+        reward_steps: optimizer steps of the reward model.
+        vae_batch: pictures a step.
+        base_batch: pictures a step.
+        reward_batch: pictures a step.
+    """
+
+    seed: int = 0
+    pictures: int = 200_000
+    wrong_captions: int = 4
+    wrong_part: float = 0.45
+    empty_part: float = 0.1
+    vae_steps: int = 6_000
+    base_steps: int = 16_000
+    reward_steps: int = 8_000
+    vae_batch: int = 256
+    base_batch: int = 1024
+    reward_batch: int = 512
+
+    def shortened(self, factor: float) -> Recipe:
+        """The same with every length multiplied by `factor`, at least 2 steps each."""
+        return attrs.evolve(
+            self,
+            pictures=max(2 * self.reward_batch, round(self.pictures * factor)),
+            vae_steps=max(2, round(self.vae_steps * factor)),
+            base_steps=max(2, round(self.base_steps * factor)),
+            reward_steps=max(2, round(self.reward_steps * factor)),
+        )

@@ -1,0 +1,109 @@
+"""The reward: a CLIP model trained contrastively on right captions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowbp.shapes.build.autoencoder import decode, encode
+from flowbp.shapes.build.corpus import Corpus
+from flowbp.shapes.build.fit import fit
+from flowbp.shapes.build.recipe import Recipe
+from flowbp.shapes.build.tokens import special_tokens
+
+_WIDTH = 128
+_PROJECTION = 64
+_PIXEL_NOISE = 0.05
+_LATENT_NOISE = 0.15
+
+
+def features(output: Any) -> Tensor:
+    """The embedding that `get_*_features` returns, in transformers 4 and 5."""
+    embedding: Tensor = output if torch.is_tensor(output) else output.pooler_output
+    return embedding
+
+
+def new_reward(tokenizer: Any) -> Any:
+    """An untrained `CLIPModel` for 64x64 pictures."""
+    from transformers import CLIPConfig, CLIPModel
+
+    return CLIPModel(
+        CLIPConfig(
+            projection_dim=_PROJECTION,
+            text_config={
+                "hidden_size": _WIDTH,
+                "intermediate_size": 2 * _WIDTH,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "projection_dim": _PROJECTION,
+                **special_tokens(tokenizer),
+            },
+            vision_config={
+                "hidden_size": _WIDTH,
+                "intermediate_size": 4 * _WIDTH,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 4,
+                "image_size": 64,
+                "patch_size": 8,
+                "projection_dim": _PROJECTION,
+            },
+        )
+    )
+
+
+def build_reward(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> Any:
+    """Train it to tell each picture's caption from the batch's and from near misses."""
+    torch.manual_seed(recipe.seed + 5)
+    device = corpus.pictures.device
+    model: Any = new_reward(tokenizer).to(device)
+    generator = torch.Generator(device).manual_seed(recipe.seed + 6)
+    means, _ = encode(vae, corpus.pictures)
+    batch = recipe.reward_batch
+    own = torch.arange(batch, device=device)
+
+    def loss(_: int) -> Tensor:
+        picked = torch.randint(len(means), (batch,), generator=generator, device=device)
+        pictures = _perturbed(corpus, vae, means, picked, generator)
+        captions = corpus.tokens[picked].transpose(0, 1).flatten(0, 1)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            seen = features(model.get_image_features(pixel_values=normalised(pictures)))
+            said = features(model.get_text_features(input_ids=captions))
+        seen = nn.functional.normalize(seen.float(), dim=-1)
+        said = nn.functional.normalize(said.float(), dim=-1)
+        scale = model.logit_scale.exp().clamp(max=100)
+        right, wrong = said[:batch], said[batch:].reshape(-1, batch, said.shape[-1])
+        near_misses = scale * (seen * wrong).sum(dim=-1).T
+        by_picture = torch.cat([scale * seen @ right.T, near_misses], dim=1)
+        by_caption = scale * right @ seen.T
+        cross_entropy = nn.functional.cross_entropy
+        return cross_entropy(by_picture, own) + cross_entropy(by_caption, own)
+
+    averaged = fit(model, loss, steps=recipe.reward_steps, learning_rate=1e-3, name="reward")
+    return averaged.eval()
+
+
+def normalised(pictures: Tensor) -> Tensor:
+    """Pictures in [0, 1] with CLIP's mean and deviation taken out."""
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073], device=pictures.device)
+    deviation = torch.tensor([0.26862954, 0.26130258, 0.27577711], device=pictures.device)
+    return (pictures - mean[:, None, None]) / deviation[:, None, None]
+
+
+def _perturbed(
+    corpus: Corpus, vae: Any, means: Tensor, picked: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Half drawn pictures, half decoded ones from noisy latents, all with a little pixel noise.
+
+    The reward will score decoded pictures; it must neither favour nor fear the decoder's traces.
+    """
+    half, device = len(picked) // 2, picked.device
+    drawn = corpus.pictures[picked[:half]].float() / 255
+    z = means[picked[half:]]
+    strength = _LATENT_NOISE * torch.rand(len(z), 1, 1, 1, generator=generator, device=device)
+    eps = torch.randn(z.shape, generator=generator, device=device)
+    pictures = torch.cat([drawn, decode(vae, z + strength * z.std() * eps)])
+    level = _PIXEL_NOISE * torch.rand(len(picked), 1, 1, 1, generator=generator, device=device)
+    noise = torch.randn(pictures.shape, generator=generator, device=device)
+    return (pictures + level * noise).clamp(0, 1)

@@ -1,0 +1,143 @@
+"""Every prompt of the world, the held-out split, and parsing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import permutations, product
+from types import MappingProxyType
+
+from flowbp.shapes.prompts import (
+    COUNTS,
+    OBJECT_COUNTS,
+    PROMPT_KINDS,
+    RELATIONS,
+    TEMPLATES,
+    Prompt,
+    Wanted,
+    colour_fault,
+)
+from flowbp.shapes.scene import COLOURS, KINDS
+
+_HELD_OUT_PART = 0.15
+_HELD_OUT_LEAST = 4
+
+
+def _objects_of(kind: str) -> Iterator[tuple[Wanted, ...]]:
+    choices: dict[str, Sequence[str | None]] = {
+        "single_object": [None],
+        "two_object": [None],
+        "colors": list(COLOURS),
+        "color_attr": list(COLOURS),
+    }
+    colours = choices.get(kind, [None, *COLOURS])
+    number = OBJECT_COUNTS[kind]
+    for shapes, paints in product(permutations(KINDS, number), product(colours, repeat=number)):
+        if colour_fault(kind, paints) is None:
+            yield tuple(map(Wanted, shapes, paints))
+
+
+@cache
+def all_prompts() -> tuple[Prompt, ...]:
+    """Every prompt of the world, kind by kind, in a fixed order.
+
+    Returns:
+        The prompts; no two have the same text.
+
+    Example:
+        >>> len(all_prompts()), all_prompts()[0].text
+        (5116, 'a circle')
+    """
+    return tuple(
+        Prompt(kind, objects, count, relation, template)
+        for kind in PROMPT_KINDS
+        for objects in _objects_of(kind)
+        for count in (COUNTS if kind == "counting" else (1,))
+        for relation in (RELATIONS if kind == "position" else (None,))
+        for template in TEMPLATES[kind]
+    )
+
+
+@cache
+def _held_out_texts() -> frozenset[str]:
+    held: set[str] = set()
+    for kind in PROMPT_KINDS:
+        texts = [prompt.text for prompt in all_prompts() if prompt.kind == kind]
+        texts.sort(key=lambda text: hashlib.sha256(text.encode()).digest())
+        held.update(texts[: max(_HELD_OUT_LEAST, round(_HELD_OUT_PART * len(texts)))])
+    return frozenset(held)
+
+
+@cache
+def training_prompts() -> tuple[Prompt, ...]:
+    """The prompts that training may see: all but the held-out ones.
+
+    Returns:
+        About 85 % of the prompts of every kind, in the order of `all_prompts`.
+
+    Example:
+        >>> len(training_prompts()) + len(heldout_prompts()) == len(all_prompts())
+        True
+    """
+    return tuple(prompt for prompt in all_prompts() if not is_held_out(prompt))
+
+
+@cache
+def heldout_prompts() -> tuple[Prompt, ...]:
+    """The prompts kept for evaluation, chosen by a stable hash of their text.
+
+    Returns:
+        About 15 % of the prompts of every kind, in the order of `all_prompts`.
+
+    Example:
+        >>> any(prompt in training_prompts() for prompt in heldout_prompts())
+        False
+    """
+    return tuple(prompt for prompt in all_prompts() if is_held_out(prompt))
+
+
+def is_held_out(prompt: Prompt) -> bool:
+    """Whether a prompt is kept for evaluation.
+
+    Args:
+        prompt: any prompt.
+
+    Returns:
+        True for the prompts of `heldout_prompts`.
+
+    Example:
+        >>> is_held_out(training_prompts()[0])
+        False
+    """
+    return prompt.text in _held_out_texts()
+
+
+@cache
+def _by_text() -> Mapping[str, Prompt]:
+    return MappingProxyType({prompt.text: prompt for prompt in all_prompts()})
+
+
+def parse(text: str) -> Prompt:
+    """Read a caption: the inverse of `Prompt.text`.
+
+    Args:
+        text: the caption, spelled exactly as in `all_prompts`.
+
+    Returns:
+        The prompt.
+
+    Raises:
+        ValueError: for a text outside the world.
+
+    Example:
+        >>> parse("a green triangle above a yellow circle").relation
+        'above'
+    """
+    prompt = _by_text().get(text)
+    if prompt is None:
+        raise ValueError(
+            f"`text` must be a caption of this world, got {text!r}; for example "
+            "'two blue squares' or 'a circle left of a square' (all_prompts() lists them)"
+        )
+    return prompt

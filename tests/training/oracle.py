@@ -1,0 +1,91 @@
+"""The training gradient written down as one autograd graph, as slowly and plainly as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from flowbp.core import Chain, Plan
+from flowbp.training import Streams, TrainingStep
+
+from .fakes import code
+
+
+def joint_gradient(
+    step: TrainingStep, prompts: Sequence[str], streams: Streams
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and parameter gradients of what `step(prompts, streams)` must do."""
+    plan = step.method.draw(step.sigmas, streams.plan)
+    size = {"height": step.sampling.height, "width": step.sampling.width}
+    x = step.backbone.noise(len(prompts), generator=streams.noise, **size)
+    codes = torch.stack([code(prompt) for prompt in prompts])
+    sigmas, path, cached = step.sigmas, [x], []
+    with torch.no_grad():
+        for i in range(step.sampling.steps):
+            cached.append(_velocity(step, path[i], codes, i))
+            path.append(path[i] + (sigmas[i + 1] - sigmas[i]) * cached[i])
+        for _ in range(plan.noised):
+            i, sigma = step.sampling.steps - 1, sigmas[-2]
+            end, first = path[-1][: len(prompts)], slice(0, len(prompts))
+            eps = torch.randn(end.shape, generator=streams.copies, dtype=end.dtype)
+            start = (1 - sigma) * end + sigma * eps
+            v = _velocity(step, start, codes[first], i)
+            path[i], cached[i] = torch.cat([path[i], start]), torch.cat([cached[i], v])
+            path[i + 1] = torch.cat([path[i + 1], start - sigma * v])
+            codes = torch.cat([codes, codes[first]])
+    read = (_chain if isinstance(plan, Chain) else _surrogate)(step, plan, path, cached, codes)
+    members = list(prompts) * (1 + plan.noised)
+    rewards = step.reward(step.backbone.decode(read), members)
+    loss = (_weights(plan, path, cached) * step.shape(rewards)).sum() / len(members)
+    names, parameters = zip(*step.backbone.trainable().items(), strict=True)
+    found = torch.autograd.grad(loss, parameters)
+    return loss.detach(), dict(zip(names, found, strict=True))
+
+
+def _velocity(step: TrainingStep, x: Tensor, codes: Tensor, i: int) -> Tensor:
+    network, sampling = step.backbone.module, step.sampling
+    positive = network(x, codes, step.sigmas[i])
+    if sampling.guidance == 1:
+        return positive
+    empty = code(sampling.negative_prompt).expand(len(x), -1)
+    negative = network(x, empty, step.sigmas[i])
+    negative = negative.detach() if sampling.detach_negative else negative
+    return negative + sampling.guidance * (positive - negative)
+
+
+def _chain(step, plan: Chain, path: list[Tensor], cached: list[Tensor], codes: Tensor) -> Tensor:
+    first = plan.segments[0].start
+    x = path[first]
+    for i in range(first, plan.stop):
+        x = x + (step.sigmas[i + 1] - step.sigmas[i]) * _velocity(step, x, codes, i)
+    return x
+
+
+def _surrogate(step, plan: Plan, path: list[Tensor], cached: list[Tensor], codes: Tensor):
+    x = path[plan.segments[0].start]
+    for number, segment in enumerate(plan.segments):
+        prediction = x
+        for i, w in segment.weights.items():
+            v = cached[i]
+            if i in segment.active:
+                joint = number > 0 and i == segment.start
+                at = plan.alpha * x + (1 - plan.alpha) * x.detach() if joint else path[i]
+                fresh = _velocity(step, at, codes, i)
+                v = v + segment.active[i] * (fresh - fresh.detach())
+            prediction = prediction + w * v
+        x = prediction + (path[segment.stop] - prediction).detach()
+    return x if plan.reward_input == "sample" else prediction
+
+
+def _weights(plan: Plan, path: list[Tensor], cached: list[Tensor]) -> Tensor:
+    if plan.residual_floor is None:
+        return torch.ones(len(path[-1]), dtype=torch.float64)
+    total = torch.zeros(len(path[-1]), dtype=torch.float64)
+    for segment in plan.segments:
+        if segment.stop <= plan.horizon:
+            landed = path[segment.start] + sum(w * cached[i] for i, w in segment.weights.items())
+            gap = (landed - path[segment.stop]).abs().flatten(1).mean(1)
+            total += gap.clamp(min=plan.residual_floor)
+    return 1 / total

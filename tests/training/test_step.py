@@ -1,0 +1,202 @@
+"""The streamed step against one joint autograd graph, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flowbp.core import (
+    Bridge,
+    DRaFT,
+    DRaFTLV,
+    DRTune,
+    Hinge,
+    Lagrange,
+    LeapAlign,
+    ReFL,
+    Sparse,
+    Variant,
+    uniform,
+)
+from flowbp.training import Batching, Sampling, Streams, cost
+
+from .fakes import PROMPTS, FakeBackbone, colour_reward, gradients, make_step
+from .oracle import joint_gradient
+
+METHODS = {
+    "ReFL": ReFL(last=4),
+    "DRaFTLV": DRaFTLV(noised=2),
+    "DRTune": DRTune(active=2, stop_ratio=0.5),
+    "LeapAlign": LeapAlign(alpha=0.3, tau=0.01),
+    "Sparse": Sparse(active=3, rescale=0.5),
+    "Bridge": Bridge(active=4, alpha=0.7, rescale=1.0),
+    "Lagrange": Lagrange(order=3, active=2, alpha=0.4, tau=0.01, rescale=0.5),
+    "DRaFT": DRaFT(last=3),
+    "exact": DRaFT(last=6),
+    "ReFL on samples": Variant(ReFL(last=4), reward_input="sample"),
+    "Bridge on predictions": Variant(Bridge(active=4), reward_input="posterior_mean"),
+    "uniform Sparse": Variant(Sparse(active=3), quadrature=uniform),
+}
+GUIDANCE = {
+    "unguided": Sampling(6, 1.0, 4, 4),
+    "detached": Sampling(6, 3.5, 4, 4, "mud"),
+    "attached": Sampling(6, 3.5, 4, 4, "mud", detach_negative=False),
+}
+BATCHINGS = [
+    Batching(5),
+    Batching(5, pull=2, decode=3),
+    Batching(1, 5),
+    Batching(5, pull=1, decode=1),
+    Batching(5, pull=99, decode=99),
+]
+
+
+def close(found: dict, expected: dict, tolerance: float = 1e-12) -> None:
+    scale = max(gradient.abs().max().item() for gradient in expected.values())
+    assert scale > 0
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).abs().max().item() <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("guidance", GUIDANCE)
+@pytest.mark.parametrize("method", METHODS)
+def test_gradient_is_that_of_the_joint_graph(method: str, guidance: str) -> None:
+    for seed, batching in enumerate(BATCHINGS):
+        step = make_step(
+            method=METHODS[method], sampling=GUIDANCE[guidance], batching=batching
+        )
+        loss, expected = joint_gradient(step, PROMPTS, Streams.of(seed))
+        result = step(PROMPTS, Streams.of(seed))
+        assert result.loss.item() == pytest.approx(loss.item(), rel=1e-12)
+        close(gradients(step), expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_accumulation_is_the_large_batch(method: str) -> None:
+    prompts = [f"prompt {i}" for i in range(8)]
+    outcomes = []
+    for batching in (Batching(8), Batching(4, 2), Batching(2, 4), Batching(1, 8)):
+        step = make_step(method=METHODS[method], batching=batching)
+        result = step(prompts, Streams.of(3))
+        outcomes.append((result.loss, result.rewards, gradients(step)))
+    for loss, rewards, found in outcomes[1:]:
+        assert loss.item() == pytest.approx(outcomes[0][0].item(), rel=1e-12)
+        torch.testing.assert_close(rewards, outcomes[0][1], rtol=1e-12, atol=0)
+        close(found, outcomes[0][2])
+
+
+@pytest.mark.parametrize("guidance", GUIDANCE)
+@pytest.mark.parametrize("method", METHODS)
+def test_cost_counts_what_the_network_was_evaluated_for(method: str, guidance: str) -> None:
+    backbone = FakeBackbone()
+    step = make_step(
+        backbone=backbone,
+        method=METHODS[method],
+        sampling=GUIDANCE[guidance],
+        batching=Batching(5, pull=2),
+    )
+    result = step(PROMPTS, Streams.of(0))
+    assert backbone.forward_samples == 5 * result.cost.forward
+    assert backbone.backward_samples == 5 * result.cost.backward
+    assert result.cost == cost(result.plan, step.sampling)
+    assert result.cost.velocity_calls == result.cost.forward + result.cost.backward
+
+
+def test_no_portion_exceeds_its_size() -> None:
+    for method in (DRaFTLV(noised=3), Bridge(active=3)):
+        backbone = FakeBackbone()
+        seen: list[int] = []
+
+        def reward(images, prompts, seen=seen):
+            seen.append(len(images))
+            return colour_reward(images, prompts)
+
+        batching = Batching(2, 2, decode=1)
+        step = make_step(backbone=backbone, method=method, reward=reward, batching=batching)
+        step(PROMPTS[:4], Streams.of(0))
+        assert backbone.largest == 2
+        assert set(seen) == {1}
+
+
+def test_early_plans_stop_the_rollout() -> None:
+    step = make_step(method=ReFL(last=6))
+    result = step(PROMPTS[:3], Streams.of(1))
+    assert result.plan.horizon < 6
+    assert all(part.isnan().all() for part in result.residuals)
+
+
+def test_copies_stay_out_of_rewards_but_not_of_the_loss() -> None:
+    step = make_step(method=DRaFTLV(noised=2))
+    result = step(PROMPTS[:3], Streams.of(0))
+    assert result.rewards.shape == (3,)
+    assert result.scores.rewards.shape == result.scores.losses.shape == (9,)
+    assert [part.shape for part in result.residuals] == [(3,)]
+    assert result.loss.item() == pytest.approx(-result.scores.rewards.mean().item())
+
+
+def test_satisfied_hinge_has_no_gradient() -> None:
+    step = make_step(shape=Hinge(-1.0))
+    result = step(PROMPTS[:3], Streams.of(0))
+    assert result.loss.item() == 0
+    assert all(gradient.abs().max() == 0 for gradient in gradients(step).values())
+
+
+def test_negative_prompt_is_encoded_once() -> None:
+    backbone = FakeBackbone()
+    sampling = Sampling(6, 3.5, 4, 4, "mud")
+    step = make_step(backbone=backbone, sampling=sampling)
+    step(PROMPTS[:3], Streams.of(0))
+    step(PROMPTS[:3], Streams.of(0))
+    assert backbone.encoded == [("mud",), PROMPTS[:3], PROMPTS[:3]]
+
+
+def test_method_that_does_not_fit_is_refused_at_construction() -> None:
+    with pytest.raises(ValueError, match=r"`last` must be in \[1, 6\], got 7"):
+        make_step(method=ReFL(last=7))
+
+
+def test_wrong_number_of_prompts_is_refused() -> None:
+    with pytest.raises(ValueError, match="`prompts` must hold 3 prompts.*got 2"):
+        make_step()(PROMPTS[:2], Streams.of(0))
+
+
+def test_frozen_backbone_is_refused() -> None:
+    backbone = FakeBackbone()
+    backbone.trainable = dict
+    with pytest.raises(ValueError, match="at least one trainable parameter"):
+        make_step(backbone=backbone)
+
+
+def test_reward_without_a_gradient_is_refused() -> None:
+    with pytest.raises(ValueError, match="`reward` must be differentiable.*function"):
+        make_step(reward=lambda images, prompts: colour_reward(images, prompts).detach())(
+            PROMPTS[:3], Streams.of(0)
+        )
+
+
+def test_reward_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"one score per picture, shape \(3,\), got \(3, 1\)"):
+        make_step(reward=lambda images, prompts: colour_reward(images, prompts)[:, None])(
+            PROMPTS[:3], Streams.of(0)
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "`steps` must be an integer >= 1, got 0"),
+        ({"guidance": float("nan")}, "`guidance` must be a number"),
+        ({"height": True}, "`height` must be an integer"),
+        ({"guidance": 1, "negative_prompt": "mud"}, "`negative_prompt` is 'mud' but `guidance`"),
+        ({"guidance": 1, "detach_negative": False}, "`detach_negative` is False but `guidance`"),
+    ],
+)
+def test_illegal_sampling_is_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sampling(**{"steps": 6, "guidance": 2.0, "height": 4, "width": 4, **arguments})
+
+
+@pytest.mark.parametrize("name", ["samples", "accumulate", "pull", "decode"])
+def test_illegal_batching_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer >= 1, got 0"):
+        Batching(**{"samples": 2, name: 0})
