@@ -67,6 +67,8 @@ def functional_pull(velocity: ParametricVelocity, params: Mapping[str, Tensor]) 
     Reference: arXiv 2606.11075, section 3.
     """
 
+    # Parameters that require gradients would otherwise record a second, outer graph.
+    @torch.no_grad()
     def pull(
         latents: Tensor, sigma: Tensor, cotangent: Tensor, /, *, through_latents: bool
     ) -> Pulled:
@@ -120,7 +122,8 @@ def module_pull(velocity: VelocityField) -> Pull:
                 "without a graph; unfreeze what should be trained, and call no no_grad() inside"
             )
         torch.autograd.backward(v, cotangent.to(v.dtype))
-        return Pulled({}, x.grad)
+        u = torch.zeros_like(x) if through_latents and x.grad is None else x.grad
+        return Pulled({}, u)
 
     return pull
 

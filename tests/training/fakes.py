@@ -59,9 +59,7 @@ class FakeBackbone:
         self.encoded.append(tuple(prompts))
         return Conditioning({"code": torch.stack([code(prompt) for prompt in prompts])})
 
-    def noise(
-        self, count: int, *, height: int, width: int, generator: torch.Generator
-    ) -> Tensor:
+    def noise(self, count: int, *, height: int, width: int, generator: torch.Generator) -> Tensor:
         shape = (count, CHANNELS, height, width)
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 

@@ -62,9 +62,7 @@ def close(found: dict, expected: dict, tolerance: float = 1e-12) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_gradient_is_that_of_the_joint_graph(method: str, guidance: str) -> None:
     for seed, batching in enumerate(BATCHINGS):
-        step = make_step(
-            method=METHODS[method], sampling=GUIDANCE[guidance], batching=batching
-        )
+        step = make_step(method=METHODS[method], sampling=GUIDANCE[guidance], batching=batching)
         loss, expected = joint_gradient(step, PROMPTS, Streams.of(seed))
         result = step(PROMPTS, Streams.of(seed))
         assert result.loss.item() == pytest.approx(loss.item(), rel=1e-12)
@@ -156,7 +154,7 @@ def test_method_that_does_not_fit_is_refused_at_construction() -> None:
 
 
 def test_wrong_number_of_prompts_is_refused() -> None:
-    with pytest.raises(ValueError, match="`prompts` must hold 3 prompts.*got 2"):
+    with pytest.raises(ValueError, match=r"`prompts` must hold 3 prompts.*got 2"):
         make_step()(PROMPTS[:2], Streams.of(0))
 
 
@@ -168,7 +166,7 @@ def test_frozen_backbone_is_refused() -> None:
 
 
 def test_reward_without_a_gradient_is_refused() -> None:
-    with pytest.raises(ValueError, match="`reward` must be differentiable.*function"):
+    with pytest.raises(ValueError, match=r"`reward` must be differentiable.*function"):
         make_step(reward=lambda images, prompts: colour_reward(images, prompts).detach())(
             PROMPTS[:3], Streams.of(0)
         )

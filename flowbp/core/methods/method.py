@@ -28,10 +28,10 @@ class Method(Protocol[PlanT]):
 def rescale(weights: dict[int, float], active: tuple[int, ...], strength: float) -> float:
     """`1 + rho (sum |w| / sum over active |w| - 1)`, the common scale of the active gradients.
 
-    1 if the active weights are all zero: there is no gradient to scale.
+    1 if the active weights are all zero, up to rounding: there is no gradient to scale.
     """
     whole = sum(abs(w) for w in weights.values())
     kept = sum(abs(weights[i]) for i in active)
-    if kept == 0:
+    if kept <= 1e-8 * whole:
         return 1.0
     return 1 + strength * (whole / kept - 1)

@@ -15,8 +15,8 @@ from flowbp.shapes.build.tokens import special_tokens
 
 _WIDTH = 64
 # Plain pipelines append 256 zero T5 positions where there is no T5 encoder, flowbp any number:
-# the model sees several numbers, so that it heeds none.
-_ZERO_POSITIONS = (0, 0, 0, 0, 0, 0, 16, 64, 0, 256)
+# the model sees both extremes, so that it heeds neither.
+_ZERO_POSITIONS = (0, 0, 0, 0, 0, 0, 0, 0, 0, 256)
 
 
 class BaseModel(nn.Module):
@@ -52,23 +52,41 @@ class BaseModel(nn.Module):
             qk_norm="rms_norm",
         )
 
-    def forward(self, latents: Tensor, sigmas: Tensor, tokens: Tensor, zeros: int) -> Tensor:
-        """The velocity of `latents` (B, 8, 8, 8) at `sigmas` (B,) under captions (B, 16)."""
+    def embed(self, tokens: Tensor, zeros: int) -> tuple[Tensor, Tensor]:
+        """Token embeddings (B, 16 + zeros, 128) and pooled ones (B, 128) of captions (B, 16)."""
         encoded = [
             encoder(tokens, output_hidden_states=True)
             for encoder in (self.text_encoder, self.text_encoder_2)
         ]
         hidden = torch.cat([each.hidden_states[-2] for each in encoded], dim=-1)
-        if zeros:
-            hidden = nn.functional.pad(hidden, (0, 0, 0, zeros))
+        pooled = torch.cat([each.text_embeds for each in encoded], dim=-1)
+        return nn.functional.pad(hidden, (0, 0, 0, zeros)), pooled
+
+
+class _Network(nn.Module):
+    """The transformer with positional arguments."""
+
+    def __init__(self, transformer: Any) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    def forward(self, latents: Tensor, sigmas: Tensor, hidden: Tensor, pooled: Tensor) -> Tensor:
         velocity: Tensor = self.transformer(
             hidden_states=latents,
             encoder_hidden_states=hidden,
-            pooled_projections=torch.cat([each.text_embeds for each in encoded], dim=-1),
+            pooled_projections=pooled,
             timestep=1000 * sigmas,
             return_dict=False,
         )[0]
         return velocity
+
+
+def captured(network: _Network, arguments: tuple[Tensor, ...]) -> Any:
+    """The network as a CUDA graph for arguments of these shapes.
+
+    Every tensor of a step is small: launching the kernels one by one takes longer than they do.
+    """
+    return torch.cuda.make_graphed_callables(network, arguments, allow_unused_input=True)
 
 
 def build_base(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> BaseModel:
@@ -79,6 +97,10 @@ def build_base(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> Base
     means, deviations = encode(vae, corpus.pictures)
     shift, scale = vae.config.shift_factor, vae.config.scaling_factor
     batch, generator = recipe.base_batch, torch.Generator(device).manual_seed(recipe.seed + 4)
+    on_gpu = device.type == "cuda"
+    # CUDA graphs may not reuse weights that autocast cast before the capture.
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=on_gpu, cache_enabled=False)
+    networks: dict[int, Any] = {}
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, device=device)
@@ -95,12 +117,20 @@ def build_base(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> Base
         sigmas = torch.where(uniform(batch) < 0.5, normal(batch).sigmoid(), uniform(batch))
         eps = normal(batch, 8, 8, 8)
         level = sigmas[:, None, None, None]
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            zeros = _ZERO_POSITIONS[step % len(_ZERO_POSITIONS)]
-            velocity = model((1 - level) * z + level * eps, sigmas, tokens, zeros)
+        zeros = _ZERO_POSITIONS[step % len(_ZERO_POSITIONS)]
+        with precision:
+            hidden, pooled = model.embed(tokens, zeros)
+            x = (1 - level) * z + level * eps
+            if zeros not in networks:
+                network = _Network(model.transformer)
+                sample = (x, sigmas, hidden.detach(), pooled.detach())
+                grads = (False, False, True, True)
+                sample = tuple(t.requires_grad_(g) for t, g in zip(sample, grads, strict=True))
+                networks[zeros] = captured(network, sample) if on_gpu else network
+            velocity = networks[zeros](x, sigmas, hidden, pooled)
         return ((velocity.float() - (eps - z)) ** 2).mean()
 
-    averaged = fit(model, loss, steps=recipe.base_steps, learning_rate=1e-3, name="base")
+    averaged = fit(model, loss, steps=recipe.base_steps, learning_rate=1.5e-3, name="base")
     assert isinstance(averaged, BaseModel)
     return averaged.eval()
 

@@ -30,7 +30,7 @@ class Recipe:
     empty_part: float = 0.1
     vae_steps: int = 6_000
     base_steps: int = 16_000
-    reward_steps: int = 8_000
+    reward_steps: int = 6_000
     vae_batch: int = 256
     base_batch: int = 1024
     reward_batch: int = 512

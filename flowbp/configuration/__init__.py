@@ -1,0 +1,17 @@
+"""YAML into typed, validated configurations: overlays, overrides, components chosen by name."""
+
+from .arguments import read_arguments as read_arguments
+from .describing import describe as describe
+from .merging import merge as merge
+from .problems import ConfigurationError as ConfigurationError
+from .problems import Problem as Problem
+from .registry import Component as Component
+from .registry import Registry as Registry
+from .rules import Scalar as Scalar
+from .structuring import structure as structure
+from .text import dump as dump
+from .text import read_file as read_file
+from .text import read_text as read_text
+from .tree import Tree as Tree
+from .tree import plain as plain
+from .tree import tree_of as tree_of

@@ -1,0 +1,102 @@
+"""What a class or function takes, read from its fields or signature without calling it."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from typing import Any
+
+import attrs
+
+from .problems import Rejected
+
+
+@attrs.frozen
+class Parameter:
+    """One keyword that a target takes.
+
+    Args:
+        name: the keyword.
+        annotation: its type, or the annotation's text if it was not evaluated; see `type_of`.
+        required: whether there is no default.
+        any_name: whether it stands for every other keyword, as ``**options`` does.
+    """
+
+    name: str
+    annotation: Any
+    required: bool
+    any_name: bool = False
+
+
+def parameters(target: Any) -> tuple[Parameter, ...]:
+    """The keywords that a target takes, in their order.
+
+    Args:
+        target: an attrs class, whose fields they are, or any callable with a signature.
+
+    Example:
+        >>> parameters(lambda steps, rate=1.0: None)[0].required
+        True
+    """
+    if is_attrs_class(target):
+        return tuple(
+            Parameter(field.alias, field.type, field.default is attrs.NOTHING)
+            for field in attrs.fields(target)
+            if field.init
+        )
+    kinds = inspect.Parameter
+    return tuple(
+        Parameter(
+            parameter.name,
+            parameter.annotation,
+            required=parameter.default is kinds.empty and parameter.kind != kinds.VAR_KEYWORD,
+            any_name=parameter.kind == kinds.VAR_KEYWORD,
+        )
+        for parameter in inspect.signature(target).parameters.values()
+        if parameter.kind not in (kinds.POSITIONAL_ONLY, kinds.VAR_POSITIONAL)
+    )
+
+
+def type_of(target: Any, parameter: Parameter) -> Any:
+    """The type of a parameter, with annotations in text form evaluated where they were written.
+
+    Returns:
+        the type; Any where there is no annotation.
+
+    Raises:
+        ValueError: the annotation names something that is not imported at run time.
+    """
+    annotation = parameter.annotation
+    if annotation is None or annotation is inspect.Parameter.empty:
+        return Any
+    if not isinstance(annotation, str):
+        return annotation
+    holder = type("Holder", (), {"__annotations__": {"value": annotation}})
+    try:
+        return typing.get_type_hints(holder, _namespace(target, parameter))["value"]
+    except NameError as error:
+        raise Rejected(
+            f"is annotated `{annotation}`, which cannot be evaluated ({error}); "
+            "import its names at run time, not under TYPE_CHECKING"
+        ) from error
+
+
+def is_attrs_class(target: Any) -> bool:
+    """Whether a target is a class made by attrs."""
+    return isinstance(target, type) and attrs.has(target)
+
+
+def _namespace(target: Any, parameter: Parameter) -> dict[str, Any]:
+    if isinstance(target, type):
+        if is_attrs_class(target):
+            return _defining_module(target, parameter.name)
+        target = target.__init__  # type: ignore[misc]
+    function = inspect.unwrap(getattr(target, "__func__", target))
+    return getattr(function, "__globals__", {})
+
+
+def _defining_module(cls: Any, alias: str) -> dict[str, Any]:
+    name = next(field.name for field in attrs.fields(cls) if field.alias == alias)
+    owner = next(base for base in cls.__mro__ if name in inspect.get_annotations(base))
+    return vars(sys.modules[owner.__module__])

@@ -1,0 +1,82 @@
+"""What is wrong in a configuration, as values, and the one error that carries all of it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import attrs
+
+
+@attrs.frozen
+class Problem:
+    """One mistake in a configuration: where it is, what it is, and who wrote it.
+
+    Args:
+        path: the key, such as ``training.optimizer.learning_rate``; empty for a whole file.
+        message: what is wrong, with the value received and the cure.
+        origin: file and line, such as ``container.yaml:12``, or ``command line``.
+
+    Example:
+        >>> print(Problem("training.steps", "must be an integer, got 'ten'", "run.yaml:4"))
+        run.yaml:4: training.steps: must be an integer, got 'ten'
+    """
+
+    path: str
+    message: str
+    origin: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.origin, self.path, self.message) if part)
+
+
+class ConfigurationError(Exception):
+    """Every problem of a configuration at once; its text is a list that a person can work off.
+
+    Args:
+        problems: at least one `Problem`.
+
+    Example:
+        >>> problem = Problem("seed", "must be an integer, got 1.5", "run.yaml:2")
+        >>> print(ConfigurationError([problem]))
+        1 problem in the configuration:
+          run.yaml:2: seed: must be an integer, got 1.5
+    """
+
+    problems: tuple[Problem, ...]
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        if not self.problems:
+            raise ValueError("`problems` must hold at least one Problem, got none")
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        count = len(self.problems)
+        heading = f"{count} problem{'s' if count > 1 else ''} in the configuration:"
+        return "\n".join([heading, *(f"  {problem}" for problem in self.problems)])
+
+
+class Rejected(ValueError):
+    """A value that a rule of this package refuses; becomes a `Problem` once its path is known."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A question that offers the valid names closest to a misspelt one, or an empty text.
+
+    Example:
+        >>> nearest("brige", ["bridge", "sparse"])
+        'Did you mean `bridge`? '
+    """
+    close = difflib.get_close_matches(name, list(valid), n=2)
+    return f"Did you mean {' or '.join(f'`{match}`' for match in close)}? " if close else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in backquotes, separated by commas.
+
+    Example:
+        >>> listed(["order", "active"])
+        '`order`, `active`'
+    """
+    return ", ".join(f"`{name}`" for name in names)

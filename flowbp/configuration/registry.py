@@ -1,0 +1,198 @@
+"""Components that are chosen by name: built in, registered by an entry point, or a dotted path."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any, Generic, TypeVar, get_args, get_origin
+
+import attrs
+
+from .parameters import parameters
+from .problems import Rejected, listed, nearest
+
+T_co = TypeVar("T_co", covariant=True)
+_DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def component_type(annotation: Any) -> Any:
+    """What a `Component[...]` annotation promises to build, or None for other annotations.
+
+    Example:
+        >>> component_type(Component[int]), component_type(int)
+        (<class 'int'>, None)
+    """
+    origin: Any = get_origin(annotation)
+    return get_args(annotation)[0] if origin is Component else None
+
+
+@attrs.frozen
+class Component(Generic[T_co]):
+    """A chosen component whose arguments are valid, to be built when its collaborators exist.
+
+    A configuration field annotated ``Component[Backbone]`` holds one; a field annotated
+    ``Backbone`` holds the built value itself.
+
+    Args:
+        name: the name in the configuration.
+        target: the callable behind the name.
+        arguments: keyword arguments from the configuration, already of the annotated types.
+
+    Example:
+        >>> Component("fraction", __import__("fractions").Fraction, {"numerator": 3}).build()
+        Fraction(3, 1)
+    """
+
+    name: str
+    target: Callable[..., T_co]
+    arguments: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def build(self, **offered: Any) -> T_co:
+        """Call the target with its arguments and those offered collaborators that it names.
+
+        Args:
+            offered: collaborators by name, see `Registry.offers`.
+
+        Raises:
+            TypeError: a collaborator is also among the arguments.
+        """
+        wanted = {parameter.name for parameter in parameters(self.target)}
+        collaborators = {name: value for name, value in offered.items() if name in wanted}
+        return self.target(**self.arguments, **collaborators)
+
+
+def _dotted(_: Any, attribute: attrs.Attribute[Any], value: Mapping[str, str]) -> None:
+    for name, path in value.items():
+        if not _DOTTED.fullmatch(path):
+            raise ValueError(
+                f"`{attribute.name}` must map names to package.module:Class, got {name}={path!r}"
+            )
+
+
+@attrs.frozen(eq=False)
+class Registry:
+    """The components of one kind that a configuration can name.
+
+    A name is a built-in one, an entry point of the group, or a dotted path
+    ``package.module:Class``. Nothing is imported before it is named.
+
+    Args:
+        kind: the word for messages, such as ``method``.
+        targets: built-in names to dotted paths.
+        builds: the type that configuration fields are annotated with; generic parameters of the
+            annotation are ignored.
+        entry_points: the group under which other distributions register theirs.
+        offers: names of collaborators that `Component.build` will receive from the container;
+            a target takes those that its signature names, and a configuration cannot set them.
+
+    Raises:
+        ValueError: a target is not a dotted path.
+
+    Example:
+        >>> from numbers import Number
+        >>> numbers = Registry(
+        ...     "number", {"fraction": "fractions:Fraction"},
+        ...     builds=Number, entry_points="example.numbers",
+        ... )
+        >>> numbers.resolve("fraction")
+        <class 'fractions.Fraction'>
+    """
+
+    kind: str
+    targets: Mapping[str, str] = attrs.field(validator=_dotted)
+    builds: Any = attrs.field(kw_only=True)
+    entry_points: str = attrs.field(kw_only=True)
+    offers: frozenset[str] = attrs.field(default=frozenset(), kw_only=True)
+
+    def names(self) -> tuple[str, ...]:
+        """Built-in names in their order, then those of entry points."""
+        registered = {point.name for point in metadata.entry_points(group=self.entry_points)}
+        return (*self.targets, *sorted(registered - set(self.targets)))
+
+    def resolve(self, name: str) -> Callable[..., Any]:
+        """Import the callable behind a name.
+
+        Args:
+            name: built-in name, entry-point name or dotted path.
+
+        Raises:
+            ValueError: the name is unknown or ambiguous, or its import fails.
+        """
+        if ":" in name:
+            return _callable(_imported(name), name)
+        points = metadata.entry_points(group=self.entry_points, name=name)
+        sources = [_distribution(point) for point in points]
+        if name in self.targets:
+            sources.insert(0, "flowbp itself")
+        if len(sources) > 1:
+            raise Rejected(
+                f"the {self.kind} `{name}` comes from {' and from '.join(sources)}; "
+                "write package.module:Class instead of the name"
+            )
+        if name in self.targets:
+            return _callable(_imported(self.targets[name]), name)
+        for point in points:
+            return _callable(_loaded(point, self.kind), name)
+        raise Rejected(
+            f"no {self.kind} is called {name!r}. {nearest(name, self.names())}"
+            f"Names: {listed(self.names())}; or write package.module:Class"
+        )
+
+    def name_of(self, target: Any) -> str:
+        """The built-in name of a class or function, or its dotted path.
+
+        Args:
+            target: what `resolve` returned.
+
+        Raises:
+            ValueError: the target is neither built in nor importable by a dotted path.
+        """
+        for name, path in self.targets.items():
+            if _imported(path) is target:
+                return name
+        path = f"{target.__module__}:{target.__qualname__}"
+        if _imported(path) is not target:
+            raise Rejected(f"the {self.kind} {path} is hidden by another object of that name")
+        return path
+
+    def describes(self, annotation: Any) -> bool:
+        """Whether a field's annotation is this registry's type."""
+        return bool(annotation == self.builds or get_origin(annotation) == self.builds)
+
+
+def _imported(path: str) -> Any:
+    module, _, qualified = path.partition(":")
+    if not _DOTTED.fullmatch(path):
+        raise Rejected(f"{path!r} is not a dotted path; write package.module:Class")
+    try:
+        return functools.reduce(getattr, qualified.split("."), importlib.import_module(module))
+    # Importing runs code of others, and whatever it raises is a problem of the configuration.
+    except Exception as error:
+        raise Rejected(
+            f"{path!r} cannot be imported ({type(error).__name__}: {error}); "
+            "correct the path or install what is missing"
+        ) from error
+
+
+def _loaded(point: metadata.EntryPoint, kind: str) -> Any:
+    try:
+        return point.load()
+    # As above: an entry point is code of others.
+    except Exception as error:
+        raise Rejected(
+            f"the {kind} `{point.name}` of {_distribution(point)} cannot be imported from "
+            f"{point.value} ({type(error).__name__}: {error}); repair or uninstall it"
+        ) from error
+
+
+def _distribution(point: metadata.EntryPoint) -> str:
+    return f"the distribution {point.dist.name}" if point.dist else "an unnamed distribution"
+
+
+def _callable(target: Any, name: str) -> Callable[..., Any]:
+    if not callable(target):
+        raise Rejected(f"{name!r} is a {type(target).__name__}; name a class or a function")
+    return target  # type: ignore[no-any-return]

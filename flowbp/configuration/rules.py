@@ -1,0 +1,225 @@
+"""How a value from YAML becomes a value of an annotated type: strictly, nothing is converted.
+
+`true` is no integer, ``"3"`` is no number, one text is no list of letters. The one exception is
+an integer where a number is asked for.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, MutableSequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import attrs
+from cattrs import Converter
+from cattrs.cols import (
+    is_any_set,
+    is_mapping,
+    is_sequence,
+    list_structure_factory,
+    mapping_structure_factory,
+)
+from cattrs.errors import (
+    BaseValidationError,
+    IterableValidationError,
+    IterableValidationNote,
+    StructureHandlerNotFoundError,
+)
+
+from .problems import Rejected
+from .text import unquoted
+
+Read = Callable[[Any, Any], Any]
+
+REFUSALS = (ValueError, TypeError, BaseValidationError, StructureHandlerNotFoundError)
+"""What a rule, a validator or a constructor raises for a wrong value; all else is a bug."""
+
+
+@attrs.frozen
+class Scalar:
+    """A type outside this package's knowledge that is written as one scalar in YAML.
+
+    Args:
+        type: the type that fields are annotated with.
+        read: from the scalar to the value; raises ValueError or TypeError with the cure.
+        write: from the value to the scalar.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> Scalar(Fraction, read=Fraction, write=str).read("1/3")
+        Fraction(1, 3)
+    """
+
+    type: Any
+    read: Callable[[Any], Any] = attrs.field(kw_only=True)
+    write: Callable[[Any], Any] = attrs.field(kw_only=True)
+
+
+def strict_converter(scalars: Iterable[Scalar]) -> Converter:
+    """A cattrs converter with the strict rules for scalars, choices, unions and containers.
+
+    Args:
+        scalars: rules for further types.
+    """
+    converter = Converter(detailed_validation=True)
+    for kind, read in _SCALARS.items():
+        converter.register_structure_hook(kind, read)
+    factories: tuple[tuple[Callable[[Any], bool], Callable[[Any, Converter], Read]], ...] = (
+        (lambda kind: get_origin(kind) is Literal, _choice_rule),
+        (lambda kind: get_origin(kind) in (Union, types.UnionType), _union_rule),
+        (is_sequence, _list_rule),
+        (_is_fixed_tuple, _tuple_rule),
+        (is_mapping, _mapping_rule),
+        (is_any_set, _set_rule),
+    )
+    for applies, factory in factories:
+        converter.register_structure_hook_factory(applies)(factory)
+    converter.register_structure_hook(
+        Enum, lambda value, kind: _choice_rule(kind, converter)(value, kind)
+    )
+    for scalar in scalars:
+        _register(converter, scalar)
+    return converter
+
+
+def _register(converter: Converter, scalar: Scalar) -> None:
+    def applies(kind: Any) -> bool:
+        return bool(kind == scalar.type)
+
+    converter.register_structure_hook_func(applies, lambda value, _: scalar.read(value))
+    converter.register_unstructure_hook_func(applies, scalar.write)
+
+
+def _must_be(what: str, value: Any, cure: str = "") -> Rejected:
+    return Rejected(f"must be {what}, got {value!r}{f'; {cure}' if cure else ''}")
+
+
+def _bool(value: Any, _: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise _must_be("true or false", value)
+
+
+def _int(value: Any, _: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        raise _must_be("an integer", value, f"write {int(value)}")
+    raise _must_be("an integer", value, _quotes(value, int))
+
+
+def _float(value: Any, _: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise _must_be("a number", value, _quotes(value, (int, float)))
+
+
+def _str(value: Any, _: Any) -> str:
+    if isinstance(value, str):
+        return value
+    scalar = value is not None and not isinstance(value, list | dict)
+    raise _must_be("text", value, "put it in quotes" if scalar else "")
+
+
+def _path(value: Any, _: Any) -> Path:
+    if isinstance(value, str) and value:
+        return Path(value)
+    raise _must_be("a path", value)
+
+
+def _quotes(value: Any, kinds: type | tuple[type, ...]) -> str:
+    if not isinstance(value, str):
+        return ""
+    number = unquoted(value)
+    numeric = isinstance(number, kinds) and not isinstance(number, bool)
+    return "remove the quotes" if numeric else ""
+
+
+_SCALARS: dict[Any, Read] = {bool: _bool, int: _int, float: _float, str: _str, Path: _path}
+
+
+def _choice_rule(kind: Any, _: Converter) -> Read:
+    members = get_args(kind) or tuple(kind)
+    values = [member.value if isinstance(member, Enum) else member for member in members]
+
+    def read(value: Any, _: Any) -> Any:
+        for member, known in zip(members, values, strict=True):
+            # Types too, because 1 == True.
+            if type(value) is type(known) and value == known:
+                return member
+        choices = " or ".join(repr(known) for known in values)
+        raise _must_be(choices, value)
+
+    return read
+
+
+def _union_rule(kind: Any, converter: Converter) -> Read:
+    members = tuple(member for member in get_args(kind) if member is not type(None))
+    if len(members) < len(get_args(kind)):
+        # One annotation again, which may be a registry's type even where it is itself a union.
+        rest: Any = Union[members]  # noqa: UP007
+        return lambda value, _: None if value is None else converter.structure(value, rest)
+
+    def read(value: Any, _: Any) -> Any:
+        for member in members:
+            try:
+                return converter.structure(value, member)
+            except REFUSALS:
+                continue
+        raise _must_be(" or ".join(_word(member) for member in members), value)
+
+    return read
+
+
+def _word(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind)
+
+
+def _guarded(what: str, expected: type, read: Read) -> Read:
+    def guarded(value: Any, kind: Any) -> Any:
+        if not isinstance(value, expected):
+            raise _must_be(what, value)
+        return read(value, kind)
+
+    return guarded
+
+
+def _list_rule(kind: Any, converter: Converter) -> Read:
+    items = list_structure_factory(kind, converter)
+    collect = list if (get_origin(kind) or kind) in (list, MutableSequence) else tuple
+    return _guarded("a list", list, lambda value, _: collect(items(value, kind)))
+
+
+def _is_fixed_tuple(kind: Any) -> bool:
+    return get_origin(kind) is tuple and get_args(kind)[-1:] != (Ellipsis,)
+
+
+def _tuple_rule(kind: Any, converter: Converter) -> Read:
+    elements = get_args(kind)
+    what = f"a list of {len(elements)} items"
+
+    def read(value: list[Any], _: Any) -> tuple[Any, ...]:
+        if len(value) != len(elements):
+            raise _must_be(what, value)
+        items, errors = [], []
+        for at, (item, element) in enumerate(zip(value, elements, strict=True)):
+            try:
+                items.append(converter.structure(item, element))
+            except REFUSALS as error:
+                error.add_note(IterableValidationNote(f"at index {at}", at, element))
+                errors.append(error)
+        if errors:
+            raise IterableValidationError(f"While structuring {kind!r}", errors, tuple)
+        return tuple(items)
+
+    return _guarded(what, list, read)
+
+
+def _mapping_rule(kind: Any, converter: Converter) -> Read:
+    return _guarded("a mapping", dict, mapping_structure_factory(kind, converter))
+
+
+def _set_rule(kind: Any, _: Converter) -> Read:
+    raise Rejected(f"is annotated {kind}, and YAML has no sets; annotate it as a tuple")

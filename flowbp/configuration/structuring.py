@@ -1,0 +1,164 @@
+"""A tree into a typed configuration, with every problem reported at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from cattrs import Converter
+from cattrs.errors import (
+    AttributeValidationNote,
+    BaseValidationError,
+    ClassValidationError,
+    IterableValidationError,
+    IterableValidationNote,
+    StructureHandlerNotFoundError,
+)
+
+from .fields import arguments_of, built, message_of
+from .parameters import is_attrs_class, parameters
+from .problems import ConfigurationError, Problem, Rejected, listed
+from .registry import Component, Registry, component_type
+from .rules import Scalar, strict_converter
+from .tree import Step, Tree, origin_of, path_text, plain
+
+T = TypeVar("T")
+
+
+def structure(
+    cls: type[T],
+    tree: Tree,
+    *,
+    registries: Iterable[Registry] = (),
+    scalars: Iterable[Scalar] = (),
+) -> T:
+    """Turn a tree into an instance of an attrs class, or report all that is wrong with it.
+
+    A field annotated with a registry's type takes a mapping with a `name`: an attrs class of that
+    name is built from the other keys, a function of that name is the value itself. A field
+    annotated ``Component[...]`` of that type takes the same mapping, checks it against the
+    target's fields or signature and leaves the building to its owner. `name` is reserved for
+    this: no field of a configuration class may be called so.
+
+    Args:
+        cls: an attrs class.
+        tree: what `read_arguments` or `merge` returned.
+        registries: the kinds of components that fields may hold.
+        scalars: further types that fields may hold.
+
+    Raises:
+        ConfigurationError: unknown, missing or misnamed keys and components, values of wrong
+            types, values that a validator refuses, with path and origin each.
+
+    Example:
+        >>> import attrs
+        >>> from flowbp.configuration import tree_of
+        >>> Training = attrs.make_class("Training", {"steps": attrs.field(type=int)}, frozen=True)
+        >>> structure(Training, tree_of({"steps": 3}, "run.yaml"))
+        Training(steps=3)
+        >>> structure(Training, tree_of({"step": 3}, "run.yaml"))
+        Traceback (most recent call last):
+        flowbp.configuration.problems.ConfigurationError: 2 problems in the configuration:
+          run.yaml: step: is an unknown key. Did you mean `steps`? Valid keys: `steps`
+          run.yaml: steps: is missing; it has no default
+    """
+    converter = strict_converter(scalars)
+    # Later hooks win: a registry's type may itself be a union or an attrs class.
+    converter.register_structure_hook_factory(is_attrs_class)(_class_rule)
+    converter.register_structure_hook_func(
+        lambda kind: component_type(kind) is not None, _refuse_unregistered
+    )
+    for registry in registries:
+        _register(converter, registry)
+    try:
+        return converter.structure(plain(tree), cls)
+    except BaseValidationError as error:
+        raise ConfigurationError(_problems(error, (), tree)) from error
+
+
+def _class_rule(cls: Any, converter: Converter) -> Any:
+    _refuse_reserved(cls)
+
+    def read(value: Any, _: Any) -> Any:
+        if not isinstance(value, dict):
+            error = Rejected(f"must be a mapping, got {value!r}; write its keys below it")
+            raise ClassValidationError(f"While structuring {cls!r}", [error], cls)
+        return built(cls, arguments_of(converter, cls, value))
+
+    return read
+
+
+def _refuse_reserved(cls: Any) -> None:
+    if any(parameter.name == "name" for parameter in parameters(cls)):
+        raise TypeError(f"{cls.__name__} has a field `name`, which chooses components; rename it")
+
+
+def _register(converter: Converter, registry: Registry) -> None:
+    def is_deferred(kind: Any) -> bool:
+        return registry.describes(component_type(kind))
+
+    def component(value: Any, _: Any) -> Component[Any]:
+        name, target, rest = _chosen(registry, value)
+        return Component(name, target, arguments_of(converter, target, rest, registry.offers))
+
+    def instance(value: Any, _: Any) -> Any:
+        name, target, rest = _chosen(registry, value)
+        if is_attrs_class(target):
+            return built(target, arguments_of(converter, target, rest))
+        if isinstance(target, type):
+            raise Rejected(f"names {name!r}, a class without attrs; decorate it: @attrs.frozen")
+        if rest:
+            raise Rejected(
+                f"names the function {name!r}, which takes no keys; remove {listed(rest)}"
+            )
+        return target
+
+    converter.register_structure_hook_func(registry.describes, instance)
+    converter.register_structure_hook_func(is_deferred, component)
+
+
+def _chosen(registry: Registry, value: Any) -> tuple[str, Any, dict[str, Any]]:
+    if not isinstance(value, dict) or "name" not in value:
+        raise Rejected(
+            f"must be a mapping with the `name` of a {registry.kind}, got {value!r}; "
+            f"names: {listed(registry.names())}"
+        )
+    name = value["name"]
+    try:
+        if not isinstance(name, str):
+            raise Rejected(f"must be text, got {name!r}; names: {listed(registry.names())}")
+        target = registry.resolve(name)
+    except Rejected as error:
+        error.add_note(AttributeValidationNote("at name", "name", str))
+        raise ClassValidationError(f"No {registry.kind}", [error], Registry) from error
+    if is_attrs_class(target):
+        _refuse_reserved(target)
+    return name, target, {key: item for key, item in value.items() if key != "name"}
+
+
+def _refuse_unregistered(_: Any, kind: Any) -> Any:
+    raise TypeError(f"is annotated {kind}, for which no registry was given; pass one")
+
+
+def _problems(error: BaseException, path: tuple[Step, ...], tree: Tree) -> Iterator[Problem]:
+    if isinstance(error, ClassValidationError | IterableValidationError):
+        located, others = error.group_exceptions()
+        for below, note in located:
+            yield from _problems(below, (*path, _step(note)), tree)
+        for below in others:
+            yield from _problems(below, path, tree)
+    elif isinstance(error, StructureHandlerNotFoundError):
+        message = f"is annotated {error.type_}, which has no form in YAML; leave it out"
+        yield Problem(path_text(path), message, origin_of(tree, path))
+    elif isinstance(error, ValueError | TypeError):
+        # The path says the name already, which validators put before their message.
+        subject = rf"[`'\"]{re.escape(str(path[-1]))}[`'\"] " if path else ""
+        message = re.sub(f"^{subject}", "", message_of(error))
+        yield Problem(path_text(path), message, origin_of(tree, path))
+    else:
+        raise error
+
+
+def _step(note: AttributeValidationNote | IterableValidationNote) -> Step:
+    return note.name if isinstance(note, AttributeValidationNote) else note.index

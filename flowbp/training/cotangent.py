@@ -1,0 +1,106 @@
+"""The reward's cotangent: decode, score, shape the loss, and go back to the latents only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from flowbp.adapters.backbone import Backbone
+from flowbp.core import LossShape
+from flowbp.rewards.reward import Reward
+from flowbp.training.portions import portions
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Scorer:
+    """Everything between latents and loss: `L = sum of w shape(reward(decode(x))) / B`.
+
+    Args:
+        backbone: decodes.
+        reward: scores the pictures.
+        shape: makes a loss of each score.
+        size: samples decoded and scored at a time; their graph is freed before the next.
+    """
+
+    backbone: Backbone
+    reward: Reward
+    shape: LossShape
+    size: int
+
+
+@attrs.frozen(eq=False)
+class Scores:
+    """What scoring leaves behind; nothing in it carries a gradient.
+
+    Args:
+        rewards: (B,).
+        losses: (B,), each with its weight; their mean is the loss.
+        cotangent: `dL/dx`, (B, …) like the latents.
+    """
+
+    rewards: Tensor
+    losses: Tensor
+    cotangent: Tensor
+
+
+def score(scorer: Scorer, latents: Tensor, prompts: Sequence[str], weights: Tensor) -> Scores:
+    """Score latents and give the loss's cotangent at them, a few samples at a time.
+
+    The loss is the mean over all B samples, however they are portioned.
+
+    Args:
+        scorer: decoder, reward and loss shape.
+        latents: (B, …), what the reward must score.
+        prompts: B prompts.
+        weights: (B,), the weight of each sample's loss.
+
+    Returns:
+        Rewards, losses and the cotangent.
+
+    Raises:
+        ValueError: the reward gives another number of scores than it got pictures, or scores
+            without a gradient.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from flowbp.core import Linear
+        >>> brightness = lambda images, prompts: images.flatten(1).mean(1)
+        >>> toy = SimpleNamespace(decode=lambda x: x)
+        >>> scorer = Scorer(backbone=toy, reward=brightness, shape=Linear(), size=1)
+        >>> score(scorer, torch.zeros(2, 1, 1, 2), ["a", "b"], torch.ones(2)).cotangent.flatten()
+        tensor([-0.2500, -0.2500, -0.2500, -0.2500])
+
+    Reference: arXiv 2606.11075, section 3.
+    """
+    total = len(latents)
+    parts = [
+        _score(scorer, latents[part], prompts[part], weights[part] / total)
+        for part in portions(total, scorer.size)
+    ]
+    return Scores(
+        torch.cat([part.rewards for part in parts]),
+        torch.cat([part.losses for part in parts]) * total,
+        torch.cat([part.cotangent for part in parts]),
+    )
+
+
+@torch.enable_grad()
+def _score(scorer: Scorer, latents: Tensor, prompts: Sequence[str], weights: Tensor) -> Scores:
+    x = latents.detach().requires_grad_()
+    rewards = scorer.reward(scorer.backbone.decode(x), list(prompts))
+    if rewards.shape != (len(x),):
+        raise ValueError(
+            f"`reward` must return one score per picture, shape ({len(x)},), "
+            f"got {tuple(rewards.shape)} from {type(scorer.reward).__name__}"
+        )
+    if not rewards.requires_grad:
+        raise ValueError(
+            f"`reward` must be differentiable in the pictures, got scores without a graph from "
+            f"{type(scorer.reward).__name__}; call neither no_grad() nor detach() inside it"
+        )
+    losses = weights * scorer.shape(rewards)
+    (cotangent,) = torch.autograd.grad(losses.sum(), x)
+    return Scores(rewards.detach(), losses.detach(), cotangent)

@@ -1,0 +1,120 @@
+"""The exponential moving average of the trained parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from flowbp.core._validators import real
+from flowbp.training.interrupt import uninterrupted
+
+
+@attrs.frozen
+class Averaging:
+    """How parameters are averaged: `shadow ← d shadow + (1 - d) theta` after each step.
+
+    Args:
+        decay: d, in [0, 1).
+        warmup: use `min(decay, (1 + t) / (10 + t))` at update t, counted from 0. A short run needs
+            it: with decay 0.995 and no warm-up, the starting weights still make up 60 % of the
+            average after 100 steps.
+
+    Raises:
+        ValueError: `decay` is out of range.
+
+    Example:
+        >>> Averaging(0.995).decay_at(0), Averaging(0.995, warmup=True).decay_at(0)
+        (0.995, 0.1)
+
+    Reference: Polyak and Juditsky 1992; the warm-up is that of TensorFlow's
+    `ExponentialMovingAverage`.
+    """
+
+    decay: float = attrs.field(default=0.995, validator=real(0, 1))
+    warmup: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse an average that never moves."""
+        if self.decay == 1:
+            raise ValueError(
+                "`decay` must be below 1, got 1; the average would stay at the starting weights"
+            )
+
+    def decay_at(self, update: int) -> float:
+        """The decay of update `update`, counted from 0."""
+        return min(self.decay, (1 + update) / (10 + update)) if self.warmup else self.decay
+
+    def of(self, parameters: Mapping[str, nn.Parameter]) -> MovingAverage:
+        """An average that starts at these parameters."""
+        return MovingAverage(parameters, self)
+
+
+class MovingAverage:
+    """The running average of some parameters, in float32 at least whatever their dtype.
+
+    Args:
+        parameters: by name; the average starts at their present values.
+        averaging: the decay.
+
+    Example:
+        >>> weight = nn.Parameter(torch.zeros(1))
+        >>> average = Averaging(0.5).of({"weight": weight})
+        >>> weight.data.fill_(1.0), average.update()
+        (tensor([1.]), None)
+        >>> with average.swapped():
+        ...     print(weight.data)
+        tensor([0.5000])
+        >>> weight.data
+        tensor([1.])
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], averaging: Averaging) -> None:
+        self._parameters = dict(parameters)
+        self._averaging = averaging
+        self._updates = 0
+        self._shadow = {name: _shadow(p) for name, p in self._parameters.items()}
+
+    @property
+    def shadow(self) -> Mapping[str, Tensor]:
+        """The averages by name, float32 or, for float64 parameters, float64."""
+        return dict(self._shadow)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the parameters' present values."""
+        share = 1 - self._averaging.decay_at(self._updates)
+        for name, parameter in self._parameters.items():
+            shadow = self._shadow[name]
+            shadow.lerp_(parameter.to(shadow.dtype), share)
+        self._updates += 1
+
+    @torch.no_grad()
+    def copy_to_parameters(self) -> None:
+        """Overwrite the parameters with their averages."""
+        for name, parameter in self._parameters.items():
+            parameter.copy_(self._shadow[name])
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Run under the averaged parameters, then restore the present ones bit for bit.
+
+        The present ones are kept as a copy meanwhile, and come back after an exception too.
+        """
+        kept = {name: p.detach().clone() for name, p in self._parameters.items()}
+        try:
+            self.copy_to_parameters()
+            yield
+        finally:
+            with uninterrupted(), torch.no_grad():
+                for name, parameter in self._parameters.items():
+                    parameter.copy_(kept[name])
+
+
+def _shadow(parameter: nn.Parameter) -> Tensor:
+    dtype = torch.promote_types(parameter.dtype, torch.float32)
+    # A copy even where the dtype is already right: the average must not alias the parameter.
+    return parameter.detach().to(dtype, copy=True)

@@ -1,0 +1,102 @@
+"""One row of figures per optimizer step, fetched from the device in one go."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import torch
+from torch import Tensor
+
+from flowbp.training.step import StepResult
+
+QUANTITIES = ("latents", "rewards", "loss", "cotangent", "gradients")
+"""What must be finite, in the order in which a step computes it."""
+
+
+@attrs.frozen(kw_only=True)
+class Metrics:
+    """The figures of one optimizer step.
+
+    Args:
+        step: its number, from 1.
+        reward: mean over the samples, renoised copies left out.
+        reward_std: population standard deviation over the same.
+        loss: that the gradients belong to, copies included.
+        gradient_norm: of all gradients together, before clipping.
+        learning_rate: that the step used.
+        residual_0: mean distance of the plan's first segment from the path; None if undefined.
+        residual_1: the same of its second segment.
+        velocity_calls: network evaluations for each sample, forward and backward.
+        seconds: from the draw of the plan to the end of the update.
+
+    Example:
+        >>> [field.name for field in attrs.fields(Metrics)][:3]
+        ['step', 'reward', 'reward_std']
+    """
+
+    step: int
+    reward: float
+    reward_std: float
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    residual_0: float | None
+    residual_1: float | None
+    velocity_calls: int
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class Measured:
+    """What the device computed in a step, as numbers.
+
+    Args:
+        reward: mean.
+        reward_std: population standard deviation.
+        loss: mean.
+        gradient_norm: before clipping.
+        residuals: of the first two segments; None where undefined.
+        broken: the first of `QUANTITIES` that is not finite, or None.
+    """
+
+    reward: float
+    reward_std: float
+    loss: float
+    gradient_norm: float
+    residuals: tuple[float | None, float | None]
+    broken: str | None
+
+
+def measure(result: StepResult, gradient_norm: Tensor) -> Measured:
+    """Fetch a step's figures: the only time that the host waits for the device.
+
+    Args:
+        result: the step's.
+        gradient_norm: 0-d.
+
+    Returns:
+        Numbers.
+
+    Example:
+        See `Trainer`.
+    """
+    rewards, scores = result.rewards, result.scores
+    checked = (result.latents, scores.rewards, result.loss, scores.cotangent, gradient_norm)
+    gaps = [part.mean() for part in result.residuals[:2]]
+    figures = [rewards.mean(), rewards.std(correction=0), result.loss, gradient_norm, *gaps]
+    flags = [torch.isfinite(value).all() for value in checked]
+    device = rewards.device
+    fetched = torch.stack([value.to(device, torch.float32) for value in (*figures, *flags)])
+    reward, spread, loss, norm, *rest = fetched.tolist()
+    defined = [gap if math.isfinite(gap) else None for gap in rest[: len(gaps)]]
+    broken = [name for name, fine in zip(QUANTITIES, rest[len(gaps) :], strict=True) if not fine]
+    first, second = (*defined, None, None)[:2]
+    return Measured(
+        reward=reward,
+        reward_std=spread,
+        loss=loss,
+        gradient_norm=norm,
+        residuals=(first, second),
+        broken=broken[0] if broken else None,
+    )

@@ -1,0 +1,108 @@
+"""What a run says when it has to stop at a number that is not finite."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flowbp.training.step import StepResult
+
+_CAUSES = {
+    "latents": (
+        "sampling itself overflowed: the weights have run away (lower the learning rate, clip "
+        "harder), `guidance` is too large, or the network computes in a dtype of too small a range"
+    ),
+    "rewards": (
+        "the latents are finite, so the decoder or the reward made it: float16 overflows there "
+        "(use bfloat16 or float32), and so does a reward that divides by, or takes the logarithm "
+        "of, something that can be 0"
+    ),
+    "loss": (
+        "the rewards are finite, so the loss shape or the weight of the samples made it: a reward "
+        "far outside the range that the shape is meant for, or a residual floor `tau` near 0"
+    ),
+    "cotangent": (
+        "the loss is finite but its derivative is not: the reward or the decoder has a square "
+        "root, norm, logarithm or division whose derivative is infinite at these pictures; "
+        "add an eps there, or compute it in float32"
+    ),
+    "gradients": (
+        "reward and cotangent are finite, so the backward pass of the network overflowed: lower "
+        "`alpha` or the number of Jacobians kept, lower the learning rate, or compute in "
+        "bfloat16 or float32"
+    ),
+}
+
+
+class NonFiniteError(ArithmeticError):
+    """A training step met a number that is not finite; no parameter was changed by it.
+
+    Args:
+        step: number of the optimizer step, from 1.
+        quantity: what was not finite, one of `QUANTITIES`.
+        detail: which samples or parameters.
+        saved: what was saved, and where.
+
+    Example:
+        >>> print(NonFiniteError(3, "loss", "the loss is nan", "nothing was saved"))
+        step 3 was stopped before the optimizer: the loss is nan. Likely cause: the rewards are \
+finite, so the loss shape or the weight of the samples made it: a reward far outside the range \
+that the shape is meant for, or a residual floor `tau` near 0. No parameter was changed by this \
+step; nothing was saved.
+    """
+
+    def __init__(self, step: int, quantity: str, detail: str, saved: str) -> None:
+        self.step = step
+        self.quantity = quantity
+        self.detail = detail
+        self.saved = saved
+        super().__init__(
+            f"step {step} was stopped before the optimizer: {detail}. Likely cause: "
+            f"{_CAUSES[quantity]}. No parameter was changed by this step; {saved}."
+        )
+
+
+def describe(quantity: str, result: StepResult, gradients: dict[str, Tensor]) -> str:
+    """Which samples or parameters are not finite.
+
+    Args:
+        quantity: one of `QUANTITIES`.
+        result: the step's.
+        gradients: by parameter name.
+
+    Returns:
+        A clause for an error message, with the prompts concerned.
+
+    Example:
+        See `NonFiniteError`.
+    """
+    if quantity == "gradients":
+        names = [name for name, gradient in gradients.items() if not _finite(gradient)]
+        where = _some([f"`{name}`" for name in names]) if names else "none alone, only their norm"
+        return f"{len(names)} of {len(gradients)} gradients are not finite ({where})"
+    scores = result.scores
+    by_sample = {
+        "latents": result.latents,
+        "rewards": scores.rewards,
+        "loss": scores.losses,
+        "cotangent": scores.cotangent,
+    }[quantity]
+    bad = [i for i, row in enumerate(by_sample) if not _finite(row)]
+    prompts = list(dict.fromkeys(repr(result.prompts[i]) for i in bad))
+    values = ""
+    if quantity in ("rewards", "loss"):
+        values = f", with the values {_some([f'{float(by_sample[i])}' for i in bad])}"
+    return (
+        f"the {quantity} of {len(bad)} of {len(by_sample)} samples "
+        f"{'is' if quantity in ('loss', 'cotangent') else 'are'} not finite{values}, "
+        f"at the prompts {_some(prompts)}"
+    )
+
+
+def _finite(value: Tensor) -> bool:
+    return bool(torch.isfinite(value).all())
+
+
+def _some(items: list[str], most: int = 4) -> str:
+    rest = len(items) - most
+    return ", ".join(items[:most]) + (f" and {rest} more" if rest > 0 else "")

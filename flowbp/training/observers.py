@@ -1,0 +1,80 @@
+"""Who watches a run, and the simplest watcher: a file of JSON lines."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Protocol
+
+import attrs
+from torch import Tensor
+
+from flowbp.training.metrics import Metrics
+
+
+class Observer(Protocol):
+    """Is told what a run does; an exception of its own stops the run."""
+
+    def row(self, metrics: Metrics) -> None:
+        """An optimizer step is done."""
+        ...
+
+    def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
+        """Sample pictures (n, 3, H, W) in [0, 1] on the CPU, after `step` steps; 0 is before."""
+        ...
+
+    def close(self) -> None:
+        """The run is over, for whatever reason; called once."""
+        ...
+
+
+class JsonLines:
+    """One JSON object a line for each step, on disk as soon as the step is done.
+
+    It is standard JSON: a figure that is undefined or not finite is `null`. The file is made with
+    the first row, and replaces an earlier one.
+
+    Args:
+        path: of the file; its folder is made if it is missing.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> path = Path(mkdtemp()) / "metrics.jsonl"
+        >>> lines = JsonLines(path)
+        >>> lines.row(
+        ...     Metrics(step=1, reward=0.5, reward_std=0.1, loss=float("inf"), gradient_norm=1.0,
+        ...             learning_rate=1e-5, residual_0=0.0, residual_1=None, velocity_calls=9,
+        ...             seconds=2.0)
+        ... )
+        >>> row = json.loads(path.read_text())
+        >>> row["reward"], row["loss"], row["residual_1"]
+        (0.5, None, None)
+        >>> lines.close()
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = Path(path)
+        self._file: IO[str] | None = None
+
+    def row(self, metrics: Metrics) -> None:
+        """Write a line and flush it."""
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("w", encoding="utf-8")
+        row = {name: _standard(value) for name, value in attrs.asdict(metrics).items()}
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
+        """Nothing: pictures are not figures."""
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _standard(value: float | None) -> float | None:
+    return value if value is None or math.isfinite(value) else None

@@ -1,0 +1,102 @@
+"""Progress on a terminal as a bar, elsewhere as a few lines."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from torch import Tensor
+
+from flowbp.adapters.extras import require
+from flowbp.training.metrics import Metrics
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+LINES = 10
+"""How many lines a run prints at most, besides its first, where there is no terminal."""
+
+
+class Progress:
+    """Step, reward, residuals, gradient norm and time left.
+
+    Args:
+        total: optimizer steps of the run.
+        stream: where to; a stream that is no terminal gets about ten lines instead of a bar.
+        clock: seconds from any origin.
+
+    Raises:
+        ValueError: `total` is below 1.
+        ModuleNotFoundError: tqdm is not installed; the message says how to install it.
+
+    Example:
+        >>> row = Metrics(step=1, reward=0.5, reward_std=0.1, loss=0.2, gradient_norm=1.5,
+        ...               learning_rate=1e-5, residual_0=0.01, residual_1=None, velocity_calls=9,
+        ...               seconds=2.0)
+        >>> Progress(4, stream=sys.stdout, clock=lambda: 2.0).row(row)
+        step 1/4  reward 0.5000  residuals 0.0100 -  gradient 1.50  0:06 left
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        if total < 1:
+            raise ValueError(f"`total` must be at least 1 optimizer step, got {total}")
+        self._total = total
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+        self._began: float | None = None
+        self._bar: tqdm[Any] | None = None
+        if self._stream.isatty():
+            self._bar = require("tqdm", extra="run").tqdm(
+                total=total, file=self._stream, dynamic_ncols=True, unit="step"
+            )
+
+    def row(self, metrics: Metrics) -> None:
+        """Move the bar, or print a line if it is time for one."""
+        if self._began is None:
+            self._began = self._clock() - metrics.seconds
+        if self._bar is not None:
+            self._bar.set_postfix_str(_figures(metrics, ", "), refresh=False)
+            self._bar.update()
+            return
+        interval = math.ceil(self._total / LINES)
+        if metrics.step in (1, self._total) or metrics.step % interval == 0:
+            left = (self._clock() - self._began) / metrics.step * (self._total - metrics.step)
+            print(
+                f"step {metrics.step}/{self._total}  {_figures(metrics, '  ')}  {_time(left)} left",
+                file=self._stream,
+                flush=True,
+            )
+
+    def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
+        """Nothing: there is no place for pictures."""
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _figures(metrics: Metrics, separator: str) -> str:
+    gaps = (metrics.residual_0, metrics.residual_1)
+    residuals = " ".join("-" if gap is None else f"{gap:.4f}" for gap in gaps)
+    figures = (
+        f"reward {metrics.reward:.4f}",
+        f"residuals {residuals}",
+        f"gradient {metrics.gradient_norm:.2f}",
+    )
+    return separator.join(figures)
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

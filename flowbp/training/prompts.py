@@ -1,0 +1,61 @@
+"""Where prompts come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import attrs
+import torch
+
+
+class PromptSource(Protocol):
+    """An endless supply of prompts."""
+
+    def stream(self, generator: torch.Generator) -> Iterator[str]:
+        """Prompts without end, in an order that `generator` alone decides."""
+        ...
+
+
+def _texts(value: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise TypeError(f"`texts` must be a list of prompts, got the single text {value!r}")
+    return tuple(value)
+
+
+def _not_blank(_: Any, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    if not value:
+        raise ValueError(f"`{attribute.name}` must hold at least one prompt, got none")
+    for index, text in enumerate(value):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(
+                f"`{attribute.name}` must hold no blank prompts, got {text!r} at position {index} "
+                f"of {len(value)}; remove it"
+            )
+
+
+@attrs.frozen
+class PromptList:
+    """A list of prompts, gone through again and again, shuffled anew each time.
+
+    Args:
+        texts: the prompts; one that stands twice is drawn twice as often.
+
+    Raises:
+        ValueError: there is no prompt, or a blank one.
+        TypeError: `texts` is a single text.
+
+    Example:
+        >>> from itertools import islice
+        >>> stream = PromptList(["a", "b", "c"]).stream(torch.Generator().manual_seed(0))
+        >>> sorted(islice(stream, 3)), sorted(islice(stream, 3))
+        (['a', 'b', 'c'], ['a', 'b', 'c'])
+    """
+
+    texts: tuple[str, ...] = attrs.field(converter=_texts, validator=_not_blank)
+
+    def stream(self, generator: torch.Generator) -> Iterator[str]:
+        """Prompts without end: each epoch is a new permutation of the list."""
+        while True:
+            for index in torch.randperm(len(self.texts), generator=generator).tolist():
+                yield self.texts[index]

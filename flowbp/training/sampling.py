@@ -1,0 +1,123 @@
+"""How a training step samples, and in what portions it works."""
+
+from __future__ import annotations
+
+import attrs
+
+from flowbp.core._validators import integer, real
+
+
+@attrs.frozen
+class Sampling:
+    """How the pictures that the reward scores are sampled.
+
+    The velocity is `v⁻ + guidance (v⁺ - v⁻)`; with `guidance=1` it is `v⁺` alone and nothing is
+    evaluated for the negative prompt.
+
+    Args:
+        steps: N, the number of Euler steps.
+        guidance: s, the scale of classifier-free guidance; 1 switches it off.
+        height: of the pictures, in pixels.
+        width: of the pictures, in pixels.
+        negative_prompt: text of `v⁻`.
+        detach_negative: leave `v⁻` out of the backward pass, where it is then not evaluated.
+
+    Raises:
+        ValueError: a number is out of range, or guidance 1 would ignore `negative_prompt` or
+            `detach_negative=False`.
+
+    Example:
+        >>> Sampling(steps=25, guidance=3.5, height=512, width=512).branches
+        2
+
+    Reference: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598.
+    """
+
+    steps: int = attrs.field(validator=integer(1))
+    guidance: float = attrs.field(validator=real(float("-inf")))
+    height: int = attrs.field(validator=integer(1))
+    width: int = attrs.field(validator=integer(1))
+    negative_prompt: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
+    detach_negative: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what guidance 1 would ignore."""
+        if self.guided:
+            return
+        if self.negative_prompt:
+            raise ValueError(
+                f"`negative_prompt` is {self.negative_prompt!r} but `guidance` is 1, which never "
+                "evaluates it; raise `guidance` or leave `negative_prompt` empty"
+            )
+        if not self.detach_negative:
+            raise ValueError(
+                "`detach_negative` is False but `guidance` is 1, which has no negative branch; "
+                "raise `guidance` or leave `detach_negative` True"
+            )
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is a negative branch."""
+        return self.guidance != 1
+
+    @property
+    def branches(self) -> int:
+        """Network evaluations of one velocity: 2 under guidance, else 1."""
+        return 2 if self.guided else 1
+
+    @property
+    def pulled_branches(self) -> int:
+        """Network evaluations of one velocity in the backward pass."""
+        return 2 if self.guided and not self.detach_negative else 1
+
+
+@attrs.frozen
+class Batching:
+    """How many samples an optimizer step has, and in what portions it works.
+
+    The optimizer step is one large batch of `total` samples: one plan, one draw of prompts, noise
+    and copies, one division of the loss by the number of samples. What the portions change is
+    memory and speed; the gradient stays the same up to rounding.
+
+    Args:
+        samples: samples at a time in the forward pass.
+        accumulate: how many such portions make an optimizer step. The cached trajectory,
+            2N + 1 latents for each sample, is all that grows with it.
+        pull: samples at a time in the backward pass of the network; `samples` if None.
+        decode: samples at a time in the decoder and the reward; `samples` if None.
+
+    Raises:
+        ValueError: a number is below 1.
+
+    Example:
+        >>> Batching(samples=4, accumulate=2).total
+        8
+        >>> Batching(samples=8, pull=2).pull_size
+        2
+
+    Reference: arXiv 2606.11075, section 3.
+    """
+
+    samples: int = attrs.field(validator=integer(1))
+    accumulate: int = attrs.field(default=1, validator=integer(1))
+    pull: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(integer(1)), kw_only=True
+    )
+    decode: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(integer(1)), kw_only=True
+    )
+
+    @property
+    def total(self) -> int:
+        """B, the samples of an optimizer step, without renoised copies."""
+        return self.samples * self.accumulate
+
+    @property
+    def pull_size(self) -> int:
+        """Samples at a time in the backward pass of the network."""
+        return self.pull or self.samples
+
+    @property
+    def decode_size(self) -> int:
+        """Samples at a time in the decoder and the reward."""
+        return self.decode or self.samples

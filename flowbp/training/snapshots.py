@@ -1,0 +1,71 @@
+"""The same pictures again and again while a model is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from torch import Tensor
+
+from flowbp.core._validators import integer
+
+if TYPE_CHECKING:
+    from flowbp.training.step import TrainingStep
+
+
+def _texts(value: Iterable[str]) -> tuple[str, ...]:
+    return tuple(value)
+
+
+def _some(_: Any, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    if not value:
+        raise ValueError(f"`{attribute.name}` must hold at least one prompt, got none")
+
+
+@attrs.frozen
+class Snapshots:
+    """Which pictures are sampled at intervals, always from the same noise.
+
+    Args:
+        prompts: one picture each; they need not be prompts of the training.
+        every: optimizer steps from one set to the next. There is one before training and one
+            after the last step besides.
+        seed: of the noise.
+
+    Raises:
+        ValueError: no prompts, or a number out of range.
+
+    Example:
+        >>> [step for step in range(11) if Snapshots(["a circle"], every=4).due(step, 10)]
+        [0, 4, 8, 10]
+    """
+
+    prompts: tuple[str, ...] = attrs.field(converter=_texts, validator=_some)
+    every: int = attrs.field(validator=integer(1))
+    seed: int = attrs.field(default=0, validator=integer(0))
+
+    def due(self, step: int, total: int) -> bool:
+        """Whether pictures are sampled after `step` of `total` steps."""
+        return step % self.every == 0 or step == total
+
+    def take(self, step: TrainingStep) -> Tensor:
+        """Sample them with a training step's backbone, grid and guidance.
+
+        Args:
+            step: whose model and sampling to use.
+
+        Returns:
+            (n, 3, H, W) in [0, 1], float32, on the CPU.
+        """
+        from flowbp.evaluation.generate import Sampling, generate
+
+        sampling = Sampling(
+            steps=step.sampling.steps,
+            height=step.sampling.height,
+            width=step.sampling.width,
+            guidance=step.sampling.guidance,
+            negative_prompt=step.sampling.negative_prompt,
+            batch=step.batching.samples,
+        )
+        return generate(step.backbone, self.prompts, self.seed, sampling)

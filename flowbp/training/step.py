@@ -1,0 +1,204 @@
+"""The streamed training step: sample, score, and send the cotangent back a velocity at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from flowbp.adapters.backbone import Backbone, Conditioning
+from flowbp.core import (
+    LossShape,
+    Method,
+    Plan,
+    Pull,
+    Trajectory,
+    VelocityField,
+    guided_pull,
+    guided_velocity,
+    in_micro_batches,
+    loss_weights,
+    module_pull,
+    read,
+    renoise,
+    residuals,
+    rollout,
+    sweep,
+)
+from flowbp.rewards.reward import Reward
+from flowbp.training.cost import Cost, cost
+from flowbp.training.cotangent import Scorer, Scores, score
+from flowbp.training.portions import velocity_in_portions
+from flowbp.training.randomness import Streams
+from flowbp.training.sampling import Batching, Sampling
+
+
+@attrs.frozen(eq=False)
+class StepResult:
+    """What one step measured; the gradients are in the parameters' `.grad`.
+
+    M is the number of members, `B (1 + plan.noised)`: the B samples, then their renoised copies.
+
+    Args:
+        plan: what the method drew.
+        prompts: the prompt of each member.
+        latents: what the reward scored, (M, …).
+        scores: rewards (M,), weighted losses (M,) and cotangent (M, …).
+        residuals: (B,) for each segment of the plan; `nan` where none is defined.
+        cost: network evaluations.
+    """
+
+    plan: Plan
+    prompts: tuple[str, ...]
+    latents: Tensor
+    scores: Scores
+    residuals: tuple[Tensor, ...]
+    cost: Cost
+
+    @property
+    def loss(self) -> Tensor:
+        """The mean of the losses, 0-d; the gradients are its."""
+        return self.scores.losses.mean()
+
+    @property
+    def rewards(self) -> Tensor:
+        """The rewards of the samples without their copies, (B,)."""
+        return self.scores.rewards[: len(self.prompts) // (1 + self.plan.noised)]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class TrainingStep:
+    """One step of reward backpropagation, up to but without the optimizer.
+
+    In this order: draw the plan, encode the prompts, draw noise for the whole batch, roll out as
+    far as the plan needs, add renoised copies, score what the plan reads, and sweep the cotangent
+    back. At no time is there more than one graph: of one portion of the decoder and reward, or of
+    one velocity of one portion of the batch.
+
+    The negative prompt is encoded once, at construction, where the method is also drawn from once
+    to see that it fits the grid.
+
+    Args:
+        backbone: the model.
+        reward: what its samples should score high on.
+        method: draws the plan.
+        shape: makes a loss of each reward.
+        sampling: grid, guidance and size.
+        batching: samples and portions.
+
+    Raises:
+        ValueError: the backbone cannot draw this size, the method does not fit the grid, or the
+            backbone has no trainable parameter.
+
+    Example:
+        See `Trainer`, which runs it.
+
+    Reference: arXiv 2606.11075, section 3.
+    """
+
+    backbone: Backbone
+    reward: Reward
+    method: Method[Plan]
+    shape: LossShape
+    sampling: Sampling
+    batching: Batching
+    sigmas: Tensor = attrs.field(init=False)
+    _negative: Conditioning | None = attrs.field(init=False)
+
+    @sigmas.default
+    def _sigmas(self) -> Tensor:
+        sampling = self.sampling
+        return self.backbone.sigmas(sampling.steps, height=sampling.height, width=sampling.width)
+
+    @_negative.default
+    def _encoded_negative(self) -> Conditioning | None:
+        if not self.sampling.guided:
+            return None
+        with torch.no_grad():
+            return self.backbone.encode([self.sampling.negative_prompt])
+
+    def __attrs_post_init__(self) -> None:
+        """Find out now what would fail in the first step."""
+        self.method.draw(self.sigmas, torch.Generator().manual_seed(0))
+        if not self.backbone.trainable():
+            raise ValueError(
+                "`backbone` must have at least one trainable parameter, got none; "
+                "set requires_grad=True on what should be trained"
+            )
+
+    def __call__(self, prompts: Sequence[str], streams: Streams) -> StepResult:
+        """Run one step; the gradients are added to the parameters' `.grad`.
+
+        Args:
+            prompts: B of them, as many as `batching.total`.
+            streams: the run's generators, each of which moves on.
+
+        Returns:
+            What was measured, on the device; nothing here waits for it.
+
+        Raises:
+            ValueError: another number of prompts, or a reward or network without gradient.
+        """
+        if len(prompts) != self.batching.total:
+            raise ValueError(
+                f"`prompts` must hold {self.batching.total} prompts, as many as the batch has "
+                f"samples, got {len(prompts)}"
+            )
+        plan = self.method.draw(self.sigmas, streams.plan)
+        trajectory, conditioning = self._sample(plan, prompts, streams)
+        x = read(plan, trajectory)
+        members = tuple(prompts) * (1 + plan.noised)
+        scores = score(self._scorer, x, members, loss_weights(plan, trajectory))
+        pull = self._pull(conditioning.repeat(1 + plan.noised))
+        sweep(plan, trajectory, scores.cotangent, pull)
+        samples = slice(0, len(prompts))
+        parts = tuple(part[samples] for part in residuals(plan, trajectory))
+        return StepResult(plan, members, x, scores, parts, cost(plan, self.sampling))
+
+    @property
+    def _scorer(self) -> Scorer:
+        return Scorer(
+            backbone=self.backbone,
+            reward=self.reward,
+            shape=self.shape,
+            size=self.batching.decode_size,
+        )
+
+    @torch.no_grad()
+    def _sample(
+        self, plan: Plan, prompts: Sequence[str], streams: Streams
+    ) -> tuple[Trajectory, Conditioning]:
+        conditioning = self.backbone.encode(list(prompts))
+        noise = self.backbone.noise(
+            len(prompts),
+            height=self.sampling.height,
+            width=self.sampling.width,
+            generator=streams.noise,
+        ).to(self.backbone.device)
+        field = velocity_in_portions(
+            lambda part: self._velocity(conditioning[part]), self.batching.samples
+        )
+        trajectory = rollout(field, noise, self.sigmas, stop=plan.horizon)
+        return renoise(plan, trajectory, field, streams.copies), conditioning
+
+    def _velocity(self, conditioning: Conditioning) -> VelocityField:
+        positive = self.backbone.velocity(conditioning)
+        if self._negative is None:
+            return positive
+        negative = self.backbone.velocity(self._negative.repeat(len(conditioning)))
+        return guided_velocity(positive, negative, self.sampling.guidance)
+
+    def _pull(self, conditioning: Conditioning) -> Pull:
+        backbone, size, opposite = self.backbone, self.batching.pull_size, self._negative
+        positive = in_micro_batches(
+            lambda part: module_pull(backbone.velocity(conditioning[part])), size
+        )
+        if opposite is None or self.sampling.detach_negative:
+            return guided_pull(positive, None, self.sampling.guidance)
+        negative = in_micro_batches(
+            lambda part: module_pull(backbone.velocity(opposite.repeat(part.stop - part.start))),
+            size,
+        )
+        return guided_pull(positive, negative, self.sampling.guidance)

@@ -1,0 +1,65 @@
+"""Figures and sample pictures for TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+from torch import Tensor
+
+from flowbp.adapters.extras import require
+from flowbp.training.metrics import Metrics
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class TensorBoard:
+    """Event files that `tensorboard --logdir <folder>` shows.
+
+    Args:
+        folder: where they go; made with the first row or picture.
+
+    Raises:
+        ModuleNotFoundError: tensorboard is not installed; the message says how to install it.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> TensorBoard(Path(mkdtemp())).close()
+    """
+
+    def __init__(self, folder: Path) -> None:
+        require("tensorboard", extra="run")
+        self._folder = Path(folder)
+        self._writer: SummaryWriter | None = None
+
+    def row(self, metrics: Metrics) -> None:
+        """One scalar for each figure that is defined, under `train/`."""
+        writer = self._open()
+        for name, value in attrs.asdict(metrics).items():
+            if name != "step" and value is not None:
+                writer.add_scalar(f"train/{name}", value, metrics.step)
+
+    def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
+        """All pictures as one grid, and their prompts as text."""
+        from flowbp.evaluation.pictures import grid
+
+        writer = self._open()
+        writer.add_image("samples", grid(images).clamp(0, 1), step)
+        listed = "\n".join(f"{number}. {prompt}" for number, prompt in enumerate(prompts, 1))
+        writer.add_text("prompts", listed, step)
+
+    def close(self) -> None:
+        """Write out what is pending."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _open(self) -> SummaryWriter:
+        if self._writer is None:
+            # The import takes over a second, which only a run that logs should pay.
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder))
+        return self._writer

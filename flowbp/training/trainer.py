@@ -1,0 +1,241 @@
+"""The loop around the training step."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+from flowbp.core._validators import integer, real
+from flowbp.training.checkpoints import Checkpoints
+from flowbp.training.ema import Averaging, MovingAverage
+from flowbp.training.interrupt import uninterrupted
+from flowbp.training.metrics import Measured, Metrics, measure
+from flowbp.training.nonfinite import NonFiniteError, describe
+from flowbp.training.observers import Observer
+from flowbp.training.optimization import OptimizerRecipe, clip_gradients, gradient_norm
+from flowbp.training.prompts import PromptSource
+from flowbp.training.randomness import Streams
+from flowbp.training.schedule import Constant, Schedule
+from flowbp.training.snapshots import Snapshots
+from flowbp.training.step import StepResult, TrainingStep
+
+
+@attrs.define(kw_only=True, eq=False)
+class _Run:
+    parameters: Mapping[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    average: MovingAverage | None
+    streams: Streams
+    prompts: Iterator[str]
+    done: int = 0
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Trainer:
+    """Trains a backbone to score higher on a reward.
+
+    Each optimizer step draws prompts, runs `step`, checks that everything is finite, clips,
+    updates parameters and their average, and tells the observers. The host waits for the device
+    once a step. A run is a pure function of its parts and `seed`, up to the device's own
+    arithmetic.
+
+    Args:
+        step: computes the gradients.
+        prompts: where prompts come from.
+        optimizer: builds the optimizer of the backbone's trainable parameters.
+        steps: optimizer steps, the schedule's horizon.
+        schedule: factor of the learning rate for each step.
+        clip: largest norm of all gradients together; None does not clip.
+        averaging: average the parameters; None does not.
+        seed: of prompts, plans, noise and copies.
+        observers: are told of every step and picture, and closed at the end, whatever happens.
+        snapshots: sample pictures at intervals, under the averaged weights; None does not.
+        checkpoints: where to save; None never saves.
+        clock: seconds from any origin.
+
+    Raises:
+        ValueError: a number is out of range, or the schedule does not fit into `steps`.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from flowbp.adapters import Conditioning
+        >>> from flowbp.core import Linear, Sparse
+        >>> from flowbp.training import AdamW, Batching, PromptList, Sampling
+        >>> weight = nn.Parameter(torch.zeros(()))
+        >>> toy = SimpleNamespace(
+        ...     device=torch.device("cpu"),
+        ...     trainable=lambda: {"weight": weight},
+        ...     encode=lambda prompts: Conditioning({"ones": torch.ones(len(prompts), 1)}),
+        ...     noise=lambda count, *, height, width, generator: torch.randn(
+        ...         count, 3, height, width, generator=generator
+        ...     ),
+        ...     sigmas=lambda steps, *, height, width: torch.linspace(1, 0, steps + 1),
+        ...     velocity=lambda conditioning: lambda latents, sigma: weight - latents,
+        ...     decode=torch.sigmoid,
+        ... )
+        >>> step = TrainingStep(
+        ...     backbone=toy,
+        ...     reward=lambda images, prompts: images.mean((1, 2, 3)),
+        ...     method=Sparse(active=2),
+        ...     shape=Linear(),
+        ...     sampling=Sampling(steps=4, guidance=1, height=8, width=8),
+        ...     batching=Batching(samples=2),
+        ... )
+        >>> prompts, optimizer = PromptList(["brighter"]), AdamW(learning_rate=0.01)
+        >>> Trainer(step=step, prompts=prompts, optimizer=optimizer, steps=3).run()
+        >>> print(f"{weight.item():.2f}")
+        -0.03
+
+    Reference: arXiv 2606.11075, section 3.
+    """
+
+    step: TrainingStep
+    prompts: PromptSource
+    optimizer: OptimizerRecipe
+    steps: int = attrs.field(validator=integer(1))
+    schedule: Schedule = attrs.field(factory=Constant)
+    clip: float | None = attrs.field(default=1.0)
+    averaging: Averaging | None = None
+    seed: int = attrs.field(default=0, validator=integer(0))
+    observers: Sequence[Observer] = ()
+    snapshots: Snapshots | None = None
+    checkpoints: Checkpoints | None = None
+    clock: Callable[[], float] = time.perf_counter
+
+    @clip.validator
+    def _check_clip(self, attribute: attrs.Attribute[Any], value: float | None) -> None:
+        if value is not None:
+            real(0, above=True)(self, attribute, value)
+
+    def __attrs_post_init__(self) -> None:
+        """Find out now what the schedule would refuse in the first step."""
+        self.schedule.factor(0, self.steps)
+
+    def run(self) -> None:
+        """Train for `steps` optimizer steps.
+
+        Afterwards the backbone holds what the last checkpoint does: the averaged parameters if
+        the run averages, else those of the last step.
+
+        Raises:
+            NonFiniteError: latents, rewards, loss, cotangent or gradients are not finite. The
+                parameters are those before that step, and are saved as `last-good-<step>`; the
+                average, if there is one, as `last-good-<step>-averaged`.
+            KeyboardInterrupt: Ctrl-C, never in the middle of an update; after saving
+                `interrupted-<step>`, which its notes name.
+            CheckpointError: a checkpoint could not be written.
+        """
+        with ExitStack() as stack:
+            for observer in self.observers:
+                stack.callback(observer.close)
+            run = self._start()
+            try:
+                self._show(run)
+                while run.done < self.steps:
+                    metrics = self._advance(run)
+                    for observer in self.observers:
+                        observer.row(metrics)
+                    self._show(run)
+                    self._save(run)
+            except KeyboardInterrupt as interrupt:
+                name = f"interrupted-{run.done:06}"
+                interrupt.add_note(self._rescue(run, name, run.average))
+                raise
+            if run.average is not None:
+                with uninterrupted():
+                    run.average.copy_to_parameters()
+
+    def _start(self) -> _Run:
+        parameters = self.step.backbone.trainable()
+        streams = Streams.of(self.seed)
+        run = _Run(
+            parameters=parameters,
+            optimizer=self.optimizer.build(parameters.values()),
+            average=self.averaging.of(parameters) if self.averaging else None,
+            streams=streams,
+            prompts=self.prompts.stream(streams.prompts),
+        )
+        run.optimizer.zero_grad(set_to_none=True)
+        return run
+
+    def _advance(self, run: _Run) -> Metrics:
+        began = self.clock()
+        prompts = list(itertools.islice(run.prompts, self.step.batching.total))
+        result = self.step(prompts, run.streams)
+        norm = gradient_norm(run.parameters.values())
+        measured = measure(result, norm)
+        if measured.broken is not None:
+            raise self._stop(run, measured.broken, result)
+        if self.clip is not None:
+            clip_gradients(run.parameters.values(), norm, self.clip)
+        rate = self.optimizer.learning_rate * self.schedule.factor(run.done, self.steps)
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate
+        with uninterrupted():
+            run.optimizer.step()
+            if run.average is not None:
+                run.average.update()
+            run.done += 1
+        run.optimizer.zero_grad(set_to_none=True)
+        return _metrics(run.done, measured, result, rate, self.clock() - began)
+
+    def _show(self, run: _Run) -> None:
+        if self.snapshots is None or not self.snapshots.due(run.done, self.steps):
+            return
+        with nullcontext() if run.average is None else run.average.swapped():
+            images = self.snapshots.take(self.step)
+        for observer in self.observers:
+            observer.pictures(run.done, images, self.snapshots.prompts)
+
+    def _save(self, run: _Run) -> None:
+        if self.checkpoints is None:
+            return
+        name = self.checkpoints.name(run.done, self.steps)
+        if name is not None:
+            self.checkpoints.save(self.step.backbone, name, run.average)
+
+    def _stop(self, run: _Run, quantity: str, result: StepResult) -> NonFiniteError:
+        gradients = {n: p.grad for n, p in run.parameters.items() if p.grad is not None}
+        detail = describe(quantity, result, gradients)
+        run.optimizer.zero_grad(set_to_none=True)
+        saved = self._rescue(run, f"last-good-{run.done:06}", None)
+        if run.average is not None:
+            name = f"last-good-{run.done:06}-averaged"
+            saved += f"; averaged, {self._rescue(run, name, run.average)}"
+        return NonFiniteError(run.done + 1, quantity, detail, saved)
+
+    def _rescue(self, run: _Run, name: str, average: MovingAverage | None) -> str:
+        after = f"the parameters after step {run.done}"
+        if self.checkpoints is None:
+            return f"{after} were not saved, as no folder for checkpoints is set"
+        try:
+            place = self.checkpoints.save(self.step.backbone, name, average)
+        except Exception as error:
+            # What stopped the run must not be hidden by a second failure, so this one is told
+            # in its message.
+            return f"{after} could not be saved ({type(error).__name__}: {error})"
+        return f"{after} are saved in {place}"
+
+
+def _metrics(
+    step: int, measured: Measured, result: StepResult, rate: float, seconds: float
+) -> Metrics:
+    return Metrics(
+        step=step,
+        reward=measured.reward,
+        reward_std=measured.reward_std,
+        loss=measured.loss,
+        gradient_norm=measured.gradient_norm,
+        learning_rate=rate,
+        residual_0=measured.residuals[0],
+        residual_1=measured.residuals[1],
+        velocity_calls=result.cost.velocity_calls,
+        seconds=seconds,
+    )

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+PROFILE = "flowbp-ci" if os.environ.get("CI") else "flowbp"
+
+for name, derandomize in [("flowbp", False), ("flowbp-ci", True)]:
+    settings.register_profile(
+        name,
+        deadline=None,
+        derandomize=derandomize,
+        max_examples=100,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+settings.load_profile(PROFILE)

@@ -1,0 +1,74 @@
+"""One conformance suite over all methods: a new one is tested by adding a line."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from flowbp.core import (
+    Bridge,
+    DirichletPair,
+    DRaFT,
+    DRaFTLV,
+    DRTune,
+    EveryStep,
+    FirstSteps,
+    Lagrange,
+    LateBiased,
+    LeapAlign,
+    MidpointJPair,
+    MidpointPair,
+    ReFL,
+    Sparse,
+    Variant,
+    adams_bashforth,
+    uniform,
+)
+from flowbp.testing import check_method
+
+METHODS = [
+    ReFL(),
+    DRaFTLV(),
+    DRTune(),
+    DRaFT(),
+    DRaFT(last=25),
+    LeapAlign(),
+    LeapAlign(pair=MidpointPair()),
+    LeapAlign(pair=MidpointJPair()),
+    Sparse(),
+    Sparse(active=4, late_bias=1.0, rescale=0.5),
+    Sparse(active=25),
+    Sparse(active=3, tail=0.3),
+    Bridge(),
+    Bridge(active=3, late_bias=4.0, rescale=0.5, alpha=1.0),
+    Bridge(active=25),
+    Bridge(active=3, tail=0.2),
+    Lagrange(),
+    Lagrange(order=1, active=1),
+    Lagrange(rescale=0.5, pair=DirichletPair(2.5, 6, 2, cap=9)),
+    Lagrange(pair=DirichletPair(2.5, 6, 2), tail=0.7),
+    Variant(ReFL(), reward_input="sample"),
+    Variant(DRTune(), reward_input="sample", alpha=0.5),
+    Variant(DRTune(), active=EveryStep()),
+    Variant(DRaFTLV(), reward_input="posterior_mean"),
+    Variant(Sparse(), reward_input="posterior_mean", quadrature=adams_bashforth),
+    Variant(Bridge(), quadrature=uniform, active=LateBiased(2)),
+    Variant(LeapAlign(), reward_input="posterior_mean", alpha=1.0),
+    Variant(
+        Lagrange(), quadrature=partial(adams_bashforth, order=3), active=FirstSteps(3), alpha=0.0
+    ),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_method(method):
+    check_method(method, draws=3)
+
+
+@pytest.mark.parametrize("shift", [0.5, 3.0])
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_method_on_a_shifted_grid_in_single_precision(method, shift):
+    uniform_grid = torch.linspace(1, 0, 26)
+    check_method(method, sigmas=shift * uniform_grid / (1 + (shift - 1) * uniform_grid), draws=1)

@@ -1,0 +1,45 @@
+"""The strategies give what they promise, and say what to install when they cannot."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from hypothesis import find, given, settings
+from hypothesis import strategies as st
+
+from flowbp.core import Bridge, DRaFT, DRaFTLV, DRTune, Lagrange, LeapAlign, ReFL, Sparse
+from flowbp.testing.strategies import grids, methods, variants
+
+
+@settings(deadline=None, max_examples=50)
+@given(low=st.integers(1, 5), extra=st.integers(0, 5), data=st.data())
+def test_grids_fall_from_at_most_one_to_zero(low, extra, data):
+    sigmas = data.draw(grids(low, low + extra))
+    assert low <= sigmas.shape[0] - 1 <= low + extra
+    assert sigmas[0] <= 1 and sigmas[-1] == 0 and (sigmas.diff() < 0).all()
+
+
+def test_every_method_can_be_drawn():
+    for kind in (ReFL, DRaFTLV, DRTune, DRaFT, LeapAlign, Sparse, Bridge, Lagrange):
+        found = find(methods(4), lambda method, kind=kind: isinstance(method, kind))
+        assert isinstance(found, kind)
+
+
+def test_every_axis_can_be_varied():
+    for axis in ("reward_input", "alpha", "quadrature", "active"):
+        found = find(variants(4), lambda variant, axis=axis: getattr(variant, axis) is not None)
+        assert getattr(found, axis) is not None
+
+
+def test_without_hypothesis_the_checks_work_and_the_strategies_say_what_to_install():
+    code = (
+        "import sys; sys.modules['hypothesis'] = None\n"
+        "import flowbp.testing\n"
+        "flowbp.testing.check_method(flowbp.Sparse(), draws=1)\n"
+        "import flowbp.testing.strategies"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "ModuleNotFoundError: `hypothesis`" in result.stderr
+    assert 'pip install "flowbp[testing]"' in result.stderr

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+import torch
+from PIL import Image
+
+from flowbp.training import JsonLines, Metrics, Progress, SampleGrids, TensorBoard
+
+ROW = Metrics(
+    step=1,
+    reward=0.5,
+    reward_std=0.25,
+    loss=-0.5,
+    gradient_norm=2.0,
+    learning_rate=1e-5,
+    residual_0=0.125,
+    residual_1=None,
+    velocity_calls=14,
+    seconds=2.0,
+)
+
+
+def rows(count: int) -> list[Metrics]:
+    return [attrs.evolve(ROW, step=step) for step in range(1, count + 1)]
+
+
+def refuse(token: str) -> None:
+    raise AssertionError(f"{token} is no standard JSON")
+
+
+def test_json_lines_are_on_disk_at_once_and_standard(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "metrics.jsonl"
+    lines = JsonLines(path)
+    assert not path.exists()
+    lines.row(ROW)
+    assert len(path.read_text().splitlines()) == 1
+    lines.row(attrs.evolve(ROW, step=2, loss=math.nan, gradient_norm=-math.inf))
+    first, second = (
+        json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()
+    )
+    assert first == attrs.asdict(ROW)
+    assert (second["loss"], second["gradient_norm"], second["reward"]) == (None, None, 0.5)
+    lines.close()
+
+
+def test_json_lines_without_rows_leave_no_file(tmp_path: Path) -> None:
+    JsonLines(tmp_path / "metrics.jsonl").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_lines_replace_an_earlier_run(tmp_path: Path) -> None:
+    for _ in range(2):
+        lines = JsonLines(tmp_path / "metrics.jsonl")
+        lines.row(ROW)
+        lines.close()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_tensorboard_files_read_back(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = TensorBoard(tmp_path / "events")
+    for row in rows(2):
+        board.row(row)
+    board.pictures(2, torch.rand(2, 3, 8, 8), ["a", "b"])
+    board.close()
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    tags = events.Tags()
+    assert "train/reward" in tags["scalars"]
+    assert "train/residual_1" not in tags["scalars"]
+    assert [(e.step, e.value) for e in events.Scalars("train/reward")] == [(1, 0.5), (2, 0.5)]
+    assert tags["images"] == ["samples"]
+
+
+def test_missing_tensorboard_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "flowbp\[run\]"'):
+        TensorBoard(tmp_path)
+
+
+def test_sample_grid_is_a_picture_of_the_right_size(tmp_path: Path) -> None:
+    grids = SampleGrids(tmp_path / "samples", columns=2, scale=3)
+    images = torch.zeros(4, 3, 5, 7)
+    images[1, 0] = 1.0
+    grids.pictures(20, images, ["a", "b", "c", "d"])
+    with Image.open(tmp_path / "samples" / "000020.png") as picture:
+        assert picture.size == (2 * 21 + 3 * 2, 2 * 15 + 3 * 2)
+        assert picture.getpixel((2 + 21 + 2 + 10, 2 + 7)) == (255, 0, 0)
+        assert picture.getpixel((2 + 10, 2 + 7)) == (0, 0, 0)
+    assert (tmp_path / "samples" / "prompts.txt").read_text() == "a\nb\nc\nd\n"
+
+
+@pytest.mark.parametrize("name", ["columns", "scale"])
+def test_illegal_grid_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got 0"):
+        SampleGrids(tmp_path, **{name: 0})
+
+
+def test_progress_is_sparse_where_there_is_no_terminal() -> None:
+    stream = io.StringIO()
+    progress = Progress(299, stream=stream, clock=lambda: 100.0)
+    for row in rows(299):
+        progress.row(row)
+    progress.close()
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 11
+    assert lines[0] == "step 1/299  reward 0.5000  residuals 0.1250 -  gradient 2.00  9:56 left"
+    assert lines[-1].startswith("step 299/299")
+
+
+def test_progress_is_a_bar_on_a_terminal() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    progress = Progress(2, stream=stream)
+    for row in rows(2):
+        progress.row(row)
+    progress.close()
+    assert "2/2" in stream.getvalue()
+    assert "reward 0.5000, residuals 0.1250 -, gradient 2.00" in stream.getvalue()
+
+
+def test_progress_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="`total` must be at least 1"):
+        Progress(0)
