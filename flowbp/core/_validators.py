@@ -47,11 +47,23 @@ def one_of(*choices: str) -> Validator:
     return validate
 
 
-def fits_grid(name: str, value: int, low: int, steps: int, cure: str = "") -> None:
+def has(method: str, example: str) -> Validator:
+    """An object with a method of that name."""
+
+    def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not callable(getattr(value, method, None)) or isinstance(value, type):
+            raise ValueError(
+                f"`{attribute.name}` must be an object with a `{method}` method, "
+                f"such as {example}, got {value!r}"
+            )
+
+    return validate
+
+
+def fits_grid(name: str, value: int, low: int, steps: int) -> None:
     """Refuse a count that the grid of `steps` steps cannot give."""
     if not low <= value <= steps:
-        advice = f"; {cure}" if cure else ""
         raise ValueError(
             f"`{name}` must be in [{low}, {steps}], got {value}; "
-            f"the grid has {steps} {'step' if steps == 1 else 'steps'}{advice}"
+            f"the grid has {steps} {'step' if steps == 1 else 'steps'}"
         )

@@ -149,7 +149,7 @@ def _rounded(shares: Sequence[float], total: int) -> list[int]:
     """Whole parts of at least 1 near `shares * total` that sum to `total`."""
     parts = [max(1, round(share * total)) for share in shares]
     while (missing := total - sum(parts)) != 0:
-        largest = parts.index(max(parts))
+        largest = max(range(len(parts)), key=lambda m: (parts[m], shares[m]))
         parts[largest] += missing if missing > 0 else -1
     return parts
 

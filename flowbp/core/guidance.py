@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from .pull import Pull, Pulled, add_gradients
@@ -18,6 +20,9 @@ def guided_velocity(
         negative: the field under the empty or negative prompt; not called if `scale` is 1.
         scale: s; 1 is no guidance.
 
+    Raises:
+        ValueError: `scale` is not finite.
+
     Example:
         >>> import torch
         >>> field = guided_velocity(lambda x, sigma: 2 * x, lambda x, sigma: x, 3.0)
@@ -26,6 +31,7 @@ def guided_velocity(
 
     Reference: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598.
     """
+    _check(scale)
     if scale == 1:
         return positive
 
@@ -45,6 +51,9 @@ def guided_pull(positive: Pull, negative: Pull | None, scale: float) -> Pull:
             not evaluated at all in the backward pass.
         scale: s; with 1 the negative branch has no gradient and is not evaluated either.
 
+    Raises:
+        ValueError: `scale` is not finite.
+
     Example:
         >>> import torch
         >>> from flowbp.core import functional_pull
@@ -56,6 +65,7 @@ def guided_pull(positive: Pull, negative: Pull | None, scale: float) -> Pull:
 
     Reference: arXiv 2606.11075, section 3; arXiv 2207.12598.
     """
+    _check(scale)
 
     def pull(
         latents: Tensor, sigma: Tensor, cotangent: Tensor, /, *, through_latents: bool
@@ -70,3 +80,8 @@ def guided_pull(positive: Pull, negative: Pull | None, scale: float) -> Pull:
         return Pulled(add_gradients(wanted.gradients, other.gradients), u)
 
     return pull
+
+
+def _check(scale: float) -> None:
+    if not math.isfinite(scale):
+        raise ValueError(f"`scale` must be a finite number, got {scale}; 1 is no guidance")

@@ -15,10 +15,11 @@ RewardInput = Literal["sample", "posterior_mean"]
 
 def _steps(segment: Segment, attribute: attrs.Attribute[Any], value: Mapping[int, float]) -> None:
     for step, number in value.items():
-        if not segment.start <= step < segment.stop or not math.isfinite(number):
+        legal = isinstance(step, int) and isinstance(number, (int, float)) and math.isfinite(number)
+        if not legal or not segment.start <= step < segment.stop:
             raise ValueError(
                 f"`{attribute.name}` must map steps in [{segment.start}, {segment.stop}) to finite "
-                f"numbers, got {step}: {number}"
+                f"numbers, got {step!r}: {number!r}"
             )
 
 
@@ -118,8 +119,8 @@ class Surrogate:
 
     Args:
         segments: one or two; the second starts where the first stops.
-        alpha: in [0, 1], how much of the joint's Jacobian is kept. It acts only if the joint is
-            an active step.
+        alpha: in [0, 1], how much of the joint's Jacobian is kept; 0 with one segment. It acts
+            only if the joint is an active step.
         reward_input: `"sample"`, the latents at the end of the rollout; or `"posterior_mean"`,
             what the last segment predicts from cached velocities.
         residual_floor: tau > 0 to divide the loss of each sample by `sum of max(d, tau)` over the
@@ -157,6 +158,15 @@ class Surrogate:
                 f"`segments` must join, got one that stops at {self.segments[0].stop} "
                 f"and one that starts at {self.segments[1].start}"
             )
+        if not any(segment.active for segment in self.segments):
+            raise ValueError(
+                "`segments` must hold at least one active step, got none; nothing would be trained"
+            )
+        if self.alpha and len(self.segments) == 1:
+            raise ValueError(
+                f"`alpha` acts at the joint of two segments, got alpha={self.alpha} with one; "
+                "leave it 0"
+            )
         last = self.segments[-1]
         if self.noised and (len(self.segments) != 1 or last.stop - last.start != 1):
             raise ValueError(
@@ -184,7 +194,7 @@ class Chain:
         stop: N, the step the last of them arrives at.
 
     Raises:
-        ValueError: more steps than lead to `stop`, or none.
+        ValueError: more steps than lead to `stop`, or none; a step that does not fall.
 
     Example:
         >>> [segment.start for segment in Chain((-0.25, -0.5), stop=4).segments]
@@ -202,6 +212,10 @@ class Chain:
         if not 1 <= len(self.deltas) <= self.stop:
             raise ValueError(
                 f"`deltas` must hold between 1 and stop={self.stop} steps, got {len(self.deltas)}"
+            )
+        if not all(math.isfinite(delta) and delta < 0 for delta in self.deltas):
+            raise ValueError(
+                f"`deltas` must be finite and negative, as the noise level falls, got {self.deltas}"
             )
 
     @property

@@ -7,6 +7,7 @@ are computed in float64, as Python floats, and cast once, where they meet a tens
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Protocol
 
 import torch
@@ -28,8 +29,8 @@ class Quadrature(Protocol):
 def evenly_spaced(start: int, stop: int, count: int) -> tuple[int, ...]:
     """At most `count` steps evenly spread over [start, stop), the first and last included.
 
-    `start + floor(m (stop - 1 - start) / (count - 1) + 1/2)` for m = 0 … count-1; every step of
-    the range if it has no more than `count`; `start` alone if `count` is 1.
+    `round(start + m (stop - 1 - start) / (count - 1))` for m = 0 … count-1, halves to the even
+    step; every step of the range if it has no more than `count`; `start` alone if `count` is 1.
 
     Raises:
         ValueError: `count` is below 1 or the range is empty.
@@ -48,9 +49,7 @@ def evenly_spaced(start: int, stop: int, count: int) -> tuple[int, ...]:
         return tuple(range(start, stop))
     if count == 1:
         return (start,)
-    return tuple(
-        start + (2 * m * (length - 1) + count - 1) // (2 * (count - 1)) for m in range(count)
-    )
+    return tuple(round(start + Fraction(m * (length - 1), count - 1)) for m in range(count))
 
 
 def _nodes(

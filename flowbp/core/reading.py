@@ -68,7 +68,7 @@ def loss_weights(plan: Plan, trajectory: Trajectory) -> Tensor:
     """The weight of each sample's loss, shape (B,).
 
     1, or `1 / sum of max(d, tau)` if the plan has a residual floor tau; the sum is over the
-    segments whose end the rollout reached.
+    segments that end within the plan's horizon.
 
     Args:
         plan: a surrogate or chain on the trajectory's grid.
@@ -93,13 +93,13 @@ def loss_weights(plan: Plan, trajectory: Trajectory) -> Tensor:
     floored = [
         d.clamp(min=plan.residual_floor)
         for segment in plan.segments
-        if segment.stop <= trajectory.taken
+        if segment.stop <= plan.horizon
         for d in [_residual(segment, trajectory)]
     ]
     if not floored:
         raise ValueError(
-            f"`residual_floor` weighs samples by residuals, but the rollout stopped after "
-            f"{trajectory.taken} steps, before any segment ends; read the sample, or drop the floor"
+            f"`residual_floor` weighs samples by residuals, but the plan stops after "
+            f"{plan.horizon} steps, before any segment ends; read the sample, or drop the floor"
         )
     return 1 / torch.stack(floored).sum(dim=0)
 

@@ -150,7 +150,8 @@ def rollout(
         A trajectory of `stop` steps on the grid `sigmas`.
 
     Raises:
-        ValueError: `stop` is not in [1, N], or `sigmas` is not a grid.
+        ValueError: `stop` is not in [1, N], `sigmas` is not a grid, or a velocity has another
+            shape than the latents.
 
     Example:
         >>> sigmas = torch.linspace(1, 0, 5)
@@ -159,15 +160,22 @@ def rollout(
 
     Reference: Liu et al., "Flow Straight and Fast", arXiv 2209.03003, section 2.
     """
-    steps = len(grid(sigmas)) - 1
+    levels = grid(sigmas)
+    steps = len(levels) - 1
     taken = steps if stop is None else stop
     if not 1 <= taken <= steps:
         raise ValueError(f"`stop` must be in [1, {steps}], got {stop}; the grid has {steps} steps")
     latents, velocities = [noise.detach()], []
     with torch.no_grad():
         for i in range(taken):
-            x_i, sigma_i = latents[-1], sigmas[i]
-            v_i = velocity(x_i, sigma_i)
-            velocities.append(v_i)
-            latents.append(x_i + (sigmas[i + 1] - sigma_i).to(x_i.dtype) * v_i)
+            x_i = latents[-1]
+            v_i = velocity(x_i, sigmas[i])
+            if v_i.shape != x_i.shape:
+                raise ValueError(
+                    f"`velocity` must return the latents' shape {tuple(x_i.shape)}, "
+                    f"got {tuple(v_i.shape)}"
+                )
+            # A low-precision velocity must not pull the latents' arithmetic down with it.
+            velocities.append(v_i.to(x_i.dtype))
+            latents.append(x_i + (levels[i + 1] - levels[i]) * velocities[-1])
     return Trajectory(sigmas, torch.stack(latents), torch.stack(velocities))

@@ -65,7 +65,6 @@ def with_changed_sigmas(sigmas, generator):
         (with_changed_sigmas, "must not change `sigmas`"),
         (lambda s, g: plan_of(-0.5, -0.5), "must join and end at 25"),
         (lambda s, g: plan_of(*[-0.05] * 25), "`weights` must sum to"),
-        (lambda s, g: Surrogate((Segment(0, 25, {0: -1.0}, {}),)), "must hold an active step"),
     ],
 )
 def test_faults_of_a_method_are_found(rule, message):

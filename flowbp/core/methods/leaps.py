@@ -6,7 +6,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._validators import integer, real
+from .._validators import has, integer, real
 from ..draws import PairDraw, UniformPair, window
 from ..plan import Segment, Surrogate
 from ..quadrature import evenly_spaced, lagrange
@@ -44,7 +44,9 @@ class LeapAlign:
 
     alpha: float = attrs.field(default=0.3, validator=real(0, 1))
     tau: float = attrs.field(default=0.1, validator=real(0, above=True))
-    pair: PairDraw = attrs.field(factory=UniformPair, kw_only=True)
+    pair: PairDraw = attrs.field(
+        factory=UniformPair, validator=has("draw", "UniformPair()"), kw_only=True
+    )
 
     def draw(self, sigmas: Tensor, generator: torch.Generator) -> Surrogate:
         """Two leaps between the pair that was drawn and the end."""
@@ -92,7 +94,9 @@ class Lagrange:
     alpha: float = attrs.field(default=0.1, validator=real(0, 1))
     tau: float = attrs.field(default=0.2, validator=real(0, above=True))
     rescale: float = attrs.field(default=0.0, validator=real(0, 1))
-    pair: PairDraw = attrs.field(factory=UniformPair, kw_only=True)
+    pair: PairDraw = attrs.field(
+        factory=UniformPair, validator=has("draw", "UniformPair()"), kw_only=True
+    )
     tail: float = attrs.field(default=1.0, validator=real(0, 1, above=True), kw_only=True)
 
     def __attrs_post_init__(self) -> None:

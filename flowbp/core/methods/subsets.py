@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._validators import fits_grid, integer, real
+from .._validators import fits_grid, has, integer, real
 from ..draws import PairDraw, UniformPair, late_biased, window
 from ..plan import Chain, Segment, Surrogate
 from ..quadrature import euler
@@ -55,7 +55,7 @@ class Sparse:
         """One Euler segment with a late-biased active set."""
         steps = len(grid(sigmas)) - 1
         pool = window(steps, self.tail)
-        _fits_window("active", self.active, 1, pool, steps)
+        _fits_window(self.active, 1, pool, steps)
         active = late_biased(pool, self.active, self.late_bias, generator)
         weights = euler(sigmas, 0, steps)
         gamma = rescale({i: weights[i] for i in pool}, active, self.rescale)
@@ -102,14 +102,16 @@ class Bridge:
     late_bias: float = attrs.field(default=2.0, validator=real(0))
     rescale: float = attrs.field(default=0.0, validator=real(0, 1))
     alpha: float = attrs.field(default=0.5, validator=real(0, 1))
-    pair: PairDraw = attrs.field(factory=UniformPair, kw_only=True)
+    pair: PairDraw = attrs.field(
+        factory=UniformPair, validator=has("draw", "UniformPair()"), kw_only=True
+    )
     tail: float = attrs.field(default=1.0, validator=real(0, 1, above=True), kw_only=True)
 
     def draw(self, sigmas: Tensor, generator: torch.Generator) -> Surrogate:
         """Two Euler segments around the joint that was drawn."""
         steps = len(grid(sigmas)) - 1
         pool = window(steps, self.tail)
-        _fits_window("active", self.active, 2, pool, steps)
+        _fits_window(self.active, 2, pool, steps)
         _, j = self.pair.draw(pool, generator)
         before, after = range(pool.start, j), range(j + 1, steps)
         share = round(self.active * len(before) / len(pool))
@@ -164,7 +166,16 @@ class DRaFT:
         return Chain(tuple(deltas[-self.last :]), stop=len(deltas))
 
 
-def _fits_window(name: str, count: int, low: int, pool: range, steps: int) -> None:
-    cure = "" if len(pool) == steps else "raise `tail`"
-    if not low <= count <= len(pool):
-        fits_grid(name, count, low, len(pool), cure)
+def _fits_window(count: int, low: int, pool: range, steps: int) -> None:
+    if len(pool) < low:
+        raise ValueError(
+            f"`sigmas` must leave a window of at least {low} steps, got {len(pool)} of {steps}; "
+            "use a finer grid or raise `tail`"
+        )
+    if len(pool) == steps:
+        fits_grid("active", count, low, steps)
+    elif count > len(pool):
+        raise ValueError(
+            f"`active` must be in [{low}, {len(pool)}], got {count}; the window holds {len(pool)} "
+            f"of the grid's {steps} steps; raise `tail`"
+        )

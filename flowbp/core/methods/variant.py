@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._validators import integer, one_of, real
+from .._validators import has, integer, one_of, real
 from ..draws import late_biased
 from ..plan import RewardInput, Segment, Surrogate
 from ..quadrature import Quadrature
@@ -76,7 +76,8 @@ class Variant:
     """A method whose surrogate has some axes replaced, and the others left.
 
     - **Gradient**, **Cost**, **Exact when**, **Not for**: the method's, with the axes changed.
-      Replacing the active set sets its gradient scales to 1.
+      Replacing the active set sets its gradient scales to 1; replacing the quadrature leaves the
+      scales that the method drew.
     - **Reference**: arXiv 2606.11075, section 4.
 
     Args:
@@ -97,7 +98,7 @@ class Variant:
         'sample'
     """
 
-    method: Method[Surrogate]
+    method: Method[Surrogate] = attrs.field(validator=has("draw", "Sparse()"))
     reward_input: RewardInput | None = attrs.field(
         default=None,
         validator=attrs.validators.optional(one_of("sample", "posterior_mean")),
@@ -107,7 +108,11 @@ class Variant:
         default=None, validator=attrs.validators.optional(real(0, 1)), kw_only=True
     )
     quadrature: Quadrature | None = attrs.field(default=None, kw_only=True)
-    active: ActiveDraw | None = attrs.field(default=None, kw_only=True)
+    active: ActiveDraw | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(has("draw", "EveryStep()")),
+        kw_only=True,
+    )
 
     def __attrs_post_init__(self) -> None:
         """Refuse a variant that varies nothing."""

@@ -8,10 +8,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from flowbp.shapes.catalogue import training_prompts
-from flowbp.shapes.corruption import corrupt, corruptible
 from flowbp.shapes.build.recipe import Recipe
 from flowbp.shapes.build.tokens import LENGTH
+from flowbp.shapes.catalogue import training_prompts
+from flowbp.shapes.corruption import corrupt, corruptible
 from flowbp.shapes.placement import sample_scene
 from flowbp.shapes.prompts import PROMPT_KINDS, Prompt
 from flowbp.shapes.render import render
@@ -23,8 +23,8 @@ class Corpus:
 
     Args:
         pictures: (n, 3, 64, 64) uint8.
-        tokens: (n, 1 + wrong, 16) token numbers; the first caption is right, the others wrong.
-        empty: (16,) tokens of the empty caption.
+        tokens: (n, 1 + wrong, LENGTH) token numbers; the first caption is right, the others wrong.
+        empty: (LENGTH,) tokens of the empty caption.
     """
 
     pictures: Tensor
@@ -46,7 +46,7 @@ def draw_prompts(
 
 
 def tokenize(tokenizer: Any, texts: list[str]) -> Tensor:
-    """Padded token numbers, (n, 16)."""
+    """Padded token numbers, (n, LENGTH)."""
     encoded = tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True)
     return torch.tensor(encoded["input_ids"])
 

@@ -13,6 +13,7 @@ class Recipe:
         seed: of the data, the initial weights and every draw.
         pictures: how many pictures are drawn for training.
         wrong_captions: wrong captions kept with each picture.
+        decoded: pictures that the reward also sees after a trip through the autoencoder.
         wrong_part: part of the captions that the base model is trained on which are wrong.
         empty_part: part of them that are empty, for classifier-free guidance.
         vae_steps: optimizer steps of the autoencoder.
@@ -24,16 +25,17 @@ class Recipe:
     """
 
     seed: int = 0
-    pictures: int = 200_000
+    pictures: int = 48_000
     wrong_captions: int = 4
-    wrong_part: float = 0.45
+    decoded: int = 12_000
+    wrong_part: float = 0.35
     empty_part: float = 0.1
     vae_steps: int = 6_000
-    base_steps: int = 16_000
-    reward_steps: int = 6_000
+    base_steps: int = 7_000
+    reward_steps: int = 3_000
     vae_batch: int = 256
-    base_batch: int = 1024
-    reward_batch: int = 512
+    base_batch: int = 96
+    reward_batch: int = 128
 
     def shortened(self, factor: float) -> Recipe:
         """The same with every length multiplied by `factor`, at least 2 steps each."""

@@ -14,6 +14,8 @@ from flowbp.shapes.build.recipe import Recipe
 from flowbp.shapes.build.tokens import special_tokens
 
 _WIDTH = 128
+_TEXT_WIDTH = 96
+_NEAR_MISSES = 2
 _PROJECTION = 64
 _PIXEL_NOISE = 0.05
 _LATENT_NOISE = 0.15
@@ -33,8 +35,8 @@ def new_reward(tokenizer: Any) -> Any:
         CLIPConfig(
             projection_dim=_PROJECTION,
             text_config={
-                "hidden_size": _WIDTH,
-                "intermediate_size": 2 * _WIDTH,
+                "hidden_size": _TEXT_WIDTH,
+                "intermediate_size": 2 * _TEXT_WIDTH,
                 "num_hidden_layers": 2,
                 "num_attention_heads": 4,
                 "projection_dim": _PROJECTION,
@@ -46,7 +48,7 @@ def new_reward(tokenizer: Any) -> Any:
                 "num_hidden_layers": 4,
                 "num_attention_heads": 4,
                 "image_size": 64,
-                "patch_size": 8,
+                "patch_size": 16,
                 "projection_dim": _PROJECTION,
             },
         )
@@ -59,14 +61,21 @@ def build_reward(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> An
     device = corpus.pictures.device
     model: Any = new_reward(tokenizer).to(device)
     generator = torch.Generator(device).manual_seed(recipe.seed + 6)
-    means, _ = encode(vae, corpus.pictures)
+    decoded = _decoded(corpus.pictures[: recipe.decoded], vae, generator)
     batch = recipe.reward_batch
     own = torch.arange(batch, device=device)
 
     def loss(_: int) -> Tensor:
-        picked = torch.randint(len(means), (batch,), generator=generator, device=device)
-        pictures = _perturbed(corpus, vae, means, picked, generator)
-        captions = corpus.tokens[picked].transpose(0, 1).flatten(0, 1)
+        half = torch.rand(2, batch // 2, generator=generator, device=device)
+        drawn, again = (half[0] * len(corpus.pictures)).long(), (half[1] * len(decoded)).long()
+        pictures = torch.cat([corpus.pictures[drawn], decoded[again]])
+        pictures = _noisy(pictures.float() / 255, generator)
+        tokens = corpus.tokens[torch.cat([drawn, again])]
+        near = torch.rand(tokens.shape[:2], generator=generator, device=device)
+        near = near[:, 1:].topk(_NEAR_MISSES).indices + 1
+        near = torch.cat([torch.zeros_like(near[:, :1]), near], dim=1)
+        captions = tokens.gather(1, near[..., None].expand(-1, -1, tokens.shape[2]))
+        captions = captions.transpose(0, 1).flatten(0, 1)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             seen = features(model.get_image_features(pixel_values=normalised(pictures)))
             said = features(model.get_text_features(input_ids=captions))
@@ -91,19 +100,21 @@ def normalised(pictures: Tensor) -> Tensor:
     return (pictures - mean[:, None, None]) / deviation[:, None, None]
 
 
-def _perturbed(
-    corpus: Corpus, vae: Any, means: Tensor, picked: Tensor, generator: torch.Generator
-) -> Tensor:
-    """Half drawn pictures, half decoded ones from noisy latents, all with a little pixel noise.
+@torch.no_grad()
+def _decoded(pictures: Tensor, vae: Any, generator: torch.Generator) -> Tensor:
+    """Pictures after a trip through the autoencoder with noise on the latents, uint8.
 
     The reward will score decoded pictures; it must neither favour nor fear the decoder's traces.
     """
-    half, device = len(picked) // 2, picked.device
-    drawn = corpus.pictures[picked[:half]].float() / 255
-    z = means[picked[half:]]
-    strength = _LATENT_NOISE * torch.rand(len(z), 1, 1, 1, generator=generator, device=device)
-    eps = torch.randn(z.shape, generator=generator, device=device)
-    pictures = torch.cat([drawn, decode(vae, z + strength * z.std() * eps)])
-    level = _PIXEL_NOISE * torch.rand(len(picked), 1, 1, 1, generator=generator, device=device)
+    z, _ = encode(vae, pictures)
+    strength = torch.rand(len(z), 1, 1, 1, generator=generator, device=z.device)
+    eps = torch.randn(z.shape, generator=generator, device=z.device)
+    return (decode(vae, z + _LATENT_NOISE * z.std() * strength * eps) * 255).to(torch.uint8)
+
+
+def _noisy(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures with up to `_PIXEL_NOISE` of Gaussian noise."""
+    device = pictures.device
+    level = _PIXEL_NOISE * torch.rand(len(pictures), 1, 1, 1, generator=generator, device=device)
     noise = torch.randn(pictures.shape, generator=generator, device=device)
     return (pictures + level * noise).clamp(0, 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from flowbp.shapes.prompts import VOCABULARY
 
-LENGTH = 16
+LENGTH = 13
 """Tokens of a caption: the longest has 11 words, and two mark its ends."""
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
@@ -19,7 +19,7 @@ def build_tokenizer() -> Any:
     """A `CLIPTokenizer` that gives every word of the world one token; other words are spelled.
 
     Returns:
-        The tokenizer; its length is 16.
+        The tokenizer; its length is `LENGTH`.
 
     Raises:
         RuntimeError: a word of the world is split.

@@ -123,8 +123,10 @@ def variants(draw: st.DrawFn, steps: int) -> Variant:
         "quadrature": st.sampled_from(quadratures),
         "active": actives,
     }
-    axes = draw(st.sets(st.sampled_from(sorted(replaced)), min_size=1))
     method = draw(surrogate_methods(steps))
+    if not isinstance(method, (LeapAlign, Bridge, Lagrange)):
+        del replaced["alpha"]  # only these always have a joint for it to act at
+    axes = draw(st.sets(st.sampled_from(sorted(replaced)), min_size=1))
     return Variant(method, **{axis: draw(replaced[axis]) for axis in sorted(axes)})  # type: ignore[arg-type]
 
 

@@ -60,6 +60,6 @@ def surrogates(draw: st.DrawFn, sigmas: Tensor) -> Surrogate:
     parts = [draw(segments(sigmas, start, stop)) for start, stop in itertools.pairwise(bounds)]
     return Surrogate(
         tuple(parts),
-        alpha=draw(st.floats(0, 1)),
+        alpha=draw(st.floats(0, 1)) if len(parts) == 2 else 0.0,
         reward_input=draw(st.sampled_from(["sample", "posterior_mean"])),
     )
