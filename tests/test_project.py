@@ -31,6 +31,7 @@ LAYERS = [
     "evaluation",
     "training",
     "configuration",
+    "settings",
     "container",
     "run",
 ]

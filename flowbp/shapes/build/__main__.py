@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 
 from flowbp.shapes.build.autoencoder import build_autoencoder
@@ -46,11 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe, began = Recipe(seed=options.seed).shortened(options.length), time.monotonic()
     wanted = ("vae", "base", "reward", "figures") if options.part == "all" else (options.part,)
     out.mkdir(parents=True, exist_ok=True)
-    if set(wanted) & {"vae", "base", "reward"}:
-        tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer()
+    if "vae" in wanted:
+        pictures = attrs.evolve(recipe, pictures=recipe.vae_pictures)
+        build_autoencoder(recipe, build_corpus(pictures, tokenizer, device)).save_pretrained(
+            out / "vae"
+        )
+    if set(wanted) & {"base", "reward"}:
         corpus = build_corpus(recipe, tokenizer, device)
-        if "vae" in wanted:
-            build_autoencoder(recipe, corpus).save_pretrained(out / "vae")
         vae: Any = AutoencoderKL.from_pretrained(out / "vae").to(device).eval()
         if "reward" in wanted:
             save_reward(build_reward(recipe, corpus, tokenizer, vae), tokenizer, out / "reward")

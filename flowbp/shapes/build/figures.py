@@ -20,8 +20,8 @@ from flowbp.shapes.reading import read_scenes
 from flowbp.shapes.render import render
 from flowbp.shapes.scene import Scene
 
-SAMPLERS = ((8, 1.0), (10, 1.0), (12, 1.0), (28, 1.0), (28, 2.0), (28, 4.0), (28, 7.0))
-"""(steps, guidance) pairs that the base model's accuracy is recorded at."""
+SAMPLERS = ((10, 1.0, 1), (10, 1.0, 256), (28, 1.0, 1), (28, 2.0, 1), (28, 4.0, 1))
+"""Steps, guidance and T5 positions that the base model's accuracy is recorded at."""
 
 
 def measure(folder: Path, device: torch.device, count: int) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _read_back(pictures: Tensor, scenes: Sequence[Scene]) -> float:
 
 
 def _accuracy(
-    pipeline: Any, prompts: Sequence[Prompt], steps: int, guidance: float
+    pipeline: Any, prompts: Sequence[Prompt], steps: int, guidance: float, positions: int
 ) -> dict[str, Any]:
     """The checker's pass rate over and within the kinds of prompt."""
     generator = torch.Generator(pipeline.device).manual_seed(11)
@@ -88,6 +88,7 @@ def _accuracy(
                 width=64,
                 num_inference_steps=steps,
                 guidance_scale=guidance,
+                max_sequence_length=positions,
                 generator=generator,
                 output_type="pt",
             ).images.float(),
@@ -103,6 +104,7 @@ def _accuracy(
     return {
         "steps": steps,
         "guidance": guidance,
+        "t5_positions": positions,
         "accuracy": verdicts.mean().item(),
         "by_kind": by_kind,
     }

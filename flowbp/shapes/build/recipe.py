@@ -11,7 +11,8 @@ class Recipe:
 
     Args:
         seed: of the data, the initial weights and every draw.
-        pictures: how many pictures are drawn for training.
+        vae_pictures: how many pictures are drawn for the autoencoder.
+        pictures: how many are drawn for the base model and the reward.
         wrong_captions: wrong captions kept with each picture.
         decoded: pictures that the reward also sees after a trip through the autoencoder.
         wrong_part: part of the captions that the base model is trained on which are wrong.
@@ -25,6 +26,7 @@ class Recipe:
     """
 
     seed: int = 0
+    vae_pictures: int = 200_000
     pictures: int = 48_000
     wrong_captions: int = 4
     decoded: int = 12_000
@@ -41,7 +43,9 @@ class Recipe:
         """The same with every length multiplied by `factor`, at least 2 steps each."""
         return attrs.evolve(
             self,
-            pictures=max(2 * self.reward_batch, round(self.pictures * factor)),
+            vae_pictures=max(2, round(self.vae_pictures * factor)),
+            pictures=max(2, round(self.pictures * factor)),
+            decoded=max(2, round(self.decoded * factor)),
             vae_steps=max(2, round(self.vae_steps * factor)),
             base_steps=max(2, round(self.base_steps * factor)),
             reward_steps=max(2, round(self.reward_steps * factor)),

@@ -1,0 +1,194 @@
+"""The objects of a run, built from its settings; each can be replaced from Python."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from dependency_injector import containers, providers
+from torch import Tensor
+
+from flowbp.configuration import Component
+from flowbp.evaluation import HeldOut
+from flowbp.settings import Settings
+from flowbp.settings.checks import evaluation_sampling
+from flowbp.training import (
+    Checkpoints,
+    JsonLines,
+    Metrics,
+    Observer,
+    Progress,
+    PromptSource,
+    SampleGrids,
+    Snapshots,
+    TensorBoard,
+    Trainer,
+    TrainingStep,
+    generator,
+)
+
+_PIXELS = 192
+"""About how wide a picture of a sample grid is on disk."""
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device that a name stands for.
+
+    Args:
+        name: `auto`, or a device of torch.
+
+    Returns:
+        The device; for `auto` CUDA where there is any, else the CPU.
+
+    Example:
+        >>> chosen_device("cpu")
+        device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _built(component: Component[Any] | None, **offered: Any) -> Any:
+    return None if component is None else component.build(**offered)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _held_out(settings: Settings) -> tuple[HeldOut, ...]:
+    return settings.evaluation.prompts.prompts() if settings.evaluation else ()
+
+
+def _snapshots(
+    settings: Settings, prompts: PromptSource, held_out: Sequence[HeldOut]
+) -> Snapshots | None:
+    samples, evaluation = settings.samples, settings.evaluation
+    if samples is None:
+        return None
+    if evaluation is not None:
+        # The first of the evaluation's prompts under its seed: the very pictures of the report.
+        shown = [prompt.text for prompt in held_out[: samples.count]]
+        return Snapshots(shown, samples.every, seed=evaluation.noise_seed)
+    stream = prompts.stream(generator(settings.run.seed, "samples"))
+    return Snapshots(itertools.islice(stream, samples.count), samples.every, seed=settings.run.seed)
+
+
+def _observers(settings: Settings) -> tuple[Observer, ...]:
+    folder, wanted = settings.run.folder, settings.observers
+    observers: list[Observer] = []
+    if settings.samples is not None:
+        scale = max(1, round(_PIXELS / settings.sampling.width))
+        observers.append(SampleGrids(folder / "samples", scale=scale))
+    if wanted.json_lines:
+        observers.append(JsonLines(folder / "metrics.jsonl"))
+    if wanted.tensorboard:
+        observers.append(TensorBoard(folder / "tensorboard"))
+    offered: Mapping[str, Any] = {"folder": folder, "steps": settings.training.steps}
+    return (*observers, *(other.build(**offered) for other in wanted.others))
+
+
+def _checkpoints(folder: Path, every: int | None) -> Checkpoints:
+    return Checkpoints(folder / "checkpoints", every=every)
+
+
+def _joined(
+    progress: Observer, history: Observer, observers: Sequence[Observer]
+) -> tuple[Observer, ...]:
+    return (progress, history, *observers)
+
+
+class History:
+    """Keeps the figures of every step in memory, for the report.
+
+    Example:
+        >>> History().rows
+        []
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def row(self, metrics: Metrics) -> None:
+        """Keep them."""
+        self.rows.append(attrs.asdict(metrics))
+
+    def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
+        """Nothing: pictures are not figures."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class RunContainer(containers.DeclarativeContainer):
+    """Everything that a run needs, each part built once and when it is first asked for.
+
+    Any provider can be overridden before the run: ``container.reward.override(...)``.
+
+    Args:
+        settings: of the run, `flowbp.settings.Settings`.
+
+    Example:
+        >>> from flowbp.settings import load
+        >>> typed = ["run.folder=runs/new", "backbone.name=shapes", "reward.name=shapes",
+        ...          "prompts.name=shapes", "method.name=sparse", "loss.name=linear",
+        ...          "sampling={steps: 4, guidance: 1, height: 64, width: 64}",
+        ...          "batching.samples=2"]
+        >>> container = RunContainer(settings=load(typed).settings)
+        >>> overriding = container.reward.override(providers.Object("a reward of one's own"))
+        >>> container.reward(), container.optimizer().learning_rate
+        ("a reward of one's own", 1e-05)
+    """
+
+    settings: Any = providers.Dependency(instance_of=Settings)
+    device: Any = providers.Singleton(chosen_device, settings.provided.run.device)
+
+    backbone: Any = providers.Singleton(_built, settings.provided.backbone, device=device)
+    reward: Any = providers.Singleton(_built, settings.provided.reward, device=device)
+    judge: Any = providers.Singleton(_built, settings.provided.judge, device=device)
+
+    prompts: Any = providers.Callable(_itself, settings.provided.prompts)
+    held_out: Any = providers.Singleton(_held_out, settings)
+    method: Any = providers.Callable(_itself, settings.provided.method)
+    loss: Any = providers.Callable(_itself, settings.provided.loss)
+    optimizer: Any = providers.Callable(_itself, settings.provided.optimizer)
+    schedule: Any = providers.Callable(_itself, settings.provided.schedule)
+    evaluation_sampling: Any = providers.Singleton(evaluation_sampling, settings)
+
+    snapshots: Any = providers.Singleton(_snapshots, settings, prompts, held_out)
+    checkpoints: Any = providers.Singleton(
+        _checkpoints, settings.provided.run.folder, settings.provided.checkpoints.every
+    )
+    history: Any = providers.Singleton(History)
+    observers: Any = providers.Singleton(_observers, settings)
+    # Apart from the other observers, because a bar appears on the terminal once it is built.
+    progress: Any = providers.Factory(Progress, settings.provided.training.steps)
+
+    step: Any = providers.Singleton(
+        TrainingStep,
+        backbone=backbone,
+        reward=reward,
+        method=method,
+        shape=loss,
+        sampling=settings.provided.sampling,
+        batching=settings.provided.batching,
+    )
+    trainer: Any = providers.Factory(
+        Trainer,
+        step=step,
+        prompts=prompts,
+        optimizer=optimizer,
+        steps=settings.provided.training.steps,
+        schedule=schedule,
+        clip=settings.provided.training.clip,
+        averaging=settings.provided.training.averaging,
+        seed=settings.provided.run.seed,
+        observers=providers.Callable(_joined, progress, history, observers),
+        snapshots=snapshots,
+        checkpoints=checkpoints,
+    )

@@ -1,0 +1,157 @@
+"""What a run leaves behind in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+from torch import Tensor
+
+from flowbp.container import RunContainer
+from flowbp.evaluation import Comparison, Report, environment, to_json, write_report
+from flowbp.settings import free_folder, resolved
+
+CONFIGURATION, COMPARISON, REPORT = "configuration.yaml", "comparison.json", "report.html"
+
+_DESCRIPTIONS = {
+    REPORT: "before and after side by side; open it in a browser",
+    COMPARISON: "every prompt's reward and verdict, before and after",
+    CONFIGURATION: "all settings, defaults written out",
+    "metrics.jsonl": "the figures of every step",
+    "tensorboard": "the same for tensorboard --logdir",
+    "samples": "pictures during training",
+    "checkpoints/final": "the trained model in its own format",
+}
+
+
+@attrs.frozen(eq=False)
+class Evaluated:
+    """Both evaluations with their pictures.
+
+    Args:
+        comparison: the records.
+        before: pictures (n, 3, H, W) in [0, 1].
+        after: the same after training.
+
+    Example:
+        See `flowbp.run.execution.execute`.
+    """
+
+    comparison: Comparison
+    before: Tensor
+    after: Tensor
+
+
+def replaced(container: RunContainer) -> Sequence[str]:
+    """The names of the providers that were overridden from Python.
+
+    Args:
+        container: of the run.
+
+    Returns:
+        Names, sorted.
+
+    Example:
+        See `flowbp.run.execution.execute`.
+    """
+    providers = container.providers.items()
+    return sorted(n for n, provider in providers if provider.overridden and n != "settings")
+
+
+def configuration_text(container: RunContainer) -> str:
+    """The resolved configuration, with a comment on what Python replaced.
+
+    Args:
+        container: of the run.
+
+    Returns:
+        YAML.
+
+    Example:
+        See `flowbp.run.execution.execute`.
+    """
+    names = replaced(container)
+    heading = f"# Replaced from Python in this run: {', '.join(names)}.\n" if names else ""
+    return heading + resolved(container.settings())
+
+
+def claim(folder: Path, configuration: str) -> None:
+    """Make a run's folder and write its first file.
+
+    Args:
+        folder: new or empty.
+        configuration: the text of `configuration.yaml`.
+
+    Raises:
+        FileExistsError: the folder is not empty.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> folder = Path(mkdtemp()) / "run"
+        >>> claim(folder, "run: {}")
+        >>> [path.name for path in folder.iterdir()]
+        ['configuration.yaml']
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise FileExistsError(
+            f"`run.folder` {folder} is not empty, and nothing saved is ever overwritten; name "
+            f"another, such as run.folder={free_folder(folder)}"
+        )
+    (folder / CONFIGURATION).write_text(configuration, encoding="utf-8")
+
+
+def write_results(
+    container: RunContainer, evaluated: Evaluated, timings: Mapping[str, float]
+) -> None:
+    """Write `comparison.json` and `report.html`.
+
+    Args:
+        container: of the run.
+        evaluated: both evaluations.
+        timings: seconds of each phase so far.
+
+    Raises:
+        OSError: a file cannot be written.
+
+    Example:
+        See `flowbp.run.execution.execute`.
+    """
+    settings, method = container.settings(), type(container.method()).__name__
+    folder, steps = settings.run.folder, settings.training.steps
+    (folder / COMPARISON).write_text(to_json(evaluated.comparison) + "\n", encoding="utf-8")
+    report = Report(
+        title=f"{method} on {settings.backbone.name}",
+        subtitle=f"{steps} optimizer steps of {settings.batching.total} samples, towards the "
+        f"reward {settings.reward.name}",
+        comparison=evaluated.comparison,
+        before=evaluated.before,
+        after=evaluated.after,
+        metrics=container.history().rows,
+        configuration=configuration_text(container),
+        timings=timings,
+        environment=environment(container.device(), settings.run.seed),
+    )
+    write_report(folder / REPORT, report)
+
+
+def listing(folder: Path) -> str:
+    """What there is in a run's folder, a line each.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        The lines, without a newline at the end.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> folder = Path(mkdtemp())
+        >>> (folder / "samples").mkdir()
+        >>> listing(folder)
+        '  samples            pictures during training'
+    """
+    found = {name: text for name, text in _DESCRIPTIONS.items() if (folder / name).exists()}
+    width = max(map(len, _DESCRIPTIONS)) + 2
+    return "\n".join(f"  {name:<{width}}{text}" for name, text in found.items())

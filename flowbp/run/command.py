@@ -1,0 +1,121 @@
+"""What is typed, and what a user is told when it goes wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from flowbp.adapters.extras import require
+
+_DESCRIPTION = "Fine-tune a text-to-image flow-matching model towards a reward."
+_EPILOG = """\
+Files merge from left to right: mappings key by key, lists and scalars whole, and a component
+whose `name` changes is replaced with all its keys. Overrides win over files; their values are
+YAML: training.steps=100, optimizer.learning_rate=1e-5, 'method={name: sparse, active: 4}',
+evaluation=null.
+
+example:
+  python -m flowbp.run container.yaml run.folder=runs/first training.steps=20
+
+exit codes: 0 done, 1 the run stopped, 2 a mistake in what was typed or configured,
+130 interrupted.
+"""
+_MISTAKE, _STOPPED, _INTERRUPTED = 2, 1, 130
+_NEEDED = ("cattrs", "dependency_injector", "jinja2", "PIL", "tqdm", "yaml")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the arguments say; `--help` lists them.
+
+    Args:
+        arguments: those of the command line by default.
+
+    Returns:
+        The exit code: 0 done, 1 the run stopped, 2 a mistake of the user's, 130 interrupted. A
+        message is on stderr. Anything else is a bug, and raised.
+
+    Raises:
+        SystemExit: after `--help`, or at an option that does not exist.
+
+    Example:
+        >>> main(["no-such-file.yaml"])
+        2
+    """
+    parser = _parser()
+    typed = parser.parse_intermixed_args(arguments)
+    if not typed.inputs:
+        parser.error("give at least one YAML file, such as container.yaml; --help tells more")
+    try:
+        for module in _NEEDED:
+            require(module, extra="run")
+    except ModuleNotFoundError as error:
+        return _told(error, _MISTAKE)
+    _find_modules_here()
+    return _run(typed.inputs, check_only=typed.check)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flowbp.run",
+        usage="%(prog)s [--check] container.yaml [overlay.yaml ...] [dotted.key=value ...]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="FILE or key=value",
+        help="YAML files, and overrides of single keys",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check everything, print what would run, and write nothing",
+    )
+    return parser
+
+
+def _run(inputs: Sequence[str], *, check_only: bool) -> int:
+    # Late, because these need what `main` has just made sure of.
+    import torch
+
+    from flowbp.configuration import ConfigurationError
+    from flowbp.container import RunContainer
+    from flowbp.run.execution import RunError, check, execute
+    from flowbp.run.quiet import quiet
+    from flowbp.settings import load, located
+    from flowbp.training import NonFiniteError
+
+    loaded = None
+    try:
+        loaded = load(inputs)
+        with quiet():
+            (check if check_only else execute)(RunContainer(settings=loaded.settings))
+    except ConfigurationError as error:
+        return _told(located(error, loaded.tree) if loaded else error, _MISTAKE)
+    except (NonFiniteError, RunError, OSError) as error:
+        return _told(error, _STOPPED)
+    except torch.OutOfMemoryError as error:
+        cure = "lower batching.pull, batching.decode or batching.samples, or evaluation.batch"
+        return _told(f"the device is out of memory ({error}); {cure}", _STOPPED)
+    except KeyboardInterrupt as interrupt:
+        folder = loaded.settings.run.folder if loaded else None
+        saved = f"what was saved is in {folder}" if folder and folder.exists() else "nothing saved"
+        notes = getattr(interrupt, "__notes__", None) or [saved]
+        return _told("; ".join(["interrupted", *notes]), _INTERRUPTED)
+    return 0
+
+
+def _find_modules_here() -> None:
+    # `python -m` looks for modules in the working folder and a console script does not; dotted
+    # paths in a configuration shall mean the same to both.
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
+
+
+def _told(message: object, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code

@@ -1,0 +1,86 @@
+"""A plan as text: one character a step."""
+
+from __future__ import annotations
+
+from flowbp.core import Plan, Segment
+
+LEGEND = "● active  ◆ active joint  · cached  - leapt over  | ends of segments"
+"""What the characters of `drawn` mean."""
+
+_MOST = 8
+
+
+def drawn(plan: Plan, steps: int) -> str:
+    """Draw which steps a plan evaluates again, on a line of `steps` steps from noise to sample.
+
+    Args:
+        plan: a surrogate or chain.
+        steps: N.
+
+    Returns:
+        The line; steps that the plan has no part in are blank.
+
+    Example:
+        >>> from flowbp.core import Surrogate
+        >>> early = Segment(1, 3, weights={1: -0.25, 2: -0.25}, active={2: 1.0})
+        >>> late = Segment(3, 5, weights={3: -0.5}, active={3: 1.0})
+        >>> drawn(Surrogate((early, late), alpha=0.5), 6)
+        ' |·●|◆-| '
+    """
+    joints = {segment.start for segment in plan.segments[1:]}
+    segments = [
+        "".join(_mark(segment, step, joints) for step in range(segment.start, segment.stop))
+        for segment in plan.segments
+    ]
+    before, after = plan.segments[0].start, steps - plan.segments[-1].stop
+    return " " * before + "|" + "|".join(segments) + "|" + " " * after
+
+
+def weighted(plan: Plan) -> str:
+    """The active steps of a plan, each with its weight and the scale of its gradient.
+
+    Args:
+        plan: a surrogate or chain.
+
+    Returns:
+        Such as ``2: -0.2500, 3: -0.5000 x 0.25``; of many steps the first ones.
+
+    Example:
+        >>> from flowbp.core import Surrogate
+        >>> weighted(Surrogate((Segment(0, 2, {0: -0.5, 1: -0.5}, {0: 1.0, 1: 0.25}),)))
+        '0: -0.5000, 1: -0.5000 x 0.25'
+    """
+    items = [
+        f"{step}: {segment.weights[step]:.4f}" + (f" x {scale:.3g}" if scale != 1 else "")
+        for segment in plan.segments
+        for step, scale in sorted(segment.active.items())
+    ]
+    rest = len(items) - _MOST
+    return ", ".join(items[:_MOST]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def joined(plan: Plan) -> str:
+    """What crosses the joint of a plan, in words.
+
+    Args:
+        plan: a surrogate or chain.
+
+    Returns:
+        Such as ``joint at step 4, alpha 0.5``.
+
+    Example:
+        >>> from flowbp.core import Surrogate
+        >>> joined(Surrogate((Segment(0, 1, {0: -1.0}, {0: 1.0}),)))
+        'no joint, no Jacobian'
+    """
+    joints = [segment.start for segment in plan.segments[1:]]
+    if not joints:
+        return "no joint, no Jacobian"
+    where = f"step {joints[0]}" if len(joints) == 1 else f"steps {joints[0]} to {joints[-1]}"
+    return f"joint at {where}, alpha {plan.alpha:g}"
+
+
+def _mark(segment: Segment, step: int, joints: set[int]) -> str:
+    if step in segment.active:
+        return "◆" if step in joints else "●"
+    return "·" if step in segment.weights else "-"

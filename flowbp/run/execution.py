@@ -1,0 +1,160 @@
+"""A run from its container: build, evaluate, train, evaluate again, write."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from flowbp.adapters.extras import require
+from flowbp.configuration import ConfigurationError, Problem
+from flowbp.container import RunContainer
+from flowbp.evaluation import Comparison, Evaluation, Progress, evaluate, table
+from flowbp.run.artefacts import (
+    Evaluated,
+    claim,
+    configuration_text,
+    listing,
+    replaced,
+    write_results,
+)
+from flowbp.run.counting import count_trained, trained_parameters
+from flowbp.run.overview import overview
+
+# The part of the configuration that is at fault when a provider cannot build.
+_SECTIONS = {
+    "backbone": "backbone",
+    "reward": "reward",
+    "judge": "judge",
+    "observers": "observers",
+    "snapshots": "samples",
+}
+
+
+class RunError(RuntimeError):
+    """A run cannot go on, for a reason outside this library that the message tells."""
+
+
+def check(container: RunContainer) -> None:
+    """Print what a run would do, and do nothing of it.
+
+    Args:
+        container: of the run.
+
+    Raises:
+        ConfigurationError: the model's configuration cannot be read.
+
+    Example:
+        See `flowbp.run.main`, of which it is `--check`.
+    """
+    try:
+        trained = count_trained(container)
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        raise ConfigurationError([Problem("backbone", str(error), "")]) from error
+    print(overview(container.settings(), trained, replaced=replaced(container)))
+    print("checked; nothing was run")
+
+
+def execute(container: RunContainer) -> Comparison | None:
+    """Run: everything that is made goes into the settings' `run.folder`.
+
+    Args:
+        container: of the run; providers may have been overridden.
+
+    Returns:
+        The evaluations before and after, None if the settings ask for none.
+
+    Raises:
+        ConfigurationError: a part cannot be built from its settings.
+        RunError: an evaluation met a reward or verdict that is no number, or a wrong size.
+        NonFiniteError: a training step met a number that is not finite.
+        OSError: a file could not be written, or the folder is taken.
+        KeyboardInterrupt: Ctrl-C; during training its notes say where the model was saved.
+
+    Example:
+        See `RunContainer`; then ``execute(container)``.
+    """
+    settings, timings = container.settings(), dict[str, float]()
+    if settings.run.threads is not None:
+        torch.set_num_threads(settings.run.threads)
+    with _timed(timings, "load"):
+        _build(container)
+    trained = trained_parameters(container.backbone())
+    print(overview(settings, trained, replaced=replaced(container)), flush=True)
+    claim(settings.run.folder, configuration_text(container))
+    with _timed(timings, "evaluate before"):
+        before = _evaluated(container, "before")
+    with _timed(timings, "train"):
+        container.trainer().run()
+    with _timed(timings, "evaluate after"):
+        after = _evaluated(container, "after")
+    comparison = None
+    if before is not None and after is not None:
+        comparison = Comparison(before[0], after[0])
+        with _timed(timings, "write"):
+            write_results(container, Evaluated(comparison, before[1], after[1]), dict(timings))
+        print(f"\n{table(comparison)}")
+    print(f"\nwritten to {settings.run.folder}\n{listing(settings.run.folder)}")
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timings.items() if seconds)
+    print(f"\n{sum(timings.values()):.1f} s: {spent}")
+    return comparison
+
+
+def _build(container: RunContainer) -> None:
+    problems = list(_unbuilt(container, _SECTIONS))
+    # The step needs the others, and would only repeat their problems.
+    problems = problems or list(_unbuilt(container, {"step": "sampling"}))
+    if problems:
+        raise ConfigurationError(problems)
+
+
+def _unbuilt(container: RunContainer, sections: dict[str, str]) -> Iterator[Problem]:
+    for name, section in sections.items():
+        try:
+            container.providers[name]()
+        except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+            yield Problem(section, str(error), "")
+
+
+def _evaluated(container: RunContainer, label: str) -> tuple[Evaluation, Tensor] | None:
+    sampling = container.evaluation_sampling()
+    if sampling is None:
+        return None
+    prompts = container.held_out()
+    try:
+        with _progress(label, len(prompts)) as progress:
+            return evaluate(
+                container.backbone(),
+                container.reward(),
+                container.judge(),
+                prompts,
+                sampling=sampling,
+                noise_seed=container.settings().evaluation.noise_seed,
+                label=label,
+                progress=progress,
+            )
+    except ValueError as error:
+        raise RunError(f"the evaluation {label} training stopped: {error}") from error
+
+
+@contextmanager
+def _progress(label: str, total: int) -> Iterator[Progress | None]:
+    what = f"evaluating {label} training"
+    if not sys.stderr.isatty():
+        print(f"{what}: {total} prompts", file=sys.stderr, flush=True)
+        yield None
+        return
+    tqdm = require("tqdm", extra="run").tqdm
+    with tqdm(total=total, desc=what, unit="prompt", leave=False) as bar:
+        yield lambda done, _: bar.update(done - bar.n)
+
+
+@contextmanager
+def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    timings[name] = time.perf_counter() - began

@@ -1,0 +1,100 @@
+"""What a run is about to do, in a dozen lines."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any
+
+from flowbp.configuration import plain, read_text
+from flowbp.run.drawing import LEGEND, drawn, joined, weighted
+from flowbp.settings import Settings, resolved
+from flowbp.settings.checks import evaluation_sampling, example_plan
+from flowbp.training import cost
+
+_WIDTH = 100
+
+
+def overview(settings: Settings, trained: int, *, replaced: Sequence[str] = ()) -> str:
+    """Say what a run would do: parts, an example of the method's draw, cost, prompts, folder.
+
+    The draw is on an even grid, as the model's own is only known once it is loaded; a method
+    draws anew in every step.
+
+    Args:
+        settings: of the run.
+        trained: how many parameters are trained.
+        replaced: names of the providers that were overridden from Python.
+
+    Returns:
+        The lines, without a newline at the end.
+
+    Example:
+        See `flowbp.run.main`, which prints it.
+    """
+    tree = plain(read_text(resolved(settings), "the settings"))
+    lines = {
+        "backbone": _words(tree["backbone"]),
+        "trained": f"{trained:,} parameters",
+        "reward": f"{_words(tree['reward'])}, loss {_words(tree['loss'])}",
+        "judge": _words(tree["judge"]) if tree["judge"] else "none",
+        "replaced": ", ".join(replaced),
+        "prompts": _words(tree["prompts"]) + _counted(settings.prompts),
+        "evaluation": _evaluation(settings),
+        **_method(settings, _words(tree["method"])),
+        "optimizer": f"{_words(tree['optimizer'])}, schedule {_words(tree['schedule'])}",
+        "training": _pairs(tree["training"]),
+        "folder": str(settings.run.folder),
+    }
+    return "\n".join(_line(name, text) for name, text in lines.items() if text)
+
+
+def _line(name: str, text: str) -> str:
+    line = f"  {name:<12}{text}"
+    # Blanks are a part of the drawing, and wrapping would eat them.
+    return line if name == "example" else textwrap.fill(line, _WIDTH, subsequent_indent=" " * 14)
+
+
+def _method(settings: Settings, words: str) -> dict[str, str]:
+    plan, steps = example_plan(settings), settings.sampling.steps
+    spent, batch = cost(plan, settings.sampling), settings.batching.total
+    sampling = settings.sampling
+    return {
+        "method": words,
+        "example": drawn(plan, steps),
+        "": LEGEND,
+        " ": f"{joined(plan)}; weights {weighted(plan)}",
+        "sampling": f"{steps} steps, guidance {sampling.guidance:g}, "
+        f"{sampling.height}x{sampling.width} pixels",
+        "each step": f"{batch} samples, each with {spent.forward} velocity evaluations forward and "
+        f"{spent.backward} backward in this example",
+    }
+
+
+def _evaluation(settings: Settings) -> str:
+    evaluation, sampling = settings.evaluation, evaluation_sampling(settings)
+    if evaluation is None or sampling is None:
+        return "none"
+    return (
+        f"{len(evaluation.prompts.prompts())} held-out prompts before and after, {sampling.steps} "
+        f"steps, guidance {sampling.guidance:g}, noise seed {evaluation.noise_seed}"
+    )
+
+
+def _counted(source: object) -> str:
+    return f", {len(source):,} of them" if isinstance(source, Sized) else ""
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_words, value))}]"
+    if not isinstance(value, Mapping):
+        return "none" if value is None else str(value)
+    rest = _pairs({key: item for key, item in value.items() if key != "name"})
+    if "name" not in value:
+        return f"({rest})"
+    return f"{value['name']} ({rest})" if rest else str(value["name"])
+
+
+def _pairs(mapping: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {_words(item)}" for key, item in mapping.items())

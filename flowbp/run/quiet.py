@@ -1,0 +1,46 @@
+"""A terminal without the chatter of the libraries underneath."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+
+_CHATTY = ("diffusers", "transformers")
+_WARNING = r"(diffusers|transformers|huggingface_hub|accelerate|tensorboard|google)(\.|$)"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence progress bars, notices and warnings of the model libraries; errors stay.
+
+    Warnings of flowbp, of torch and of the user's own modules are shown as ever. Everything is
+    put back afterwards.
+
+    Example:
+        >>> with quiet():
+        ...     pass
+    """
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", module=_WARNING)
+        for name in _CHATTY:
+            if find_spec(name) is not None:
+                _silence(name, stack)
+        yield
+
+
+def _silence(name: str, stack: ExitStack) -> None:
+    logging = import_module(f"{name}.utils.logging")
+    stack.callback(logging.set_verbosity, logging.get_verbosity())
+    logging.set_verbosity_error()
+    if logging.is_progress_bar_enabled():
+        downloads = import_module("huggingface_hub.utils")
+        shown = not downloads.are_progress_bars_disabled()
+        stack.callback(logging.enable_progress_bar)
+        logging.disable_progress_bar()
+        if shown:
+            # transformers switches the bars of downloads off with its own; those may take long.
+            downloads.enable_progress_bars()

@@ -1,0 +1,25 @@
+"""What a run can be told: the schema of its YAML, the names in it, and the checks across it."""
+
+from __future__ import annotations
+
+from flowbp.settings.checks import free_folder as free_folder
+from flowbp.settings.checks import problems as problems
+from flowbp.settings.loading import Loaded as Loaded
+from flowbp.settings.loading import load as load
+from flowbp.settings.loading import located as located
+from flowbp.settings.loading import resolved as resolved
+from flowbp.settings.prompts import HeldOutSource as HeldOutSource
+from flowbp.settings.prompts import ShapesHeldOut as ShapesHeldOut
+from flowbp.settings.prompts import ShapesPrompts as ShapesPrompts
+from flowbp.settings.prompts import TextHeldOut as TextHeldOut
+from flowbp.settings.prompts import TextPrompts as TextPrompts
+from flowbp.settings.prompts import read_prompts as read_prompts
+from flowbp.settings.registries import REGISTRIES as REGISTRIES
+from flowbp.settings.registries import SCALARS as SCALARS
+from flowbp.settings.schema import CheckpointSettings as CheckpointSettings
+from flowbp.settings.schema import EvaluationSettings as EvaluationSettings
+from flowbp.settings.schema import ObserverSettings as ObserverSettings
+from flowbp.settings.schema import RunSettings as RunSettings
+from flowbp.settings.schema import SampleSettings as SampleSettings
+from flowbp.settings.schema import Settings as Settings
+from flowbp.settings.schema import TrainingSettings as TrainingSettings

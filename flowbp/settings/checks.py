@@ -1,0 +1,162 @@
+"""What only several sections together can get wrong, found before any model is loaded."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from flowbp.configuration import Problem, Tree
+from flowbp.configuration.tree import Step, origin_of, path_text
+from flowbp.core import Plan
+from flowbp.evaluation import Sampling
+from flowbp.settings.schema import Settings
+
+Found = Iterator[tuple[tuple[Step, ...], str]]
+
+
+def problems(settings: Settings, tree: Tree) -> Iterator[Problem]:
+    """Find what does not fit together, or not on this machine.
+
+    Args:
+        settings: valid section by section.
+        tree: where they come from, for the origins.
+
+    Yields:
+        Every problem that was found.
+
+    Example:
+        See `load`.
+    """
+    for path, message in (
+        *_of_run(settings),
+        *_of_training(settings),
+        *_of_evaluation(settings),
+    ):
+        subject = re.match(r"`(\w+)` ", message)
+        if subject:
+            message = message.removeprefix(subject[0])
+            path = (*path, subject[1])
+        yield Problem(path_text(path), message, origin_of(tree, path))
+
+
+def example_plan(settings: Settings) -> Plan:
+    """What the method may draw on an even grid of as many steps as the sampling has.
+
+    Args:
+        settings: of the run; its seed is the draw's.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: the method does not fit the grid.
+        TypeError: the method draws something else than a plan.
+
+    Example:
+        See `load`.
+    """
+    grid = torch.linspace(1, 0, settings.sampling.steps + 1)
+    return settings.method.draw(grid, torch.Generator().manual_seed(settings.run.seed))
+
+
+def evaluation_sampling(settings: Settings) -> Sampling | None:
+    """How held-out prompts are sampled; None without an evaluation.
+
+    Args:
+        settings: of the run.
+
+    Returns:
+        The sampling of the training with what `evaluation` says besides.
+
+    Raises:
+        ValueError: a negative prompt that `guidance` = 1 would ignore.
+
+    Example:
+        See `load`.
+    """
+    sampling, evaluation = settings.sampling, settings.evaluation
+    if evaluation is None:
+        return None
+    guidance = sampling.guidance if evaluation.guidance is None else evaluation.guidance
+    return Sampling(
+        steps=evaluation.steps or sampling.steps,
+        height=sampling.height,
+        width=sampling.width,
+        guidance=guidance,
+        negative_prompt=sampling.negative_prompt,
+        batch=evaluation.batch,
+    )
+
+
+def free_folder(folder: Path) -> Path:
+    """A folder of nearly the same name that is free.
+
+    Args:
+        folder: that is taken.
+
+    Returns:
+        The folder with `-2`, `-3`, … after its name.
+
+    Example:
+        >>> free_folder(Path("runs/no-such-run"))
+        PosixPath('runs/no-such-run-2')
+    """
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    return next(other for other in numbered if not other.exists())
+
+
+def _of_run(settings: Settings) -> Found:
+    folder, device = settings.run.folder, settings.run.device
+    path: tuple[Step, ...] = ("run", "folder")
+    blocking = next((place for place in (folder, *folder.parents) if place.is_file()), None)
+    if blocking is not None:
+        yield path, f"is {folder}, and {blocking} is a file; name another folder"
+    elif folder.is_dir() and any(folder.iterdir()):
+        yield (
+            path,
+            f"is {folder}, which is not empty, and nothing saved is ever overwritten; name "
+            f"another, such as run.folder={free_folder(folder)}",
+        )
+    if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        yield (
+            ("run", "device"),
+            f"is {device!r}, and torch sees {torch.cuda.device_count()} CUDA devices; "
+            "write run.device=auto or run.device=cpu",
+        )
+
+
+def _of_training(settings: Settings) -> Found:
+    try:
+        example_plan(settings)
+    except (ValueError, TypeError) as error:
+        yield ("method",), str(error)
+    try:
+        settings.schedule.factor(0, settings.training.steps)
+    except ValueError as error:
+        yield ("schedule",), str(error)
+
+
+def _of_evaluation(settings: Settings) -> Found:
+    evaluation, samples = settings.evaluation, settings.samples
+    if evaluation is None:
+        if settings.judge is not None:
+            yield (
+                ("judge",),
+                f"is {settings.judge.name!r}, and without an `evaluation` nothing is judged; "
+                "write that section or judge=null",
+            )
+        return
+    try:
+        evaluation_sampling(settings)
+    except ValueError as error:
+        yield ("evaluation",), str(error)
+    there = len(evaluation.prompts.prompts())
+    if samples is not None and samples.count > there:
+        yield (
+            ("samples", "count"),
+            f"must be in [1, {there}], the number of held-out prompts, got {samples.count}",
+        )

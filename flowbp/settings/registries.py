@@ -1,0 +1,153 @@
+"""Every name that a run's YAML can use for a component, and where others register theirs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from flowbp.adapters import Backbone
+from flowbp.adapters.clamp import Clamp
+from flowbp.configuration import Registry, Scalar
+from flowbp.core import ActiveDraw, LossShape, Method, PairDraw, Quadrature
+from flowbp.evaluation import Judge
+from flowbp.rewards import Reward
+from flowbp.rewards.pixels import Resize
+from flowbp.settings.prompts import HeldOutSource
+from flowbp.training import Observer, OptimizerRecipe, PromptSource, Schedule
+
+
+def _registry(kind: str, builds: Any, targets: Mapping[str, str], *offers: str) -> Registry:
+    return Registry(
+        kind,
+        {name: f"flowbp.{target}" for name, target in targets.items()},
+        builds=builds,
+        entry_points="flowbp." + re.sub("[ -]", "_", kind) + "s",
+        offers=frozenset(offers),
+    )
+
+
+REGISTRIES: tuple[Registry, ...] = (
+    _registry(
+        "backbone",
+        Backbone,
+        {
+            "sd3": "adapters:SD3Backbone.from_pretrained",
+            "shapes": "shapes.embedded:embedded_backbone",
+        },
+        "device",
+    ),
+    _registry(
+        "reward",
+        Reward,
+        {
+            "clip": "rewards:ClipReward.from_pretrained",
+            "shapes": "shapes.embedded:embedded_reward",
+        },
+        "device",
+    ),
+    _registry("judge", Judge, {"shapes": "shapes:ShapesChecker"}, "device"),
+    _registry(
+        "prompt source",
+        PromptSource,
+        {"shapes": "settings.prompts:ShapesPrompts", "text": "settings.prompts:TextPrompts"},
+    ),
+    _registry(
+        "held-out source",
+        HeldOutSource,
+        {"shapes": "settings.prompts:ShapesHeldOut", "text": "settings.prompts:TextHeldOut"},
+    ),
+    _registry(
+        "method",
+        Method,
+        {
+            "refl": "core:ReFL",
+            "draft": "core:DRaFT",
+            "draft_lv": "core:DRaFTLV",
+            "drtune": "core:DRTune",
+            "leap_align": "core:LeapAlign",
+            "sparse": "core:Sparse",
+            "bridge": "core:Bridge",
+            "lagrange": "core:Lagrange",
+            "variant": "core:Variant",
+        },
+    ),
+    _registry(
+        "pair draw",
+        PairDraw,
+        {
+            "uniform": "core:UniformPair",
+            "dirichlet": "core:DirichletPair",
+            "midpoint": "core:MidpointPair",
+            "midpoint_j": "core:MidpointJPair",
+        },
+    ),
+    _registry(
+        "active draw",
+        ActiveDraw,
+        {
+            "every_step": "core:EveryStep",
+            "first_steps": "core:FirstSteps",
+            "late_biased": "core:LateBiased",
+        },
+    ),
+    _registry(
+        "quadrature",
+        Quadrature,
+        {
+            "euler": "core:euler",
+            "lagrange": "core:lagrange",
+            "uniform": "core:uniform",
+            "adams_bashforth": "core:adams_bashforth",
+        },
+    ),
+    _registry(
+        "loss shape",
+        LossShape,
+        {"hinge": "core:Hinge", "linear": "core:Linear", "target": "core:Target"},
+    ),
+    _registry("optimizer", OptimizerRecipe, {"adamw": "training:AdamW"}),
+    _registry(
+        "schedule",
+        Schedule,
+        {
+            "constant": "training:Constant",
+            "linear": "training:LinearDecay",
+            "cosine": "training:CosineDecay",
+        },
+    ),
+    _registry("observer", Observer, {}, "folder", "steps"),
+    _registry(
+        "clamp",
+        Clamp,
+        {"hard": "adapters:hard_clamp", "returning": "adapters:returning_clamp"},
+    ),
+    _registry(
+        "resize",
+        Resize,
+        {
+            "crop_shortest_side": "rewards.pixels:crop_shortest_side",
+            "pad_longest_side": "rewards.pixels:pad_longest_side",
+            "stretch": "rewards.pixels:stretch",
+        },
+    ),
+)
+"""The kinds of component. An entry point of the group `flowbp.<kind>s`, such as `flowbp.rewards` or
+`flowbp.prompt_sources`, adds a name."""
+
+
+def _dtype(name: Any) -> torch.dtype:
+    found = getattr(torch, name, None) if isinstance(name, str) else None
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"must be a dtype of torch, got {name!r}; write float32 or bfloat16")
+    return found
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+SCALARS: tuple[Scalar, ...] = (Scalar(torch.dtype, read=_dtype, write=_dtype_name),)
+"""Further types that a component's arguments may have."""

@@ -1,0 +1,221 @@
+"""The schema of a run's YAML: one class for each section, checked as it is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+
+from flowbp.adapters import Backbone
+from flowbp.configuration import Component
+from flowbp.core import LossShape, Method, Plan
+from flowbp.core._validators import integer, real
+from flowbp.evaluation import Judge
+from flowbp.rewards import Reward
+from flowbp.settings.prompts import HeldOutSource
+from flowbp.training import (
+    AdamW,
+    Averaging,
+    Batching,
+    Constant,
+    Observer,
+    OptimizerRecipe,
+    PromptSource,
+    Sampling,
+    Schedule,
+)
+
+# Untyped, because mypy takes the type of a field from its default alone.
+_optional: Any = attrs.validators.optional
+
+
+def _device(_: Any, attribute: attrs.Attribute[Any], value: str) -> None:
+    if value == "auto":
+        return
+    try:
+        torch.device(value)
+    except RuntimeError as error:
+        raise ValueError(
+            f"`{attribute.name}` must be auto, cpu, cuda or another device of torch, got {value!r}"
+        ) from error
+
+
+@attrs.frozen(kw_only=True)
+class RunSettings:
+    """Where a run writes and what it runs on.
+
+    Args:
+        folder: everything that the run writes goes here; it must be new or empty.
+        seed: of prompts, plans, noise and copies. The same seed gives the same run.
+        device: `auto` takes CUDA where there is any, else the CPU.
+        threads: of torch on the CPU; torch decides if null.
+
+    Raises:
+        ValueError: a number is out of range, or torch knows no such device.
+
+    Example:
+        >>> RunSettings(folder=Path("runs/first")).device
+        'auto'
+    """
+
+    folder: Path
+    seed: int = attrs.field(default=0, validator=integer(0))
+    device: str = attrs.field(default="auto", validator=_device)
+    threads: int | None = attrs.field(default=None, validator=_optional(integer(1)))
+
+
+@attrs.frozen(kw_only=True)
+class EvaluationSettings:
+    """What is sampled before and after training, from the same noise.
+
+    Args:
+        prompts: held out of training.
+        noise_seed: of the noise; independent of the run's seed, so that runs can be compared.
+        batch: prompts sampled together; it changes memory and speed only.
+        steps: Euler steps; those of `sampling` if null.
+        guidance: scale of guidance; that of `sampling` if null.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Example:
+        >>> from flowbp.settings import ShapesHeldOut
+        >>> EvaluationSettings(prompts=ShapesHeldOut(12)).batch
+        16
+    """
+
+    prompts: HeldOutSource
+    noise_seed: int = attrs.field(default=0, validator=integer(0))
+    batch: int = attrs.field(default=16, validator=integer(1))
+    steps: int | None = attrs.field(default=None, validator=_optional(integer(1)))
+    guidance: float | None = attrs.field(default=None, validator=_optional(real(float("-inf"))))
+
+
+@attrs.frozen(kw_only=True)
+class TrainingSettings:
+    """How long and how carefully parameters are updated; the defaults are the published ones.
+
+    Args:
+        steps: optimizer steps.
+        clip: largest norm of all gradients together; null does not clip.
+        averaging: average the parameters; null does not. What is saved and evaluated in the end
+            is the average.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Example:
+        >>> TrainingSettings(averaging=None).steps
+        300
+
+    Reference: arXiv 2606.11075.
+    """
+
+    steps: int = attrs.field(default=300, validator=integer(1))
+    clip: float | None = attrs.field(default=1.0, validator=_optional(real(0, above=True)))
+    averaging: Averaging | None = attrs.field(factory=Averaging)
+
+
+@attrs.frozen(kw_only=True)
+class SampleSettings:
+    """The same pictures at intervals, to see the model change.
+
+    They are those of the first held-out prompts, or of training prompts without an evaluation.
+
+    Args:
+        every: optimizer steps from one set to the next, besides one before and one at the end.
+        count: how many pictures.
+
+    Raises:
+        ValueError: a number is below 1.
+
+    Example:
+        >>> SampleSettings(every=50).count
+        12
+    """
+
+    every: int = attrs.field(validator=integer(1))
+    count: int = attrs.field(default=12, validator=integer(1))
+
+
+@attrs.frozen(kw_only=True)
+class CheckpointSettings:
+    """How often the model is saved; the last step always is.
+
+    Args:
+        every: optimizer steps from one checkpoint to the next; null writes only the last.
+
+    Raises:
+        ValueError: `every` is below 1.
+
+    Example:
+        >>> CheckpointSettings(every=100).every
+        100
+    """
+
+    every: int | None = attrs.field(default=None, validator=_optional(integer(1)))
+
+
+@attrs.frozen(kw_only=True)
+class ObserverSettings:
+    """Who is told of every step, besides the progress bar.
+
+    Args:
+        json_lines: write `metrics.jsonl`.
+        tensorboard: write event files to `tensorboard/`.
+        others: observers by entry point or dotted path; they are offered `folder` and `steps`.
+
+    Example:
+        >>> ObserverSettings(tensorboard=False).json_lines
+        True
+    """
+
+    json_lines: bool = True
+    tensorboard: bool = True
+    others: tuple[Component[Observer], ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """A whole run.
+
+    Args:
+        run: folder, seed and device.
+        backbone: the model that is trained.
+        reward: what its pictures are to score high on.
+        prompts: what it is trained on.
+        method: draws the surrogate of each step.
+        loss: makes a loss of each reward.
+        sampling: grid, guidance and size of the pictures.
+        batching: samples of a step and in what portions they are worked on.
+        judge: the held-out verdict of the evaluation; null has none.
+        evaluation: before and after; null evaluates nothing and writes no report.
+        optimizer: builds the optimizer.
+        schedule: of the learning rate, over all steps.
+        training: steps, clipping, averaging.
+        samples: pictures at intervals; null takes none.
+        checkpoints: how often to save.
+        observers: metrics as files, and those of others.
+
+    Example:
+        See `load`, which makes one from YAML.
+    """
+
+    run: RunSettings
+    backbone: Component[Backbone]
+    reward: Component[Reward]
+    prompts: PromptSource
+    method: Method[Plan]
+    loss: LossShape
+    sampling: Sampling
+    batching: Batching
+    judge: Component[Judge] | None = None
+    evaluation: EvaluationSettings | None = None
+    optimizer: OptimizerRecipe = attrs.field(factory=AdamW)
+    schedule: Schedule = attrs.field(factory=Constant)
+    training: TrainingSettings = attrs.field(factory=TrainingSettings)
+    samples: SampleSettings | None = None
+    checkpoints: CheckpointSettings = attrs.field(factory=CheckpointSettings)
+    observers: ObserverSettings = attrs.field(factory=ObserverSettings)

@@ -1,0 +1,100 @@
+"""What the command says to mistakes: all of them, where they are, and no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowbp.run import main
+
+MISTAKES = {
+    "unknown key": (["training.step=3"], ["training.step: is an unknown key", "`steps`"]),
+    "unknown name": (["method={name: brigde}"], ["method.name", "Did you mean `bridge`"]),
+    "wrong type": (["batching.samples=two"], ["batching.samples: must be an integer, got 'two'"]),
+    "wrong value": (["method.alpha=2"], ["method.alpha: must be a number in [0, 1], got 2"]),
+    "method and grid": (["method.active=5"], ["method.active: must be in [2, 4], got 5"]),
+    "warm-up": (["schedule={name: constant, warmup: 2}"], ["schedule.warmup: must be below"]),
+    "judge alone": (["judge.name=shapes"], ["judge: is 'shapes'", "judge=null"]),
+    "too many samples": (
+        ["samples={every: 1, count: 9}", "evaluation.prompts={name: shapes, count: 6}"],
+        ["samples.count: must be in [1, 6]", "got 9"],
+    ),
+    "no such device": (["run.device=quantum"], ["run.device: must be auto, cpu", "'quantum'"]),
+    "supplied argument": (["reward.device=cpu"], ["reward.device: is supplied by the run"]),
+    "missing overlay": (["other.yaml"], ["other.yaml: cannot be read"]),
+    "missing prompts": (
+        ["prompts={name: text, path: none.txt}"],
+        ["prompts.path: must be a text file", "none.txt", "check the path"],
+    ),
+    "missing model": (["backbone.source=/no/model"], ["container.yaml:3: backbone", "/no/model"]),
+    "picture size": (["sampling.height=17"], ["container.yaml:8: sampling", "`height`", "17"]),
+}
+
+
+@pytest.mark.parametrize("typed, pieces", MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_told_without_a_traceback(yaml, tmp_path, capsys, typed, pieces):
+    assert main([yaml, *typed]) == 2
+    told = capsys.readouterr().err
+    assert all(piece in told for piece in pieces), told
+    assert "Traceback" not in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_mistakes_are_told_at_once(yaml, tmp_path, capsys):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("sampling:\n  step: 3\nloss: {name: hinge}\n")
+    assert main([yaml, str(overlay), "run.seed=-1", "method.alhpa=1"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("4 problems in the configuration:")
+    for piece in (
+        "overlay.yaml:2: sampling.step",
+        "overlay.yaml:3: loss.target: is missing",
+        "command line: run.seed",
+        "command line: method.alhpa",
+    ):
+        assert piece in told
+
+
+def test_a_missing_model_and_a_missing_reward_are_told_together(yaml, capsys):
+    assert main([yaml, "backbone.source=/no/model", "reward.source=/no/reward"]) == 2
+    told = capsys.readouterr().err
+    assert "2 problems" in told and "/no/model" in told and "/no/reward" in told
+
+
+@pytest.mark.parametrize("option", [[], ["--check"]])
+def test_occupied_folder_is_refused_and_left_alone(yaml, tmp_path, capsys, option):
+    kept = tmp_path / "run" / "metrics.jsonl"
+    kept.parent.mkdir()
+    kept.write_text("precious")
+    assert main([yaml, *option]) == 2
+    told = capsys.readouterr().err
+    assert "run.folder: is" in told and f"run.folder={tmp_path / 'run-2'}" in told
+    assert kept.read_text() == "precious" and [*kept.parent.iterdir()] == [kept]
+
+
+def test_help_and_unknown_options(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    told = capsys.readouterr().out
+    assert "dotted.key=value" in told and "example:" in told and "--check" in told
+    for typed in ([], ["--chekc"]):
+        with pytest.raises(SystemExit) as left:
+            main(typed)
+        assert left.value.code == 2
+
+
+def test_module_runs_as_a_command(tmp_path):
+    told = subprocess.run(
+        [sys.executable, "-m", "flowbp.run", "missing.yaml"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert told.returncode == 2 and told.stdout == ""
+    assert "missing.yaml: cannot be read" in told.stderr and "Traceback" not in told.stderr
