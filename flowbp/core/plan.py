@@ -15,7 +15,8 @@ RewardInput = Literal["sample", "posterior_mean"]
 
 def _steps(segment: Segment, attribute: attrs.Attribute[Any], value: Mapping[int, float]) -> None:
     for step, number in value.items():
-        legal = isinstance(step, int) and isinstance(number, (int, float)) and math.isfinite(number)
+        numbers = type(step) is int and isinstance(number, (int, float))
+        legal = numbers and math.isfinite(number)
         if not legal or not segment.start <= step < segment.stop:
             raise ValueError(
                 f"`{attribute.name}` must map steps in [{segment.start}, {segment.stop}) to finite "

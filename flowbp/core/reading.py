@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from .plan import Plan, Segment
-from .trajectory import Trajectory, VelocityField
+from .trajectory import Trajectory, VelocityField, evaluated, grid
 
 
 def read(plan: Plan, trajectory: Trajectory) -> Tensor:
@@ -153,20 +155,34 @@ def renoise(
         )
         x_i = (1 - level) * x_end + level * eps.to(x_end.device)
         with torch.no_grad():
-            v_i = velocity(x_i, sigma)
+            v_i = evaluated(velocity, x_i, sigma)
         latents[i, samples], velocities[i, samples] = x_i, v_i
         latents[i + 1, samples] = x_i - level * v_i
     return Trajectory(trajectory.sigmas, latents, velocities)
 
 
 def check(plan: Plan, trajectory: Trajectory) -> None:
-    """Refuse a plan that was drawn for another grid or a longer rollout."""
+    """Refuse a plan that was drawn for another grid or a longer rollout.
+
+    Every quadrature integrates a constant velocity exactly, so the weights of each segment must
+    sum to the difference of its noise levels.
+    """
     stop = plan.segments[-1].stop
     if stop != trajectory.steps:
         raise ValueError(
             f"`plan` must end at the trajectory's last step {trajectory.steps}, got one that ends "
             f"at {stop}; draw it with the sigmas of the rollout"
         )
+    levels = grid(trajectory.sigmas)
+    for segment in plan.segments:
+        span = levels[segment.stop] - levels[segment.start]
+        total = math.fsum(segment.weights.values())
+        if abs(total - span) > 1e-5 * abs(span):
+            raise ValueError(
+                f"`plan` must have weights that sum to {span:.6g} from step {segment.start} to "
+                f"{segment.stop} of the trajectory's grid, got {total:.6g}; draw it with the "
+                "sigmas of the rollout"
+            )
     if plan.horizon > trajectory.taken:
         raise ValueError(
             f"`trajectory` must hold {plan.horizon} steps for this plan, got {trajectory.taken}; "

@@ -70,6 +70,8 @@ def sweep(
             )
             gradients = add_gradients(gradients, pulled.gradients)
             bridge = pulled.latents if i == joint else bridge
+            # Freed before the next pull, not after it: gradients are as large as the model.
+            del pulled
         if bridge is not None:
             g = g + plan.alpha * bridge
     return gradients

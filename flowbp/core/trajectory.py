@@ -165,17 +165,31 @@ def rollout(
     taken = steps if stop is None else stop
     if not 1 <= taken <= steps:
         raise ValueError(f"`stop` must be in [1, {steps}], got {stop}; the grid has {steps} steps")
-    latents, velocities = [noise.detach()], []
+    latents, velocities = [noise.detach()], list[Tensor]()
     with torch.no_grad():
         for i in range(taken):
             x_i = latents[-1]
-            v_i = velocity(x_i, sigmas[i])
-            if v_i.shape != x_i.shape:
-                raise ValueError(
-                    f"`velocity` must return the latents' shape {tuple(x_i.shape)}, "
-                    f"got {tuple(v_i.shape)}"
-                )
-            # A low-precision velocity must not pull the latents' arithmetic down with it.
-            velocities.append(v_i.to(x_i.dtype))
+            velocities.append(evaluated(velocity, x_i, sigmas[i]))
             latents.append(x_i + (levels[i + 1] - levels[i]) * velocities[-1])
     return Trajectory(sigmas, torch.stack(latents), torch.stack(velocities))
+
+
+def evaluated(velocity: VelocityField, latents: Tensor, sigma: Tensor) -> Tensor:
+    """A velocity to keep, (B, …), in the latents' dtype: no later call can change it.
+
+    Raises:
+        ValueError: the field returns another shape.
+
+    Example:
+        >>> evaluated(lambda x, sigma: -x, torch.ones(1, 2), torch.tensor(1.0))
+        tensor([[-1., -1.]])
+    """
+    v = velocity(latents, sigma)
+    if v.shape != latents.shape:
+        raise ValueError(
+            f"`velocity` must return the latents' shape {tuple(latents.shape)}, "
+            f"got {tuple(v.shape)}"
+        )
+    # Fields that replay a CUDA graph return the same buffer at every call, hence the copy; and a
+    # low-precision velocity must not pull the latents' arithmetic down with it.
+    return v.detach().to(latents.dtype, copy=True)

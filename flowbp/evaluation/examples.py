@@ -74,7 +74,9 @@ def choose_examples(
     """
     pairs = comparison.pairs
     taken = min(sample, len(pairs))
-    even = tuple((2 * i + 1) * len(pairs) // (2 * taken) for i in range(taken))
+    # By kind first: where kinds take turns in the list, even spacing could meet one kind only.
+    by_kind = sorted(range(len(pairs)), key=lambda i: (pairs[i].before.kind, i))
+    even = tuple(sorted(by_kind[(2 * i + 1) * len(pairs) // (2 * taken)] for i in range(taken)))
     ranked = sorted(range(len(pairs)), key=lambda i: _change(pairs[i]), reverse=True)
     better = [i for i in ranked if _change(pairs[i]) > (0, 0.0)]
     worse = [i for i in reversed(ranked) if _change(pairs[i]) < (0, 0.0)]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from flowbp.evaluation import choose_examples, count_outcomes
+import attrs
+
+from flowbp.evaluation import Comparison, Evaluation, choose_examples, count_outcomes
 
 from .samples import comparison
 
@@ -32,6 +34,21 @@ def test_numbers_are_bounded_and_the_sample_is_even() -> None:
     chosen = choose_examples(comparison([(0.0, 1.0)] * 100), sample=4, gains=3, losses=2)
     assert chosen.sample == (12, 37, 62, 87)
     assert (len(chosen.gains), len(chosen.losses)) == (3, 0)
+
+
+def test_the_sample_meets_every_kind_where_kinds_take_turns() -> None:
+    given = comparison([(0.0, 1.0)] * 48)
+    turns = "abcdef"
+
+    def renamed(evaluation: Evaluation) -> Evaluation:
+        records = [
+            attrs.evolve(record, kind=turns[i % len(turns)])
+            for i, record in enumerate(evaluation.records)
+        ]
+        return attrs.evolve(evaluation, records=records)
+
+    chosen = choose_examples(Comparison(renamed(given.before), renamed(given.after)), sample=6)
+    assert {turns[i % len(turns)] for i in chosen.sample} == set(turns)
 
 
 def test_outcomes_add_up() -> None:

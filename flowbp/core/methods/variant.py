@@ -83,12 +83,14 @@ class Variant:
     Args:
         method: draws the surrogate that is varied. Not DRaFT, whose chain has no such axes.
         reward_input: what the reward reads.
-        alpha: in [0, 1], how much of the joint's Jacobian is kept.
+        alpha: in [0, 1], how much of the joint's Jacobian is kept. It acts in the draws whose
+            joint is active: always in Bridge, LeapAlign and Lagrange, sometimes in DRTune.
         quadrature: the rule that gives each segment's weights, on its own supports.
         active: chooses the active steps among each segment's supports.
 
     Raises:
         ValueError: nothing is replaced, or an argument is out of range.
+        ValueError: (when drawing) alpha is given for a surrogate of one segment.
         TypeError: (when drawing) the method draws no surrogate.
 
     Example:

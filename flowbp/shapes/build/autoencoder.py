@@ -46,7 +46,8 @@ def build_autoencoder(recipe: Recipe, corpus: Corpus) -> Any:
         gap = decoded.float() - pictures
         mean, log_variance = posterior.mean.float(), posterior.logvar.float()
         kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
-        return gap.abs().mean() + (gap**2).mean() + _KL_WEIGHT * kl
+        value: Tensor = gap.abs().mean() + (gap**2).mean() + _KL_WEIGHT * kl
+        return value
 
     averaged: Any = fit(model, loss, steps=recipe.vae_steps, learning_rate=2e-3, name="vae")
     averaged.eval()
@@ -66,7 +67,7 @@ def to_model_range(pictures: Tensor) -> Tensor:
 def encode(model: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation of the latents of uint8 pictures, each (n, 8, 8, 8)."""
     means, deviations = [], []
-    for piece in pictures.split(512):
+    for piece in torch.split(pictures, 512):
         posterior = model.encode(to_model_range(piece)).latent_dist
         means.append(posterior.mean)
         deviations.append(posterior.std)
@@ -77,5 +78,5 @@ def encode(model: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
 def decode(model: Any, latents: Tensor) -> Tensor:
     """Pictures in [0, 1], (n, 3, 64, 64), of latents in the autoencoder's own units."""
     return torch.cat(
-        [(model.decode(piece).sample / 2 + 0.5).clamp(0, 1) for piece in latents.split(512)]
+        [(model.decode(piece).sample / 2 + 0.5).clamp(0, 1) for piece in torch.split(latents, 512)]
     )

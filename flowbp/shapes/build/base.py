@@ -130,7 +130,8 @@ def build_base(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> Base
                 sample = tuple(t.requires_grad_(g) for t, g in zip(sample, grads, strict=True))
                 networks[zeros] = captured(network, sample) if on_gpu else network
             velocity = networks[zeros](x, sigmas, hidden, pooled)
-        return ((velocity.float() - (eps - z)) ** 2).mean()
+        value: Tensor = ((velocity.float() - (eps - z)) ** 2).mean()
+        return value
 
     averaged = fit(model, loss, steps=recipe.base_steps, learning_rate=1e-3, name="base")
     assert isinstance(averaged, BaseModel)

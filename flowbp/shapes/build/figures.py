@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from flowbp.shapes.placement import sample_scene
 from flowbp.shapes.prompts import PROMPT_KINDS, Prompt
 from flowbp.shapes.reading import read_scenes
 from flowbp.shapes.render import render
-from flowbp.shapes.scene import Scene
+from flowbp.shapes.scene import Scene, Shape
 
 SAMPLERS = ((10, 1.0, 1), (10, 1.0, 256), (28, 1.0, 1), (28, 2.0, 1), (28, 4.0, 1))
 """Steps, guidance and T5 positions that the base model's accuracy is recorded at."""
@@ -56,23 +57,38 @@ def measure(folder: Path, device: torch.device, count: int) -> dict[str, Any]:
 @torch.no_grad()
 def _round_trip(vae: Any, pictures: Tensor) -> Tensor:
     pieces = [
-        vae.decode(vae.encode(p * 2 - 1).latent_dist.mean).sample for p in pictures.split(256)
+        vae.decode(vae.encode(p * 2 - 1).latent_dist.mean).sample
+        for p in torch.split(pictures, 256)
     ]
     return (torch.cat(pieces) / 2 + 0.5).clamp(0, 1)
 
 
 def _read_back(pictures: Tensor, scenes: Sequence[Scene]) -> float:
-    """Part of the pictures that the checker reads as the scene they were drawn from."""
+    """Part of the pictures that the checker reads as the scene they were drawn from.
 
-    def contents(shapes: Any) -> list[tuple[str, str]]:
-        return sorted((shape.kind, shape.colour) for shape in shapes)
-
+    Kinds, colours and numbers must be the same, and every centre within 2 pixels.
+    """
     readings = read_scenes(pictures)
     right = [
-        contents(reading.shapes) == contents(scene.shapes) and not reading.unknown
+        not reading.unknown and _same(reading.shapes, scene.shapes)
         for reading, scene in zip(readings, scenes, strict=True)
     ]
     return sum(right) / len(right)
+
+
+def _same(read: Sequence[Shape], drawn: Sequence[Shape]) -> bool:
+    left = list(drawn)
+    for shape in read:
+        near = [
+            other
+            for other in left
+            if (other.kind, other.colour) == (shape.kind, shape.colour)
+            and math.hypot(other.x - shape.x, other.y - shape.y) <= 2
+        ]
+        if not near:
+            return False
+        left.remove(near[0])
+    return not left
 
 
 def _accuracy(

@@ -52,11 +52,13 @@ def fit(
             group["lr"] = learning_rate * rate
         value = loss(step)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        torch.autograd.backward(value)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         decay = min(average, (1 + step) / (10 + step))
-        torch._foreach_lerp_(shadows, [p.detach() for p in parameters], 1 - decay)
+        with torch.no_grad():
+            for shadow, parameter in zip(shadows, parameters, strict=True):
+                shadow.lerp_(parameter, 1 - decay)
         if step % max(1, steps // 20) == 0 or step == steps - 1:
             seconds = time.monotonic() - began
             print(

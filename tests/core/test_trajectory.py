@@ -1,0 +1,42 @@
+"""What a rollout keeps stays as it was, in the latents' precision, and plans must fit its grid."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flowbp.core import DRaFT, Sparse, read, residuals, rollout
+
+SIGMAS = torch.linspace(1, 0, 5, dtype=torch.float64)
+
+
+def shifted(sigmas: torch.Tensor, shift: float) -> torch.Tensor:
+    return shift * sigmas / (1 + (shift - 1) * sigmas)
+
+
+def test_a_field_may_return_the_same_buffer_at_every_call():
+    noise = torch.ones(2, 3, dtype=torch.float64)
+    buffer = torch.empty_like(noise)
+    path = rollout(lambda x, sigma: torch.mul(x, -1, out=buffer), noise, SIGMAS)
+    expected = torch.tensor([-1, -1.25, -1.5625, -1.953125], dtype=torch.float64)
+    assert torch.equal(path.velocities[:, 0, 0], expected)
+
+
+def test_low_precision_velocities_leave_the_latents_arithmetic_alone():
+    noise = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    path = rollout(lambda x, sigma: x.bfloat16(), noise, SIGMAS.float())
+    assert path.velocities.dtype == torch.float32
+    plan = Sparse(active=1).draw(SIGMAS.float(), torch.Generator().manual_seed(0))
+    assert max(d.max() for d in residuals(plan, path)) < 1e-6
+
+
+def test_a_plan_of_another_grid_with_as_many_steps_is_refused():
+    path = rollout(lambda x, sigma: -x, torch.ones(1, 2, dtype=torch.float64), shifted(SIGMAS, 3))
+    plan = DRaFT(last=2).draw(SIGMAS, torch.Generator())
+    with pytest.raises(ValueError, match=r"`plan` must have weights that sum to .* got -0\.25"):
+        read(plan, path)
+
+
+def test_a_velocity_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"`velocity` must return the latents' shape \(1, 2\)"):
+        rollout(lambda x, sigma: x[:, :1], torch.ones(1, 2), SIGMAS.float())
