@@ -16,6 +16,7 @@ from flowbp.adapters.clamp import Clamp, hard_clamp
 from flowbp.adapters.decode import LatentDecoder
 from flowbp.adapters.extras import require
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+from flowbp.adapters.saving import save_pipeline
 from flowbp.adapters.sd3_source import load_pipeline
 from flowbp.adapters.sd3_text import SD3Text, TextTower
 from flowbp.adapters.sd3_velocity import SD3Velocity
@@ -116,7 +117,7 @@ class SD3Backbone:
             ModuleNotFoundError: diffusers or transformers is not installed.
             FileNotFoundError: No such source, or a component's folder is missing.
             ValueError: Another pipeline class, a component or T5 the source does not have, or an
-                illegal value of another argument.
+                illegal value of another argument, or weights that are damaged or incomplete.
         """
         pipeline = load_pipeline(
             source,
@@ -251,7 +252,8 @@ class SD3Backbone:
     def save(self, folder: Path) -> None:
         """Write a folder that ``StableDiffusion3Pipeline.from_pretrained`` loads.
 
-        Without a T5, diffusers wants ``text_encoder_3=None, tokenizer_3=None`` in that call.
+        Without a T5, diffusers wants ``text_encoder_3=None, tokenizer_3=None`` in that call. The
+        paths that the components were loaded from are not written.
 
         Args:
             folder: Created where it is missing. Writing is not atomic: write to a new folder and
@@ -269,7 +271,7 @@ class SD3Backbone:
             text_encoder_3=t5 and t5.encoder,
             tokenizer_3=t5 and t5.tokenizer,
         )
-        pipeline.save_pretrained(folder)
+        save_pipeline(pipeline, folder)
 
     def _latent_size(self, height: int, width: int) -> tuple[int, int]:
         config, scale = self.transformer.config, self.decoder.scale_factor

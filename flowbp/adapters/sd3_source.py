@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from flowbp.adapters.source import (
     local_folder,
     pipeline_index,
 )
+from flowbp.adapters.weights import check_loading_report, check_weight_files
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusion3Pipeline
@@ -30,6 +32,13 @@ _NEEDED = (
     "tokenizer_2",
 )
 _T5 = ("text_encoder_3", "tokenizer_3")
+_MODELS = {
+    "transformer": ("diffusers", "SD3Transformer2DModel"),
+    "vae": ("diffusers", "AutoencoderKL"),
+    "text_encoder": ("transformers", "CLIPTextModelWithProjection"),
+    "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
+    "text_encoder_3": ("transformers", "T5EncoderModel"),
+}
 
 
 def load_pipeline(
@@ -52,8 +61,9 @@ def load_pipeline(
 
     Raises:
         ModuleNotFoundError: diffusers or transformers is not installed.
-        FileNotFoundError: No such source, or a component's folder is missing.
-        ValueError: Another pipeline class, or a component that is not there.
+        FileNotFoundError: No such source, or a component's folder or weights are missing.
+        ValueError: Another pipeline class, a component that is not there, or weights that are
+            damaged, incomplete or of another shape.
     """
     index = pipeline_index(source, from_hub=_hub_index)
     components = _NEEDED + (_T5 if use_t5 else ())
@@ -61,11 +71,40 @@ def load_pipeline(
     keep_t5 = use_t5 is not False and _has_t5(source, index)
     require("transformers")
     diffusers = require("diffusers")
-    options: dict[str, Any] = {} if keep_t5 else dict.fromkeys(_T5)
-    options[_dtype_option(diffusers.__version__)] = {"transformer": dtype, "default": frozen_dtype}
+    parts: dict[str, Any] = {} if keep_t5 else dict.fromkeys(_T5)
+    place = local_folder(source) or str(source)
+    for name in _MODELS:
+        if name not in parts:
+            wanted = dtype if name == "transformer" else frozen_dtype
+            parts[name] = _load_model(place, name, wanted)
     pipeline: StableDiffusion3Pipeline
-    pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(source, **options)
+    pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(place, **parts)
     return pipeline
+
+
+def _load_model(place: str | Path, name: str, dtype: torch.dtype) -> Any:
+    # Loaded one by one because the pipeline does not say which weights were missing.
+    library, kind = _MODELS[name]
+    if isinstance(place, Path):
+        check_weight_files(place / name)
+    module = require(library)
+    options: dict[str, Any] = {"subfolder": name, "output_loading_info": True}
+    if library == "diffusers":
+        options[_dtype_option(module.__version__)] = dtype
+    else:
+        options |= {"dtype": dtype, "ignore_mismatched_sizes": True}
+    try:
+        model, report = getattr(module, kind).from_pretrained(place, **options)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"`source` {str(place)!r} could not be read, its {name}: {error}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"`source` {str(place)!r} has a {name} that is no fitting {kind}: {error}"
+        ) from error
+    check_loading_report(report, source=place, model=name)
+    return model
 
 
 def _dtype_option(version: str) -> str:

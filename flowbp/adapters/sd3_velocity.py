@@ -51,15 +51,21 @@ class SD3Velocity:
                 f"`latents` must have {len(self.conditioning)} samples like the conditioning, got "
                 f"{len(latents)}; slice or repeat the conditioning alike"
             )
-        timestep = sigma.to(device=latents.device, dtype=torch.float32) * self.train_timesteps
         tensors = self.conditioning.tensors
         with self.policy.autocast(latents.device):
             output = self.transformer(
                 hidden_states=latents.to(self.policy.weights),
-                timestep=timestep.expand(len(latents)),
+                timestep=self._timestep(latents, sigma),
                 encoder_hidden_states=tensors["tokens"].to(self.policy.weights),
                 pooled_projections=tensors["pooled"].to(self.policy.weights),
                 return_dict=False,
             )[0]
         velocity: Tensor = output.to(self.policy.state)
         return velocity
+
+    def _timestep(self, latents: Tensor, sigma: Tensor) -> Tensor:
+        timestep = sigma.to(torch.float32) * self.train_timesteps
+        if sigma.device.type == "cpu" and latents.device.type != "cpu":
+            # Copying a number out of the CPU's memory would wait for the device at every call.
+            return torch.full((len(latents),), float(timestep), device=latents.device)
+        return timestep.to(latents.device).expand(len(latents))

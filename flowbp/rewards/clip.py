@@ -45,7 +45,7 @@ class ClipReward:
     """Cosine of a CLIP model's image and text embeddings, optionally times its logit scale.
 
     ``score = f(image) . g(prompt) / (|f(image)| |g(prompt)|)``, the last steps in float32 whatever
-    the policy. Text embeddings are computed once per distinct prompt and kept on the CPU.
+    the policy. Text embeddings are computed once per distinct prompt and kept on the device.
 
     Construction moves the model to `device`, casts and freezes it.
 
@@ -87,6 +87,11 @@ class ClipReward:
     clean: Callable[[str], str] = as_written
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
+    _statistics: tuple[Tensor, Tensor] = attrs.field(
+        default=attrs.Factory(lambda self: self._on_device(), takes_self=True),
+        init=False,
+        repr=False,
+    )
     _embeddings: dict[str, Tensor] = attrs.field(factory=dict, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -174,7 +179,7 @@ class ClipReward:
         size = self.model.config.vision_config.image_size
         with torch.autocast(self.device.type, enabled=False):
             pixels = self.resize(images.to(device=self.device, dtype=self.policy.state), size)
-            pixels = normalise(pixels, self.mean, self.std)
+            pixels = normalise(pixels, *self._statistics)
         with self.policy.autocast(self.device):
             output = self.model.get_image_features(pixel_values=pixels.to(self.policy.weights))
         return self._unit(output)
@@ -183,8 +188,16 @@ class ClipReward:
         """Unit embeddings (B, D) of B prompts, without gradient; each prompt is read once."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
         if new:
-            self._embeddings.update(zip(new, self._read(new).cpu(), strict=True))
-        return torch.stack([self._embeddings[prompt] for prompt in prompts]).to(self.device)
+            self._embeddings.update(zip(new, self._read(new), strict=True))
+        return torch.stack([self._embeddings[prompt] for prompt in prompts])
+
+    def _on_device(self) -> tuple[Tensor, Tensor]:
+        # Once for all calls: a copy to the device waits for it.
+        mean, std = (
+            torch.tensor(values, dtype=self.policy.state, device=self.device)
+            for values in (self.mean, self.std)
+        )
+        return mean, std
 
     @torch.no_grad()
     def _read(self, prompts: Sequence[str]) -> Tensor:

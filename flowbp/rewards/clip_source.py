@@ -12,6 +12,7 @@ import torch
 
 from flowbp.adapters.extras import require
 from flowbp.adapters.source import local_folder, read_json
+from flowbp.adapters.weights import check_loading_report, check_weight_files
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD
 
 if TYPE_CHECKING:
@@ -50,26 +51,22 @@ def load_clip(source: str | os.PathLike[str], *, dtype: torch.dtype) -> LoadedCl
     Raises:
         ModuleNotFoundError: transformers is not installed.
         FileNotFoundError: No such source, or a folder without model or tokenizer.
-        ValueError: A model of another type, or weights that are incomplete.
+        ValueError: A model of another type, or weights that are damaged or incomplete.
     """
     folder = local_folder(source)
     if folder is not None:
         _check_folder(folder)
+    place = folder or source
     transformers = require("transformers")
     try:
         preprocessing = _preprocessing(source, folder)
-        tokenizer = transformers.CLIPTokenizer.from_pretrained(source)
+        tokenizer = transformers.CLIPTokenizer.from_pretrained(place)
         model, report = transformers.CLIPModel.from_pretrained(
-            source, dtype=dtype, output_loading_info=True
+            place, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except OSError as error:
         raise FileNotFoundError(f"`source` {str(source)!r} could not be read: {error}") from error
-    unfit = sorted({*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])})
-    if unfit:
-        raise ValueError(
-            f"`source` {str(source)!r} has no fitting weights for {len(unfit)} parameters of its "
-            f"CLIPModel, the first being {unfit[0]}; they would be random"
-        )
+    check_loading_report(report, source=source, model="CLIPModel")
     return LoadedClip(
         model=model,
         tokenizer=tokenizer,
@@ -95,6 +92,7 @@ def _check_folder(folder: Path) -> None:
             f"`source` {str(folder)!r} holds no weights, looked for *.safetensors and "
             "pytorch_model*.bin; copy or download the whole model"
         )
+    check_weight_files(folder)
 
 
 def _preprocessing(source: str | os.PathLike[str], folder: Path | None) -> Mapping[str, Any]:

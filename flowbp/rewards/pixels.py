@@ -90,13 +90,15 @@ def pad_longest_side(images: Tensor, size: int) -> Tensor:
     return F.pad(images, (left, missing_columns - left, top, missing_rows - top))
 
 
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalise(
+    images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor
+) -> Tensor:
     """Shift and scale each channel: ``(image - mean) / std``.
 
     Args:
         images: (B, C, H, W).
-        mean: C numbers.
-        std: C positive numbers.
+        mean: C numbers; a tensor on the pictures' device saves a copy at every call.
+        std: C positive numbers, alike.
 
     Returns:
         (B, C, H, W).

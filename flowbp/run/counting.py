@@ -60,9 +60,9 @@ def trained_parameters(backbone: Backbone) -> int:
 
 
 def _on_meta(source: str | Path) -> int:
-    # A missing folder is told better here than by diffusers.
-    local_folder(source)
+    # A missing folder is told better here than by diffusers, which does not expand ~ either.
+    place = local_folder(source) or source
     transformer: Any = require("diffusers").SD3Transformer2DModel
-    config = transformer.load_config(source, subfolder="transformer")
+    config = transformer.load_config(place, subfolder="transformer")
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in transformer.from_config(config).parameters())

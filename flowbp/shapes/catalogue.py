@@ -87,6 +87,9 @@ def training_prompts() -> tuple[Prompt, ...]:
 def heldout_prompts() -> tuple[Prompt, ...]:
     """The prompts kept for evaluation, chosen by a stable hash of their text.
 
+    The wording counts: most of them say in other words what some training prompt says. Kinds with
+    few contents, such as single objects, could not be held out otherwise.
+
     Returns:
         About 15 % of the prompts of every kind, in the order of `all_prompts`.
 

@@ -18,6 +18,13 @@ from flowbp.core import (
     sweep,
 )
 
+from .backbone_parts import (
+    check_noise,
+    check_protocol,
+    check_saving,
+    check_sigmas,
+    check_trainable,
+)
 from .comparing import assert_close, assert_finite, assert_gradients_close, assert_same_shape
 from .oracle import joint_read
 
@@ -36,12 +43,12 @@ def check_backbone(
 ) -> None:
     """Assert that a backbone keeps the protocol that training and evaluation rely on.
 
-    The noise is a function of its generator; the sigmas are a float32 grid on the CPU from 1 to
-    0; a slice of the conditioning gives that slice of the velocity; the velocity is deterministic;
-    trainable parameters belong to the module and are unfrozen; decoding gives images in [0, 1],
-    one sample like many, with a gradient that agrees with central differences where no pixel is
-    saturated; the streamed gradient is the joint graph's. Parameters and their `.grad` are left
-    as they were.
+    Nothing of the protocol is missing; the noise is a function of its generator; the sigmas are a
+    float32 grid on the CPU from 1 to 0; saving writes files and changes no parameter; a slice of
+    the conditioning gives that slice of the velocity; the velocity is deterministic; trainable
+    parameters belong to the module and are unfrozen; decoding gives images in [0, 1], one sample
+    like many, with a gradient that agrees with central differences where no pixel is saturated; the
+    streamed gradient is the joint graph's. Parameters and their `.grad` are left as they were.
 
     Args:
         backbone: to be checked; small, for it is run a few dozen times.
@@ -67,12 +74,14 @@ def check_backbone(
         ...     return torch.randn(count, 4, generator=generator)
         >>> backbone = SimpleNamespace(
         ...     module=module,
+        ...     device=torch.device("cpu"),
         ...     trainable=lambda: dict(module.named_parameters()),
         ...     encode=lengths,
         ...     noise=noise,
         ...     sigmas=lambda steps, *, height, width: torch.linspace(1, 0, steps + 1),
         ...     velocity=lambda given: lambda x, sigma: module(x).tanh() * given.tensors["n"],
         ...     decode=lambda x: x.sigmoid().reshape(-1, 1, 2, 2).expand(-1, 3, 2, 2),
+        ...     save=lambda folder: torch.save(module.state_dict(), folder / "linear.pt"),
         ... )
         >>> check_backbone(backbone, ["a", "bb"], height=2, width=2)
 
@@ -82,10 +91,12 @@ def check_backbone(
         raise ValueError(
             f"`prompts` and `steps` must be at least 2, got {len(prompts)} prompts, {steps} steps"
         )
-    noise = _check_noise(backbone, len(prompts), height, width, seed)
+    check_protocol(backbone)
+    noise = check_noise(backbone, len(prompts), height, width, seed)
     sigmas = backbone.sigmas(steps, height=height, width=width)
-    _check_sigmas(sigmas, steps)
-    _check_trainable(backbone)
+    check_sigmas(sigmas, steps)
+    check_trainable(backbone)
+    check_saving(backbone)
     field = _check_velocity(backbone, prompts, noise, sigmas[0], tolerance)
     trajectory = rollout(field, noise, sigmas)
     assert_finite("sample", trajectory.sample)
@@ -93,55 +104,6 @@ def check_backbone(
     _check_images(backbone, trajectory.sample, (height, width), tolerance)
     _check_decode_gradient(backbone, trajectory.sample, generator, difference_tolerance, step)
     _check_streamed(backbone, field, trajectory, generator, tolerance)
-
-
-def _check_noise(backbone: Backbone, count: int, height: int, width: int, seed: int) -> Tensor:
-    def draw(number: int) -> Tensor:
-        generator = torch.Generator().manual_seed(number)
-        return backbone.noise(count, height=height, width=width, generator=generator)
-
-    state = torch.random.get_rng_state()
-    noise, again, other = draw(seed), draw(seed), draw(seed + 1)
-    if noise.ndim < 1 or noise.shape[0] != count:
-        raise AssertionError(f"`noise` must hold {count} samples, got shape {tuple(noise.shape)}")
-    if noise.dtype != torch.float32:
-        raise AssertionError(f"`noise` must be float32, got {noise.dtype}")
-    if not torch.equal(noise, again) or torch.equal(noise, other):
-        raise AssertionError("`noise` must be a function of its generator, and of nothing else")
-    if not torch.equal(torch.random.get_rng_state(), state):
-        raise AssertionError("`noise` must use its generator only, but it advanced torch's own")
-    assert_finite("noise", noise)
-    return noise
-
-
-def _check_sigmas(sigmas: Tensor, steps: int) -> None:
-    assert_same_shape("sigmas", sigmas, (steps + 1,))
-    if sigmas.dtype != torch.float32 or sigmas.device.type != "cpu":
-        raise AssertionError(
-            f"`sigmas` must be float32 on the CPU, got {sigmas.dtype} on {sigmas.device}"
-        )
-    falling = bool((sigmas[1:] < sigmas[:-1]).all())
-    if not falling or float(sigmas[0]) > 1 or float(sigmas[-1]) != 0:
-        raise AssertionError(
-            f"`sigmas` must fall from at most 1 to exactly 0, got {sigmas.tolist()}"
-        )
-
-
-def _check_trainable(backbone: Backbone) -> None:
-    owned = dict(backbone.module.named_parameters())
-    trainable = backbone.trainable()
-    if not trainable:
-        raise AssertionError("`trainable` must name at least one parameter, got none")
-    for name, parameter in trainable.items():
-        if owned.get(name) is not parameter:
-            raise AssertionError(
-                f"`trainable` must name parameters as `module` does, got {name!r}, which is not "
-                "there or another tensor"
-            )
-        if not parameter.requires_grad:
-            raise AssertionError(
-                f"`trainable` parameters must require gradients, {name!r} does not"
-            )
 
 
 def _check_velocity(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from copy import deepcopy
 
 import pytest
 import torch
 
-from flowbp.adapters import Backbone, DtypePolicy, SD3Backbone
+from flowbp.adapters import Backbone, Conditioning, DtypePolicy, SD3Backbone
 from flowbp.core import module_pull
 
+from .crossings import crossings
 from .tiny import tiny_transformer
 
 FLOAT64 = DtypePolicy(torch.float64, torch.float64)
@@ -141,6 +143,21 @@ def test_latents_and_conditioning_of_different_batches_are_refused(backbone):
     velocity = backbone.velocity(backbone.encode(["red"]))
     with pytest.raises(ValueError, match="must have 1 samples like the conditioning, got 2"):
         velocity(noise(backbone, 2), torch.tensor(0.5))
+
+
+def test_a_velocity_call_moves_nothing_to_the_device(pipeline, monkeypatch):
+    # The meta device has no autocast.
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+    backbone = SD3Backbone.from_pipeline(deepcopy(pipeline), device="meta", text_length=0)
+    latents = torch.empty(2, 4, 8, 8, device="meta")
+    tensors = {"tokens": (2, 12, 32), "pooled": (2, 24)}
+    conditioning = Conditioning(
+        {name: torch.empty(shape, device="meta") for name, shape in tensors.items()}
+    )
+    velocity, sigma = backbone.velocity(conditioning), torch.tensor(0.5)
+    with torch.no_grad(), crossings() as found:
+        assert velocity(latents, sigma).device.type == "meta"
+    assert found == []
 
 
 def test_a_vae_of_another_model_is_refused(pipeline):

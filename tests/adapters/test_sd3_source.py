@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusion3Pipeline
+from safetensors.torch import load_file, save_file
 
 from flowbp.adapters import DtypePolicy, SD3Backbone
 
@@ -80,6 +81,65 @@ def test_the_policies_decide_what_is_loaded(saved):
     assert {p.dtype for p in loaded.decoder.vae.parameters()} == {BFLOAT16}
     assert {p.dtype for p in loaded.text.t5.encoder.parameters()} == {BFLOAT16}
     assert loaded.decoder.decode_batch == 2
+
+
+def test_a_home_folder_is_expanded(copy, monkeypatch):
+    monkeypatch.setenv("HOME", str(copy.parent))
+    assert SD3Backbone.from_pretrained("~/copy", use_t5=False).text.t5 is None
+
+
+def test_saving_writes_no_path_of_this_machine(saved, tmp_path):
+    SD3Backbone.from_pretrained(saved[True]).save(tmp_path / "again")
+    texts = {path: path.read_text() for path in (tmp_path / "again").rglob("*.json")}
+    assert not [path for path, text in texts.items() if str(saved[True]) in text]
+    assert not [path for path, text in texts.items() if "_name_or_path" in text]
+    for part in ("transformer", "vae"):
+        name = f"{part}/config.json"
+        assert texts[tmp_path / "again" / name] == (saved[True] / name).read_text()
+
+
+PARTS = ["transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"]
+
+
+def weights_of(folder, part):
+    (path,) = (folder / part).glob("*.safetensors")
+    return path
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_incomplete_weights_are_not_made_up(copy, part):
+    path = weights_of(copy, part)
+    weights = load_file(path)
+    for name in sorted(weights)[:2]:
+        del weights[name]
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"2 parameters of its {part}, the first being .* random"):
+        SD3Backbone.from_pretrained(copy)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_weights_of_another_shape_are_refused(copy, part):
+    path = weights_of(copy, part)
+    weights = load_file(path)
+    name = next(name for name in sorted(weights) if weights[name].ndim == 2)
+    weights[name] = weights[name][:, :-1].contiguous()
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"{part}\b.*{name}"):
+        SD3Backbone.from_pretrained(copy)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_damaged_file_is_named(copy, part):
+    path = weights_of(copy, part)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"{part}/{path.name} is damaged.*download it again"):
+        SD3Backbone.from_pretrained(copy)
+
+
+def test_missing_weights_name_their_part(copy):
+    weights_of(copy, "vae").unlink()
+    with pytest.raises(FileNotFoundError, match="could not be read, its vae"):
+        SD3Backbone.from_pretrained(copy)
 
 
 def test_a_folder_that_is_not_there(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from copy import deepcopy
 
 import pytest
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 from flowbp.adapters import DtypePolicy
 from flowbp.rewards import ClipReward, stretch
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD
+
+from ..adapters.crossings import crossings
 
 PROMPTS = ["red", "two dots", "a box"]
 FLOAT64 = DtypePolicy(torch.float64, torch.float64)
@@ -114,6 +117,17 @@ def test_the_dot_product_stays_in_float32_under_bfloat16(model, tokenizer, image
     assert scores.dtype == torch.float32
     assert not torch.equal(scores, scores.bfloat16().float())
     assert (scores - exact).abs().max() < 0.05
+
+
+def test_scoring_known_prompts_moves_nothing_to_the_device(model, tokenizer, monkeypatch):
+    # The meta device has no autocast.
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+    reward = ClipReward(model=deepcopy(model), tokenizer=tokenizer, device="meta")
+    images = torch.empty(3, 3, 16, 16, device="meta")
+    reward.embed_prompts(PROMPTS)
+    with crossings() as found:
+        assert reward(images, PROMPTS).device.type == "meta"
+    assert found == []
 
 
 def test_pictures_of_another_size_are_resized(reward):

@@ -80,6 +80,27 @@ def test_incomplete_weights_are_not_made_up(copy):
         ClipReward.from_pretrained(copy)
 
 
+def test_weights_of_another_shape_are_refused(copy):
+    weights = load_file(copy / "model.safetensors")
+    name = "visual_projection.weight"
+    weights[name] = weights[name][:, :-1].contiguous()
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"1 parameters.*visual_projection\.weight.*random"):
+        ClipReward.from_pretrained(copy)
+
+
+def test_a_damaged_file_is_named(copy):
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged.*download it again"):
+        ClipReward.from_pretrained(copy)
+
+
+def test_a_home_folder_is_expanded(copy, monkeypatch):
+    monkeypatch.setenv("HOME", str(copy.parent))
+    assert ClipReward.from_pretrained("~/copy").mean == CLIP_MEAN
+
+
 def test_a_hub_id_that_cannot_be_read(monkeypatch):
     def unreachable(*args, **kwargs):
         raise OSError("no connection")

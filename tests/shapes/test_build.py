@@ -12,6 +12,7 @@ from diffusers import StableDiffusion3Pipeline
 from flowbp.shapes import VOCABULARY, training_prompts
 from flowbp.shapes.build import __main__ as build
 from flowbp.shapes.build.corpus import build_corpus, draw_prompts
+from flowbp.shapes.build.export import save_base
 from flowbp.shapes.build.recipe import Recipe
 from flowbp.shapes.build.tokens import LENGTH, build_tokenizer
 from flowbp.shapes.prompts import PROMPT_KINDS
@@ -45,6 +46,13 @@ def test_a_plain_pipeline_loads_and_runs_what_was_built(built):
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("two blue squares", num_inference_steps=2, height=64, width=64).images[0]
     assert image.size == (64, 64)
+
+
+def test_a_loaded_part_is_saved_without_its_path(built, tmp_path):
+    parts = StableDiffusion3Pipeline.from_pretrained(built / "base")
+    save_base(parts, parts.vae, parts.tokenizer, tmp_path)
+    texts = [path.read_text() for path in tmp_path.rglob("*.json")]
+    assert texts and not any("_name_or_path" in text or str(built) in text for text in texts)
 
 
 def test_the_silent_t5_is_exactly_zero(built):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from flowbp.adapters import Conditioning
 from flowbp.core import VelocityField
 from flowbp.testing import check_backbone
+from flowbp.testing.backbone_parts import check_noise
 
 SIZE = 6
 
@@ -163,9 +165,29 @@ class NormalisedDecode(Tiny):
         return super().decode(latents / latents.norm())
 
 
+class StringDevice(Tiny):
+    def __init__(self):
+        super().__init__()
+        self.device = "cpu"
+
+
+class SavesNothing(Tiny):
+    def save(self, folder):
+        pass
+
+
+class SavesHalved(Tiny):
+    def save(self, folder):
+        self.module.half().float()
+        super().save(folder)
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
+        (StringDevice, "`device` must be a torch.device, got 'cpu'"),
+        (SavesNothing, "`save` must write the model into the folder"),
+        (SavesHalved, "`save` must leave the parameters alone, but 'inner.weight'"),
         (GlobalNoise, "`noise` must be a function of its generator"),
         (ConstantNoise, "`noise` must be a function of its generator"),
         (DoubleNoise, "`noise` must be float32"),
@@ -187,6 +209,20 @@ class NormalisedDecode(Tiny):
 def test_a_fault_is_found_and_named(broken, message):
     with pytest.raises(AssertionError, match=message):
         check(broken())
+
+
+def test_what_is_missing_from_the_protocol_is_named():
+    sound = Tiny()
+    names = ("module", "encode", "noise", "sigmas", "velocity", "decode", "trainable")
+    partial = SimpleNamespace(**{name: getattr(sound, name) for name in names})
+    with pytest.raises(AssertionError, match="must have device, save, got a SimpleNamespace"):
+        check(partial)
+
+
+def test_noise_is_brought_to_the_device():
+    backbone = Tiny()
+    backbone.device = torch.device("meta")
+    assert check_noise(backbone, 2, 4, 5, 0).device.type == "meta"
 
 
 def test_what_cannot_be_compared_is_refused():

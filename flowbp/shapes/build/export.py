@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from flowbp.adapters.saving import save_pipeline
 from flowbp.shapes.build.base import BaseModel
 
 SHIFT = 1.0
@@ -44,7 +45,7 @@ def save_base(base: BaseModel, vae: Any, tokenizer: Any, folder: Path) -> None:
         tokenizer_2=tokenizer,
         tokenizer_3=tokenizer_3,
     )
-    pipeline.save_pretrained(folder)
+    save_pipeline(pipeline, folder)
     for name in ("tokenizer", "tokenizer_2"):
         save_tokenizer(tokenizer, folder / name)
 

@@ -19,6 +19,8 @@ _NEAR_MISSES = 2
 _PROJECTION = 64
 _PIXEL_NOISE = 0.05
 _LATENT_NOISE = 0.15
+_BROKEN_NOISE = 0.6
+_BROKEN_PART = (0.3, 0.7)
 
 
 def features(output: Any) -> Tensor:
@@ -62,13 +64,14 @@ def build_reward(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> An
     model: Any = new_reward(tokenizer).to(device)
     generator = torch.Generator(device).manual_seed(recipe.seed + 6)
     decoded = _decoded(corpus.pictures[: recipe.decoded], vae, generator)
+    broken = _broken(corpus.pictures[: recipe.decoded], vae, generator)
     batch = recipe.reward_batch
     own = torch.arange(batch, device=device)
 
     def loss(_: int) -> Tensor:
         half = torch.rand(2, batch // 2, generator=generator, device=device)
         drawn, again = (half[0] * len(corpus.pictures)).long(), (half[1] * len(decoded)).long()
-        pictures = torch.cat([corpus.pictures[drawn], decoded[again]])
+        pictures = torch.cat([corpus.pictures[drawn], decoded[again], broken[again]])
         pictures = _noisy(pictures.float() / 255, generator)
         tokens = corpus.tokens[torch.cat([drawn, again])]
         near = torch.rand(tokens.shape[:2], generator=generator, device=device)
@@ -79,13 +82,13 @@ def build_reward(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> An
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             seen = features(model.get_image_features(pixel_values=normalised(pictures)))
             said = features(model.get_text_features(input_ids=captions))
-        seen = nn.functional.normalize(seen.float(), dim=-1)
+        seen, shattered = nn.functional.normalize(seen.float(), dim=-1).tensor_split([batch])
         said = nn.functional.normalize(said.float(), dim=-1)
         scale = model.logit_scale.exp().clamp(max=100)
         right, wrong = said[:batch], said[batch:].reshape(-1, batch, said.shape[-1])
         near_misses = scale * (seen * wrong).sum(dim=-1).T
         by_picture = torch.cat([scale * seen @ right.T, near_misses], dim=1)
-        by_caption = scale * right @ seen.T
+        by_caption = scale * right @ torch.cat([seen, shattered]).T
         cross_entropy = nn.functional.cross_entropy
         return cross_entropy(by_picture, own) + cross_entropy(by_caption, own)
 
@@ -110,6 +113,24 @@ def _decoded(pictures: Tensor, vae: Any, generator: torch.Generator) -> Tensor:
     strength = torch.rand(len(z), 1, 1, 1, generator=generator, device=z.device)
     eps = torch.randn(z.shape, generator=generator, device=z.device)
     return (decode(vae, z + _LATENT_NOISE * z.std() * strength * eps) * 255).to(torch.uint8)
+
+
+@torch.no_grad()
+def _broken(pictures: Tensor, vae: Any, generator: torch.Generator) -> Tensor:
+    """Pictures with random patches of their latents taken from another, and much noise, uint8.
+
+    No caption is right for them. Without such pictures the reward would not know that a shape can
+    be misshapen, and a generator that climbs it would find blots that score like shapes.
+    """
+    z, _ = encode(vae, pictures)
+    device = z.device
+    low, high = _BROKEN_PART
+    draw = torch.rand(2, len(z), 1, 1, 1, generator=generator, device=device)
+    patches = torch.rand(len(z), 1, *z.shape[2:], generator=generator, device=device)
+    order = torch.randperm(len(z), generator=generator, device=device)
+    mixed = torch.where(patches < low + (high - low) * draw[0], z[order], z)
+    eps = torch.randn(z.shape, generator=generator, device=device)
+    return (decode(vae, mixed + _BROKEN_NOISE * z.std() * draw[1] * eps) * 255).to(torch.uint8)
 
 
 def _noisy(pictures: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,62 @@
+"""Weights that do not belong to their model are refused before they are used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flowbp.adapters.extras import require
+
+
+def check_weight_files(folder: Path) -> None:
+    """Refuse a damaged safetensors file; only its header is read.
+
+    Args:
+        folder: Where the files are; files of other formats are not looked at.
+
+    Raises:
+        ValueError: A file that was cut off or is something else.
+
+    Example:
+        >>> from flowbp.shapes.embedded import base_folder
+        >>> check_weight_files(base_folder() / "vae")
+    """
+    safetensors = require("safetensors")
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safetensors.safe_open(path, framework="pt"):
+                pass
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{path} is damaged, {error}; copy or download it again") from error
+
+
+def check_loading_report(
+    report: Mapping[str, Any], *, source: str | os.PathLike[str], model: str
+) -> None:
+    """Refuse a model that was loaded with parameters its weights do not hold.
+
+    Args:
+        report: The loading information that ``from_pretrained`` returns on request.
+        source: Where the model came from, for the message.
+        model: What was loaded, for the message.
+
+    Raises:
+        ValueError: Parameters without weights, or with weights of another shape.
+
+    Example:
+        >>> report = {"missing_keys": ["proj.bias"], "mismatched_keys": []}
+        >>> check_loading_report(report, source="folder", model="CLIPModel")
+        Traceback (most recent call last):
+            ...
+        ValueError: `source` 'folder' has no fitting weights for 1 parameters of its CLIPModel, \
+the first being proj.bias; they would be random: copy or download the whole model
+    """
+    unfit = sorted({*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])})
+    if unfit:
+        raise ValueError(
+            f"`source` {str(source)!r} has no fitting weights for {len(unfit)} parameters of its "
+            f"{model}, the first being {unfit[0]}; they would be random: copy or download the "
+            "whole model"
+        )

@@ -1,0 +1,26 @@
+"""Counting what a run would train, from the configuration alone."""
+
+from __future__ import annotations
+
+import shutil
+from types import SimpleNamespace
+
+from flowbp.adapters import SD3Backbone
+from flowbp.run.counting import count_trained
+from flowbp.shapes.embedded import base_folder, embedded_backbone
+
+
+def counted(target, **arguments) -> int:
+    component = SimpleNamespace(target=target, arguments=arguments)
+    container = SimpleNamespace(
+        settings=lambda: SimpleNamespace(backbone=component),
+        backbone=SimpleNamespace(overridden=()),
+    )
+    return count_trained(container)
+
+
+def test_a_home_folder_is_counted_like_any_other(tmp_path, monkeypatch):
+    shutil.copytree(base_folder() / "transformer", tmp_path / "copy" / "transformer")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = counted(embedded_backbone)
+    assert counted(SD3Backbone.from_pretrained, source="~/copy") == expected > 0
