@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from flowbp.adapters.extras import require
 
@@ -92,7 +95,7 @@ def _run(inputs: Sequence[str], *, check_only: bool) -> int:
     loaded = None
     try:
         loaded = load(inputs)
-        with quiet():
+        with quiet(), _stopped_gently():
             (check if check_only else execute)(RunContainer(settings=loaded.settings))
     except ConfigurationError as error:
         return _told(located(error, loaded.tree) if loaded else error, _MISTAKE)
@@ -100,7 +103,8 @@ def _run(inputs: Sequence[str], *, check_only: bool) -> int:
         return _told(error, _STOPPED)
     except torch.OutOfMemoryError as error:
         cure = "lower batching.pull, batching.decode or batching.samples, or evaluation.batch"
-        return _told(f"the device is out of memory ({error}); {cure}", _STOPPED)
+        told = _told(f"the device is out of memory ({error}); {cure}", _STOPPED)
+        return _told("; ".join(getattr(error, "__notes__", ["nothing was saved"])), told)
     except KeyboardInterrupt as interrupt:
         folder = loaded.settings.run.folder if loaded else None
         saved = f"what was saved is in {folder}" if folder and folder.exists() else "nothing saved"
@@ -117,5 +121,19 @@ def _find_modules_here() -> None:
 
 
 def _told(message: object, code: int) -> int:
-    print(message, file=sys.stderr)
+    for line in (message, *getattr(message, "__notes__", ())):
+        print(line, file=sys.stderr)
     return code
+
+
+@contextmanager
+def _stopped_gently() -> Iterator[None]:
+    """Let SIGTERM, which schedulers send before they kill, stop a run as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

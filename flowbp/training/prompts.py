@@ -17,13 +17,15 @@ class PromptSource(Protocol):
         ...
 
 
-def _texts(value: Iterable[str]) -> tuple[str, ...]:
+def as_texts(value: Iterable[str]) -> tuple[str, ...]:
+    """Prompts as a tuple; a single text is refused, for it would be read letter by letter."""
     if isinstance(value, str):
-        raise TypeError(f"`texts` must be a list of prompts, got the single text {value!r}")
+        raise TypeError(f"prompts must be a list of texts, got the single text {value!r}")
     return tuple(value)
 
 
-def _not_blank(_: Any, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+def not_blank(_: Any, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    """A validator: at least one prompt, and none of them blank."""
     if not value:
         raise ValueError(f"`{attribute.name}` must hold at least one prompt, got none")
     for index, text in enumerate(value):
@@ -52,7 +54,7 @@ class PromptList:
         (['a', 'b', 'c'], ['a', 'b', 'c'])
     """
 
-    texts: tuple[str, ...] = attrs.field(converter=_texts, validator=_not_blank)
+    texts: tuple[str, ...] = attrs.field(converter=as_texts, validator=not_blank)
 
     def stream(self, generator: torch.Generator) -> Iterator[str]:
         """Prompts without end: each epoch is a new permutation of the list."""

@@ -24,7 +24,7 @@ class Sampling:
 
     Raises:
         ValueError: a number is out of range, or guidance 1 would ignore `negative_prompt` or
-            `detach_negative=False`.
+            `detach_negative=False`, or guidance 0 would train nothing.
 
     Example:
         >>> Sampling(steps=25, guidance=3.5, height=512, width=512).branches
@@ -41,7 +41,12 @@ class Sampling:
     detach_negative: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what guidance 1 would ignore."""
+        """Refuse what guidance 1 would ignore, and a guidance that would train nothing."""
+        if self.guidance == 0 and self.detach_negative:
+            raise ValueError(
+                "`guidance` must not be 0 while `detach_negative` is True, got 0: only the "
+                "negative prompt would be sampled, without gradient; 1 switches guidance off"
+            )
         if self.guided:
             return
         if self.negative_prompt:

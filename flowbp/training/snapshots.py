@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 from torch import Tensor
 
 from flowbp.core._validators import integer
+from flowbp.training.prompts import as_texts, not_blank
 
 if TYPE_CHECKING:
     from flowbp.training.step import TrainingStep
-
-
-def _texts(value: Iterable[str]) -> tuple[str, ...]:
-    return tuple(value)
-
-
-def _some(_: Any, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
-    if not value:
-        raise ValueError(f"`{attribute.name}` must hold at least one prompt, got none")
 
 
 @attrs.frozen
@@ -41,7 +32,7 @@ class Snapshots:
         [0, 4, 8, 10]
     """
 
-    prompts: tuple[str, ...] = attrs.field(converter=_texts, validator=_some)
+    prompts: tuple[str, ...] = attrs.field(converter=as_texts, validator=not_blank)
     every: int = attrs.field(validator=integer(1))
     seed: int = attrs.field(default=0, validator=integer(0))
 

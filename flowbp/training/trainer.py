@@ -129,7 +129,8 @@ class Trainer:
                 parameters are those before that step, and are saved as `last-good-<step>`; the
                 average, if there is one, as `last-good-<step>-averaged`.
             KeyboardInterrupt: Ctrl-C, never in the middle of an update; after saving
-                `interrupted-<step>`, which its notes name.
+                `interrupted-<step>`, which its notes name. Any other exception, an observer's or
+                the device's, likewise saves `stopped-<step>`.
             CheckpointError: a checkpoint could not be written.
         """
         with ExitStack() as stack:
@@ -142,11 +143,13 @@ class Trainer:
                     metrics = self._advance(run)
                     for observer in self.observers:
                         observer.row(metrics)
-                    self._show(run)
                     self._save(run)
-            except KeyboardInterrupt as interrupt:
-                name = f"interrupted-{run.done:06}"
-                interrupt.add_note(self._rescue(run, name, run.average))
+                    self._show(run)
+            except NonFiniteError:
+                raise
+            except BaseException as stop:
+                word = "interrupted" if isinstance(stop, KeyboardInterrupt) else "stopped"
+                stop.add_note(self._rescue(run, f"{word}-{run.done:06}", run.average))
                 raise
             if run.average is not None:
                 with uninterrupted():

@@ -59,5 +59,5 @@ def test_illegal_prompts_are_refused(texts: list, message: str) -> None:
 
 
 def test_single_text_is_refused() -> None:
-    with pytest.raises(TypeError, match="`texts` must be a list of prompts, got the single text"):
+    with pytest.raises(TypeError, match="prompts must be a list of texts, got the single text"):
         PromptList("a circle")

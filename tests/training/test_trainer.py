@@ -232,6 +232,49 @@ def test_observers_are_closed_when_one_fails() -> None:
     assert [recorder.closed for recorder in recorders] == [1, 1]
 
 
+def test_any_failure_saves_what_was_trained_and_says_where(tmp_path: Path) -> None:
+    backbone, states = FakeBackbone(), []
+
+    def fail(step: int) -> None:
+        states.append(backbone.state())
+        if step == 2:
+            raise RuntimeError("no space left for events")
+
+    step, folder = make_step(backbone=backbone), Checkpoints(tmp_path)
+    trainer = make_trainer(step, observers=[Recorder(act=fail)], checkpoints=folder)
+    with pytest.raises(RuntimeError, match="no space") as caught:
+        trainer.run()
+    place = tmp_path / "stopped-000002"
+    assert caught.value.__notes__ == [f"the parameters after step 2 are saved in {place}"]
+    assert same(saved(place), states[-1])
+
+
+def test_a_failing_picture_does_not_cost_the_last_checkpoint(tmp_path: Path) -> None:
+    class Broken(Recorder):
+        def pictures(self, step, images, prompts):
+            if step:
+                raise RuntimeError("cannot write the picture")
+
+    snapshots = Snapshots(PROMPTS[:1], every=1000)
+    trainer = make_trainer(
+        observers=[Broken()], snapshots=snapshots, checkpoints=Checkpoints(tmp_path)
+    )
+    with pytest.raises(RuntimeError, match="picture"):
+        trainer.run()
+    assert (tmp_path / "final" / "weights.pt").exists()
+
+
+def test_guidance_that_trains_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`guidance` must not be 0 .* 1 switches guidance off"):
+        Sampling(steps=4, guidance=0, height=8, width=8)
+    Sampling(steps=4, guidance=0, height=8, width=8, detach_negative=False)
+
+
+def test_snapshots_refuse_a_single_text() -> None:
+    with pytest.raises(TypeError, match="the single text 'a circle'"):
+        Snapshots("a circle", every=4)
+
+
 def test_prompts_come_from_the_source() -> None:
     backbone = FakeBackbone()
     make_trainer(make_step(backbone=backbone, batching=Batching(5)), steps=2).run()
