@@ -99,9 +99,11 @@ def _load_model(place: str | Path, name: str, dtype: torch.dtype) -> Any:
         raise FileNotFoundError(
             f"`source` {str(place)!r} could not be read, its {name}: {error}"
         ) from error
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
+        # Which of the two diffusers raises depends on whether accelerate is installed.
+        reason = " ".join(str(error).split())
         raise ValueError(
-            f"`source` {str(place)!r} has a {name} that is no fitting {kind}: {error}"
+            f"`source` {str(place)!r} has a {name} that is no fitting {kind}: {reason}"
         ) from error
     check_loading_report(report, source=place, model=name)
     return model
