@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flowbp.configuration import Component
 from flowbp.evaluation import HeldOut
+from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.settings import Settings
 from flowbp.settings.checks import evaluation_sampling
 from flowbp.training import (
@@ -66,15 +67,20 @@ def _held_out(settings: Settings) -> tuple[HeldOut, ...]:
 
 
 def _snapshots(
-    settings: Settings, prompts: PromptSource, held_out: Sequence[HeldOut]
+    settings: Settings,
+    prompts: PromptSource,
+    held_out: Sequence[HeldOut],
+    sampling: EvaluationSampling | None,
 ) -> Snapshots | None:
     samples, evaluation = settings.samples, settings.evaluation
     if samples is None:
         return None
     if evaluation is not None:
-        # The first of the evaluation's prompts under its seed: the very pictures of the report.
+        # The first of the evaluation's prompts under its seed and sampling: the very pictures of
+        # the report.
         shown = [prompt.text for prompt in held_out[: samples.count]]
-        return Snapshots(shown, samples.every, seed=evaluation.noise_seed)
+        seed = evaluation.noise_seed
+        return Snapshots(shown, samples.every, seed=seed, sampling=sampling)
     stream = prompts.stream(generator(settings.run.seed, "samples"))
     return Snapshots(itertools.islice(stream, samples.count), samples.every, seed=settings.run.seed)
 
@@ -160,7 +166,9 @@ class RunContainer(containers.DeclarativeContainer):
     schedule: Any = providers.Callable(_itself, settings.provided.schedule)
     evaluation_sampling: Any = providers.Singleton(evaluation_sampling, settings)
 
-    snapshots: Any = providers.Singleton(_snapshots, settings, prompts, held_out)
+    snapshots: Any = providers.Singleton(
+        _snapshots, settings, prompts, held_out, evaluation_sampling
+    )
     checkpoints: Any = providers.Singleton(
         _checkpoints, settings.provided.run.folder, settings.provided.checkpoints.every
     )

@@ -9,6 +9,7 @@ from dependency_injector import providers
 from flowbp.container import RunContainer, chosen_device
 from flowbp.run.execution import execute
 from flowbp.settings import load
+from flowbp.settings.schema import TrainingSettings
 from flowbp.training import JsonLines, SampleGrids, TensorBoard
 
 # The tiny tokenizer counts letters.
@@ -118,3 +119,16 @@ def test_a_policy_and_a_clamp_reach_the_backbone(yaml):
 def test_device_auto_takes_what_there_is():
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert chosen_device("auto").type == expected
+
+
+def test_sample_pictures_are_sampled_as_the_evaluation_is(yaml):
+    evaluation = "evaluation={prompts: {name: shapes, count: 6}, steps: 9, batch: 3}"
+    parts = container(yaml, "samples={every: 1, count: 3}", evaluation, "batching.decode=1")
+    sampling = parts.snapshots().sampling
+    assert sampling == parts.evaluation_sampling()
+    assert (sampling.steps, sampling.batch, sampling.decode) == (9, 3, 1)
+
+
+def test_average_warms_up_unless_told():
+    default = TrainingSettings(steps=10).averaging
+    assert default.warmup and default.start_share(10) < 0.01

@@ -161,6 +161,14 @@ def test_non_finite_reward_stops_with_the_last_good_state(yaml, tmp_path, module
     assert all(torch.equal(good[key], saved[key]) for key in saved)
 
 
+def test_first_evaluation_survives_a_run_that_stops(yaml, tmp_path, module):
+    reward = f"reward={{name: '{module(REWARD)}:Brightness', broken_after: 1}}"
+    assert main([yaml, "evaluation.prompts={name: shapes, count: 2}", reward]) == 1
+    before = json.loads((tmp_path / "run" / "before.json").read_text())
+    assert before["label"] == "before" and len(before["records"]) == 2
+    assert not (tmp_path / "run" / "comparison.json").exists()
+
+
 def test_reward_that_breaks_in_the_evaluation_stops_the_run(yaml, module, capsys):
     reward = f"reward={{name: '{module(REWARD)}:Brightness', broken_after: 0}}"
     assert main([yaml, "evaluation.prompts={name: shapes, count: 2}", reward]) == 1
@@ -181,7 +189,7 @@ class Impatient:
     def __init__(self, folder, steps):
         self.steps = steps
     def row(self, metrics):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGNAL)
     def pictures(self, step, images, prompts):
         pass
     def close(self):
@@ -189,9 +197,13 @@ class Impatient:
 """
 
 
-def test_interrupt_says_where_the_model_is(yaml, tmp_path, module, capsys):
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert main([yaml, f"observers.others=[{{name: '{module(INTERRUPTING)}:Impatient'}}]"]) == 130
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
+def test_interrupt_says_where_the_model_is(yaml, tmp_path, module, capsys, sent):
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert handlers == [signal.default_int_handler, signal.SIG_DFL]
+    name = module(INTERRUPTING.replace("SIGNAL", sent))
+    assert main([yaml, f"observers.others=[{{name: '{name}:Impatient'}}]"]) == 130
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     saved = tmp_path / "run" / "checkpoints" / "interrupted-000001"
     told = capsys.readouterr().err
     assert "interrupted" in told and str(saved) in told and "Traceback" not in told

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 
+from flowbp.configuration import ConfigurationError
 from flowbp.run import main
 
 MISTAKES = {
@@ -18,6 +20,10 @@ MISTAKES = {
     "wrong value": (["method.alpha=2"], ["method.alpha: must be a number in [0, 1], got 2"]),
     "method and grid": (["method.active=5"], ["method.active: must be in [2, 4], got 5"]),
     "warm-up": (["schedule={name: constant, warmup: 2}"], ["schedule.warmup: must be below"]),
+    "average of the start": (
+        ["training={steps: 60, averaging: {decay: 0.995}}"],
+        ["training.averaging: has decay 0.995", "make up 74% of what", "warmup=true"],
+    ),
     "judge alone": (["judge.name=shapes"], ["judge: is 'shapes'", "judge=null"]),
     "too many samples": (
         ["samples={every: 1, count: 9}", "evaluation.prompts={name: shapes, count: 6}"],
@@ -98,3 +104,16 @@ def test_module_runs_as_a_command(tmp_path):
     )
     assert told.returncode == 2 and told.stdout == ""
     assert "missing.yaml: cannot be read" in told.stderr and "Traceback" not in told.stderr
+
+
+def test_traceback_is_there_for_who_wants_it(yaml, tmp_path, monkeypatch, capsys):
+    name = f"faulty_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text("def make():\n    return None + 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    typed = [yaml, f"reward={{name: '{name}:make'}}"]
+    assert main(typed) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    with pytest.raises(ConfigurationError) as caught:
+        main([*typed, "--traceback"])
+    told = "".join(traceback.format_exception(caught.value))
+    assert f"{name}.py" in told and "return None + 1" in told

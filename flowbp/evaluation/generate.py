@@ -39,6 +39,7 @@ class Sampling:
         guidance: scale of classifier-free guidance; 1 switches it off.
         negative_prompt: text of ``v⁻``.
         batch: prompts sampled together. It changes memory and speed, not which noise is used.
+        decode: pictures decoded together; `batch` if None.
 
     Raises:
         ValueError: for a size, count or scale that cannot be sampled, and for a negative prompt
@@ -55,6 +56,7 @@ class Sampling:
     guidance: float = attrs.field(default=1.0, converter=float, validator=finite)
     negative_prompt: str = ""
     batch: int = attrs.field(default=16, validator=above_zero)
+    decode: int | None = attrs.field(default=None, validator=attrs.validators.optional(above_zero))
 
     def __attrs_post_init__(self) -> None:
         if self.negative_prompt and self.guidance == 1.0:
@@ -188,7 +190,10 @@ def _sample(
         if negative is not None:
             opposite = backbone.velocity(negative.repeat(len(indices)))
             velocity = guided_velocity(velocity, opposite, sampling.guidance)
-        return backbone.decode(rollout(velocity, noise, sigmas).sample).float()
+        parts = torch.split(
+            rollout(velocity, noise, sigmas).sample, sampling.decode or sampling.batch
+        )
+        return torch.cat([backbone.decode(part).float() for part in parts])
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,14 +10,23 @@ import attrs
 from torch import Tensor
 
 from flowbp.container import RunContainer
-from flowbp.evaluation import Comparison, Report, environment, to_json, write_report
+from flowbp.evaluation import (
+    Comparison,
+    Evaluation,
+    Report,
+    environment,
+    to_json,
+    write_report,
+)
 from flowbp.settings import free_folder, resolved
 
 CONFIGURATION, COMPARISON, REPORT = "configuration.yaml", "comparison.json", "report.html"
+BEFORE = "before.json"
 
 _DESCRIPTIONS = {
     REPORT: "before and after side by side; open it in a browser",
     COMPARISON: "every prompt's reward and verdict, before and after",
+    BEFORE: "the evaluation before training",
     CONFIGURATION: "all settings, defaults written out",
     "metrics.jsonl": "the figures of every step",
     "tensorboard": "the same for tensorboard --logdir",
@@ -100,6 +110,30 @@ def claim(folder: Path, configuration: str) -> None:
             f"another, such as run.folder={free_folder(folder)}"
         )
     (folder / CONFIGURATION).write_text(configuration, encoding="utf-8")
+
+
+def write_before(folder: Path, evaluation: Evaluation) -> None:
+    """Write `before.json`, so that a run that stops later keeps its first evaluation.
+
+    Args:
+        folder: of the run.
+        evaluation: the one before training; the keys are those of `before` in `comparison.json`.
+
+    Raises:
+        OSError: the file cannot be written.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from flowbp.evaluation import Record
+        >>> record = Record(index=0, prompt="a circle", kind="single_object", reward=0.25)
+        >>> evaluation = Evaluation(label="before", noise_seed=0, seconds=1, records=[record])
+        >>> folder = Path(mkdtemp())
+        >>> write_before(folder, evaluation)
+        >>> json.loads((folder / "before.json").read_text())["records"][0]["reward"]
+        0.25
+    """
+    text = json.dumps(attrs.asdict(evaluation), ensure_ascii=False, indent=1, allow_nan=False)
+    (folder / BEFORE).write_text(text + "\n", encoding="utf-8")
 
 
 def write_results(

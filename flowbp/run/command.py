@@ -56,13 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         return _told(error, _MISTAKE)
     _find_modules_here()
-    return _run(typed.inputs, check_only=typed.check)
+    return _run(typed.inputs, check_only=typed.check, traceback=typed.traceback)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flowbp.run",
-        usage="%(prog)s [--check] container.yaml [overlay.yaml ...] [dotted.key=value ...]",
+        usage="%(prog)s [--check] [--traceback] FILE.yaml [FILE.yaml ...] [dotted.key=value ...]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -78,10 +78,15 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="check everything, print what would run, and write nothing",
     )
+    parser.add_argument(
+        "--traceback",
+        action="store_true",
+        help="raise what is otherwise told in a line, to see where in the code it comes from",
+    )
     return parser
 
 
-def _run(inputs: Sequence[str], *, check_only: bool) -> int:
+def _run(inputs: Sequence[str], *, check_only: bool, traceback: bool) -> int:
     # Late, because these need what `main` has just made sure of.
     import torch
 
@@ -97,11 +102,13 @@ def _run(inputs: Sequence[str], *, check_only: bool) -> int:
         loaded = load(inputs)
         with quiet(), _stopped_gently():
             (check if check_only else execute)(RunContainer(settings=loaded.settings))
-    except ConfigurationError as error:
-        return _told(located(error, loaded.tree) if loaded else error, _MISTAKE)
-    except (NonFiniteError, RunError, OSError) as error:
-        return _told(error, _STOPPED)
-    except torch.OutOfMemoryError as error:
+    except (ConfigurationError, NonFiniteError, RunError, OSError, torch.OutOfMemoryError) as error:
+        if traceback:
+            raise
+        if isinstance(error, ConfigurationError):
+            return _told(located(error, loaded.tree) if loaded else error, _MISTAKE)
+        if not isinstance(error, torch.OutOfMemoryError):
+            return _told(error, _STOPPED)
         cure = "lower batching.pull, batching.decode or batching.samples, or evaluation.batch"
         told = _told(f"the device is out of memory ({error}); {cure}", _STOPPED)
         return _told("; ".join(getattr(error, "__notes__", ["nothing was saved"])), told)

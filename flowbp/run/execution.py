@@ -20,6 +20,7 @@ from flowbp.run.artefacts import (
     configuration_text,
     listing,
     replaced,
+    write_before,
     write_results,
 )
 from flowbp.run.counting import count_trained, trained_parameters
@@ -88,6 +89,8 @@ def execute(container: RunContainer) -> Comparison | None:
     claim(settings.run.folder, configuration_text(container))
     with _timed(timings, "evaluate before"):
         before = _evaluated(container, "before")
+        if before is not None:
+            write_before(settings.run.folder, before[0])
     with _timed(timings, "train"):
         container.trainer().run()
     with _timed(timings, "evaluate after"):
@@ -105,19 +108,22 @@ def execute(container: RunContainer) -> Comparison | None:
 
 
 def _build(container: RunContainer) -> None:
-    problems = list(_unbuilt(container, _SECTIONS))
+    failures = list(_failures(container, _SECTIONS))
     # The step needs the others, and would only repeat their problems.
-    problems = problems or list(_unbuilt(container, {"step": "sampling"}))
-    if problems:
-        raise ConfigurationError(problems)
+    failures = failures or list(_failures(container, {"step": "sampling"}))
+    if failures:
+        problems = [Problem(section, str(error), "") for section, error in failures]
+        # The errors themselves go along, as only they know the line of a third party's code.
+        causes = ExceptionGroup("parts that could not be built", [error for _, error in failures])
+        raise ConfigurationError(problems) from causes
 
 
-def _unbuilt(container: RunContainer, sections: dict[str, str]) -> Iterator[Problem]:
+def _failures(container: RunContainer, sections: dict[str, str]) -> Iterator[tuple[str, Exception]]:
     for name, section in sections.items():
         try:
             container.providers[name]()
         except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
-            yield Problem(section, str(error), "")
+            yield section, error
 
 
 def _evaluated(container: RunContainer, label: str) -> tuple[Evaluation, Tensor] | None:

@@ -15,6 +15,9 @@ from flowbp.core import Plan
 from flowbp.evaluation import Sampling
 from flowbp.settings.schema import Settings
 
+_START_SHARE = 0.5
+"""The largest part of a run's average that its starting weights may make up."""
+
 Found = Iterator[tuple[tuple[Step, ...], str]]
 
 
@@ -89,6 +92,7 @@ def evaluation_sampling(settings: Settings) -> Sampling | None:
         guidance=guidance,
         negative_prompt=sampling.negative_prompt,
         batch=evaluation.batch,
+        decode=settings.batching.decode,
     )
 
 
@@ -138,6 +142,15 @@ def _of_training(settings: Settings) -> Found:
         settings.schedule.factor(0, settings.training.steps)
     except ValueError as error:
         yield ("schedule",), str(error)
+    averaging, steps = settings.training.averaging, settings.training.steps
+    share = averaging.start_share(steps) if averaging else 0.0
+    if averaging and share > _START_SHARE:
+        yield (
+            ("training", "averaging"),
+            f"has decay {averaging.decay:g}, and after {steps} steps the starting weights would "
+            f"still make up {share:.0%} of what is saved; write training.averaging.warmup=true, "
+            "a lower decay, or training.averaging=null",
+        )
 
 
 def _of_evaluation(settings: Settings) -> Found:

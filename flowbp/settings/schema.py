@@ -95,13 +95,16 @@ class EvaluationSettings:
 
 @attrs.frozen(kw_only=True)
 class TrainingSettings:
-    """How long and how carefully parameters are updated; the defaults are the published ones.
+    """How long and how carefully parameters are updated.
+
+    The defaults are the published ones, but for the average's warm-up.
 
     Args:
         steps: optimizer steps.
         clip: largest norm of all gradients together; null does not clip.
-        averaging: average the parameters; null does not. What is saved and evaluated in the end
-            is the average.
+        averaging: average the parameters, with a warm-up unless said otherwise; null does not.
+            What is saved and evaluated in the end is the average, so that a run is refused in
+            which the starting weights would make up more than half of it.
 
     Raises:
         ValueError: a number is out of range.
@@ -115,7 +118,7 @@ class TrainingSettings:
 
     steps: int = attrs.field(default=300, validator=integer(1))
     clip: float | None = attrs.field(default=1.0, validator=_optional(real(0, above=True)))
-    averaging: Averaging | None = attrs.field(factory=Averaging)
+    averaging: Averaging | None = attrs.field(factory=lambda: Averaging(warmup=True))
 
 
 @attrs.frozen(kw_only=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import attrs
 
 from flowbp.core._validators import integer
-from flowbp.training.checkpoint import Savable, save_checkpoint
+from flowbp.training.checkpoint import CheckpointError, Savable, save_checkpoint
 from flowbp.training.ema import MovingAverage
 
 
@@ -18,8 +19,8 @@ class Checkpoints:
     Every checkpoint holds the weights that one would use: the averaged ones if the run averages.
 
     Args:
-        folder: the parent of `step-000100`, `final`, `interrupted-000123` and
-            `last-good-000123`.
+        folder: the parent of `step-000100`, `final`, `interrupted-000123`,
+            `stopped-000123`, `last-good-000123` and `failed-000123`.
         every: optimizer steps from one checkpoint to the next; None writes only the last one.
 
     Raises:
@@ -41,6 +42,26 @@ class Checkpoints:
         if step == total:
             return "final"
         return f"step-{step:06}" if self.every and step % self.every == 0 else None
+
+    def refuse_taken(self, total: int) -> None:
+        """Find out before training whether a name that the run will need is taken.
+
+        Args:
+            total: optimizer steps of the run.
+
+        Raises:
+            CheckpointError: there is a file or a folder with something in it of that name.
+        """
+        names = (self.name(step, total) for step in range(1, total + 1))
+        for place in (self.folder / name for name in names if name is not None):
+            if place.is_dir() and not any(place.iterdir()):
+                continue
+            if place.exists():
+                raise CheckpointError(
+                    errno.EEXIST,
+                    f"`folder` must have no `{place.name}` from before, got {self.folder}, where "
+                    "there is one; move it away or name another folder",
+                )
 
     def save(self, source: Savable, name: str, average: MovingAverage | None) -> Path:
         """Save under the averaged weights, or the present ones if `average` is None.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -47,6 +48,21 @@ class Averaging:
     def decay_at(self, update: int) -> float:
         """The decay of update `update`, counted from 0."""
         return min(self.decay, (1 + update) / (10 + update)) if self.warmup else self.decay
+
+    def start_share(self, updates: int) -> float:
+        """How much of the average the starting weights still make up after some updates.
+
+        Args:
+            updates: how many.
+
+        Returns:
+            The product of their decays, in [0, 1].
+
+        Example:
+            >>> round(Averaging(0.995).start_share(100), 2)
+            0.61
+        """
+        return math.prod(map(self.decay_at, range(updates)))
 
     def of(self, parameters: Mapping[str, nn.Parameter]) -> MovingAverage:
         """An average that starts at these parameters."""

@@ -1,36 +1,45 @@
-"""Ctrl-C at a moment when nothing is half done."""
+"""Ctrl-C and termination at a moment when nothing is half done."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold back SIGINT until the block is done, then deliver it.
+    """Hold back SIGINT and SIGTERM until the block is done, then deliver them.
 
     An optimizer that is interrupted half-way leaves some parameters of this step and some of the
     one before. Python delivers signals to the main thread only; elsewhere there is nothing to
-    hold back.
+    hold back. Nor is there where the system handles a signal itself, as it does SIGTERM unless
+    the program says otherwise.
 
     Example:
         >>> with uninterrupted():
         ...     print("whole")
         whole
     """
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held: list[FrameType | None] = []
-    signal.signal(signal.SIGINT, lambda _, frame: held.append(frame))
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    caught: dict[int, Callable[[int, FrameType | None], Any]] = {
+        number: handler for number, handler in handlers.items() if callable(handler)
+    }
+    held: dict[int, FrameType | None] = {}
+    for number in caught:
+        signal.signal(number, held.__setitem__)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
-        if held:
-            previous(signal.SIGINT, held[-1])
+        for number, handler in caught.items():
+            signal.signal(number, handler)
+        for number, frame in held.items():
+            caught[number](number, frame)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowbp.training.step import StepResult
 
@@ -31,15 +33,21 @@ _CAUSES = {
         "`alpha` or the number of Jacobians kept, lower the learning rate, or compute in "
         "bfloat16 or float32"
     ),
+    "parameters": (
+        "the gradients are finite, so the update made them: the learning rate is far too large, "
+        "or the dtype of the weights has too small a range"
+    ),
 }
 
 
 class NonFiniteError(ArithmeticError):
-    """A training step met a number that is not finite; no parameter was changed by it.
+    """A training step met a number that is not finite.
+
+    No parameter was changed by that step, unless it is the parameters that are not finite.
 
     Args:
         step: number of the optimizer step, from 1.
-        quantity: what was not finite, one of `QUANTITIES`.
+        quantity: what was not finite, one of `QUANTITIES`, or `parameters`.
         detail: which samples or parameters.
         saved: what was saved, and where.
 
@@ -56,9 +64,11 @@ step; nothing was saved.
         self.quantity = quantity
         self.detail = detail
         self.saved = saved
+        updated = quantity == "parameters"
         super().__init__(
-            f"step {step} was stopped before the optimizer: {detail}. Likely cause: "
-            f"{_CAUSES[quantity]}. No parameter was changed by this step; {saved}."
+            f"step {step} was stopped {'after' if updated else 'before'} the optimizer: {detail}. "
+            f"Likely cause: {_CAUSES[quantity]}. "
+            f"{'' if updated else 'No parameter was changed by this step; '}{saved}."
         )
 
 
@@ -97,6 +107,30 @@ def describe(quantity: str, result: StepResult, gradients: dict[str, Tensor]) ->
         f"{'is' if quantity in ('loss', 'cotangent') else 'are'} not finite{values}, "
         f"at the prompts {_some(prompts)}"
     )
+
+
+def describe_parameters(parameters: Mapping[str, Tensor]) -> str | None:
+    """Which parameters are not finite, or too large to have a norm.
+
+    Args:
+        parameters: by name.
+
+    Returns:
+        A clause for an error message, or None if all of them together have a finite norm.
+
+    Example:
+        >>> describe_parameters({"weight": torch.ones(2), "bias": torch.tensor([torch.inf])})
+        '1 of 2 parameters are not finite (`bias`)'
+        >>> describe_parameters({"weight": torch.ones(2)}) is None
+        True
+    """
+    if _finite(nn.utils.get_total_norm(parameters.values())):
+        return None
+    names = [name for name, parameter in parameters.items() if not _finite(parameter)]
+    if not names:
+        return "the parameters are so large that their norm is not finite"
+    listed = _some([f"`{name}`" for name in names])
+    return f"{len(names)} of {len(parameters)} parameters are not finite ({listed})"
 
 
 def _finite(value: Tensor) -> bool:

@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import attrs
-import torch
-from torch import nn
 
 from flowbp.core._validators import integer, real
 from flowbp.training.checkpoints import Checkpoints
-from flowbp.training.ema import Averaging, MovingAverage
+from flowbp.training.ema import Averaging
 from flowbp.training.interrupt import uninterrupted
 from flowbp.training.metrics import Measured, Metrics, measure
-from flowbp.training.nonfinite import NonFiniteError, describe
+from flowbp.training.nonfinite import NonFiniteError, describe, describe_parameters
 from flowbp.training.observers import Observer
 from flowbp.training.optimization import OptimizerRecipe, clip_gradients, gradient_norm
+from flowbp.training.precision import warn_of_coarse_weights
 from flowbp.training.prompts import PromptSource
 from flowbp.training.randomness import Streams
+from flowbp.training.rescue import rescue_broken, rescue_stopped
 from flowbp.training.schedule import Constant, Schedule
 from flowbp.training.snapshots import Snapshots
+from flowbp.training.state import RunState
 from flowbp.training.step import StepResult, TrainingStep
-
-
-@attrs.define(kw_only=True, eq=False)
-class _Run:
-    parameters: Mapping[str, nn.Parameter]
-    optimizer: torch.optim.Optimizer
-    average: MovingAverage | None
-    streams: Streams
-    prompts: Iterator[str]
-    done: int = 0
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -65,6 +56,8 @@ class Trainer:
 
     Example:
         >>> from types import SimpleNamespace
+        >>> import torch
+        >>> from torch import nn
         >>> from flowbp.adapters import Conditioning
         >>> from flowbp.core import Linear, Sparse
         >>> from flowbp.training import AdamW, Batching, PromptList, Sampling
@@ -124,15 +117,23 @@ class Trainer:
         Afterwards the backbone holds what the last checkpoint does: the averaged parameters if
         the run averages, else those of the last step.
 
+        Warns:
+            UserWarning: trainable parameters are of half precision, where small updates are lost.
+
         Raises:
             NonFiniteError: latents, rewards, loss, cotangent or gradients are not finite. The
-                parameters are those before that step, and are saved as `last-good-<step>`; the
-                average, if there is one, as `last-good-<step>-averaged`.
+                parameters are those before that step, and are saved as `last-good-<step>`, after
+                bad latents as `failed-<step>`; the average, if there is one, with `-averaged`
+                besides. Or the parameters that a checkpoint would hold are not finite; they are
+                saved as `failed-<step>`.
             KeyboardInterrupt: Ctrl-C, never in the middle of an update; after saving
                 `interrupted-<step>`, which its notes name. Any other exception, an observer's or
                 the device's, likewise saves `stopped-<step>`.
-            CheckpointError: a checkpoint could not be written.
+            CheckpointError: before training, the name of a checkpoint is taken; later, a
+                checkpoint could not be written.
         """
+        if self.checkpoints is not None:
+            self.checkpoints.refuse_taken(self.steps)
         with ExitStack() as stack:
             for observer in self.observers:
                 stack.callback(observer.close)
@@ -141,24 +142,25 @@ class Trainer:
                 self._show(run)
                 while run.done < self.steps:
                     metrics = self._advance(run)
+                    # First, so that no observer can lose the model.
+                    self._save(run)
                     for observer in self.observers:
                         observer.row(metrics)
-                    self._save(run)
                     self._show(run)
             except NonFiniteError:
                 raise
             except BaseException as stop:
-                word = "interrupted" if isinstance(stop, KeyboardInterrupt) else "stopped"
-                stop.add_note(self._rescue(run, f"{word}-{run.done:06}", run.average))
+                stop.add_note(rescue_stopped(run, self.step.backbone, self.checkpoints, stop))
                 raise
             if run.average is not None:
                 with uninterrupted():
                     run.average.copy_to_parameters()
 
-    def _start(self) -> _Run:
+    def _start(self) -> RunState:
         parameters = self.step.backbone.trainable()
+        warn_of_coarse_weights(parameters, self.optimizer.learning_rate)
         streams = Streams.of(self.seed)
-        run = _Run(
+        run = RunState(
             parameters=parameters,
             optimizer=self.optimizer.build(parameters.values()),
             average=self.averaging.of(parameters) if self.averaging else None,
@@ -168,7 +170,7 @@ class Trainer:
         run.optimizer.zero_grad(set_to_none=True)
         return run
 
-    def _advance(self, run: _Run) -> Metrics:
+    def _advance(self, run: RunState) -> Metrics:
         began = self.clock()
         prompts = list(itertools.islice(run.prompts, self.step.batching.total))
         result = self.step(prompts, run.streams)
@@ -182,14 +184,16 @@ class Trainer:
         for group in run.optimizer.param_groups:
             group["lr"] = rate
         with uninterrupted():
+            run.updating = True
             run.optimizer.step()
             if run.average is not None:
                 run.average.update()
             run.done += 1
+            run.updating = False
         run.optimizer.zero_grad(set_to_none=True)
         return _metrics(run.done, measured, result, rate, self.clock() - began)
 
-    def _show(self, run: _Run) -> None:
+    def _show(self, run: RunState) -> None:
         if self.snapshots is None or not self.snapshots.due(run.done, self.steps):
             return
         with nullcontext() if run.average is None else run.average.swapped():
@@ -197,34 +201,23 @@ class Trainer:
         for observer in self.observers:
             observer.pictures(run.done, images, self.snapshots.prompts)
 
-    def _save(self, run: _Run) -> None:
-        if self.checkpoints is None:
+    def _save(self, run: RunState) -> None:
+        name = self.checkpoints.name(run.done, self.steps) if self.checkpoints else None
+        if name is None and run.done < self.steps:
             return
-        name = self.checkpoints.name(run.done, self.steps)
-        if name is not None:
-            self.checkpoints.save(self.step.backbone, name, run.average)
+        broken = describe_parameters(run.parameters)
+        if broken is not None:
+            saved = rescue_broken(run, self.step.backbone, self.checkpoints, "parameters")
+            raise NonFiniteError(run.done, "parameters", broken, saved)
+        if self.checkpoints is not None and name is not None:
+            place = self.checkpoints.save(self.step.backbone, name, run.average)
+            run.checkpoint = (run.done, place)
 
-    def _stop(self, run: _Run, quantity: str, result: StepResult) -> NonFiniteError:
+    def _stop(self, run: RunState, quantity: str, result: StepResult) -> NonFiniteError:
         gradients = {n: p.grad for n, p in run.parameters.items() if p.grad is not None}
         detail = describe(quantity, result, gradients)
-        run.optimizer.zero_grad(set_to_none=True)
-        saved = self._rescue(run, f"last-good-{run.done:06}", None)
-        if run.average is not None:
-            name = f"last-good-{run.done:06}-averaged"
-            saved += f"; averaged, {self._rescue(run, name, run.average)}"
+        saved = rescue_broken(run, self.step.backbone, self.checkpoints, quantity)
         return NonFiniteError(run.done + 1, quantity, detail, saved)
-
-    def _rescue(self, run: _Run, name: str, average: MovingAverage | None) -> str:
-        after = f"the parameters after step {run.done}"
-        if self.checkpoints is None:
-            return f"{after} were not saved, as no folder for checkpoints is set"
-        try:
-            place = self.checkpoints.save(self.step.backbone, name, average)
-        except Exception as error:
-            # What stopped the run must not be hidden by a second failure, so this one is told
-            # in its message.
-            return f"{after} could not be saved ({type(error).__name__}: {error})"
-        return f"{after} are saved in {place}"
 
 
 def _metrics(

@@ -60,6 +60,17 @@ def test_the_negative_prompt_is_encoded_once_and_only_with_guidance() -> None:
     assert plain.sizes == [5] * 3
 
 
+@pytest.mark.parametrize(("decode", "sizes"), [(None, [4, 1]), (3, [3, 1, 1]), (9, [4, 1])])
+def test_pictures_are_decoded_in_portions(decode: int | None, sizes: list[int]) -> None:
+    backbone, decoded = FakeBackbone(), []
+    plain = backbone.decode
+    backbone.decode = lambda latents: decoded.append(len(latents)) or plain(latents)
+    images = generate(backbone, PROMPTS, 0, Sampling(**SIZE, batch=4, decode=decode))
+    assert decoded == sizes
+    expected = generate(FakeBackbone(), PROMPTS, 0, Sampling(**SIZE, batch=4))
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
+
+
 def test_training_mode_is_left_as_it_was_and_no_gradient_is_kept() -> None:
     backbone = FakeBackbone()
     frozen = backbone.module[0].train(False)
@@ -93,6 +104,7 @@ def test_no_prompts_is_an_error() -> None:
     [
         ({"steps": 0}, "`steps` must be a whole number of at least 1, got 0"),
         ({"height": 6.5}, "`height` must be a whole number of at least 1, got 6.5"),
+        ({"decode": 0}, "`decode` must be a whole number of at least 1, got 0"),
         ({"batch": True}, "`batch` must be a whole number of at least 1, got True"),
         ({"guidance": float("inf")}, "`guidance` must be a finite number, got inf"),
         ({"negative_prompt": "blurred"}, "`guidance` is 1, which never evaluates it"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flowbp.core import Hinge, Linear
-from flowbp.training import Averaging, Batching, Checkpoints, NonFiniteError
+from flowbp.training import AdamW, Averaging, Batching, Checkpoints, NonFiniteError
 
 from .fakes import FakeBackbone, Recorder, colour_reward, make_step, make_trainer
 
@@ -93,7 +93,8 @@ def test_stops_before_the_update(tmp_path: Path, quantity: str, step: int, words
     )
     with pytest.raises(NonFiniteError) as caught:
         trainer.run()
-    error, folder = caught.value, tmp_path / f"last-good-{step - 1:06}"
+    word = "failed" if quantity == "latents" else "last-good"
+    error, folder = caught.value, tmp_path / f"{word}-{step - 1:06}"
     assert (error.step, error.quantity) == (step, quantity)
     assert str(error).startswith(f"step {step} was stopped before the optimizer: ")
     assert words in str(error)
@@ -145,3 +146,39 @@ def test_long_lists_are_cut_short() -> None:
     changed["batching"] = Batching(12)
     with pytest.raises(NonFiniteError, match=r"inf, -?inf, -?inf and 8 more, at the prompts '"):
         make_trainer(make_step(**changed)).run()
+
+
+def test_runaway_weights_are_not_called_good(tmp_path: Path) -> None:
+    runaway = {"optimizer": AdamW(1e300), "checkpoints": Checkpoints(tmp_path)}
+    with pytest.raises(NonFiniteError, match="these are the ones that failed") as caught:
+        make_trainer(**runaway).run()
+    assert caught.value.quantity == "latents"
+    assert "no checkpoint was written before" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["failed-000001"]
+
+
+def test_runaway_weights_are_not_saved_as_final(tmp_path: Path) -> None:
+    recorder = Recorder()
+    trainer = make_trainer(
+        steps=1,
+        optimizer=AdamW(1e300),
+        checkpoints=Checkpoints(tmp_path),
+        observers=[recorder],
+        averaging=Averaging(0.5),
+    )
+    with pytest.raises(NonFiniteError, match="step 1 was stopped after the optimizer") as caught:
+        trainer.run()
+    assert caught.value.quantity == "parameters"
+    assert "No parameter was changed" not in str(caught.value)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["failed-000001", "failed-000001-averaged"]
+    assert recorder.closed == 1
+
+
+def test_failed_state_names_the_checkpoint_before(tmp_path: Path) -> None:
+    changed = parts("latents")
+    trainer = make_trainer(make_step(**changed), checkpoints=Checkpoints(tmp_path, every=1))
+    with pytest.raises(NonFiniteError) as caught:
+        trainer.run()
+    place = tmp_path / "step-000002"
+    assert f"the newest checkpoint before is that of step 2, {place}" in str(caught.value)

@@ -3,16 +3,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 from flowbp.core import Bridge, DRaFT, DRaFTLV, Sparse
+from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.training import (
     AdamW,
     Averaging,
     Batching,
+    CheckpointError,
     Checkpoints,
     Constant,
     JsonLines,
@@ -299,3 +302,81 @@ def test_rows_are_standard_json(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert all(row["residual_1"] is None for row in rows)
+
+
+def test_an_observer_cannot_cost_the_last_checkpoint(tmp_path: Path) -> None:
+    def fail(step: int) -> None:
+        if step == 4:
+            raise OSError(28, "No space left on device")
+
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(OSError, match="No space") as caught:
+        make_trainer(observers=[Recorder(act=fail)], checkpoints=checkpoints).run()
+    place = tmp_path / "final"
+    assert caught.value.__notes__ == [f"the parameters after step 4 are saved in {place}"]
+    assert [path.name for path in tmp_path.iterdir()] == ["final"]
+
+
+def test_failure_in_the_middle_of_an_update_is_told(tmp_path: Path) -> None:
+    class Failing(AdamW):
+        def build(self, parameters):
+            optimizer = super().build(parameters)
+
+            def fail():
+                raise torch.OutOfMemoryError("no memory for the moments")
+
+            optimizer.step = fail
+            return optimizer
+
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        make_trainer(optimizer=Failing(1e-2), checkpoints=Checkpoints(tmp_path)).run()
+    assert "some of them already changed by the next step" in caught.value.__notes__[0]
+    assert (tmp_path / "stopped-000000" / "weights.pt").exists()
+
+
+@pytest.mark.parametrize("name", ["final", "step-000002"])
+def test_taken_name_is_refused_before_training(tmp_path: Path, name: str) -> None:
+    (tmp_path / "final").mkdir()
+    (tmp_path / name).mkdir(exist_ok=True)
+    (tmp_path / name / "thesis.tex").write_text("years of work")
+    recorder = Recorder()
+    trainer = make_trainer(observers=[recorder], checkpoints=Checkpoints(tmp_path, every=2))
+    with pytest.raises(CheckpointError, match=f"must have no `{name}` from before"):
+        trainer.run()
+    assert recorder.rows == []
+
+
+@pytest.mark.parametrize(("dtype", "warned"), [(torch.bfloat16, True), (torch.float32, False)])
+def test_coarse_weights_are_warned_of(dtype: torch.dtype, warned: bool) -> None:
+    backbone = FakeBackbone()
+    backbone.module.bias.data = backbone.module.bias.data.to(dtype)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        make_trainer(make_step(backbone=backbone), steps=1).run()
+    told = [str(each.message) for each in caught if "rounded away" in str(each.message)]
+    assert bool(told) == warned
+    assert all("1 of 4" in text and "compute: bfloat16" in text for text in told)
+
+
+def test_snapshots_refuse_blanks() -> None:
+    with pytest.raises(ValueError, match="`prompts` must hold no blank prompts, got ' '"):
+        Snapshots(["a circle", " "], every=4)
+
+
+def test_snapshots_decode_in_the_portions_of_their_sampling() -> None:
+    sizes: list[int] = []
+    backbone = FakeBackbone()
+    plain = backbone.decode
+
+    def decode(latents: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(latents))
+        return plain(latents)
+
+    backbone.decode = decode
+    step = make_step(backbone=backbone, batching=Batching(5, decode=1))
+    Snapshots(PROMPTS, every=1).take(step)
+    assert sizes == [1] * 5
+    sizes.clear()
+    sampling = EvaluationSampling(steps=2, height=4, width=4, decode=2)
+    images = Snapshots(PROMPTS, every=1, sampling=sampling).take(step)
+    assert sizes == [2, 2, 1] and len(images) == 5

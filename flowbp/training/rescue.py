@@ -1,0 +1,95 @@
+"""What is saved when a run cannot go on, and how the user is told."""
+
+from __future__ import annotations
+
+from flowbp.training.checkpoint import Savable
+from flowbp.training.checkpoints import Checkpoints
+from flowbp.training.ema import MovingAverage
+from flowbp.training.state import RunState
+
+BLAMED = ("latents", "parameters")
+"""Quantities that the parameters themselves spoil: what is saved is then not good."""
+
+
+def rescue_stopped(
+    state: RunState, source: Savable, checkpoints: Checkpoints | None, error: BaseException
+) -> str:
+    """Save the model after an exception, unless this step is saved already.
+
+    Args:
+        state: of the run.
+        source: the backbone.
+        checkpoints: where to save; None saves nothing.
+        error: what stopped the run; the folder is `interrupted-<step>` after a
+            KeyboardInterrupt, else `stopped-<step>`.
+
+    Returns:
+        A clause on what is saved and where.
+
+    Example:
+        See `Trainer.run`.
+    """
+    # Gradients are not needed any more, and the memory may be.
+    state.optimizer.zero_grad(set_to_none=True)
+    if state.checkpoint is not None and state.checkpoint[0] == state.done and not state.updating:
+        return f"{_after(state)} are saved in {state.checkpoint[1]}"
+    word = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped"
+    return _saved(state, source, checkpoints, f"{word}-{state.done:06}", state.average)
+
+
+def rescue_broken(
+    state: RunState, source: Savable, checkpoints: Checkpoints | None, quantity: str
+) -> str:
+    """Save the model after a number that is not finite.
+
+    Args:
+        state: of the run.
+        source: the backbone.
+        checkpoints: where to save; None saves nothing.
+        quantity: what was not finite; for one of `BLAMED` the folder is `failed-<step>`, else
+            `last-good-<step>`.
+
+    Returns:
+        A clause on what is saved and where. If the saved parameters are those that failed, it
+        says so and names the newest checkpoint before them.
+
+    Example:
+        See `NonFiniteError`, whose message has it.
+    """
+    state.optimizer.zero_grad(set_to_none=True)
+    blamed = quantity in BLAMED
+    name = f"{'failed' if blamed else 'last-good'}-{state.done:06}"
+    told = _saved(state, source, checkpoints, name, None)
+    if state.average is not None:
+        averaged = _saved(state, source, checkpoints, f"{name}-averaged", state.average)
+        told = f"{told}; averaged, {averaged}"
+    if not blamed or checkpoints is None:
+        return told
+    told = f"{told}; these are the ones that failed, and training should not go on from them"
+    if state.checkpoint is None:
+        return f"{told}; no checkpoint was written before (`every` of the checkpoints does)"
+    step, place = state.checkpoint
+    return f"{told}; the newest checkpoint before is that of step {step}, {place}"
+
+
+def _after(state: RunState) -> str:
+    mixed = ", some of them already changed by the next step," if state.updating else ""
+    return f"the parameters after step {state.done}{mixed}"
+
+
+def _saved(
+    state: RunState,
+    source: Savable,
+    checkpoints: Checkpoints | None,
+    name: str,
+    average: MovingAverage | None,
+) -> str:
+    if checkpoints is None:
+        return f"{_after(state)} were not saved, as no folder for checkpoints is set"
+    try:
+        place = checkpoints.save(source, name, average)
+    except Exception as error:
+        # What stopped the run must not be hidden by a second failure, so this one is told
+        # in its message.
+        return f"{_after(state)} could not be saved ({type(error).__name__}: {error})"
+    return f"{_after(state)} are saved in {place}"
