@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from flowbp.adapters.saving import save_pipeline
+from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD
 from flowbp.shapes.build.base import BaseModel
 
 SHIFT = 1.0
@@ -87,8 +88,8 @@ def save_reward(model: Any, tokenizer: Any, folder: Path) -> None:
     model.to("cpu", torch.float16).save_pretrained(folder)
     save_tokenizer(tokenizer, folder)
     preprocessing = {
-        "image_mean": [0.48145466, 0.4578275, 0.40821073],
-        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "image_mean": CLIP_MEAN,
+        "image_std": CLIP_STD,
         "size": {"shortest_edge": 64},
         "crop_size": {"height": 64, "width": 64},
     }

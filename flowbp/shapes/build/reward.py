@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD
 from flowbp.shapes.build.autoencoder import decode, encode
 from flowbp.shapes.build.corpus import Corpus
 from flowbp.shapes.build.fit import fit
@@ -98,8 +99,8 @@ def build_reward(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> An
 
 def normalised(pictures: Tensor) -> Tensor:
     """Pictures in [0, 1] with CLIP's mean and deviation taken out."""
-    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073], device=pictures.device)
-    deviation = torch.tensor([0.26862954, 0.26130258, 0.27577711], device=pictures.device)
+    mean = torch.tensor(CLIP_MEAN, device=pictures.device)
+    deviation = torch.tensor(CLIP_STD, device=pictures.device)
     return (pictures - mean[:, None, None]) / deviation[:, None, None]
 
 
