@@ -11,7 +11,6 @@ from flowbp.shapes.checker import ShapesChecker as ShapesChecker
 from flowbp.shapes.checker import check as check
 from flowbp.shapes.checker import satisfies as satisfies
 from flowbp.shapes.corruption import corrupt as corrupt
-from flowbp.shapes.corruption import corruptible as corruptible
 from flowbp.shapes.placement import sample_scene as sample_scene
 from flowbp.shapes.prompts import COUNTS as COUNTS
 from flowbp.shapes.prompts import PROMPT_KINDS as PROMPT_KINDS

@@ -31,9 +31,6 @@ def corrupt(prompt: Prompt, generator: torch.Generator) -> Prompt:
     Returns:
         The wrong caption.
 
-    Raises:
-        ValueError: for a training prompt whose every near miss is held out.
-
     Example:
         >>> from flowbp.shapes.catalogue import parse
         >>> wrong = corrupt(parse("there are two squares"), torch.Generator().manual_seed(1))
@@ -42,30 +39,8 @@ def corrupt(prompt: Prompt, generator: torch.Generator) -> Prompt:
     """
     first, second = torch.rand(2, generator=generator, device=generator.device).tolist()
     attributes = _corruptions(prompt)
-    if not attributes:
-        raise ValueError(
-            f"`prompt` must have a near miss among training prompts, got {prompt.text!r}; "
-            "ask corruptible(prompt) first"
-        )
     options = attributes[int(first * len(attributes))]
     return options[int(second * len(options))]
-
-
-def corruptible(prompt: Prompt) -> bool:
-    """Whether `corrupt` has a wrong caption for this one.
-
-    Args:
-        prompt: the right caption.
-
-    Returns:
-        False only for a training prompt whose every near miss is held out.
-
-    Example:
-        >>> from flowbp.shapes.catalogue import parse
-        >>> corruptible(parse("a circle"))
-        True
-    """
-    return bool(_corruptions(prompt))
 
 
 @cache

@@ -81,6 +81,23 @@ def test_the_split_is_disjoint_complete_and_large_enough() -> None:
     assert {prompt.kind for prompt in held} == set(PROMPT_KINDS)
 
 
+def test_no_training_prompt_says_a_held_out_position_binding_or_count_in_other_words() -> None:
+    # A picture that satisfies one prompt by construction shows its meaning: count and objects,
+    # or under a relation the objects from left to right or from top to bottom.
+    def meaning(prompt: Prompt) -> object:
+        if prompt.relation is None:
+            return sorted(map(str, prompt.objects)), prompt.count
+        first, second = prompt.objects
+        if prompt.relation in ("right of", "below"):
+            first, second = second, first
+        return first, second, prompt.relation in ("left of", "right of")
+
+    kinds = ("counting", "position", "color_attr")
+    known = [meaning(prompt) for prompt in training_prompts() if prompt.kind in kinds]
+    held = [meaning(prompt) for prompt in heldout_prompts() if prompt.kind in kinds]
+    assert len(held) > 600 and not any(each in known for each in held)
+
+
 def test_training_knows_every_held_out_word_in_its_kind() -> None:
     for kind in PROMPT_KINDS:
         known = words(tuple(p for p in training_prompts() if p.kind == kind))

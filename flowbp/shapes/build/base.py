@@ -64,15 +64,16 @@ class BaseModel(nn.Module):
         return nn.functional.pad(hidden, (0, 0, 0, zeros)), pooled
 
 
-class _Network(nn.Module):
-    """The transformer with positional arguments."""
+class _Velocity(nn.Module):
+    """Captions and noisy latents to velocities: all that a CUDA graph can capture."""
 
-    def __init__(self, transformer: Any) -> None:
+    def __init__(self, model: BaseModel, zeros: int) -> None:
         super().__init__()
-        self.transformer = transformer
+        self.model, self.zeros = model, zeros
 
-    def forward(self, latents: Tensor, sigmas: Tensor, hidden: Tensor, pooled: Tensor) -> Tensor:
-        velocity: Tensor = self.transformer(
+    def forward(self, latents: Tensor, sigmas: Tensor, tokens: Tensor) -> Tensor:
+        hidden, pooled = self.model.embed(tokens, self.zeros)
+        velocity: Tensor = self.model.transformer(
             hidden_states=latents,
             encoder_hidden_states=hidden,
             pooled_projections=pooled,
@@ -80,14 +81,6 @@ class _Network(nn.Module):
             return_dict=False,
         )[0]
         return velocity
-
-
-def captured(network: _Network, arguments: tuple[Tensor, ...]) -> Any:
-    """The network as a CUDA graph for arguments of these shapes.
-
-    Every tensor of a step is small: launching the kernels one by one takes longer than they do.
-    """
-    return torch.cuda.make_graphed_callables(network, arguments, allow_unused_input=True)
 
 
 def build_base(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> BaseModel:
@@ -102,6 +95,17 @@ def build_base(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> Base
     # CUDA graphs may not reuse weights that autocast cast before the capture.
     precision = torch.autocast(device.type, torch.bfloat16, enabled=on_gpu, cache_enabled=False)
     networks: dict[int, Any] = {}
+
+    def network(zeros: int, sample: tuple[Tensor, ...]) -> Any:
+        if zeros not in networks:
+            networks[zeros] = _Velocity(model, zeros)
+            if on_gpu:
+                # Every tensor of a step is small: launching the kernels one by one takes longer
+                # than they do.
+                networks[zeros] = torch.cuda.make_graphed_callables(
+                    networks[zeros], sample, allow_unused_input=True
+                )
+        return networks[zeros]
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, device=device)
@@ -121,15 +125,8 @@ def build_base(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> Base
         eps = normal(batch, 8, 8, 8)
         level = sigmas[:, None, None, None]
         with precision:
-            hidden, pooled = model.embed(tokens, zeros)
-            x = (1 - level) * z + level * eps
-            if zeros not in networks:
-                network = _Network(model.transformer)
-                sample = (x, sigmas, hidden.detach(), pooled.detach())
-                grads = (False, False, True, True)
-                sample = tuple(t.requires_grad_(g) for t, g in zip(sample, grads, strict=True))
-                networks[zeros] = captured(network, sample) if on_gpu else network
-            velocity = networks[zeros](x, sigmas, hidden, pooled)
+            arguments = ((1 - level) * z + level * eps, sigmas, tokens)
+            velocity = network(zeros, arguments)(*arguments)
         value: Tensor = ((velocity.float() - (eps - z)) ** 2).mean()
         return value
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from flowbp.shapes.build.recipe import Recipe
 from flowbp.shapes.build.tokens import LENGTH
 from flowbp.shapes.catalogue import training_prompts
-from flowbp.shapes.corruption import corrupt, corruptible
+from flowbp.shapes.corruption import corrupt
 from flowbp.shapes.placement import sample_scene
 from flowbp.shapes.prompts import PROMPT_KINDS, Prompt
 from flowbp.shapes.render import render
@@ -54,8 +54,7 @@ def tokenize(tokenizer: Any, texts: list[str]) -> Tensor:
 def build_corpus(recipe: Recipe, tokenizer: Any, device: torch.device) -> Corpus:
     """Draw the pictures of training captions and keep them on `device`."""
     generator = torch.Generator().manual_seed(recipe.seed)
-    pool = tuple(prompt for prompt in training_prompts() if corruptible(prompt))
-    prompts = draw_prompts(pool, recipe.pictures, generator)
+    prompts = draw_prompts(training_prompts(), recipe.pictures, generator)
     captions = [
         text
         for prompt in prompts

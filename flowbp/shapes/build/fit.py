@@ -57,8 +57,7 @@ def fit(
         optimizer.step()
         decay = min(average, (1 + step) / (10 + step))
         with torch.no_grad():
-            for shadow, parameter in zip(shadows, parameters, strict=True):
-                shadow.lerp_(parameter, 1 - decay)
+            torch._foreach_lerp_(shadows, parameters, 1 - decay)
         if step % max(1, steps // 20) == 0 or step == steps - 1:
             seconds = time.monotonic() - began
             print(
