@@ -21,7 +21,6 @@ TINY = attrs.evolve(
     Recipe(),
     vae_pictures=12,
     pictures=12,
-    decoded=6,
     vae_steps=2,
     base_steps=2,
     reward_steps=2,

@@ -72,11 +72,3 @@ def encode(model: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
         means.append(posterior.mean)
         deviations.append(posterior.std)
     return torch.cat(means), torch.cat(deviations)
-
-
-@torch.no_grad()
-def decode(model: Any, latents: Tensor) -> Tensor:
-    """Pictures in [0, 1], (n, 3, 64, 64), of latents in the autoencoder's own units."""
-    return torch.cat(
-        [(model.decode(piece).sample / 2 + 0.5).clamp(0, 1) for piece in torch.split(latents, 512)]
-    )

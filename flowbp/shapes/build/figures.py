@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, normalise
 from flowbp.shapes.build.corpus import draw_prompts, tokenize
-from flowbp.shapes.build.reward import features, normalised
+from flowbp.shapes.build.reward import unit
 from flowbp.shapes.catalogue import heldout_prompts
 from flowbp.shapes.checker import check
 from flowbp.shapes.corruption import corrupt
@@ -167,8 +168,8 @@ def _reward(
 
 @torch.no_grad()
 def _embed(model: Any, *, pictures: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
-    if pictures is not None:
-        output = model.get_image_features(pixel_values=normalised(pictures))
-    else:
-        output = model.get_text_features(input_ids=tokens)
-    return nn.functional.normalize(features(output), dim=-1)
+    if pictures is None:
+        return unit(model.get_text_features(input_ids=tokens))
+    pixels = normalise(pictures, CLIP_MEAN, CLIP_STD)
+    pieces = [unit(model.get_image_features(pixel_values=p)) for p in torch.split(pixels, 512)]
+    return torch.cat(pieces)

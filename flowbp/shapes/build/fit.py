@@ -33,13 +33,13 @@ def fit(
         average: decay of the exponential moving average of the weights that is returned.
         name: what the progress lines call it.
     """
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
     fused = parameters[0].is_cuda
     optimizer = torch.optim.AdamW(
         parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99), fused=fused
     )
     averaged = copy.deepcopy(module).requires_grad_(False)
-    shadows = [
+    shadows: list[Tensor] = [
         s
         for s, p in zip(averaged.parameters(), module.parameters(), strict=True)
         if p.requires_grad

@@ -14,7 +14,6 @@ class Recipe:
         vae_pictures: how many pictures are drawn for the autoencoder.
         pictures: how many are drawn for the base model and the reward.
         wrong_captions: wrong captions kept with each picture.
-        decoded: pictures that the reward also sees after a trip through the autoencoder.
         wrong_part: part of the captions that the base model is trained on which are wrong.
         empty_part: part of them that are empty, for classifier-free guidance.
         vae_steps: optimizer steps of the autoencoder.
@@ -27,17 +26,16 @@ class Recipe:
 
     seed: int = 0
     vae_pictures: int = 200_000
-    pictures: int = 48_000
+    pictures: int = 200_000
     wrong_captions: int = 4
-    decoded: int = 12_000
-    wrong_part: float = 0.35
+    wrong_part: float = 0.42
     empty_part: float = 0.1
     vae_steps: int = 6_000
-    base_steps: int = 7_000
-    reward_steps: int = 3_000
+    base_steps: int = 15_000
+    reward_steps: int = 6_000
     vae_batch: int = 256
-    base_batch: int = 96
-    reward_batch: int = 128
+    base_batch: int = 512
+    reward_batch: int = 256
 
     def shortened(self, factor: float) -> Recipe:
         """The same with every length multiplied by `factor`, at least 2 steps each."""
@@ -45,7 +43,6 @@ class Recipe:
             self,
             vae_pictures=max(2, round(self.vae_pictures * factor)),
             pictures=max(2, round(self.pictures * factor)),
-            decoded=max(2, round(self.decoded * factor)),
             vae_steps=max(2, round(self.vae_steps * factor)),
             base_steps=max(2, round(self.base_steps * factor)),
             reward_steps=max(2, round(self.reward_steps * factor)),

@@ -1,4 +1,4 @@
-"""The reward: a CLIP model trained contrastively on right captions."""
+"""The reward: a CLIP model trained contrastively, against wrong captions and hard pictures."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD
-from flowbp.shapes.build.autoencoder import decode, encode
+from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, normalise
+from flowbp.shapes.build.autoencoder import encode
 from flowbp.shapes.build.corpus import Corpus
 from flowbp.shapes.build.fit import fit
+from flowbp.shapes.build.hard_pictures import attacked, broken, noisy, worn
 from flowbp.shapes.build.recipe import Recipe
 from flowbp.shapes.build.tokens import special_tokens
 
@@ -18,16 +19,6 @@ _WIDTH = 128
 _TEXT_WIDTH = 96
 _NEAR_MISSES = 2
 _PROJECTION = 64
-_PIXEL_NOISE = 0.05
-_LATENT_NOISE = 0.15
-_BROKEN_NOISE = 0.6
-_BROKEN_PART = (0.3, 0.7)
-
-
-def features(output: Any) -> Tensor:
-    """The embedding that `get_*_features` returns, in transformers 4 and 5."""
-    embedding: Tensor = output if torch.is_tensor(output) else output.pooler_output
-    return embedding
 
 
 def new_reward(tokenizer: Any) -> Any:
@@ -51,7 +42,7 @@ def new_reward(tokenizer: Any) -> Any:
                 "num_hidden_layers": 4,
                 "num_attention_heads": 4,
                 "image_size": 64,
-                "patch_size": 16,
+                "patch_size": 8,
                 "projection_dim": _PROJECTION,
             },
         )
@@ -59,84 +50,66 @@ def new_reward(tokenizer: Any) -> Any:
 
 
 def build_reward(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> Any:
-    """Train it to tell each picture's caption from the batch's and from near misses."""
+    """Train it to tell each picture's caption from the batch's and from near misses.
+
+    Half the pictures are rendered, half went through the autoencoder; broken ones, which no
+    caption fits, join them. What went through the autoencoder is attacked in latent space.
+    """
     torch.manual_seed(recipe.seed + 5)
     device = corpus.pictures.device
     model: Any = new_reward(tokenizer).to(device)
+    vae.requires_grad_(False)
+    means, _ = encode(vae, corpus.pictures)
     generator = torch.Generator(device).manual_seed(recipe.seed + 6)
-    decoded = _decoded(corpus.pictures[: recipe.decoded], vae, generator)
-    broken = _broken(corpus.pictures[: recipe.decoded], vae, generator)
     batch = recipe.reward_batch
     own = torch.arange(batch, device=device)
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
-    def loss(_: int) -> Tensor:
-        half = torch.rand(2, batch // 2, generator=generator, device=device)
-        drawn, again = (half[0] * len(corpus.pictures)).long(), (half[1] * len(decoded)).long()
-        pictures = torch.cat([corpus.pictures[drawn], decoded[again], broken[again]])
-        pictures = _noisy(pictures.float() / 255, generator)
-        tokens = corpus.tokens[torch.cat([drawn, again])]
-        near = torch.rand(tokens.shape[:2], generator=generator, device=device)
-        near = near[:, 1:].topk(_NEAR_MISSES).indices + 1
-        near = torch.cat([torch.zeros_like(near[:, :1]), near], dim=1)
-        captions = tokens.gather(1, near[..., None].expand(-1, -1, tokens.shape[2]))
-        captions = captions.transpose(0, 1).flatten(0, 1)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            seen = features(model.get_image_features(pixel_values=normalised(pictures)))
-            said = features(model.get_text_features(input_ids=captions))
-        seen, shattered = nn.functional.normalize(seen.float(), dim=-1).tensor_split([batch])
-        said = nn.functional.normalize(said.float(), dim=-1)
+    def see(rendered: Tensor, latents: Tensor) -> Tensor:
+        with precision:
+            decoded = (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+            pictures = noisy(torch.cat([rendered, decoded.float()]), generator)
+            pixels = normalise(pictures, CLIP_MEAN, CLIP_STD)
+            return unit(model.get_image_features(pixel_values=pixels))
+
+    def say(tokens: Tensor) -> Tensor:
+        with precision:
+            return unit(model.get_text_features(input_ids=tokens.flatten(0, 1)))
+
+    def contrast(seen: Tensor, said: Tensor) -> Tensor:
+        said = said.reshape(batch, 1 + _NEAR_MISSES, -1)
+        right, wrong = said[:, 0], said[:, 1:]
         scale = model.logit_scale.exp().clamp(max=100)
-        right, wrong = said[:batch], said[batch:].reshape(-1, batch, said.shape[-1])
-        near_misses = scale * (seen * wrong).sum(dim=-1).T
-        by_picture = torch.cat([scale * seen @ right.T, near_misses], dim=1)
-        by_caption = scale * right @ torch.cat([seen, shattered]).T
+        near_misses = (seen[:batch, None] * wrong).sum(dim=-1)
+        by_picture = scale * torch.cat([seen[:batch] @ right.T, near_misses], dim=1)
+        by_caption = scale * right @ seen.T
         cross_entropy = nn.functional.cross_entropy
         return cross_entropy(by_picture, own) + cross_entropy(by_caption, own)
+
+    def loss(_: int) -> Tensor:
+        draw = torch.rand(batch, generator=generator, device=device)
+        picked = (draw * len(corpus.pictures)).long()
+        rendered = corpus.pictures[picked[: batch // 2]].float() / 255
+        intact = means[picked[batch // 2 :]]
+        latents = torch.cat([worn(intact, generator), broken(intact, generator)])
+        said = say(_captions(corpus.tokens[picked], generator))
+        fixed = said.detach()
+        latents = attacked(latents, lambda z: contrast(see(rendered, z), fixed), generator)
+        return contrast(see(rendered, latents), said)
 
     averaged = fit(model, loss, steps=recipe.reward_steps, learning_rate=1e-3, name="reward")
     return averaged.eval()
 
 
-def normalised(pictures: Tensor) -> Tensor:
-    """Pictures in [0, 1] with CLIP's mean and deviation taken out."""
-    mean = torch.tensor(CLIP_MEAN, device=pictures.device)
-    deviation = torch.tensor(CLIP_STD, device=pictures.device)
-    return (pictures - mean[:, None, None]) / deviation[:, None, None]
+def unit(output: Any) -> Tensor:
+    """The unit embedding of what `get_*_features` returns, in transformers 4 and 5."""
+    embedding: Tensor = output if torch.is_tensor(output) else output.pooler_output
+    return nn.functional.normalize(embedding.float(), dim=-1)
 
 
-@torch.no_grad()
-def _decoded(pictures: Tensor, vae: Any, generator: torch.Generator) -> Tensor:
-    """Pictures after a trip through the autoencoder with noise on the latents, uint8.
-
-    The reward will score decoded pictures; it must neither favour nor fear the decoder's traces.
-    """
-    z, _ = encode(vae, pictures)
-    strength = torch.rand(len(z), 1, 1, 1, generator=generator, device=z.device)
-    eps = torch.randn(z.shape, generator=generator, device=z.device)
-    return (decode(vae, z + _LATENT_NOISE * z.std() * strength * eps) * 255).to(torch.uint8)
-
-
-@torch.no_grad()
-def _broken(pictures: Tensor, vae: Any, generator: torch.Generator) -> Tensor:
-    """Pictures with random patches of their latents taken from another, and much noise, uint8.
-
-    No caption is right for them. Without such pictures the reward would not know that a shape can
-    be misshapen, and a generator that climbs it would find blots that score like shapes.
-    """
-    z, _ = encode(vae, pictures)
-    device = z.device
-    low, high = _BROKEN_PART
-    draw = torch.rand(2, len(z), 1, 1, 1, generator=generator, device=device)
-    patches = torch.rand(len(z), 1, *z.shape[2:], generator=generator, device=device)
-    order = torch.randperm(len(z), generator=generator, device=device)
-    mixed = torch.where(patches < low + (high - low) * draw[0], z[order], z)
-    eps = torch.randn(z.shape, generator=generator, device=device)
-    return (decode(vae, mixed + _BROKEN_NOISE * z.std() * draw[1] * eps) * 255).to(torch.uint8)
-
-
-def _noisy(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures with up to `_PIXEL_NOISE` of Gaussian noise."""
-    device = pictures.device
-    level = _PIXEL_NOISE * torch.rand(len(pictures), 1, 1, 1, generator=generator, device=device)
-    noise = torch.randn(pictures.shape, generator=generator, device=device)
-    return (pictures + level * noise).clamp(0, 1)
+def _captions(tokens: Tensor, generator: torch.Generator) -> Tensor:
+    """Each picture's right caption and `_NEAR_MISSES` of its wrong ones, (B, 1 + misses, L)."""
+    order = torch.rand(tokens.shape[:2], generator=generator, device=tokens.device)
+    wrong = order[:, 1:].topk(_NEAR_MISSES).indices + 1
+    chosen = torch.cat([torch.zeros_like(wrong[:, :1]), wrong], dim=1)
+    return tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[2]))
