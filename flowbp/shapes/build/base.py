@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flowbp.shapes.build.autoencoder import encode
 from flowbp.shapes.build.corpus import Corpus
-from flowbp.shapes.build.fit import fit
+from flowbp.shapes.build.fit import captured, fit
 from flowbp.shapes.build.recipe import Recipe
 from flowbp.shapes.build.tokens import special_tokens
 
@@ -65,7 +65,7 @@ class BaseModel(nn.Module):
 
 
 class _Velocity(nn.Module):
-    """Captions and noisy latents to velocities: all that a CUDA graph can capture."""
+    """From noisy latents and captions to velocities."""
 
     def __init__(self, model: BaseModel, zeros: int) -> None:
         super().__init__()
@@ -96,17 +96,6 @@ def build_base(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> Base
     precision = torch.autocast(device.type, torch.bfloat16, enabled=on_gpu, cache_enabled=False)
     networks: dict[int, Any] = {}
 
-    def network(zeros: int, sample: tuple[Tensor, ...]) -> Any:
-        if zeros not in networks:
-            networks[zeros] = _Velocity(model, zeros)
-            if on_gpu:
-                # Every tensor of a step is small: launching the kernels one by one takes longer
-                # than they do.
-                networks[zeros] = torch.cuda.make_graphed_callables(
-                    networks[zeros], sample, allow_unused_input=True
-                )
-        return networks[zeros]
-
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, device=device)
 
@@ -126,7 +115,9 @@ def build_base(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> Base
         level = sigmas[:, None, None, None]
         with precision:
             arguments = ((1 - level) * z + level * eps, sigmas, tokens)
-            velocity = network(zeros, arguments)(*arguments)
+            if zeros not in networks:
+                networks[zeros] = captured(_Velocity(model, zeros), arguments)
+            velocity = networks[zeros](*arguments)
         value: Tensor = ((velocity.float() - (eps - z)) ** 2).mean()
         return value
 

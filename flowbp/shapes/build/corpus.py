@@ -15,6 +15,7 @@ from flowbp.shapes.corruption import corrupt
 from flowbp.shapes.placement import sample_scene
 from flowbp.shapes.prompts import PROMPT_KINDS, Prompt
 from flowbp.shapes.render import render
+from flowbp.shapes.scene import COLOURS, KINDS, SIZE, Scene
 
 
 @attrs.frozen(eq=False)
@@ -25,11 +26,13 @@ class Corpus:
         pictures: (n, 3, 64, 64) uint8.
         tokens: (n, 1 + wrong, LENGTH) token numbers; the first caption is right, the others wrong.
         empty: (LENGTH,) tokens of the empty caption.
+        layouts: (n, LAYOUT) what is where; see `layout`.
     """
 
     pictures: Tensor
     tokens: Tensor
     empty: Tensor
+    layouts: Tensor
 
 
 def draw_prompts(
@@ -78,4 +81,25 @@ def build_corpus(recipe: Recipe, tokenizer: Any, device: torch.device) -> Corpus
         pictures.to(device),
         tokens.reshape(len(prompts), 1 + recipe.wrong_captions, LENGTH).to(device),
         table[-1].to(device),
+        torch.tensor([layout(scene) for scene in scenes]).to(device),
     )
+
+
+LAYOUT: int = 3 * len(KINDS) * (1 + len(COLOURS))
+"""Length of a layout."""
+
+
+def layout(scene: Scene) -> list[float]:
+    """What is where: for each kind of shape, and for each kind in each colour, three numbers.
+
+    They are how many there are, and the sums of their offsets from the middle to the right and
+    down, in quarters of the picture.
+    """
+    numbers = [0.0] * LAYOUT
+    for shape in scene.shapes:
+        kind, colour = KINDS.index(shape.kind), list(COLOURS).index(shape.colour)
+        for group in (kind, len(KINDS) + kind * len(COLOURS) + colour):
+            offsets = ((each - SIZE / 2) / (SIZE / 4) for each in (shape.x, shape.y))
+            for place, number in enumerate((1.0, *offsets)):
+                numbers[3 * group + place] += number
+    return numbers

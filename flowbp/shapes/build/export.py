@@ -12,7 +12,7 @@ from flowbp.adapters.saving import save_pipeline
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD
 from flowbp.shapes.build.base import BaseModel
 
-SHIFT = 1.0
+SHIFT = 1.5
 """The scheduler's timestep shift."""
 
 

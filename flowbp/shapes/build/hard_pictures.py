@@ -66,9 +66,9 @@ def attacked(
     return moved.detach()
 
 
-def noisy(pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (B, 3, H, W) in [0, 1] with up to 5 % of Gaussian noise."""
-    return (pictures + _PIXEL_NOISE * _noise(pictures, generator)).clamp(0, 1)
+def pixel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Gaussian noise for pictures in [0, 1], up to a deviation of 0.05."""
+    return _PIXEL_NOISE * _noise(torch.empty(shape, device=generator.device), generator)
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:

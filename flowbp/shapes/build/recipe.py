@@ -28,7 +28,7 @@ class Recipe:
     vae_pictures: int = 200_000
     pictures: int = 200_000
     wrong_captions: int = 4
-    wrong_part: float = 0.42
+    wrong_part: float = 0.15
     empty_part: float = 0.1
     vae_steps: int = 6_000
     base_steps: int = 15_000

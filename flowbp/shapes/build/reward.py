@@ -9,16 +9,17 @@ from torch import Tensor, nn
 
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, normalise
 from flowbp.shapes.build.autoencoder import encode
-from flowbp.shapes.build.corpus import Corpus
-from flowbp.shapes.build.fit import fit
-from flowbp.shapes.build.hard_pictures import attacked, broken, noisy, worn
+from flowbp.shapes.build.corpus import LAYOUT, Corpus
+from flowbp.shapes.build.fit import captured, fit
+from flowbp.shapes.build.hard_pictures import attacked, broken, pixel_noise, worn
 from flowbp.shapes.build.recipe import Recipe
 from flowbp.shapes.build.tokens import special_tokens
 
 _WIDTH = 128
 _TEXT_WIDTH = 96
-_NEAR_MISSES = 2
-_PROJECTION = 64
+_NEAR_MISSES = 4
+_PROJECTION = 128
+_LAYOUT_WEIGHT = 20.0
 
 
 def new_reward(tokenizer: Any) -> Any:
@@ -49,6 +50,26 @@ def new_reward(tokenizer: Any) -> Any:
     )
 
 
+class _Sight(nn.Module):
+    """From pictures, some of them as latents, to unit embeddings."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, model: Any, vae: Any) -> None:
+        super().__init__()
+        self.vision, self.projection, self.vae = model.vision_model, model.visual_projection, vae
+        device = model.logit_scale.device
+        self.register_buffer("mean", torch.tensor(CLIP_MEAN, device=device))
+        self.register_buffer("deviation", torch.tensor(CLIP_STD, device=device))
+
+    def forward(self, rendered: Tensor, latents: Tensor, noise: Tensor) -> Tensor:
+        decoded = (self.vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+        pictures = (torch.cat([rendered, decoded.float()]) + noise).clamp(0, 1)
+        pixels = normalise(pictures, self.mean, self.deviation)
+        return unit(self.projection(self.vision(pixel_values=pixels).pooler_output))
+
+
 def build_reward(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> Any:
     """Train it to tell each picture's caption from the batch's and from near misses.
 
@@ -58,19 +79,26 @@ def build_reward(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> An
     torch.manual_seed(recipe.seed + 5)
     device = corpus.pictures.device
     model: Any = new_reward(tokenizer).to(device)
+    by_sight, by_hearsay = (nn.Linear(_PROJECTION, LAYOUT, device=device) for _ in range(2))
     vae.requires_grad_(False)
     means, _ = encode(vae, corpus.pictures)
     generator = torch.Generator(device).manual_seed(recipe.seed + 6)
     batch = recipe.reward_batch
     own = torch.arange(batch, device=device)
-    precision = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+    # CUDA graphs may not reuse weights that autocast cast before the capture.
+    on_gpu = device.type == "cuda"
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=on_gpu, cache_enabled=False)
+
+    sight: list[Any] = []
 
     def see(rendered: Tensor, latents: Tensor) -> Tensor:
+        noise = pixel_noise((len(rendered) + len(latents), 3, 64, 64), generator)
+        arguments = (rendered, latents.requires_grad_(), noise)
         with precision:
-            decoded = (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)
-            pictures = noisy(torch.cat([rendered, decoded.float()]), generator)
-            pixels = normalise(pictures, CLIP_MEAN, CLIP_STD)
-            return unit(model.get_image_features(pixel_values=pixels))
+            if not sight:
+                sight.append(captured(_Sight(model, vae), arguments))
+            embeddings: Tensor = sight[0](*arguments)
+        return embeddings
 
     def say(tokens: Tensor) -> Tensor:
         with precision:
@@ -86,6 +114,14 @@ def build_reward(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> An
         cross_entropy = nn.functional.cross_entropy
         return cross_entropy(by_picture, own) + cross_entropy(by_caption, own)
 
+    def describe(seen: Tensor, said: Tensor, layouts: Tensor) -> Tensor:
+        # Pictures and right captions must each tell what is where: the contrast alone takes very
+        # long to find out that "left of" says something about a picture.
+        right = said.reshape(batch, 1 + _NEAR_MISSES, -1)[:, 0]
+        told = by_sight(seen[:batch] * _PROJECTION**0.5), by_hearsay(right * _PROJECTION**0.5)
+        value: Tensor = sum((each - layouts) ** 2 for each in told).mean()
+        return value
+
     def loss(_: int) -> Tensor:
         draw = torch.rand(batch, generator=generator, device=device)
         picked = (draw * len(corpus.pictures)).long()
@@ -95,10 +131,12 @@ def build_reward(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> An
         said = say(_captions(corpus.tokens[picked], generator))
         fixed = said.detach()
         latents = attacked(latents, lambda z: contrast(see(rendered, z), fixed), generator)
-        return contrast(see(rendered, latents), said)
+        seen = see(rendered, latents)
+        return contrast(seen, said) + _LAYOUT_WEIGHT * describe(seen, said, corpus.layouts[picked])
 
-    averaged = fit(model, loss, steps=recipe.reward_steps, learning_rate=1e-3, name="reward")
-    return averaged.eval()
+    whole = nn.ModuleList([model, by_sight, by_hearsay])
+    averaged: Any = fit(whole, loss, steps=recipe.reward_steps, learning_rate=1e-3, name="reward")
+    return averaged[0].eval()
 
 
 def unit(output: Any) -> Tensor:
