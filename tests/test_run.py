@@ -60,6 +60,10 @@ def test_run_writes_every_artefact(yaml, tmp_path, capsys):
     grids = sorted(path.name for path in (run / "samples").glob("*.png"))
     assert grids == ["000000.png", "000001.png", "000002.png"]
     assert Image.open(run / "samples" / grids[0]).format == "PNG"
+    pictures = Image.open(run / "before_after.png")
+    assert pictures.size == (6 * 130 + 2, 2 * 130 + 2)
+    upper = pictures.crop((0, 0, pictures.width, 130))
+    assert upper.tobytes() != pictures.crop((0, 130, pictures.width, 260)).tobytes()
     assert list((run / "tensorboard").iterdir())
     pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(
         run / "checkpoints" / "final", text_encoder_3=None, tokenizer_3=None

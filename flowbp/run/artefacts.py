@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
+import torch
 from torch import Tensor
 
 from flowbp.container import RunContainer
@@ -14,17 +15,24 @@ from flowbp.evaluation import (
     Comparison,
     Evaluation,
     Report,
+    choose_examples,
     environment,
+    grid,
+    png,
     to_json,
+    upscale,
     write_report,
 )
 from flowbp.settings import free_folder, resolved
 
 CONFIGURATION, COMPARISON, REPORT = "configuration.yaml", "comparison.json", "report.html"
-BEFORE = "before.json"
+BEFORE, PICTURE = "before.json", "before_after.png"
+
+_SHOWN = 12
 
 _DESCRIPTIONS = {
     REPORT: "before and after side by side; open it in a browser",
+    PICTURE: "some of its pictures, before above after, whatever their outcome",
     COMPARISON: "every prompt's reward and verdict, before and after",
     BEFORE: "the evaluation before training",
     CONFIGURATION: "all settings, defaults written out",
@@ -139,7 +147,7 @@ def write_before(folder: Path, evaluation: Evaluation) -> None:
 def write_results(
     container: RunContainer, evaluated: Evaluated, timings: Mapping[str, float]
 ) -> None:
-    """Write `comparison.json` and `report.html`.
+    """Write `comparison.json`, `before_after.png` and `report.html`.
 
     Args:
         container: of the run.
@@ -155,6 +163,7 @@ def write_results(
     settings, method = container.settings(), type(container.method()).__name__
     folder, steps = settings.run.folder, settings.training.steps
     (folder / COMPARISON).write_text(to_json(evaluated.comparison) + "\n", encoding="utf-8")
+    (folder / PICTURE).write_bytes(png(_before_after(evaluated)))
     report = Report(
         title=f"{method} on {settings.backbone.name}",
         subtitle=f"{steps} optimizer steps of {settings.batching.total} samples, towards the "
@@ -168,6 +177,13 @@ def write_results(
         environment=environment(container.device(), settings.run.seed),
     )
     write_report(folder / REPORT, report)
+
+
+def _before_after(evaluated: Evaluated) -> Tensor:
+    """Evenly chosen pictures in a row, and the same prompts and noise after training below."""
+    shown = list(choose_examples(evaluated.comparison, sample=_SHOWN).sample)
+    pictures = torch.cat([evaluated.before[shown], evaluated.after[shown]])
+    return grid(upscale(pictures, max(1, 128 // pictures.shape[-1])), columns=len(shown))
 
 
 def listing(folder: Path) -> str:

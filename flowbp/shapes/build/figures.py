@@ -35,7 +35,9 @@ def measure(folder: Path, device: torch.device, count: int) -> dict[str, Any]:
         count: pictures a figure.
     """
     from diffusers import StableDiffusion3Pipeline
+    from diffusers.utils import logging
 
+    logging.set_verbosity_error()  # else every batch says that T5's caption is cut
     pipeline: Any = StableDiffusion3Pipeline.from_pretrained(folder / "base").to(device)
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(10)

@@ -31,8 +31,8 @@ class Recipe:
     wrong_part: float = 0.15
     empty_part: float = 0.1
     vae_steps: int = 6_000
-    base_steps: int = 15_000
-    reward_steps: int = 6_000
+    base_steps: int = 39_500
+    reward_steps: int = 8_000
     vae_batch: int = 256
     base_batch: int = 512
     reward_batch: int = 256
