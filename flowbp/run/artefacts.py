@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from flowbp.container import RunContainer
 from flowbp.evaluation import (
@@ -28,7 +29,7 @@ from flowbp.settings import free_folder, resolved
 CONFIGURATION, COMPARISON, REPORT = "configuration.yaml", "comparison.json", "report.html"
 BEFORE, PICTURE = "before.json", "before_after.png"
 
-_SHOWN = 12
+_SHOWN, _SIDE = 12, 128
 
 _DESCRIPTIONS = {
     REPORT: "before and after side by side; open it in a browser",
@@ -183,7 +184,9 @@ def _before_after(evaluated: Evaluated) -> Tensor:
     """Evenly chosen pictures in a row, and the same prompts and noise after training below."""
     shown = list(choose_examples(evaluated.comparison, sample=_SHOWN).sample)
     pictures = torch.cat([evaluated.before[shown], evaluated.after[shown]])
-    return grid(upscale(pictures, max(1, 128 // pictures.shape[-1])), columns=len(shown))
+    larger, smaller = _SIDE // pictures.shape[-1], -(-pictures.shape[-1] // _SIDE)
+    pictures = avg_pool2d(upscale(pictures, max(1, larger)), smaller)
+    return grid(pictures, columns=len(shown))
 
 
 def listing(folder: Path) -> str:
