@@ -52,6 +52,9 @@ class DiffusersBackbone(ABC):
     Raises:
         TypeError: A scheduler of another kind.
         ValueError: A scheduler that is no deterministic Euler descent.
+
+    Example:
+        See `SD3Backbone`, `Flux1Backbone` and `Flux2Backbone`.
     """
 
     transformer: Any

@@ -34,6 +34,9 @@ class Flux1Velocity:
         policy: Dtypes of the transformer.
         train_timesteps: The scheduler's num_train_timesteps.
         guidance: What the transformer's guidance embedding is given; None where it has none.
+
+    Example:
+        ``backbone.velocity(backbone.encode(["two blue squares"]))(noise, torch.tensor(1.0))``
     """
 
     transformer: FluxTransformer2DModel

@@ -32,6 +32,9 @@ class Flux2Velocity:
         conditioning: ``tokens`` (B, L, D).
         policy: Dtypes of the transformer.
         train_timesteps: The scheduler's num_train_timesteps.
+
+    Example:
+        ``backbone.velocity(backbone.encode(["two blue squares"]))(noise, torch.tensor(1.0))``
     """
 
     transformer: Flux2Transformer2DModel

@@ -26,6 +26,9 @@ class SD3Velocity:
         conditioning: ``tokens`` (B, L, D) and ``pooled`` (B, P).
         policy: Dtypes of the transformer.
         train_timesteps: The scheduler's num_train_timesteps.
+
+    Example:
+        ``backbone.velocity(backbone.encode(["two blue squares"]))(noise, torch.tensor(1.0))``
     """
 
     transformer: SD3Transformer2DModel
