@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import attrs
 import torch
+from torch import Tensor
 
 
 def generator(seed: int, name: str) -> torch.Generator:
@@ -55,3 +57,15 @@ class Streams:
     def of(cls, seed: int) -> Streams:
         """The streams of a run with this seed, at their start."""
         return cls(*(generator(seed, field.name) for field in attrs.fields(cls)))
+
+    def states(self) -> dict[str, Tensor]:
+        """Where each of them is, as bytes by name."""
+        return {name: stream.get_state() for name, stream in self._named().items()}
+
+    def set_states(self, states: Mapping[str, Tensor]) -> None:
+        """Put each of them where `states` says."""
+        for name, stream in self._named().items():
+            stream.set_state(states[name])
+
+    def _named(self) -> dict[str, torch.Generator]:
+        return {field.name: getattr(self, field.name) for field in attrs.fields(type(self))}
