@@ -60,11 +60,11 @@ def assert_same(run: Path, whole: Path) -> None:
     assert not list(run.rglob("*.flowbp-*"))
 
 
-def killed_until_done(processes: Processes, typed: list[str], run: Path, draw) -> int:
-    """Kill a run at moments that `draw` chooses, resume it, and so on; returns how often."""
+def killed_until_done(processes: Processes, typed: list[str], run: Path, moments) -> int:
+    """Kill a run at these moments, resuming it each time; returns how often it was killed."""
     for kills in range(MOST_KILLS + 1):
         resume = ["--resume"] if (run / "configuration.yaml").exists() else []
-        moment = draw() if kills < MOST_KILLS else {}
+        moment = next(moments) if kills < MOST_KILLS else {}
         ended = processes.run(*typed, f"run.folder={run}", *resume, **moment)
         if ended.code == 0:
             return kills
@@ -72,21 +72,23 @@ def killed_until_done(processes: Processes, typed: list[str], run: Path, draw) -
     raise AssertionError("the run never ended")
 
 
-def seconds(source: random.Random, whole: float) -> dict[str, float]:
-    return {"kill_after": source.uniform(0.05, 0.6 * whole)}
+def in_time(source: random.Random, whole: float):
+    while True:
+        yield {"kill_after": source.uniform(0.05, 0.6 * whole)}
 
 
-def disk_calls(source: random.Random, whole: float) -> dict[str, int]:
-    return {"disk_calls": source.randint(1, 120)}
+def in_disk_calls(source: random.Random, whole: float):
+    while True:
+        yield {"disk_calls": source.randint(1, 120)}
 
 
-@pytest.mark.parametrize("moment", [seconds, disk_calls])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_kills_change_nothing(processes, yaml, tmp_path, variant, moment):
+def test_kills_change_nothing(processes, yaml, tmp_path, variant):
     typed, source = [yaml, *TYPED, *VARIANTS[variant]], random.Random(variant)
     whole = processes.run(*typed, f"run.folder={tmp_path / 'whole'}")
     assert whole.code == 0, whole.told
-    run = tmp_path / "run"
-    kills = killed_until_done(processes, typed, run, lambda: moment(source, whole.seconds))
-    assert kills >= 2
-    assert_same(run, tmp_path / "whole")
+    for moments in (in_time, in_disk_calls):
+        run = tmp_path / moments.__name__
+        kills = killed_until_done(processes, typed, run, moments(source, whole.seconds))
+        assert kills >= 2
+        assert_same(run, tmp_path / "whole")

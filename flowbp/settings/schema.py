@@ -48,7 +48,8 @@ class RunSettings:
     """Where a run writes and what it runs on.
 
     Args:
-        folder: everything that the run writes goes here; it must be new or empty.
+        folder: everything that the run writes goes here; it must be new or empty, unless the run
+            that is in it goes on.
         seed: of prompts, plans, noise and copies. The same seed gives the same run.
         device: `auto` takes CUDA where there is any, else the CPU.
         threads: of torch on the CPU; torch decides if null.
