@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 _SCALARS = (bool, int, float, str, type(None))
@@ -26,6 +25,7 @@ def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         TypeError: something in it is of another type.
 
     Example:
+        >>> import torch
         >>> tensors = {}
         >>> packed = pack({0: (torch.zeros(2), 0.5)}, "state", tensors)
         >>> list(tensors), unpack(packed, tensors)
@@ -76,41 +76,3 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "tuple":
         return tuple(unpack(item, tensors) for item in content)
     return {key: unpack(item, tensors) for key, item in content}
-
-
-def generator_states(device: torch.device) -> dict[str, Tensor]:
-    """The states of torch's own generators, which dropout and the like draw from.
-
-    Args:
-        device: of the run; the CPU's state is always among them.
-
-    Returns:
-        Bytes, by the type of the device.
-
-    Example:
-        >>> list(generator_states(torch.device("cpu")))
-        ['cpu']
-    """
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def set_generator_states(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Put torch's own generators where `generator_states` found them.
-
-    Args:
-        states: what it returned; one of a type of device that the run has no more is left out.
-        device: of the run.
-
-    Example:
-        >>> states = generator_states(torch.device("cpu"))
-        >>> first = torch.rand(1)
-        >>> set_generator_states(states, torch.device("cpu"))
-        >>> bool(first == torch.rand(1))
-        True
-    """
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)

@@ -14,9 +14,8 @@ from flowbp.training.ema import Averaging, MovingAverage
 from flowbp.training.feed import PromptFeed
 from flowbp.training.metrics import Metrics
 from flowbp.training.optimization import OptimizerRecipe
-from flowbp.training.packing import generator_states
 from flowbp.training.prompts import PromptSource
-from flowbp.training.randomness import Streams
+from flowbp.training.randomness import Streams, generator_states
 
 
 @attrs.define(kw_only=True, eq=False)

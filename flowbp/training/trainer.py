@@ -20,6 +20,7 @@ from flowbp.training.observers import Observer, ResumableObserver
 from flowbp.training.optimization import OptimizerRecipe, clip_gradients, gradient_norm
 from flowbp.training.precision import warn_of_coarse_weights
 from flowbp.training.prompts import PromptSource
+from flowbp.training.randomness import seeded
 from flowbp.training.rescue import rescue_broken, rescue_stopped
 from flowbp.training.schedule import Constant, Schedule
 from flowbp.training.snapshots import Snapshots
@@ -45,7 +46,7 @@ class Trainer:
         schedule: factor of the learning rate for each step.
         clip: largest norm of all gradients together; None does not clip.
         averaging: average the parameters; None does not.
-        seed: of prompts, plans, noise and copies.
+        seed: of prompts, plans, noise, copies and whatever draws from torch's own generators.
         observers: are told of every step and picture, and closed at the end, whatever happens.
         snapshots: sample pictures at intervals, under the averaged weights; None does not.
         checkpoints: where to save; None never saves.
@@ -141,6 +142,7 @@ class Trainer:
         if self.checkpoints is not None and resume is None:
             self.checkpoints.refuse_taken(self.steps)
         with ExitStack() as stack:
+            stack.enter_context(seeded(self.seed, self.step.backbone.device))
             for observer in self.observers:
                 stack.callback(observer.close)
             run = self._start(resume)

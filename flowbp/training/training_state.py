@@ -15,7 +15,8 @@ from flowbp.adapters.extras import require
 from flowbp.training.checkpoint import CheckpointError
 from flowbp.training.inspection import TRAINING, write_manifest
 from flowbp.training.metrics import Metrics
-from flowbp.training.packing import pack, set_generator_states, unpack
+from flowbp.training.packing import pack, unpack
+from flowbp.training.randomness import set_generator_states
 from flowbp.training.state import RunState
 
 _REST, _TENSORS = "state.json", "tensors.safetensors"
