@@ -122,11 +122,24 @@ class Checkpoints:
         """
         content = _Content(run, source, None if run.updating else self.identity)
         place = save_checkpoint(content, self.folder / name)
-        if self.keep is not None and not run.updating:
-            sound = [s for s in saved_checkpoints(self.folder, self.identity) if s.problem is None]
-            for old in superseded(sound, run.rows, self.keep, best=self.best, window=self.every):
-                remove_checkpoint(old.place)
+        if not run.updating:
+            self.prune(run)
         return place
+
+    def prune(self, run: RunState) -> None:
+        """Remove the checkpoints that need not stay; a kill may have come before it was done.
+
+        Args:
+            run: its state after a finished step.
+
+        Raises:
+            OSError: one cannot be removed.
+        """
+        if self.keep is None:
+            return
+        sound = [s for s in saved_checkpoints(self.folder, self.identity) if s.problem is None]
+        for old in superseded(sound, run.rows, self.keep, best=self.best, window=self.every):
+            remove_checkpoint(old.place)
 
     def save_model(self, run: RunState, source: Savable, name: str, *, averaged: bool) -> Path:
         """Save the model alone, for someone to look at; no run goes on from it.

@@ -182,6 +182,8 @@ class Trainer:
         )
         if resume is not None:
             restore_training_state(run, resume)
+            if self.checkpoints is not None:
+                self.checkpoints.prune(run)
         return run
 
     def _advance(self, run: RunState) -> None:

@@ -278,6 +278,14 @@ def test_what_stays_on_the_disk(tmp_path, options, names):
     assert found == set(names)
 
 
+def test_a_kill_before_the_pruning_is_made_up_for(tmp_path):
+    train(tmp_path, checkpoints=Checkpoints(tmp_path / "checkpoints", every=2))
+    keeping = Checkpoints(tmp_path / "checkpoints", every=2, keep=1)
+    train(tmp_path, checkpoints=keeping, resume=tmp_path / "checkpoints" / "final")
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["final", "step-000004"]
+
+
 def test_retention_leaves_everything_else_alone(tmp_path):
     strange = tmp_path / "checkpoints" / "step-999999" / "thesis.tex"
     strange.parent.mkdir(parents=True)
