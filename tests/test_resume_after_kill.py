@@ -21,7 +21,7 @@ VARIANTS = {
     "plain": ["method={name: draft_lv}"],
     "averaged": ["training.averaging={decay: 0.9, warmup: true}", "batching.accumulate=2"],
 }
-MOST_KILLS = 12
+MOST_KILLS = 8
 
 
 @pytest.fixture(scope="module")
