@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flowbp.shapes.build.autoencoder import encode
 from flowbp.shapes.build.corpus import Corpus
-from flowbp.shapes.build.fit import captured, fit
+from flowbp.shapes.build.fit import captured, fit, mixed_precision
 from flowbp.shapes.build.recipe import Recipe
 from flowbp.shapes.build.tokens import special_tokens
 
@@ -91,9 +91,7 @@ def build_base(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> Base
     means, deviations = encode(vae, corpus.pictures)
     shift, scale = vae.config.shift_factor, vae.config.scaling_factor
     generator = torch.Generator(device).manual_seed(recipe.seed + 4)
-    on_gpu = device.type == "cuda"
-    # CUDA graphs may not reuse weights that autocast cast before the capture.
-    precision = torch.autocast(device.type, torch.bfloat16, enabled=on_gpu, cache_enabled=False)
+    precision = mixed_precision(device)
     networks: dict[int, Any] = {}
 
     def uniform(*shape: int) -> Tensor:

@@ -13,8 +13,8 @@ from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD
 from flowbp.shapes.build.base import BaseModel
 
 SHIFT = 1.5
-"""The scheduler's timestep shift: at 10 steps, the best of 0.6, 1, 1.5, 2 and 3 for accuracy and
-whole shapes together."""
+"""The scheduler's timestep shift. Of 0.6, 1, 1.5, 2 and 3 it left an earlier base model the most
+whole shapes at 10 steps, and nearly the best accuracy."""
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -44,6 +44,9 @@ def measure(folder: Path, device: torch.device, count: int) -> dict[str, Any]:
     scenes = [sample_scene(prompt, generator) for prompt in prompts]
     pictures = render(scenes, device=device)
     decoded = _round_trip(pipeline.vae, pictures)
+    wrong_prompts = [corrupt(prompt, generator) for prompt in prompts]
+    wrong_scenes = [sample_scene(prompt, generator) for prompt in wrong_prompts]
+    wrong = _round_trip(pipeline.vae, render(wrong_scenes, device=device))
     with _quiet():  # else every batch says that T5's caption is cut
         drawn = [_sample(pipeline, prompts, *sampler) for sampler in SAMPLERS]
     verdicts = [check(images, prompts).cpu() for images in drawn]
@@ -62,12 +65,7 @@ def measure(folder: Path, device: torch.device, count: int) -> dict[str, Any]:
             }
             for sampler, passed in zip(SAMPLERS, verdicts, strict=True)
         ],
-        "reward": {
-            **_reward(folder / "reward", prompts, decoded, pipeline, generator),
-            "ranks_passed_above_failed_samples": _agreement(
-                folder / "reward", prompts, drawn[0], verdicts[0]
-            ),
-        },
+        "reward": _reward(folder / "reward", prompts, decoded, wrong, (drawn[0], verdicts[0])),
     }
 
 
@@ -151,19 +149,32 @@ def _reward(
     folder: Path,
     prompts: Sequence[Prompt],
     pictures: Tensor,
-    pipeline: Any,
-    generator: torch.Generator,
+    wrong_pictures: Tensor,
+    samples: tuple[Tensor, Tensor],
 ) -> dict[str, Any]:
-    """Retrieval among 64 captions, and how often a right picture beats a wrong one."""
-    device = pictures.device
-    model, tokenizer = _load(folder, device)
-    wrong_prompts = [corrupt(prompt, generator) for prompt in prompts]
-    wrong_scenes = [sample_scene(prompt, generator) for prompt in wrong_prompts]
-    wrong_pictures = _round_trip(pipeline.vae, render(wrong_scenes, device=device))
-    said = _embed(model, tokens=tokenize(tokenizer, [p.text for p in prompts]).to(device))
-    right, wrong = _embed(model, pictures=pictures), _embed(model, pictures=wrong_pictures)
-    better = ((right * said).sum(-1) > (wrong * said).sum(-1)).float()
-    groups = len(prompts) // 64
+    """What the reward makes of right and wrong pictures, and of samples with their verdicts."""
+    from transformers import CLIPModel, CLIPTokenizer
+
+    model: Any = CLIPModel.from_pretrained(folder).to(pictures.device, torch.float32).eval()
+    tokens = tokenize(CLIPTokenizer.from_pretrained(folder), [prompt.text for prompt in prompts])
+    said = _embed(model, tokens=tokens.to(pictures.device))
+    right = _embed(model, pictures=pictures)
+    own, others = (right * said).sum(-1), (_embed(model, pictures=wrong_pictures) * said).sum(-1)
+    sampled, verdicts = samples
+    scores = (_embed(model, pictures=sampled) * said).sum(-1).cpu()
+    return {
+        "score_of_right_pictures": own.mean().item(),
+        "score_of_wrong_pictures": others.mean().item(),
+        "retrieval_among_64": _retrieval(right, said),
+        "prefers_right_picture": (own > others).float().mean().item(),
+        "prefers_right_picture_by_kind": _by_kind(own > others, prompts),
+        "ranks_passed_above_failed_samples": _agreement(scores, verdicts, prompts),
+    }
+
+
+def _retrieval(right: Tensor, said: Tensor) -> float:
+    """How often a picture's own caption scores best within its group of 64."""
+    groups = len(said) // 64
     scores = torch.einsum(
         "gpd,gcd->gpc",
         right[: groups * 64].reshape(groups, 64, -1),
@@ -171,25 +182,14 @@ def _reward(
     )
     # Captions may repeat within a group: the best score counts, whoever holds it.
     own = scores.diagonal(dim1=1, dim2=2)
-    return {
-        "score_of_right_pictures": (right * said).sum(-1).mean().item(),
-        "score_of_wrong_pictures": (wrong * said).sum(-1).mean().item(),
-        "retrieval_among_64": (own >= scores.amax(dim=2) - 1e-6).float().mean().item(),
-        "prefers_right_picture": better.mean().item(),
-        "prefers_right_picture_by_kind": _by_kind(better, prompts),
-    }
+    return (own >= scores.amax(dim=2) - 1e-6).float().mean().item()
 
 
-def _agreement(
-    folder: Path, prompts: Sequence[Prompt], images: Tensor, verdicts: Tensor
-) -> float | None:
+def _agreement(scores: Tensor, verdicts: Tensor, prompts: Sequence[Prompt]) -> float | None:
     """How often a sample that passes scores above one of the same kind of prompt that fails.
 
     None where no kind has samples of both sorts.
     """
-    model, tokenizer = _load(folder, images.device)
-    said = _embed(model, tokens=tokenize(tokenizer, [p.text for p in prompts]).to(images.device))
-    scores = (_embed(model, pictures=images) * said).sum(-1).cpu()
     wins, pairs = 0.0, 0
     for kind in PROMPT_KINDS:
         own = torch.tensor([prompt.kind == kind for prompt in prompts])
@@ -197,13 +197,6 @@ def _agreement(
         wins += (passed[:, None] > failed).float().sum().item()
         pairs += len(passed) * len(failed)
     return wins / pairs if pairs else None
-
-
-def _load(folder: Path, device: torch.device) -> tuple[Any, Any]:
-    from transformers import CLIPModel, CLIPTokenizer
-
-    model: Any = CLIPModel.from_pretrained(folder).to(device, torch.float32).eval()
-    return model, CLIPTokenizer.from_pretrained(folder)
 
 
 @torch.no_grad()

@@ -70,6 +70,15 @@ def fit(
     return averaged
 
 
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 products on a GPU, nothing on a CPU.
+
+    Without autocast's cache: CUDA graphs may not reuse weights that were cast before the capture.
+    """
+    on_gpu = device.type == "cuda"
+    return torch.autocast(device.type, torch.bfloat16, enabled=on_gpu, cache_enabled=False)
+
+
 def captured(module: nn.Module, sample: tuple[Tensor, ...]) -> Any:
     """The module as a CUDA graph for arguments like these; on a CPU, the module itself.
 

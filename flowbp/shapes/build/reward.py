@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, normalise
 from flowbp.shapes.build.autoencoder import encode
 from flowbp.shapes.build.corpus import LAYOUT, Corpus
-from flowbp.shapes.build.fit import captured, fit
+from flowbp.shapes.build.fit import captured, fit, mixed_precision
 from flowbp.shapes.build.hard_pictures import attacked, broken, pixel_noise, worn
 from flowbp.shapes.build.recipe import Recipe
 from flowbp.shapes.build.tokens import special_tokens
@@ -151,11 +151,7 @@ class _Eyes:
     def __init__(self, model: Any, vae: Any, generator: torch.Generator) -> None:
         self._network: Any = _Sight(model, vae)
         self._generator, self._is_captured = generator, False
-        device = generator.device.type
-        # CUDA graphs may not reuse weights that autocast cast before the capture.
-        self.precision = torch.autocast(
-            device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False
-        )
+        self.precision = mixed_precision(generator.device)
 
     def __call__(self, rendered: Tensor, latents: Tensor) -> Tensor:
         noise = pixel_noise((len(rendered) + len(latents), 3, 64, 64), self._generator)
