@@ -14,3 +14,6 @@ from flowbp.adapters.sd3_text import SD3Text as SD3Text
 from flowbp.adapters.sd3_text import TextTower as TextTower
 from flowbp.adapters.sd3_velocity import SD3Velocity as SD3Velocity
 from flowbp.adapters.sigmas import scheduler_sigmas as scheduler_sigmas
+from flowbp.adapters.text_encoders import CutPromptWarning as CutPromptWarning
+from flowbp.adapters.text_encoders import TextEncoders as TextEncoders
+from flowbp.adapters.text_encoders import WithTextEncoders as WithTextEncoders

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,12 @@ from flowbp.adapters.decode import LatentDecoder
 from flowbp.adapters.extras import require
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.adapters.saving import save_pipeline
-from flowbp.adapters.sd3_source import load_pipeline
+from flowbp.adapters.sd3_source import load_model, load_pipeline
 from flowbp.adapters.sd3_text import SD3Text, TextTower
 from flowbp.adapters.sd3_velocity import SD3Velocity
 from flowbp.adapters.sigmas import check_scheduler, scheduler_sigmas
 from flowbp.adapters.sizes import check_size
+from flowbp.adapters.text_encoders import TextEncoders
 from flowbp.core import VelocityField
 
 if TYPE_CHECKING:
@@ -119,13 +121,11 @@ class SD3Backbone:
             ValueError: Another pipeline class, a component or T5 the source does not have, or an
                 illegal value of another argument, or weights that are damaged or incomplete.
         """
+        frozen_dtype = (frozen_policy or policy.frozen).weights
         pipeline = load_pipeline(
-            source,
-            dtype=policy.weights,
-            frozen_dtype=(frozen_policy or policy.frozen).weights,
-            use_t5=use_t5,
+            source, dtype=policy.weights, frozen_dtype=frozen_dtype, use_t5=use_t5
         )
-        return cls.from_pipeline(
+        backbone = cls.from_pipeline(
             pipeline,
             policy=policy,
             frozen_policy=frozen_policy,
@@ -135,6 +135,9 @@ class SD3Backbone:
             clamp=clamp,
             gradient_checkpointing=gradient_checkpointing,
         )
+        for name, tower in backbone.text_encoders.towers.items():
+            tower.held.reload_with(partial(load_model, source, name, frozen_dtype))
+        return backbone
 
     @classmethod
     def from_pipeline(
@@ -204,6 +207,18 @@ class SD3Backbone:
         module: nn.Module = self.transformer
         return module
 
+    @property
+    def text_encoders(self) -> TextEncoders:
+        """The text encoders, for whoever keeps what they give and releases them."""
+        text = self.text
+        towers = {"text_encoder": text.clip, "text_encoder_2": text.clip_2}
+        read = {"text_encoder": text.clip.tokenizer.model_max_length}
+        if text.t5 is not None:
+            towers["text_encoder_3"] = text.t5
+            read = {"text_encoder_3": text.text_length}
+        facts = {"text_length": text.text_length, "width": text.width, "dtypes": str(text.policy)}
+        return TextEncoders(family="sd3", towers=towers, read=read, facts=facts, device=text.device)
+
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encode B prompts to ``tokens`` (B, L, D) and ``pooled`` (B, P), without gradient."""
         return self.text(prompts)
@@ -264,11 +279,11 @@ class SD3Backbone:
             transformer=self.transformer,
             vae=self.decoder.vae,
             scheduler=self.scheduler,
-            text_encoder=self.text.clip.encoder,
+            text_encoder=self.text.clip.held.for_saving(),
             tokenizer=self.text.clip.tokenizer,
-            text_encoder_2=self.text.clip_2.encoder,
+            text_encoder_2=self.text.clip_2.held.for_saving(),
             tokenizer_2=self.text.clip_2.tokenizer,
-            text_encoder_3=t5 and t5.encoder,
+            text_encoder_3=t5 and t5.held.for_saving(),
             tokenizer_3=t5 and t5.tokenizer,
         )
         save_pipeline(pipeline, folder)

@@ -76,14 +76,34 @@ def load_pipeline(
     for name in _MODELS:
         if name not in parts:
             wanted = dtype if name == "transformer" else frozen_dtype
-            parts[name] = _load_model(place, name, wanted)
+            parts[name] = load_model(place, name, wanted)
     pipeline: StableDiffusion3Pipeline
     pipeline = diffusers.StableDiffusion3Pipeline.from_pretrained(place, **parts)
     return pipeline
 
 
-def _load_model(place: str | Path, name: str, dtype: torch.dtype) -> Any:
+def load_model(source: str | os.PathLike[str], name: str, dtype: torch.dtype) -> Any:
+    """Load one component with weights.
+
+    Args:
+        source: A hub id or a folder in diffusers layout.
+        name: Of the component, such as ``text_encoder``.
+        dtype: Of its weights.
+
+    Returns:
+        The component, on the CPU.
+
+    Raises:
+        FileNotFoundError: No such source or component.
+        ValueError: Its weights are damaged, incomplete or of another shape.
+
+    Example:
+        >>> from flowbp.shapes.embedded import base_folder
+        >>> type(load_model(base_folder(), "vae", torch.float32)).__name__
+        'AutoencoderKL'
+    """
     # Loaded one by one because the pipeline does not say which weights were missing.
+    place = local_folder(source) or str(source)
     library, kind = _MODELS[name]
     if isinstance(place, Path):
         check_weight_files(place / name)

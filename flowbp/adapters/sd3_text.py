@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+from flowbp.adapters.releasing import Releasable
+from flowbp.adapters.text_encoders import CutPromptWarning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,11 +32,13 @@ class TextTower:
         tokenizer: Its tokenizer.
     """
 
-    encoder: PreTrainedModel
+    held: Releasable = attrs.field(converter=Releasable, alias="encoder")
     tokenizer: PreTrainedTokenizerBase
 
-    def __attrs_post_init__(self) -> None:
-        self.encoder.requires_grad_(False).eval()
+    @property
+    def encoder(self) -> PreTrainedModel:
+        """The encoder, where it was placed; one that was released is loaded again."""
+        return self.held.ready()
 
     def token_ids(self, prompts: Sequence[str], length: int, *, warn: bool) -> Tensor:
         """Token numbers (B, length), padded; warns of a cut prompt where `warn` is set."""
@@ -45,6 +49,7 @@ class TextTower:
                 warnings.warn(
                     f"a prompt has {longest} tokens and only the first {length} are read; "
                     "shorten it, or raise `text_length` where the model has a T5",
+                    CutPromptWarning,
                     stacklevel=2,
                 )
         batch = self.tokenizer(
@@ -93,7 +98,7 @@ class SD3Text:
         self._check_widths()
         for tower in (self.clip, self.clip_2, self.t5):
             if tower is not None:
-                self.policy.place(tower.encoder, self.device)
+                tower.held.place(self.policy, self.device)
 
     def _check_length(self) -> None:
         least = 0 if self.t5 is None else 1

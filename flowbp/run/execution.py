@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +9,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from flowbp.adapters.extras import require
 from flowbp.configuration import ConfigurationError, Problem
 from flowbp.container import RunContainer
-from flowbp.evaluation import Comparison, Evaluation, Progress, evaluate, table
+from flowbp.evaluation import Comparison, Evaluation, evaluate, table
 from flowbp.run.artefacts import (
     Evaluated,
     claim,
@@ -24,7 +22,9 @@ from flowbp.run.artefacts import (
     write_results,
 )
 from flowbp.run.counting import count_trained, trained_parameters
+from flowbp.run.encoding import encode_prompts
 from flowbp.run.overview import overview
+from flowbp.run.telling import told_progress
 
 # The part of the configuration that is at fault when a provider cannot build.
 _SECTIONS = {
@@ -87,6 +87,8 @@ def execute(container: RunContainer) -> Comparison | None:
     trained = trained_parameters(container.backbone())
     print(overview(settings, trained, replaced=replaced(container)), flush=True)
     claim(settings.run.folder, configuration_text(container))
+    with _timed(timings, "encode"):
+        encode_prompts(container)
     with _timed(timings, "evaluate before"):
         before = _evaluated(container, "before")
         if before is not None:
@@ -109,8 +111,9 @@ def execute(container: RunContainer) -> Comparison | None:
 
 def _build(container: RunContainer) -> None:
     failures = list(_failures(container, _SECTIONS))
-    # The step needs the others, and would only repeat their problems.
-    failures = failures or list(_failures(container, {"step": "sampling"}))
+    # These need the others, and would only repeat their problems.
+    for name, section in (("model", "embeddings"), ("step", "sampling")):
+        failures = failures or list(_failures(container, {name: section}))
     if failures:
         problems = [Problem(section, str(error), "") for section, error in failures]
         # The errors themselves go along, as only they know the line of a third party's code.
@@ -132,9 +135,9 @@ def _evaluated(container: RunContainer, label: str) -> tuple[Evaluation, Tensor]
         return None
     prompts = container.held_out()
     try:
-        with _progress(label, len(prompts)) as progress:
+        with told_progress(f"evaluating {label} training", len(prompts)) as progress:
             return evaluate(
-                container.backbone(),
+                container.model(),
                 container.reward(),
                 container.judge(),
                 prompts,
@@ -145,18 +148,6 @@ def _evaluated(container: RunContainer, label: str) -> tuple[Evaluation, Tensor]
             )
     except ValueError as error:
         raise RunError(f"the evaluation {label} training stopped: {error}") from error
-
-
-@contextmanager
-def _progress(label: str, total: int) -> Iterator[Progress | None]:
-    what = f"evaluating {label} training"
-    if not sys.stderr.isatty():
-        print(f"{what}: {total} prompts", file=sys.stderr, flush=True)
-        yield None
-        return
-    tqdm = require("tqdm", extra="run").tqdm
-    with tqdm(total=total, desc=what, unit="prompt", leave=False) as bar:
-        yield lambda done, _: bar.update(done - bar.n)
 
 
 @contextmanager
