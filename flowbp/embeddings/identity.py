@@ -18,6 +18,8 @@ from flowbp.adapters import TextEncoders
 _THREADS = 4
 # Where a component came from and what wrote it; neither changes what it computes.
 _ORIGINS = ("name_or_path", "transformers_version", "tokenizer_file", "is_local")
+# How the tokenizer was last called, which its file remembers.
+_LAST_CALL = ("padding", "truncation")
 
 
 def identity(encoders: TextEncoders, batch: int) -> str:
@@ -63,9 +65,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
         >>> digest({"a": torch.zeros(2)}) == digest({"a": torch.zeros(1, 2)})
         False
     """
-    with ThreadPoolExecutor(_THREADS) as pool:
-        hashes = list(pool.map(_tensor, (tensors[name] for name in sorted(tensors))))
-    return hashlib.sha256(json.dumps([sorted(tensors), hashes]).encode()).hexdigest()
+    return _joined(tensors, map(_tensor, tensors.values()))
 
 
 def _tower(tower: Any) -> tuple[object, str, str]:
@@ -73,7 +73,10 @@ def _tower(tower: Any) -> tuple[object, str, str]:
     configuration = _without_origins(encoder.config.to_dict())
     # The dtype that it was written in: the weights' own has a part in their hash.
     configuration = {k: v for k, v in configuration.items() if k not in ("dtype", "torch_dtype")}
-    return configuration, digest(encoder.state_dict()), _tokenizer(tower.tokenizer)
+    weights = encoder.state_dict()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        hashed = _joined(weights, pool.map(_tensor, weights.values()))
+    return configuration, hashed, _tokenizer(tower.tokenizer)
 
 
 def _tokenizer(tokenizer: Any) -> str:
@@ -87,7 +90,10 @@ def _files(paths: Iterable[Path]) -> Iterator[bytes]:
     for path in paths:
         content = path.read_bytes()
         if path.suffix == ".json":
-            content = json.dumps(_without_origins(json.loads(content)), sort_keys=True).encode()
+            facts = _without_origins(json.loads(content))
+            if path.name == "tokenizer.json":
+                facts = {key: value for key, value in facts.items() if key not in _LAST_CALL}
+            content = json.dumps(facts, sort_keys=True).encode()
         yield f"{path.name}\0{len(content)}\0".encode() + content
 
 
@@ -95,6 +101,11 @@ def _without_origins(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     return {k: v for k, v in value.items() if not k.startswith("_") and k not in _ORIGINS}
+
+
+def _joined(names: Iterable[str], hashes: Iterable[list[object]]) -> str:
+    pairs = sorted(zip(names, hashes, strict=True), key=lambda pair: pair[0])
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
 def _tensor(tensor: Tensor) -> list[object]:

@@ -86,6 +86,9 @@ def test_identity_is_that_of_what_is_computed(saved, tmp_path):
     moved = tmp_path / "moved"
     SD3Backbone.from_pretrained(saved).save(moved)
     assert folder(moved) == here
+    used = SD3Backbone.from_pretrained(saved, text_length=16)
+    used.encode(PROMPTS)
+    assert cached(used, tmp_path / "cache").store.path("a").parents[1] == here
     changed = tmp_path / "changed"
     tiny_pipeline(t5=True, seed=1).save_pretrained(changed)
     half = SD3Backbone.from_pretrained(saved).policy.__class__(torch.bfloat16, torch.bfloat16)
