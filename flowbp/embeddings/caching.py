@@ -18,7 +18,7 @@ from flowbp.embeddings.identity import identity
 from flowbp.embeddings.stores import EmbeddingsError, FolderStore, MemoryStore, Row, Store
 
 BATCH = 8
-"""Prompts encoded together by default: enough to keep a GPU busy with 512 tokens each."""
+"""Prompts encoded together by default."""
 
 
 @attrs.frozen(eq=False)
@@ -27,7 +27,8 @@ class CachedBackbone:
 
     Prompts are always encoded `batch` at a time, the last batch being filled up with copies of
     its last prompt: matrix products of one size round alike, so that an embedding is the same
-    to the bit whether it comes from the store or not, and whatever other prompts there are.
+    to the bit whether it comes from the store or not, and whatever other prompts there are. The
+    tests hold that on the CPU.
 
     Args:
         backbone: any.
@@ -76,7 +77,8 @@ class CachedBackbone:
                 f"`prompts` must be a sequence of at least one string, got {prompts!r}; "
                 "write [prompt] for a single one"
             )
-        rows = {prompt: self.store.read(prompt) for prompt in dict.fromkeys(prompts)}
+        each = list(dict.fromkeys(prompts))
+        rows = dict(zip(each, self.store.read_all(each), strict=True))
         absent = [prompt for prompt, row in rows.items() if row is None]
         rows |= self._computed(absent)
         chosen = [row for row in (rows[prompt] for prompt in prompts) if row is not None]
@@ -85,7 +87,9 @@ class CachedBackbone:
 
     def absent(self, prompts: Sequence[str]) -> list[str]:
         """The prompts, each once, that the store does not hold whole."""
-        return [prompt for prompt in dict.fromkeys(prompts) if self.store.read(prompt) is None]
+        each = list(dict.fromkeys(prompts))
+        rows = zip(each, self.store.read_all(each), strict=True)
+        return [prompt for prompt, row in rows if row is None]
 
     def fill(
         self, prompts: Sequence[str], progress: Callable[[int, int], object] | None = None

@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +26,7 @@ Row = Mapping[str, Tensor]
 
 _PARTIAL = ".partial"
 _STALE = 24 * 3600.0
+_READERS = 8
 
 
 def _expanded(path: Path) -> Path:
@@ -39,6 +42,10 @@ class Store(Protocol):
 
     def read(self, prompt: str) -> Row | None:
         """The embedding of a prompt, None if there is none."""
+        ...
+
+    def read_all(self, prompts: Sequence[str]) -> Iterator[Row | None]:
+        """`read` of each prompt, in order."""
         ...
 
     def write(self, prompt: str, row: Row) -> None:
@@ -68,6 +75,10 @@ class MemoryStore:
     def read(self, prompt: str) -> Row | None:
         """The embedding of a prompt, None if there is none."""
         return self._rows.get(prompt)
+
+    def read_all(self, prompts: Sequence[str]) -> Iterator[Row | None]:
+        """`read` of each prompt, in order."""
+        return map(self.read, prompts)
 
     def write(self, prompt: str, row: Row) -> None:
         """Keep the embedding of a prompt."""
@@ -113,12 +124,13 @@ class FolderStore:
 
     folder: Path = attrs.field(converter=_expanded)
     identity: str
-    _warned: list[Path] = attrs.field(init=False, factory=list)
+    # Taken by the first thread that warns, and never given back.
+    _warned: threading.Lock = attrs.field(init=False, factory=threading.Lock)
 
     def __attrs_post_init__(self) -> None:
         # A writer that was killed leaves its file behind. One that is a day old has no writer.
         for path in self._place.joinpath(_PARTIAL).glob("*"):
-            if time.time() - path.stat().st_mtime > _STALE:
+            if _age(path) > _STALE:
                 path.unlink(missing_ok=True)
 
     @property
@@ -138,13 +150,18 @@ class FolderStore:
         except FileNotFoundError:
             return None
         row = _row(content)
-        if row is None and not self._warned:
-            self._warned.append(path)
+        if row is None and self._warned.acquire(blocking=False):
             warnings.warn(
                 f"a cached embedding is damaged and is computed again, as is any other: {path}",
                 stacklevel=2,
             )
         return row
+
+    def read_all(self, prompts: Sequence[str]) -> Iterator[Row | None]:
+        """`read` of each prompt, in order."""
+        # Reading waits for the disk, and the checksum runs without the interpreter's lock.
+        with ThreadPoolExecutor(_READERS) as pool:
+            yield from pool.map(self.read, prompts)
 
     def write(self, prompt: str, row: Row) -> None:
         """Keep the embedding of a prompt."""
@@ -173,6 +190,14 @@ class FolderStore:
 
     def __str__(self) -> str:
         return str(self.folder)
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        # Its writer has just finished.
+        return 0.0
 
 
 def _content(row: Row) -> bytes:
