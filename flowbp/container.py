@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -17,7 +16,7 @@ from flowbp.embeddings import cached
 from flowbp.evaluation import HeldOut
 from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.prompts import Shard, ShardedPrompts
-from flowbp.settings import Settings
+from flowbp.settings import Settings, identity
 from flowbp.settings.checks import evaluation_sampling
 from flowbp.training import (
     Checkpoints,
@@ -101,8 +100,15 @@ def _observers(settings: Settings) -> tuple[Observer, ...]:
     return (*observers, *(other.build(**offered) for other in wanted.others))
 
 
-def _checkpoints(folder: Path, every: int | None) -> Checkpoints:
-    return Checkpoints(folder / "checkpoints", every=every)
+def _checkpoints(settings: Settings) -> Checkpoints:
+    wanted = settings.checkpoints
+    return Checkpoints(
+        settings.run.folder / "checkpoints",
+        every=wanted.every,
+        keep=wanted.keep,
+        best=wanted.best,
+        identity=identity(settings),
+    )
 
 
 def _joined(
@@ -121,6 +127,10 @@ class History:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
+
+    def begin(self, rows: Sequence[Metrics]) -> None:
+        """Take over the figures of an earlier process."""
+        self.rows = [attrs.asdict(row) for row in rows]
 
     def row(self, metrics: Metrics) -> None:
         """Keep them."""
@@ -181,9 +191,7 @@ class RunContainer(containers.DeclarativeContainer):
     snapshots: Any = providers.Singleton(
         _snapshots, settings, prompts, held_out, evaluation_sampling
     )
-    checkpoints: Any = providers.Singleton(
-        _checkpoints, settings.provided.run.folder, settings.provided.checkpoints.every
-    )
+    checkpoints: Any = providers.Singleton(_checkpoints, settings)
     history: Any = providers.Singleton(History)
     observers: Any = providers.Singleton(_observers, settings)
     # Apart from the other observers, because a bar appears on the terminal once it is built.

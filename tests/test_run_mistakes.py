@@ -87,7 +87,7 @@ def test_help_and_unknown_options(capsys):
         main(["--help"])
     assert left.value.code == 0
     told = capsys.readouterr().out
-    assert "dotted.key=value" in told and "example:" in told and "--check" in told
+    assert "dotted.key=value" in told and "examples:" in told and "--check" in told
     for typed in ([], ["--chekc"]):
         with pytest.raises(SystemExit) as left:
             main(typed)

@@ -1,4 +1,4 @@
-"""Latents to pixels through a frozen AutoencoderKL, a few samples at a time."""
+"""Latents to pixels through a frozen VAE, a few samples at a time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from torch.utils.checkpoint import checkpoint
 
 from flowbp.adapters.clamp import Clamp, hard_clamp
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+from flowbp.adapters.unscale import Unscale, scaled
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, AutoencoderKLFlux2
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class LatentDecoder:
-    """Decodes latents with a frozen VAE: ``clamp(VAE(z / scaling + shift) / 2 + 1/2)``.
+    """Decodes latents with a frozen VAE: ``clamp(VAE(unscale(z)) / 2 + 1/2)``.
 
     Construction moves the VAE to `device`, casts it to `policy.weights` and freezes it.
 
@@ -26,7 +27,8 @@ class LatentDecoder:
     the backward pass, so that memory holds those of one chunk, at the price of one more decoding.
 
     Args:
-        vae: A diffusers AutoencoderKL.
+        vae: A diffusers AutoencoderKL or AutoencoderKLFlux2.
+        unscale: From the sampler's latents to those of the VAE.
         policy: Dtypes of the VAE.
         device: Where it runs.
         decode_batch: Samples decoded at a time; None is the whole batch at once.
@@ -42,7 +44,8 @@ class LatentDecoder:
         torch.Size([2, 3, 8, 8])
     """
 
-    vae: AutoencoderKL
+    vae: AutoencoderKL | AutoencoderKLFlux2
+    unscale: Unscale = scaled
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     decode_batch: int | None = None
@@ -59,7 +62,7 @@ class LatentDecoder:
 
     @property
     def scale_factor(self) -> int:
-        """Pixels per latent along one side."""
+        """Pixels per latent of the VAE along one side."""
         factor: int = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
         return factor
 
@@ -79,9 +82,7 @@ class LatentDecoder:
         )
 
     def _decode(self, latents: Tensor) -> Tensor:
-        config = self.vae.config
-        z = latents.to(self.policy.state) / config["scaling_factor"]
-        z = z + (config.get("shift_factor") or 0.0)
+        z = self.unscale(self.vae, latents.to(self.policy.state))
         with self.policy.autocast(self.device):
             decoded = self.vae.decode(z.to(self.policy.weights), return_dict=False)[0]
         return self.clamp(decoded.to(self.policy.state) / 2 + 0.5)

@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.clamp import Clamp, hard_clamp
 from flowbp.adapters.decode import LatentDecoder
-from flowbp.adapters.extras import require
-from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
-from flowbp.adapters.saving import save_pipeline
-from flowbp.adapters.sd3_source import load_model, load_pipeline
-from flowbp.adapters.sd3_text import SD3Text, TextTower
+from flowbp.adapters.diffusers_backbone import DiffusersBackbone, check_channels
+from flowbp.adapters.loading import Layout, load_pipeline
+from flowbp.adapters.policy import FLOAT32, DtypePolicy
+from flowbp.adapters.sd3_text import SD3Text
 from flowbp.adapters.sd3_velocity import SD3Velocity
-from flowbp.adapters.sigmas import check_scheduler, scheduler_sigmas
+from flowbp.adapters.sigmas import scheduler_sigmas
 from flowbp.adapters.sizes import check_size
-from flowbp.adapters.text_encoders import TextEncoders
+from flowbp.adapters.text_tower import TextTower
 from flowbp.core import VelocityField
 
 if TYPE_CHECKING:
-    from diffusers import (
-        FlowMatchEulerDiscreteScheduler,
-        SD3Transformer2DModel,
-        StableDiffusion3Pipeline,
-    )
+    from diffusers import StableDiffusion3Pipeline
+
+_LAYOUT = Layout(
+    pipeline="StableDiffusion3Pipeline",
+    models={
+        "transformer": ("diffusers", "SD3Transformer2DModel"),
+        "vae": ("diffusers", "AutoencoderKL"),
+        "text_encoder": ("transformers", "CLIPTextModelWithProjection"),
+        "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
+        "text_encoder_3": ("transformers", "T5EncoderModel"),
+    },
+    others=("scheduler", "tokenizer", "tokenizer_2", "tokenizer_3"),
+    optional=("text_encoder_3", "tokenizer_3"),
+)
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class SD3Backbone:
+class SD3Backbone(DiffusersBackbone):
     """Stable Diffusion 3 as `Backbone`; build it with `from_pretrained` or `from_pipeline`.
 
     Construction moves the transformer to `device`, casts it to `policy.weights` and sets it to
@@ -62,28 +68,7 @@ class SD3Backbone:
 '/no/such/folder'; there is no folder /no/such/folder
     """
 
-    transformer: SD3Transformer2DModel
     text: SD3Text
-    decoder: LatentDecoder
-    scheduler: FlowMatchEulerDiscreteScheduler
-    policy: DtypePolicy = FLOAT32
-    device: torch.device = attrs.field(default=CPU, converter=torch.device)
-    gradient_checkpointing: bool = False
-
-    def __attrs_post_init__(self) -> None:
-        check_scheduler(self.scheduler)
-        channels = self.transformer.config["in_channels"]
-        if self.decoder.vae.config["latent_channels"] != channels:
-            raise ValueError(
-                f"`decoder` must decode {channels} channels like the transformer, got "
-                f"{self.decoder.vae.config['latent_channels']}; this VAE belongs to another model"
-            )
-        self.policy.place(self.transformer, self.device)
-        self.transformer.eval()
-        if self.gradient_checkpointing:
-            self.transformer.enable_gradient_checkpointing()
-        else:
-            self.transformer.disable_gradient_checkpointing()
 
     @classmethod
     def from_pretrained(
@@ -123,7 +108,11 @@ class SD3Backbone:
         """
         frozen_dtype = (frozen_policy or policy.frozen).weights
         pipeline = load_pipeline(
-            source, dtype=policy.weights, frozen_dtype=frozen_dtype, use_t5=use_t5
+            source,
+            _LAYOUT,
+            dtype=policy.weights,
+            frozen_dtype=frozen_dtype,
+            optional=use_t5,
         )
         backbone = cls.from_pipeline(
             pipeline,
@@ -135,8 +124,7 @@ class SD3Backbone:
             clamp=clamp,
             gradient_checkpointing=gradient_checkpointing,
         )
-        for name, tower in backbone.text_encoders.towers.items():
-            tower.held.reload_with(partial(load_model, source, name, frozen_dtype))
+        backbone.reload_encoders_from(source, _LAYOUT, frozen_dtype)
         return backbone
 
     @classmethod
@@ -201,44 +189,9 @@ class SD3Backbone:
             gradient_checkpointing=gradient_checkpointing,
         )
 
-    @property
-    def module(self) -> nn.Module:
-        """The transformer, which is what is trained."""
-        module: nn.Module = self.transformer
-        return module
-
-    @property
-    def text_encoders(self) -> TextEncoders:
-        """The text encoders, for whoever keeps what they give and releases them."""
-        text = self.text
-        towers = {"text_encoder": text.clip, "text_encoder_2": text.clip_2}
-        read = {"text_encoder": text.clip.tokenizer.model_max_length}
-        if text.t5 is not None:
-            towers["text_encoder_3"] = text.t5
-            read = {"text_encoder_3": text.text_length}
-        facts = {"text_length": text.text_length, "width": text.width, "dtypes": str(text.policy)}
-        return TextEncoders(family="sd3", towers=towers, read=read, facts=facts, device=text.device)
-
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """Encode B prompts to ``tokens`` (B, L, D) and ``pooled`` (B, P), without gradient."""
-        return self.text(prompts)
-
-    def noise(self, count: int, *, height: int, width: int, generator: torch.Generator) -> Tensor:
-        """Draw starting latents (count, C, h, w); a CPU generator gives the same on any device.
-
-        Raises:
-            ValueError: `count` is less than 1, or a size the model cannot draw.
-        """
-        if count < 1:
-            raise ValueError(f"`count` must be at least 1, got {count}")
-        rows, columns = self._latent_size(height, width)
-        shape = (count, self.transformer.config["in_channels"], rows, columns)
-        drawn = torch.randn(shape, generator=generator, device=generator.device)
-        return drawn.to(device=self.device, dtype=self.policy.state)
-
     def sigmas(self, steps: int, *, height: int, width: int) -> Tensor:
         """The scheduler's grid (N+1,), float32 on the CPU; `scheduler_sigmas` has the details."""
-        rows, columns = self._latent_size(height, width)
+        _, rows, columns = self.latent_shape(height, width)
         patch = self.transformer.config["patch_size"]
         tokens = (rows // patch) * (columns // patch)
         return scheduler_sigmas(self.scheduler, steps, image_tokens=tokens)
@@ -252,45 +205,22 @@ class SD3Backbone:
             train_timesteps=self.scheduler.config["num_train_timesteps"],
         )
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], differentiable."""
-        return self.decoder(latents)
+    def check_components(self) -> None:
+        """Refuse a VAE of another model."""
+        check_channels(self.decoder, self.transformer.config["in_channels"])
 
-    def trainable(self) -> Mapping[str, nn.Parameter]:
-        """The transformer's parameters that require a gradient, by name."""
-        return {
-            name: parameter
-            for name, parameter in self.transformer.named_parameters()
-            if parameter.requires_grad
-        }
-
-    def save(self, folder: Path) -> None:
-        """Write a folder that ``StableDiffusion3Pipeline.from_pretrained`` loads.
-
-        Without a T5, diffusers wants ``text_encoder_3=None, tokenizer_3=None`` in that call. The
-        paths that the components were loaded from are not written.
-
-        Args:
-            folder: Created where it is missing. Writing is not atomic: write to a new folder and
-                rename it.
-        """
-        t5 = self.text.t5
-        pipeline = require("diffusers").StableDiffusion3Pipeline(
-            transformer=self.transformer,
-            vae=self.decoder.vae,
-            scheduler=self.scheduler,
-            text_encoder=self.text.clip.held.for_saving(),
-            tokenizer=self.text.clip.tokenizer,
-            text_encoder_2=self.text.clip_2.held.for_saving(),
-            tokenizer_2=self.text.clip_2.tokenizer,
-            text_encoder_3=t5 and t5.held.for_saving(),
-            tokenizer_3=t5 and t5.tokenizer,
-        )
-        save_pipeline(pipeline, folder)
-
-    def _latent_size(self, height: int, width: int) -> tuple[int, int]:
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """The (C, h, w) of a picture; its sides are bounded by the positional embedding."""
         config, scale = self.transformer.config, self.decoder.scale_factor
         multiple = scale * config["patch_size"]
         largest = (config["pos_embed_max_size"] or 0) * multiple or None
         check_size(height=height, width=width, multiple=multiple, largest=largest)
-        return height // scale, width // scale
+        return config["in_channels"], height // scale, width // scale
+
+    def pipeline_parts(self) -> tuple[str, Mapping[str, Any]]:
+        """The pipeline's class, and None for the parts of a T5 that is not there.
+
+        diffusers then wants ``text_encoder_3=None, tokenizer_3=None`` in ``from_pretrained``.
+        """
+        absent = _LAYOUT.optional if self.text.t5 is None else ()
+        return _LAYOUT.pipeline, dict.fromkeys(absent)

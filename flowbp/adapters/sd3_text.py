@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -13,50 +11,11 @@ from torch.nn import functional as F
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
-from flowbp.adapters.releasing import Releasable
-from flowbp.adapters.text_encoders import CutPromptWarning
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from flowbp.adapters.text_encoders import TextEncoders
+from flowbp.adapters.text_tower import TextTower, check_positions, check_prompts
 
 MAX_TEXT_LENGTH = 512
 """The most T5 positions that the diffusers pipeline accepts."""
-
-
-@attrs.frozen(eq=False)
-class TextTower:
-    """A frozen text encoder with the tokenizer it was trained with.
-
-    Args:
-        encoder: A transformers text encoder; construction freezes it.
-        tokenizer: Its tokenizer.
-    """
-
-    held: Releasable = attrs.field(converter=Releasable, alias="encoder")
-    tokenizer: PreTrainedTokenizerBase
-
-    @property
-    def encoder(self) -> PreTrainedModel:
-        """The encoder, where it was placed; one that was released is loaded again."""
-        return self.held.ready()
-
-    def token_ids(self, prompts: Sequence[str], length: int, *, warn: bool) -> Tensor:
-        """Token numbers (B, length), padded; warns of a cut prompt where `warn` is set."""
-        prompts = list(prompts)
-        if warn:
-            longest = max(len(ids) for ids in self.tokenizer(prompts, verbose=False).input_ids)
-            if longest > length:
-                warnings.warn(
-                    f"a prompt has {longest} tokens and only the first {length} are read; "
-                    "shorten it, or raise `text_length` where the model has a T5",
-                    CutPromptWarning,
-                    stacklevel=2,
-                )
-        batch = self.tokenizer(
-            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
-        ids: Tensor = batch.input_ids
-        return ids
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -100,6 +59,17 @@ class SD3Text:
             if tower is not None:
                 tower.held.place(self.policy, self.device)
 
+    @property
+    def encoders(self) -> TextEncoders:
+        """The encoders by their names in the pipeline; without a T5 CLIP decides what is cut."""
+        towers = {"text_encoder": self.clip, "text_encoder_2": self.clip_2}
+        read = {"text_encoder": self.clip.tokenizer.model_max_length}
+        if self.t5 is not None:
+            towers["text_encoder_3"] = self.t5
+            read = {"text_encoder_3": self.text_length}
+        facts = {"text_length": self.text_length, "width": self.width, "dtypes": str(self.policy)}
+        return TextEncoders(family="sd3", towers=towers, read=read, facts=facts, device=self.device)
+
     def _check_length(self) -> None:
         least = 0 if self.t5 is None else 1
         if not least <= self.text_length <= MAX_TEXT_LENGTH:
@@ -109,13 +79,7 @@ class SD3Text:
             )
         length = self.clip.tokenizer.model_max_length
         for name, tower in (("clip", self.clip), ("clip_2", self.clip_2)):
-            positions = tower.encoder.config.max_position_embeddings
-            if length > positions:
-                raise ValueError(
-                    f"`{name}` has {positions} positions and the first tokenizer's "
-                    f"model_max_length is {length}; set it to at most {positions} in "
-                    "tokenizer_config.json"
-                )
+            check_positions(name, tower, length)
 
     def _check_widths(self) -> None:
         towers = (self.clip.encoder.config, self.clip_2.encoder.config)
@@ -150,11 +114,7 @@ class SD3Text:
         Raises:
             ValueError: No prompt, or a bare string in place of a sequence.
         """
-        if isinstance(prompts, str) or not prompts:
-            raise ValueError(
-                f"`prompts` must be a sequence of at least one string, got {prompts!r}; "
-                "write [prompt] for a single one"
-            )
+        check_prompts(prompts)
         tokens, pooled = zip(
             *(self._clip(tower, prompts) for tower in (self.clip, self.clip_2)), strict=True
         )
@@ -170,7 +130,8 @@ class SD3Text:
     def _clip(self, tower: TextTower, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         # The pipeline reads both CLIP encoders at the first tokenizer's length, and so does this.
         length = self.clip.tokenizer.model_max_length
-        ids = tower.token_ids(prompts, length, warn=self.t5 is None and tower is self.clip)
+        warn = self.t5 is None and tower is self.clip
+        ids, _ = tower.tokens(prompts, length, warn=warn)
         with self.policy.autocast(self.device):
             output = tower.encoder(ids.to(self.device), output_hidden_states=True)
         return output.hidden_states[-2], output.text_embeds
@@ -179,7 +140,7 @@ class SD3Text:
         if self.t5 is None:
             shape = (len(prompts), self.text_length, self.width)
             return torch.zeros(shape, device=self.device, dtype=self.policy.state)
-        ids = self.t5.token_ids(prompts, self.text_length, warn=True)
+        ids, _ = self.t5.tokens(prompts, self.text_length)
         with self.policy.autocast(self.device):
             output = self.t5.encoder(ids.to(self.device))
         hidden: Tensor = output.last_hidden_state

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
-import torch
 from torch import Tensor
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.policy import DtypePolicy
+from flowbp.adapters.velocity import batch_timesteps, check_latents
 
 if TYPE_CHECKING:
     from diffusers import SD3Transformer2DModel
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 class SD3Velocity:
     """The transformer under one conditioning, as a `VelocityField`.
 
-    The timestep is ``sigma * train_timesteps`` in float32 whatever the policy: in bfloat16 the
-    steps between 512 and 1024 would be 4 apart.
+    The timestep is ``sigma * train_timesteps`` in float32 whatever the policy.
 
     Args:
         transformer: A diffusers SD3Transformer2DModel.
         conditioning: ``tokens`` (B, L, D) and ``pooled`` (B, P).
         policy: Dtypes of the transformer.
         train_timesteps: The scheduler's num_train_timesteps.
+
+    Example:
+        ``backbone.velocity(backbone.encode(["two blue squares"]))(noise, torch.tensor(1.0))``
     """
 
     transformer: SD3Transformer2DModel
@@ -41,31 +43,15 @@ class SD3Velocity:
             ValueError: Latents of another dtype than `policy.state`, or of another number of
                 samples than the conditioning.
         """
-        if latents.dtype != self.policy.state:
-            raise ValueError(
-                f"`latents` must be {self.policy.state}, got {latents.dtype}; the policy casts "
-                "inside the network, the state of the sampler is never rounded"
-            )
-        if len(latents) != len(self.conditioning):
-            raise ValueError(
-                f"`latents` must have {len(self.conditioning)} samples like the conditioning, got "
-                f"{len(latents)}; slice or repeat the conditioning alike"
-            )
+        check_latents(latents, self.conditioning, self.policy)
         tensors = self.conditioning.tensors
         with self.policy.autocast(latents.device):
             output = self.transformer(
                 hidden_states=latents.to(self.policy.weights),
-                timestep=self._timestep(latents, sigma),
+                timestep=batch_timesteps(latents, sigma, self.train_timesteps),
                 encoder_hidden_states=tensors["tokens"].to(self.policy.weights),
                 pooled_projections=tensors["pooled"].to(self.policy.weights),
                 return_dict=False,
             )[0]
         velocity: Tensor = output.to(self.policy.state)
         return velocity
-
-    def _timestep(self, latents: Tensor, sigma: Tensor) -> Tensor:
-        timestep = sigma.to(torch.float32) * self.train_timesteps
-        if sigma.device.type == "cpu" and latents.device.type != "cpu":
-            # Copying a number out of the CPU's memory would wait for the device at every call.
-            return torch.full((len(latents),), float(timestep), device=latents.device)
-        return timestep.to(latents.device).expand(len(latents))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import attrs
 import torch
 
 if TYPE_CHECKING:
-    from flowbp.adapters.sd3_text import TextTower
+    from flowbp.adapters.text_tower import TextTower
 
 
 class CutPromptWarning(UserWarning):
     """A prompt is longer than what the text encoders read."""
+
+
+def _itself(prompt: str) -> str:
+    return prompt
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -27,6 +31,7 @@ class TextEncoders:
             cut it. Towers that only repeat what another reads in full are left out.
         facts: Whatever else changes the embeddings: lengths, layers, dtypes.
         device: Where the encoders run.
+        written: The text that a prompt becomes before it is cut into tokens.
 
     Example:
         See `WithTextEncoders`; ``backbone.text_encoders.cut(["a circle"])`` is 0.
@@ -37,6 +42,7 @@ class TextEncoders:
     read: Mapping[str, int]
     facts: Mapping[str, object]
     device: torch.device
+    written: Callable[[str], str] = _itself
 
     def cut(self, prompts: Sequence[str]) -> int:
         """How many of the prompts are longer than what is read of them.
@@ -47,12 +53,12 @@ class TextEncoders:
         Returns:
             Their number.
         """
-        remaining = list(prompts)
+        remaining = [self.written(prompt) for prompt in prompts]
         for name, length in self.read.items():
             if not remaining:
                 return 0
-            tokens = self.towers[name].tokenizer(remaining, verbose=False).input_ids
-            remaining = [p for p, ids in zip(remaining, tokens, strict=True) if len(ids) > length]
+            lengths = self.towers[name].lengths(remaining)
+            remaining = [p for p, each in zip(remaining, lengths, strict=True) if each > length]
         return len(remaining)
 
     def release(self) -> None:

@@ -30,6 +30,8 @@ from flowbp.evaluation.records import Record as Record
 from flowbp.evaluation.report import Report as Report
 from flowbp.evaluation.report import render as render
 from flowbp.evaluation.report import write_report as write_report
+from flowbp.evaluation.storage import evaluation_from_json as evaluation_from_json
+from flowbp.evaluation.storage import evaluation_to_json as evaluation_to_json
 from flowbp.evaluation.storage import from_json as from_json
 from flowbp.evaluation.storage import to_json as to_json
 from flowbp.evaluation.summary import Change as Change

@@ -97,8 +97,9 @@ def bootstrap_gain(
     """Mean of paired differences with a percentile bootstrap interval.
 
     Draws `resamples` times n of the n differences with replacement; the interval runs between the
-    ``(1 ∓ level) / 2`` quantiles of the means so found. Of very few prompts it is too narrow, and
-    of a single one it is a point.
+    ``(1 ∓ level) / 2`` quantiles of the means so found. It tells how far the noise, and prompts
+    like these, could have gone otherwise; where a few prompts come again and again with other
+    noise, it says nothing about further prompts. Of very few it is too narrow, of one a point.
 
     Args:
         differences: after minus before, one for every prompt.

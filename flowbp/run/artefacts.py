@@ -9,11 +9,11 @@ from pathlib import Path
 import attrs
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from flowbp.container import RunContainer
 from flowbp.evaluation import (
     Comparison,
-    Evaluation,
     Report,
     choose_examples,
     environment,
@@ -23,18 +23,21 @@ from flowbp.evaluation import (
     upscale,
     write_report,
 )
-from flowbp.settings import free_folder, resolved
+from flowbp.run.before import BEFORE, BEFORE_PICTURES
+from flowbp.settings import free_folder, occupied, resolved
+from flowbp.training import write_whole
 
 CONFIGURATION, COMPARISON, REPORT = "configuration.yaml", "comparison.json", "report.html"
-BEFORE, PICTURE = "before.json", "before_after.png"
+PICTURE, FINISHED = "before_after.png", "finished.json"
 
-_SHOWN = 12
+_SHOWN, _SIDE = 12, 128
 
 _DESCRIPTIONS = {
     REPORT: "before and after side by side; open it in a browser",
     PICTURE: "some of its pictures, before above after, whatever their outcome",
     COMPARISON: "every prompt's reward and verdict, before and after",
     BEFORE: "the evaluation before training",
+    BEFORE_PICTURES: "its pictures, for a run that is resumed",
     CONFIGURATION: "all settings, defaults written out",
     "metrics.jsonl": "the figures of every step",
     "tensorboard": "the same for tensorboard --logdir",
@@ -89,16 +92,30 @@ def configuration_text(container: RunContainer) -> str:
     Example:
         See `flowbp.run.execution.execute`.
     """
+    return heading(container) + resolved(container.settings())
+
+
+def heading(container: RunContainer) -> str:
+    """The comment above a resolved configuration that says what Python replaced.
+
+    Args:
+        container: of the run.
+
+    Returns:
+        A line, or nothing.
+
+    Example:
+        See `configuration_text`.
+    """
     names = replaced(container)
-    heading = f"# Replaced from Python in this run: {', '.join(names)}.\n" if names else ""
-    return heading + resolved(container.settings())
+    return f"# Replaced from Python in this run: {', '.join(names)}.\n" if names else ""
 
 
 def claim(folder: Path, configuration: str) -> None:
-    """Make a run's folder and write its first file.
+    """Write the first file into a run's folder.
 
     Args:
-        folder: new or empty.
+        folder: new or empty, but for what `locked` makes.
         configuration: the text of `configuration.yaml`.
 
     Raises:
@@ -106,42 +123,39 @@ def claim(folder: Path, configuration: str) -> None:
 
     Example:
         >>> from tempfile import mkdtemp
-        >>> folder = Path(mkdtemp()) / "run"
+        >>> folder = Path(mkdtemp())
         >>> claim(folder, "run: {}")
         >>> [path.name for path in folder.iterdir()]
         ['configuration.yaml']
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
+    if occupied(folder):
         raise FileExistsError(
             f"`run.folder` {folder} is not empty, and nothing saved is ever overwritten; name "
             f"another, such as run.folder={free_folder(folder)}"
         )
-    (folder / CONFIGURATION).write_text(configuration, encoding="utf-8")
+    write_whole(folder / CONFIGURATION, configuration)
 
 
-def write_before(folder: Path, evaluation: Evaluation) -> None:
-    """Write `before.json`, so that a run that stops later keeps its first evaluation.
+def write_finished(folder: Path, steps: int, timings: Mapping[str, float]) -> None:
+    """Write `finished.json`, whose being there says that nothing is left to do.
 
     Args:
         folder: of the run.
-        evaluation: the one before training; the keys are those of `before` in `comparison.json`.
+        steps: optimizer steps that were done.
+        timings: seconds of each phase of the last process.
 
     Raises:
         OSError: the file cannot be written.
 
     Example:
         >>> from tempfile import mkdtemp
-        >>> from flowbp.evaluation import Record
-        >>> record = Record(index=0, prompt="a circle", kind="single_object", reward=0.25)
-        >>> evaluation = Evaluation(label="before", noise_seed=0, seconds=1, records=[record])
         >>> folder = Path(mkdtemp())
-        >>> write_before(folder, evaluation)
-        >>> json.loads((folder / "before.json").read_text())["records"][0]["reward"]
-        0.25
+        >>> write_finished(folder, 100, {"train": 2.5})
+        >>> json.loads((folder / "finished.json").read_text())["steps"]
+        100
     """
-    text = json.dumps(attrs.asdict(evaluation), ensure_ascii=False, indent=1, allow_nan=False)
-    (folder / BEFORE).write_text(text + "\n", encoding="utf-8")
+    tree = {"steps": steps, "seconds": dict(timings)}
+    write_whole(folder / FINISHED, json.dumps(tree, indent=1) + "\n")
 
 
 def write_results(
@@ -183,7 +197,9 @@ def _before_after(evaluated: Evaluated) -> Tensor:
     """Evenly chosen pictures in a row, and the same prompts and noise after training below."""
     shown = list(choose_examples(evaluated.comparison, sample=_SHOWN).sample)
     pictures = torch.cat([evaluated.before[shown], evaluated.after[shown]])
-    return grid(upscale(pictures, max(1, 128 // pictures.shape[-1])), columns=len(shown))
+    larger, smaller = _SIDE // pictures.shape[-1], -(-pictures.shape[-1] // _SIDE)
+    pictures = avg_pool2d(upscale(pictures, max(1, larger)), smaller)
+    return grid(pictures, columns=len(shown))
 
 
 def listing(folder: Path) -> str:

@@ -19,8 +19,14 @@ whose `name` changes is replaced with all its keys. Overrides win over files; th
 YAML: training.steps=100, optimizer.learning_rate=1e-5, 'method={name: sparse, active: 4}',
 evaluation=null.
 
-example:
+A run that stopped goes on with the same words and --resume, from the newest checkpoint in
+run.folder (checkpoints.every=20 checkpoints.keep=2). These keys may change then: training.steps
+upwards, run.device, run.threads, batching.pull, batching.decode, evaluation.batch, and all of
+samples, checkpoints and observers.
+
+examples:
   python -m flowbp.run container.yaml run.folder=runs/first training.steps=20
+  python -m flowbp.run container.yaml run.folder=runs/first training.steps=40 --resume
 
 exit codes: 0 done, 1 the run stopped, 2 a mistake in what was typed or configured,
 130 interrupted.
@@ -56,13 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         return _told(error, _MISTAKE)
     _find_modules_here()
-    return _run(typed.inputs, check_only=typed.check, traceback=typed.traceback)
+    return _run(typed)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flowbp.run",
-        usage="%(prog)s [--check] [--traceback] FILE.yaml [FILE.yaml ...] [dotted.key=value ...]",
+        usage="%(prog)s [--resume] [--check] [--traceback] FILE.yaml [FILE.yaml ...] "
+        "[dotted.key=value ...]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -72,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="FILE or key=value",
         help="YAML files, and overrides of single keys",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in run.folder, from its newest checkpoint",
     )
     parser.add_argument(
         "--check",
@@ -86,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(inputs: Sequence[str], *, check_only: bool, traceback: bool) -> int:
+def _run(typed: argparse.Namespace) -> int:
     # Late, because these need what `main` has just made sure of.
     import torch
 
@@ -94,16 +106,17 @@ def _run(inputs: Sequence[str], *, check_only: bool, traceback: bool) -> int:
     from flowbp.container import RunContainer
     from flowbp.run.execution import RunError, check, execute
     from flowbp.run.quiet import quiet
-    from flowbp.settings import load, located
+    from flowbp.settings import load, located, occupied
     from flowbp.training import NonFiniteError
 
     loaded = None
     try:
-        loaded = load(inputs)
+        loaded = load(typed.inputs, resume=typed.resume)
         with quiet(), _stopped_gently():
-            (check if check_only else execute)(RunContainer(settings=loaded.settings))
+            act = check if typed.check else execute
+            act(RunContainer(settings=loaded.settings), resume=typed.resume)
     except (ConfigurationError, NonFiniteError, RunError, OSError, torch.OutOfMemoryError) as error:
-        if traceback:
+        if typed.traceback:
             raise
         if isinstance(error, ConfigurationError):
             return _told(located(error, loaded.tree) if loaded else error, _MISTAKE)
@@ -114,9 +127,11 @@ def _run(inputs: Sequence[str], *, check_only: bool, traceback: bool) -> int:
         return _told("; ".join(getattr(error, "__notes__", ["nothing was saved"])), told)
     except KeyboardInterrupt as interrupt:
         folder = loaded.settings.run.folder if loaded else None
-        saved = f"what was saved is in {folder}" if folder and folder.exists() else "nothing saved"
-        notes = getattr(interrupt, "__notes__", None) or [saved]
-        return _told("; ".join(["interrupted", *notes]), _INTERRUPTED)
+        if not (folder and occupied(folder)):
+            return _told("interrupted; nothing saved", _INTERRUPTED)
+        notes = getattr(interrupt, "__notes__", None) or [f"what was saved is in {folder}"]
+        cure = "the same command with --resume goes on"
+        return _told("; ".join(["interrupted", *notes, cure]), _INTERRUPTED)
     return 0
 
 

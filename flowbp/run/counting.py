@@ -7,18 +7,25 @@ from typing import Any
 
 import torch
 
-from flowbp.adapters import Backbone, SD3Backbone
+from flowbp.adapters import Backbone, Flux1Backbone, Flux2Backbone, SD3Backbone
 from flowbp.adapters.extras import require
 from flowbp.adapters.source import local_folder
 from flowbp.container import RunContainer
 from flowbp.shapes.embedded import base_folder, embedded_backbone
 
+_TRANSFORMERS = {
+    SD3Backbone.from_pretrained: "SD3Transformer2DModel",
+    Flux1Backbone.from_pretrained: "FluxTransformer2DModel",
+    Flux2Backbone.from_pretrained: "Flux2Transformer2DModel",
+}
+"""What each of the library's own models trains, by what loads it."""
+
 
 def count_trained(container: RunContainer) -> int:
     """Count the parameters that training changes.
 
-    A model in SD3 layout that is not loaded yet is made on torch's meta device from its
-    configuration; any other is loaded.
+    A model of the library's own families that is not loaded yet is made on torch's meta device
+    from its configuration; any other is loaded.
 
     Args:
         container: of the run.
@@ -28,7 +35,7 @@ def count_trained(container: RunContainer) -> int:
 
     Raises:
         OSError: the model is not where it should be.
-        ValueError: the model cannot be loaded.
+        ValueError: the model cannot be loaded, or is of another family.
 
     Example:
         See `flowbp.run.main`, whose `--check` prints it.
@@ -36,9 +43,9 @@ def count_trained(container: RunContainer) -> int:
     component = container.settings().backbone
     if not container.backbone.overridden:
         if component.target == embedded_backbone:
-            return _on_meta(base_folder())
-        if component.target == SD3Backbone.from_pretrained:
-            return _on_meta(component.arguments["source"])
+            return _on_meta(base_folder(), _TRANSFORMERS[SD3Backbone.from_pretrained])
+        if component.target in _TRANSFORMERS:
+            return _on_meta(component.arguments["source"], _TRANSFORMERS[component.target])
     return trained_parameters(container.backbone())
 
 
@@ -59,10 +66,15 @@ def trained_parameters(backbone: Backbone) -> int:
     return sum(parameter.numel() for parameter in backbone.trainable().values())
 
 
-def _on_meta(source: str | Path) -> int:
+def _on_meta(source: str | Path, kind: str) -> int:
     # A missing folder is told better here than by diffusers, which does not expand ~ either.
     place = local_folder(source) or source
-    transformer: Any = require("diffusers").SD3Transformer2DModel
+    transformer: Any = getattr(require("diffusers"), kind)
     config = transformer.load_config(place, subfolder="transformer")
+    if config["_class_name"] != kind:
+        raise ValueError(
+            f"`source` must hold a {kind}, got {config['_class_name']} in {str(source)!r}; "
+            "name the backbone of that model family"
+        )
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in transformer.from_config(config).parameters())

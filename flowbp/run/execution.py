@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,18 +14,23 @@ from flowbp.configuration import ConfigurationError, Problem
 from flowbp.container import RunContainer
 from flowbp.evaluation import Comparison, Evaluation, evaluate, table
 from flowbp.run.artefacts import (
+    CONFIGURATION,
     Evaluated,
     claim,
     configuration_text,
     listing,
     replaced,
-    write_before,
+    write_finished,
     write_results,
 )
+from flowbp.run.before import read_before, write_before
 from flowbp.run.counting import count_trained, trained_parameters
 from flowbp.run.encoding import encode_prompts
+from flowbp.run.lock import locked
 from flowbp.run.overview import overview
+from flowbp.run.resuming import Resumption, resumption
 from flowbp.run.telling import told_progress
+from flowbp.training import write_whole
 
 # The part of the configuration that is at fault when a provider cannot build.
 _SECTIONS = {
@@ -40,73 +46,118 @@ class RunError(RuntimeError):
     """A run cannot go on, for a reason outside this library that the message tells."""
 
 
-def check(container: RunContainer) -> None:
+def check(container: RunContainer, *, resume: bool = False) -> None:
     """Print what a run would do, and do nothing of it.
 
     Args:
         container: of the run.
+        resume: whether it would go on in its folder.
 
     Raises:
-        ConfigurationError: the model's configuration cannot be read.
+        ConfigurationError: the model's configuration cannot be read, or the run cannot go on.
 
     Example:
         See `flowbp.run.main`, of which it is `--check`.
     """
+    notes = resumption(container).notes if resume else ()
     try:
         trained = count_trained(container)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         raise ConfigurationError([Problem("backbone", str(error), "")]) from error
     print(overview(container.settings(), trained, replaced=replaced(container)))
-    print("checked; nothing was run")
+    print(*notes, "checked; nothing was run", sep="\n")
 
 
-def execute(container: RunContainer) -> Comparison | None:
+def execute(container: RunContainer, *, resume: bool = False) -> Comparison | None:
     """Run: everything that is made goes into the settings' `run.folder`.
 
     Args:
         container: of the run; providers may have been overridden.
+        resume: go on with the run in that folder, from its newest checkpoint. On the CPU in
+            float32 the result is that of a run that never stopped, bit for bit.
 
     Returns:
         The evaluations before and after, None if the settings ask for none.
 
     Raises:
-        ConfigurationError: a part cannot be built from its settings.
-        RunError: an evaluation met a reward or verdict that is no number, or a wrong size.
+        ConfigurationError: a part cannot be built from its settings, or the run cannot go on.
+        RunError: an evaluation met a reward or verdict that is no number, or a wrong size; or
+            what is left of the evaluation before training is damaged.
         NonFiniteError: a training step met a number that is not finite.
-        OSError: a file could not be written, or the folder is taken.
+        OSError: a file could not be written, or the folder is taken or in use.
         KeyboardInterrupt: Ctrl-C; during training its notes say where the model was saved.
 
     Example:
         See `RunContainer`; then ``execute(container)``.
     """
     settings, timings = container.settings(), dict[str, float]()
+    folder = settings.run.folder
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
-    with _timed(timings, "load"):
-        _build(container)
-    trained = trained_parameters(container.backbone())
-    print(overview(settings, trained, replaced=replaced(container)), flush=True)
-    claim(settings.run.folder, configuration_text(container))
+    with ExitStack() as stack:
+        found = _resumed(container, stack) if resume else None
+        with _timed(timings, "load"):
+            _build(container)
+        trained = trained_parameters(container.backbone())
+        print(overview(settings, trained, replaced=replaced(container)), flush=True)
+        if found is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder))
+            claim(folder, configuration_text(container))
+        else:
+            print(*found.notes, sep="\n", flush=True)
+            write_whole(folder / CONFIGURATION, configuration_text(container))
+        return _finish(container, found, timings)
+
+
+def _resumed(container: RunContainer, stack: ExitStack) -> Resumption:
+    folder = container.settings().run.folder
+    if folder.is_dir():
+        try:
+            stack.enter_context(locked(folder))
+        except BlockingIOError as error:
+            raise ConfigurationError([Problem("run.folder", str(error.strerror), "")]) from error
+        container.checkpoints().recover()
+    return resumption(container)
+
+
+def _finish(
+    container: RunContainer, found: Resumption | None, timings: dict[str, float]
+) -> Comparison | None:
+    settings = container.settings()
+    folder, comparison = settings.run.folder, None
     with _timed(timings, "encode"):
         encode_prompts(container)
     with _timed(timings, "evaluate before"):
-        before = _evaluated(container, "before")
-        if before is not None:
-            write_before(settings.run.folder, before[0])
+        before = _before(container, folder)
     with _timed(timings, "train"):
-        container.trainer().run()
+        container.trainer().run(resume=found.checkpoint if found else None)
     with _timed(timings, "evaluate after"):
         after = _evaluated(container, "after")
-    comparison = None
     if before is not None and after is not None:
         comparison = Comparison(before[0], after[0])
         with _timed(timings, "write"):
             write_results(container, Evaluated(comparison, before[1], after[1]), dict(timings))
         print(f"\n{table(comparison)}")
-    print(f"\nwritten to {settings.run.folder}\n{listing(settings.run.folder)}")
+    write_finished(folder, settings.training.steps, timings)
+    print(f"\nwritten to {folder}\n{listing(folder)}")
     spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timings.items() if seconds)
     print(f"\n{sum(timings.values()):.1f} s: {spent}")
     return comparison
+
+
+def _before(container: RunContainer, folder: Path) -> tuple[Evaluation, Tensor] | None:
+    try:
+        kept = read_before(folder)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    if kept is not None:
+        return kept
+    # The backbone still is as it was built: a checkpoint is loaded when training begins.
+    before = _evaluated(container, "before")
+    if before is not None:
+        write_before(folder, *before)
+    return before
 
 
 def _build(container: RunContainer) -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from flowbp.settings.changes import STEPS as STEPS
+from flowbp.settings.changes import Change as Change
+from flowbp.settings.changes import changes as changes
+from flowbp.settings.changes import identity as identity
+from flowbp.settings.changes import tree_of_settings as tree_of_settings
+from flowbp.settings.checks import LOCK as LOCK
 from flowbp.settings.checks import free_folder as free_folder
+from flowbp.settings.checks import occupied as occupied
 from flowbp.settings.checks import problems as problems
 from flowbp.settings.loading import Loaded as Loaded
 from flowbp.settings.loading import load as load

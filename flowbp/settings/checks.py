@@ -14,6 +14,10 @@ from flowbp.configuration.tree import Step, origin_of, path_text
 from flowbp.core import Plan
 from flowbp.evaluation import Sampling
 from flowbp.settings.schema import Settings
+from flowbp.training.files import PARTIAL
+
+LOCK = ".lock"
+"""The file that a process holds locked while it works in a run's folder."""
 
 _START_SHARE = 0.5
 """The largest part of a run's average that its starting weights may make up."""
@@ -21,12 +25,13 @@ _START_SHARE = 0.5
 Found = Iterator[tuple[tuple[Step, ...], str]]
 
 
-def problems(settings: Settings, tree: Tree) -> Iterator[Problem]:
+def problems(settings: Settings, tree: Tree, *, resume: bool = False) -> Iterator[Problem]:
     """Find what does not fit together, or not on this machine.
 
     Args:
         settings: valid section by section.
         tree: where they come from, for the origins.
+        resume: whether the run goes on in its folder, which is then not empty.
 
     Yields:
         Every problem that was found.
@@ -35,7 +40,7 @@ def problems(settings: Settings, tree: Tree) -> Iterator[Problem]:
         See `load`.
     """
     for path, message in (
-        *_of_run(settings),
+        *_of_run(settings, resume),
         *_of_training(settings),
         *_of_evaluation(settings),
     ):
@@ -96,6 +101,24 @@ def evaluation_sampling(settings: Settings) -> Sampling | None:
     )
 
 
+def occupied(folder: Path) -> bool:
+    """Whether a folder holds anything but what a run leaves that was killed in its first moment.
+
+    Args:
+        folder: which need not exist.
+
+    Returns:
+        True if it does.
+
+    Example:
+        >>> occupied(Path("runs/no-such-run"))
+        False
+    """
+    return folder.is_dir() and any(
+        path.name != LOCK and not path.name.endswith(PARTIAL) for path in folder.iterdir()
+    )
+
+
 def free_folder(folder: Path) -> Path:
     """A folder of nearly the same name that is free.
 
@@ -113,17 +136,18 @@ def free_folder(folder: Path) -> Path:
     return next(other for other in numbered if not other.exists())
 
 
-def _of_run(settings: Settings) -> Found:
+def _of_run(settings: Settings, resume: bool) -> Found:
     folder, device = settings.run.folder, settings.run.device
     path: tuple[Step, ...] = ("run", "folder")
     blocking = next((place for place in (folder, *folder.parents) if place.is_file()), None)
     if blocking is not None:
         yield path, f"is {folder}, and {blocking} is a file; name another folder"
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif not resume and occupied(folder):
         yield (
             path,
             f"is {folder}, which is not empty, and nothing saved is ever overwritten; name "
-            f"another, such as run.folder={free_folder(folder)}",
+            f"another, such as run.folder={free_folder(folder)}, or add --resume to go on with the "
+            "run that is there",
         )
     if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
         yield (

@@ -29,11 +29,12 @@ class Loaded:
     tree: Tree
 
 
-def load(arguments: Sequence[str]) -> Loaded:
+def load(arguments: Sequence[str], *, resume: bool = False) -> Loaded:
     """Read YAML files and overrides, and check all that can be checked without a model.
 
     Args:
         arguments: such as ``["container.yaml", "overlay.yaml", "method.active=3"]``.
+        resume: whether the run goes on in its folder, which is then not empty.
 
     Returns:
         The settings.
@@ -57,7 +58,7 @@ or write package.module:Class
     """
     tree = read_arguments(arguments)
     settings = structure(Settings, tree, registries=REGISTRIES, scalars=SCALARS)
-    found = tuple(problems(settings, tree))
+    found = tuple(problems(settings, tree, resume=resume))
     if found:
         raise ConfigurationError(found)
     return Loaded(settings, tree)

@@ -34,6 +34,8 @@ REGISTRIES: tuple[Registry, ...] = (
         "backbone",
         Backbone,
         {
+            "flux1": "adapters:Flux1Backbone.from_pretrained",
+            "flux2": "adapters:Flux2Backbone.from_pretrained",
             "sd3": "adapters:SD3Backbone.from_pretrained",
             "shapes": "shapes.embedded:embedded_backbone",
         },

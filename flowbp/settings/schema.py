@@ -26,6 +26,7 @@ from flowbp.training import (
     PromptSource,
     Sampling,
     Schedule,
+    check_retention,
 )
 
 # Untyped, because mypy takes the type of a field from its default alone.
@@ -48,7 +49,8 @@ class RunSettings:
     """Where a run writes and what it runs on.
 
     Args:
-        folder: everything that the run writes goes here; it must be new or empty.
+        folder: everything that the run writes goes here; it must be new or empty, unless the run
+            that is in it goes on.
         seed: of prompts, plans, noise and copies. The same seed gives the same run.
         device: `auto` takes CUDA where there is any, else the CPU.
         threads: of torch on the CPU; torch decides if null.
@@ -166,20 +168,31 @@ class SampleSettings:
 
 @attrs.frozen(kw_only=True)
 class CheckpointSettings:
-    """How often the model is saved; the last step always is.
+    """How often the model is saved, and how many of the checkpoints stay; the last step always is.
+
+    A run can go on (`--resume`) from any of them.
 
     Args:
         every: optimizer steps from one checkpoint to the next; null writes only the last.
+        keep: how many of the newest stay, besides `final`; null keeps all.
+        best: `reward` or `loss`; the checkpoint before which its mean over `every` steps was best
+            stays too.
 
     Raises:
-        ValueError: `every` is below 1.
+        ValueError: a number is below 1, `best` is another word, or one of them would be ignored.
 
     Example:
-        >>> CheckpointSettings(every=100).every
+        >>> CheckpointSettings(every=100, keep=2, best="reward").every
         100
     """
 
     every: int | None = attrs.field(default=None, validator=_optional(integer(1)))
+    keep: int | None = attrs.field(default=None, validator=_optional(integer(1)))
+    best: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what would have no effect."""
+        check_retention(self.every, self.keep, self.best)
 
 
 @attrs.frozen(kw_only=True)

@@ -107,8 +107,9 @@ def heldout_prompts() -> tuple[Prompt, ...]:
     """The prompts kept for evaluation, chosen by a stable hash.
 
     Of `counting`, `position` and `color_attr` whole meanings are held out, in every wording: no
-    training prompt asks for the same picture. The other kinds have too few meanings for that; of
-    them wordings are held out, which say anew what some training prompt says.
+    training prompt of that kind asks for the same, though one of another kind, or one that also
+    names colours, may ask for something more specific. The other kinds have too few meanings for
+    that; of them wordings are held out, which say anew what some training prompt says.
 
     Returns:
         About 15 % of the prompts of every kind, in the order of `all_prompts`.

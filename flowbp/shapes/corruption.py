@@ -38,13 +38,26 @@ def corrupt(prompt: Prompt, generator: torch.Generator) -> Prompt:
         (True, 'counting')
     """
     first, second = torch.rand(2, generator=generator, device=generator.device).tolist()
-    attributes = _corruptions(prompt)
+    attributes = near_misses(prompt)
     options = attributes[int(first * len(attributes))]
     return options[int(second * len(options))]
 
 
 @cache
-def _corruptions(prompt: Prompt) -> tuple[tuple[Prompt, ...], ...]:
+def near_misses(prompt: Prompt) -> tuple[tuple[Prompt, ...], ...]:
+    """Every caption that `corrupt` may draw, attribute by attribute.
+
+    Args:
+        prompt: the right caption.
+
+    Returns:
+        The wrong captions of each attribute that has any; there is at least one attribute.
+
+    Example:
+        >>> from flowbp.shapes.catalogue import parse
+        >>> [[wrong.text for wrong in each] for each in near_misses(parse("two blue squares"))][2]
+        ['three blue squares', 'four blue squares']
+    """
     attributes = (_shapes(prompt), _colours(prompt), _counts(prompt), _relations(prompt))
     allowed = (
         tuple(wrong for wrong in options if is_held_out(prompt) or not is_held_out(wrong))

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-PARTIAL = ".flowbp-partial"
-"""Ending of a folder that is being written, or was when its process died."""
+from flowbp.training.files import PARTIAL, flush
+
 REPLACED = ".flowbp-replaced"
 """Ending of a checkpoint that a new one of the same name is taking the place of."""
 
@@ -25,7 +25,7 @@ class Savable(Protocol):
 
 
 class CheckpointError(OSError):
-    """A checkpoint could not be written; what was there before is unharmed."""
+    """A checkpoint could not be written, or cannot be used; what was there before is unharmed."""
 
 
 def save_checkpoint(source: Savable, folder: Path) -> Path:
@@ -110,6 +110,28 @@ def recover(parent: Path) -> None:
             aside.rename(original)
 
 
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint so that, killed half-way, nothing is left that looks like one.
+
+    Args:
+        folder: the checkpoint.
+
+    Raises:
+        OSError: it cannot be removed.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> folder = Path(mkdtemp()) / "step-000001"
+        >>> folder.mkdir()
+        >>> remove_checkpoint(folder)
+        >>> folder.exists()
+        False
+    """
+    leftover = folder.with_name(f".{folder.name}{PARTIAL}")
+    folder.rename(leftover)
+    shutil.rmtree(leftover)
+
+
 @contextmanager
 def _removed_on_failure(partial: Path) -> Iterator[None]:
     try:
@@ -146,7 +168,7 @@ def _replace(folder: Path, partial: Path) -> None:
         if aside.exists() and not folder.exists():
             aside.rename(folder)
         raise
-    _flush_entry(folder.parent)
+    flush(folder.parent)
     if aside.exists():
         shutil.rmtree(aside)
 
@@ -154,16 +176,8 @@ def _replace(folder: Path, partial: Path) -> None:
 def _flush(folder: Path) -> None:
     for place, _, names in os.walk(folder):
         for name in names:
-            _flush_entry(Path(place) / name)
-        _flush_entry(Path(place))
-
-
-def _flush_entry(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            flush(Path(place) / name)
+        flush(Path(place))
 
 
 def _disk_full(error: BaseException | None) -> bool:

@@ -4,27 +4,45 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from flowbp.core._validators import integer
-from flowbp.training.checkpoint import CheckpointError, Savable, save_checkpoint
-from flowbp.training.ema import MovingAverage
+from flowbp.training.checkpoint import (
+    CheckpointError,
+    Savable,
+    recover,
+    remove_checkpoint,
+    save_checkpoint,
+)
+from flowbp.training.inspection import Saved, newest_checkpoint, saved_checkpoints
+from flowbp.training.retention import BEST, superseded
+from flowbp.training.state import RunState
+from flowbp.training.training_state import write_training_state
 
 
 @attrs.frozen
 class Checkpoints:
-    """Where a run saves, and how often.
+    """Where a run saves, how often, and how much of it stays.
 
-    Every checkpoint holds the weights that one would use: the averaged ones if the run averages.
+    Every checkpoint holds the weights that one would use, the averaged ones if the run averages,
+    and in its folder `training` all that is needed to go on from it.
 
     Args:
         folder: the parent of `step-000100`, `final`, `interrupted-000123`,
             `stopped-000123`, `last-good-000123` and `failed-000123`.
         every: optimizer steps from one checkpoint to the next; None writes only the last one.
+        keep: how many of the newest stay, besides `final`; None keeps all. What was saved after
+            something failed is never removed.
+        best: a figure of `BEST`; the checkpoint in which it was best stays too. It is averaged
+            over the `every` steps before the checkpoint. None keeps none for being best.
+        identity: of the run, such as a digest of its configuration; a checkpoint with another one
+            is not resumed.
 
     Raises:
-        ValueError: `every` is below 1.
+        ValueError: `every` or `keep` is below 1, `best` is no such figure, or an option would be
+            ignored.
 
     Example:
         >>> checkpoints = Checkpoints(Path("runs/a/checkpoints"), every=4)
@@ -36,6 +54,15 @@ class Checkpoints:
     every: int | None = attrs.field(
         default=None, validator=attrs.validators.optional(integer(1)), kw_only=True
     )
+    keep: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(integer(1)), kw_only=True
+    )
+    best: str | None = attrs.field(default=None, kw_only=True)
+    identity: str = attrs.field(default="", kw_only=True)
+
+    @best.validator
+    def _check_best(self, _: attrs.Attribute[Any], value: str | None) -> None:
+        check_retention(self.every, self.keep, value)
 
     def name(self, step: int, total: int) -> str | None:
         """The name of the checkpoint after `step` of `total` steps, None if there is none."""
@@ -63,13 +90,29 @@ class Checkpoints:
                     "there is one; move it away or name another folder",
                 )
 
-    def save(self, source: Savable, name: str, average: MovingAverage | None) -> Path:
-        """Save under the averaged weights, or the present ones if `average` is None.
+    def newest(self) -> Saved | None:
+        """The checkpoint to go on from, None without any.
+
+        Returns:
+            What `newest_checkpoint` finds.
+
+        Raises:
+            CheckpointError: the newest is damaged or of another run.
+        """
+        return newest_checkpoint(self.folder, self.identity)
+
+    def recover(self) -> None:
+        """Put right what a process that died while saving left; see `recover`."""
+        if self.folder.is_dir():
+            recover(self.folder)
+
+    def save(self, run: RunState, source: Savable, name: str) -> Path:
+        """Save so that a run can go on from it, then remove what need not stay.
 
         Args:
+            run: its state. In the middle of an update only the model is saved.
             source: the backbone.
             name: of the checkpoint.
-            average: the run's average of the source's parameters.
 
         Returns:
             The checkpoint's folder.
@@ -77,7 +120,88 @@ class Checkpoints:
         Raises:
             CheckpointError: as `save_checkpoint`.
         """
-        if average is None:
+        content = _Content(run, source, None if run.updating else self.identity)
+        place = save_checkpoint(content, self.folder / name)
+        if not run.updating:
+            self.prune(run)
+        return place
+
+    def prune(self, run: RunState) -> None:
+        """Remove the checkpoints that need not stay; a kill may have come before it was done.
+
+        Args:
+            run: its state after a finished step.
+
+        Raises:
+            OSError: one cannot be removed.
+        """
+        if self.keep is None:
+            return
+        sound = [s for s in saved_checkpoints(self.folder, self.identity) if s.problem is None]
+        for old in superseded(sound, run.rows, self.keep, best=self.best, window=self.every):
+            remove_checkpoint(old.place)
+
+    def save_model(self, run: RunState, source: Savable, name: str, *, averaged: bool) -> Path:
+        """Save the model alone, for someone to look at; no run goes on from it.
+
+        Args:
+            run: its state.
+            source: the backbone.
+            name: of the folder.
+            averaged: under the averaged weights, else under the present ones.
+
+        Returns:
+            The folder.
+
+        Raises:
+            CheckpointError: as `save_checkpoint`.
+        """
+        if not averaged or run.average is None:
             return save_checkpoint(source, self.folder / name)
-        with average.swapped():
-            return save_checkpoint(source, self.folder / name)
+        return save_checkpoint(_Content(run, source, None), self.folder / name)
+
+
+def check_retention(every: int | None, keep: int | None, best: str | None) -> None:
+    """Refuse a combination in which something would be ignored.
+
+    Args:
+        every: as in `Checkpoints`.
+        keep: as in `Checkpoints`.
+        best: as in `Checkpoints`.
+
+    Raises:
+        ValueError: `best` is no figure of `BEST`, or `keep` or `best` would have no effect.
+
+    Example:
+        >>> check_retention(20, 3, "reward")
+    """
+    if best is not None and best not in BEST:
+        raise ValueError(f"`best` must be {' or '.join(BEST)} or none, got {best!r}")
+    if keep is not None and every is None:
+        raise ValueError(
+            f"`keep` is {keep} while `every` is none, so that only the last step is saved; set "
+            "`every` or leave `keep` out"
+        )
+    if best is not None and keep is None:
+        raise ValueError(
+            f"`best` is {best!r} while `keep` is none, so that all checkpoints stay; set `keep` "
+            "or leave `best` out"
+        )
+
+
+@attrs.frozen(eq=False)
+class _Content:
+    """What a checkpoint holds: the model under the averaged weights, and perhaps the state."""
+
+    run: RunState
+    source: Savable
+    identity: str | None
+
+    def save(self, folder: Path) -> None:
+        if self.run.average is None:
+            self.source.save(folder)
+        else:
+            with self.run.average.swapped():
+                self.source.save(folder)
+        if self.identity is not None:
+            write_training_state(self.run, folder, self.identity)

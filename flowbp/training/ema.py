@@ -99,6 +99,23 @@ class MovingAverage:
         """The averages by name, float32 or, for float64 parameters, float64."""
         return dict(self._shadow)
 
+    @property
+    def updates(self) -> int:
+        """How often it was updated."""
+        return self._updates
+
+    @torch.no_grad()
+    def restore(self, updates: int, shadow: Mapping[str, Tensor]) -> None:
+        """Go on from the averages after so many updates.
+
+        Args:
+            updates: how many.
+            shadow: the averages by name, of every parameter.
+        """
+        self._updates = updates
+        for name, mine in self._shadow.items():
+            mine.copy_(shadow[name])
+
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the parameters' present values."""

@@ -100,3 +100,35 @@ def measure(result: StepResult, gradient_norm: Tensor) -> Measured:
         residuals=(first, second),
         broken=broken[0] if broken else None,
     )
+
+
+def row_of(
+    step: int, measured: Measured, result: StepResult, rate: float, seconds: float
+) -> Metrics:
+    """Put the row of a step together.
+
+    Args:
+        step: its number, from 1.
+        measured: what the device computed.
+        result: the step's.
+        rate: the learning rate that it used.
+        seconds: that it took.
+
+    Returns:
+        The row.
+
+    Example:
+        See `Trainer`.
+    """
+    return Metrics(
+        step=step,
+        reward=measured.reward,
+        reward_std=measured.reward_std,
+        loss=measured.loss,
+        gradient_norm=measured.gradient_norm,
+        learning_rate=rate,
+        residual_0=measured.residuals[0],
+        residual_1=measured.residuals[1],
+        velocity_calls=result.cost.velocity_calls,
+        seconds=seconds,
+    )

@@ -6,11 +6,12 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, runtime_checkable
 
 import attrs
 from torch import Tensor
 
+from flowbp.training.files import write_whole
 from flowbp.training.metrics import Metrics
 
 
@@ -30,11 +31,24 @@ class Observer(Protocol):
         ...
 
 
+@runtime_checkable
+class ResumableObserver(Observer, Protocol):
+    """An observer that keeps something from one process of a run to the next.
+
+    What it kept may hold steps that are done again, or miss the last one, after a kill.
+    """
+
+    def begin(self, rows: Sequence[Metrics]) -> None:
+        """The run begins after the steps of these rows, none for a new one; called first."""
+        ...
+
+
 class JsonLines:
     """One JSON object a line for each step, on disk as soon as the step is done.
 
     It is standard JSON: a figure that is undefined or not finite is `null`. The file is made with
-    the first row, and replaces an earlier one.
+    the first row, and replaces an earlier one; a run that goes on first brings it to where it
+    was.
 
     Args:
         path: of the file; its folder is made if it is missing.
@@ -58,13 +72,18 @@ class JsonLines:
         self._path = Path(path)
         self._file: IO[str] | None = None
 
+    def begin(self, rows: Sequence[Metrics]) -> None:
+        """Replace the file by the lines of these rows, at once."""
+        if rows:
+            write_whole(self._path, "".join(map(_line, rows)))
+            self._file = self._path.open("a", encoding="utf-8")
+
     def row(self, metrics: Metrics) -> None:
         """Write a line and flush it."""
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("w", encoding="utf-8")
-        row = {name: _standard(value) for name, value in attrs.asdict(metrics).items()}
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.write(_line(metrics))
         self._file.flush()
 
     def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
@@ -74,6 +93,11 @@ class JsonLines:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+
+def _line(metrics: Metrics) -> str:
+    row = {name: _standard(value) for name, value in attrs.asdict(metrics).items()}
+    return json.dumps(row, allow_nan=False) + "\n"
 
 
 def _standard(value: float | None) -> float | None:

@@ -53,11 +53,19 @@ class Progress:
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._began: float | None = None
+        self._before = 0
         self._bar: tqdm[Any] | None = None
         if self._stream.isatty():
             self._bar = require("tqdm", extra="run").tqdm(
                 total=total, file=self._stream, dynamic_ncols=True, unit="step"
             )
+
+    def begin(self, rows: Sequence[Metrics]) -> None:
+        """Count on from the steps of an earlier process."""
+        self._before = len(rows)
+        if self._bar is not None:
+            self._bar.initial = self._bar.n = self._before
+            self._bar.refresh()
 
     def row(self, metrics: Metrics) -> None:
         """Move the bar, or print a line if it is time for one."""
@@ -68,8 +76,9 @@ class Progress:
             self._bar.update()
             return
         interval = math.ceil(self._total / LINES)
-        if metrics.step in (1, self._total) or metrics.step % interval == 0:
-            left = (self._clock() - self._began) / metrics.step * (self._total - metrics.step)
+        done = metrics.step - self._before
+        if done == 1 or metrics.step == self._total or metrics.step % interval == 0:
+            left = (self._clock() - self._began) / done * (self._total - metrics.step)
             print(
                 f"step {metrics.step}/{self._total}  {_figures(metrics, '  ')}  {_time(left)} left",
                 file=self._stream,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import attrs
 import torch
+from torch import Tensor
 
 
 def generator(seed: int, name: str) -> torch.Generator:
@@ -55,3 +58,75 @@ class Streams:
     def of(cls, seed: int) -> Streams:
         """The streams of a run with this seed, at their start."""
         return cls(*(generator(seed, field.name) for field in attrs.fields(cls)))
+
+    def states(self) -> dict[str, Tensor]:
+        """Where each of them is, as bytes by name."""
+        return {name: stream.get_state() for name, stream in self._named().items()}
+
+    def set_states(self, states: Mapping[str, Tensor]) -> None:
+        """Put each of them where `states` says."""
+        for name, stream in self._named().items():
+            stream.set_state(states[name])
+
+    def _named(self) -> dict[str, torch.Generator]:
+        return {field.name: getattr(self, field.name) for field in attrs.fields(type(self))}
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's own generators, which dropout and the like draw from; put them back afterwards.
+
+    A process starts with them anywhere, and a run would depend on that.
+
+    Args:
+        seed: of the run.
+        device: of the run; its generator is seeded besides the CPU's.
+
+    Example:
+        >>> with seeded(0, torch.device("cpu")):
+        ...     first = torch.rand(1)
+        >>> with seeded(0, torch.device("cpu")):
+        ...     print(bool(first == torch.rand(1)))
+        True
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(generator(seed, "torch").initial_seed())
+        yield
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """The states of torch's own generators, which dropout and the like draw from.
+
+    Args:
+        device: of the run; the CPU's state is always among them.
+
+    Returns:
+        Bytes, by the type of the device.
+
+    Example:
+        >>> list(generator_states(torch.device("cpu")))
+        ['cpu']
+    """
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_generator_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Put torch's own generators where `generator_states` found them.
+
+    Args:
+        states: what it returned; one of a type of device that the run has no more is left out.
+        device: of the run.
+
+    Example:
+        >>> states = generator_states(torch.device("cpu"))
+        >>> first = torch.rand(1)
+        >>> set_generator_states(states, torch.device("cpu"))
+        >>> bool(first == torch.rand(1))
+        True
+    """
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

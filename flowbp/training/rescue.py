@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from flowbp.training.checkpoint import Savable
 from flowbp.training.checkpoints import Checkpoints
-from flowbp.training.ema import MovingAverage
 from flowbp.training.state import RunState
 
 BLAMED = ("latents", "parameters")
@@ -34,7 +36,8 @@ def rescue_stopped(
     if state.checkpoint is not None and state.checkpoint[0] == state.done and not state.updating:
         return f"{_after(state)} are saved in {state.checkpoint[1]}"
     word = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped"
-    return _saved(state, source, checkpoints, f"{word}-{state.done:06}", state.average)
+    name = f"{word}-{state.done:06}"
+    return _saved(state, checkpoints, lambda to: to.save(state, source, name))
 
 
 def rescue_broken(
@@ -59,9 +62,12 @@ def rescue_broken(
     state.optimizer.zero_grad(set_to_none=True)
     blamed = quantity in BLAMED
     name = f"{'failed' if blamed else 'last-good'}-{state.done:06}"
-    told = _saved(state, source, checkpoints, name, None)
+    told = _saved(state, checkpoints, lambda to: to.save_model(state, source, name, averaged=False))
     if state.average is not None:
-        averaged = _saved(state, source, checkpoints, f"{name}-averaged", state.average)
+        other = f"{name}-averaged"
+        averaged = _saved(
+            state, checkpoints, lambda to: to.save_model(state, source, other, averaged=True)
+        )
         told = f"{told}; averaged, {averaged}"
     if not blamed or checkpoints is None:
         return told
@@ -78,16 +84,12 @@ def _after(state: RunState) -> str:
 
 
 def _saved(
-    state: RunState,
-    source: Savable,
-    checkpoints: Checkpoints | None,
-    name: str,
-    average: MovingAverage | None,
+    state: RunState, checkpoints: Checkpoints | None, save: Callable[[Checkpoints], Path]
 ) -> str:
     if checkpoints is None:
         return f"{_after(state)} were not saved, as no folder for checkpoints is set"
     try:
-        place = checkpoints.save(source, name, average)
+        place = save(checkpoints)
     except Exception as error:
         # What stopped the run must not be hidden by a second failure, so this one is told
         # in its message.

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
 from torch import nn
 
-from flowbp.training.ema import MovingAverage
-from flowbp.training.randomness import Streams
+from flowbp.training.ema import Averaging, MovingAverage
+from flowbp.training.feed import PromptFeed
+from flowbp.training.metrics import Metrics
+from flowbp.training.optimization import OptimizerRecipe
+from flowbp.training.prompts import PromptSource
+from flowbp.training.randomness import Streams, generator_states
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -19,21 +24,79 @@ class RunState:
 
     Args:
         parameters: that are trained, by name.
+        device: that they are on.
         optimizer: of them.
         average: of them, if the run averages.
         streams: of random numbers.
         prompts: the training prompts to come.
-        done: optimizer steps that are finished.
+        rows: the figures of the steps that are finished.
+        mark: where prompts and generators were after the last finished step; an interrupted step
+            has moved them on.
         updating: whether the parameters are being changed; after an error then, whether they
             belong to two steps.
         checkpoint: the newest checkpoint and the step after which it was saved.
     """
 
     parameters: Mapping[str, nn.Parameter]
+    device: torch.device
     optimizer: torch.optim.Optimizer
     average: MovingAverage | None
     streams: Streams
-    prompts: Iterator[str]
-    done: int = 0
+    prompts: PromptFeed
+    rows: list[Metrics] = attrs.field(factory=list)
+    mark: Mapping[str, Any] = attrs.field(init=False)
     updating: bool = False
     checkpoint: tuple[int, Path] | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Mark the start."""
+        self.set_mark()
+
+    @property
+    def done(self) -> int:
+        """Optimizer steps that are finished."""
+        return len(self.rows)
+
+    def set_mark(self) -> None:
+        """Remember where prompts and generators are now."""
+        self.mark = {
+            "prompts": self.prompts.position(),
+            "streams": self.streams.states(),
+            "torch": generator_states(self.device),
+        }
+
+    @classmethod
+    def at_start(
+        cls,
+        parameters: Mapping[str, nn.Parameter],
+        device: torch.device,
+        prompts: PromptSource,
+        optimizer: OptimizerRecipe,
+        averaging: Averaging | None,
+        *,
+        seed: int,
+    ) -> RunState:
+        """The state of a run that has done nothing yet.
+
+        Args:
+            parameters: that are trained, by name.
+            device: that they are on.
+            prompts: where prompts come from.
+            optimizer: builds the optimizer.
+            averaging: of the parameters; None does not average.
+            seed: of the generators.
+
+        Returns:
+            The state.
+        """
+        streams = Streams.of(seed)
+        run = cls(
+            parameters=parameters,
+            device=device,
+            optimizer=optimizer.build(parameters.values()),
+            average=averaging.of(parameters) if averaging else None,
+            streams=streams,
+            prompts=PromptFeed(prompts, streams.prompts),
+        )
+        run.optimizer.zero_grad(set_to_none=True)
+        return run

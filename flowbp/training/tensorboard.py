@@ -34,6 +34,17 @@ class TensorBoard:
         require("tensorboard", extra="run")
         self._folder = Path(folder)
         self._writer: SummaryWriter | None = None
+        self._purge: int | None = None
+
+    def begin(self, rows: Sequence[Metrics]) -> None:
+        """Hide what an earlier process wrote from the last of these rows on, and write that row.
+
+        A kill may have come before it was written; what came later is written again.
+        """
+        if any(self._folder.glob("events.*")):
+            self._purge = len(rows)
+        if rows:
+            self.row(rows[-1])
 
     def row(self, metrics: Metrics) -> None:
         """One scalar for each figure that is defined, under `train/`."""
@@ -41,6 +52,8 @@ class TensorBoard:
         for name, value in attrs.asdict(metrics).items():
             if name != "step" and value is not None:
                 writer.add_scalar(f"train/{name}", value, metrics.step)
+        # Otherwise up to two minutes of figures wait in memory, and a kill loses them.
+        writer.flush()
 
     def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
         """All pictures as one grid, and their prompts as text."""
@@ -61,5 +74,5 @@ class TensorBoard:
             # The import takes over a second, which only a run that logs should pay.
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder))
+            self._writer = SummaryWriter(str(self._folder), purge_step=self._purge)
         return self._writer

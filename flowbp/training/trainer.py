@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,18 +14,19 @@ from flowbp.core._validators import integer, real
 from flowbp.training.checkpoints import Checkpoints
 from flowbp.training.ema import Averaging
 from flowbp.training.interrupt import uninterrupted
-from flowbp.training.metrics import Measured, Metrics, measure
+from flowbp.training.metrics import measure, row_of
 from flowbp.training.nonfinite import NonFiniteError, describe, describe_parameters
-from flowbp.training.observers import Observer
+from flowbp.training.observers import Observer, ResumableObserver
 from flowbp.training.optimization import OptimizerRecipe, clip_gradients, gradient_norm
 from flowbp.training.precision import warn_of_coarse_weights
 from flowbp.training.prompts import PromptSource
-from flowbp.training.randomness import Streams
+from flowbp.training.randomness import seeded
 from flowbp.training.rescue import rescue_broken, rescue_stopped
 from flowbp.training.schedule import Constant, Schedule
 from flowbp.training.snapshots import Snapshots
 from flowbp.training.state import RunState
 from flowbp.training.step import StepResult, TrainingStep
+from flowbp.training.training_state import restore_training_state
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -45,7 +46,7 @@ class Trainer:
         schedule: factor of the learning rate for each step.
         clip: largest norm of all gradients together; None does not clip.
         averaging: average the parameters; None does not.
-        seed: of prompts, plans, noise and copies.
+        seed: of prompts, plans, noise, copies and whatever draws from torch's own generators.
         observers: are told of every step and picture, and closed at the end, whatever happens.
         snapshots: sample pictures at intervals, under the averaged weights; None does not.
         checkpoints: where to save; None never saves.
@@ -111,11 +112,16 @@ class Trainer:
         """Find out now what the schedule would refuse in the first step."""
         self.schedule.factor(0, self.steps)
 
-    def run(self) -> None:
+    def run(self, *, resume: Path | None = None) -> None:
         """Train for `steps` optimizer steps.
 
         Afterwards the backbone holds what the last checkpoint does: the averaged parameters if
         the run averages, else those of the last step.
+
+        Args:
+            resume: a checkpoint of an earlier run of this trainer, to go on from. On the CPU in
+                float32 the figures and parameters are those of a run that never stopped, bit for
+                bit.
 
         Warns:
             UserWarning: trainable parameters are of half precision, where small updates are lost.
@@ -129,23 +135,29 @@ class Trainer:
             KeyboardInterrupt: Ctrl-C, never in the middle of an update; after saving
                 `interrupted-<step>`, which its notes name. Any other exception, an observer's or
                 the device's, likewise saves `stopped-<step>`.
-            CheckpointError: before training, the name of a checkpoint is taken; later, a
-                checkpoint could not be written.
+            CheckpointError: before training, the name of a checkpoint is taken, or `resume` is
+                damaged or of another model or other prompts; later, a checkpoint could not be
+                written.
         """
-        if self.checkpoints is not None:
+        if self.checkpoints is not None and resume is None:
             self.checkpoints.refuse_taken(self.steps)
         with ExitStack() as stack:
+            stack.enter_context(seeded(self.seed, self.step.backbone.device))
             for observer in self.observers:
                 stack.callback(observer.close)
-            run = self._start()
+            run = self._start(resume)
             try:
+                for observer in self.observers:
+                    if isinstance(observer, ResumableObserver):
+                        observer.begin(tuple(run.rows))
+                # After a kill in between, the pictures of the checkpoint's step are missing.
                 self._show(run)
                 while run.done < self.steps:
-                    metrics = self._advance(run)
+                    self._advance(run)
                     # First, so that no observer can lose the model.
                     self._save(run)
                     for observer in self.observers:
-                        observer.row(metrics)
+                        observer.row(run.rows[-1])
                     self._show(run)
             except NonFiniteError:
                 raise
@@ -156,24 +168,27 @@ class Trainer:
                 with uninterrupted():
                     run.average.copy_to_parameters()
 
-    def _start(self) -> RunState:
-        parameters = self.step.backbone.trainable()
+    def _start(self, resume: Path | None) -> RunState:
+        backbone = self.step.backbone
+        parameters = backbone.trainable()
         warn_of_coarse_weights(parameters, self.optimizer.learning_rate)
-        streams = Streams.of(self.seed)
-        run = RunState(
-            parameters=parameters,
-            optimizer=self.optimizer.build(parameters.values()),
-            average=self.averaging.of(parameters) if self.averaging else None,
-            streams=streams,
-            prompts=self.prompts.stream(streams.prompts),
+        run = RunState.at_start(
+            parameters,
+            backbone.device,
+            self.prompts,
+            self.optimizer,
+            self.averaging,
+            seed=self.seed,
         )
-        run.optimizer.zero_grad(set_to_none=True)
+        if resume is not None:
+            restore_training_state(run, resume)
+            if self.checkpoints is not None:
+                self.checkpoints.prune(run)
         return run
 
-    def _advance(self, run: RunState) -> Metrics:
+    def _advance(self, run: RunState) -> None:
         began = self.clock()
-        prompts = list(itertools.islice(run.prompts, self.step.batching.total))
-        result = self.step(prompts, run.streams)
+        result = self.step(run.prompts.take(self.step.batching.total), run.streams)
         norm = gradient_norm(run.parameters.values())
         measured = measure(result, norm)
         if measured.broken is not None:
@@ -188,10 +203,11 @@ class Trainer:
             run.optimizer.step()
             if run.average is not None:
                 run.average.update()
-            run.done += 1
+            seconds = self.clock() - began
+            run.rows.append(row_of(run.done + 1, measured, result, rate, seconds))
+            run.set_mark()
             run.updating = False
         run.optimizer.zero_grad(set_to_none=True)
-        return _metrics(run.done, measured, result, rate, self.clock() - began)
 
     def _show(self, run: RunState) -> None:
         if self.snapshots is None or not self.snapshots.due(run.done, self.steps):
@@ -210,7 +226,7 @@ class Trainer:
             saved = rescue_broken(run, self.step.backbone, self.checkpoints, "parameters")
             raise NonFiniteError(run.done, "parameters", broken, saved)
         if self.checkpoints is not None and name is not None:
-            place = self.checkpoints.save(self.step.backbone, name, run.average)
+            place = self.checkpoints.save(run, self.step.backbone, name)
             run.checkpoint = (run.done, place)
 
     def _stop(self, run: RunState, quantity: str, result: StepResult) -> NonFiniteError:
@@ -218,20 +234,3 @@ class Trainer:
         detail = describe(quantity, result, gradients)
         saved = rescue_broken(run, self.step.backbone, self.checkpoints, quantity)
         return NonFiniteError(run.done + 1, quantity, detail, saved)
-
-
-def _metrics(
-    step: int, measured: Measured, result: StepResult, rate: float, seconds: float
-) -> Metrics:
-    return Metrics(
-        step=step,
-        reward=measured.reward,
-        reward_std=measured.reward_std,
-        loss=measured.loss,
-        gradient_norm=measured.gradient_norm,
-        learning_rate=rate,
-        residual_0=measured.residuals[0],
-        residual_1=measured.residuals[1],
-        velocity_calls=result.cost.velocity_calls,
-        seconds=seconds,
-    )

@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline, StableDiffusion3Pipeline
 from safetensors.torch import load_file, save_file
 
 from flowbp.adapters import DtypePolicy, SD3Backbone
+from flowbp.adapters.loading import pipeline_class
 
 BFLOAT16 = torch.bfloat16
 
@@ -200,3 +201,17 @@ def test_a_hub_id_that_cannot_be_read(monkeypatch):
     monkeypatch.setattr(DiffusionPipeline, "load_config", unreachable)
     with pytest.raises(FileNotFoundError, match=r"no local folder, and as a hub id.*be reached"):
         SD3Backbone.from_pretrained("owner/name")
+
+
+def test_how_to_get_a_gated_model_is_said(monkeypatch):
+    def gated(hub_id):
+        raise OSError(f"{hub_id} is gated")
+
+    monkeypatch.setattr(DiffusionPipeline, "load_config", gated)
+    with pytest.raises(FileNotFoundError, match=r"owner/name is gated; .*licence.*hf auth login"):
+        SD3Backbone.from_pretrained("owner/name")
+
+
+def test_a_diffusers_without_the_pipeline_is_told():
+    with pytest.raises(ImportError, match=r"NoPipeline is needed here and diffusers .*pip install"):
+        pipeline_class("NoPipeline")

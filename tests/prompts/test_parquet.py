@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from flowbp.prompts import Columns, DatasetPrompts, read_prompts
-
-pyarrow = pytest.importorskip("pyarrow", reason='needs pip install "flowbp[data]"')
-parquet = pytest.importorskip("pyarrow.parquet")
 
 
 @pytest.fixture
@@ -46,7 +45,6 @@ def test_columns_and_damage_are_told(path):
 
 
 def test_a_data_set_in_a_folder(path):
-    pytest.importorskip("datasets")
     assert len(DatasetPrompts(str(path.parent), "text")) == 2
     with pytest.raises(ValueError, match=r"split 'test' could not be loaded: .*test"):
         DatasetPrompts(str(path.parent), "text", "test")

@@ -80,7 +80,8 @@ def test_the_corpus_is_a_function_of_its_seed():
     tokenizer, device = build_tokenizer(), torch.device("cpu")
     one, same = (build_corpus(TINY, tokenizer, device) for _ in range(2))
     other = build_corpus(attrs.evolve(TINY, seed=1), tokenizer, device)
-    assert torch.equal(one.pictures, same.pictures) and torch.equal(one.tokens, same.tokens)
+    for name in ("pictures", "tokens", "layouts"):
+        assert torch.equal(getattr(one, name), getattr(same, name)), name
     assert not torch.equal(one.pictures, other.pictures)
     right, wrong = one.tokens[:, :1], one.tokens[:, 1:]
     assert (right != wrong).any(dim=-1).all(), "a wrong caption equals the right one"

@@ -13,13 +13,13 @@ from flowbp.shapes import (
     all_prompts,
     check,
     corrupt,
-    heldout_prompts,
     is_held_out,
     parse,
     render,
     sample_scene,
     training_prompts,
 )
+from flowbp.shapes.corruption import near_misses
 
 
 def of_kind(kind: str, count: int) -> list[Prompt]:
@@ -133,9 +133,11 @@ def test_corrupted_training_captions_are_training_captions() -> None:
     assert not any(is_held_out(corrupt(prompt, generator)) for prompt in training_prompts())
 
 
-def test_every_held_out_caption_has_a_near_miss() -> None:
-    generator = torch.Generator().manual_seed(13)
-    assert all(corrupt(prompt, generator) != prompt for prompt in heldout_prompts())
+def test_every_caption_has_near_misses_and_training_ones_have_none_held_out() -> None:
+    for prompt in all_prompts():
+        options = [wrong for attribute in near_misses(prompt) for wrong in attribute]
+        assert options and prompt not in options
+        assert is_held_out(prompt) or not any(map(is_held_out, options))
 
 
 def test_every_shape_takes_a_part() -> None:

@@ -40,9 +40,7 @@ def measured():
 
 def test_a_small_measurement_agrees_with_the_recorded_one(measured):
     assert measured["checker"] == {"rendered": 1.0, "after_autoencoder": 1.0}
-    assert measured["base"][0]["accuracy"] == pytest.approx(
-        FIGURES["base"][0]["accuracy"], abs=0.1
-    )
+    assert measured["base"][0]["accuracy"] == pytest.approx(FIGURES["base"][0]["accuracy"], abs=0.1)
     for name in ("prefers_right_picture", "score_of_right_pictures", "score_of_wrong_pictures"):
         assert measured["reward"][name] == pytest.approx(FIGURES["reward"][name], abs=0.05)
 

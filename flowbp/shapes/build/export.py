@@ -13,7 +13,8 @@ from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD
 from flowbp.shapes.build.base import BaseModel
 
 SHIFT = 1.5
-"""The scheduler's timestep shift."""
+"""The scheduler's timestep shift: at 10 steps, the best of 0.6, 1, 1.5, 2 and 3 for accuracy and
+whole shapes together."""
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,7 @@ def measure(folder: Path, device: torch.device, count: int) -> dict[str, Any]:
         count: pictures a figure.
     """
     from diffusers import StableDiffusion3Pipeline
-    from diffusers.utils import logging
 
-    logging.set_verbosity_error()  # else every batch says that T5's caption is cut
     pipeline: Any = StableDiffusion3Pipeline.from_pretrained(folder / "base").to(device)
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(10)
@@ -45,6 +44,9 @@ def measure(folder: Path, device: torch.device, count: int) -> dict[str, Any]:
     scenes = [sample_scene(prompt, generator) for prompt in prompts]
     pictures = render(scenes, device=device)
     decoded = _round_trip(pipeline.vae, pictures)
+    with _quiet():  # else every batch says that T5's caption is cut
+        drawn = [_sample(pipeline, prompts, *sampler) for sampler in SAMPLERS]
+    verdicts = [check(images, prompts).cpu() for images in drawn]
     return {
         "pictures": count,
         "checker": {
@@ -52,9 +54,33 @@ def measure(folder: Path, device: torch.device, count: int) -> dict[str, Any]:
             "after_autoencoder": _read_back(decoded, scenes),
         },
         "autoencoder_psnr_db": -10 * ((decoded - pictures) ** 2).mean().log10().item(),
-        "base": [_accuracy(pipeline, prompts, *sampler) for sampler in SAMPLERS],
-        "reward": _reward(folder / "reward", prompts, decoded, pipeline, generator),
+        "base": [
+            {
+                **dict(zip(("steps", "guidance", "t5_positions"), sampler, strict=True)),
+                "accuracy": passed.float().mean().item(),
+                "by_kind": _by_kind(passed, prompts),
+            }
+            for sampler, passed in zip(SAMPLERS, verdicts, strict=True)
+        ],
+        "reward": {
+            **_reward(folder / "reward", prompts, decoded, pipeline, generator),
+            "ranks_passed_above_failed_samples": _agreement(
+                folder / "reward", prompts, drawn[0], verdicts[0]
+            ),
+        },
     }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    from diffusers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 @torch.no_grad()
@@ -94,38 +120,30 @@ def _same(read: Sequence[Shape], drawn: Sequence[Shape]) -> bool:
     return not left
 
 
-def _accuracy(
+def _sample(
     pipeline: Any, prompts: Sequence[Prompt], steps: int, guidance: float, positions: int
-) -> dict[str, Any]:
-    """The checker's pass rate over and within the kinds of prompt."""
+) -> Tensor:
     generator = torch.Generator(pipeline.device).manual_seed(11)
-    passed = [
-        check(
-            pipeline(
-                [prompt.text for prompt in prompts[start : start + 256]],
-                height=64,
-                width=64,
-                num_inference_steps=steps,
-                guidance_scale=guidance,
-                max_sequence_length=positions,
-                generator=generator,
-                output_type="pt",
-            ).images.float(),
-            prompts[start : start + 256],
-        ).cpu()
+    drawn = [
+        pipeline(
+            [prompt.text for prompt in prompts[start : start + 256]],
+            height=64,
+            width=64,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            max_sequence_length=positions,
+            generator=generator,
+            output_type="pt",
+        ).images.float()
         for start in range(0, len(prompts), 256)
     ]
-    verdicts = torch.cat(passed).float()
-    by_kind = {
-        kind: verdicts[[n for n, p in enumerate(prompts) if p.kind == kind]].mean().item()
-        for kind in PROMPT_KINDS
-    }
+    return torch.cat(drawn)
+
+
+def _by_kind(verdicts: Tensor, prompts: Sequence[Prompt]) -> dict[str, float]:
     return {
-        "steps": steps,
-        "guidance": guidance,
-        "t5_positions": positions,
-        "accuracy": verdicts.mean().item(),
-        "by_kind": by_kind,
+        kind: verdicts[[n for n, p in enumerate(prompts) if p.kind == kind]].float().mean().item()
+        for kind in PROMPT_KINDS
     }
 
 
@@ -137,11 +155,8 @@ def _reward(
     generator: torch.Generator,
 ) -> dict[str, Any]:
     """Retrieval among 64 captions, and how often a right picture beats a wrong one."""
-    from transformers import CLIPModel, CLIPTokenizer
-
     device = pictures.device
-    model: Any = CLIPModel.from_pretrained(folder).to(device, torch.float32).eval()
-    tokenizer: Any = CLIPTokenizer.from_pretrained(folder)
+    model, tokenizer = _load(folder, device)
     wrong_prompts = [corrupt(prompt, generator) for prompt in prompts]
     wrong_scenes = [sample_scene(prompt, generator) for prompt in wrong_prompts]
     wrong_pictures = _round_trip(pipeline.vae, render(wrong_scenes, device=device))
@@ -161,11 +176,34 @@ def _reward(
         "score_of_wrong_pictures": (wrong * said).sum(-1).mean().item(),
         "retrieval_among_64": (own >= scores.amax(dim=2) - 1e-6).float().mean().item(),
         "prefers_right_picture": better.mean().item(),
-        "prefers_right_picture_by_kind": {
-            kind: better[[n for n, p in enumerate(prompts) if p.kind == kind]].mean().item()
-            for kind in PROMPT_KINDS
-        },
+        "prefers_right_picture_by_kind": _by_kind(better, prompts),
     }
+
+
+def _agreement(
+    folder: Path, prompts: Sequence[Prompt], images: Tensor, verdicts: Tensor
+) -> float | None:
+    """How often a sample that passes scores above one of the same kind of prompt that fails.
+
+    None where no kind has samples of both sorts.
+    """
+    model, tokenizer = _load(folder, images.device)
+    said = _embed(model, tokens=tokenize(tokenizer, [p.text for p in prompts]).to(images.device))
+    scores = (_embed(model, pictures=images) * said).sum(-1).cpu()
+    wins, pairs = 0.0, 0
+    for kind in PROMPT_KINDS:
+        own = torch.tensor([prompt.kind == kind for prompt in prompts])
+        passed, failed = scores[own & verdicts], scores[own & ~verdicts]
+        wins += (passed[:, None] > failed).float().sum().item()
+        pairs += len(passed) * len(failed)
+    return wins / pairs if pairs else None
+
+
+def _load(folder: Path, device: torch.device) -> tuple[Any, Any]:
+    from transformers import CLIPModel, CLIPTokenizer
+
+    model: Any = CLIPModel.from_pretrained(folder).to(device, torch.float32).eval()
+    return model, CLIPTokenizer.from_pretrained(folder)
 
 
 @torch.no_grad()

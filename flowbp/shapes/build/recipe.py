@@ -14,8 +14,9 @@ class Recipe:
         vae_pictures: how many pictures are drawn for the autoencoder.
         pictures: how many are drawn for the base model and the reward.
         wrong_captions: wrong captions kept with each picture.
-        wrong_part: part of the captions that the base model is trained on which are wrong.
-        empty_part: part of them that are empty, for classifier-free guidance.
+        empty_part: part of the captions that the base model is trained on which are empty, for
+            classifier-free guidance.
+        wrong_part: part of the others which are wrong.
         vae_steps: optimizer steps of the autoencoder.
         base_steps: optimizer steps of the base model.
         reward_steps: optimizer steps of the reward model.
@@ -28,8 +29,8 @@ class Recipe:
     vae_pictures: int = 200_000
     pictures: int = 200_000
     wrong_captions: int = 4
-    wrong_part: float = 0.15
     empty_part: float = 0.1
+    wrong_part: float = 0.15
     vae_steps: int = 6_000
     base_steps: int = 39_500
     reward_steps: int = 8_000

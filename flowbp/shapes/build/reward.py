@@ -17,7 +17,6 @@ from flowbp.shapes.build.tokens import special_tokens
 
 _WIDTH = 128
 _TEXT_WIDTH = 96
-_NEAR_MISSES = 4
 _PROJECTION = 128
 _LAYOUT_WEIGHT = 20.0
 
@@ -70,6 +69,41 @@ class _Sight(nn.Module):
         return unit(self.projection(self.vision(pixel_values=pixels).pooler_output))
 
 
+class _Telling(nn.Module):
+    """Reads layouts from unit embeddings of pictures and of captions: a help in training only.
+
+    The contrast alone takes very long to find out that "left of" says something about a picture.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_sight, self.by_hearsay = (nn.Linear(_PROJECTION, LAYOUT) for _ in range(2))
+
+    def forward(self, seen: Tensor, said: Tensor, layouts: Tensor) -> Tensor:
+        """Mean squared errors of both, added up."""
+        sight, hearsay = (each * _PROJECTION**0.5 for each in (seen, said))
+        missed = self.by_sight(sight) - layouts, self.by_hearsay(hearsay) - layouts
+        value: Tensor = sum(each**2 for each in missed).mean()
+        return value
+
+
+def contrast(seen: Tensor, said: Tensor, scale: Tensor) -> Tensor:
+    """Cross-entropy of finding each picture's caption, and each caption's picture.
+
+    Args:
+        seen: (B + M, d) unit embeddings of B pictures and of M that no caption fits.
+        said: (B, 1 + W, d) those of each picture's right caption and of W wrong ones.
+        scale: what cosines are multiplied by.
+    """
+    own = torch.arange(len(said), device=said.device)
+    right, wrong = said[:, 0], said[:, 1:]
+    near_misses = (seen[: len(said), None] * wrong).sum(dim=-1)
+    by_picture = scale * torch.cat([seen[: len(said)] @ right.T, near_misses], dim=1)
+    by_caption = scale * right @ seen.T
+    cross_entropy = nn.functional.cross_entropy
+    return cross_entropy(by_picture, own) + cross_entropy(by_caption, own)
+
+
 def build_reward(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> Any:
     """Train it to tell each picture's caption from the batch's and from near misses.
 
@@ -79,75 +113,62 @@ def build_reward(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> An
     torch.manual_seed(recipe.seed + 5)
     device = corpus.pictures.device
     model: Any = new_reward(tokenizer).to(device)
-    by_sight, by_hearsay = (nn.Linear(_PROJECTION, LAYOUT, device=device) for _ in range(2))
+    telling = _Telling().to(device)
     vae.requires_grad_(False)
     means, _ = encode(vae, corpus.pictures)
     generator = torch.Generator(device).manual_seed(recipe.seed + 6)
-    batch = recipe.reward_batch
-    own = torch.arange(batch, device=device)
-    # CUDA graphs may not reuse weights that autocast cast before the capture.
-    on_gpu = device.type == "cuda"
-    precision = torch.autocast(device.type, torch.bfloat16, enabled=on_gpu, cache_enabled=False)
-
-    sight: list[Any] = []
-
-    def see(rendered: Tensor, latents: Tensor) -> Tensor:
-        noise = pixel_noise((len(rendered) + len(latents), 3, 64, 64), generator)
-        arguments = (rendered, latents.requires_grad_(), noise)
-        with precision:
-            if not sight:
-                sight.append(captured(_Sight(model, vae), arguments))
-            embeddings: Tensor = sight[0](*arguments)
-        return embeddings
-
-    def say(tokens: Tensor) -> Tensor:
-        with precision:
-            return unit(model.get_text_features(input_ids=tokens.flatten(0, 1)))
-
-    def contrast(seen: Tensor, said: Tensor) -> Tensor:
-        said = said.reshape(batch, 1 + _NEAR_MISSES, -1)
-        right, wrong = said[:, 0], said[:, 1:]
-        scale = model.logit_scale.exp().clamp(max=100)
-        near_misses = (seen[:batch, None] * wrong).sum(dim=-1)
-        by_picture = scale * torch.cat([seen[:batch] @ right.T, near_misses], dim=1)
-        by_caption = scale * right @ seen.T
-        cross_entropy = nn.functional.cross_entropy
-        return cross_entropy(by_picture, own) + cross_entropy(by_caption, own)
-
-    def describe(seen: Tensor, said: Tensor, layouts: Tensor) -> Tensor:
-        # Pictures and right captions must each tell what is where: the contrast alone takes very
-        # long to find out that "left of" says something about a picture.
-        right = said.reshape(batch, 1 + _NEAR_MISSES, -1)[:, 0]
-        told = by_sight(seen[:batch] * _PROJECTION**0.5), by_hearsay(right * _PROJECTION**0.5)
-        value: Tensor = sum((each - layouts) ** 2 for each in told).mean()
-        return value
+    half = recipe.reward_batch // 2
+    see = _Eyes(model, vae, generator)
 
     def loss(_: int) -> Tensor:
-        draw = torch.rand(batch, generator=generator, device=device)
+        draw = torch.rand(2 * half, generator=generator, device=device)
         picked = (draw * len(corpus.pictures)).long()
-        rendered = corpus.pictures[picked[: batch // 2]].float() / 255
-        intact = means[picked[batch // 2 :]]
+        rendered, intact = corpus.pictures[picked[:half]].float() / 255, means[picked[half:]]
         latents = torch.cat([worn(intact, generator), broken(intact, generator)])
-        said = say(_captions(corpus.tokens[picked], generator))
-        fixed = said.detach()
-        latents = attacked(latents, lambda z: contrast(see(rendered, z), fixed), generator)
+        with see.precision:
+            said = unit(model.get_text_features(input_ids=corpus.tokens[picked].flatten(0, 1)))
+        said = said.reshape(2 * half, -1, _PROJECTION)
+        scale, fixed = model.logit_scale.exp().clamp(max=100), said.detach()
+        latents = attacked(latents, lambda z: contrast(see(rendered, z), fixed, scale), generator)
         seen = see(rendered, latents)
-        return contrast(seen, said) + _LAYOUT_WEIGHT * describe(seen, said, corpus.layouts[picked])
+        told = telling(seen[: len(said)], said[:, 0], corpus.layouts[picked])
+        value: Tensor = contrast(seen, said, scale) + _LAYOUT_WEIGHT * told
+        return value
 
-    whole = nn.ModuleList([model, by_sight, by_hearsay])
-    averaged: Any = fit(whole, loss, steps=recipe.reward_steps, learning_rate=1e-3, name="reward")
+    averaged: Any = fit(
+        nn.ModuleList([model, telling]),
+        loss,
+        steps=recipe.reward_steps,
+        learning_rate=1e-3,
+        name="reward",
+    )
     return averaged[0].eval()
+
+
+class _Eyes:
+    """Unit embeddings of pictures in [0, 1] and of latents, with noise on the pixels."""
+
+    def __init__(self, model: Any, vae: Any, generator: torch.Generator) -> None:
+        self._network: Any = _Sight(model, vae)
+        self._generator, self._is_captured = generator, False
+        device = generator.device.type
+        # CUDA graphs may not reuse weights that autocast cast before the capture.
+        self.precision = torch.autocast(
+            device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False
+        )
+
+    def __call__(self, rendered: Tensor, latents: Tensor) -> Tensor:
+        noise = pixel_noise((len(rendered) + len(latents), 3, 64, 64), self._generator)
+        latents = latents if latents.requires_grad else latents.detach().requires_grad_()
+        arguments = (rendered, latents, noise)
+        with self.precision:
+            if not self._is_captured:
+                self._network, self._is_captured = captured(self._network, arguments), True
+            embeddings: Tensor = self._network(*arguments)
+        return embeddings
 
 
 def unit(output: Any) -> Tensor:
     """The unit embedding of what `get_*_features` returns, in transformers 4 and 5."""
     embedding: Tensor = output if torch.is_tensor(output) else output.pooler_output
     return nn.functional.normalize(embedding.float(), dim=-1)
-
-
-def _captions(tokens: Tensor, generator: torch.Generator) -> Tensor:
-    """Each picture's right caption and `_NEAR_MISSES` of its wrong ones, (B, 1 + misses, L)."""
-    order = torch.rand(tokens.shape[:2], generator=generator, device=tokens.device)
-    wrong = order[:, 1:].topk(_NEAR_MISSES).indices + 1
-    chosen = torch.cat([torch.zeros_like(wrong[:, :1]), wrong], dim=1)
-    return tokens.gather(1, chosen[..., None].expand(-1, -1, tokens.shape[2]))

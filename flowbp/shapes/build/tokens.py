@@ -32,7 +32,9 @@ def build_tokenizer() -> Any:
     bpe.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
         vocab_size=4096,
-        special_tokens=[_START, _END],
+        # Named here, the endings get their numbers in this order; the trainer's own order differs
+        # from process to process.
+        special_tokens=[_START, _END, *(f"{letter}</w>" for letter in letters)],
         initial_alphabet=letters,
         end_of_word_suffix="</w>",
         min_frequency=1,
@@ -42,8 +44,6 @@ def build_tokenizer() -> Any:
     trained = json.loads(bpe.to_str())["model"]
     merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in trained["merges"]]
     vocabulary: dict[str, int] = trained["vocab"]
-    for letter in letters:
-        vocabulary.setdefault(f"{letter}</w>", len(vocabulary))
     with TemporaryDirectory() as folder:
         Path(folder, "vocab.json").write_text(json.dumps(vocabulary))
         Path(folder, "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))

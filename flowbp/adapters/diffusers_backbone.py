@@ -1,0 +1,216 @@
+"""What the families over diffusers' own components share."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from flowbp.adapters.backbone import Conditioning
+from flowbp.adapters.decode import LatentDecoder
+from flowbp.adapters.loading import Layout, load_model, pipeline_class
+from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+from flowbp.adapters.saving import save_pipeline
+from flowbp.adapters.sigmas import check_scheduler
+from flowbp.adapters.text_encoders import TextEncoders
+from flowbp.core import VelocityField
+
+if TYPE_CHECKING:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+
+class TextEncoding(Protocol):
+    """Encodes prompts, frozen."""
+
+    @property
+    def encoders(self) -> TextEncoders:
+        """The encoders by their names in the pipeline, ``text_encoder`` and so on."""
+        ...
+
+    def __call__(self, prompts: Sequence[str]) -> Conditioning:
+        """Conditioning of B prompts, without gradient."""
+        ...
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class DiffusersBackbone(ABC):
+    """A diffusers transformer with its text encoders, VAE and scheduler, as `Backbone`.
+
+    Construction moves the transformer to `device`, casts it to `policy.weights` and sets it to
+    evaluation mode; which of its parameters require a gradient stays as it was.
+
+    A family adds its latents' shape, its sigmas and its velocity, and names its pipeline.
+
+    Args:
+        transformer: The network that is trained.
+        text: The text encoders.
+        decoder: The VAE.
+        scheduler: Where the sigmas come from.
+        policy: Dtypes of the transformer.
+        device: Where it runs.
+        gradient_checkpointing: Recompute each block in the backward pass to save memory.
+
+    Raises:
+        TypeError: A scheduler of another kind.
+        ValueError: A scheduler that is no deterministic Euler descent.
+
+    Example:
+        See `SD3Backbone`, `Flux1Backbone` and `Flux2Backbone`.
+    """
+
+    transformer: Any
+    text: TextEncoding
+    decoder: LatentDecoder
+    scheduler: FlowMatchEulerDiscreteScheduler
+    policy: DtypePolicy = FLOAT32
+    device: torch.device = attrs.field(default=CPU, converter=torch.device)
+    gradient_checkpointing: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        check_scheduler(self.scheduler)
+        self.check_components()
+        self.policy.place(self.transformer, self.device)
+        self.transformer.eval()
+        if self.gradient_checkpointing:
+            self.transformer.enable_gradient_checkpointing()
+        else:
+            self.transformer.disable_gradient_checkpointing()
+
+    @property
+    def module(self) -> nn.Module:
+        """The transformer, which is what is trained."""
+        module: nn.Module = self.transformer
+        return module
+
+    @property
+    def text_encoders(self) -> TextEncoders:
+        """The text encoders, for whoever keeps what they give and releases them."""
+        return self.text.encoders
+
+    def reload_encoders_from(
+        self, source: str | os.PathLike[str], layout: Layout, dtype: torch.dtype
+    ) -> None:
+        """Say where text encoders that were released come back from.
+
+        Args:
+            source: A hub id or a folder that holds them as they are now.
+            layout: What it holds.
+            dtype: Of their weights.
+        """
+        for name, tower in self.text_encoders.towers.items():
+            tower.held.reload_with(partial(load_model, source, layout, name, dtype))
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode B prompts, without gradient."""
+        return self.text(prompts)
+
+    def noise(self, count: int, *, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """Draw starting latents (count, C, h, w); a CPU generator gives the same on any device.
+
+        Raises:
+            ValueError: `count` is less than 1, or a size the model cannot draw.
+        """
+        if count < 1:
+            raise ValueError(f"`count` must be at least 1, got {count}")
+        shape = (count, *self.latent_shape(height, width))
+        drawn = torch.randn(shape, generator=generator, device=generator.device)
+        return drawn.to(device=self.device, dtype=self.policy.state)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], differentiable."""
+        return self.decoder(latents)
+
+    def trainable(self) -> Mapping[str, nn.Parameter]:
+        """The transformer's parameters that require a gradient, by name."""
+        return {
+            name: parameter
+            for name, parameter in self.transformer.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that the family's diffusers pipeline loads with ``from_pretrained``.
+
+        A component that the model does not have is None there. The paths that the components were
+        loaded from are not written.
+
+        Args:
+            folder: Created where it is missing. Writing is not atomic: write to a new folder and
+                rename it.
+        """
+        name, parts = self.pipeline_parts()
+        towers = self.text_encoders.towers
+        encoders = {each: tower.held.for_saving() for each, tower in towers.items()}
+        # In all of diffusers the tokenizer of text_encoder_2 is tokenizer_2.
+        tokenizers = {
+            each.replace("text_encoder", "tokenizer"): tower.tokenizer
+            for each, tower in towers.items()
+        }
+        pipeline = pipeline_class(name)(
+            transformer=self.transformer,
+            vae=self.decoder.vae,
+            scheduler=self.scheduler,
+            **encoders,
+            **tokenizers,
+            **parts,
+        )
+        save_pipeline(pipeline, folder)
+
+    @abstractmethod
+    def check_components(self) -> None:
+        """Refuse components that do not fit together.
+
+        Raises:
+            ValueError: Two of them are of different models.
+        """
+
+    @abstractmethod
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """The (C, h, w) of a picture of `height` x `width` pixels.
+
+        Raises:
+            ValueError: A size the model cannot draw, with the nearest that it can.
+        """
+
+    @abstractmethod
+    def pipeline_parts(self) -> tuple[str, Mapping[str, Any]]:
+        """The pipeline's class, and its arguments that are no component the backbone has."""
+
+    @abstractmethod
+    def sigmas(self, steps: int, *, height: int, width: int) -> Tensor:
+        """The grid (N+1,) that the model samples on, 1 … 0, float32 on the CPU."""
+
+    @abstractmethod
+    def velocity(self, conditioning: Conditioning) -> VelocityField:
+        """The velocity field under `conditioning`: (B, C, h, w) and sigma to (B, C, h, w)."""
+
+
+def check_channels(decoder: LatentDecoder, channels: int, *, folded: int = 1) -> None:
+    """Refuse a VAE whose latents are not what the transformer reads.
+
+    Args:
+        decoder: The VAE.
+        channels: The transformer's in_channels.
+        folded: Latents that one position of the transformer holds.
+
+    Raises:
+        ValueError: The VAE belongs to another model.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> vae = SimpleNamespace(config={"latent_channels": 16})
+        >>> check_channels(SimpleNamespace(vae=vae), 64, folded=4)
+    """
+    latent_channels = decoder.vae.config["latent_channels"]
+    if latent_channels * folded != channels:
+        raise ValueError(
+            f"`decoder` must decode {channels // folded} channels like the transformer, got "
+            f"{latent_channels}; this VAE belongs to another model"
+        )

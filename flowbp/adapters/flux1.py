@@ -1,0 +1,250 @@
+"""FLUX.1 as a backbone, over diffusers' own components."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from flowbp.adapters.backbone import Conditioning
+from flowbp.adapters.clamp import Clamp, hard_clamp
+from flowbp.adapters.decode import LatentDecoder
+from flowbp.adapters.diffusers_backbone import DiffusersBackbone, check_channels
+from flowbp.adapters.flux1_text import Flux1Text
+from flowbp.adapters.flux1_velocity import Flux1Velocity
+from flowbp.adapters.loading import Layout, load_pipeline
+from flowbp.adapters.packing import PATCH
+from flowbp.adapters.policy import FLOAT32, DtypePolicy
+from flowbp.adapters.sigmas import scheduler_sigmas
+from flowbp.adapters.sizes import check_size
+from flowbp.adapters.text_tower import TextTower
+from flowbp.core import VelocityField
+
+if TYPE_CHECKING:
+    from diffusers import FluxPipeline
+
+_LAYOUT = Layout(
+    pipeline="FluxPipeline",
+    models={
+        "transformer": ("diffusers", "FluxTransformer2DModel"),
+        "vae": ("diffusers", "AutoencoderKL"),
+        "text_encoder": ("transformers", "CLIPTextModel"),
+        "text_encoder_2": ("transformers", "T5EncoderModel"),
+    },
+    others=("scheduler", "tokenizer", "tokenizer_2"),
+    unused=("image_encoder", "feature_extractor"),
+)
+
+DEFAULT_GUIDANCE = 3.5
+"""The pipeline's own default of `embedded_guidance`."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Flux1Backbone(DiffusersBackbone):
+    """FLUX.1 dev or schnell as `Backbone`; build it with `from_pretrained` or `from_pipeline`.
+
+    Latents are those of the VAE, (B, 16, H/8, W/8); packing is the velocity's own affair.
+
+    Dev was distilled to do guidance in a single evaluation: `embedded_guidance` is what its
+    guidance embedding is told. It is independent of classifier-free guidance, which needs a
+    negative prompt and a second evaluation and is set where one samples; with both, both
+    evaluations are told the same, as FluxPipeline does under ``true_cfg_scale``.
+
+    Args:
+        transformer: A diffusers FluxTransformer2DModel.
+        text: The text encoders.
+        decoder: The VAE.
+        scheduler: Where the sigmas come from.
+        policy: Dtypes of the transformer.
+        device: Where it runs.
+        gradient_checkpointing: Recompute each block in the backward pass to save memory.
+        embedded_guidance: What the guidance embedding is told; None is 3.5, the pipeline's
+            default, or nothing where the transformer has no such embedding.
+
+    Raises:
+        TypeError: A scheduler of another kind.
+        ValueError: Components that do not fit together, an `embedded_guidance` that is no finite
+            number, or one for a transformer that would ignore it.
+
+    Example:
+        >>> Flux1Backbone.from_pretrained("/no/such/folder", embedded_guidance=4.0)
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: `source` must be a folder or a hub id like owner/name, got \
+'/no/such/folder'; there is no folder /no/such/folder
+    """
+
+    text: Flux1Text
+    embedded_guidance: float | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        policy: DtypePolicy = FLOAT32,
+        frozen_policy: DtypePolicy | None = None,
+        device: torch.device | str = "cpu",
+        embedded_guidance: float | None = None,
+        text_length: int = 512,
+        decode_batch: int | None = None,
+        clamp: Clamp = hard_clamp,
+        gradient_checkpointing: bool = False,
+    ) -> Flux1Backbone:
+        """Load a hub id or a local folder in diffusers layout.
+
+        Args:
+            source: ``owner/name`` or a folder with a model_index.json.
+            policy: See `from_pipeline`, here and below.
+            frozen_policy: Dtypes of VAE and text encoders.
+            device: Where everything runs.
+            embedded_guidance: What the guidance embedding is told.
+            text_length: T5 positions, the pipeline's max_sequence_length.
+            decode_batch: Samples decoded at a time.
+            clamp: How decoded pixels are brought into [0, 1].
+            gradient_checkpointing: Recompute each block in the backward pass.
+
+        Returns:
+            The backbone, all parameters of the transformer trainable.
+
+        Raises:
+            ModuleNotFoundError: diffusers or transformers is not installed.
+            FileNotFoundError: No such source, or a component's folder is missing.
+            ValueError: Another pipeline class, a component the source does not have, or an
+                illegal value of another argument, or weights that are damaged or incomplete.
+        """
+        frozen_dtype = (frozen_policy or policy.frozen).weights
+        pipeline = load_pipeline(
+            source,
+            _LAYOUT,
+            dtype=policy.weights,
+            frozen_dtype=frozen_dtype,
+        )
+        backbone = cls.from_pipeline(
+            pipeline,
+            policy=policy,
+            frozen_policy=frozen_policy,
+            device=device,
+            embedded_guidance=embedded_guidance,
+            text_length=text_length,
+            decode_batch=decode_batch,
+            clamp=clamp,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        backbone.reload_encoders_from(source, _LAYOUT, frozen_dtype)
+        return backbone
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipeline: FluxPipeline,
+        *,
+        policy: DtypePolicy = FLOAT32,
+        frozen_policy: DtypePolicy | None = None,
+        device: torch.device | str = "cpu",
+        embedded_guidance: float | None = None,
+        text_length: int = 512,
+        decode_batch: int | None = None,
+        clamp: Clamp = hard_clamp,
+        gradient_checkpointing: bool = False,
+    ) -> Flux1Backbone:
+        """Take over the components of a pipeline; they are moved, cast and frozen in place.
+
+        Args:
+            pipeline: A FluxPipeline.
+            policy: Dtypes of the transformer.
+            frozen_policy: Dtypes of VAE and text encoders; None keeps them in `policy.compute`,
+                which is also what `save` then writes.
+            device: Where everything runs.
+            embedded_guidance: What the guidance embedding is told; None is the pipeline's
+                default where there is such an embedding.
+            text_length: T5 positions, the pipeline's max_sequence_length.
+            decode_batch: Samples decoded at a time; None is the whole batch.
+            clamp: How decoded pixels are brought into [0, 1].
+            gradient_checkpointing: Recompute each block in the backward pass.
+
+        Returns:
+            The backbone.
+
+        Raises:
+            ValueError: An illegal value, or components that do not fit together.
+        """
+        parts: dict[str, Any] = pipeline.components
+        frozen_policy = frozen_policy or policy.frozen
+        config = parts["transformer"].config
+        text = Flux1Text(
+            clip=TextTower(parts["text_encoder"], parts["tokenizer"]),
+            t5=TextTower(parts["text_encoder_2"], parts["tokenizer_2"]),
+            width=config["joint_attention_dim"],
+            pooled_width=config["pooled_projection_dim"],
+            text_length=text_length,
+            policy=frozen_policy,
+            device=device,
+        )
+        decoder = LatentDecoder(
+            vae=parts["vae"],
+            policy=frozen_policy,
+            device=device,
+            decode_batch=decode_batch,
+            clamp=clamp,
+        )
+        return cls(
+            transformer=parts["transformer"],
+            text=text,
+            decoder=decoder,
+            scheduler=parts["scheduler"],
+            policy=policy,
+            device=device,
+            embedded_guidance=embedded_guidance,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+
+    def sigmas(self, steps: int, *, height: int, width: int) -> Tensor:
+        """The scheduler's grid (N+1,), float32 on the CPU; `scheduler_sigmas` has the details."""
+        _, rows, columns = self.latent_shape(height, width)
+        tokens = (rows // PATCH) * (columns // PATCH)
+        return scheduler_sigmas(self.scheduler, steps, image_tokens=tokens, even=True)
+
+    def velocity(self, conditioning: Conditioning) -> VelocityField:
+        """The velocity field under `conditioning`: (B, C, h, w) and sigma to (B, C, h, w)."""
+        guidance = self.embedded_guidance
+        if guidance is None and self.transformer.config["guidance_embeds"]:
+            guidance = DEFAULT_GUIDANCE
+        return Flux1Velocity(
+            transformer=self.transformer,
+            conditioning=conditioning,
+            policy=self.policy,
+            train_timesteps=self.scheduler.config["num_train_timesteps"],
+            guidance=guidance,
+        )
+
+    def check_components(self) -> None:
+        """Refuse a VAE of another model, and a guidance that nothing would read."""
+        config, guidance = self.transformer.config, self.embedded_guidance
+        check_channels(self.decoder, config["in_channels"], folded=PATCH**2)
+        if guidance is None:
+            return
+        if not math.isfinite(guidance):
+            raise ValueError(f"`embedded_guidance` must be a finite number, got {guidance}")
+        if not config["guidance_embeds"]:
+            raise ValueError(
+                f"`embedded_guidance` must be None for a transformer without a guidance embedding "
+                f"(guidance_embeds is false in its config.json, as in schnell), got {guidance:g}; "
+                "leave it out, or use classifier-free guidance when sampling"
+            )
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """The (C, h, w) of a picture, whose sides must divide into patches."""
+        scale = self.decoder.scale_factor
+        check_size(height=height, width=width, multiple=scale * PATCH)
+        channels: int = self.transformer.config["in_channels"] // PATCH**2
+        return channels, height // scale, width // scale
+
+    def pipeline_parts(self) -> tuple[str, Mapping[str, Any]]:
+        """The pipeline's class, which needs no more."""
+        return _LAYOUT.pipeline, {}

@@ -1,0 +1,227 @@
+"""FLUX.2 klein as a backbone, over diffusers' own components."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from flowbp.adapters.backbone import Conditioning
+from flowbp.adapters.clamp import Clamp, hard_clamp
+from flowbp.adapters.decode import LatentDecoder
+from flowbp.adapters.diffusers_backbone import DiffusersBackbone, check_channels
+from flowbp.adapters.flux2_text import Flux2Text
+from flowbp.adapters.flux2_velocity import Flux2Velocity
+from flowbp.adapters.loading import Layout, load_pipeline
+from flowbp.adapters.packing import PATCH
+from flowbp.adapters.policy import FLOAT32, DtypePolicy
+from flowbp.adapters.sigmas import empirical_shift, scheduler_sigmas
+from flowbp.adapters.sizes import check_size
+from flowbp.adapters.text_tower import TextTower
+from flowbp.adapters.unscale import batch_normalised
+from flowbp.core import VelocityField
+
+if TYPE_CHECKING:
+    from diffusers import Flux2KleinPipeline
+
+_LAYOUT = Layout(
+    pipeline="Flux2KleinPipeline",
+    models={
+        "transformer": ("diffusers", "Flux2Transformer2DModel"),
+        "vae": ("diffusers", "AutoencoderKLFlux2"),
+        "text_encoder": ("transformers", "Qwen3ForCausalLM"),
+    },
+    others=("scheduler", "tokenizer"),
+)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Flux2Backbone(DiffusersBackbone):
+    """FLUX.2 klein as `Backbone`; build it with `from_pretrained` or `from_pipeline`.
+
+    Latents are (B, 128, H/16, W/16): 2x2 patches of the VAE's 32 channels, each channel
+    normalised by the VAE's batch-norm statistics, which decoding undoes.
+
+    The base checkpoints are made for classifier-free guidance. Those that were distilled to a few
+    steps are not: the diffusers pipeline ignores a guidance scale for them, and one should sample
+    them with guidance 1.
+
+    Args:
+        transformer: A diffusers Flux2Transformer2DModel without a guidance embedding.
+        text: The text encoder.
+        decoder: The VAE.
+        scheduler: Where the sigmas come from.
+        policy: Dtypes of the transformer.
+        device: Where it runs.
+        gradient_checkpointing: Recompute each block in the backward pass to save memory.
+        distilled: Whether the checkpoint says it was distilled; written by `save`.
+
+    Raises:
+        TypeError: A scheduler of another kind.
+        ValueError: Components that do not fit together.
+
+    Example:
+        >>> Flux2Backbone.from_pretrained("/no/such/folder")
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: `source` must be a folder or a hub id like owner/name, got \
+'/no/such/folder'; there is no folder /no/such/folder
+    """
+
+    text: Flux2Text
+    distilled: bool = False
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        policy: DtypePolicy = FLOAT32,
+        frozen_policy: DtypePolicy | None = None,
+        device: torch.device | str = "cpu",
+        text_length: int = 512,
+        decode_batch: int | None = None,
+        clamp: Clamp = hard_clamp,
+        gradient_checkpointing: bool = False,
+    ) -> Flux2Backbone:
+        """Load a hub id or a local folder in diffusers layout.
+
+        Args:
+            source: ``owner/name`` or a folder with a model_index.json.
+            policy: See `from_pipeline`, here and below.
+            frozen_policy: Dtypes of VAE and text encoder.
+            device: Where everything runs.
+            text_length: Tokens, the pipeline's max_sequence_length.
+            decode_batch: Samples decoded at a time.
+            clamp: How decoded pixels are brought into [0, 1].
+            gradient_checkpointing: Recompute each block in the backward pass.
+
+        Returns:
+            The backbone, all parameters of the transformer trainable.
+
+        Raises:
+            ModuleNotFoundError: diffusers or transformers is not installed.
+            ImportError: The installed diffusers does not know FLUX.2 klein.
+            FileNotFoundError: No such source, or a component's folder is missing.
+            ValueError: Another pipeline class, a component the source does not have, or an
+                illegal value of another argument, or weights that are damaged or incomplete.
+        """
+        frozen_dtype = (frozen_policy or policy.frozen).weights
+        pipeline = load_pipeline(
+            source,
+            _LAYOUT,
+            dtype=policy.weights,
+            frozen_dtype=frozen_dtype,
+        )
+        backbone = cls.from_pipeline(
+            pipeline,
+            policy=policy,
+            frozen_policy=frozen_policy,
+            device=device,
+            text_length=text_length,
+            decode_batch=decode_batch,
+            clamp=clamp,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        backbone.reload_encoders_from(source, _LAYOUT, frozen_dtype)
+        return backbone
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipeline: Flux2KleinPipeline,
+        *,
+        policy: DtypePolicy = FLOAT32,
+        frozen_policy: DtypePolicy | None = None,
+        device: torch.device | str = "cpu",
+        text_length: int = 512,
+        decode_batch: int | None = None,
+        clamp: Clamp = hard_clamp,
+        gradient_checkpointing: bool = False,
+    ) -> Flux2Backbone:
+        """Take over the components of a pipeline; they are moved, cast and frozen in place.
+
+        Args:
+            pipeline: A Flux2KleinPipeline.
+            policy: Dtypes of the transformer.
+            frozen_policy: Dtypes of VAE and text encoder; None keeps them in `policy.compute`,
+                which is also what `save` then writes.
+            device: Where everything runs.
+            text_length: Tokens, chat template included; the pipeline's max_sequence_length.
+            decode_batch: Samples decoded at a time; None is the whole batch.
+            clamp: How decoded pixels are brought into [0, 1].
+            gradient_checkpointing: Recompute each block in the backward pass.
+
+        Returns:
+            The backbone.
+
+        Raises:
+            ValueError: An illegal value, or components that do not fit together.
+        """
+        parts: dict[str, Any] = pipeline.components
+        frozen_policy = frozen_policy or policy.frozen
+        text = Flux2Text(
+            qwen=TextTower(parts["text_encoder"], parts["tokenizer"]),
+            width=parts["transformer"].config["joint_attention_dim"],
+            text_length=text_length,
+            policy=frozen_policy,
+            device=device,
+        )
+        decoder = LatentDecoder(
+            vae=parts["vae"],
+            unscale=batch_normalised,
+            policy=frozen_policy,
+            device=device,
+            decode_batch=decode_batch,
+            clamp=clamp,
+        )
+        return cls(
+            transformer=parts["transformer"],
+            text=text,
+            decoder=decoder,
+            scheduler=parts["scheduler"],
+            policy=policy,
+            device=device,
+            gradient_checkpointing=gradient_checkpointing,
+            distilled=bool(pipeline.config["is_distilled"]),
+        )
+
+    def sigmas(self, steps: int, *, height: int, width: int) -> Tensor:
+        """The scheduler's grid (N+1,), float32 on the CPU; `scheduler_sigmas` has the details."""
+        _, rows, columns = self.latent_shape(height, width)
+        return scheduler_sigmas(
+            self.scheduler, steps, image_tokens=rows * columns, shift=empirical_shift, even=True
+        )
+
+    def velocity(self, conditioning: Conditioning) -> VelocityField:
+        """The velocity field under `conditioning`: (B, C, h, w) and sigma to (B, C, h, w)."""
+        return Flux2Velocity(
+            transformer=self.transformer,
+            conditioning=conditioning,
+            policy=self.policy,
+            train_timesteps=self.scheduler.config["num_train_timesteps"],
+        )
+
+    def check_components(self) -> None:
+        """Refuse a VAE of another model, and a transformer whose guidance nothing would set."""
+        config = self.transformer.config
+        check_channels(self.decoder, config["in_channels"], folded=PATCH**2)
+        if config["guidance_embeds"]:
+            raise ValueError(
+                "`transformer` must have guidance_embeds=False in its configuration, got True; "
+                "that is FLUX.2 dev, and this adapter is for FLUX.2 klein"
+            )
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """The (C, h, w) of a picture, whose sides must divide into patches."""
+        multiple = self.decoder.scale_factor * PATCH
+        check_size(height=height, width=width, multiple=multiple)
+        return self.transformer.config["in_channels"], height // multiple, width // multiple
+
+    def pipeline_parts(self) -> tuple[str, Mapping[str, Any]]:
+        """The pipeline's class, and whether the checkpoint was distilled."""
+        return _LAYOUT.pipeline, {"is_distilled": self.distilled}

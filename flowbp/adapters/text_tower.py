@@ -1,0 +1,153 @@
+"""A text encoder with its tokenizer, and what all model families check of their prompts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from torch import Tensor
+
+from flowbp.adapters.releasing import Releasable
+from flowbp.adapters.text_encoders import CutPromptWarning
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@attrs.frozen(eq=False)
+class TextTower:
+    """A frozen text encoder with the tokenizer it was trained with.
+
+    Args:
+        encoder: A transformers text encoder; construction freezes it. It can be released.
+        tokenizer: Its tokenizer.
+
+    Example:
+        ``TextTower(pipeline.text_encoder, pipeline.tokenizer)``
+    """
+
+    held: Releasable = attrs.field(converter=Releasable, alias="encoder")
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def encoder(self) -> PreTrainedModel:
+        """The encoder, where it was placed; one that was released is loaded again."""
+        return self.held.ready()
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, none of them cut.
+
+        Args:
+            texts: Any number of them.
+
+        Returns:
+            Their lengths.
+        """
+        with _unchanged(self.tokenizer):
+            return [len(ids) for ids in self.tokenizer(list(texts), verbose=False).input_ids]
+
+    def tokens(
+        self, prompts: Sequence[str], length: int, *, warn: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Token numbers and attention mask of B prompts, padded or cut to one length.
+
+        Args:
+            prompts: B strings.
+            length: How many tokens of each are read.
+            warn: Whether to warn of a prompt that is cut.
+
+        Returns:
+            Numbers (B, length), and a mask (B, length) that is 0 at the padding.
+        """
+        prompts = list(prompts)
+        if warn:
+            longest = max(self.lengths(prompts))
+            if longest > length:
+                warnings.warn(
+                    f"a prompt has {longest} tokens and only the first {length} are read; "
+                    "shorten it, or raise `text_length` (a CLIP encoder's length is fixed)",
+                    CutPromptWarning,
+                    stacklevel=2,
+                )
+        with _unchanged(self.tokenizer):
+            batch = self.tokenizer(
+                prompts,
+                padding="max_length",
+                max_length=length,
+                truncation=True,
+                return_tensors="pt",
+            )
+        return batch.input_ids, batch.attention_mask
+
+
+@contextmanager
+def _unchanged(tokenizer: Any) -> Iterator[None]:
+    # A tokenizer writes the padding and cut of its last call into its file, and what is saved
+    # must not depend on whether embeddings were cached.
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        yield
+        return
+    padding, truncation = backend.padding, backend.truncation
+    try:
+        yield
+    finally:
+        if padding is None:
+            backend.no_padding()
+        else:
+            backend.enable_padding(**padding)
+        if truncation is None:
+            backend.no_truncation()
+        else:
+            backend.enable_truncation(**truncation)
+
+
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Refuse what is no sequence of prompts.
+
+    Args:
+        prompts: B strings.
+
+    Raises:
+        ValueError: No prompt, or a bare string in place of a sequence.
+
+    Example:
+        >>> check_prompts("red")
+        Traceback (most recent call last):
+            ...
+        ValueError: `prompts` must be a sequence of at least one string, got 'red'; write \
+[prompt] for a single one
+    """
+    if isinstance(prompts, str) or not prompts:
+        raise ValueError(
+            f"`prompts` must be a sequence of at least one string, got {prompts!r}; "
+            "write [prompt] for a single one"
+        )
+
+
+def check_positions(name: str, tower: TextTower, length: int) -> None:
+    """Refuse a CLIP tokenizer that gives more tokens than its encoder has positions.
+
+    Args:
+        name: Of the tower, for the message.
+        tower: A CLIP encoder.
+        length: The tokenizer's model_max_length.
+
+    Raises:
+        ValueError: With the value that fits.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> config = SimpleNamespace(max_position_embeddings=77)
+        >>> check_positions("clip", SimpleNamespace(encoder=SimpleNamespace(config=config)), 77)
+    """
+    positions = tower.encoder.config.max_position_embeddings
+    if length > positions:
+        raise ValueError(
+            f"`{name}` has {positions} positions and the first tokenizer's "
+            f"model_max_length is {length}; set it to at most {positions} in "
+            "tokenizer_config.json"
+        )

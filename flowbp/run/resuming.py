@@ -1,0 +1,156 @@
+"""Whether and from where a run can go on, found out before any model is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from flowbp.configuration import ConfigurationError, Problem, plain, read_file
+from flowbp.container import RunContainer
+from flowbp.run.artefacts import CONFIGURATION, FINISHED, heading
+from flowbp.settings import STEPS, Change, Settings, changes, tree_of_settings
+from flowbp.training import CheckpointError
+
+_CURE = "give the former value, or name another run.folder for a new run"
+
+
+@attrs.frozen
+class Resumption:
+    """Where a run goes on.
+
+    Args:
+        checkpoint: to go on from; None if the run was stopped before its first.
+        step: after which the checkpoint was saved.
+        notes: what the user should know, a line each.
+
+    Example:
+        See `resumption`.
+    """
+
+    checkpoint: Path | None
+    step: int
+    notes: tuple[str, ...]
+
+
+def resumption(container: RunContainer) -> Resumption:
+    """Find the newest checkpoint of a run, or say why the run cannot go on.
+
+    A run that has no checkpoint yet goes on from step 0: nothing that it saved is lost, and the
+    result is the same. A damaged checkpoint is never passed over.
+
+    Args:
+        container: of the run; nothing of it is built.
+
+    Returns:
+        Where the run goes on.
+
+    Raises:
+        ConfigurationError: there is no run in the folder, or it is finished; keys were changed
+            that the result depends on; the newest checkpoint is damaged or of another run.
+
+    Example:
+        See `flowbp.run.main`, of which it is `--resume`.
+    """
+    settings: Settings = container.settings()
+    folder = settings.run.folder
+    found = _changes(container, folder)
+    forbidden = [change for change in found if not change.allowed and change.key != STEPS]
+    if forbidden:
+        raise ConfigurationError(Problem(c.key, _told(c), "") for c in forbidden)
+    try:
+        newest = container.checkpoints().newest()
+    except CheckpointError as error:
+        raise _refused(str(error)) from error
+    step = 0 if newest is None else int(newest.step)
+    steps = next((change for change in found if change.key == STEPS), None)
+    if steps is not None:
+        _refuse_steps(settings, steps, step)
+    _refuse_finished(settings)
+    notes = tuple(
+        f"{change.key} changed from {change.old} to {change.new}: from here on, figures agree "
+        "with those of a run that never stopped up to rounding only"
+        for change in found
+        if change.rounding
+    )
+    total = settings.training.steps
+    if newest is None:
+        begun = f"resuming: no checkpoint was saved yet, training starts from step 0 of {total}"
+        return Resumption(None, 0, (begun, *notes))
+    begun = f"resuming after step {step} of {total}, from {newest.place}"
+    return Resumption(newest.place, step, (begun, *notes))
+
+
+def _changes(container: RunContainer, folder: Path) -> tuple[Change, ...]:
+    path = folder / CONFIGURATION
+    if not path.is_file():
+        what = f"has no {CONFIGURATION}" if folder.exists() else "does not exist"
+        raise _refused(
+            f"is {folder}, which {what}, so that there is no run to resume; correct the folder, "
+            "or leave --resume out to begin a run there"
+        )
+    try:
+        old = plain(read_file(path))
+    except ConfigurationError as error:
+        raise _refused(
+            f"is {folder}, whose {CONFIGURATION} cannot be read ({error.problems[0]}); restore "
+            "that file, or name another folder for a new run"
+        ) from error
+    before, now = path.read_text(encoding="utf-8"), heading(container)
+    first = before.splitlines()[0] if before.startswith("#") else ""
+    if first != now.strip():
+        raise _refused(
+            f"is {folder}, whose run had other parts replaced from Python ({first or 'none'}) than "
+            f"this one ({now.strip() or 'none'}); replace the same parts with the same objects"
+        )
+    return changes(old, tree_of_settings(container.settings()))
+
+
+def _told(change: Change) -> str:
+    return f"was {change.old} when the run began, and is now {change.new}; {_CURE}"
+
+
+def _refuse_steps(settings: Settings, change: Change, done: int) -> None:
+    if change.old == "nothing" or int(change.old) > settings.training.steps:
+        raise ConfigurationError([Problem(STEPS, f"{_told(change)}; it can only be raised", "")])
+    if any(_factors(settings, int(change.old), done)):
+        raise ConfigurationError(
+            [
+                Problem(
+                    STEPS,
+                    f"{_told(change)}; the schedule spans all steps, and with another number of "
+                    f"them the {done} steps that are done would have had other learning rates",
+                    "",
+                )
+            ]
+        )
+
+
+def _factors(settings: Settings, old: int, done: int) -> Iterator[bool]:
+    schedule, new = settings.schedule, settings.training.steps
+    return (schedule.factor(t, old) != schedule.factor(t, new) for t in range(done))
+
+
+def _refuse_finished(settings: Settings) -> None:
+    folder, total = settings.run.folder, settings.training.steps
+    path = folder / FINISHED
+    if not path.is_file():
+        return
+    try:
+        finished = json.loads(path.read_text(encoding="utf-8"))["steps"] >= total
+    except (ValueError, KeyError, TypeError) as error:
+        raise _refused(
+            f"is {folder}, whose {FINISHED} is damaged ({type(error).__name__}: {error}); remove "
+            "that file, and what is left to do is done"
+        ) from error
+    if finished:
+        raise _refused(
+            f"is {folder}, whose run is finished: all {total} steps are done; raise "
+            f"{STEPS} above {total} to train on, or name another folder for a new run"
+        )
+
+
+def _refused(message: str) -> ConfigurationError:
+    return ConfigurationError([Problem("run.folder", message, "")])

@@ -1,0 +1,124 @@
+"""The state of training as files: tensors in safetensors, the rest in JSON, nothing pickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from flowbp.adapters.extras import require
+from flowbp.training.checkpoint import CheckpointError
+from flowbp.training.inspection import TRAINING, write_manifest
+from flowbp.training.metrics import Metrics
+from flowbp.training.packing import pack, unpack
+from flowbp.training.randomness import set_generator_states
+from flowbp.training.state import RunState
+
+_REST, _TENSORS = "state.json", "tensors.safetensors"
+
+
+def write_training_state(run: RunState, checkpoint: Path, identity: str) -> None:
+    """Write all that the next steps depend on into a checkpoint, beside the model.
+
+    The parameters are written too, as they are trained, not averaged: the model's own files may
+    hold the average, or round.
+
+    Args:
+        run: its state after a finished step.
+        checkpoint: the folder, which holds the model already.
+        identity: of the run; only a run of the same one will accept the checkpoint.
+
+    Raises:
+        TypeError: the optimizer has a state that only pickling could save.
+
+    Example:
+        See `Checkpoints`.
+    """
+    tensors: dict[str, Tensor] = {}
+    average = run.average
+    state = {
+        "parameters": dict(run.parameters),
+        "optimizer": run.optimizer.state_dict(),
+        "average": None if average is None else (average.updates, average.shadow),
+        "mark": run.mark,
+    }
+    tree = {"rows": [attrs.asdict(row) for row in run.rows], "state": pack(state, "state", tensors)}
+    folder = checkpoint / TRAINING
+    folder.mkdir()
+    (folder / _REST).write_text(json.dumps(tree), encoding="utf-8")
+    require("safetensors.torch").save_file(tensors, folder / _TENSORS)
+    write_manifest(checkpoint, identity, run.done)
+
+
+def restore_training_state(run: RunState, checkpoint: Path) -> None:
+    """Put a run that has just started where a checkpoint was saved, bit for bit.
+
+    Args:
+        run: at its start.
+        checkpoint: that `write_training_state` wrote.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read or is of another model, or the prompts are
+            other ones.
+
+    Example:
+        See `Trainer.run`.
+    """
+    folder = checkpoint / TRAINING
+    safetensors = require("safetensors.torch")
+    try:
+        tree = json.loads((folder / _REST).read_text(encoding="utf-8"))
+        saved = unpack(tree["state"], safetensors.load_file(folder / _TENSORS))
+    except (ValueError, KeyError, OSError, require("safetensors").SafetensorError) as error:
+        raise CheckpointError(
+            f"the checkpoint {checkpoint} is damaged: its training state cannot be read "
+            f"({type(error).__name__}: {error}); remove this folder and resume again"
+        ) from error
+    _refuse_other_model(run.parameters, saved["parameters"], checkpoint)
+    try:
+        run.prompts.go_to(**saved["mark"]["prompts"])
+    except ValueError as error:
+        raise CheckpointError(f"the checkpoint {checkpoint} cannot be resumed: {error}") from error
+    with torch.no_grad():
+        for name, parameter in run.parameters.items():
+            parameter.copy_(saved["parameters"][name])
+    _restore_optimizer(run.optimizer, saved["optimizer"])
+    if run.average is not None:
+        run.average.restore(*saved["average"])
+    run.streams.set_states(saved["mark"]["streams"])
+    set_generator_states(saved["mark"]["torch"], run.device)
+    run.rows = [Metrics(**row) for row in tree["rows"]]
+    run.checkpoint = (run.done, checkpoint)
+    run.set_mark()
+
+
+def _refuse_other_model(
+    parameters: Mapping[str, nn.Parameter], saved: Mapping[str, Tensor], checkpoint: Path
+) -> None:
+    mine = {name: (tuple(p.shape), p.dtype) for name, p in parameters.items()}
+    theirs = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in saved.items()}
+    differing = sorted(n for n in mine | theirs if mine.get(n) != theirs.get(n))
+    if differing:
+        name = differing[0]
+        raise CheckpointError(
+            f"the checkpoint {checkpoint} is of another model: {len(differing)} parameters differ, "
+            f"the first is `{name}`, {theirs.get(name, 'absent')} in the checkpoint and "
+            f"{mine.get(name, 'absent')} in the backbone; resume with the model it was trained from"
+        )
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    optimizer.load_state_dict(saved)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, values in saved["state"].items():
+        present = optimizer.state[parameters[number]]
+        for name, value in values.items():
+            # torch rounds the state to the dtype of the parameter when it loads it, and what was
+            # loaded may still be a view of the file, which is removed some day.
+            if isinstance(value, Tensor):
+                present[name] = value.to(present[name].device, copy=True)

@@ -1,0 +1,227 @@
+"""Configurations of published checkpoints, and the tensors that they declare.
+
+Sources: SD3.5 and FLUX.1, the transformer/config.json and vae/config.json of stabilityai's
+stable-diffusion-3.5-medium and -large and of black-forest-labs' FLUX.1-dev and FLUX.1-schnell;
+FLUX.2 klein, diffusers' scripts/convert_flux2_to_diffusers.py, which wrote those of its
+repositories. Of the text encoders, the sizes that the transformers read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_SD35 = dict(
+    attention_head_dim=64,
+    in_channels=16,
+    joint_attention_dim=4096,
+    out_channels=16,
+    patch_size=2,
+    pooled_projection_dim=2048,
+    qk_norm="rms_norm",
+    sample_size=128,
+)
+_FLUX1 = dict(
+    attention_head_dim=128,
+    in_channels=64,
+    joint_attention_dim=4096,
+    num_attention_heads=24,
+    num_layers=19,
+    num_single_layers=38,
+    patch_size=1,
+    pooled_projection_dim=768,
+)
+_KLEIN = dict(
+    patch_size=1,
+    in_channels=128,
+    attention_head_dim=128,
+    timestep_guidance_channels=256,
+    mlp_ratio=3.0,
+    axes_dims_rope=(32, 32, 32, 32),
+    rope_theta=2000,
+    eps=1e-6,
+    guidance_embeds=False,
+)
+TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "sd3.5 medium": _SD35
+    | dict(
+        caption_projection_dim=1536,
+        dual_attention_layers=tuple(range(13)),
+        num_attention_heads=24,
+        num_layers=24,
+        pos_embed_max_size=384,
+    ),
+    "sd3.5 large": _SD35
+    | dict(
+        caption_projection_dim=2432,
+        dual_attention_layers=(),
+        num_attention_heads=38,
+        num_layers=38,
+        pos_embed_max_size=192,
+    ),
+    "flux1 dev": _FLUX1 | dict(guidance_embeds=True),
+    "flux1 schnell": _FLUX1 | dict(guidance_embeds=False),
+    "flux2 klein 4B": _KLEIN
+    | dict(num_layers=5, num_single_layers=20, num_attention_heads=24, joint_attention_dim=7680),
+    "flux2 klein 9B": _KLEIN
+    | dict(num_layers=8, num_single_layers=24, num_attention_heads=32, joint_attention_dim=12288),
+}
+
+_BLOCKS = dict(
+    block_out_channels=(128, 256, 512, 512),
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    layers_per_block=2,
+    norm_num_groups=32,
+    sample_size=1024,
+    up_block_types=("UpDecoderBlock2D",) * 4,
+)
+_KL = _BLOCKS | dict(latent_channels=16, use_post_quant_conv=False, use_quant_conv=False)
+VAES: dict[str, dict[str, Any]] = {
+    "sd3.5": _KL | dict(scaling_factor=1.5305, shift_factor=0.0609),
+    "flux1": _KL | dict(scaling_factor=0.3611, shift_factor=0.1159),
+    "flux2": _BLOCKS | dict(latent_channels=32, patch_size=(2, 2), batch_norm_eps=1e-4),
+}
+
+CLIP_L = dict(hidden_size=768, projection_dim=768, intermediate_size=3072, num_hidden_layers=12)
+CLIP_G = dict(hidden_size=1280, projection_dim=1280, intermediate_size=5120, num_hidden_layers=32)
+T5_XXL = dict(d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
+QWEN3 = {
+    "flux2 klein 4B": dict(hidden_size=2560, intermediate_size=9728, tie_word_embeddings=True),
+    "flux2 klein 9B": dict(hidden_size=4096, intermediate_size=12288, tie_word_embeddings=False),
+}
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _linear(name: str, out: int, into: int, *, bias: bool) -> Shapes:
+    return {f"{name}.weight": (out, into)} | ({f"{name}.bias": (out,)} if bias else {})
+
+
+def _linears(prefix: str, sizes: dict[str, tuple[int, int]], *, bias: bool) -> Shapes:
+    found: Shapes = {}
+    for name, (out, into) in sizes.items():
+        found |= _linear(prefix + name, out, into, bias=bias)
+    return found
+
+
+def _norms(prefix: str, names: tuple[str, ...], width: int) -> Shapes:
+    return {f"{prefix}attn.{name}.weight": (width,) for name in names}
+
+
+_DOUBLE_NORMS = ("norm_q", "norm_k", "norm_added_q", "norm_added_k")
+
+
+def _attention(d: int, name: str = "attn", *, text: bool = True, out: bool = True) -> Any:
+    sizes = {f"{name}.to_{each}": (d, d) for each in "qkv"} | {f"{name}.to_out.0": (d, d)}
+    if text:
+        sizes |= {f"{name}.add_{each}_proj": (d, d) for each in "qkv"}
+    if text and out:
+        sizes |= {f"{name}.to_add_out": (d, d)}
+    return sizes
+
+
+def _feed_forward(d: int, *names: str) -> dict[str, tuple[int, int]]:
+    sizes = {}
+    for name in names:
+        sizes |= {f"{name}.net.0.proj": (4 * d, d), f"{name}.net.2": (d, 4 * d)}
+    return sizes
+
+
+def _embedders(prefix: str, d: int, sizes: dict[str, int], *, bias: bool) -> Shapes:
+    found: Shapes = {}
+    for name, into in sizes.items():
+        inner = {f"{name}.linear_1": (d, into), f"{name}.linear_2": (d, d)}
+        found |= _linears(prefix, inner, bias=bias)
+    return found
+
+
+def sd3_shapes(config: dict[str, Any]) -> Shapes:
+    """The tensors of an SD3.5 transformer."""
+    d = config["attention_head_dim"] * config["num_attention_heads"]
+    head, patch, last = config["attention_head_dim"], config["patch_size"], config["num_layers"] - 1
+    found = _linears(
+        "",
+        {
+            "context_embedder": (config["caption_projection_dim"], config["joint_attention_dim"]),
+            "norm_out.linear": (2 * d, d),
+            "proj_out": (patch**2 * config["out_channels"], d),
+        },
+        bias=True,
+    )
+    embedded = {"timestep_embedder": 256, "text_embedder": config["pooled_projection_dim"]}
+    found |= _embedders("time_text_embed.", d, embedded, bias=True)
+    found |= {
+        "pos_embed.pos_embed": (1, config["pos_embed_max_size"] ** 2, d),
+        "pos_embed.proj.weight": (d, config["in_channels"], patch, patch),
+        "pos_embed.proj.bias": (d,),
+    }
+    for i in range(config["num_layers"]):
+        dual, whole = i in config["dual_attention_layers"], i < last
+        prefix = f"transformer_blocks.{i}."
+        sizes = _attention(d, out=whole) | _feed_forward(d, "ff", *["ff_context"] * whole)
+        sizes["norm1.linear"] = ((9 if dual else 6) * d, d)
+        sizes["norm1_context.linear"] = ((6 if whole else 2) * d, d)
+        if dual:
+            sizes |= _attention(d, "attn2", text=False)
+            found |= {f"{prefix}attn2.norm_{each}.weight": (head,) for each in "qk"}
+        found |= _linears(prefix, sizes, bias=True) | _norms(prefix, _DOUBLE_NORMS, head)
+    return found
+
+
+def flux1_shapes(config: dict[str, Any]) -> Shapes:
+    """The tensors of a FLUX.1 transformer."""
+    head, channels = config["attention_head_dim"], config["in_channels"]
+    d = head * config["num_attention_heads"]
+    found = _linears(
+        "",
+        {
+            "context_embedder": (d, config["joint_attention_dim"]),
+            "x_embedder": (d, channels),
+            "norm_out.linear": (2 * d, d),
+            "proj_out": (channels, d),
+        },
+        bias=True,
+    )
+    embedded = {"timestep_embedder": 256, "text_embedder": config["pooled_projection_dim"]}
+    embedded |= {"guidance_embedder": 256} if config["guidance_embeds"] else {}
+    found |= _embedders("time_text_embed.", d, embedded, bias=True)
+    for i in range(config["num_layers"]):
+        prefix = f"transformer_blocks.{i}."
+        sizes = _attention(d) | _feed_forward(d, "ff", "ff_context")
+        sizes |= {"norm1.linear": (6 * d, d), "norm1_context.linear": (6 * d, d)}
+        found |= _linears(prefix, sizes, bias=True) | _norms(prefix, _DOUBLE_NORMS, head)
+    for i in range(config["num_single_layers"]):
+        prefix = f"single_transformer_blocks.{i}."
+        sizes = {f"attn.to_{each}": (d, d) for each in "qkv"}
+        sizes |= {"norm.linear": (3 * d, d), "proj_mlp": (4 * d, d), "proj_out": (d, 5 * d)}
+        found |= _linears(prefix, sizes, bias=True) | _norms(prefix, ("norm_q", "norm_k"), head)
+    return found
+
+
+def flux2_shapes(config: dict[str, Any]) -> Shapes:
+    """The tensors of a FLUX.2 klein transformer."""
+    head, channels = config["attention_head_dim"], config["in_channels"]
+    d = head * config["num_attention_heads"]
+    m = int(config["mlp_ratio"] * d)
+    sizes = {
+        "context_embedder": (d, config["joint_attention_dim"]),
+        "x_embedder": (d, channels),
+        "double_stream_modulation_img.linear": (6 * d, d),
+        "double_stream_modulation_txt.linear": (6 * d, d),
+        "single_stream_modulation.linear": (3 * d, d),
+        "norm_out.linear": (2 * d, d),
+        "proj_out": (channels, d),
+    }
+    found = _linears("", sizes, bias=False)
+    embedded = {"timestep_embedder": config["timestep_guidance_channels"]}
+    found |= _embedders("time_guidance_embed.", d, embedded, bias=False)
+    for i in range(config["num_layers"]):
+        prefix = f"transformer_blocks.{i}."
+        sizes = _attention(d)
+        for name in ("ff", "ff_context"):
+            sizes |= {f"{name}.linear_in": (2 * m, d), f"{name}.linear_out": (d, m)}
+        found |= _linears(prefix, sizes, bias=False) | _norms(prefix, _DOUBLE_NORMS, head)
+    for i in range(config["num_single_layers"]):
+        prefix = f"single_transformer_blocks.{i}."
+        sizes = {"attn.to_qkv_mlp_proj": (3 * d + 2 * m, d), "attn.to_out": (d, d + m)}
+        found |= _linears(prefix, sizes, bias=False) | _norms(prefix, ("norm_q", "norm_k"), head)
+    return found

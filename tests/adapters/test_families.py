@@ -1,0 +1,223 @@
+"""Every model family samples, encodes, draws and saves what its diffusers pipeline does."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from copy import deepcopy
+
+import pytest
+import torch
+
+from flowbp.adapters import DtypePolicy
+from flowbp.core import guided_velocity, rollout
+
+from .crossings import crossings
+from .families import FAMILIES
+
+PROMPTS = ["a red box", "two dots"]
+STEPS = 5
+SIZES = [(16, 16), (24, 32)]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    return FAMILIES[request.param]
+
+
+@pytest.fixture(scope="module")
+def backbone(family):
+    return family.backbone()
+
+
+def noise_of(backbone, height, width):
+    generator = torch.Generator().manual_seed(3)
+    return backbone.noise(len(PROMPTS), height=height, width=width, generator=generator)
+
+
+def sample(backbone, noise, *, scale, height, width):
+    positive = backbone.velocity(backbone.encode(PROMPTS))
+    velocity = positive
+    if scale > 1:
+        negative = backbone.velocity(backbone.encode([""]).repeat(len(PROMPTS)))
+        velocity = guided_velocity(positive, negative, scale)
+    sigmas = backbone.sigmas(STEPS, height=height, width=width)
+    return rollout(velocity, noise, sigmas).sample
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.5])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_latents_and_images_equal_the_pipeline(family, backbone, scale, height, width):
+    noise = noise_of(backbone, height, width)
+
+    def published(output_type):
+        return family.sample(
+            family.pipeline(),
+            PROMPTS,
+            scale=scale,
+            height=height,
+            width=width,
+            num_inference_steps=STEPS,
+            latents=noise,
+            output_type=output_type,
+        )
+
+    latents = sample(backbone, noise, scale=scale, height=height, width=width)
+    images = backbone.decode(latents)
+    assert latents.dtype == images.dtype == torch.float32
+    assert images.shape == (len(PROMPTS), 3, height, width)
+    expected = published("latent")
+    assert torch.allclose(family.published(backbone, latents), expected, rtol=0, atol=1e-5)
+    assert torch.allclose(images, published("pt"), rtol=0, atol=1e-5)
+
+
+def test_guidance_and_prompt_change_the_sample(backbone):
+    noise = noise_of(backbone, 16, 16)
+    plain, guided = (sample(backbone, noise, scale=s, height=16, width=16) for s in (1.0, 3.5))
+    assert (plain - guided).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_the_schedule_is_the_one_the_pipeline_used(family, backbone, height, width):
+    pipeline = family.pipeline()
+    for steps in (1, 4, 25):
+        family.sample(
+            pipeline,
+            PROMPTS,
+            scale=1.0,
+            height=height,
+            width=width,
+            num_inference_steps=steps,
+            output_type="latent",
+        )
+        theirs = pipeline.scheduler.sigmas.clone()
+        sigmas = backbone.sigmas(steps, height=height, width=width)
+        assert torch.equal(sigmas, backbone.sigmas(steps, height=height, width=width))
+        assert torch.equal(sigmas, theirs)
+        assert sigmas.dtype == torch.float32 and sigmas.device.type == "cpu"
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_the_noise_is_the_pipelines_from_the_same_generator(family, backbone, height, width):
+    # With as good as no step taken, what the pipeline returns is its own noise.
+    def published(**options):
+        return family.sample(
+            family.pipeline(),
+            PROMPTS,
+            scale=1.0,
+            height=height,
+            width=width,
+            num_inference_steps=1,
+            output_type="latent",
+            **options,
+        )
+
+    drawn = published(generator=torch.Generator().manual_seed(3))
+    given = published(latents=noise_of(backbone, height, width))
+    assert torch.equal(drawn, given)
+    assert torch.equal(noise_of(backbone, height, width), noise_of(backbone, height, width))
+
+
+def test_plain_diffusers_and_the_backbone_load_what_was_saved(family, backbone, tmp_path):
+    call = dict(height=16, width=24, num_inference_steps=2, output_type="pt", scale=1.0)
+    changed = family.backbone(deepcopy(family.pipeline()))
+    with torch.no_grad():
+        for parameter in changed.trainable().values():
+            parameter.mul_(1.05)
+    changed.save(tmp_path / "model")
+    plain = type(family.pipeline()).from_pretrained(tmp_path / "model", **family.reload)
+    plain.set_progress_bar_config(disable=True)
+    noise = noise_of(backbone, 16, 24)
+    theirs = family.sample(plain, PROMPTS, latents=noise, **call)
+    base = family.sample(family.pipeline(), PROMPTS, latents=noise, **call)
+    again = family.kind.from_pretrained(
+        tmp_path / "model", text_length=family.text_length, **family.options
+    )
+    for each in (changed, again):
+        sigmas = each.sigmas(2, height=16, width=24)
+        latents = rollout(each.velocity(each.encode(PROMPTS)), noise, sigmas).sample
+        assert torch.allclose(each.decode(latents), theirs, rtol=0, atol=1e-5)
+    assert (theirs - base).abs().max() > 1e-3
+    assert again.trainable().keys() == backbone.trainable().keys()
+    assert not [
+        path for path in (tmp_path / "model").rglob("*.json") if "_name_or_path" in path.read_text()
+    ]
+
+
+def test_another_familys_folder_is_refused(family, backbone, tmp_path):
+    backbone.save(tmp_path)
+    for other in {each.kind for each in FAMILIES.values()} - {family.kind}:
+        with pytest.raises(ValueError, match=r"`source` must hold a .*use the adapter of that"):
+            other.from_pretrained(tmp_path)
+
+
+def test_missing_and_damaged_weights_name_their_part(family, backbone, tmp_path):
+    backbone.save(tmp_path)
+    folders = {path.parent for path in tmp_path.rglob("*.safetensors")}
+    assert len(folders) >= 3
+    for folder in folders:
+        (path,) = folder.glob("*.safetensors")
+        weights = path.read_bytes()
+        path.write_bytes(weights[:-100])
+        with pytest.raises(ValueError, match=f"{folder.name}/{path.name} is damaged.*download it"):
+            family.kind.from_pretrained(tmp_path)
+        path.unlink()
+        message = f"could not be read, its {folder.name}: .*; for a gated model.*hf auth login"
+        with pytest.raises(FileNotFoundError, match=f"(?s){message}"):
+            family.kind.from_pretrained(tmp_path)
+        path.write_bytes(weights)
+
+
+def test_parameters_frozen_beforehand_stay_frozen(family):
+    pipeline = deepcopy(family.pipeline())
+    pipeline.transformer.requires_grad_(False)
+    pipeline.transformer.proj_out.weight.requires_grad_(True)
+    assert set(family.backbone(pipeline).trainable()) == {"proj_out.weight"}
+
+
+def test_checkpointing_does_not_change_the_gradient(family):
+    def gradients(checkpointing):
+        backbone = family.backbone(
+            deepcopy(family.pipeline()), gradient_checkpointing=checkpointing
+        )
+        assert backbone.module.gradient_checkpointing is checkpointing
+        velocity = backbone.velocity(backbone.encode(PROMPTS))
+        loss = velocity(noise_of(backbone, 16, 16), torch.tensor(0.3)).square().mean()
+        return torch.autograd.grad(loss, list(backbone.trainable().values()), allow_unused=True)
+
+    for plain, recomputed in zip(gradients(False), gradients(True), strict=True):
+        assert (plain is None) is (recomputed is None)
+        assert plain is None or torch.allclose(plain, recomputed, rtol=0, atol=1e-6)
+
+
+def test_a_velocity_call_moves_nothing_to_the_device(family, monkeypatch):
+    conditioning = family.backbone().encode(PROMPTS).to("meta")
+    # The meta device has no autocast.
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+    backbone = family.backbone(deepcopy(family.pipeline()), device="meta")
+    latents = noise_of(backbone, 16, 24)
+    velocity, sigma = backbone.velocity(conditioning), torch.tensor(0.5)
+    with torch.no_grad(), crossings() as found:
+        assert velocity(latents, sigma).shape == latents.shape
+    assert found == []
+
+
+def test_latents_that_do_not_fit_are_refused(backbone):
+    velocity, latents = backbone.velocity(backbone.encode(["red"])), noise_of(backbone, 16, 16)
+    with pytest.raises(ValueError, match=r"`latents` must be torch.float32, got torch.bfloat16"):
+        velocity(latents[:1].bfloat16(), torch.tensor(0.5))
+    with pytest.raises(ValueError, match="must have 1 samples like the conditioning, got 2"):
+        velocity(latents, torch.tensor(0.5))
+
+
+@pytest.mark.parametrize("policy", [("float32", "bfloat16"), ("bfloat16", "bfloat16")], ids=str)
+def test_the_state_stays_float32_under_every_policy(family, backbone, policy):
+    policy = DtypePolicy(*(getattr(torch, name) for name in policy))
+    rounded = family.backbone(deepcopy(family.pipeline()), policy=policy)
+    assert {p.dtype for p in rounded.module.parameters()} == {policy.weights}
+    assert {p.dtype for p in rounded.decoder.vae.parameters()} == {torch.bfloat16}
+    noise = noise_of(backbone, 16, 16)
+    samples = [sample(each, noise, scale=1.0, height=16, width=16) for each in (rounded, backbone)]
+    images = rounded.decode(samples[0])
+    assert samples[0].dtype == images.dtype == torch.float32
+    assert 0 < (samples[0] - samples[1]).abs().max() < 0.1
+    assert (images - backbone.decode(samples[0])).abs().max() < 0.05

@@ -1,0 +1,336 @@
+"""`--resume`: what a user types, what goes on, and what is refused before a model is loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from flowbp.run import main
+from flowbp.run.lock import locked
+from flowbp.run.resuming import resumption
+
+from .tiny_run import write_configuration
+
+# The tiny tokenizer counts letters.
+pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
+
+WEIGHTS = "checkpoints/final/transformer/diffusion_pytorch_model.safetensors"
+SAVING = "checkpoints.every=1"
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def original(models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("original")
+    assert main([str(write_configuration(folder, models)), SAVING]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def stopped(original, run):
+    """A run of two steps that was killed in its last moment: all is saved, nothing finished."""
+    shutil.copytree(original, run)
+    (run / "finished.json").unlink()
+    return run
+
+
+@pytest.fixture
+def no_models(monkeypatch):
+    """Call it, and no model can be loaded any more."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    def forbid():
+        monkeypatch.setattr(diffusers.StableDiffusion3Pipeline, "from_pretrained", refuse)
+        monkeypatch.setattr(transformers.CLIPModel, "from_pretrained", refuse)
+
+    return forbid
+
+
+def rows(run: Path) -> list[dict[str, object]]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{**json.loads(line), "seconds": None} for line in lines]
+
+
+def same_weights(run: Path, other: Path) -> bool:
+    one, two = load_file(run / WEIGHTS), load_file(other / WEIGHTS)
+    return all(torch.equal(one[name], two[name]) for name in one | two)
+
+
+def files(run: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_more_steps_continue_a_finished_run(yaml, tmp_path, run, capsys):
+    evaluated = ["evaluation.prompts={name: shapes, count: 2}", "checkpoints={every: 2, keep: 1}"]
+    assert main([yaml, *evaluated]) == 0
+    capsys.readouterr()
+    assert main([yaml, *evaluated, "training.steps=5", "--resume"]) == 0
+    told = capsys.readouterr()
+    assert "resuming after step 2 of 5" in told.out and "evaluating before" not in told.err
+    assert "step 3/5" in told.err and "step 2/" not in told.err
+    whole = tmp_path / "whole"
+    assert main([yaml, *evaluated, "training.steps=5", f"run.folder={whole}"]) == 0
+    assert rows(run) == rows(whole) and same_weights(run, whole)
+    report = (run / "report.html").read_text()
+    assert "steps: 5" in report and "steps: 5" in (run / "configuration.yaml").read_text()
+
+
+def test_what_is_left_after_training_is_done(yaml, tmp_path, run, capsys):
+    evaluated = [yaml, "evaluation.prompts={name: shapes, count: 2}"]
+    assert main(evaluated) == 0
+    report = (run / "report.html").read_bytes()
+    comparison = json.loads((run / "comparison.json").read_text())
+    for name in ("finished.json", "report.html", "comparison.json", "metrics.jsonl"):
+        (run / name).unlink()
+    assert main([*evaluated, "--resume"]) == 0
+    assert len(report) > 0 and (run / "report.html").is_file()
+    again = json.loads((run / "comparison.json").read_text())
+    assert again["summary"] == comparison["summary"]
+    assert [row["step"] for row in rows(run)] == [1, 2]
+
+
+def test_run_without_a_checkpoint_starts_again(yaml, tmp_path, run, capsys):
+    assert main([yaml]) == 0
+    first = rows(run)
+    for name in ("finished.json", "metrics.jsonl"):
+        (run / name).unlink()
+    shutil.rmtree(run / "checkpoints")
+    assert main([yaml, "--resume"]) == 0
+    assert "no checkpoint was saved yet, training starts from step 0" in capsys.readouterr().out
+    assert rows(run) == first
+
+
+IMPATIENT = """
+import os, signal
+
+class Impatient:
+    def __init__(self, folder, steps):
+        self.steps = steps
+    def row(self, metrics):
+        if metrics.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+    def pictures(self, step, images, prompts):
+        pass
+    def close(self):
+        pass
+"""
+
+
+def test_interrupted_run_is_resumed_without_the_observer(yaml, tmp_path, run, capsys, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (tmp_path / "impatient.py").write_text(IMPATIENT)
+    monkeypatch.syspath_prepend(tmp_path)
+    typed = [yaml, "training.steps=4", "samples={every: 1, count: 2}", "observers.tensorboard=true"]
+    assert main([*typed, "observers.others=[{name: 'impatient:Impatient'}]"]) == 130
+    assert "the same command with --resume goes on" in capsys.readouterr().err
+    assert (run / "checkpoints/interrupted-000002/model_index.json").is_file()
+    assert main([*typed, "--resume"]) == 0
+    whole = tmp_path / "whole"
+    assert main([*typed, f"run.folder={whole}"]) == 0
+    assert rows(run) == rows(whole) and same_weights(run, whole)
+    assert {p.name: p.read_bytes() for p in (run / "samples").iterdir()} == {
+        p.name: p.read_bytes() for p in (whole / "samples").iterdir()
+    }
+    events = EventAccumulator(str(run / "tensorboard"), {"images": 0}).Reload()
+    scalars = events.Scalars("train/reward")
+    assert [event.step for event in scalars] == [1, 2, 3, 4]
+    assert [event.value for event in scalars] == pytest.approx([r["reward"] for r in rows(run)])
+    assert [event.step for event in events.Images("samples")] == [0, 1, 2, 3, 4]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+CHANGED = {
+    "one key": (["run.seed=1"], ["command line: run.seed: was 0", "is now 1; give the former"]),
+    "two keys": (
+        ["optimizer.learning_rate=0.5", "method.alpha=0.1"],
+        ["2 problems", "optimizer.learning_rate: was 0.001", "now 0.5", "method.alpha: was 0.5"],
+    ),
+    "another method": (
+        ["method={name: sparse, active: 3}"],
+        ['method.name: was "bridge"', 'now "sparse"', "method.alpha: was 0.5", "now nothing"],
+    ),
+    "fewer steps": (["training.steps=1"], ["training.steps: was 2", "it can only be raised"]),
+}
+
+
+@pytest.mark.parametrize("typed, pieces", CHANGED.values(), ids=CHANGED)
+def test_changed_configuration_is_refused(yaml, stopped, capsys, no_models, typed, pieces):
+    no_models()
+    before = files(stopped)
+    for option in ([], ["--check"]):
+        assert main([yaml, SAVING, *typed, "--resume", *option]) == 2
+        told = capsys.readouterr().err
+        assert all(piece in told for piece in pieces), told
+        assert "Traceback" not in told and files(stopped).keys() == before.keys()
+
+
+def test_steps_cannot_be_raised_under_a_decay(yaml, run, capsys, no_models):
+    assert main([yaml, "schedule={name: linear}"]) == 0
+    no_models()
+    typed = [yaml, "schedule={name: linear}", "training.steps=3", "--resume"]
+    assert main(typed) == 2
+    assert "the 2 steps that are done would have had other learning" in capsys.readouterr().err
+
+
+def test_keys_that_only_round_are_told(yaml, stopped, capsys):
+    rounding = ["run.threads=2", "batching.pull=1", "embeddings.batch=4"]
+    assert main([yaml, SAVING, *rounding, "--resume", "--check"]) == 0
+    told = capsys.readouterr().out
+    assert "run.threads changed from 1 to 2: from here on, figures agree" in told
+    assert "batching.pull changed from null to 1" in told
+    assert "embeddings.batch changed from 8 to 4" in told
+    assert f"resuming after step 2 of 2, from {stopped / 'checkpoints' / 'final'}" in told
+
+
+def test_free_keys_and_another_place_change_nothing(yaml, stopped, tmp_path, capsys):
+    moved = tmp_path / "moved"
+    stopped.rename(moved)
+    free = ["samples={every: 1, count: 2}", "checkpoints.every=2", "observers.json_lines=false"]
+    assert main([yaml, f"run.folder={moved}", *free, "training.steps=3", "--resume"]) == 0
+    assert "rounding" not in capsys.readouterr().out
+    assert (moved / "checkpoints/final").is_dir()
+
+
+@pytest.mark.parametrize("cache", ["null", "elsewhere", "as it was"])
+def test_a_resumed_run_may_keep_its_embeddings_elsewhere(yaml, tmp_path, run, capsys, cache):
+    evaluated = [yaml, "evaluation.prompts={name: shapes, count: 2}", "sampling.guidance=2"]
+    assert main(evaluated) == 0
+    typed = {"as it was": [], "null": ["embeddings.folder=null"]}
+    typed["elsewhere"] = [f"embeddings.folder={tmp_path / 'elsewhere'}"]
+    assert main([*evaluated, *typed[cache], "training.steps=4", "--resume"]) == 0
+    assert "rounding" not in capsys.readouterr().out
+    whole = tmp_path / "whole"
+    assert main([*evaluated, "training.steps=4", f"run.folder={whole}"]) == 0
+    assert rows(run) == rows(whole) and same_weights(run, whole)
+
+
+def damage(path: Path, how: str) -> None:
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("how", ["truncated", "missing"])
+@pytest.mark.parametrize(
+    "name", ["training/tensors.safetensors", "training/manifest.json", "vae/config.json"]
+)
+def test_damaged_checkpoint_is_refused(yaml, stopped, capsys, no_models, name, how):
+    no_models()
+    final = stopped / "checkpoints/final"
+    damage(final / name, how)
+    assert main([yaml, SAVING, "--resume"]) == 2
+    told = capsys.readouterr().err
+    assert str(final) in told and name in told and "Traceback" not in told
+    assert "goes on from the newest sound one, step-000001" in told
+
+
+def test_after_a_damaged_checkpoint_is_moved_the_older_is_used(yaml, stopped, tmp_path, capsys):
+    first = rows(stopped)
+    weights = load_file(stopped / WEIGHTS)
+    shutil.rmtree(stopped / "checkpoints/final")
+    assert main([yaml, SAVING, "--resume"]) == 0
+    assert "resuming after step 1 of 2" in capsys.readouterr().out
+    assert rows(stopped) == first
+    again = load_file(stopped / WEIGHTS)
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_foreign_checkpoint_is_refused(yaml, stopped, tmp_path, capsys, no_models):
+    assert main([yaml, "run.seed=9", "training.steps=3", f"run.folder={tmp_path / 'b'}"]) == 0
+    no_models()
+    foreign = stopped / "checkpoints/step-000003"
+    shutil.copytree(tmp_path / "b/checkpoints/final", foreign)
+    assert main([yaml, SAVING, "training.steps=4", "--resume"]) == 2
+    told = capsys.readouterr().err
+    assert f"the checkpoint {foreign} cannot be resumed: it was saved by a run of another" in told
+    assert "move it away, and the run goes on from the newest sound one, final" in told
+
+
+def test_nothing_to_resume_is_refused(yaml, run, capsys, no_models):
+    no_models()
+    assert main([yaml, "--resume"]) == 2
+    told = capsys.readouterr().err
+    assert f"run.folder: is {run}, which does not exist" in told and "leave --resume out" in told
+    run.mkdir()
+    assert main([yaml, "--resume"]) == 2
+    assert "which has no configuration.yaml" in capsys.readouterr().err
+
+
+def test_finished_run_is_refused(yaml, run, capsys, no_models):
+    assert main([yaml]) == 0
+    no_models()
+    assert main([yaml, "--resume"]) == 2
+    told = capsys.readouterr().err
+    assert "whose run is finished: all 2 steps are done; raise training.steps above 2" in told
+
+
+def test_folder_in_use_is_refused(yaml, stopped, capsys, no_models):
+    no_models()
+    with locked(stopped):
+        assert main([yaml, SAVING, "--resume"]) == 2
+    told = capsys.readouterr().err
+    assert f"the folder {stopped} is in use by process" in told and "wait for its end" in told
+
+
+def test_new_run_does_not_enter_a_folder_in_use(yaml, run, capsys):
+    run.mkdir()
+    with locked(run):
+        assert main([yaml]) == 1
+    assert f"the folder {run} is in use by process" in capsys.readouterr().err
+    assert main([yaml]) == 0
+
+
+@pytest.mark.parametrize("name", ["before.json", "before.safetensors"])
+def test_damaged_evaluation_is_told(yaml, run, capsys, name):
+    typed = [yaml, "evaluation.prompts={name: shapes, count: 2}"]
+    assert main(typed) == 0
+    (run / "finished.json").unlink()
+    damage(run / name, "truncated")
+    assert main([*typed, "--resume"]) == 1
+    told = capsys.readouterr().err
+    assert "before.json and before.safetensors beside it cannot be read" in told
+    assert "remove both" in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize("name", ["configuration.yaml", "finished.json"])
+def test_damaged_records_of_the_run_are_told(yaml, stopped, capsys, no_models, name):
+    no_models()
+    (stopped / name).write_text("{")
+    assert main([yaml, SAVING, "--resume"]) == 2
+    told = capsys.readouterr().err
+    assert name in told and "Traceback" not in told
+
+
+def test_other_parts_from_python_are_refused(yaml, stopped):
+    from dependency_injector import providers
+
+    from flowbp.configuration import ConfigurationError
+    from flowbp.container import RunContainer
+    from flowbp.settings import load
+
+    container = RunContainer(settings=load([yaml, SAVING], resume=True).settings)
+    assert resumption(container).step == 2
+    container.reward.override(providers.Object("mine"))
+    with pytest.raises(ConfigurationError, match="other parts replaced from Python"):
+        resumption(container)
+
+
+def test_occupied_folder_offers_to_resume(yaml, stopped, capsys):
+    assert main([yaml]) == 2
+    assert "add --resume to go on with the run that is there" in capsys.readouterr().err

@@ -1,0 +1,64 @@
+"""The command with the model families that are not the embedded one."""
+
+from __future__ import annotations
+
+import diffusers
+import pytest
+import torch
+
+from flowbp.run import main
+
+from .adapters.families import FAMILIES
+
+# The tiny tokenizers count letters.
+pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
+
+BACKBONES = {
+    "flux1 dev": ("flux1", "text_length: 16, embedded_guidance: 4.0", "FluxPipeline"),
+    "flux1 schnell": ("flux1", "text_length: 16", "FluxPipeline"),
+    "flux2 klein-base": ("flux2", "text_length: 64", "Flux2KleinPipeline"),
+}
+
+
+def saved(name, folder):
+    FAMILIES[name].pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_run_trains_a_family_that_plain_diffusers_loads(name, guidance, yaml, tmp_path, capsys):
+    source = saved(name, tmp_path / "model")
+    backbone, options, kind = BACKBONES[name]
+    typed = [
+        yaml,
+        f"backbone={{name: {backbone}, source: {source}, {options}}}",
+        f"sampling.guidance={guidance}",
+    ]
+    assert main(["--check", *typed]) == 0
+    count = sum(p.numel() for p in FAMILIES[name].pipeline().transformer.parameters())
+    assert f"{count:,}" in capsys.readouterr().out
+    assert main(typed) == 0
+    final = getattr(diffusers, kind).from_pretrained(tmp_path / "run" / "checkpoints" / "final")
+    before, after = (
+        torch.cat([p.flatten() for p in each.transformer.parameters()])
+        for each in (FAMILIES[name].pipeline(), final)
+    )
+    assert 1e-4 < (before - after).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("{{name: flux2, source: {}}}", "must hold a Flux2Transformer2DModel, got FluxTransformer"),
+        ("{{name: flux1, source: {}/nothing}}", "must be a folder or a hub id"),
+        ("{{name: flux1, source: {}, text_lenght: 3}}", "text_length"),
+    ],
+)
+def test_a_mistaken_source_is_found_before_anything_is_loaded(
+    typed, message, yaml, tmp_path, capsys
+):
+    source = saved("flux1 dev", tmp_path / "model")
+    assert main(["--check", yaml, f"backbone={typed.format(source)}"]) != 0
+    told = capsys.readouterr().err
+    assert message in told and "Traceback" not in told

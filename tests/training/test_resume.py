@@ -1,0 +1,314 @@
+"""A run that goes on from a checkpoint equals one that never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+import torch
+
+from flowbp.training import (
+    AdamW,
+    Averaging,
+    CheckpointError,
+    Checkpoints,
+    CosineDecay,
+    JsonLines,
+    PromptList,
+    newest_checkpoint,
+    saved_checkpoints,
+)
+
+from .fakes import PROMPTS, FakeBackbone, Recorder, colour_reward, make_step, make_trainer
+
+STEPS = 6
+
+
+@attrs.frozen
+class Recipe:
+    """Any optimizer of torch."""
+
+    make: Callable[..., torch.optim.Optimizer]
+    learning_rate: float = 1e-2
+
+    def build(self, parameters):
+        return self.make(list(parameters), lr=self.learning_rate)
+
+
+def momentum(parameters, lr):
+    return torch.optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True)
+
+
+def amsgrad(parameters, lr):
+    return torch.optim.Adam(parameters, lr=lr, amsgrad=True)
+
+
+OPTIMIZERS = {
+    "adamw": AdamW(1e-2),
+    "momentum": Recipe(momentum),
+    "amsgrad": Recipe(amsgrad),
+    "nadam": Recipe(torch.optim.NAdam),
+    "adafactor": Recipe(torch.optim.Adafactor),
+}
+
+
+def train(folder: Path, *, stop: Callable = lambda step: None, resume=None, **changes):
+    """Train a fresh model; returns its parameters and the lines of its figures."""
+    backbone = changes.pop("backbone", None) or FakeBackbone()
+    step = make_step(backbone=backbone, **changes.pop("parts", {}))
+    parts = {
+        "steps": STEPS,
+        "schedule": CosineDecay(warmup=2),
+        "observers": [JsonLines(folder / "metrics.jsonl"), Recorder(act=stop)],
+        "checkpoints": Checkpoints(folder / "checkpoints"),
+    }
+    make_trainer(step, **{**parts, **changes}).run(resume=resume)
+    return backbone.state(), (folder / "metrics.jsonl").read_bytes()
+
+
+def interrupt_at(number: int) -> Callable[[int], None]:
+    def act(step: int) -> None:
+        if step == number:
+            raise KeyboardInterrupt
+
+    return act
+
+
+def same(one, other) -> bool:
+    (state, lines), (other_state, other_lines) = one, other
+    equal = all(torch.equal(state[name], other_state[name]) for name in state)
+    return equal and lines == other_lines
+
+
+def newest(folder: Path) -> Path:
+    return newest_checkpoint(folder / "checkpoints", "").place
+
+
+@pytest.mark.parametrize("averaging", [None, Averaging(0.9, warmup=True)])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_every_stop_is_resumed_exactly(tmp_path, optimizer, averaging):
+    changes = {"optimizer": optimizer, "averaging": averaging}
+    whole = train(tmp_path / "whole", **changes)
+    for stop in (1, 4):
+        folder = tmp_path / str(stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(folder, stop=interrupt_at(stop), **changes)
+        assert newest(folder).name == f"interrupted-{stop:06}"
+        assert same(train(folder, resume=newest(folder), **changes), whole)
+
+
+def test_stop_in_the_middle_of_a_step_forgets_what_it_drew(tmp_path):
+    whole, calls = train(tmp_path / "whole"), iter(range(100))
+
+    def impatient(images, prompts):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return colour_reward(images, prompts)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", parts={"reward": impatient})
+    place = newest(tmp_path / "run")
+    assert place.name == "interrupted-000003"
+    assert same(train(tmp_path / "run", resume=place), whole)
+
+
+def test_randomness_of_others_is_resumed_too(tmp_path):
+    def shaken(images, prompts):
+        return colour_reward(images + 0.1 * torch.rand(images.shape), prompts)
+
+    changes = {"parts": {"reward": shaken}}
+    torch.manual_seed(3)
+    whole = train(tmp_path / "whole", **changes)
+    torch.manual_seed(4)
+    ambient = torch.get_rng_state()
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", stop=interrupt_at(2), **changes)
+    assert same(train(tmp_path / "run", resume=newest(tmp_path / "run"), **changes), whole)
+    assert torch.equal(torch.get_rng_state(), ambient)
+
+
+def test_nothing_is_unpickled(tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop=interrupt_at(2))
+    names = {path.name for path in (newest(tmp_path) / "training").iterdir()}
+    assert names == {"manifest.json", "state.json", "tensors.safetensors"}
+
+    def refuse(*_, **__):
+        raise AssertionError("unpickled")
+
+    for module, name in ((torch, "load"), (pickle, "load"), (pickle, "loads")):
+        monkeypatch.setattr(module, name, refuse)
+    monkeypatch.setattr(pickle, "Unpickler", refuse)
+    train(tmp_path, resume=newest(tmp_path))
+
+
+def test_state_that_only_pickle_could_save_is_refused(tmp_path):
+    class Odd(torch.optim.SGD):
+        def step(self):
+            super().step()
+            self.state[self.param_groups[0]["params"][0]]["when"] = object()
+
+    with pytest.raises(TypeError, match=r"`state\.optimizer\.state\.0\.when` .* got object; use"):
+        train(tmp_path, optimizer=Recipe(Odd))
+
+
+def test_other_prompts_or_another_model_are_refused(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop=interrupt_at(2))
+    place = newest(tmp_path)
+    for texts in (PROMPTS[:-1], ("pink", *PROMPTS[1:])):
+        with pytest.raises(CheckpointError, match="`prompts` gives other texts than before"):
+            train(tmp_path, resume=place, prompts=PromptList(texts))
+    other = FakeBackbone()
+    other.module.bias = torch.nn.Parameter(torch.zeros(7, dtype=torch.float64))
+    with pytest.raises(CheckpointError, match=r"of another model: 1 parameters .* `bias`"):
+        train(tmp_path, resume=place, backbone=other)
+
+
+def test_damaged_state_is_told(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop=interrupt_at(2))
+    place = newest(tmp_path)
+    tensors = place / "training" / "tensors.safetensors"
+    content = tensors.read_bytes()
+    for broken in (content[:-1], b"\xff" * len(content)):
+        tensors.write_bytes(broken)
+        with pytest.raises(CheckpointError, match=f"{place} is damaged"):
+            train(tmp_path, resume=place)
+
+
+def test_float32_moments_of_coarse_weights_are_kept(tmp_path):
+    class Fine(torch.optim.SGD):
+        def step(self):
+            for parameter in self.param_groups[0]["params"]:
+                sum_ = self.state[parameter].setdefault("sum", torch.zeros(parameter.shape))
+                sum_ += parameter.grad.float() / 3
+                parameter.data.add_(sum_.to(parameter.dtype), alpha=-0.1)
+
+    def coarse():
+        backbone = FakeBackbone()
+        backbone.module.bias.data = backbone.module.bias.data.bfloat16().to(torch.bfloat16)
+        return backbone
+
+    changes = {"optimizer": Recipe(Fine)}
+    with pytest.warns(UserWarning, match="rounded away"):
+        whole = train(tmp_path / "whole", backbone=coarse(), **changes)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "run", stop=interrupt_at(3), backbone=coarse(), **changes)
+        place = newest(tmp_path / "run")
+        assert same(train(tmp_path / "run", resume=place, backbone=coarse(), **changes), whole)
+
+
+def test_stop_in_the_middle_of_an_update_is_not_resumed(tmp_path):
+    class Failing(torch.optim.SGD):
+        def step(self):
+            raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        train(tmp_path, optimizer=Recipe(Failing))
+    assert (tmp_path / "checkpoints" / "stopped-000000" / "weights.pt").exists()
+    assert saved_checkpoints(tmp_path / "checkpoints", "") == ()
+
+
+def full_disk(monkeypatch, at: int) -> None:
+    import safetensors.torch
+
+    save, calls = safetensors.torch.save_file, iter(range(100))
+
+    def refuse(tensors, path):
+        if next(calls) >= at:
+            Path(path).write_bytes(b"a part")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(tensors, path)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", refuse)
+
+
+def test_full_disk_keeps_the_former_checkpoints(tmp_path, monkeypatch):
+    whole = train(tmp_path / "whole")
+    run = tmp_path / "run"
+    checkpoints = Checkpoints(run / "checkpoints", every=2, keep=1)
+    with monkeypatch.context() as patched:
+        full_disk(patched, at=1)
+        with pytest.raises(CheckpointError, match="the disk is full") as caught:
+            train(run, checkpoints=checkpoints)
+    assert caught.value.errno == errno.ENOSPC
+    assert "step 4 could not be saved" in caught.value.__notes__[0]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-000002"]
+    assert same(train(run, resume=newest(run), checkpoints=checkpoints), whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({}, [*(f"step-{step:06}" for step in range(1, 6)), "final"]),
+        ({"keep": 1}, ["step-000005", "final"]),
+        ({"keep": 2}, ["step-000004", "step-000005", "final"]),
+        ({"keep": 1, "best": "reward"}, ["step-000002", "step-000005", "final"]),
+        ({"keep": 1, "best": "loss"}, ["step-000004", "step-000005", "final"]),
+    ],
+)
+def test_what_stays_on_the_disk(tmp_path, options, names):
+    rewards = iter([0.0, 5.0, 1.0, 5.0, 2.0, 3.0])
+
+    def scripted(images, prompts):
+        value = next(rewards)
+        return images.mean((1, 2, 3)) * 0 + value
+
+    class Falling:
+        """A loss that is least in step 4, whatever the reward."""
+
+        calls = 0
+
+        def __call__(self, rewards):
+            Falling.calls += 1
+            return rewards * 0 + abs(Falling.calls - 4)
+
+    folder = Checkpoints(tmp_path / "checkpoints", every=1, **options)
+    parts = {"reward": scripted}
+    if options.get("best") == "loss":
+        parts["shape"] = Falling()
+    train(tmp_path, parts=parts, checkpoints=folder)
+    found = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert found == set(names)
+
+
+def test_a_kill_before_the_pruning_is_made_up_for(tmp_path):
+    train(tmp_path, checkpoints=Checkpoints(tmp_path / "checkpoints", every=2))
+    keeping = Checkpoints(tmp_path / "checkpoints", every=2, keep=1)
+    train(tmp_path, checkpoints=keeping, resume=tmp_path / "checkpoints" / "final")
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["final", "step-000004"]
+
+
+def test_retention_leaves_everything_else_alone(tmp_path):
+    strange = tmp_path / "checkpoints" / "step-999999" / "thesis.tex"
+    strange.parent.mkdir(parents=True)
+    strange.write_text("years of work")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop=interrupt_at(1))
+    place = tmp_path / "checkpoints" / "interrupted-000001"
+    checkpoints = Checkpoints(tmp_path / "checkpoints", every=2, keep=1)
+    train(tmp_path, resume=place, checkpoints=checkpoints)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["final", "step-000004", "step-999999"]
+    assert strange.read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every": 2, "keep": 0}, "`keep` must be an integer >= 1, got 0"),
+        ({"every": 2, "keep": 1, "best": "beauty"}, "`best` must be reward or loss or none"),
+        ({"keep": 2}, "`keep` is 2 while `every` is none"),
+        ({"every": 2, "best": "loss"}, "`best` is 'loss' while `keep` is none"),
+    ],
+)
+def test_options_that_do_nothing_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Checkpoints("a", **options)
