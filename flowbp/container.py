@@ -12,8 +12,10 @@ from dependency_injector import containers, providers
 from torch import Tensor
 
 from flowbp.configuration import Component
+from flowbp.embeddings import cached
 from flowbp.evaluation import HeldOut
 from flowbp.evaluation import Sampling as EvaluationSampling
+from flowbp.prompts import Shard, ShardedPrompts
 from flowbp.settings import Settings, identity
 from flowbp.settings.checks import evaluation_sampling
 from flowbp.training import (
@@ -165,10 +167,20 @@ class RunContainer(containers.DeclarativeContainer):
     device: Any = providers.Singleton(chosen_device, settings.provided.run.device)
 
     backbone: Any = providers.Singleton(_built, settings.provided.backbone, device=device)
+    # The backbone as the run uses it: every prompt is encoded once.
+    model: Any = providers.Singleton(
+        cached,
+        backbone,
+        settings.provided.embeddings.folder,
+        batch=settings.provided.embeddings.batch,
+    )
     reward: Any = providers.Singleton(_built, settings.provided.reward, device=device)
     judge: Any = providers.Singleton(_built, settings.provided.judge, device=device)
 
     prompts: Any = providers.Callable(_itself, settings.provided.prompts)
+    shard: Any = providers.Singleton(Shard.from_environment)
+    # Samples are of the whole source, so that every process takes the same pictures.
+    own_prompts: Any = providers.Singleton(ShardedPrompts, prompts, shard)
     held_out: Any = providers.Singleton(_held_out, settings)
     method: Any = providers.Callable(_itself, settings.provided.method)
     loss: Any = providers.Callable(_itself, settings.provided.loss)
@@ -187,7 +199,7 @@ class RunContainer(containers.DeclarativeContainer):
 
     step: Any = providers.Singleton(
         TrainingStep,
-        backbone=backbone,
+        backbone=model,
         reward=reward,
         method=method,
         shape=loss,
@@ -197,7 +209,7 @@ class RunContainer(containers.DeclarativeContainer):
     trainer: Any = providers.Factory(
         Trainer,
         step=step,
-        prompts=prompts,
+        prompts=own_prompts,
         optimizer=optimizer,
         steps=settings.provided.training.steps,
         schedule=schedule,

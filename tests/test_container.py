@@ -13,7 +13,7 @@ from flowbp.settings.schema import TrainingSettings
 from flowbp.training import JsonLines, SampleGrids, TensorBoard
 
 # The tiny tokenizer counts letters.
-pytestmark = pytest.mark.filterwarnings("ignore:a prompt has")
+pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
 
 
 def container(*typed: str) -> RunContainer:
@@ -37,7 +37,8 @@ def test_any_part_can_be_replaced(yaml, tmp_path, capsys):
     parts.prompts.override(providers.Object(OnePrompt()))
     assert execute(parts) is None
     assert reward.scored == 4
-    assert OnePrompt.asked == 1
+    # Once to know what to encode, and once to train.
+    assert OnePrompt.asked == 2
     assert "prompts, reward" in capsys.readouterr().out
     first = (tmp_path / "run" / "configuration.yaml").read_text().splitlines()[0]
     assert first == "# Replaced from Python in this run: prompts, reward."
@@ -56,7 +57,8 @@ class OnePrompt:
 
 def test_heavy_parts_are_built_once(yaml):
     parts = container(yaml)
-    assert parts.backbone() is parts.backbone() is parts.step().backbone
+    assert parts.backbone() is parts.backbone() is parts.step().backbone.backbone
+    assert parts.model() is parts.step().backbone
     assert parts.reward() is parts.trainer().step.reward
     assert parts.backbone().device == torch.device("cpu") == parts.device()
 

@@ -20,7 +20,7 @@ from flowbp.run.resuming import resumption
 from .tiny_run import write_configuration
 
 # The tiny tokenizer counts letters.
-pytestmark = pytest.mark.filterwarnings("ignore:a prompt has")
+pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
 
 WEIGHTS = "checkpoints/final/transformer/diffusion_pytorch_model.safetensors"
 SAVING = "checkpoints.every=1"
@@ -188,10 +188,12 @@ def test_steps_cannot_be_raised_under_a_decay(yaml, run, capsys, no_models):
 
 
 def test_keys_that_only_round_are_told(yaml, stopped, capsys):
-    assert main([yaml, SAVING, "run.threads=2", "batching.pull=1", "--resume", "--check"]) == 0
+    rounding = ["run.threads=2", "batching.pull=1", "embeddings.batch=4"]
+    assert main([yaml, SAVING, *rounding, "--resume", "--check"]) == 0
     told = capsys.readouterr().out
     assert "run.threads changed from 1 to 2: from here on, figures agree" in told
     assert "batching.pull changed from null to 1" in told
+    assert "embeddings.batch changed from 8 to 4" in told
     assert f"resuming after step 2 of 2, from {stopped / 'checkpoints' / 'final'}" in told
 
 
@@ -202,6 +204,19 @@ def test_free_keys_and_another_place_change_nothing(yaml, stopped, tmp_path, cap
     assert main([yaml, f"run.folder={moved}", *free, "training.steps=3", "--resume"]) == 0
     assert "rounding" not in capsys.readouterr().out
     assert (moved / "checkpoints/final").is_dir()
+
+
+@pytest.mark.parametrize("cache", ["null", "elsewhere", "as it was"])
+def test_a_resumed_run_may_keep_its_embeddings_elsewhere(yaml, tmp_path, run, capsys, cache):
+    evaluated = [yaml, "evaluation.prompts={name: shapes, count: 2}", "sampling.guidance=2"]
+    assert main(evaluated) == 0
+    typed = {"as it was": [], "null": ["embeddings.folder=null"]}
+    typed["elsewhere"] = [f"embeddings.folder={tmp_path / 'elsewhere'}"]
+    assert main([*evaluated, *typed[cache], "training.steps=4", "--resume"]) == 0
+    assert "rounding" not in capsys.readouterr().out
+    whole = tmp_path / "whole"
+    assert main([*evaluated, "training.steps=4", f"run.folder={whole}"]) == 0
+    assert rows(run) == rows(whole) and same_weights(run, whole)
 
 
 def damage(path: Path, how: str) -> None:

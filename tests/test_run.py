@@ -24,7 +24,7 @@ from flowbp.settings import load
 from .adapters.tiny import tiny_transformer
 
 # The tiny tokenizer counts letters.
-pytestmark = pytest.mark.filterwarnings("ignore:a prompt has")
+pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
 
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"

@@ -11,7 +11,7 @@ from flowbp.run import main
 from .adapters.families import FAMILIES
 
 # The tiny tokenizers count letters.
-pytestmark = pytest.mark.filterwarnings("ignore:a prompt has")
+pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
 
 BACKBONES = {
     "flux1 dev": ("flux1", "text_length: 16, embedded_guidance: 4.0", "FluxPipeline"),

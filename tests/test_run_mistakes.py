@@ -34,7 +34,7 @@ MISTAKES = {
     "missing overlay": (["other.yaml"], ["other.yaml: cannot be read"]),
     "missing prompts": (
         ["prompts={name: text, path: none.txt}"],
-        ["prompts.path: must be a text file", "none.txt", "check the path"],
+        ["prompts.path: must be a file of prompts", "none.txt", "check the path"],
     ),
     "missing model": (["backbone.source=/no/model"], ["container.yaml:3: backbone", "/no/model"]),
     "picture size": (["sampling.height=17"], ["container.yaml:8: sampling", "`height`", "17"]),

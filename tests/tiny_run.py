@@ -21,6 +21,7 @@ batching: {{samples: 2}}
 optimizer: {{name: adamw, learning_rate: 1e-3}}
 training: {{steps: 2, averaging: null}}
 observers: {{tensorboard: false}}
+embeddings: {{folder: {folder}-embeddings}}
 """
 
 

@@ -16,6 +16,7 @@ from flowbp.adapters.flux2 import Flux2Backbone as Flux2Backbone
 from flowbp.adapters.flux2_text import Flux2Text as Flux2Text
 from flowbp.adapters.flux2_velocity import Flux2Velocity as Flux2Velocity
 from flowbp.adapters.loading import Layout as Layout
+from flowbp.adapters.loading import load_model as load_model
 from flowbp.adapters.loading import load_pipeline as load_pipeline
 from flowbp.adapters.policy import DtypePolicy as DtypePolicy
 from flowbp.adapters.sd3 import SD3Backbone as SD3Backbone
@@ -25,6 +26,9 @@ from flowbp.adapters.sigmas import Shift as Shift
 from flowbp.adapters.sigmas import empirical_shift as empirical_shift
 from flowbp.adapters.sigmas import linear_shift as linear_shift
 from flowbp.adapters.sigmas import scheduler_sigmas as scheduler_sigmas
+from flowbp.adapters.text_encoders import CutPromptWarning as CutPromptWarning
+from flowbp.adapters.text_encoders import TextEncoders as TextEncoders
+from flowbp.adapters.text_encoders import WithTextEncoders as WithTextEncoders
 from flowbp.adapters.text_tower import TextTower as TextTower
 from flowbp.adapters.unscale import Unscale as Unscale
 from flowbp.adapters.unscale import batch_normalised as batch_normalised

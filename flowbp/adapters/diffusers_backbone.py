@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,10 +15,11 @@ from torch import Tensor, nn
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.decode import LatentDecoder
-from flowbp.adapters.loading import pipeline_class
+from flowbp.adapters.loading import Layout, load_model, pipeline_class
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.adapters.saving import save_pipeline
 from flowbp.adapters.sigmas import check_scheduler
+from flowbp.adapters.text_encoders import TextEncoders
 from flowbp.core import VelocityField
 
 if TYPE_CHECKING:
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
 
 class TextEncoding(Protocol):
     """Encodes prompts, frozen."""
+
+    @property
+    def encoders(self) -> TextEncoders:
+        """The encoders by their names in the pipeline, ``text_encoder`` and so on."""
+        ...
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
         """Conditioning of B prompts, without gradient."""
@@ -81,6 +89,24 @@ class DiffusersBackbone(ABC):
         module: nn.Module = self.transformer
         return module
 
+    @property
+    def text_encoders(self) -> TextEncoders:
+        """The text encoders, for whoever keeps what they give and releases them."""
+        return self.text.encoders
+
+    def reload_encoders_from(
+        self, source: str | os.PathLike[str], layout: Layout, dtype: torch.dtype
+    ) -> None:
+        """Say where text encoders that were released come back from.
+
+        Args:
+            source: A hub id or a folder that holds them as they are now.
+            layout: What it holds.
+            dtype: Of their weights.
+        """
+        for name, tower in self.text_encoders.towers.items():
+            tower.held.reload_with(partial(load_model, source, layout, name, dtype))
+
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encode B prompts, without gradient."""
         return self.text(prompts)
@@ -120,10 +146,19 @@ class DiffusersBackbone(ABC):
                 rename it.
         """
         name, parts = self.pipeline_parts()
+        towers = self.text_encoders.towers
+        encoders = {each: tower.held.for_saving() for each, tower in towers.items()}
+        # In all of diffusers the tokenizer of text_encoder_2 is tokenizer_2.
+        tokenizers = {
+            each.replace("text_encoder", "tokenizer"): tower.tokenizer
+            for each, tower in towers.items()
+        }
         pipeline = pipeline_class(name)(
             transformer=self.transformer,
             vae=self.decoder.vae,
             scheduler=self.scheduler,
+            **encoders,
+            **tokenizers,
             **parts,
         )
         save_pipeline(pipeline, folder)
@@ -146,7 +181,7 @@ class DiffusersBackbone(ABC):
 
     @abstractmethod
     def pipeline_parts(self) -> tuple[str, Mapping[str, Any]]:
-        """The pipeline's class, and its arguments besides transformer, VAE and scheduler."""
+        """The pipeline's class, and its arguments that are no component the backbone has."""
 
     @abstractmethod
     def sigmas(self, steps: int, *, height: int, width: int) -> Tensor:

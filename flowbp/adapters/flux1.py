@@ -118,13 +118,14 @@ class Flux1Backbone(DiffusersBackbone):
             ValueError: Another pipeline class, a component the source does not have, or an
                 illegal value of another argument, or weights that are damaged or incomplete.
         """
+        frozen_dtype = (frozen_policy or policy.frozen).weights
         pipeline = load_pipeline(
             source,
             _LAYOUT,
             dtype=policy.weights,
-            frozen_dtype=(frozen_policy or policy.frozen).weights,
+            frozen_dtype=frozen_dtype,
         )
-        return cls.from_pipeline(
+        backbone = cls.from_pipeline(
             pipeline,
             policy=policy,
             frozen_policy=frozen_policy,
@@ -135,6 +136,8 @@ class Flux1Backbone(DiffusersBackbone):
             clamp=clamp,
             gradient_checkpointing=gradient_checkpointing,
         )
+        backbone.reload_encoders_from(source, _LAYOUT, frozen_dtype)
+        return backbone
 
     @classmethod
     def from_pipeline(
@@ -243,10 +246,5 @@ class Flux1Backbone(DiffusersBackbone):
         return channels, height // scale, width // scale
 
     def pipeline_parts(self) -> tuple[str, Mapping[str, Any]]:
-        """The pipeline's class and its text encoders."""
-        return _LAYOUT.pipeline, {
-            "text_encoder": self.text.clip.encoder,
-            "tokenizer": self.text.clip.tokenizer,
-            "text_encoder_2": self.text.t5.encoder,
-            "tokenizer_2": self.text.t5.tokenizer,
-        }
+        """The pipeline's class, which needs no more."""
+        return _LAYOUT.pipeline, {}

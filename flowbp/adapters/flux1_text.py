@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+from flowbp.adapters.text_encoders import TextEncoders
 from flowbp.adapters.text_tower import TextTower, check_positions, check_prompts
 
 MAX_TEXT_LENGTH = 512
@@ -67,7 +68,18 @@ class Flux1Text:
                     "this text encoder belongs to another transformer"
                 )
         for tower in (self.clip, self.t5):
-            self.policy.place(tower.encoder, self.device)
+            tower.held.place(self.policy, self.device)
+
+    @property
+    def encoders(self) -> TextEncoders:
+        """The encoders by their names in the pipeline; the T5 decides what is cut."""
+        return TextEncoders(
+            family="flux1",
+            towers={"text_encoder": self.clip, "text_encoder_2": self.t5},
+            read={"text_encoder_2": self.text_length},
+            facts={"text_length": self.text_length, "dtypes": str(self.policy)},
+            device=self.device,
+        )
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Conditioning:

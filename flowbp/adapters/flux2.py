@@ -110,13 +110,14 @@ class Flux2Backbone(DiffusersBackbone):
             ValueError: Another pipeline class, a component the source does not have, or an
                 illegal value of another argument, or weights that are damaged or incomplete.
         """
+        frozen_dtype = (frozen_policy or policy.frozen).weights
         pipeline = load_pipeline(
             source,
             _LAYOUT,
             dtype=policy.weights,
-            frozen_dtype=(frozen_policy or policy.frozen).weights,
+            frozen_dtype=frozen_dtype,
         )
-        return cls.from_pipeline(
+        backbone = cls.from_pipeline(
             pipeline,
             policy=policy,
             frozen_policy=frozen_policy,
@@ -126,6 +127,8 @@ class Flux2Backbone(DiffusersBackbone):
             clamp=clamp,
             gradient_checkpointing=gradient_checkpointing,
         )
+        backbone.reload_encoders_from(source, _LAYOUT, frozen_dtype)
+        return backbone
 
     @classmethod
     def from_pipeline(
@@ -220,10 +223,5 @@ class Flux2Backbone(DiffusersBackbone):
         return self.transformer.config["in_channels"], height // multiple, width // multiple
 
     def pipeline_parts(self) -> tuple[str, Mapping[str, Any]]:
-        """The pipeline's class, its text encoder and whether it was distilled."""
-        qwen = self.text.qwen
-        return _LAYOUT.pipeline, {
-            "text_encoder": qwen.encoder,
-            "tokenizer": qwen.tokenizer,
-            "is_distilled": self.distilled,
-        }
+        """The pipeline's class, and whether the checkpoint was distilled."""
+        return _LAYOUT.pipeline, {"is_distilled": self.distilled}

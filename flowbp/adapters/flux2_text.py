@@ -9,6 +9,7 @@ import torch
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+from flowbp.adapters.text_encoders import TextEncoders
 from flowbp.adapters.text_tower import TextTower, check_prompts
 
 HIDDEN_LAYERS = (9, 18, 27)
@@ -73,7 +74,24 @@ class Flux2Text:
                 "`qwen` must have a tokenizer with a chat template, got one without; copy "
                 "chat_template.jinja into the tokenizer's folder, or download it again"
             )
-        self.policy.place(self.qwen.encoder, self.device)
+        self.qwen.held.place(self.policy, self.device)
+
+    @property
+    def encoders(self) -> TextEncoders:
+        """The encoder by its name in the pipeline; the chat template counts in what is read."""
+        facts = {
+            "text_length": self.text_length,
+            "layers": self.layers,
+            "dtypes": str(self.policy),
+        }
+        return TextEncoders(
+            family="flux2",
+            towers={"text_encoder": self.qwen},
+            read={"text_encoder": self.text_length},
+            facts=facts,
+            device=self.device,
+            written=self._message,
+        )
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Conditioning:

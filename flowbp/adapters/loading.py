@@ -104,10 +104,10 @@ there is no folder /none
     kind = pipeline_class(layout.pipeline)
     parts: dict[str, Any] = dict.fromkeys(left_out)
     place = local_folder(source) or str(source)
-    for name, loader in layout.models.items():
+    for name in layout.models:
         if name not in parts:
             wanted = dtype if name == "transformer" else frozen_dtype
-            parts[name] = _load_model(place, name, loader, wanted)
+            parts[name] = load_model(source, layout, name, wanted)
     return kind.from_pretrained(place, **parts)
 
 
@@ -138,9 +138,34 @@ def pipeline_class(name: str) -> Any:
         ) from error
 
 
-def _load_model(place: str | Path, name: str, loader: tuple[str, str], dtype: torch.dtype) -> Any:
+def load_model(
+    source: str | os.PathLike[str], layout: Layout, name: str, dtype: torch.dtype
+) -> Any:
+    """Load one component with weights.
+
+    Args:
+        source: A hub id or a folder in diffusers layout.
+        layout: What it holds.
+        name: Of the component, such as ``text_encoder``.
+        dtype: Of its weights.
+
+    Returns:
+        The component, on the CPU.
+
+    Raises:
+        FileNotFoundError: No such source or component.
+        ValueError: Its weights are damaged, incomplete or of another shape.
+
+    Example:
+        >>> from flowbp.shapes.embedded import base_folder
+        >>> models = {"vae": ("diffusers", "AutoencoderKL")}
+        >>> layout = Layout(pipeline="StableDiffusion3Pipeline", models=models, others=())
+        >>> type(load_model(base_folder(), layout, "vae", torch.float32)).__name__
+        'AutoencoderKL'
+    """
     # Loaded one by one because the pipeline does not say which weights were missing.
-    library, kind = loader
+    place = local_folder(source) or str(source)
+    library, kind = layout.models[name]
     if isinstance(place, Path):
         check_weight_files(place / name)
     module = require(library)

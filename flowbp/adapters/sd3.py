@@ -106,14 +106,15 @@ class SD3Backbone(DiffusersBackbone):
             ValueError: Another pipeline class, a component or T5 the source does not have, or an
                 illegal value of another argument, or weights that are damaged or incomplete.
         """
+        frozen_dtype = (frozen_policy or policy.frozen).weights
         pipeline = load_pipeline(
             source,
             _LAYOUT,
             dtype=policy.weights,
-            frozen_dtype=(frozen_policy or policy.frozen).weights,
+            frozen_dtype=frozen_dtype,
             optional=use_t5,
         )
-        return cls.from_pipeline(
+        backbone = cls.from_pipeline(
             pipeline,
             policy=policy,
             frozen_policy=frozen_policy,
@@ -123,6 +124,8 @@ class SD3Backbone(DiffusersBackbone):
             clamp=clamp,
             gradient_checkpointing=gradient_checkpointing,
         )
+        backbone.reload_encoders_from(source, _LAYOUT, frozen_dtype)
+        return backbone
 
     @classmethod
     def from_pipeline(
@@ -215,16 +218,9 @@ class SD3Backbone(DiffusersBackbone):
         return config["in_channels"], height // scale, width // scale
 
     def pipeline_parts(self) -> tuple[str, Mapping[str, Any]]:
-        """The pipeline's class and its text encoders; those of the T5 may be None.
+        """The pipeline's class, and None for the parts of a T5 that is not there.
 
         diffusers then wants ``text_encoder_3=None, tokenizer_3=None`` in ``from_pretrained``.
         """
-        text, t5 = self.text, self.text.t5
-        return _LAYOUT.pipeline, {
-            "text_encoder": text.clip.encoder,
-            "tokenizer": text.clip.tokenizer,
-            "text_encoder_2": text.clip_2.encoder,
-            "tokenizer_2": text.clip_2.tokenizer,
-            "text_encoder_3": t5 and t5.encoder,
-            "tokenizer_3": t5 and t5.tokenizer,
-        }
+        absent = _LAYOUT.optional if self.text.t5 is None else ()
+        return _LAYOUT.pipeline, dict.fromkeys(absent)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+from flowbp.adapters.text_encoders import TextEncoders
 from flowbp.adapters.text_tower import TextTower, check_positions, check_prompts
 
 MAX_TEXT_LENGTH = 512
@@ -56,7 +57,18 @@ class SD3Text:
         self._check_widths()
         for tower in (self.clip, self.clip_2, self.t5):
             if tower is not None:
-                self.policy.place(tower.encoder, self.device)
+                tower.held.place(self.policy, self.device)
+
+    @property
+    def encoders(self) -> TextEncoders:
+        """The encoders by their names in the pipeline; without a T5 CLIP decides what is cut."""
+        towers = {"text_encoder": self.clip, "text_encoder_2": self.clip_2}
+        read = {"text_encoder": self.clip.tokenizer.model_max_length}
+        if self.t5 is not None:
+            towers["text_encoder_3"] = self.t5
+            read = {"text_encoder_3": self.text_length}
+        facts = {"text_length": self.text_length, "width": self.width, "dtypes": str(self.policy)}
+        return TextEncoders(family="sd3", towers=towers, read=read, facts=facts, device=self.device)
 
     def _check_length(self) -> None:
         least = 0 if self.t5 is None else 1

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from torch import Tensor
+
+from flowbp.adapters.releasing import Releasable
+from flowbp.adapters.text_encoders import CutPromptWarning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,18 +22,32 @@ class TextTower:
     """A frozen text encoder with the tokenizer it was trained with.
 
     Args:
-        encoder: A transformers text encoder; construction freezes it.
+        encoder: A transformers text encoder; construction freezes it. It can be released.
         tokenizer: Its tokenizer.
 
     Example:
         ``TextTower(pipeline.text_encoder, pipeline.tokenizer)``
     """
 
-    encoder: PreTrainedModel
+    held: Releasable = attrs.field(converter=Releasable, alias="encoder")
     tokenizer: PreTrainedTokenizerBase
 
-    def __attrs_post_init__(self) -> None:
-        self.encoder.requires_grad_(False).eval()
+    @property
+    def encoder(self) -> PreTrainedModel:
+        """The encoder, where it was placed; one that was released is loaded again."""
+        return self.held.ready()
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, none of them cut.
+
+        Args:
+            texts: Any number of them.
+
+        Returns:
+            Their lengths.
+        """
+        with _unchanged(self.tokenizer):
+            return [len(ids) for ids in self.tokenizer(list(texts), verbose=False).input_ids]
 
     def tokens(
         self, prompts: Sequence[str], length: int, *, warn: bool = True
@@ -46,17 +64,45 @@ class TextTower:
         """
         prompts = list(prompts)
         if warn:
-            longest = max(len(ids) for ids in self.tokenizer(prompts, verbose=False).input_ids)
+            longest = max(self.lengths(prompts))
             if longest > length:
                 warnings.warn(
                     f"a prompt has {longest} tokens and only the first {length} are read; "
                     "shorten it, or raise `text_length` (a CLIP encoder's length is fixed)",
+                    CutPromptWarning,
                     stacklevel=2,
                 )
-        batch = self.tokenizer(
-            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
+        with _unchanged(self.tokenizer):
+            batch = self.tokenizer(
+                prompts,
+                padding="max_length",
+                max_length=length,
+                truncation=True,
+                return_tensors="pt",
+            )
         return batch.input_ids, batch.attention_mask
+
+
+@contextmanager
+def _unchanged(tokenizer: Any) -> Iterator[None]:
+    # A tokenizer writes the padding and cut of its last call into its file, and what is saved
+    # must not depend on whether embeddings were cached.
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        yield
+        return
+    padding, truncation = backend.padding, backend.truncation
+    try:
+        yield
+    finally:
+        if padding is None:
+            backend.no_padding()
+        else:
+            backend.enable_padding(**padding)
+        if truncation is None:
+            backend.no_truncation()
+        else:
+            backend.enable_truncation(**truncation)
 
 
 def check_prompts(prompts: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,10 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flowbp.adapters.extras import require
 from flowbp.configuration import ConfigurationError, Problem
 from flowbp.container import RunContainer
-from flowbp.evaluation import Comparison, Evaluation, Progress, evaluate, table
+from flowbp.evaluation import Comparison, Evaluation, evaluate, table
 from flowbp.run.artefacts import (
     CONFIGURATION,
     Evaluated,
@@ -27,9 +25,11 @@ from flowbp.run.artefacts import (
 )
 from flowbp.run.before import read_before, write_before
 from flowbp.run.counting import count_trained, trained_parameters
+from flowbp.run.encoding import encode_prompts
 from flowbp.run.lock import locked
 from flowbp.run.overview import overview
 from flowbp.run.resuming import Resumption, resumption
+from flowbp.run.telling import told_progress
 from flowbp.training import write_whole
 
 # The part of the configuration that is at fault when a provider cannot build.
@@ -126,6 +126,8 @@ def _finish(
 ) -> Comparison | None:
     settings = container.settings()
     folder, comparison = settings.run.folder, None
+    with _timed(timings, "encode"):
+        encode_prompts(container)
     with _timed(timings, "evaluate before"):
         before = _before(container, folder)
     with _timed(timings, "train"):
@@ -160,8 +162,9 @@ def _before(container: RunContainer, folder: Path) -> tuple[Evaluation, Tensor] 
 
 def _build(container: RunContainer) -> None:
     failures = list(_failures(container, _SECTIONS))
-    # The step needs the others, and would only repeat their problems.
-    failures = failures or list(_failures(container, {"step": "sampling"}))
+    # These need the others, and would only repeat their problems.
+    for name, section in (("model", "embeddings"), ("step", "sampling")):
+        failures = failures or list(_failures(container, {name: section}))
     if failures:
         problems = [Problem(section, str(error), "") for section, error in failures]
         # The errors themselves go along, as only they know the line of a third party's code.
@@ -183,9 +186,9 @@ def _evaluated(container: RunContainer, label: str) -> tuple[Evaluation, Tensor]
         return None
     prompts = container.held_out()
     try:
-        with _progress(label, len(prompts)) as progress:
+        with told_progress(f"evaluating {label} training", len(prompts)) as progress:
             return evaluate(
-                container.backbone(),
+                container.model(),
                 container.reward(),
                 container.judge(),
                 prompts,
@@ -196,18 +199,6 @@ def _evaluated(container: RunContainer, label: str) -> tuple[Evaluation, Tensor]
             )
     except ValueError as error:
         raise RunError(f"the evaluation {label} training stopped: {error}") from error
-
-
-@contextmanager
-def _progress(label: str, total: int) -> Iterator[Progress | None]:
-    what = f"evaluating {label} training"
-    if not sys.stderr.isatty():
-        print(f"{what}: {total} prompts", file=sys.stderr, flush=True)
-        yield None
-        return
-    tqdm = require("tqdm", extra="run").tqdm
-    with tqdm(total=total, desc=what, unit="prompt", leave=False) as bar:
-        yield lambda done, _: bar.update(done - bar.n)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 from flowbp.configuration import plain, read_text
+from flowbp.prompts import Listed
 from flowbp.run.drawing import LEGEND, drawn, joined, weighted
 from flowbp.settings import Settings, resolved
 from flowbp.settings.checks import evaluation_sampling, example_plan
@@ -40,6 +41,7 @@ def overview(settings: Settings, trained: int, *, replaced: Sequence[str] = ()) 
         "judge": _words(tree["judge"]) if tree["judge"] else "none",
         "replaced": ", ".join(replaced),
         "prompts": _words(tree["prompts"]) + _counted(settings.prompts),
+        "embeddings": _embeddings(settings),
         "evaluation": _evaluation(settings),
         **_method(settings, _words(tree["method"])),
         "optimizer": f"{_words(tree['optimizer'])}, schedule {_words(tree['schedule'])}",
@@ -78,11 +80,24 @@ def _evaluation(settings: Settings) -> str:
     return (
         f"{len(evaluation.prompts.prompts())} held-out prompts before and after, {sampling.steps} "
         f"steps, guidance {sampling.guidance:g}, noise seed {evaluation.noise_seed}"
+        f"{_left_out(evaluation.prompts)}"
     )
 
 
+def _embeddings(settings: Settings) -> str:
+    folder, batch = settings.embeddings.folder, settings.embeddings.batch
+    place = "in memory" if folder is None else f"in {folder}, shared by all runs"
+    return f"{place}, {batch} prompts encoded together"
+
+
 def _counted(source: object) -> str:
-    return f", {len(source):,} of them" if isinstance(source, Sized) else ""
+    count = f", {len(source):,} of them" if isinstance(source, Sized) else ""
+    return count + _left_out(source)
+
+
+def _left_out(source: object) -> str:
+    account = source.account() if isinstance(source, Listed) else ""
+    return f"; {account}" if account else ""
 
 
 def _words(value: Any) -> str:

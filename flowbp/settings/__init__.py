@@ -18,12 +18,10 @@ from flowbp.settings.loading import resolved as resolved
 from flowbp.settings.prompts import HeldOutSource as HeldOutSource
 from flowbp.settings.prompts import ShapesHeldOut as ShapesHeldOut
 from flowbp.settings.prompts import ShapesPrompts as ShapesPrompts
-from flowbp.settings.prompts import TextHeldOut as TextHeldOut
-from flowbp.settings.prompts import TextPrompts as TextPrompts
-from flowbp.settings.prompts import read_prompts as read_prompts
 from flowbp.settings.registries import REGISTRIES as REGISTRIES
 from flowbp.settings.registries import SCALARS as SCALARS
 from flowbp.settings.schema import CheckpointSettings as CheckpointSettings
+from flowbp.settings.schema import EmbeddingSettings as EmbeddingSettings
 from flowbp.settings.schema import EvaluationSettings as EvaluationSettings
 from flowbp.settings.schema import ObserverSettings as ObserverSettings
 from flowbp.settings.schema import RunSettings as RunSettings

@@ -13,10 +13,17 @@ from flowbp.configuration import plain, read_text
 from flowbp.settings.loading import resolved
 from flowbp.settings.schema import Settings
 
-FREE = ("run.folder", "samples", "checkpoints", "observers")
+FREE = ("run.folder", "embeddings.folder", "samples", "checkpoints", "observers")
 """Sections and keys that training does not depend on."""
 
-ROUNDING = ("run.device", "run.threads", "batching.pull", "batching.decode", "evaluation.batch")
+ROUNDING = (
+    "run.device",
+    "run.threads",
+    "batching.pull",
+    "batching.decode",
+    "embeddings.batch",
+    "evaluation.batch",
+)
 """Keys that change nothing but the rounding of the figures."""
 
 STEPS = "training.steps"

@@ -1,16 +1,15 @@
-"""Where a run's prompts come from: the embedded world, or a text file."""
+"""The prompts of the embedded world, and what held-out prompts come from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import attrs
 import torch
 
 from flowbp.core._validators import integer
-from flowbp.evaluation import HeldOut, HeldOutPrompt
+from flowbp.evaluation import HeldOut
 from flowbp.shapes import PROMPT_KINDS, heldout_prompts, training_prompts
 from flowbp.training import PromptList
 
@@ -21,103 +20,6 @@ class HeldOutSource(Protocol):
     def prompts(self) -> tuple[HeldOut, ...]:
         """The prompts, always the same ones in the same order."""
         ...
-
-
-def read_prompts(path: Path) -> tuple[str, ...]:
-    """Read a text file of one prompt a line; blank lines are skipped.
-
-    Args:
-        path: of the file, UTF-8.
-
-    Returns:
-        The prompts without the white space around them.
-
-    Raises:
-        ValueError: the file cannot be read, is not UTF-8 or holds no prompt.
-
-    Example:
-        >>> read_prompts(Path("absent.txt"))
-        Traceback (most recent call last):
-        ValueError: `path` must be a text file of one prompt a line, got 'absent.txt', which \
-cannot be read (No such file or directory); check the path
-    """
-    refusal = f"`path` must be a text file of one prompt a line, got {str(path)!r}, which"
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror}); check the path"
-        raise ValueError(f"{refusal} {reason}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{refusal} is not UTF-8; save it as UTF-8") from error
-    found = tuple(line.strip() for line in lines if line.strip())
-    if not found:
-        raise ValueError(f"{refusal} holds none; write at least one")
-    return found
-
-
-@attrs.frozen
-class TextPrompts:
-    """The prompts of a text file, gone through again and again, shuffled anew each time.
-
-    Args:
-        path: one prompt a line; a relative path starts from the working folder.
-
-    Raises:
-        ValueError: as `read_prompts`.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> path = Path(mkdtemp()) / "prompts.txt"
-        >>> path.write_text("a circle")
-        8
-        >>> len(TextPrompts(path))
-        1
-    """
-
-    path: Path
-    _list: PromptList = attrs.field(init=False, eq=False, repr=False)
-
-    @_list.default
-    def _read(self) -> PromptList:
-        return PromptList(read_prompts(self.path))
-
-    def __len__(self) -> int:
-        return len(self._list.texts)
-
-    def stream(self, generator: torch.Generator) -> Iterator[str]:
-        """Prompts without end: each epoch is a new permutation of the file."""
-        return self._list.stream(generator)
-
-
-@attrs.frozen
-class TextHeldOut:
-    """The prompts of a text file, counted as one kind.
-
-    Args:
-        path: one prompt a line; a relative path starts from the working folder.
-
-    Raises:
-        ValueError: as `read_prompts`.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> path = Path(mkdtemp()) / "prompts.txt"
-        >>> path.write_text("a circle")
-        8
-        >>> TextHeldOut(path).prompts()
-        (HeldOutPrompt(text='a circle', kind='prompts'),)
-    """
-
-    path: Path
-    _prompts: tuple[HeldOutPrompt, ...] = attrs.field(init=False, eq=False, repr=False)
-
-    @_prompts.default
-    def _read(self) -> tuple[HeldOutPrompt, ...]:
-        return tuple(map(HeldOutPrompt, read_prompts(self.path)))
-
-    def prompts(self) -> tuple[HeldOut, ...]:
-        """The prompts in the order of the file."""
-        return self._prompts
 
 
 @attrs.frozen

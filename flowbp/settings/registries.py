@@ -54,12 +54,20 @@ REGISTRIES: tuple[Registry, ...] = (
     _registry(
         "prompt source",
         PromptSource,
-        {"shapes": "settings.prompts:ShapesPrompts", "text": "settings.prompts:TextPrompts"},
+        {
+            "shapes": "settings.prompts:ShapesPrompts",
+            "text": "prompts:TextPrompts",
+            "dataset": "prompts:DatasetPrompts",
+        },
     ),
     _registry(
         "held-out source",
         HeldOutSource,
-        {"shapes": "settings.prompts:ShapesHeldOut", "text": "settings.prompts:TextHeldOut"},
+        {
+            "shapes": "settings.prompts:ShapesHeldOut",
+            "text": "prompts:TextHeldOut",
+            "dataset": "prompts:DatasetHeldOut",
+        },
     ),
     _registry(
         "method",

@@ -12,6 +12,7 @@ from flowbp.adapters import Backbone
 from flowbp.configuration import Component
 from flowbp.core import LossShape, Method, Plan
 from flowbp.core._validators import integer, real
+from flowbp.embeddings import BATCH
 from flowbp.evaluation import Judge
 from flowbp.rewards import Reward
 from flowbp.settings.prompts import HeldOutSource
@@ -66,6 +67,26 @@ class RunSettings:
     seed: int = attrs.field(default=0, validator=integer(0))
     device: str = attrs.field(default="auto", validator=_device)
     threads: int | None = attrs.field(default=None, validator=_optional(integer(1)))
+
+
+@attrs.frozen(kw_only=True)
+class EmbeddingSettings:
+    """Where text embeddings are kept; every prompt of a run is encoded before it starts.
+
+    Args:
+        folder: shared by all runs and models; null keeps them in memory, for this run only.
+        batch: prompts encoded together.
+
+    Raises:
+        ValueError: a number is below 1.
+
+    Example:
+        >>> EmbeddingSettings(folder=None).batch
+        8
+    """
+
+    folder: Path | None = Path("~/.cache/flowbp/embeddings")
+    batch: int = attrs.field(default=BATCH, validator=integer(1))
 
 
 @attrs.frozen(kw_only=True)
@@ -206,6 +227,7 @@ class Settings:
         loss: makes a loss of each reward.
         sampling: grid, guidance and size of the pictures.
         batching: samples of a step and in what portions they are worked on.
+        embeddings: where those of the prompts are kept.
         judge: the held-out verdict of the evaluation; null has none.
         evaluation: before and after; null evaluates nothing and writes no report.
         optimizer: builds the optimizer.
@@ -227,6 +249,7 @@ class Settings:
     loss: LossShape
     sampling: Sampling
     batching: Batching
+    embeddings: EmbeddingSettings = attrs.field(factory=EmbeddingSettings)
     judge: Component[Judge] | None = None
     evaluation: EvaluationSettings | None = None
     optimizer: OptimizerRecipe = attrs.field(factory=AdamW)

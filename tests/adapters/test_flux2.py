@@ -10,6 +10,7 @@ from diffusers import Flux2KleinPipeline
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 
 from flowbp.adapters import (
+    CutPromptWarning,
     DtypePolicy,
     Flux2Backbone,
     LatentDecoder,
@@ -43,8 +44,15 @@ def test_conditioning_equals_the_pipeline(length):
 
 def test_a_cut_prompt_is_reported_with_its_template():
     message = r"a prompt has \d+ tokens and only the first 8 are read; shorten it, or raise"
-    with pytest.warns(UserWarning, match=message):
+    with pytest.warns(CutPromptWarning, match=message):
         KLEIN.backbone(text_length=8).encode(["red"])
+
+
+def test_cut_prompts_are_counted_with_their_template():
+    tower = KLEIN.backbone().text.qwen
+    length = len(tower.tokenizer(KLEIN.backbone().text._message("red")).input_ids)
+    for read, cut in ((length, 0), (length - 1, 1)):
+        assert KLEIN.backbone(text_length=read).text_encoders.cut(["red"]) == cut
 
 
 @pytest.mark.parametrize("image_tokens", [4, 1024, 4300, 4301, 9000])

@@ -6,29 +6,8 @@ from itertools import islice
 import pytest
 import torch
 
-from flowbp.settings import ShapesHeldOut, ShapesPrompts, TextHeldOut, TextPrompts, read_prompts
+from flowbp.settings import ShapesHeldOut, ShapesPrompts
 from flowbp.shapes import PROMPT_KINDS, heldout_prompts, parse, training_prompts
-
-
-def test_text_file_skips_blank_lines(tmp_path):
-    path = tmp_path / "prompts.txt"
-    path.write_text("\ufeffa circle\n\n   \n  two squares  \r\n", encoding="utf-8")
-    assert read_prompts(path) == ("a circle", "two squares")
-    assert len(TextPrompts(path)) == 2
-    assert [(prompt.text, prompt.kind) for prompt in TextHeldOut(path).prompts()] == [
-        ("a circle", "prompts"),
-        ("two squares", "prompts"),
-    ]
-    assert set(islice(TextPrompts(path).stream(torch.Generator()), 2)) == set(read_prompts(path))
-
-
-@pytest.mark.parametrize("content, piece", [(b"\n \n", "holds none"), (b"\xff\xfe\xfa", "UTF-8")])
-def test_text_file_without_prompts_is_refused(tmp_path, content, piece):
-    path = tmp_path / "prompts.txt"
-    path.write_bytes(content)
-    for source in (TextPrompts, TextHeldOut):
-        with pytest.raises(ValueError, match=f"`path` must be .*{piece}"):
-            source(path)
 
 
 def test_training_captions_are_of_all_kinds_in_equal_parts():

@@ -1,0 +1,87 @@
+"""What a model family tells of its text encoders, so that others can keep their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import attrs
+import torch
+
+if TYPE_CHECKING:
+    from flowbp.adapters.text_tower import TextTower
+
+
+class CutPromptWarning(UserWarning):
+    """A prompt is longer than what the text encoders read."""
+
+
+def _itself(prompt: str) -> str:
+    return prompt
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class TextEncoders:
+    """The text encoders of a backbone and all that its embeddings depend on besides.
+
+    Args:
+        family: Of the model; two families may use the same encoder in other ways.
+        towers: Encoder with tokenizer by the component's name.
+        read: Tower to the number of tokens that it reads; a prompt counts as cut if all of these
+            cut it. Towers that only repeat what another reads in full are left out.
+        facts: Whatever else changes the embeddings: lengths, layers, dtypes.
+        device: Where the encoders run.
+        written: The text that a prompt becomes before it is cut into tokens.
+
+    Example:
+        See `WithTextEncoders`; ``backbone.text_encoders.cut(["a circle"])`` is 0.
+    """
+
+    family: str
+    towers: Mapping[str, TextTower]
+    read: Mapping[str, int]
+    facts: Mapping[str, object]
+    device: torch.device
+    written: Callable[[str], str] = _itself
+
+    def cut(self, prompts: Sequence[str]) -> int:
+        """How many of the prompts are longer than what is read of them.
+
+        Args:
+            prompts: Any number of them.
+
+        Returns:
+            Their number.
+        """
+        remaining = [self.written(prompt) for prompt in prompts]
+        for name, length in self.read.items():
+            if not remaining:
+                return 0
+            lengths = self.towers[name].lengths(remaining)
+            remaining = [p for p, each in zip(remaining, lengths, strict=True) if each > length]
+        return len(remaining)
+
+    def release(self) -> None:
+        """Free the memory that the encoders take on their device; they come back when needed."""
+        for tower in self.towers.values():
+            tower.held.release()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+@runtime_checkable
+class WithTextEncoders(Protocol):
+    """A backbone whose embeddings can be kept on disk, and its encoders released.
+
+    Without it a backbone works as well: its embeddings are then kept in memory only.
+
+    Example:
+        >>> from flowbp.shapes.embedded import embedded_backbone
+        >>> isinstance(embedded_backbone(), WithTextEncoders)
+        True
+    """
+
+    @property
+    def text_encoders(self) -> TextEncoders:
+        """The encoders of `encode`."""
+        ...

@@ -1,0 +1,217 @@
+"""Where embeddings are kept: in memory, or in a folder that runs share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+from torch import Tensor
+
+from flowbp.adapters.extras import require
+from flowbp.embeddings.identity import digest
+
+Row = Mapping[str, Tensor]
+"""The tensors of one prompt, on the CPU, without the dimension of samples."""
+
+_PARTIAL = ".partial"
+_STALE = 24 * 3600.0
+_READERS = 8
+
+
+def _expanded(path: Path) -> Path:
+    return path.expanduser()
+
+
+class EmbeddingsError(OSError):
+    """Embeddings could not be kept; the message says where and what to do."""
+
+
+class Store(Protocol):
+    """Keeps the embedding of each prompt."""
+
+    def read(self, prompt: str) -> Row | None:
+        """The embedding of a prompt, None if there is none."""
+        ...
+
+    def read_all(self, prompts: Sequence[str]) -> Iterator[Row | None]:
+        """`read` of each prompt, in order."""
+        ...
+
+    def write(self, prompt: str, row: Row) -> None:
+        """Keep the embedding of a prompt."""
+        ...
+
+    def room(self) -> int | None:
+        """Bytes that are free; None where that cannot be told."""
+        ...
+
+    def __str__(self) -> str:
+        """Where it is, for messages."""
+        ...
+
+
+class MemoryStore:
+    """Keeps embeddings in the memory of this process.
+
+    Example:
+        >>> MemoryStore().read("a circle") is None
+        True
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, Row] = {}
+
+    def read(self, prompt: str) -> Row | None:
+        """The embedding of a prompt, None if there is none."""
+        return self._rows.get(prompt)
+
+    def read_all(self, prompts: Sequence[str]) -> Iterator[Row | None]:
+        """`read` of each prompt, in order."""
+        return map(self.read, prompts)
+
+    def write(self, prompt: str, row: Row) -> None:
+        """Keep the embedding of a prompt."""
+        self._rows[prompt] = row
+
+    def room(self) -> int | None:
+        """Bytes of memory that are free, where the system is Linux."""
+        table = Path("/proc/meminfo")
+        if not table.exists():
+            return None
+        lines = dict(line.split(":", 1) for line in table.read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+
+    def __str__(self) -> str:
+        return "memory"
+
+
+@attrs.frozen(eq=False)
+class FolderStore:
+    """Keeps embeddings as one safetensors file each, for any number of processes at once.
+
+    A file appears under its name only when it is whole. Its tensors carry a checksum; an entry
+    that is damaged counts as absent, so that it is computed and written again.
+
+    Args:
+        folder: is made when the first embedding is written.
+        identity: what the embeddings depend on besides the prompt; each has a folder of its own.
+
+    Warns:
+        UserWarning: an entry is damaged; once for all of them.
+
+    Raises:
+        EmbeddingsError: an embedding cannot be written.
+
+    Example:
+        >>> import torch
+        >>> from tempfile import mkdtemp
+        >>> store = FolderStore(Path(mkdtemp()), "0123")
+        >>> store.write("a circle", {"tokens": torch.ones(2)})
+        >>> store.read("a circle")
+        {'tokens': tensor([1., 1.])}
+    """
+
+    folder: Path = attrs.field(converter=_expanded)
+    identity: str
+    # Taken by the first thread that warns, and never given back.
+    _warned: threading.Lock = attrs.field(init=False, factory=threading.Lock)
+
+    def __attrs_post_init__(self) -> None:
+        # A writer that was killed leaves its file behind. One that is a day old has no writer.
+        for path in self._place.joinpath(_PARTIAL).glob("*"):
+            if _age(path) > _STALE:
+                path.unlink(missing_ok=True)
+
+    @property
+    def _place(self) -> Path:
+        return self.folder / self.identity[:32]
+
+    def path(self, prompt: str) -> Path:
+        """The file of a prompt."""
+        key = hashlib.sha256(f"{self.identity}\n{prompt}".encode()).hexdigest()
+        return self._place / key[:2] / f"{key}.safetensors"
+
+    def read(self, prompt: str) -> Row | None:
+        """The embedding of a prompt, None if there is none that is whole."""
+        path = self.path(prompt)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        row = _row(content)
+        if row is None and self._warned.acquire(blocking=False):
+            warnings.warn(
+                f"a cached embedding is damaged and is computed again, as is any other: {path}",
+                stacklevel=2,
+            )
+        return row
+
+    def read_all(self, prompts: Sequence[str]) -> Iterator[Row | None]:
+        """`read` of each prompt, in order."""
+        # Reading waits for the disk, and the checksum runs without the interpreter's lock.
+        with ThreadPoolExecutor(_READERS) as pool:
+            yield from pool.map(self.read, prompts)
+
+    def write(self, prompt: str, row: Row) -> None:
+        """Keep the embedding of a prompt."""
+        path = self.path(prompt)
+        partial = self._place / _PARTIAL / f"{path.stem}-{uuid.uuid4().hex}"
+        try:
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
+            try:
+                partial.write_bytes(_content(row))
+                # Not flushed to the disk first: should the machine fail, the checksum tells.
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+        except OSError as error:
+            raise EmbeddingsError(
+                error.errno,
+                f"an embedding could not be written to {self.folder} ({error.strerror}); name "
+                "another embeddings.folder, or null to keep them in memory",
+            ) from error
+
+    def room(self) -> int | None:
+        """Bytes that are free on the disk."""
+        there = next(place for place in (self.folder, *self.folder.parents) if place.exists())
+        return shutil.disk_usage(there).free
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        # Its writer has just finished.
+        return 0.0
+
+
+def _content(row: Row) -> bytes:
+    content: bytes = require("safetensors.torch").save(dict(row), {"sha256": digest(row)})
+    return content
+
+
+def _row(content: bytes) -> Row | None:
+    """The tensors of a file, None where it is damaged."""
+    safetensors = require("safetensors")
+    try:
+        row: Row = require("safetensors.torch").load(content)
+        size = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + size])
+        return row if header["__metadata__"]["sha256"] == digest(row) else None
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError):
+        return None

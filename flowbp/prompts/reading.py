@@ -1,0 +1,188 @@
+"""From the lines of a source to its prompts, with an account of what was left out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from flowbp.evaluation import HeldOutPrompt
+from flowbp.prompts.entries import NOT_AN_OBJECT, NOT_UTF8, OTHER_FIELDS, Columns, Entry
+from flowbp.prompts.formats import READERS
+
+_BLANK, _DUPLICATE = "blank", "said before"
+_NO_TEXT, _NO_KIND = "without a text", "without a kind"
+_CURES = {
+    NOT_UTF8: "save it as UTF-8",
+    NOT_AN_OBJECT: "write one JSON object a line",
+    OTHER_FIELDS: "put double quotes around fields with commas",
+    _NO_TEXT: "write a text in `column`",
+    _NO_KIND: "write a kind in `kind_column`",
+}
+_SHOWN = 5
+
+
+@attrs.frozen
+class LeftOut:
+    """Lines that gave no prompt, for one reason.
+
+    Args:
+        reason: as it stands after their number.
+        lines: their numbers, from 1.
+
+    Example:
+        >>> print(LeftOut("blank", (2, 5)))
+        2 blank (2, 5)
+    """
+
+    reason: str
+    lines: tuple[int, ...]
+
+    def __str__(self) -> str:
+        first = ", ".join(map(str, self.lines[:_SHOWN]))
+        more = ", …" if len(self.lines) > _SHOWN else ""
+        return f"{len(self.lines):,} {self.reason} ({first}{more})"
+
+
+@attrs.frozen
+class PromptTable:
+    """The distinct prompts of a source, in its order.
+
+    Args:
+        prompts: each with its kind.
+        left_out: what gave no prompt.
+        unit: what the numbers count: lines or rows.
+
+    Example:
+        >>> table = prompt_table([Entry(1, "a circle"), Entry(2, " ")], origin="prompts.txt")
+        >>> print(table.account())
+        lines left out: 1 blank (2)
+    """
+
+    prompts: tuple[HeldOutPrompt, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    unit: str = "line"
+
+    def account(self) -> str:
+        """What was left out, in words; empty if nothing was."""
+        told = "; ".join(map(str, self.left_out))
+        return f"{self.unit}s left out: {told}" if told else ""
+
+
+def prompt_table(
+    entries: Iterable[Entry], *, origin: str, unit: str = "line", kinds: bool = False
+) -> PromptTable:
+    """Judge the entries of a source: each prompt once, without the white space around it.
+
+    Args:
+        entries: what a reader found.
+        origin: what the source is called in messages.
+        unit: what the entries' numbers count.
+        kinds: whether each prompt must have a kind; a prompt may then stand once under each.
+
+    Returns:
+        The prompts.
+
+    Warns:
+        UserWarning: lines were left out that hold something, and why.
+
+    Raises:
+        ValueError: there is no prompt.
+
+    Example:
+        >>> entries = [Entry(1, "a circle"), Entry(2, "a square"), Entry(3, "a circle ")]
+        >>> [prompt.text for prompt in prompt_table(entries, origin="a list").prompts]
+        ['a circle', 'a square']
+    """
+    found: dict[HeldOutPrompt, None] = {}
+    left_out: dict[str, list[int]] = {}
+    for entry in entries:
+        judged = _judged(entry, kinds)
+        if isinstance(judged, HeldOutPrompt):
+            if judged not in found:
+                found[judged] = None
+                continue
+            judged = _DUPLICATE
+        left_out.setdefault(judged, []).append(entry.number)
+    table = PromptTable(
+        tuple(found), tuple(LeftOut(why, tuple(lines)) for why, lines in left_out.items()), unit
+    )
+    cures = "; ".join(_CURES[reason] for reason in left_out if reason in _CURES)
+    if not found:
+        account = table.account() or "it is empty"
+        raise ValueError(f"{origin} holds no prompts: {account}; {cures or 'write at least one'}")
+    if cures:
+        warnings.warn(f"{origin}: {table.account()}; {cures}", stacklevel=2)
+    return table
+
+
+def read_prompts(path: Path, columns: Columns | None = None) -> PromptTable:
+    """Read the prompts of a `.txt`, `.csv`, `.jsonl` or `.parquet` file.
+
+    Args:
+        path: of the file; its ending says what it is.
+        columns: which columns to read; a `.txt` file, of one prompt a line, has none.
+
+    Returns:
+        Its distinct prompts.
+
+    Warns:
+        UserWarning: lines could not be read and are left out, with their numbers.
+
+    Raises:
+        ValueError: the file cannot be read, is of another kind, lacks the columns or holds no
+            prompt, or is a `.parquet` file and pyarrow is not installed.
+
+    Example:
+        >>> read_prompts(Path("absent.txt"))
+        Traceback (most recent call last):
+        ValueError: `path` must be a file of prompts, got 'absent.txt', which cannot be read \
+(No such file or directory); check the path
+    """
+    columns = columns or Columns()
+    refusal = f"`path` must be a file of prompts, got {str(path)!r}, which"
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        endings = ", ".join(READERS)
+        raise ValueError(f"{refusal} ends in {path.suffix or 'nothing'!r}; use one of {endings}")
+    unit = "row" if path.suffix.lower() == ".parquet" else "line"
+    try:
+        entries = reader(path, columns)
+        kinds = columns.kind is not None
+        return prompt_table(entries, origin=str(path), unit=unit, kinds=kinds)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"{refusal} cannot be read ({reason}); check the path") from error
+
+
+def _judged(entry: Entry, kinds: bool) -> HeldOutPrompt | str:
+    """The prompt of an entry, or why it has none."""
+    if entry.fault is not None:
+        return entry.fault
+    if entry.text is None:
+        return _BLANK
+    text = _text(entry.text)
+    if text is None:
+        return NOT_UTF8 if isinstance(entry.text, (str, bytes)) else _NO_TEXT
+    if not text.strip():
+        return _BLANK
+    if not kinds:
+        return HeldOutPrompt(text.strip())
+    kind = _text(entry.kind)
+    return HeldOutPrompt(text.strip(), kind.strip()) if kind and kind.strip() else _NO_KIND
+
+
+def _text(value: Any) -> str | None:
+    try:
+        # Old writers of Parquet keep texts as bytes.
+        text = value.decode("utf-8") if isinstance(value, bytes) else value
+        # A lone surrogate, which JSON can spell, is no character.
+        if isinstance(text, str):
+            text.encode("utf-8")
+            return text
+    except UnicodeError:
+        return None
+    return None

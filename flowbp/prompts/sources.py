@@ -1,0 +1,174 @@
+"""Prompts of files and data sets, for training and held out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import torch
+
+from flowbp.evaluation import HeldOut
+from flowbp.prompts.entries import Columns
+from flowbp.prompts.hub import load_prompts
+from flowbp.prompts.reading import PromptTable, read_prompts
+from flowbp.training import PromptList
+
+
+class Listed:
+    """What all these sources have in common: a table of prompts.
+
+    Example:
+        See `TextPrompts`.
+    """
+
+    table: PromptTable
+
+    def account(self) -> str:
+        """What the source held besides, in words; empty if nothing."""
+        return self.table.account()
+
+
+class _Training(Listed):
+    """What training sources have in common: the prompts are shuffled anew each time."""
+
+    def __len__(self) -> int:
+        return len(self.table.prompts)
+
+    def stream(self, generator: torch.Generator) -> Iterator[str]:
+        """Prompts without end: each epoch is a new permutation, which `generator` decides."""
+        return PromptList(prompt.text for prompt in self.table.prompts).stream(generator)
+
+
+class _HeldOut(Listed):
+    """What held-out sources have in common: the prompts stay in order."""
+
+    def prompts(self) -> tuple[HeldOut, ...]:
+        """The prompts, always in the order of the source."""
+        return self.table.prompts
+
+
+@attrs.frozen
+class TextPrompts(_Training):
+    """The distinct prompts of a file, gone through again and again, shuffled anew each time.
+
+    Args:
+        path: a `.txt` file of one prompt a line, or a `.csv`, `.jsonl` or `.parquet` file; a
+            relative path starts from the working folder.
+        column: of the prompts; a `.txt` file has none.
+
+    Raises:
+        ValueError: as `read_prompts`.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> path = Path(mkdtemp()) / "prompts.csv"
+        >>> lines = ["id,caption", "1,a circle", "2,a square", "3,a circle"]
+        >>> path.write_text(chr(10).join(lines))
+        43
+        >>> len(TextPrompts(path, column="caption"))
+        2
+    """
+
+    path: Path
+    column: str | None = None
+    table: PromptTable = attrs.field(init=False, eq=False, repr=False)
+
+    @table.default
+    def _table(self) -> PromptTable:
+        return read_prompts(self.path, Columns(self.column))
+
+
+@attrs.frozen
+class TextHeldOut(_HeldOut):
+    """The distinct prompts of a file, in its order.
+
+    Args:
+        path: as for `TextPrompts`.
+        column: of the prompts; a `.txt` file has none.
+        kind_column: of the kinds that the evaluation counts apart; None counts them as one kind.
+
+    Raises:
+        ValueError: as `read_prompts`.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> path = Path(mkdtemp()) / "prompts.txt"
+        >>> path.write_text("a circle")
+        8
+        >>> TextHeldOut(path).prompts()
+        (HeldOutPrompt(text='a circle', kind='prompts'),)
+    """
+
+    path: Path
+    column: str | None = None
+    kind_column: str | None = None
+    table: PromptTable = attrs.field(init=False, eq=False, repr=False)
+
+    @table.default
+    def _table(self) -> PromptTable:
+        return read_prompts(self.path, Columns(self.column, self.kind_column))
+
+
+@attrs.frozen
+class DatasetPrompts(_Training):
+    """The distinct prompts of a data set, gone through again and again, shuffled anew each time.
+
+    Args:
+        dataset: a hub id, or a local folder that `datasets` knows how to read.
+        column: of the prompts.
+        split: such as `train`, or `train[:1000]`.
+        configuration: the data set's own, where it has several.
+
+    Raises:
+        ValueError: as `load_prompts`.
+
+    Example:
+        ``DatasetPrompts("owner/captions", column="caption")``
+    """
+
+    dataset: str
+    column: str
+    split: str = "train"
+    configuration: str | None = None
+    table: PromptTable = attrs.field(init=False, eq=False, repr=False)
+
+    @table.default
+    def _table(self) -> PromptTable:
+        columns = Columns(self.column)
+        return load_prompts(
+            self.dataset, columns, split=self.split, configuration=self.configuration
+        )
+
+
+@attrs.frozen
+class DatasetHeldOut(_HeldOut):
+    """The distinct prompts of a data set, in its order.
+
+    Args:
+        dataset: as for `DatasetPrompts`, here and below.
+        column: of the prompts.
+        split: such as `test`.
+        configuration: the data set's own, where it has several.
+        kind_column: of the kinds that the evaluation counts apart; None counts them as one kind.
+
+    Raises:
+        ValueError: as `load_prompts`.
+
+    Example:
+        ``DatasetHeldOut("owner/captions", column="caption", split="test", kind_column="tag")``
+    """
+
+    dataset: str
+    column: str
+    split: str = "test"
+    configuration: str | None = None
+    kind_column: str | None = None
+    table: PromptTable = attrs.field(init=False, eq=False, repr=False)
+
+    @table.default
+    def _table(self) -> PromptTable:
+        columns = Columns(self.column, self.kind_column)
+        return load_prompts(
+            self.dataset, columns, split=self.split, configuration=self.configuration
+        )

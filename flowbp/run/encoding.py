@@ -1,0 +1,70 @@
+"""Every prompt of a run is encoded before it starts, and the encoders leave memory."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+from flowbp.adapters import CutPromptWarning
+from flowbp.container import RunContainer
+from flowbp.run.telling import told_progress
+from flowbp.training import Streams
+
+
+def run_prompts(container: RunContainer) -> tuple[str, ...]:
+    """Every prompt that a run will encode, each once.
+
+    Which prompts will be drawn is known beforehand, for a source's stream is decided by its
+    generator alone: those of training are drawn here as the trainer will draw them.
+
+    Args:
+        container: of the run.
+
+    Returns:
+        The prompts of training, evaluation and samples, and the negative one under guidance.
+
+    Example:
+        See `flowbp.run.execution.execute`.
+    """
+    settings = container.settings()
+    stream = container.own_prompts().stream(Streams.of(settings.run.seed).prompts)
+    count = settings.training.steps * settings.batching.total
+    snapshots, evaluation = container.snapshots(), container.evaluation_sampling()
+    found = dict.fromkeys(prompt.text for prompt in container.held_out())
+    found |= dict.fromkeys(snapshots.prompts if snapshots else ())
+    if settings.sampling.guided or (evaluation is not None and evaluation.guidance != 1):
+        found[settings.sampling.negative_prompt] = None
+    return tuple(found | dict.fromkeys(itertools.islice(stream, count)))
+
+
+def encode_prompts(container: RunContainer) -> None:
+    """Encode what the cache does not hold, and release the encoders.
+
+    Args:
+        container: of the run.
+
+    Warns:
+        CutPromptWarning: how many prompts are longer than what the encoders read.
+
+    Raises:
+        EmbeddingsError: the cache has no room, or cannot be written.
+
+    Example:
+        See `flowbp.run.execution.execute`.
+    """
+    model, prompts = container.model(), run_prompts(container)
+    cut = model.cut(prompts)
+    if cut:
+        warnings.warn(
+            f"{cut:,} of the run's {len(prompts):,} prompts are longer than what the text "
+            "encoders read and are cut; shorten them, or raise the backbone's `text_length` "
+            "where it has one",
+            CutPromptWarning,
+            stacklevel=2,
+        )
+    absent = model.absent(prompts)
+    if absent:
+        what = f"encoding, {len(prompts) - len(absent):,} of {len(prompts):,} prompts are cached"
+        with told_progress(what, len(absent)) as progress:
+            model.fill(absent, progress)
+    model.release()
