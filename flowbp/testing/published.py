@@ -3,7 +3,8 @@
 Sources: SD3.5 and FLUX.1, the transformer/config.json, vae/config.json and
 scheduler/scheduler_config.json of stabilityai's stable-diffusion-3.5-medium and -large and of
 black-forest-labs' FLUX.1-dev and FLUX.1-schnell; FLUX.2 klein, diffusers'
-scripts/convert_flux2_to_diffusers.py, which wrote those of its repositories.
+scripts/convert_flux2_to_diffusers.py, which wrote those of its repositories. Those of the
+transformers agree with the copies that independent public conversion scripts and loaders hold.
 """
 
 from __future__ import annotations
