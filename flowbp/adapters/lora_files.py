@@ -1,0 +1,246 @@
+"""Adapters as files, in the form of diffusers' own pipelines."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from flowbp.adapters.extras import require
+from flowbp.adapters.source import is_hub_id
+from flowbp.adapters.weights import check_weight_file
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+"""The file that a pipeline's ``load_lora_weights`` looks for in a folder."""
+
+_FACTOR = re.compile(r"(?P<layer>.+)\.lora_(?P<side>[AB])\.(weight|bias)")
+_COMPUTED = (
+    "r",
+    "lora_alpha",
+    "rank_pattern",
+    "alpha_pattern",
+    "target_modules",
+    "use_rslora",
+    "lora_bias",
+)
+
+
+@attrs.frozen(eq=False)
+class LoraFile:
+    """An adapter that was read.
+
+    Args:
+        tensors: by name, without the name of the transformer; ``<layer>.lora_A.weight`` and so on.
+        alphas: by name, as many as the file has as tensors; None where the pipeline knows of none.
+        metadata: peft's configuration, where the file has it.
+    """
+
+    tensors: Mapping[str, Tensor]
+    alphas: Mapping[str, float] | None
+    metadata: Mapping[str, Any] | None
+
+
+def find_lora(start: str) -> Path | None:
+    """The file that `start` means, or None where it is a hub id; nothing is read but its header.
+
+    Args:
+        start: a safetensors file, a folder with one, or a hub id of the form ``owner/name``.
+
+    Returns:
+        The file (``~`` expanded), or None for a hub id.
+
+    Raises:
+        ValueError: there is no such file or folder, the folder holds none or several that it could
+            be, or the file is damaged or of another format.
+
+    Example:
+        >>> find_lora("someone/some-lora") is None
+        True
+    """
+    path = Path(start).expanduser()
+    if path.is_dir():
+        path = _only_file(path)
+    elif not path.is_file():
+        if is_hub_id(start) and path.suffix != ".safetensors":
+            return None
+        raise ValueError(
+            f"`start` must be a folder or file with a LoRA, or a hub id like owner/name, got "
+            f"{start!r}; there is no {path}"
+        )
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"`start` must be a .safetensors file, got {str(path)!r}; nothing is unpickled here, "
+            "convert it"
+        )
+    check_weight_file(path)
+    return path
+
+
+def read_lora(start: str, pipeline: Any, transformer: nn.Module) -> LoraFile:
+    """Read an adapter in any form that a diffusers pipeline understands, for a transformer.
+
+    Args:
+        start: as in `find_lora`.
+        pipeline: the class of the model's pipeline.
+        transformer: where every tensor must find its place.
+
+    Returns:
+        What was read, in peft's form.
+
+    Raises:
+        OSError: a hub id that cannot be read.
+        ValueError: a tensor that has no place in the transformer, or none at all.
+
+    Example:
+        See `flowbp.adapters.Lora`.
+    """
+    place = find_lora(start)
+    options = {"return_lora_metadata": True, "use_safetensors": True}
+    with_alphas = "return_alphas" in inspect.signature(pipeline.lora_state_dict).parameters
+    if with_alphas:
+        options["return_alphas"] = True
+    read = pipeline.lora_state_dict(str(place or start), **options)
+    alphas = {name: float(each) for name, each in read[1].items()} if with_alphas else None
+    tensors = _of_transformer(read[0], pipeline.transformer_name, start)
+    convert = require("diffusers.utils").convert_unet_state_dict_to_peft
+    if not any(".lora_A." in name for name in tensors):
+        tensors = convert(tensors)
+    _check_places(tensors, transformer, start)
+    return LoraFile(tensors, alphas, read[-1])
+
+
+def adapter_of(transformer: Any) -> str | None:
+    """The name of a transformer's adapter, None where it has none.
+
+    Args:
+        transformer: a model of diffusers.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: it has several adapters, or trains something besides: no file holds both.
+
+    Example:
+        >>> adapter_of(nn.Linear(1, 1)) is None
+        True
+    """
+    names: list[str] = list(getattr(transformer, "peft_config", None) or ())
+    if not names:
+        return None
+    if len(names) > 1:
+        raise ValueError(
+            f"`transformer` must have one adapter at most, got {', '.join(names)}; merge the others"
+        )
+    besides = [
+        name
+        for name, parameter in transformer.named_parameters()
+        if parameter.requires_grad and ".lora_" not in name
+    ]
+    if besides:
+        raise ValueError(
+            f"`transformer` has an adapter, but {len(besides)} other parameters require a gradient "
+            f"too, the first being {besides[0]!r}; freeze them, or merge the adapter"
+        )
+    return names[0]
+
+
+def save_lora(pipeline: Any, transformer: nn.Module, adapter: str, folder: Path) -> None:
+    """Write an adapter so that ``pipe.load_lora_weights(folder)`` takes it, and nothing else.
+
+    Args:
+        pipeline: the class of the model's pipeline.
+        transformer: that the adapter is attached to.
+        adapter: its name.
+        folder: created where it is missing.
+
+    Example:
+        See `flowbp.adapters.Lora`; a backbone with an adapter does this in its ``save``.
+    """
+    peft: Any = require("peft", extra="lora")
+    tensors = peft.get_peft_model_state_dict(transformer, adapter_name=adapter)
+    config = transformer.peft_config[adapter].to_dict()  # type: ignore[index, union-attr]
+    # Only what the numbers depend on. Other versions of peft refuse keys that they do not know,
+    # and diffusers attaches a dropout that is active when one samples.
+    metadata = {name: config[name] for name in _COMPUTED}
+    # diffusers would write a set in an order that changes from process to process.
+    if isinstance(metadata["target_modules"], set):
+        metadata["target_modules"] = sorted(metadata["target_modules"])
+    pipeline.save_lora_weights(
+        folder,
+        transformer_lora_layers={name: each.contiguous() for name, each in tensors.items()},
+        transformer_lora_adapter_metadata=metadata,
+    )
+
+
+@torch.no_grad()
+def fill(layers: Mapping[str, Any], adapter: str, tensors: Mapping[str, Tensor]) -> None:
+    """Copy an adapter's tensors into its layers, unrounded by the model's own dtype.
+
+    Args:
+        layers: by name.
+        adapter: its name.
+        tensors: as `read_lora` gives them.
+
+    Example:
+        See `flowbp.adapters.Lora`.
+    """
+    for name, tensor in tensors.items():
+        layer, _, rest = name.rpartition(".lora_")
+        side, kind = rest.split(".")
+        getattr(getattr(layers[layer], f"lora_{side}")[adapter], kind).copy_(tensor)
+
+
+def _only_file(folder: Path) -> Path:
+    found = sorted(folder.glob("*.safetensors"))
+    named = [path for path in found if path.name == WEIGHTS] or found
+    if len(named) != 1:
+        names = ", ".join(path.name for path in found) or "no .safetensors file"
+        raise ValueError(
+            f"`start` must be a folder with {WEIGHTS}, got {str(folder)!r} with {names}; "
+            "name the file itself"
+        )
+    return named[0]
+
+
+def _of_transformer(tensors: Mapping[str, Tensor], prefix: str, start: str) -> dict[str, Tensor]:
+    foreign = sorted(name for name in tensors if not name.startswith(f"{prefix}."))
+    if foreign:
+        what = "is of a text encoder, which is not trained here"
+        if not foreign[0].startswith("text_encoder"):
+            what = f"has no place in the {prefix}"
+        raise ValueError(
+            f"`start` {start!r} must be a LoRA of the {prefix} alone, but {foreign[0]!r} {what}; "
+            f"{len(foreign)} of its {len(tensors)} tensors do not belong; take another file or "
+            "leave them out of it"
+        )
+    return {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
+
+
+def _check_places(tensors: Mapping[str, Tensor], transformer: nn.Module, start: str) -> None:
+    if not tensors:
+        raise ValueError(f"`start` {start!r} must hold a LoRA, got a file without tensors")
+    modules = dict(transformer.named_modules())
+    for name, tensor in sorted(tensors.items()):
+        match = _FACTOR.fullmatch(name)
+        module = modules.get(match["layer"]) if match else None
+        if match is None or not isinstance(module, nn.Linear):
+            raise ValueError(
+                f"`start` {start!r} holds {name!r}, which has no place in the "
+                f"{type(transformer).__name__}; it is of another model or no plain LoRA"
+            )
+        outer = module.in_features if match["side"] == "A" else module.out_features
+        if tensor.shape[-1 if match["side"] == "A" else 0] != outer:
+            raise ValueError(
+                f"`start` {start!r} holds {name!r} of shape {tuple(tensor.shape)}, where the "
+                f"model has {outer} features; it is of a model of another size"
+            )
+        other = f"{match['layer']}.lora_{'B' if match['side'] == 'A' else 'A'}.weight"
+        if other not in tensors:
+            raise ValueError(f"`start` {start!r} holds {name!r} without {other!r}; it is damaged")
