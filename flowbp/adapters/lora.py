@@ -186,7 +186,12 @@ class Lora:
                 module.add_adapter(config, ADAPTER)
                 return None
             found = read_lora(self.start, backbone.lora_pipeline, module)
-            _load(found, backbone.lora_pipeline, module)
+            try:
+                _load(found, backbone.lora_pipeline, module)
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(
+                    f"`start` {self.start!r} does not fit its own metadata or the model: {error}"
+                ) from error
             return found
 
 
@@ -227,9 +232,8 @@ def _targeted(
 def _load(found: LoraFile, pipeline: Any, module: Any) -> None:
     prefix = pipeline.transformer_name
     tensors = {f"{prefix}.{name}": tensor for name, tensor in found.tensors.items()}
+    metadata = found.metadata and {f"{prefix}.{n}": each for n, each in found.metadata.items()}
     alphas = {} if found.alphas is None else {"network_alphas": found.alphas or None}
     pipeline.load_lora_into_transformer(
-        tensors, transformer=module, adapter_name=ADAPTER, metadata=found.metadata, **alphas
+        tensors, transformer=module, adapter_name=ADAPTER, metadata=metadata, **alphas
     )
-    # Where someone's training found its model is nobody's business; it would be saved again.
-    module.peft_config[ADAPTER].base_model_name_or_path = None

@@ -20,6 +20,8 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 """The file that a pipeline's ``load_lora_weights`` looks for in a folder."""
 
 _FACTOR = re.compile(r"(?P<layer>.+)\.lora_(?P<side>[AB])\.(weight|bias)")
+# What the numbers depend on. The rest of peft's configuration is how someone trained; other
+# versions of peft refuse keys that they do not know, and a dropout would be active in a pipeline.
 _COMPUTED = (
     "r",
     "lora_alpha",
@@ -38,7 +40,7 @@ class LoraFile:
     Args:
         tensors: by name, without the name of the transformer; ``<layer>.lora_A.weight`` and so on.
         alphas: by name, as many as the file has as tensors; None where the pipeline knows of none.
-        metadata: peft's configuration, where the file has it.
+        metadata: of peft's configuration what the numbers depend on, where the file has it.
     """
 
     tensors: Mapping[str, Tensor]
@@ -112,7 +114,7 @@ def read_lora(start: str, pipeline: Any, transformer: nn.Module) -> LoraFile:
     if not any(".lora_A." in name for name in tensors):
         tensors = convert(tensors)
     _check_places(tensors, transformer, start)
-    return LoraFile(tensors, alphas, read[-1])
+    return LoraFile(tensors, alphas, _metadata(read[-1], pipeline.transformer_name, tensors))
 
 
 def adapter_of(transformer: Any) -> str | None:
@@ -166,8 +168,6 @@ def save_lora(pipeline: Any, transformer: nn.Module, adapter: str, folder: Path)
     peft: Any = require("peft", extra="lora")
     tensors = peft.get_peft_model_state_dict(transformer, adapter_name=adapter)
     config = transformer.peft_config[adapter].to_dict()  # type: ignore[index, union-attr]
-    # Only what the numbers depend on. Other versions of peft refuse keys that they do not know,
-    # and diffusers attaches a dropout that is active when one samples.
     metadata = {name: config[name] for name in _COMPUTED}
     # diffusers would write a set in an order that changes from process to process.
     if isinstance(metadata["target_modules"], set):
@@ -221,6 +221,16 @@ def _of_transformer(tensors: Mapping[str, Tensor], prefix: str, start: str) -> d
             "leave them out of it"
         )
     return {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
+
+
+def _metadata(
+    found: Mapping[str, Any] | None, prefix: str, tensors: Mapping[str, Tensor]
+) -> dict[str, Any] | None:
+    kept = {name: (found or {}).get(f"{prefix}.{name}") for name in _COMPUTED}
+    kept = {name: value for name, value in kept.items() if value is not None}
+    if not kept:
+        return None
+    return kept | {"target_modules": sorted({name.split(".lora_")[0] for name in tensors})}
 
 
 def _check_places(tensors: Mapping[str, Tensor], transformer: nn.Module, start: str) -> None:
