@@ -85,7 +85,7 @@ class Lora:
         >>> backbone = embedded_backbone()
         >>> adapted = Lora(rank=4)(backbone, generator=torch.Generator().manual_seed(0))
         >>> sum(each.numel() for each in adapted.trainable().values())
-        18432
+        39936
 
     Reference: Hu et al., arXiv 2106.09685.
     """
@@ -167,9 +167,8 @@ class Lora:
                 initialise(layer, ADAPTER, generator)
         if found is not None:
             fill(layers, ADAPTER, found.tensors)
-        trained = {f"{name}.lora_{side}." for name in layers for side in "AB"}
         for name, parameter in module.named_parameters():
-            parameter.requires_grad_(name.startswith(tuple(trained)))
+            parameter.requires_grad_(".lora_" in name)
         # Injected modules start in training mode, whatever that of the rest.
         module.train(module.training)
         return backbone
@@ -235,5 +234,10 @@ def _load(found: LoraFile, pipeline: Any, module: Any) -> None:
     metadata = found.metadata and {f"{prefix}.{n}": each for n, each in found.metadata.items()}
     alphas = {} if found.alphas is None else {"network_alphas": found.alphas or None}
     pipeline.load_lora_into_transformer(
-        tensors, transformer=module, adapter_name=ADAPTER, metadata=metadata, **alphas
+        tensors,
+        transformer=module,
+        adapter_name=ADAPTER,
+        metadata=metadata,
+        low_cpu_mem_usage=True,
+        **alphas,
     )
