@@ -20,7 +20,7 @@ from flowbp.adapters.loading import load_model as load_model
 from flowbp.adapters.loading import load_pipeline as load_pipeline
 from flowbp.adapters.lora import Adaptable as Adaptable
 from flowbp.adapters.lora import Lora as Lora
-from flowbp.adapters.lora_files import save_lora as save_lora
+from flowbp.adapters.lora_export import save_lora as save_lora
 from flowbp.adapters.policy import FLOAT32 as FLOAT32
 from flowbp.adapters.policy import DtypePolicy as DtypePolicy
 from flowbp.adapters.sd3 import SD3Backbone as SD3Backbone

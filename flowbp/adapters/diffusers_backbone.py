@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.decode import LatentDecoder
 from flowbp.adapters.loading import Layout, load_model, pipeline_class
-from flowbp.adapters.lora_files import adapter_of, save_lora
+from flowbp.adapters.lora_export import adapter_of, save_lora
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.adapters.saving import save_pipeline
 from flowbp.adapters.sigmas import check_scheduler

@@ -28,6 +28,11 @@ class Adaptable(Protocol):
     """What a backbone has besides the protocol of all, to have an adapter attached.
 
     Its `save` should write the adapter alone once there is one, as `save_lora` does.
+
+    Example:
+        >>> from flowbp.shapes.embedded import embedded_backbone
+        >>> isinstance(embedded_backbone(), Adaptable)
+        True
     """
 
     @property
@@ -102,7 +107,7 @@ class Lora:
 
     @alpha.default
     def _default_alpha(self) -> float | None:
-        return None if self.rank is None else float(self.rank)
+        return float(self.rank) if isinstance(self.rank, int) else None
 
     @rank.validator
     def _check_rank(self, attribute: attrs.Attribute[Any], value: int | None) -> None:
@@ -175,23 +180,23 @@ class Lora:
 
     def _attach(self, backbone: Adaptable) -> LoraFile | None:
         module: Any = backbone.module
-        # peft draws weights that are replaced at once; torch's own generator must not notice.
-        with torch.random.fork_rng(devices=[]):
-            if self.start is None:
-                names = _targeted(module, self.targets, backbone.lora_targets)
-                config = require("peft").LoraConfig(
-                    r=self.rank, lora_alpha=self.alpha, target_modules=names
-                )
+        if self.start is None:
+            names = _targeted(module, self.targets, backbone.lora_targets)
+            config = require("peft").LoraConfig(
+                r=self.rank, lora_alpha=self.alpha, target_modules=names
+            )
+            # peft would draw weights from torch's own generator, and they are replaced at once.
+            with torch.device("meta"):
                 module.add_adapter(config, ADAPTER)
-                return None
-            found = read_lora(self.start, backbone.lora_pipeline, module)
-            try:
-                _load(found, backbone.lora_pipeline, module)
-            except (RuntimeError, ValueError) as error:
-                raise ValueError(
-                    f"`start` {self.start!r} does not fit its own metadata or the model: {error}"
-                ) from error
-            return found
+            return None
+        found = read_lora(self.start, backbone.lora_pipeline, module)
+        try:
+            _load(found, backbone.lora_pipeline, module)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"`start` {self.start!r} does not fit its own metadata or the model: {error}"
+            ) from error
+        return found
 
 
 def _adaptable(backbone: Backbone) -> Adaptable:

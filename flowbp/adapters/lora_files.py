@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.adapters.extras import require
+from flowbp.adapters.loading import HOW_TO_GET
 from flowbp.adapters.source import is_hub_id
 from flowbp.adapters.weights import check_weight_file
 
@@ -20,17 +21,17 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 """The file that a pipeline's ``load_lora_weights`` looks for in a folder."""
 
 _FACTOR = re.compile(r"(?P<layer>.+)\.lora_(?P<side>[AB])\.(weight|bias)")
-# What the numbers depend on. The rest of peft's configuration is how someone trained; other
-# versions of peft refuse keys that they do not know, and a dropout would be active in a pipeline.
-_COMPUTED = (
+COMPUTED = (
     "r",
     "lora_alpha",
     "rank_pattern",
     "alpha_pattern",
-    "target_modules",
     "use_rslora",
     "lora_bias",
 )
+"""What the numbers depend on of peft's configuration, besides the layers. The rest is how someone
+trained: other versions of peft refuse keys that they do not know, and diffusers leaves a dropout
+active when one samples."""
 
 
 @attrs.frozen(eq=False)
@@ -96,87 +97,39 @@ def read_lora(start: str, pipeline: Any, transformer: nn.Module) -> LoraFile:
         What was read, in peft's form.
 
     Raises:
-        OSError: a hub id that cannot be read.
-        ValueError: a tensor that has no place in the transformer, or none at all.
+        FileNotFoundError: a hub id that cannot be read.
+        ValueError: a form that the pipeline does not understand, a tensor that has no place in the
+            transformer, or none at all.
 
     Example:
         See `flowbp.adapters.Lora`.
     """
-    place = find_lora(start)
-    options = {"return_lora_metadata": True, "use_safetensors": True}
-    with_alphas = "return_alphas" in inspect.signature(pipeline.lora_state_dict).parameters
-    if with_alphas:
-        options["return_alphas"] = True
-    read = pipeline.lora_state_dict(str(place or start), **options)
-    alphas = {name: float(each) for name, each in read[1].items()} if with_alphas else None
-    tensors = _of_transformer(read[0], pipeline.transformer_name, start)
+    found = _read(start, pipeline)
+    tensors = _of_transformer(found.tensors, pipeline.transformer_name, start)
     convert = require("diffusers.utils").convert_unet_state_dict_to_peft
     if not any(".lora_A." in name for name in tensors):
         tensors = convert(tensors)
     _check_places(tensors, transformer, start)
-    return LoraFile(tensors, alphas, _metadata(read[-1], pipeline.transformer_name, tensors))
+    metadata = _metadata(found.metadata or {}, pipeline.transformer_name, tensors)
+    return LoraFile(tensors, found.alphas, metadata)
 
 
-def adapter_of(transformer: Any) -> str | None:
-    """The name of a transformer's adapter, None where it has none.
+def targets_of(tensors: Iterable[str]) -> dict[str, list[str]]:
+    """What peft's configuration says of the layers that an adapter has.
+
+    In full, for the shortest ends that peft finds for one model may mean more in another.
 
     Args:
-        transformer: a model of diffusers.
+        tensors: their names.
 
     Returns:
-        The name.
-
-    Raises:
-        ValueError: it has several adapters, or trains something besides: no file holds both.
+        ``target_modules`` alone.
 
     Example:
-        >>> adapter_of(nn.Linear(1, 1)) is None
-        True
+        >>> targets_of(["a.lora_A.weight", "a.lora_B.weight"])
+        {'target_modules': ['a']}
     """
-    names: list[str] = list(getattr(transformer, "peft_config", None) or ())
-    if not names:
-        return None
-    if len(names) > 1:
-        raise ValueError(
-            f"`transformer` must have one adapter at most, got {', '.join(names)}; merge the others"
-        )
-    besides = [
-        name
-        for name, parameter in transformer.named_parameters()
-        if parameter.requires_grad and ".lora_" not in name
-    ]
-    if besides:
-        raise ValueError(
-            f"`transformer` has an adapter, but {len(besides)} other parameters require a gradient "
-            f"too, the first being {besides[0]!r}; freeze them, or merge the adapter"
-        )
-    return names[0]
-
-
-def save_lora(pipeline: Any, transformer: nn.Module, adapter: str, folder: Path) -> None:
-    """Write an adapter so that ``pipe.load_lora_weights(folder)`` takes it, and nothing else.
-
-    Args:
-        pipeline: the class of the model's pipeline.
-        transformer: that the adapter is attached to.
-        adapter: its name.
-        folder: created where it is missing.
-
-    Example:
-        See `flowbp.adapters.Lora`; a backbone with an adapter does this in its ``save``.
-    """
-    peft: Any = require("peft", extra="lora")
-    tensors = peft.get_peft_model_state_dict(transformer, adapter_name=adapter)
-    config = transformer.peft_config[adapter].to_dict()  # type: ignore[index, union-attr]
-    metadata = {name: config[name] for name in _COMPUTED}
-    # diffusers would write a set in an order that changes from process to process.
-    if isinstance(metadata["target_modules"], set):
-        metadata["target_modules"] = sorted(metadata["target_modules"])
-    pipeline.save_lora_weights(
-        folder,
-        transformer_lora_layers={name: each.contiguous() for name, each in tensors.items()},
-        transformer_lora_adapter_metadata=metadata,
-    )
+    return {"target_modules": sorted({name.split(".lora_")[0] for name in tensors})}
 
 
 @torch.no_grad()
@@ -195,6 +148,24 @@ def fill(layers: Mapping[str, Any], adapter: str, tensors: Mapping[str, Tensor])
         layer, _, rest = name.rpartition(".lora_")
         side, kind = rest.split(".")
         getattr(getattr(layers[layer], f"lora_{side}")[adapter], kind).copy_(tensor)
+
+
+def _read(start: str, pipeline: Any) -> LoraFile:
+    place = find_lora(start)
+    options = {"return_lora_metadata": True, "use_safetensors": True}
+    with_alphas = "return_alphas" in inspect.signature(pipeline.lora_state_dict).parameters
+    if with_alphas:
+        options["return_alphas"] = True
+    try:
+        read = pipeline.lora_state_dict(str(place or start), **options)
+    # Converters of other forms and the hub's client raise whatever they like.
+    except Exception as error:
+        reason = f"`start` {start!r} could not be read as a LoRA of {pipeline.__name__}: {error}"
+        if place is not None:
+            raise ValueError(f"{reason}; convert it to the form of diffusers") from error
+        raise FileNotFoundError(f"{reason}; {HOW_TO_GET}") from error
+    alphas = {name: float(each) for name, each in (read[1] or {}).items()} if with_alphas else None
+    return LoraFile(read[0], alphas, read[-1])
 
 
 def _only_file(folder: Path) -> Path:
@@ -224,13 +195,13 @@ def _of_transformer(tensors: Mapping[str, Tensor], prefix: str, start: str) -> d
 
 
 def _metadata(
-    found: Mapping[str, Any] | None, prefix: str, tensors: Mapping[str, Tensor]
+    found: Mapping[str, Any], prefix: str, tensors: Mapping[str, Tensor]
 ) -> dict[str, Any] | None:
-    kept = {name: (found or {}).get(f"{prefix}.{name}") for name in _COMPUTED}
+    kept = {name: found.get(f"{prefix}.{name}") for name in COMPUTED}
     kept = {name: value for name, value in kept.items() if value is not None}
     if not kept:
         return None
-    return kept | {"target_modules": sorted({name.split(".lora_")[0] for name in tensors})}
+    return kept | targets_of(tensors)
 
 
 def _check_places(tensors: Mapping[str, Tensor], transformer: nn.Module, start: str) -> None:

@@ -77,21 +77,22 @@ def replace_modules(layer: Any, adapter: str, *, dtype: torch.dtype, dropout: fl
     Args:
         layer: of `adapter_layers`.
         adapter: its name.
-        dtype: of the weights, which keep their values as far as it holds them.
+        dtype: of the weights, which are zero until they are filled.
         dropout: share of the adapter's inputs that are dropped in a graph.
 
     Example:
         See `flowbp.adapters.Lora`, which attaches an adapter.
     """
+    device = layer.get_base_layer().weight.device
     for linears in (layer.lora_A, layer.lora_B):
-        linears[adapter] = _rebuilt(linears[adapter], dtype)
+        linears[adapter] = _zeros_like(linears[adapter], dtype, device)
     layer.lora_dropout[adapter] = GraphDropout(dropout) if dropout else nn.Identity()
     layer.cast_input_dtype_enabled = False
 
 
 @torch.no_grad()
 def initialise(layer: Any, adapter: str, generator: torch.Generator) -> None:
-    """Draw A uniformly in ±1/√in and set B to zero, so that the layer computes what it did.
+    """Draw A uniformly in ±1/√in and leave B at zero, so that the layer computes what it did.
 
     Args:
         layer: of `adapter_layers`.
@@ -106,15 +107,12 @@ def initialise(layer: Any, adapter: str, generator: torch.Generator) -> None:
     weight = layer.lora_A[adapter].weight
     drawn = torch.empty(weight.shape, device=generator.device)
     weight.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator))
-    for parameter in layer.lora_B[adapter].parameters():
-        parameter.zero_()
 
 
-def _rebuilt(linear: nn.Linear, dtype: torch.dtype) -> AdapterLinear:
+def _zeros_like(linear: nn.Linear, dtype: torch.dtype, device: torch.device) -> AdapterLinear:
+    # Made on meta, because torch would draw weights from its own generator.
     sizes, biased = (linear.in_features, linear.out_features), linear.bias is not None
-    # On meta nothing is drawn, and nothing is allocated twice.
-    module = AdapterLinear(*sizes, bias=biased, device="meta")
-    module.weight = nn.Parameter(linear.weight.detach().to(dtype))
-    if biased:
-        module.bias = nn.Parameter(linear.bias.detach().to(dtype))
+    module = AdapterLinear(*sizes, bias=biased, device="meta", dtype=dtype).to_empty(device=device)
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
     return module.train(linear.training)

@@ -171,6 +171,23 @@ def test_older_names_of_the_factors_are_read(tmp_path):
         assert torch.equal(velocity_of(again), velocity_of(original))
 
 
+def test_kohyas_form_is_read_with_its_alpha(tmp_path):
+    family, generator = TUNED["flux1 dev"], seeded()
+    down, up = torch.randn(2, 32, generator=generator), torch.randn(32, 2, generator=generator)
+    name = "lora_unet_double_blocks_0_img_attn_proj"
+    tensors = {"lora_down.weight": down, "lora_up.weight": up, "alpha": torch.tensor(3.0)}
+    path = tmp_path / "kohya.safetensors"
+    save_file({f"{name}.{each}": tensor for each, tensor in tensors.items()}, path)
+    merged = family.backbone(deepcopy(family.pipeline()))
+    with torch.no_grad():
+        base = velocity_of(merged)
+        weight = merged.module.transformer_blocks[0].attn.to_out[0].weight
+        weight.add_(up @ down, alpha=3 / 2)
+        found = velocity_of(attached(family, Lora(start=str(path))))
+        assert torch.allclose(found, velocity_of(merged), rtol=0, atol=1e-5)
+    assert (found - base).abs().max() > 1e-3
+
+
 def test_the_generator_alone_decides_the_start(family):
     state = torch.get_rng_state()
     first, again, other = (attached(family, seed=seed).trainable() for seed in (0, 0, 1))

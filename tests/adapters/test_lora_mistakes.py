@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flowbp.adapters import Adaptable, Lora
-from flowbp.adapters.lora_files import WEIGHTS, adapter_of
+from flowbp.adapters.lora_export import adapter_of
+from flowbp.adapters.lora_files import WEIGHTS
 
 from .adapted import TUNED, attached, seeded, trained
 
@@ -136,6 +137,22 @@ def test_a_start_of_another_family_is_refused(exported):
             ValueError, match=r"which has no place in the Flux|features; it is of a"
         ):
             attached(TUNED[name], Lora(start=str(exported)))
+
+
+def test_a_form_that_nothing_understands_is_refused(tmp_path):
+    save_file({"lora_unet_blocks_0.lora_down.weight": torch.zeros(1)}, tmp_path / WEIGHTS)
+    with pytest.raises(ValueError, match=r"could not be read as a LoRA of FluxPipeline"):
+        attached(TUNED["flux1 dev"], Lora(start=str(tmp_path)))
+
+
+def test_a_hub_that_cannot_be_reached_is_told(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("no route to the hub")
+
+    backbone = SD3.backbone(deepcopy(SD3.pipeline()))
+    monkeypatch.setattr(backbone.lora_pipeline, "lora_state_dict", fail)
+    with pytest.raises(FileNotFoundError, match=r"'me/lora'.*: no route to the hub; for a gated"):
+        Lora(start="me/lora")(backbone, generator=seeded())
 
 
 def test_a_file_without_a_lora_is_refused(tmp_path):
