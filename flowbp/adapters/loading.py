@@ -19,10 +19,11 @@ from flowbp.adapters.source import (
 )
 from flowbp.adapters.weights import check_loading_report, check_weight_files
 
-_HOW_TO_GET = (
+HOW_TO_GET = (
     "for a gated model accept its licence on its page and run `hf auth login`; without a network "
     "download the whole repository elsewhere and give its folder"
 )
+"""What to do about weights that are not there."""
 
 
 @attrs.frozen(kw_only=True)
@@ -178,7 +179,7 @@ def load_model(
         model, report = getattr(module, kind).from_pretrained(place, **options)
     except OSError as error:
         raise FileNotFoundError(
-            f"`source` {str(place)!r} could not be read, its {name}: {error}; {_HOW_TO_GET}"
+            f"`source` {str(place)!r} could not be read, its {name}: {error}; {HOW_TO_GET}"
         ) from error
     except (ValueError, RuntimeError) as error:
         # Which of the two diffusers raises depends on whether accelerate is installed.
@@ -210,5 +211,5 @@ def _hub_index(hub_id: str) -> Mapping[str, Any]:
     try:
         index: Mapping[str, Any] = require("diffusers").DiffusionPipeline.load_config(hub_id)
     except OSError as error:
-        raise OSError(f"{error}; {_HOW_TO_GET}") from error
+        raise OSError(f"{error}; {HOW_TO_GET}") from error
     return index

@@ -31,12 +31,28 @@ def local_folder(source: str | os.PathLike[str]) -> Path | None:
     path = Path(source).expanduser()
     if path.is_dir():
         return path
-    if isinstance(source, str) and _HUB_ID.fullmatch(source):
+    if isinstance(source, str) and is_hub_id(source):
         return None
     raise FileNotFoundError(
         f"`source` must be a folder or a hub id like owner/name, got {str(source)!r}; "
         f"there is no folder {path}"
     )
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether a text has the form ``owner/name``.
+
+    Args:
+        text: Any.
+
+    Returns:
+        True if it has.
+
+    Example:
+        >>> is_hub_id("black-forest-labs/FLUX.1-dev"), is_hub_id("./folder")
+        (True, False)
+    """
+    return _HUB_ID.fullmatch(text) is not None
 
 
 def read_json(path: Path, *, what: str) -> Mapping[str, Any]:
