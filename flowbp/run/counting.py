@@ -9,6 +9,7 @@ import torch
 
 from flowbp.adapters import Backbone, Flux1Backbone, Flux2Backbone, SD3Backbone
 from flowbp.adapters.extras import require
+from flowbp.adapters.hub import hub_file
 from flowbp.adapters.source import local_folder
 from flowbp.container import RunContainer
 from flowbp.shapes.embedded import base_folder, embedded_backbone
@@ -19,6 +20,8 @@ _TRANSFORMERS = {
     Flux2Backbone.from_pretrained: "Flux2Transformer2DModel",
 }
 """What each of the library's own models trains, by what loads it."""
+
+_CONFIG = "transformer/config.json"
 
 
 def count_trained(container: RunContainer) -> int:
@@ -67,8 +70,9 @@ def trained_parameters(backbone: Backbone) -> int:
 
 
 def _on_meta(source: str | Path, kind: str) -> int:
-    # A missing folder is told better here than by diffusers, which does not expand ~ either.
-    place = local_folder(source) or source
+    # Neither is left to diffusers: it does not expand ~, and takes a hub that is out of reach for
+    # one that has no such file.
+    place = local_folder(source) or hub_file(str(source), _CONFIG).parents[1]
     transformer: Any = getattr(require("diffusers"), kind)
     config = transformer.load_config(place, subfolder="transformer")
     if config["_class_name"] != kind:
