@@ -19,3 +19,18 @@ def yaml(tmp_path, models):
     from .tiny_run import write_configuration
 
     return str(write_configuration(tmp_path, models))
+
+
+@pytest.fixture
+def without_tuning(monkeypatch):
+    """Leave out the section `tuning`, which this version's schema does not have."""
+    from flowbp.configuration import Tree
+    from flowbp.settings import loading
+
+    read = loading.read_arguments
+
+    def cut(*arguments, **options):
+        tree = read(*arguments, **options)
+        return Tree({key: item for key, item in tree.value.items() if key != "tuning"}, tree.origin)
+
+    monkeypatch.setattr(loading, "read_arguments", cut)
