@@ -21,8 +21,6 @@ _TRANSFORMERS = {
 }
 """What each of the library's own models trains, by what loads it."""
 
-_CONFIG = "transformer/config.json"
-
 
 def count_trained(container: RunContainer) -> int:
     """Count the parameters that training changes.
@@ -72,7 +70,7 @@ def trained_parameters(backbone: Backbone) -> int:
 def _on_meta(source: str | Path, kind: str) -> int:
     # Neither is left to diffusers: it does not expand ~, and takes a hub that is out of reach for
     # one that has no such file.
-    place = local_folder(source) or hub_file(str(source), _CONFIG).parents[1]
+    place = local_folder(source) or hub_file(str(source), "transformer/config.json").parents[1]
     transformer: Any = getattr(require("diffusers"), kind)
     config = transformer.load_config(place, subfolder="transformer")
     if config["_class_name"] != kind:
