@@ -22,6 +22,7 @@ from flowbp.adapters import (
     SD3Backbone,
 )
 from flowbp.adapters.extras import require
+from flowbp.adapters.hub import hub_file
 from flowbp.adapters.loading import pipeline_class
 from flowbp.adapters.source import local_folder
 from flowbp.container import RunContainer
@@ -141,8 +142,9 @@ def trained_parameters(backbone: Backbone) -> int:
 
 
 def _on_meta(source: str | Path, family: type[DiffusersBackbone]) -> Sketch:
-    # A missing folder is told better here than by diffusers, which does not expand ~ either.
-    place = local_folder(source) or source
+    # Neither is left to diffusers: it does not expand ~, and takes a hub that is out of reach for
+    # one that has no such file.
+    place = local_folder(source) or hub_file(str(source), _CONFIG).parents[1]
     _, kind = family.layout.models["transformer"]
     transformer: Any = getattr(require("diffusers"), kind)
     config = transformer.load_config(place, subfolder="transformer")
