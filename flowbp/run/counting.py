@@ -144,7 +144,7 @@ def trained_parameters(backbone: Backbone) -> int:
 def _on_meta(source: str | Path, family: type[DiffusersBackbone]) -> Sketch:
     # Neither is left to diffusers: it does not expand ~, and takes a hub that is out of reach for
     # one that has no such file.
-    place = local_folder(source) or hub_file(str(source), _CONFIG).parents[1]
+    place = local_folder(source) or hub_file(str(source), "transformer/config.json").parents[1]
     _, kind = family.layout.models["transformer"]
     transformer: Any = getattr(require("diffusers"), kind)
     config = transformer.load_config(place, subfolder="transformer")
