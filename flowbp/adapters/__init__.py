@@ -19,6 +19,9 @@ from flowbp.adapters.loading import Layout as Layout
 from flowbp.adapters.loading import load_model as load_model
 from flowbp.adapters.loading import load_pipeline as load_pipeline
 from flowbp.adapters.policy import DtypePolicy as DtypePolicy
+from flowbp.adapters.reference import Reference as Reference
+from flowbp.adapters.reference import WithReference as WithReference
+from flowbp.adapters.reference import reference_of as reference_of
 from flowbp.adapters.sd3 import SD3Backbone as SD3Backbone
 from flowbp.adapters.sd3_text import SD3Text as SD3Text
 from flowbp.adapters.sd3_velocity import SD3Velocity as SD3Velocity
