@@ -34,7 +34,7 @@ class WithReference(Protocol):
         ...
 
 
-def reference_of(backbone: object) -> Reference:
+def reference_of(backbone: Any) -> Reference:
     """Ask a backbone, or what wraps one, for its reference.
 
     Args:
@@ -54,12 +54,13 @@ def reference_of(backbone: object) -> Reference:
 before training, and object has none; give it one, or write anchor=null
     """
     # Not isinstance: from Python 3.12 on it does not see what a wrapper's __getattr__ forwards.
-    ask: Callable[[], Reference] | None = getattr(backbone, "reference", None)
-    if not callable(ask):
+    try:
+        ask: Callable[[], Reference] = backbone.reference
+    except AttributeError as error:
         raise ValueError(
             "`anchor` needs a backbone with a `reference` method, the velocity of the model before "
-            f"training, and {type(backbone).__name__} has none; give it one, or write anchor=null"
-        )
+            f"training, and {type(error.obj).__name__} has none; give it one, or write anchor=null"
+        ) from error
     return ask()
 
 

@@ -163,7 +163,7 @@ def _before(container: RunContainer, folder: Path) -> tuple[Evaluation, Tensor] 
 def _build(container: RunContainer) -> None:
     failures = list(_failures(container, _SECTIONS))
     # These need the others, and would only repeat their problems.
-    for name, section in (("model", "embeddings"), ("step", "sampling")):
+    for name, section in (("model", "embeddings"), ("anchor", "anchor"), ("step", "sampling")):
         failures = failures or list(_failures(container, {name: section}))
     if failures:
         problems = [Problem(section, str(error), "") for section, error in failures]

@@ -7,7 +7,9 @@ import torch
 from peft import LoraConfig
 
 from flowbp.adapters import Conditioning, DtypePolicy, WithReference, reference_of
+from flowbp.core import Bridge, Linear
 from flowbp.embeddings import CachedBackbone, MemoryStore
+from flowbp.training import Anchor, Batching, Sampling, Streams, TrainingStep
 
 from .families import FAMILIES
 
@@ -184,5 +186,32 @@ def test_a_backbone_without_a_reference_is_refused():
         def velocity(self, conditioning: Conditioning):
             raise NotImplementedError
 
-    with pytest.raises(ValueError, match=r"`anchor` needs a backbone with .* and Plain has none"):
-        reference_of(Plain())
+    for backbone in (Plain(), CachedBackbone(Plain(), MemoryStore())):
+        with pytest.raises(ValueError, match=r"`anchor` needs a backbone .* and Plain has none"):
+            reference_of(backbone)
+
+
+def test_an_anchored_step_trains_an_adapter_alone_and_finds_it_at_its_base():
+    """A new adapter is the base, so that the anchor is zero to the bit; one that moved is not."""
+    backbone = backbone_of()
+    backbone.transformer.requires_grad_(False)
+    backbone.transformer.add_adapter(LORA)
+    step = TrainingStep(
+        backbone=backbone,
+        reward=lambda images, prompts: images[:, 0].mean((1, 2)),
+        method=Bridge(active=3),
+        shape=Linear(),
+        sampling=Sampling(steps=4, guidance=2.0, height=16, width=16),
+        batching=Batching(2, pull=1),
+        anchor=Anchor(0.1, backbone.reference()),
+    )
+    assert step(PROMPTS, Streams.of(0)).anchor == 0
+    trained = backbone.trainable()
+    assert all("lora" in name for name in trained)
+    assert any(parameter.grad.any() for parameter in trained.values())
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter.add_(0.1)
+    assert step(PROMPTS, Streams.of(0)).anchor > 0
+    grown = [name for name, p in backbone.transformer.named_parameters() if p.grad is not None]
+    assert sorted(grown) == sorted(trained)
