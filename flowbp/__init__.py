@@ -1,6 +1,7 @@
 """Align text-to-image flow-matching models by back-propagating a reward through the sampler."""
 
 from .core import ActiveDraw as ActiveDraw
+from .core import AnchorTerm as AnchorTerm
 from .core import Bridge as Bridge
 from .core import Chain as Chain
 from .core import DirichletPair as DirichletPair
@@ -9,6 +10,7 @@ from .core import DRaFTLV as DRaFTLV
 from .core import DRTune as DRTune
 from .core import EveryStep as EveryStep
 from .core import FirstSteps as FirstSteps
+from .core import FurtherCotangent as FurtherCotangent
 from .core import Hinge as Hinge
 from .core import Lagrange as Lagrange
 from .core import LateBiased as LateBiased
@@ -35,6 +37,7 @@ from .core import UniformPair as UniformPair
 from .core import Variant as Variant
 from .core import VelocityField as VelocityField
 from .core import adams_bashforth as adams_bashforth
+from .core import anchor_term as anchor_term
 from .core import euler as euler
 from .core import evenly_spaced as evenly_spaced
 from .core import exact_vjp as exact_vjp

@@ -11,15 +11,16 @@ import torch
 from dependency_injector import containers, providers
 from torch import Tensor
 
-from flowbp.adapters import Backbone, Tuning
+from flowbp.adapters import Backbone, Tuning, reference_of
 from flowbp.configuration import Component
 from flowbp.embeddings import cached
 from flowbp.evaluation import HeldOut
 from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.prompts import Shard, ShardedPrompts
-from flowbp.settings import Settings, identity
+from flowbp.settings import AnchorSettings, Settings, identity
 from flowbp.settings.checks import evaluation_sampling
 from flowbp.training import (
+    Anchor,
     Checkpoints,
     JsonLines,
     Metrics,
@@ -66,6 +67,10 @@ def _tuned(tuning: Tuning, backbone: Backbone, seed: int) -> Backbone:
 
 def _itself(value: Any) -> Any:
     return value
+
+
+def _anchor(settings: AnchorSettings | None, model: Backbone) -> Anchor | None:
+    return None if settings is None else Anchor(settings.strength, reference_of(model))
 
 
 def _held_out(settings: Settings) -> tuple[HeldOut, ...]:
@@ -205,6 +210,8 @@ class RunContainer(containers.DeclarativeContainer):
     # Apart from the other observers, because a bar appears on the terminal once it is built.
     progress: Any = providers.Factory(Progress, settings.provided.training.steps)
 
+    # Built before a checkpoint is loaded, so that its reference is the model before training.
+    anchor: Any = providers.Singleton(_anchor, settings.provided.anchor, model)
     step: Any = providers.Singleton(
         TrainingStep,
         backbone=model,
@@ -213,6 +220,7 @@ class RunContainer(containers.DeclarativeContainer):
         shape=loss,
         sampling=settings.provided.sampling,
         batching=settings.provided.batching,
+        anchor=anchor,
     )
     trainer: Any = providers.Factory(
         Trainer,

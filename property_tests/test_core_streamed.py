@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from flowbp.core import (
+    FurtherCotangent,
     Plan,
     Pull,
     Trajectory,
+    anchor_term,
     functional_pull,
     guided_pull,
     guided_velocity,
@@ -27,6 +29,7 @@ from flowbp.core import (
 from flowbp.testing import (
     Problem,
     TanhField,
+    anchor_penalty,
     assert_gradients_close,
     check_plan,
     check_streamed,
@@ -103,19 +106,40 @@ def guided_problems(draw) -> tuple[Guided, Tensor, Tensor]:
 
 
 def gradients_of_both_pulls(
-    guided: Guided, plan: Plan, path: Trajectory, g: Tensor, size: int
+    guided: Guided,
+    plan: Plan,
+    path: Trajectory,
+    g: Tensor,
+    size: int,
+    further: FurtherCotangent | None,
 ) -> dict[str, Params]:
     leaves = {name: p.clone().requires_grad_() for name, p in guided.params.items()}
-    functional = sweep(plan, path, g, in_micro_batches(guided.functional, size))
-    empty = sweep(
-        plan, path, g, in_micro_batches(lambda samples: guided.module(leaves, samples), size)
-    )
+    functional = sweep(plan, path, g, in_micro_batches(guided.functional, size), further=further)
+    module_pull = in_micro_batches(lambda samples: guided.module(leaves, samples), size)
+    empty = sweep(plan, path, g, module_pull, further=further)
     assert empty == {}
     module = {
         name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         for name, leaf in leaves.items()
     }
     return {"functional": functional, "module": module}
+
+
+def anchored(
+    guided: Guided, plan: Plan, path: Trajectory, strength: float | None
+) -> tuple[Callable[[Mapping[int, Tensor]], Tensor] | None, FurtherCotangent | None]:
+    """The anchor to a field of other parameters, as a loss of velocities and as a cotangent."""
+    if strength is None:
+        return None, None
+    other = {name: 0.8 * p for name, p in guided.params.items()}
+
+    def reference(x: Tensor, sigma: Tensor) -> Tensor:
+        return guided.velocity(other, x, sigma)
+
+    def further(step: int) -> Tensor:
+        return anchor_term(plan, path, step, reference, strength).cotangent
+
+    return anchor_penalty(path, reference, strength), further
 
 
 @given(case=guided_problems(), data=st.data())
@@ -135,11 +159,19 @@ def test_guided_and_split_pulls_stream_the_joint_gradient(case, data):
     guided = guided.repeated(1 + plan.noised)
     target = torch.randn(path.latents.shape[1:], generator=generator, dtype=torch.float64)
     g = torch.tanh(read(plan, path) - target)
+    strength = data.draw(st.sampled_from([None, 1e-2, 30.0]))
+    penalty, further = anchored(guided, plan, path, strength)
     joint = joint_gradient(
-        guided.velocity, guided.params, path, plan, lambda x: (x - target).cosh().log().sum()
+        guided.velocity,
+        guided.params,
+        path,
+        plan,
+        lambda x: (x - target).cosh().log().sum(),
+        penalty=penalty,
     )
     for size in range(1, path.latents.shape[1] + 2):
-        for name, gradient in gradients_of_both_pulls(guided, plan, path, g, size).items():
+        found = gradients_of_both_pulls(guided, plan, path, g, size, further)
+        for name, gradient in found.items():
             assert_gradients_close(f"{name}, {size} samples at a time", gradient, joint, 1e-10)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from dependency_injector import providers
 
+from flowbp.configuration import ConfigurationError
 from flowbp.container import RunContainer, chosen_device
 from flowbp.run.execution import execute
 from flowbp.settings import load
@@ -75,6 +76,35 @@ def test_absent_sections_build_nothing(yaml):
     assert parts.judge() is None and parts.snapshots() is None
     assert parts.evaluation_sampling() is None and parts.held_out() == ()
     assert parts.observers() == ()
+
+
+def test_anchor_holds_to_the_model_as_it_was_built(yaml):
+    parts = container(yaml, "anchor.strength=0.5")
+    step = parts.step()
+    assert step.anchor is parts.anchor() and step.anchor.strength == 0.5
+    assert container(yaml).anchor() is None
+
+
+class Bare:
+    """A third party's backbone: the protocol and nothing more."""
+
+    def __init__(self, backbone) -> None:
+        for name in ("module", "device", "encode", "noise", "sigmas", "velocity", "decode", "save"):
+            setattr(self, name, getattr(backbone, name))
+        self.trainable = backbone.trainable
+
+
+def test_backbone_that_has_no_reference_is_refused_only_where_it_needs_one(yaml, tmp_path):
+    parts = container(yaml, "anchor.strength=0.5", "embeddings.folder=null")
+    parts.backbone.override(providers.Object(Bare(parts.backbone())))
+    with pytest.raises(
+        ConfigurationError, match=r"anchor: `anchor` needs a backbone .* Bare has none"
+    ) as no:
+        execute(parts)
+    assert "write anchor=null" in str(no.value) and not (tmp_path / "run").exists()
+    parts = container(yaml, "embeddings.folder=null")
+    parts.backbone.override(providers.Object(Bare(parts.backbone())))
+    execute(parts)
 
 
 def test_observers_follow_their_switches(yaml):

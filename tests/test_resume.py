@@ -154,7 +154,19 @@ def test_interrupted_run_is_resumed_without_the_observer(yaml, tmp_path, run, ca
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_anchored_run_goes_on_towards_the_model_before_training(yaml, tmp_path, run, capsys):
+    typed = [yaml, SAVING, "anchor.strength=0.1", "training.averaging={decay: 0.5}"]
+    assert main(typed) == 0
+    assert main([*typed, "training.steps=4", "--resume"]) == 0
+    whole = tmp_path / "whole"
+    assert main([*typed, "training.steps=4", f"run.folder={whole}"]) == 0
+    assert rows(run) == rows(whole) and same_weights(run, whole)
+    values = [row["anchor"] for row in rows(run)]
+    assert values[0] == 0 and values == sorted(values) and len(set(values)) == 4
+
+
 CHANGED = {
+    "the anchor": (["anchor.strength=0.1"], ["anchor.strength: was nothing", "is now 0.1"]),
     "one key": (["run.seed=1"], ["command line: run.seed: was 0", "is now 1; give the former"]),
     "two keys": (
         ["optimizer.learning_rate=0.5", "method.alpha=0.1"],

@@ -74,6 +74,19 @@ def test_run_writes_every_artefact(yaml, tmp_path, capsys):
     assert "step 2/2" in told.err and "Traceback" not in told.err and "arning" not in told.err
 
 
+def test_anchor_is_told_and_its_values_are_written(yaml, tmp_path, capsys):
+    typed = [yaml, "anchor.strength=0.1", "sampling.guidance=2", "observers.tensorboard=true"]
+    assert main([*typed, "evaluation.prompts={name: shapes, count: 2}"]) == 0
+    run, told = tmp_path / "run", capsys.readouterr()
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["anchor"] == 0 and rows[1]["anchor"] > 0
+    assert all(row["velocity_calls"] == 8 + 6 + 3 for row in rows)
+    assert "anchor      strength 0.1, towards the model before training; 6 of the" in told.out
+    assert "with 14 velocity evaluations forward and 3 backward" in told.out
+    assert "anchor 0  " in told.err and "Traceback" not in told.err
+    assert "Distance to the reference" in (run / "report.html").read_text()
+
+
 def test_saved_configuration_is_that_of_the_run(yaml, tmp_path):
     typed = [yaml, "method={name: lagrange, pair: {name: dirichlet, end: 1, gap: 1, start: 1}}"]
     settings = load(typed).settings

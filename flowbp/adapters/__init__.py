@@ -23,6 +23,9 @@ from flowbp.adapters.lora import Lora as Lora
 from flowbp.adapters.lora_export import save_lora as save_lora
 from flowbp.adapters.policy import FLOAT32 as FLOAT32
 from flowbp.adapters.policy import DtypePolicy as DtypePolicy
+from flowbp.adapters.reference import Reference as Reference
+from flowbp.adapters.reference import WithReference as WithReference
+from flowbp.adapters.reference import reference_of as reference_of
 from flowbp.adapters.sd3 import SD3Backbone as SD3Backbone
 from flowbp.adapters.sd3_text import SD3Text as SD3Text
 from flowbp.adapters.sd3_velocity import SD3Velocity as SD3Velocity

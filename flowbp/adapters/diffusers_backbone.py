@@ -18,6 +18,13 @@ from flowbp.adapters.decode import LatentDecoder
 from flowbp.adapters.loading import Layout, load_model, pipeline_class
 from flowbp.adapters.lora_export import adapter_of, save_lora
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+from flowbp.adapters.reference import (
+    Reference,
+    adapters_disabled,
+    frozen_copy,
+    only_adapters_train,
+    without_gradient,
+)
 from flowbp.adapters.saving import save_pipeline
 from flowbp.adapters.sigmas import check_scheduler
 from flowbp.adapters.text_encoders import TextEncoders
@@ -160,6 +167,21 @@ class DiffusersBackbone(ABC):
             if parameter.requires_grad
         }
 
+    def reference(self) -> Reference:
+        """The velocity of the model before training, without gradient; ask before training.
+
+        With a peft adapter, and nothing else trained, it is that of the base: the adapter is
+        disabled while it is evaluated, at no cost of memory. What an adapter had learnt before it
+        was attached counts as training. Otherwise it is that of a frozen copy of the transformer
+        in `policy.compute`; where the weights are kept in more than that, the two differ from the
+        start by rounding, in the mean square by about 1e-4 of the velocity's own.
+        """
+        if only_adapters_train(self.transformer):
+            return without_gradient(self._base_velocity)
+        policy = self.policy.frozen
+        frozen = frozen_copy(self.transformer, policy.weights)
+        return without_gradient(attrs.evolve(self, transformer=frozen, policy=policy).velocity)
+
     def save(self, folder: Path) -> None:
         """Write a folder that the family's diffusers pipeline loads with ``from_pretrained``.
 
@@ -193,6 +215,15 @@ class DiffusersBackbone(ABC):
             **self.pipeline_parts(),
         )
         save_pipeline(pipeline, folder)
+
+    def _base_velocity(self, conditioning: Conditioning) -> VelocityField:
+        field = self.velocity(conditioning)
+
+        def velocity(latents: Tensor, sigma: Tensor, /) -> Tensor:
+            with adapters_disabled(self.transformer):
+                return field(latents, sigma)
+
+        return velocity
 
     @abstractmethod
     def check_components(self) -> None:

@@ -1,5 +1,7 @@
 """Surrogate trajectories and their gradients: values and pure functions on torch alone."""
 
+from .anchor import AnchorTerm as AnchorTerm
+from .anchor import anchor_term as anchor_term
 from .draws import DirichletPair as DirichletPair
 from .draws import MidpointJPair as MidpointJPair
 from .draws import MidpointPair as MidpointPair
@@ -47,6 +49,7 @@ from .reading import loss_weights as loss_weights
 from .reading import read as read
 from .reading import renoise as renoise
 from .reading import residuals as residuals
+from .sweep import FurtherCotangent as FurtherCotangent
 from .sweep import exact_vjp as exact_vjp
 from .sweep import surrogate_vjp as surrogate_vjp
 from .sweep import sweep as sweep

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from typing import Protocol
 
 from torch import Tensor
 
@@ -13,8 +14,21 @@ from .reading import check
 from .trajectory import Trajectory, grid
 
 
+class FurtherCotangent(Protocol):
+    """What a loss that reads a velocity itself adds to the reward's cotangent of it."""
+
+    def __call__(self, step: int, /) -> Tensor:
+        """The cotangent of the velocity at active step `step`, (B, …)."""
+        ...
+
+
 def sweep(
-    plan: Plan, trajectory: Trajectory, cotangent: Tensor, pull: Pull
+    plan: Plan,
+    trajectory: Trajectory,
+    cotangent: Tensor,
+    pull: Pull,
+    *,
+    further: FurtherCotangent | None = None,
 ) -> Mapping[str, Tensor]:
     """Carry the reward's cotangent back through a plan, one active step at a time.
 
@@ -23,17 +37,22 @@ def sweep(
     `u = J_jᵀ (w_j gamma_j g)`, and the earlier segment continues with `g + alpha u`. The result
     is exactly the gradient of the joint graph of the plan.
 
+    A loss P of the active velocities themselves, such as `anchor_term`, joins the same pulls by
+    its cotangents `a_i = dP/dv_i`: what is pulled is `w_i gamma_i g + a_i`.
+
     Args:
         plan: a surrogate or chain.
         trajectory: the rollout it was read from.
         cotangent: `g = dL/dx` at `read(plan, trajectory)`, shape (B, …).
         pull: how a cotangent of one velocity is sent back (`module_pull`, `functional_pull`, …).
+        further: gives `a_i`, (B, …); called once for each active step, just before its pull.
 
     Returns:
         The summed gradients of the pulls; empty for pulls that accumulate into `.grad`.
 
     Raises:
-        ValueError: plan, trajectory and cotangent do not fit together.
+        ValueError: plan, trajectory and cotangent do not fit together, or `further` gives another
+            shape.
 
     Example:
         >>> import torch
@@ -65,7 +84,7 @@ def sweep(
             pulled = pull(
                 trajectory.latents[i],
                 trajectory.sigmas[i],
-                scale * g,
+                _joined(scale * g, further, i),
                 through_latents=i == joint,
             )
             gradients = add_gradients(gradients, pulled.gradients)
@@ -162,6 +181,18 @@ def exact_vjp(
     deltas = tuple(b - a for a, b in itertools.pairwise(levels))
     chain = Chain(deltas[-kept:], stop=trajectory.steps)
     return sweep(chain, trajectory, cotangent, functional_pull(velocity, params))
+
+
+def _joined(cotangent: Tensor, further: FurtherCotangent | None, step: int) -> Tensor:
+    if further is None:
+        return cotangent
+    added = further(step)
+    if added.shape != cotangent.shape:
+        raise ValueError(
+            f"`further` must return the latents' shape {tuple(cotangent.shape)}, got "
+            f"{tuple(added.shape)} at step {step}; it is the cotangent of that step's velocity"
+        )
+    return cotangent + added
 
 
 def _check_cotangent(trajectory: Trajectory, cotangent: Tensor) -> None:

@@ -76,11 +76,11 @@ def curve(metrics: Sequence[Mapping[str, Any]], key: str) -> Curve:
 
 
 def training_charts(metrics: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
-    """The charts of a run: reward, loss, gradient norm and residuals, those that were recorded.
+    """The charts of a run: reward, loss, gradient norm, residuals and anchor, where recorded.
 
     Args:
         metrics: rows with `step` and any of `reward`, `loss`, `gradient_norm`, `residual_0`,
-            `residual_1`, ….
+            `residual_1`, …, `anchor`.
 
     Returns:
         One chart for each quantity that has a finite value.
@@ -95,6 +95,7 @@ def training_charts(metrics: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
         "Loss": ["loss"],
         "Gradient norm": ["gradient_norm"],
         "Residual per segment": residuals,
+        "Distance to the reference": ["anchor"],
     }
     charts = []
     for title, keys in wanted.items():

@@ -171,7 +171,12 @@ def _before(container: RunContainer, folder: Path) -> tuple[Evaluation, Tensor] 
 def _build(container: RunContainer) -> None:
     failures = list(_failures(container, _SECTIONS))
     # These need the others, and would only repeat their problems.
-    for name, section in (("tuned", "tuning"), ("model", "embeddings"), ("step", "sampling")):
+    for name, section in (
+        ("tuned", "tuning"),
+        ("model", "embeddings"),
+        ("anchor", "anchor"),
+        ("step", "sampling"),
+    ):
         failures = failures or list(_failures(container, {name: section}))
     if failures:
         problems = [Problem(section, str(error), "") for section, error in failures]

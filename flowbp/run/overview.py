@@ -46,6 +46,7 @@ def overview(settings: Settings, trained: int, *, replaced: Sequence[str] = ()) 
         **_method(settings, _words(tree["method"])),
         "optimizer": f"{_words(tree['optimizer'])}, schedule {_words(tree['schedule'])}",
         "training": _pairs(tree["training"]),
+        "anchor": _anchor(settings),
         "folder": str(settings.run.folder),
     }
     return "\n".join(_line(name, text) for name, text in lines.items() if text)
@@ -59,8 +60,8 @@ def _line(name: str, text: str) -> str:
 
 def _method(settings: Settings, words: str) -> dict[str, str]:
     plan, steps = example_plan(settings), settings.sampling.steps
-    spent, batch = cost(plan, settings.sampling), settings.batching.total
-    sampling = settings.sampling
+    sampling, batch = settings.sampling, settings.batching.total
+    spent = cost(plan, sampling, anchored=settings.anchor is not None)
     return {
         "method": words,
         "example": drawn(plan, steps),
@@ -76,6 +77,17 @@ def _method(settings: Settings, words: str) -> dict[str, str]:
 def _tuning(tree: Mapping[str, Any]) -> str:
     # What is not set is the model's or the file's own choice.
     return _words({key: item for key, item in tree.items() if item is not None})
+
+
+def _anchor(settings: Settings) -> str:
+    if settings.anchor is None:
+        return ""
+    plan = example_plan(settings)
+    without, spent = (cost(plan, settings.sampling, anchored=each) for each in (False, True))
+    return (
+        f"strength {settings.anchor.strength:g}, towards the model before training; "
+        f"{spent.forward - without.forward} of the forward evaluations are the reference's"
+    )
 
 
 def _evaluation(settings: Settings) -> str:

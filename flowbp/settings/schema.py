@@ -145,6 +145,24 @@ class TrainingSettings:
 
 
 @attrs.frozen(kw_only=True)
+class AnchorSettings:
+    """What holds the model near its reference, itself before training, against reward hacking.
+
+    Args:
+        strength: factor of the mean squared distance of their velocities at the active steps.
+
+    Raises:
+        ValueError: the strength is not a finite number above 0.
+
+    Example:
+        >>> AnchorSettings(strength=0.01).strength
+        0.01
+    """
+
+    strength: float = attrs.field(validator=real(0, above=True))
+
+
+@attrs.frozen(kw_only=True)
 class SampleSettings:
     """The same pictures at intervals, to see the model change.
 
@@ -234,6 +252,7 @@ class Settings:
         optimizer: builds the optimizer.
         schedule: of the learning rate, over all steps.
         training: steps, clipping, averaging.
+        anchor: holds the model near what it was before training; null does not.
         samples: pictures at intervals; null takes none.
         checkpoints: how often to save.
         observers: metrics as files, and those of others.
@@ -257,6 +276,7 @@ class Settings:
     optimizer: OptimizerRecipe = attrs.field(factory=AdamW)
     schedule: Schedule = attrs.field(factory=Constant)
     training: TrainingSettings = attrs.field(factory=TrainingSettings)
+    anchor: AnchorSettings | None = None
     samples: SampleSettings | None = None
     checkpoints: CheckpointSettings = attrs.field(factory=CheckpointSettings)
     observers: ObserverSettings = attrs.field(factory=ObserverSettings)

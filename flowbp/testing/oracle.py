@@ -38,15 +38,7 @@ def joint_read(velocity: VelocityField, trajectory: Trajectory, plan: Plan) -> T
 
     Reference: arXiv 2606.11075, section 3.
     """
-    x = trajectory.latents[plan.segments[0].start]
-    for order, segment in enumerate(plan.segments):
-        damped = plan.alpha * x + (1 - plan.alpha) * x.detach()
-        at_joint = {segment.start: damped} if order > 0 else {}
-        x = _integrate(velocity, trajectory, segment, x, at_joint)
-        is_last = order == len(plan.segments) - 1
-        if not (is_last and plan.reward_input == "posterior_mean"):
-            x = x + (trajectory.latents[segment.stop] - x).detach()
-    return x
+    return _joint(velocity, trajectory, plan)[0]
 
 
 def joint_gradient(
@@ -55,6 +47,8 @@ def joint_gradient(
     trajectory: Trajectory,
     plan: Plan,
     loss: Callable[[Tensor], Tensor],
+    *,
+    penalty: Callable[[Mapping[int, Tensor]], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """The parameter gradient of `loss(x)` through the joint graph of a plan, by one autograd call.
 
@@ -64,6 +58,8 @@ def joint_gradient(
         trajectory: the rollout with these parameters.
         plan: a surrogate or chain on its grid.
         loss: what the reward reads, (B, …), to a 0-d tensor.
+        penalty: the graph's own active velocities by step, each (B, …) and not scaled by gamma,
+            to a 0-d tensor that is added to the loss.
 
     Returns:
         Gradients, a mapping like `params`; zero where the plan does not reach a parameter.
@@ -80,11 +76,60 @@ def joint_gradient(
     Reference: arXiv 2606.11075, section 3.
     """
     leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
-    x = joint_read(lambda y, sigma: velocity(leaves, y, sigma), trajectory, plan)
+    x, active = _joint(lambda y, sigma: velocity(leaves, y, sigma), trajectory, plan)
+    total = loss(x) if penalty is None else loss(x) + penalty(active)
     gradients = torch.autograd.grad(
-        loss(x), list(leaves.values()), allow_unused=True, materialize_grads=True
+        total, list(leaves.values()), allow_unused=True, materialize_grads=True
     )
     return dict(zip(leaves, gradients, strict=True))
+
+
+def anchor_penalty(
+    trajectory: Trajectory, reference: VelocityField, strength: float
+) -> Callable[[Mapping[int, Tensor]], Tensor]:
+    """The reference anchor written plainly, for `joint_gradient`'s `penalty`.
+
+    Args:
+        trajectory: at whose latents the reference is evaluated.
+        reference: v_ref.
+        strength: the factor of the mean.
+
+    Returns:
+        Active velocities by step, each (B, …), to `strength · mean (v_i - sg v_ref,i)²`, 0-d.
+
+    Example:
+        >>> from flowbp.core import rollout
+        >>> path = rollout(lambda x, sigma: x, torch.ones(1, 1), torch.tensor([1.0, 0.0]))
+        >>> anchor_penalty(path, lambda x, sigma: 3 * x, 0.5)({0: torch.ones(1, 1)})
+        tensor(2.)
+
+    Reference: see `flowbp.core.anchor_term`.
+    """
+
+    def penalty(velocities: Mapping[int, Tensor]) -> Tensor:
+        gaps = [
+            v - reference(trajectory.latents[i], trajectory.sigmas[i]).detach()
+            for i, v in velocities.items()
+        ]
+        return strength * torch.stack(gaps).square().mean()
+
+    return penalty
+
+
+def _joint(
+    velocity: VelocityField, trajectory: Trajectory, plan: Plan
+) -> tuple[Tensor, dict[int, Tensor]]:
+    x = trajectory.latents[plan.segments[0].start]
+    active: dict[int, Tensor] = {}
+    for order, segment in enumerate(plan.segments):
+        damped = plan.alpha * x + (1 - plan.alpha) * x.detach()
+        at_joint = {segment.start: damped} if order > 0 else {}
+        x, evaluated = _integrate(velocity, trajectory, segment, x, at_joint)
+        active |= evaluated
+        is_last = order == len(plan.segments) - 1
+        if not (is_last and plan.reward_input == "posterior_mean"):
+            x = x + (trajectory.latents[segment.stop] - x).detach()
+    return x, active
 
 
 def _integrate(
@@ -93,13 +138,14 @@ def _integrate(
     segment: Segment,
     x_start: Tensor,
     inputs: Mapping[int, Tensor],
-) -> Tensor:
-    x = x_start
+) -> tuple[Tensor, dict[int, Tensor]]:
+    x, active = x_start, dict[int, Tensor]()
     for i, w in segment.weights.items():
         v = trajectory.velocities[i]
         if i in segment.active:
             gamma = segment.active[i]
             v = velocity(inputs.get(i, trajectory.latents[i].detach()), trajectory.sigmas[i])
+            active[i] = v
             v = gamma * v + (1 - gamma) * v.detach()
         x = x + w * v
-    return x
+    return x, active

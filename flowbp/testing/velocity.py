@@ -10,8 +10,8 @@ from torch import Tensor
 from flowbp.core import DRaFT, LeapAlign, ParametricVelocity, Plan, Sparse, exact_vjp
 
 from .comparing import assert_close, assert_finite, assert_same_shape
-from .plans import check_streamed
 from .problem import Problem
+from .streamed import check_streamed
 
 
 def check_velocity_field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowbp.training.anchor import Anchor as Anchor
 from flowbp.training.checkpoint import CheckpointError as CheckpointError
 from flowbp.training.checkpoint import Savable as Savable
 from flowbp.training.checkpoint import recover as recover

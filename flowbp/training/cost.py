@@ -13,7 +13,7 @@ class Cost:
     """Network evaluations of one optimizer step, counted for each sample of the batch.
 
     Args:
-        forward: without gradient, in the rollout and for renoised copies.
+        forward: without gradient, in the rollout, for renoised copies and for an anchor.
         backward: with gradient; each is a forward and a backward pass.
         pictures: decoded and scored.
     """
@@ -28,15 +28,17 @@ class Cost:
         return self.forward + self.backward
 
 
-def cost(plan: Plan, sampling: Sampling) -> Cost:
+def cost(plan: Plan, sampling: Sampling, *, anchored: bool = False) -> Cost:
     """Count the evaluations that a plan needs, for each sample of the batch.
 
     Guidance doubles the forward ones; the backward ones only if the negative branch is not
-    detached. Renoised copies are samples of their own.
+    detached. Renoised copies are samples of their own. A reference anchor is one more forward
+    velocity for each backward one.
 
     Args:
         plan: a surrogate or chain.
         sampling: the guidance it runs under.
+        anchored: whether there is an anchor.
 
     Returns:
         The counts.
@@ -47,13 +49,17 @@ def cost(plan: Plan, sampling: Sampling) -> Cost:
         >>> plan = Bridge(active=5).draw(torch.linspace(1, 0, 26), torch.Generator())
         >>> cost(plan, Sampling(steps=25, guidance=3.5, height=512, width=512))
         Cost(forward=50, backward=5, pictures=1)
+        >>> unguided = Sampling(steps=25, guidance=1, height=512, width=512)
+        >>> cost(plan, unguided, anchored=True)
+        Cost(forward=30, backward=5, pictures=1)
 
     Reference: arXiv 2606.11075, section 3.
     """
     active = sum(len(segment.active) for segment in plan.segments)
     members = 1 + plan.noised
+    reference = active * members if anchored else 0
     return Cost(
-        forward=(plan.horizon + plan.noised) * sampling.branches,
+        forward=(plan.horizon + plan.noised + reference) * sampling.branches,
         backward=active * members * sampling.pulled_branches,
         pictures=members,
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowbp.training.step import StepResult
 
-QUANTITIES = ("latents", "rewards", "loss", "cotangent", "gradients")
+QUANTITIES = ("latents", "rewards", "loss", "cotangent", "anchor", "gradients")
 """What must be finite, in the order in which a step computes it."""
 
 
@@ -22,13 +22,14 @@ class Metrics:
         step: its number, from 1.
         reward: mean over the samples, renoised copies left out.
         reward_std: population standard deviation over the same.
-        loss: that the gradients belong to, copies included.
+        loss: that the gradients belong to, copies included, the anchor's value not.
         gradient_norm: of all gradients together, before clipping.
         learning_rate: that the step used.
         residual_0: mean distance of the plan's first segment from the path; None if undefined.
         residual_1: the same of its second segment.
         velocity_calls: network evaluations for each sample, forward and backward.
         seconds: from the draw of the plan to the end of the update.
+        anchor: the value of the reference anchor; None without one.
 
     Example:
         >>> [field.name for field in attrs.fields(Metrics)][:3]
@@ -45,6 +46,7 @@ class Metrics:
     residual_1: float | None
     velocity_calls: int
     seconds: float
+    anchor: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -57,6 +59,7 @@ class Measured:
         loss: mean.
         gradient_norm: before clipping.
         residuals: of the first two segments; None where undefined.
+        anchor: its value; None without one.
         broken: the first of `QUANTITIES` that is not finite, or None.
     """
 
@@ -65,6 +68,7 @@ class Measured:
     loss: float
     gradient_norm: float
     residuals: tuple[float | None, float | None]
+    anchor: float | None
     broken: str | None
 
 
@@ -82,13 +86,14 @@ def measure(result: StepResult, gradient_norm: Tensor) -> Measured:
         See `Trainer`.
     """
     rewards, scores = result.rewards, result.scores
-    checked = (result.latents, scores.rewards, result.loss, scores.cotangent, gradient_norm)
+    anchor = rewards.new_zeros(()) if result.anchor is None else result.anchor
+    checked = (result.latents, scores.rewards, result.loss, scores.cotangent, anchor, gradient_norm)
     gaps = [part.mean() for part in result.residuals[:2]]
-    figures = [rewards.mean(), rewards.std(correction=0), result.loss, gradient_norm, *gaps]
+    figures = [rewards.mean(), rewards.std(correction=0), result.loss, gradient_norm, anchor, *gaps]
     flags = [torch.isfinite(value).all() for value in checked]
     device = rewards.device
     fetched = torch.stack([value.to(device, torch.float32) for value in (*figures, *flags)])
-    reward, spread, loss, norm, *rest = fetched.tolist()
+    reward, spread, loss, norm, distance, *rest = fetched.tolist()
     defined = [gap if math.isfinite(gap) else None for gap in rest[: len(gaps)]]
     broken = [name for name, fine in zip(QUANTITIES, rest[len(gaps) :], strict=True) if not fine]
     first, second = (*defined, None, None)[:2]
@@ -98,6 +103,7 @@ def measure(result: StepResult, gradient_norm: Tensor) -> Measured:
         loss=loss,
         gradient_norm=norm,
         residuals=(first, second),
+        anchor=None if result.anchor is None else distance,
         broken=broken[0] if broken else None,
     )
 
@@ -131,4 +137,5 @@ def row_of(
         residual_1=measured.residuals[1],
         velocity_calls=result.cost.velocity_calls,
         seconds=seconds,
+        anchor=measured.anchor,
     )

@@ -28,6 +28,11 @@ _CAUSES = {
         "root, norm, logarithm or division whose derivative is infinite at these pictures; "
         "add an eps there, or compute it in float32"
     ),
+    "anchor": (
+        "latents and reward are finite, so the reference made it, or the distance to it overflowed:"
+        " the model has left it far behind (raise `anchor.strength`, lower the learning rate), or "
+        "the reference computes in a dtype of too small a range"
+    ),
     "gradients": (
         "reward and cotangent are finite, so the backward pass of the network overflowed: lower "
         "`alpha` or the number of Jacobians kept, lower the learning rate, or compute in "
@@ -90,6 +95,8 @@ def describe(quantity: str, result: StepResult, gradients: dict[str, Tensor]) ->
         names = [name for name, gradient in gradients.items() if not _finite(gradient)]
         where = _some([f"`{name}`" for name in names]) if names else "none alone, only their norm"
         return f"{len(names)} of {len(gradients)} gradients are not finite ({where})"
+    if quantity == "anchor":
+        return "the distance to the reference is not finite"
     scores = result.scores
     by_sample = {
         "latents": result.latents,

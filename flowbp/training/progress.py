@@ -21,7 +21,7 @@ LINES = 10
 
 
 class Progress:
-    """Step, reward, residuals, gradient norm and time left.
+    """Step, reward, residuals, gradient norm, the anchor where there is one, and time left.
 
     Args:
         total: optimizer steps of the run.
@@ -97,11 +97,13 @@ class Progress:
 def _figures(metrics: Metrics, separator: str) -> str:
     gaps = (metrics.residual_0, metrics.residual_1)
     residuals = " ".join("-" if gap is None else f"{gap:.4f}" for gap in gaps)
-    figures = (
+    figures = [
         f"reward {metrics.reward:.4f}",
         f"residuals {residuals}",
         f"gradient {metrics.gradient_norm:.2f}",
-    )
+    ]
+    if metrics.anchor is not None:
+        figures.append(f"anchor {metrics.anchor:.3g}")
     return separator.join(figures)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 import torch
@@ -10,12 +10,14 @@ from torch import Tensor
 
 from flowbp.adapters.backbone import Backbone, Conditioning
 from flowbp.core import (
+    FurtherCotangent,
     LossShape,
     Method,
     Plan,
     Pull,
     Trajectory,
     VelocityField,
+    anchor_term,
     guided_pull,
     guided_velocity,
     in_micro_batches,
@@ -28,6 +30,7 @@ from flowbp.core import (
     sweep,
 )
 from flowbp.rewards.reward import Reward
+from flowbp.training.anchor import Anchor
 from flowbp.training.cost import Cost, cost
 from flowbp.training.cotangent import Scorer, Scores, score
 from flowbp.training.portions import velocity_in_portions
@@ -48,6 +51,7 @@ class StepResult:
         scores: rewards (M,), weighted losses (M,) and cotangent (M, …).
         residuals: (B,) for each segment of the plan; `nan` where none is defined.
         cost: network evaluations.
+        anchor: the value of the reference anchor, 0-d; None without one.
     """
 
     plan: Plan
@@ -56,10 +60,14 @@ class StepResult:
     scores: Scores
     residuals: tuple[Tensor, ...]
     cost: Cost
+    anchor: Tensor | None = None
 
     @property
     def loss(self) -> Tensor:
-        """The mean of the losses, 0-d; the gradients are its."""
+        """The mean of the losses, 0-d; the gradients are its, and the anchor's where there is one.
+
+        The anchor's value is not in it.
+        """
         return self.scores.losses.mean()
 
     @property
@@ -87,6 +95,7 @@ class TrainingStep:
         shape: makes a loss of each reward.
         sampling: grid, guidance and size.
         batching: samples and portions.
+        anchor: holds the model near a reference; None does not.
 
     Raises:
         ValueError: the backbone cannot draw this size, the method does not fit the grid, or the
@@ -104,6 +113,7 @@ class TrainingStep:
     shape: LossShape
     sampling: Sampling
     batching: Batching
+    anchor: Anchor | None = None
     sigmas: Tensor = attrs.field(init=False)
     _negative: Conditioning | None = attrs.field(init=False)
 
@@ -151,11 +161,14 @@ class TrainingStep:
         x = read(plan, trajectory)
         members = tuple(prompts) * (1 + plan.noised)
         scores = score(self._scorer, x, members, loss_weights(plan, trajectory))
-        pull = self._pull(conditioning.repeat(1 + plan.noised))
-        sweep(plan, trajectory, scores.cotangent, pull)
+        conditioning = conditioning.repeat(1 + plan.noised)
+        further, values = self._further(plan, trajectory, conditioning)
+        sweep(plan, trajectory, scores.cotangent, self._pull(conditioning), further=further)
         samples = slice(0, len(prompts))
         parts = tuple(part[samples] for part in residuals(plan, trajectory))
-        return StepResult(plan, members, x, scores, parts, cost(plan, self.sampling))
+        spent = cost(plan, self.sampling, anchored=self.anchor is not None)
+        anchor = torch.stack(values).sum() if values else None
+        return StepResult(plan, members, x, scores, parts, spent, anchor)
 
     @property
     def _scorer(self) -> Scorer:
@@ -177,17 +190,41 @@ class TrainingStep:
             width=self.sampling.width,
             generator=streams.noise,
         ).to(self.backbone.device)
-        field = velocity_in_portions(
-            lambda part: self._velocity(conditioning[part]), self.batching.samples
-        )
+        field = self._in_portions(self.backbone.velocity, conditioning)
         trajectory = rollout(field, noise, self.sigmas, stop=plan.horizon)
         return renoise(plan, trajectory, field, streams.copies), conditioning
 
-    def _velocity(self, conditioning: Conditioning) -> VelocityField:
-        positive = self.backbone.velocity(conditioning)
+    def _further(
+        self, plan: Plan, trajectory: Trajectory, conditioning: Conditioning
+    ) -> tuple[FurtherCotangent | None, list[Tensor]]:
+        """The anchor's cotangents, and a list that its values come into as they are asked for."""
+        values: list[Tensor] = []
+        if self.anchor is None:
+            return None, values
+        strength = self.anchor.strength
+        reference = self._in_portions(self.anchor.reference, conditioning)
+
+        def further(step: int, /) -> Tensor:
+            term = anchor_term(plan, trajectory, step, reference, strength)
+            values.append(term.value)
+            return term.cotangent
+
+        return further, values
+
+    def _in_portions(
+        self, velocity_of: Callable[[Conditioning], VelocityField], conditioning: Conditioning
+    ) -> VelocityField:
+        return velocity_in_portions(
+            lambda part: self._guided(velocity_of, conditioning[part]), self.batching.samples
+        )
+
+    def _guided(
+        self, velocity_of: Callable[[Conditioning], VelocityField], conditioning: Conditioning
+    ) -> VelocityField:
+        positive = velocity_of(conditioning)
         if self._negative is None:
             return positive
-        negative = self.backbone.velocity(self._negative.repeat(len(conditioning)))
+        negative = velocity_of(self._negative.repeat(len(conditioning)))
         return guided_velocity(positive, negative, self.sampling.guidance)
 
     def _pull(self, conditioning: Conditioning) -> Pull:

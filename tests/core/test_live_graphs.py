@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from flowbp.core import (
     Plan,
     Pull,
     Sparse,
+    anchor_term,
     functional_pull,
     guided_pull,
     guided_velocity,
@@ -129,6 +131,30 @@ def test_one_graph_is_live_whatever_the_plan(problem, method, kind):
     assert counter.peak == 1
     assert counter.live == 0
     assert not any(gradient.requires_grad for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("method", PLANS, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_anchor_adds_no_graph(problem, method, kind):
+    """Its reference leaves none behind, even one that could, and its cotangents go one by one."""
+    counter, seen = LiveGraphs(), []
+    plan: Plan = method.draw(problem.sigmas, torch.Generator().manual_seed(0))
+    path = problem.rollout()
+    field = marked(problem, counter)
+    leaves = {name: 0.5 * p.clone().requires_grad_() for name, p in problem.params.items()}
+
+    def further(step: int) -> Tensor:
+        assert not any(each() is not None for _, each in seen), "an earlier cotangent is alive"
+        term = anchor_term(plan, path, step, lambda x, sigma: field(leaves, x, sigma), 1.0)
+        assert counter.live == 0 and not term.cotangent.requires_grad
+        seen.append((step, weakref.ref(term.cotangent)))
+        return term.cotangent
+
+    pull = pulls(problem, counter)[kind]
+    sweep(plan, path, torch.ones_like(path.sample), pull, further=further)
+    active = [i for segment in plan.segments for i in segment.active]
+    assert [step for step, _ in seen] == sorted(active, reverse=True)
+    assert (counter.peak, counter.live) == (1, 0)
 
 
 def test_the_counter_sees_the_joint_graph(problem):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from flowbp.adapters import Conditioning
+from flowbp.adapters import Conditioning, Reference
 from flowbp.core import Linear, Sparse, VelocityField
 from flowbp.training import AdamW, Batching, PromptList, Sampling, Trainer, TrainingStep
 
@@ -77,6 +78,21 @@ class FakeBackbone:
             return self.module(latents, conditioning.tensors["code"], sigma)
 
         return field
+
+    def reference(self) -> Reference:
+        """The network as it is now, without gradient."""
+        kept = copy.deepcopy(self.module).requires_grad_(False)
+
+        def fields(conditioning: Conditioning) -> VelocityField:
+            def field(latents: Tensor, sigma: Tensor, /) -> Tensor:
+                assert not torch.is_grad_enabled()
+                self.forward_samples += len(latents)
+                self.largest = max(self.largest, len(latents))
+                return kept(latents, conditioning.tensors["code"], sigma)
+
+            return field
+
+        return fields
 
     def decode(self, latents: Tensor) -> Tensor:
         return torch.sigmoid(torch.einsum("kc,bchw->bkhw", self._paint, latents))

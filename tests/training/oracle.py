@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
 import torch
 from torch import Tensor
 
 from flowbp.core import Chain, Plan
 from flowbp.training import Streams, TrainingStep
 
-from .fakes import code
+from .fakes import Network, code
+
+
+@attrs.frozen(eq=False)
+class Expected:
+    """The loss, the anchor's value if the step has one, and the gradients of both together."""
+
+    loss: Tensor
+    anchor: Tensor | None
+    gradients: dict[str, Tensor]
 
 
 def joint_gradient(
-    step: TrainingStep, prompts: Sequence[str], streams: Streams
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss and parameter gradients of what `step(prompts, streams)` must do."""
+    step: TrainingStep,
+    prompts: Sequence[str],
+    streams: Streams,
+    reference: Network | None = None,
+) -> Expected:
+    """What `step(prompts, streams)` must find; `reference` is the network of its anchor."""
     plan = step.method.draw(step.sigmas, streams.plan)
     size = {"height": step.sampling.height, "width": step.sampling.width}
     x = step.backbone.noise(len(prompts), generator=streams.noise, **size)
@@ -35,17 +48,33 @@ def joint_gradient(
             path[i], cached[i] = torch.cat([path[i], start]), torch.cat([cached[i], v])
             path[i + 1] = torch.cat([path[i + 1], start - sigma * v])
             codes = torch.cat([codes, codes[first]])
-    read = (_chain if isinstance(plan, Chain) else _surrogate)(step, plan, path, cached, codes)
+    build = _chain if isinstance(plan, Chain) else _surrogate
+    read, active = build(step, plan, path, cached, codes)
     members = list(prompts) * (1 + plan.noised)
     rewards = step.reward(step.backbone.decode(read), members)
     loss = (_weights(plan, path, cached) * step.shape(rewards)).sum() / len(members)
     names, parameters = zip(*step.backbone.trainable().items(), strict=True)
-    found = torch.autograd.grad(loss, parameters)
-    return loss.detach(), dict(zip(names, found, strict=True))
+    anchor = None if reference is None else _anchor(step, reference, path, codes, active)
+    found = torch.autograd.grad(loss if anchor is None else loss + anchor, parameters)
+    return Expected(
+        loss.detach(),
+        None if anchor is None else anchor.detach(),
+        dict(zip(names, found, strict=True)),
+    )
 
 
-def _velocity(step: TrainingStep, x: Tensor, codes: Tensor, i: int) -> Tensor:
-    network, sampling = step.backbone.module, step.sampling
+def _anchor(step, reference: Network, path: list[Tensor], codes: Tensor, active: dict) -> Tensor:
+    gaps = [
+        v - _velocity(step, path[i], codes, i, network=reference).detach()
+        for i, v in active.items()
+    ]
+    return step.anchor.strength * torch.stack(gaps).square().mean()
+
+
+def _velocity(
+    step: TrainingStep, x: Tensor, codes: Tensor, i: int, network: Network | None = None
+) -> Tensor:
+    network, sampling = network or step.backbone.module, step.sampling
     positive = network(x, codes, step.sigmas[i])
     if sampling.guidance == 1:
         return positive
@@ -55,16 +84,17 @@ def _velocity(step: TrainingStep, x: Tensor, codes: Tensor, i: int) -> Tensor:
     return negative + sampling.guidance * (positive - negative)
 
 
-def _chain(step, plan: Chain, path: list[Tensor], cached: list[Tensor], codes: Tensor) -> Tensor:
-    first = plan.segments[0].start
+def _chain(step, plan: Chain, path: list[Tensor], cached: list[Tensor], codes: Tensor):
+    first, active = plan.segments[0].start, {}
     x = path[first]
     for i in range(first, plan.stop):
-        x = x + (step.sigmas[i + 1] - step.sigmas[i]) * _velocity(step, x, codes, i)
-    return x
+        active[i] = _velocity(step, x, codes, i)
+        x = x + (step.sigmas[i + 1] - step.sigmas[i]) * active[i]
+    return x, active
 
 
 def _surrogate(step, plan: Plan, path: list[Tensor], cached: list[Tensor], codes: Tensor):
-    x = path[plan.segments[0].start]
+    x, active = path[plan.segments[0].start], {}
     for number, segment in enumerate(plan.segments):
         prediction = x
         for i, w in segment.weights.items():
@@ -72,11 +102,11 @@ def _surrogate(step, plan: Plan, path: list[Tensor], cached: list[Tensor], codes
             if i in segment.active:
                 joint = number > 0 and i == segment.start
                 at = plan.alpha * x + (1 - plan.alpha) * x.detach() if joint else path[i]
-                fresh = _velocity(step, at, codes, i)
+                active[i] = fresh = _velocity(step, at, codes, i)
                 v = v + segment.active[i] * (fresh - fresh.detach())
             prediction = prediction + w * v
         x = prediction + (path[segment.stop] - prediction).detach()
-    return x if plan.reward_input == "sample" else prediction
+    return x if plan.reward_input == "sample" else prediction, active
 
 
 def _weights(plan: Plan, path: list[Tensor], cached: list[Tensor]) -> Tensor:

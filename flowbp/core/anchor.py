@@ -1,0 +1,89 @@
+"""The reference anchor: a regulariser that holds velocities near those of another field."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import torch
+from torch import Tensor
+
+from .plan import Plan
+from .reading import check
+from .trajectory import Trajectory, VelocityField, evaluated
+
+
+@attrs.frozen(eq=False)
+class AnchorTerm:
+    """The anchor at one active step; nothing in it carries a gradient.
+
+    Args:
+        value: 0-d, in float32 at least; the values of all active steps add up to the penalty P.
+        cotangent: dP/dv at that step, (B, …).
+    """
+
+    value: Tensor
+    cotangent: Tensor
+
+
+def anchor_term(
+    plan: Plan, trajectory: Trajectory, step: int, reference: VelocityField, strength: float
+) -> AnchorTerm:
+    """One active step's part of a penalty on the distance to a reference field.
+
+    `P = strength · mean (v_i - sg v_ref,i)²` over the K active steps i, the B samples and all
+    elements of the latents, both velocities at the trajectory's latents `x_i`. So
+
+        a_i = dP/dv_i = 2 strength (v_i - v_ref,i) / (K · numel)
+
+    which `sweep` pulls back together with the reward's cotangent.
+
+    Args:
+        plan: what was drawn.
+        trajectory: the rollout it is read from; its velocities are v, the guided ones if the
+            sampler was guided.
+        step: i, an active step of the plan.
+        reference: v_ref, guided as the sampler is; called once, without gradient.
+        strength: a finite number above 0.
+
+    Returns:
+        The step's value and cotangent.
+
+    Raises:
+        ValueError: the step is not active, the strength is not such a number, the plan belongs
+            to another grid, or the reference returns another shape than the latents'.
+
+    Example:
+        >>> from flowbp.core import Sparse, functional_pull, rollout, sweep
+        >>> params, sigmas = {"a": torch.tensor(0.5)}, torch.linspace(1, 0, 5)
+        >>> path = rollout(lambda x, sigma: params["a"] * x, torch.ones(1, 1), sigmas)
+        >>> plan = Sparse(active=1).draw(sigmas, torch.Generator().manual_seed(0))
+        >>> pull = functional_pull(lambda p, x, sigma: p["a"] * x, params)
+        >>> def further(step):
+        ...     return anchor_term(plan, path, step, lambda x, sigma: 0.25 * x, 2.0).cotangent
+        >>> towards = sweep(plan, path, torch.zeros(1, 1), pull, further=further)["a"]
+        >>> bool(towards > 0)  # descent moves a = 0.5 towards the reference's 0.25
+        True
+
+    Reference: Liu et al., "Flow-GRPO", arXiv 2505.05470, whose Kullback-Leibler penalty is this
+    squared distance with a factor of the noise level at each step; here the factor is constant.
+    """
+    check(plan, trajectory)
+    active = sorted({i for segment in plan.segments for i in segment.active})
+    if step not in active:
+        raise ValueError(
+            f"`step` must be one of the plan's active steps {active}, got {step}; only they have "
+            "a gradient"
+        )
+    if not (math.isfinite(strength) and strength > 0):
+        raise ValueError(
+            f"`strength` must be a finite number above 0, got {strength}; leave the anchor out to "
+            "switch it off"
+        )
+    with torch.no_grad():
+        v_ref = evaluated(reference, trajectory.latents[step], trajectory.sigmas[step])
+        gap = trajectory.velocities[step] - v_ref
+        # In half precision the mean of squares would lose its digits.
+        square = gap.to(torch.promote_types(gap.dtype, torch.float32)).square().mean()
+    scale = strength / len(active)
+    return AnchorTerm(scale * square, (2 * scale / gap.numel()) * gap)

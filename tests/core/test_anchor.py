@@ -1,0 +1,170 @@
+"""The reference anchor: its value, its cotangent, and what a sweep makes of it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from flowbp.core import (
+    Bridge,
+    DRaFT,
+    DRaFTLV,
+    Lagrange,
+    Sparse,
+    anchor_term,
+    functional_pull,
+    module_pull,
+    read,
+    renoise,
+    sweep,
+)
+from flowbp.testing import anchor_penalty, assert_close, random_problem
+
+SIGMAS = torch.linspace(1, 0, 9, dtype=torch.float64)
+METHODS = [Sparse(active=3), Bridge(active=4), Lagrange(), DRaFT(last=8), DRaFTLV(noised=2)]
+
+
+def case(method, event=(2, 3), batch=2):
+    """A plan, a trajectory with the plan's copies, and the problem both are of."""
+    generator = torch.Generator().manual_seed(4)
+    problem = random_problem(SIGMAS, event=event, batch=batch)
+    plan = method.draw(SIGMAS, generator)
+    return plan, renoise(plan, problem.rollout(), problem.velocity, generator), problem
+
+
+def steps_of(plan) -> list[int]:
+    return [i for segment in plan.segments for i in segment.active]
+
+
+def halved(problem):
+    return lambda x, sigma: 0.5 * problem.velocity(x, sigma)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_values_add_up_to_the_mean_and_cotangents_are_its_gradient(method):
+    plan, path, problem = case(method)
+    reference = halved(problem)
+    terms = {i: anchor_term(plan, path, i, reference, 0.3) for i in steps_of(plan)}
+    velocities = {i: path.velocities[i].clone().requires_grad_() for i in terms}
+    penalty = anchor_penalty(path, reference, 0.3)(velocities)
+    total = torch.stack([term.value for term in terms.values()]).sum()
+    assert_close("P", total, penalty.detach(), 1e-14)
+    penalty.backward()
+    for i, term in terms.items():
+        assert term.value.shape == () and not term.cotangent.requires_grad
+        assert_close(f"a_{i}", term.cotangent, velocities[i].grad, 1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_model_itself_as_reference_is_exactly_zero(dtype):
+    plan, path, problem = case(Bridge(active=4))
+    params = {name: p.to(dtype) for name, p in problem.params.items()}
+
+    def field(x, sigma):
+        return problem.field(params, x.to(dtype), sigma.to(dtype))
+
+    same = type(problem)(problem.field, params, problem.noise.to(dtype), SIGMAS)
+    path = same.rollout()
+    for i in steps_of(plan):
+        term = anchor_term(plan, path, i, field, 10.0)
+        assert term.value == 0 and not term.cotangent.any()
+        assert term.cotangent.dtype == dtype
+
+
+def test_half_precision_values_are_summed_in_single_precision():
+    plan, path, _ = case(Sparse(active=1))
+    low = type(path)(SIGMAS, path.latents.bfloat16(), torch.ones_like(path.velocities).bfloat16())
+    value = anchor_term(plan, low, steps_of(plan)[0], lambda x, sigma: 0 * x, 1.001).value
+    assert value.dtype == torch.float32 and value.item() == pytest.approx(1.001)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_without_an_anchor_the_numbers_are_the_same_to_the_bit(method):
+    """A zero is added where a cotangent is given, and nothing where none is."""
+    plan, path, problem = case(method)
+    g, seen = read(plan, path).cos(), []
+
+    def watched(*arguments, **keywords):
+        seen.append(arguments[2])
+        return pull(*arguments, **keywords)
+
+    pull = functional_pull(problem.field, problem.params)
+    plain = sweep(plan, path, g, watched)
+    cotangents = list(seen)
+    seen.clear()
+    zero = sweep(plan, path, g, watched, further=lambda i: torch.zeros_like(g))
+    assert all(torch.equal(one, two) for one, two in zip(cotangents, seen, strict=True))
+    assert all(torch.equal(plain[name], zero[name]) for name in plain)
+    last = steps_of(plan)[-1]
+    scale = plan.segments[-1].weights[last] * plan.segments[-1].active[last]
+    assert torch.equal(cotangents[0], scale * g)
+
+
+def test_the_anchor_passes_the_joint_into_the_earlier_segment():
+    """With a reward that has no gradient, what reaches the first segment came over the bridge."""
+    plan, path, problem = case(Bridge(active=4, alpha=0.5))
+    joint, asked = plan.segments[1].start, []
+    pull = functional_pull(problem.field, problem.params)
+
+    def watched(latents, sigma, cotangent, /, *, through_latents):
+        asked.append(cotangent.abs().max().item())
+        return pull(latents, sigma, cotangent, through_latents=through_latents)
+
+    def only_at_the_joint(i):
+        full = anchor_term(plan, path, i, halved(problem), 1.0).cotangent
+        return full if i == joint else torch.zeros_like(full)
+
+    nothing = torch.zeros_like(path.sample)
+    sweep(plan, path, nothing, watched, further=only_at_the_joint)
+    order = sorted(steps_of(plan), reverse=True)
+    assert [size > 0 for size in asked] == [i <= joint for i in order]
+
+
+def test_descent_on_the_anchor_alone_returns_to_the_reference():
+    plan, _, problem = case(Sparse(active=8), event=(2,), batch=16)
+    leaves = {name: (1.2 * p).requires_grad_() for name, p in problem.params.items()}
+    optimizer = torch.optim.Adam(leaves.values(), lr=1e-2)
+    values = []
+    for _ in range(200):
+        moved = type(problem)(problem.field, leaves, problem.noise, SIGMAS).rollout()
+        found = [anchor_term(plan, moved, i, problem.velocity, 1.0) for i in range(8)]
+        values.append(sum(term.value.item() for term in found))
+        optimizer.zero_grad()
+        sweep(
+            plan,
+            moved,
+            torch.zeros_like(moved.sample),
+            module_pull(lambda x, sigma: problem.field(leaves, x, sigma)),
+            further=lambda i, found=found: found[i].cotangent,
+        )
+        optimizer.step()
+    assert values[-1] < 1e-3 * values[0]
+
+
+@pytest.mark.parametrize("strength", [0, -1.0, math.nan, math.inf])
+def test_an_illegal_strength_is_refused(strength):
+    plan, path, problem = case(Sparse())
+    with pytest.raises(ValueError, match="`strength` must be a finite number above 0, got"):
+        anchor_term(plan, path, steps_of(plan)[0], problem.velocity, strength)
+
+
+def test_a_step_without_gradient_is_refused():
+    plan, path, problem = case(Sparse(active=1))
+    other = 0 if steps_of(plan) != [0] else 1
+    with pytest.raises(ValueError, match=rf"`step` must be one of .* active steps .* got {other}"):
+        anchor_term(plan, path, other, problem.velocity, 1.0)
+
+
+def test_a_reference_of_another_shape_is_refused():
+    plan, path, _ = case(Sparse(active=1))
+    with pytest.raises(ValueError, match="`velocity` must return the latents' shape"):
+        anchor_term(plan, path, steps_of(plan)[0], lambda x, sigma: x[:1], 1.0)
+
+
+def test_a_further_cotangent_of_another_shape_is_refused():
+    plan, path, problem = case(Sparse(active=1))
+    pull = functional_pull(problem.field, problem.params)
+    with pytest.raises(ValueError, match=r"`further` must return the latents' shape \(2, 2, 3\)"):
+        sweep(plan, path, path.sample, pull, further=lambda i: path.sample[:1])
