@@ -16,9 +16,14 @@ from flowbp.testing.comparing import assert_close as assert_close
 from flowbp.testing.comparing import assert_finite as assert_finite
 from flowbp.testing.comparing import assert_gradients_close as assert_gradients_close
 from flowbp.testing.comparing import assert_same_shape as assert_same_shape
+from flowbp.testing.comparing import assert_within as assert_within
 from flowbp.testing.comparing import relative_gap as relative_gap
 from flowbp.testing.oracle import joint_gradient as joint_gradient
 from flowbp.testing.oracle import joint_read as joint_read
+from flowbp.testing.parity import PipelineCall as PipelineCall
+from flowbp.testing.parity import PipelineRequest as PipelineRequest
+from flowbp.testing.parity import call_pipeline as call_pipeline
+from flowbp.testing.parity import check_parity as check_parity
 from flowbp.testing.plans import assert_affine as assert_affine
 from flowbp.testing.plans import check_method as check_method
 from flowbp.testing.plans import check_plan as check_plan

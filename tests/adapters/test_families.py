@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
 
 from flowbp.adapters import DtypePolicy
 from flowbp.core import guided_velocity, rollout
+from flowbp.testing import check_parity
 
 from .crossings import crossings
 from .families import FAMILIES
@@ -44,30 +46,14 @@ def sample(backbone, noise, *, scale, height, width):
     return rollout(velocity, noise, sigmas).sample
 
 
-@pytest.mark.parametrize("scale", [1.0, 3.5])
-@pytest.mark.parametrize(("height", "width"), SIZES)
-def test_latents_and_images_equal_the_pipeline(family, backbone, scale, height, width):
-    noise = noise_of(backbone, height, width)
-
-    def published(output_type):
-        return family.sample(
-            family.pipeline(),
-            PROMPTS,
-            scale=scale,
-            height=height,
-            width=width,
-            num_inference_steps=STEPS,
-            latents=noise,
-            output_type=output_type,
-        )
-
-    latents = sample(backbone, noise, scale=scale, height=height, width=width)
-    images = backbone.decode(latents)
-    assert latents.dtype == images.dtype == torch.float32
-    assert images.shape == (len(PROMPTS), 3, height, width)
-    expected = published("latent")
-    assert torch.allclose(family.published(backbone, latents), expected, rtol=0, atol=1e-5)
-    assert torch.allclose(images, published("pt"), rtol=0, atol=1e-5)
+def test_latents_and_images_equal_the_pipeline(family, backbone):
+    check_parity(
+        family.pipeline(),
+        backbone,
+        family.call,
+        sizes=SIZES,
+        returned=partial(family.published, backbone),
+    )
 
 
 def test_guidance_and_prompt_change_the_sample(backbone):
