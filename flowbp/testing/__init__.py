@@ -35,3 +35,4 @@ from flowbp.testing.problem import with_jacobian_scale as with_jacobian_scale
 from flowbp.testing.reward import check_reward as check_reward
 from flowbp.testing.velocity import check_gradients as check_gradients
 from flowbp.testing.velocity import check_velocity_field as check_velocity_field
+from flowbp.testing.velocity import parametric_velocity as parametric_velocity

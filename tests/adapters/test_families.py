@@ -160,21 +160,6 @@ def test_parameters_frozen_beforehand_stay_frozen(family):
     assert set(family.backbone(pipeline).trainable()) == {"proj_out.weight"}
 
 
-def test_checkpointing_does_not_change_the_gradient(family):
-    def gradients(checkpointing):
-        backbone = family.backbone(
-            deepcopy(family.pipeline()), gradient_checkpointing=checkpointing
-        )
-        assert backbone.module.gradient_checkpointing is checkpointing
-        velocity = backbone.velocity(backbone.encode(PROMPTS))
-        loss = velocity(noise_of(backbone, 16, 16), torch.tensor(0.3)).square().mean()
-        return torch.autograd.grad(loss, list(backbone.trainable().values()), allow_unused=True)
-
-    for plain, recomputed in zip(gradients(False), gradients(True), strict=True):
-        assert (plain is None) is (recomputed is None)
-        assert plain is None or torch.allclose(plain, recomputed, rtol=0, atol=1e-6)
-
-
 def test_a_velocity_call_moves_nothing_to_the_device(family, monkeypatch):
     conditioning = family.backbone().encode(PROMPTS).to("meta")
     # The meta device has no autocast.
