@@ -11,6 +11,7 @@ import torch
 from dependency_injector import containers, providers
 from torch import Tensor
 
+from flowbp.adapters import Backbone, Tuning
 from flowbp.configuration import Component
 from flowbp.embeddings import cached
 from flowbp.evaluation import HeldOut
@@ -57,6 +58,10 @@ def chosen_device(name: str) -> torch.device:
 
 def _built(component: Component[Any] | None, **offered: Any) -> Any:
     return None if component is None else component.build(**offered)
+
+
+def _tuned(tuning: Tuning, backbone: Backbone, seed: int) -> Backbone:
+    return tuning(backbone, generator=generator(seed, "tuning"))
 
 
 def _itself(value: Any) -> Any:
@@ -167,10 +172,13 @@ class RunContainer(containers.DeclarativeContainer):
     device: Any = providers.Singleton(chosen_device, settings.provided.run.device)
 
     backbone: Any = providers.Singleton(_built, settings.provided.backbone, device=device)
+    tuning: Any = providers.Callable(_itself, settings.provided.tuning)
+    # What is trained of it; an adapter is attached in place.
+    tuned: Any = providers.Singleton(_tuned, tuning, backbone, settings.provided.run.seed)
     # The backbone as the run uses it: every prompt is encoded once.
     model: Any = providers.Singleton(
         cached,
-        backbone,
+        tuned,
         settings.provided.embeddings.folder,
         batch=settings.provided.embeddings.batch,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from types import SimpleNamespace
 
-from flowbp.adapters import SD3Backbone
-from flowbp.run.counting import count_trained
+from flowbp.adapters import Full, SD3Backbone
+from flowbp.run.counting import count_trained, sketched
 from flowbp.shapes.embedded import base_folder, embedded_backbone
 
 
@@ -15,8 +15,10 @@ def counted(target, **arguments) -> int:
     container = SimpleNamespace(
         settings=lambda: SimpleNamespace(backbone=component),
         backbone=SimpleNamespace(overridden=()),
+        tuned=SimpleNamespace(overridden=()),
+        tuning=Full,
     )
-    return count_trained(container)
+    return count_trained(container, sketched(container))
 
 
 def test_a_home_folder_is_counted_like_any_other(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -139,6 +140,14 @@ def test_annotations_are_postponed_everywhere(path):
     reexports = all(isinstance(node, ast.Expr | ast.ImportFrom) for node in tree.body)
     wanted = "from __future__ import annotations"
     assert reexports or wanted in path.read_text(), f"{path} lacks `{wanted}`"
+
+
+def test_every_data_file_is_part_of_what_is_installed():
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["flowbp"]
+    shipped = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    there = {path for path in ROOT.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {path for path in there if path.suffix != ".py"} <= shipped
 
 
 def packages() -> list[ModuleType]:

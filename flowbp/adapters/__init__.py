@@ -18,6 +18,10 @@ from flowbp.adapters.flux2_velocity import Flux2Velocity as Flux2Velocity
 from flowbp.adapters.loading import Layout as Layout
 from flowbp.adapters.loading import load_model as load_model
 from flowbp.adapters.loading import load_pipeline as load_pipeline
+from flowbp.adapters.lora import Adaptable as Adaptable
+from flowbp.adapters.lora import Lora as Lora
+from flowbp.adapters.lora_export import save_lora as save_lora
+from flowbp.adapters.policy import FLOAT32 as FLOAT32
 from flowbp.adapters.policy import DtypePolicy as DtypePolicy
 from flowbp.adapters.sd3 import SD3Backbone as SD3Backbone
 from flowbp.adapters.sd3_text import SD3Text as SD3Text
@@ -30,6 +34,8 @@ from flowbp.adapters.text_encoders import CutPromptWarning as CutPromptWarning
 from flowbp.adapters.text_encoders import TextEncoders as TextEncoders
 from flowbp.adapters.text_encoders import WithTextEncoders as WithTextEncoders
 from flowbp.adapters.text_tower import TextTower as TextTower
+from flowbp.adapters.tuning import Full as Full
+from flowbp.adapters.tuning import Tuning as Tuning
 from flowbp.adapters.unscale import Unscale as Unscale
 from flowbp.adapters.unscale import batch_normalised as batch_normalised
 from flowbp.adapters.unscale import scaled as scaled

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import attrs
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.decode import LatentDecoder
 from flowbp.adapters.loading import Layout, load_model, pipeline_class
+from flowbp.adapters.lora_export import adapter_of, save_lora
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.adapters.saving import save_pipeline
 from flowbp.adapters.sigmas import check_scheduler
@@ -24,6 +25,18 @@ from flowbp.core import VelocityField
 
 if TYPE_CHECKING:
     from diffusers import FlowMatchEulerDiscreteScheduler
+
+JOINT_ATTENTION = (
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "add_q_proj",
+    "add_k_proj",
+    "add_v_proj",
+    "to_add_out",
+)
+"""The projections of every attention, for images and, where the block has them, for text."""
 
 
 class TextEncoding(Protocol):
@@ -59,11 +72,17 @@ class DiffusersBackbone(ABC):
 
     Raises:
         TypeError: A scheduler of another kind.
-        ValueError: A scheduler that is no deterministic Euler descent.
+        ValueError: A scheduler that is no deterministic Euler descent, or a transformer with
+            several adapters or with one beside which other parameters are trained.
 
     Example:
         See `SD3Backbone`, `Flux1Backbone` and `Flux2Backbone`.
     """
+
+    layout: ClassVar[Layout]
+    """What a pipeline folder of the family holds."""
+    lora_targets: ClassVar[tuple[str, ...]]
+    """The linear layers that an adapter is attached to by default, by the ends of names."""
 
     transformer: Any
     text: TextEncoding
@@ -76,6 +95,7 @@ class DiffusersBackbone(ABC):
     def __attrs_post_init__(self) -> None:
         check_scheduler(self.scheduler)
         self.check_components()
+        adapter_of(self.transformer)
         self.policy.place(self.transformer, self.device)
         self.transformer.eval()
         if self.gradient_checkpointing:
@@ -88,6 +108,11 @@ class DiffusersBackbone(ABC):
         """The transformer, which is what is trained."""
         module: nn.Module = self.transformer
         return module
+
+    @property
+    def lora_pipeline(self) -> Any:
+        """The class of the diffusers pipeline that reads and writes adapters."""
+        return pipeline_class(self.layout.pipeline)
 
     @property
     def text_encoders(self) -> TextEncoders:
@@ -138,6 +163,9 @@ class DiffusersBackbone(ABC):
     def save(self, folder: Path) -> None:
         """Write a folder that the family's diffusers pipeline loads with ``from_pretrained``.
 
+        Of a model with an adapter only that is written, for the pipeline of the model it was
+        attached to, which loads it with ``load_lora_weights``.
+
         A component that the model does not have is None there. The paths that the components were
         loaded from are not written.
 
@@ -145,7 +173,10 @@ class DiffusersBackbone(ABC):
             folder: Created where it is missing. Writing is not atomic: write to a new folder and
                 rename it.
         """
-        name, parts = self.pipeline_parts()
+        adapter = adapter_of(self.transformer)
+        if adapter is not None:
+            save_lora(self.lora_pipeline, self.transformer, adapter, folder)
+            return
         towers = self.text_encoders.towers
         encoders = {each: tower.held.for_saving() for each, tower in towers.items()}
         # In all of diffusers the tokenizer of text_encoder_2 is tokenizer_2.
@@ -153,13 +184,13 @@ class DiffusersBackbone(ABC):
             each.replace("text_encoder", "tokenizer"): tower.tokenizer
             for each, tower in towers.items()
         }
-        pipeline = pipeline_class(name)(
+        pipeline = pipeline_class(self.layout.pipeline)(
             transformer=self.transformer,
             vae=self.decoder.vae,
             scheduler=self.scheduler,
             **encoders,
             **tokenizers,
-            **parts,
+            **self.pipeline_parts(),
         )
         save_pipeline(pipeline, folder)
 
@@ -180,8 +211,8 @@ class DiffusersBackbone(ABC):
         """
 
     @abstractmethod
-    def pipeline_parts(self) -> tuple[str, Mapping[str, Any]]:
-        """The pipeline's class, and its arguments that are no component the backbone has."""
+    def pipeline_parts(self) -> Mapping[str, Any]:
+        """The pipeline's arguments that are no component the backbone has."""
 
     @abstractmethod
     def sigmas(self, steps: int, *, height: int, width: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import torch
@@ -14,7 +14,11 @@ from torch import Tensor
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.clamp import Clamp, hard_clamp
 from flowbp.adapters.decode import LatentDecoder
-from flowbp.adapters.diffusers_backbone import DiffusersBackbone, check_channels
+from flowbp.adapters.diffusers_backbone import (
+    JOINT_ATTENTION,
+    DiffusersBackbone,
+    check_channels,
+)
 from flowbp.adapters.flux1_text import Flux1Text
 from flowbp.adapters.flux1_velocity import Flux1Velocity
 from flowbp.adapters.loading import Layout, load_pipeline
@@ -38,6 +42,9 @@ _LAYOUT = Layout(
     others=("scheduler", "tokenizer", "tokenizer_2"),
     unused=("image_encoder", "feature_extractor"),
 )
+
+# As in the training script of diffusers.
+_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
 
 DEFAULT_GUIDANCE = 3.5
 """The pipeline's own default of `embedded_guidance`."""
@@ -77,6 +84,9 @@ class Flux1Backbone(DiffusersBackbone):
         FileNotFoundError: `source` must be a folder or a hub id like owner/name, got \
 '/no/such/folder'; there is no folder /no/such/folder
     """
+
+    layout: ClassVar[Layout] = _LAYOUT
+    lora_targets: ClassVar[tuple[str, ...]] = (*JOINT_ATTENTION, *_FEED_FORWARD)
 
     text: Flux1Text
     embedded_guidance: float | None = None
@@ -237,6 +247,6 @@ class Flux1Backbone(DiffusersBackbone):
         channels: int = self.transformer.config["in_channels"] // PATCH**2
         return channels, height // scale, width // scale
 
-    def pipeline_parts(self) -> tuple[str, Mapping[str, Any]]:
-        """The pipeline's class, which needs no more."""
-        return _LAYOUT.pipeline, {}
+    def pipeline_parts(self) -> Mapping[str, Any]:
+        """Nothing: the pipeline needs no more than the components."""
+        return {}

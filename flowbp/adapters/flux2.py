@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import torch
@@ -13,7 +13,11 @@ from torch import Tensor
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.clamp import Clamp, hard_clamp
 from flowbp.adapters.decode import LatentDecoder
-from flowbp.adapters.diffusers_backbone import DiffusersBackbone, check_channels
+from flowbp.adapters.diffusers_backbone import (
+    JOINT_ATTENTION,
+    DiffusersBackbone,
+    check_channels,
+)
 from flowbp.adapters.flux2_text import Flux2Text
 from flowbp.adapters.flux2_velocity import Flux2Velocity
 from flowbp.adapters.loading import Layout, load_pipeline
@@ -37,6 +41,9 @@ _LAYOUT = Layout(
     },
     others=("scheduler", "tokenizer"),
 )
+
+# Attention and feed-forward are one product there, on the way in and on the way out.
+_SINGLE_BLOCKS = ("to_qkv_mlp_proj", "to_out")
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -71,6 +78,9 @@ class Flux2Backbone(DiffusersBackbone):
         FileNotFoundError: `source` must be a folder or a hub id like owner/name, got \
 '/no/such/folder'; there is no folder /no/such/folder
     """
+
+    layout: ClassVar[Layout] = _LAYOUT
+    lora_targets: ClassVar[tuple[str, ...]] = (*JOINT_ATTENTION, *_SINGLE_BLOCKS)
 
     text: Flux2Text
     distilled: bool = False
@@ -222,6 +232,6 @@ class Flux2Backbone(DiffusersBackbone):
         check_size(height=height, width=width, multiple=multiple)
         return self.transformer.config["in_channels"], height // multiple, width // multiple
 
-    def pipeline_parts(self) -> tuple[str, Mapping[str, Any]]:
-        """The pipeline's class, and whether the checkpoint was distilled."""
-        return _LAYOUT.pipeline, {"is_distilled": self.distilled}
+    def pipeline_parts(self) -> Mapping[str, Any]:
+        """Whether the checkpoint was distilled."""
+        return {"is_distilled": self.distilled}

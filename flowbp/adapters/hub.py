@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from flowbp.adapters.extras import require
 
 _ELSEWHERE = "or download the whole repository elsewhere and give its folder"
 
 
-def hub_json(hub_id: str, name: str) -> Mapping[str, Any]:
-    """Read a JSON file of a repository on the hub, or of its copy in the cache.
+def hub_file(hub_id: str, name: str) -> Path:
+    """A file of a repository, from the local cache or fetched.
 
     Args:
         hub_id: ``owner/name``.
-        name: Of the file.
+        name: Of the file in the repository, with its folders.
 
     Returns:
-        Its content.
+        Its path in the cache.
 
     Raises:
         ModuleNotFoundError: huggingface_hub is not installed.
-        OSError: It cannot be had; says why, where it was looked for and how to get it.
-        ValueError: It is no JSON.
+        FileNotFoundError: It is not in the cache and cannot be fetched: the hub is out of reach,
+            the repository is gated or not there, or has no such file.
+
+    Example:
+        ``hub_file("stabilityai/stable-diffusion-3.5-medium", "transformer/config.json")``
     """
     hub = require("huggingface_hub")
+    errors = hub.errors
     try:
-        path = Path(hub.hf_hub_download(hub_id, name))
-    except (OSError, hub.errors.HFValidationError) as error:
-        raise OSError(f"its {name}: {why_unread(error, hub_id)}") from error
-    content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+        return Path(hub.hf_hub_download(hub_id, name))
+    # Alone among the hub's errors, that of a missing file need not be an OSError.
+    except (OSError, errors.EntryNotFoundError, errors.HFValidationError) as error:
+        raise FileNotFoundError(
+            f"`source` {hub_id!r} is no local folder, and as a hub id it could not be read, its "
+            f"{name}: {why_unread(error, hub_id)}"
+        ) from error
 
 
 def is_offline() -> bool:

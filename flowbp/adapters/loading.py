@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,14 @@ import attrs
 import torch
 
 from flowbp.adapters.extras import require
-from flowbp.adapters.hub import cached_folder, hub_json, is_offline, why_unread
+from flowbp.adapters.hub import cached_folder, hub_file, is_offline, why_unread
 from flowbp.adapters.source import (
     check_pipeline,
     check_tokenizer_files,
     has_component,
     local_folder,
     pipeline_index,
+    read_json,
 )
 from flowbp.adapters.weights import check_loading_report, check_weight_files
 
@@ -93,7 +93,7 @@ def load_pipeline(
         FileNotFoundError: `source` must be a folder or a hub id like owner/name, got '/none'; \
 there is no folder /none
     """
-    index = pipeline_index(source, from_hub=partial(hub_json, name="model_index.json"))
+    index = pipeline_index(source, from_hub=_hub_index)
     components = layout.needed + (layout.optional if optional else ())
     check_pipeline(source, index, pipeline=layout.pipeline, components=components)
     taken = optional is not False and _has_all(source, index, layout.optional)
@@ -224,3 +224,7 @@ def _has_all(
         has_component(index, name) and (folder is None or (folder / name).is_dir())
         for name in names
     )
+
+
+def _hub_index(hub_id: str) -> Mapping[str, Any]:
+    return read_json(hub_file(hub_id, "model_index.json"), what="a folder in diffusers layout")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import torch
@@ -13,7 +13,11 @@ from torch import Tensor
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.clamp import Clamp, hard_clamp
 from flowbp.adapters.decode import LatentDecoder
-from flowbp.adapters.diffusers_backbone import DiffusersBackbone, check_channels
+from flowbp.adapters.diffusers_backbone import (
+    JOINT_ATTENTION,
+    DiffusersBackbone,
+    check_channels,
+)
 from flowbp.adapters.loading import Layout, load_pipeline
 from flowbp.adapters.policy import FLOAT32, DtypePolicy
 from flowbp.adapters.sd3_text import SD3Text
@@ -67,6 +71,9 @@ class SD3Backbone(DiffusersBackbone):
         FileNotFoundError: `source` must be a folder or a hub id like owner/name, got \
 '/no/such/folder'; there is no folder /no/such/folder
     """
+
+    layout: ClassVar[Layout] = _LAYOUT
+    lora_targets: ClassVar[tuple[str, ...]] = JOINT_ATTENTION
 
     text: SD3Text
 
@@ -217,10 +224,10 @@ class SD3Backbone(DiffusersBackbone):
         check_size(height=height, width=width, multiple=multiple, largest=largest)
         return config["in_channels"], height // scale, width // scale
 
-    def pipeline_parts(self) -> tuple[str, Mapping[str, Any]]:
-        """The pipeline's class, and None for the parts of a T5 that is not there.
+    def pipeline_parts(self) -> Mapping[str, Any]:
+        """None for the parts of a T5 that is not there.
 
         diffusers then wants ``text_encoder_3=None, tokenizer_3=None`` in ``from_pretrained``.
         """
         absent = _LAYOUT.optional if self.text.t5 is None else ()
-        return _LAYOUT.pipeline, dict.fromkeys(absent)
+        return dict.fromkeys(absent)

@@ -34,12 +34,28 @@ def local_folder(source: str | os.PathLike[str]) -> Path | None:
     path = Path(source).expanduser()
     if path.is_dir():
         return path
-    if isinstance(source, str) and _HUB_ID.fullmatch(source):
+    if isinstance(source, str) and is_hub_id(source):
         return None
     raise FileNotFoundError(
         f"`source` must be a folder or a hub id like owner/name, got {str(source)!r}; "
         f"there is no folder {path}"
     )
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether a text has the form ``owner/name``.
+
+    Args:
+        text: Any.
+
+    Returns:
+        True if it has.
+
+    Example:
+        >>> is_hub_id("black-forest-labs/FLUX.1-dev"), is_hub_id("./folder")
+        (True, False)
+    """
+    return _HUB_ID.fullmatch(text) is not None
 
 
 def read_json(path: Path, *, what: str) -> Mapping[str, Any]:
@@ -89,13 +105,7 @@ def pipeline_index(
     folder = local_folder(source)
     if folder is not None:
         return read_json(folder / "model_index.json", what="a folder in diffusers layout")
-    try:
-        return from_hub(str(source))
-    except OSError as error:
-        raise FileNotFoundError(
-            f"`source` {str(source)!r} is no local folder, and as a hub id it could not be read, "
-            f"{error}"
-        ) from error
+    return from_hub(str(source))
 
 
 def check_pipeline(

@@ -23,15 +23,30 @@ def check_weight_files(folder: Path) -> None:
         >>> from flowbp.shapes.embedded import base_folder
         >>> check_weight_files(base_folder() / "vae")
     """
-    safetensors = require("safetensors")
     for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safetensors.safe_open(path, framework="pt"):
-                pass
-        except safetensors.SafetensorError as error:
-            raise ValueError(
-                f"{path} is damaged, {error}; delete it, and copy or download it again"
-            ) from error
+        check_weight_file(path)
+
+
+def check_weight_file(path: Path) -> None:
+    """Refuse a safetensors file that is damaged; only its header is read.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: It was cut off or is something else.
+
+    Example:
+        See `check_weight_files`.
+    """
+    safetensors = require("safetensors")
+    try:
+        with safetensors.safe_open(path, framework="pt"):
+            pass
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{path} is damaged, {error}; delete it, and copy or download it again"
+        ) from error
 
 
 def check_loading_report(

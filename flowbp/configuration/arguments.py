@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from .cases import BY, Layer, layered
+from .choosing import choose
 from .merging import merge
 from .problems import ConfigurationError, Problem
 from .text import read_file, read_text
@@ -16,21 +18,27 @@ COMMAND_LINE = "command line"
 _KEY = re.compile(r"[A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*")
 
 
-def read_arguments(arguments: Sequence[str]) -> Tree:
+def read_arguments(arguments: Sequence[str], *, find: Callable[[str], Path] = Path) -> Tree:
     """Read and merge what was typed: files from left to right, then the overrides.
 
     An argument with ``=`` is an override, unless a path separator comes before the ``=``; every
     other argument is a YAML file. Overrides win over files wherever they stand, and their values
     are YAML: ``training.rate=1e-5``, ``method={name: bridge}``, ``lora=null``.
 
+    A file's top-level block `by` holds what it sets for some values of other keys only, wherever
+    these are given: ``by: {backbone.name: {sd3: {method: {active: 5}}}}``. What is chosen wins over
+    the rest of its file, and loses to later files and to overrides.
+
     Args:
         arguments: such as ``["container.yaml", "overlay.yaml", "method.active=3"]``.
+        find: where a file is that was typed; it may raise a `ConfigurationError`.
 
     Returns:
-        the merged tree.
+        the merged tree, without `by`.
 
     Raises:
-        ConfigurationError: every unreadable file, wrong override and conflict among overrides.
+        ConfigurationError: every unreadable file, misspelt block, wrong override and conflict
+            among overrides.
 
     Example:
         >>> from flowbp.configuration import plain
@@ -38,7 +46,7 @@ def read_arguments(arguments: Sequence[str]) -> Tree:
         {'method': {'name': 'bridge', 'alpha': 0.5}}
     """
     problems: list[Problem] = []
-    files: list[Tree] = []
+    files: list[Layer] = []
     overrides: dict[tuple[str, ...], Tree] = {}
     for argument in arguments:
         try:
@@ -47,16 +55,18 @@ def read_arguments(arguments: Sequence[str]) -> Tree:
                 _refuse_conflicts(path, overrides)
                 overrides[path] = value
             else:
-                files.append(read_file(Path(argument)))
+                files.append(layered(read_file(find(argument))))
         except ConfigurationError as error:
             problems.extend(error.problems)
-    base = merge(*files)
+    # Together first, so that `method.active=3 method.name=bridge` means the same in any order.
+    above = merge(*(_nested(path, value) for path, value in overrides.items()))
+    # What a file that cannot be read would have decided is not known.
+    chosen = [file.plain for file in files] if problems else choose(files, above)
+    base = merge(*chosen)
     problems.extend(_through_values(base, overrides))
     if problems:
         raise ConfigurationError(problems)
-    nested = (_nested(path, value) for path, value in overrides.items())
-    # Together first, so that `method.active=3 method.name=bridge` means the same in any order.
-    return merge(base, merge(*nested)) if overrides else base
+    return merge(base, above) if overrides else base
 
 
 def _is_override(argument: str) -> bool:
@@ -70,6 +80,8 @@ def _override(argument: str) -> tuple[tuple[str, ...], Tree]:
         raise _refused(
             f"`{argument}` has the key {key!r}; write key.subkey=value, or ./ before a file's name"
         )
+    if key.split(".")[0] == BY:
+        raise _refused(f"`{argument}` sets `{BY}`, which only files hold; set the value itself")
     if not text.strip() or text.lstrip().startswith("#"):
         raise _refused(
             f"`{argument}` has no value; write {key}=null for none, quotes for empty text or a #"

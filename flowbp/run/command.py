@@ -19,6 +19,10 @@ whose `name` changes is replaced with all its keys. Overrides win over files; th
 YAML: training.steps=100, optimizer.learning_rate=1e-5, 'method={name: sparse, active: 4}',
 evaluation=null.
 
+Presets are files that come with flowbp, one for each backbone and method; --presets lists them.
+They are named together, in any order, before a file of one's own that gives reward, prompts and
+run.folder. A block `by`, as they have it, holds what a file sets for some backbones only.
+
 A run that stopped goes on with the same words and --resume, from the newest checkpoint in
 run.folder (checkpoints.every=20 checkpoints.keep=2). These keys may change then: training.steps
 upwards, run.device, run.threads, batching.pull, batching.decode, evaluation.batch, and all of
@@ -27,6 +31,7 @@ samples, checkpoints and observers.
 examples:
   python -m flowbp.run container.yaml run.folder=runs/first training.steps=20
   python -m flowbp.run container.yaml run.folder=runs/first training.steps=40 --resume
+  python -m flowbp.run presets/sd35_medium.yaml presets/bridge.yaml my.yaml --check
 
 exit codes: 0 done, 1 the run stopped, 2 a mistake in what was typed or configured,
 130 interrupted.
@@ -54,13 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     typed = parser.parse_intermixed_args(arguments)
-    if not typed.inputs:
+    if not typed.inputs and not typed.presets:
         parser.error("give at least one YAML file, such as container.yaml; --help tells more")
+    if typed.presets and (typed.inputs or typed.resume or typed.check):
+        parser.error("give --presets alone; it lists them and does nothing else")
     try:
         for module in _NEEDED:
             require(module, extra="run")
     except ModuleNotFoundError as error:
         return _told(error, _MISTAKE)
+    if typed.presets:
+        return _listed()
     _find_modules_here()
     return _run(typed)
 
@@ -69,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flowbp.run",
         usage="%(prog)s [--resume] [--check] [--traceback] FILE.yaml [FILE.yaml ...] "
-        "[dotted.key=value ...]",
+        "[dotted.key=value ...]\n       %(prog)s --presets",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -91,11 +100,24 @@ def _parser() -> argparse.ArgumentParser:
         help="check everything, print what would run, and write nothing",
     )
     parser.add_argument(
+        "--presets",
+        action="store_true",
+        help="list the published settings that come with flowbp",
+    )
+    parser.add_argument(
         "--traceback",
         action="store_true",
         help="raise what is otherwise told in a line, to see where in the code it comes from",
     )
     return parser
+
+
+def _listed() -> int:
+    # Late, as in `_run`.
+    from flowbp.settings import preset_listing
+
+    print(preset_listing())
+    return 0
 
 
 def _run(typed: argparse.Namespace) -> int:

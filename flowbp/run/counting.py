@@ -2,27 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
+from torch import nn
 
-from flowbp.adapters import Backbone, Flux1Backbone, Flux2Backbone, SD3Backbone
+from flowbp.adapters import (
+    FLOAT32,
+    Backbone,
+    DiffusersBackbone,
+    DtypePolicy,
+    Flux1Backbone,
+    Flux2Backbone,
+    Full,
+    Lora,
+    SD3Backbone,
+)
 from flowbp.adapters.extras import require
+from flowbp.adapters.hub import hub_file
+from flowbp.adapters.loading import pipeline_class
 from flowbp.adapters.source import local_folder
 from flowbp.container import RunContainer
 from flowbp.shapes.embedded import base_folder, embedded_backbone
 
-_TRANSFORMERS = {
-    SD3Backbone.from_pretrained: "SD3Transformer2DModel",
-    Flux1Backbone.from_pretrained: "FluxTransformer2DModel",
-    Flux2Backbone.from_pretrained: "Flux2Transformer2DModel",
+_FAMILIES: Mapping[Any, type[DiffusersBackbone]] = {
+    SD3Backbone.from_pretrained: SD3Backbone,
+    Flux1Backbone.from_pretrained: Flux1Backbone,
+    Flux2Backbone.from_pretrained: Flux2Backbone,
 }
-"""What each of the library's own models trains, by what loads it."""
+"""The library's own models, by what loads them."""
 
 
-def count_trained(container: RunContainer) -> int:
-    """Count the parameters that training changes.
+@attrs.frozen(eq=False)
+class Sketch:
+    """As much of one of the library's backbones as counting needs, without its weights.
+
+    Args:
+        family: its class.
+        module: its transformer on torch's meta device.
+
+    Example:
+        See `sketched`.
+    """
+
+    family: type[DiffusersBackbone]
+    module: nn.Module
+
+    @property
+    def policy(self) -> DtypePolicy:
+        """Any: it changes no shape."""
+        return FLOAT32
+
+    @property
+    def lora_targets(self) -> Sequence[str]:
+        """The family's."""
+        return self.family.lora_targets
+
+    @property
+    def lora_pipeline(self) -> Any:
+        """The family's."""
+        return pipeline_class(self.family.layout.pipeline)
+
+    def trainable(self) -> Mapping[str, nn.Parameter]:
+        """The transformer's parameters that require a gradient, by name."""
+        return {name: each for name, each in self.module.named_parameters() if each.requires_grad}
+
+
+def sketched(container: RunContainer) -> Any:
+    """What the parameters of a run can be counted on before anything is tuned.
 
     A model of the library's own families that is not loaded yet is made on torch's meta device
     from its configuration; any other is loaded.
@@ -31,22 +81,47 @@ def count_trained(container: RunContainer) -> int:
         container: of the run.
 
     Returns:
-        The number.
+        A `Sketch`, or the run's backbone.
 
     Raises:
         OSError: the model is not where it should be.
         ValueError: the model cannot be loaded, or is of another family.
 
     Example:
-        See `flowbp.run.main`, whose `--check` prints it.
+        See `flowbp.run.main`, whose `--check` prints what is counted on it.
     """
     component = container.settings().backbone
-    if not container.backbone.overridden:
+    replaced = container.backbone.overridden or container.tuned.overridden
+    # What another tuning needs of a backbone is not known here.
+    if not replaced and isinstance(container.tuning(), Full | Lora):
         if component.target == embedded_backbone:
-            return _on_meta(base_folder(), _TRANSFORMERS[SD3Backbone.from_pretrained])
-        if component.target in _TRANSFORMERS:
-            return _on_meta(component.arguments["source"], _TRANSFORMERS[component.target])
-    return trained_parameters(container.backbone())
+            return _on_meta(base_folder(), SD3Backbone)
+        if component.target in _FAMILIES:
+            return _on_meta(component.arguments["source"], _FAMILIES[component.target])
+    return container.backbone()
+
+
+def count_trained(container: RunContainer, backbone: Any) -> int:
+    """Count the parameters that training would change.
+
+    Args:
+        container: of the run.
+        backbone: what `sketched` returned; a sketch is tuned in place.
+
+    Returns:
+        The number.
+
+    Raises:
+        OSError: an adapter to start from cannot be read.
+        ValueError: what should be trained is not there.
+        TypeError: the backbone does not have what the tuning needs.
+
+    Example:
+        See `flowbp.run.main`, whose `--check` prints it.
+    """
+    if isinstance(backbone, Sketch):
+        return trained_parameters(container.tuning()(backbone, generator=torch.Generator()))
+    return trained_parameters(container.tuned())
 
 
 def trained_parameters(backbone: Backbone) -> int:
@@ -66,9 +141,11 @@ def trained_parameters(backbone: Backbone) -> int:
     return sum(parameter.numel() for parameter in backbone.trainable().values())
 
 
-def _on_meta(source: str | Path, kind: str) -> int:
-    # A missing folder is told better here than by diffusers, which does not expand ~ either.
-    place = local_folder(source) or source
+def _on_meta(source: str | Path, family: type[DiffusersBackbone]) -> Sketch:
+    # Neither is left to diffusers: it does not expand ~, and takes a hub that is out of reach for
+    # one that has no such file.
+    place = local_folder(source) or hub_file(str(source), "transformer/config.json").parents[1]
+    _, kind = family.layout.models["transformer"]
     transformer: Any = getattr(require("diffusers"), kind)
     config = transformer.load_config(place, subfolder="transformer")
     if config["_class_name"] != kind:
@@ -77,4 +154,4 @@ def _on_meta(source: str | Path, kind: str) -> int:
             "name the backbone of that model family"
         )
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in transformer.from_config(config).parameters())
+        return Sketch(family, transformer.from_config(config))

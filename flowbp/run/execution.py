@@ -25,7 +25,7 @@ from flowbp.run.artefacts import (
     write_results,
 )
 from flowbp.run.before import read_before, write_before
-from flowbp.run.counting import count_trained, trained_parameters
+from flowbp.run.counting import count_trained, sketched, trained_parameters
 from flowbp.run.encoding import encode_prompts
 from flowbp.run.lock import locked
 from flowbp.run.overview import overview
@@ -60,10 +60,10 @@ def check(container: RunContainer, *, resume: bool = False) -> None:
         See `flowbp.run.main`, of which it is `--check`.
     """
     notes = resumption(container).notes if resume else ()
-    try:
-        trained = count_trained(container)
-    except (OSError, ValueError, ModuleNotFoundError) as error:
-        raise ConfigurationError([Problem("backbone", str(error), "")]) from error
+    with _told_as("backbone"):
+        backbone = sketched(container)
+    with _told_as("tuning"):
+        trained = count_trained(container, backbone)
     print(overview(container.settings(), trained, replaced=replaced(container)))
     print(*notes, "checked; nothing was run", sep="\n")
 
@@ -98,7 +98,7 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
         found = _resumed(container, stack) if resume else None
         with _timed(timings, "load"):
             _build(container)
-        trained = trained_parameters(container.backbone())
+        trained = trained_parameters(container.tuned())
         print(overview(settings, trained, replaced=replaced(container)), flush=True)
         if found is None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -108,6 +108,14 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
             print(*found.notes, sep="\n", flush=True)
             write_whole(folder / CONFIGURATION, configuration_text(container))
         return _finish(container, found, timings)
+
+
+@contextmanager
+def _told_as(section: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, TypeError, ModuleNotFoundError) as error:
+        raise ConfigurationError([Problem(section, str(error), "")]) from error
 
 
 def _resumed(container: RunContainer, stack: ExitStack) -> Resumption:
@@ -163,7 +171,7 @@ def _before(container: RunContainer, folder: Path) -> tuple[Evaluation, Tensor] 
 def _build(container: RunContainer) -> None:
     failures = list(_failures(container, _SECTIONS))
     # These need the others, and would only repeat their problems.
-    for name, section in (("model", "embeddings"), ("step", "sampling")):
+    for name, section in (("tuned", "tuning"), ("model", "embeddings"), ("step", "sampling")):
         failures = failures or list(_failures(container, {name: section}))
     if failures:
         problems = [Problem(section, str(error), "") for section, error in failures]

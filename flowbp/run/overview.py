@@ -36,7 +36,7 @@ def overview(settings: Settings, trained: int, *, replaced: Sequence[str] = ()) 
     tree = plain(read_text(resolved(settings), "the settings"))
     lines = {
         "backbone": _words(tree["backbone"]),
-        "trained": f"{trained:,} parameters",
+        "trained": f"{trained:,} parameters, {_tuning(tree['tuning'])}",
         "reward": f"{_words(tree['reward'])}, loss {_words(tree['loss'])}",
         "judge": _words(tree["judge"]) if tree["judge"] else "none",
         "replaced": ", ".join(replaced),
@@ -71,6 +71,11 @@ def _method(settings: Settings, words: str) -> dict[str, str]:
         "each step": f"{batch} samples, each with {spent.forward} velocity evaluations forward and "
         f"{spent.backward} backward in this example",
     }
+
+
+def _tuning(tree: Mapping[str, Any]) -> str:
+    # What is not set is the model's or the file's own choice.
+    return _words({key: item for key, item in tree.items() if item is not None})
 
 
 def _evaluation(settings: Settings) -> str:

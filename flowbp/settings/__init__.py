@@ -15,6 +15,9 @@ from flowbp.settings.loading import Loaded as Loaded
 from flowbp.settings.loading import load as load
 from flowbp.settings.loading import located as located
 from flowbp.settings.loading import resolved as resolved
+from flowbp.settings.presets import preset_listing as preset_listing
+from flowbp.settings.presets import preset_or_file as preset_or_file
+from flowbp.settings.presets import presets as presets
 from flowbp.settings.prompts import HeldOutSource as HeldOutSource
 from flowbp.settings.prompts import ShapesHeldOut as ShapesHeldOut
 from flowbp.settings.prompts import ShapesPrompts as ShapesPrompts

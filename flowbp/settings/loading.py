@@ -9,6 +9,7 @@ import attrs
 from flowbp.configuration import ConfigurationError, Tree, describe, read_arguments, structure
 from flowbp.configuration.tree import origin_of
 from flowbp.settings.checks import problems
+from flowbp.settings.presets import preset_or_file
 from flowbp.settings.registries import REGISTRIES, SCALARS
 from flowbp.settings.schema import Settings
 
@@ -33,7 +34,8 @@ def load(arguments: Sequence[str], *, resume: bool = False) -> Loaded:
     """Read YAML files and overrides, and check all that can be checked without a model.
 
     Args:
-        arguments: such as ``["container.yaml", "overlay.yaml", "method.active=3"]``.
+        arguments: such as ``["presets/sd35_medium.yaml", "my.yaml", "method.active=3"]``; see
+            `preset_or_file` and `flowbp.configuration.read_arguments`.
         resume: whether the run goes on in its folder, which is then not empty.
 
     Returns:
@@ -56,7 +58,7 @@ or write package.module:Class
           defaults: sampling: is missing; it has no default
           defaults: batching: is missing; it has no default
     """
-    tree = read_arguments(arguments)
+    tree = read_arguments(arguments, find=preset_or_file)
     settings = structure(Settings, tree, registries=REGISTRIES, scalars=SCALARS)
     found = tuple(problems(settings, tree, resume=resume))
     if found:

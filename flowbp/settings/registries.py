@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from flowbp.adapters import Backbone
+from flowbp.adapters import Backbone, Tuning
 from flowbp.adapters.clamp import Clamp
 from flowbp.configuration import Registry, Scalar
 from flowbp.core import ActiveDraw, LossShape, Method, PairDraw, Quadrature
@@ -41,6 +41,7 @@ REGISTRIES: tuple[Registry, ...] = (
         },
         "device",
     ),
+    _registry("tuning", Tuning, {"full": "adapters:Full", "lora": "adapters:Lora"}),
     _registry(
         "reward",
         Reward,

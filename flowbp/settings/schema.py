@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import torch
 
-from flowbp.adapters import Backbone
+from flowbp.adapters import Backbone, Full, Tuning
 from flowbp.configuration import Component
 from flowbp.core import LossShape, Method, Plan
 from flowbp.core._validators import integer, real
@@ -221,6 +221,7 @@ class Settings:
     Args:
         run: folder, seed and device.
         backbone: the model that is trained.
+        tuning: what of it is trained.
         reward: what its pictures are to score high on.
         prompts: what it is trained on.
         method: draws the surrogate of each step.
@@ -249,6 +250,7 @@ class Settings:
     loss: LossShape
     sampling: Sampling
     batching: Batching
+    tuning: Tuning = attrs.field(factory=Full)
     embeddings: EmbeddingSettings = attrs.field(factory=EmbeddingSettings)
     judge: Component[Judge] | None = None
     evaluation: EvaluationSettings | None = None

@@ -32,6 +32,8 @@ from flowbp.testing.problem import Problem as Problem
 from flowbp.testing.problem import TanhField as TanhField
 from flowbp.testing.problem import random_problem as random_problem
 from flowbp.testing.problem import with_jacobian_scale as with_jacobian_scale
+from flowbp.testing.random_models import RandomText as RandomText
+from flowbp.testing.random_models import random_backbone as random_backbone
 from flowbp.testing.reward import check_reward as check_reward
 from flowbp.testing.velocity import check_gradients as check_gradients
 from flowbp.testing.velocity import check_velocity_field as check_velocity_field

@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from flowbp.adapters import Conditioning, Flux1Backbone, Flux2Backbone, SD3Backbone
+from flowbp.testing.published import TRANSFORMERS, VAES
 
 from . import published
 from .tiny import clip_tokenizer, t5_tokenizer
@@ -39,12 +40,12 @@ CLASSES = {
     "flux1": (FluxTransformer2DModel, published.flux1_shapes),
     "flux2": (Flux2Transformer2DModel, published.flux2_shapes),
 }
-NAMES = list(published.TRANSFORMERS)
+NAMES = list(TRANSFORMERS)
 
 
 def transformer(name):
     kind, shapes = CLASSES[name.split()[0]]
-    config = published.TRANSFORMERS[name]
+    config = TRANSFORMERS[name]
     with torch.device("meta"):
         return kind.from_config(config), shapes(config)
 
@@ -67,7 +68,7 @@ def test_the_number_of_parameters_is_the_published_one(name, count):
 
 def test_the_vae_of_flux2_has_as_many_tensors_as_its_file():
     with torch.device("meta"):
-        vae = AutoencoderKLFlux2(**published.VAES["flux2"])
+        vae = AutoencoderKLFlux2(**VAES["flux2"])
     assert len(vae.state_dict()) == 251
 
 
@@ -116,7 +117,7 @@ def pipeline(name):
     }[family]
     parts = encoders(name)
     with torch.device("meta"):
-        decoder = vae(**published.VAES[family])
+        decoder = vae(**VAES[family])
     scheduler = FlowMatchEulerDiscreteScheduler(
         shift=3.0, use_dynamic_shifting=name in ("flux1 dev", "flux2 klein 4B", "flux2 klein 9B")
     )
@@ -134,7 +135,7 @@ def test_a_whole_model_of_real_size_is_accepted_and_its_shapes_fit(name, monkeyp
         "flux2": (Flux2Backbone, (1, 128, 32, 48)),
     }[family]
     backbone = kind.from_pipeline(pipeline(name), device="meta")
-    config = published.TRANSFORMERS[name]
+    config = TRANSFORMERS[name]
     tensors = {"tokens": torch.empty(1, 512, config["joint_attention_dim"], device="meta")}
     if "pooled_projection_dim" in config:
         tensors["pooled"] = torch.empty(1, config["pooled_projection_dim"], device="meta")

@@ -1,0 +1,83 @@
+"""What all benchmarks measure alike: time, memory, and where they ran."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from flowbp.training import Metrics
+
+GIB = 2**30
+
+
+class Recorder:
+    """Keeps the rows of a training, and measures memory from the second step on.
+
+    The first step allocates the optimizer's state and warms up what is chosen at run time.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Metrics] = []
+
+    def row(self, metrics: Metrics) -> None:
+        """Keep it."""
+        self.rows.append(metrics)
+        if len(self.rows) == 1 and torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
+        """Nothing: pictures are not measured."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    @property
+    def seconds(self) -> float:
+        """The median step, the first left out."""
+        later = sorted(row.seconds for row in self.rows[1:])
+        return later[len(later) // 2]
+
+
+def peak_gib() -> float | None:
+    """The most that was allocated on the device since the last reset; None on the CPU."""
+    return torch.cuda.max_memory_allocated() / GIB if torch.cuda.is_available() else None
+
+
+def weights_gib(modules: Iterable[nn.Module]) -> float:
+    """What the parameters and buffers of some networks take."""
+    tensors = (t for module in modules for t in (*module.parameters(), *module.buffers()))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / GIB
+
+
+@attrs.frozen
+class Environment:
+    """Where a benchmark ran."""
+
+    device: str
+    torch: str
+    diffusers: str
+    python: str
+
+    @classmethod
+    def here(cls) -> Environment:
+        """This machine and these packages."""
+        import diffusers
+
+        cuda = torch.cuda.is_available()
+        return cls(
+            device=torch.cuda.get_device_name() if cuda else platform.processor() or "CPU",
+            torch=torch.__version__,
+            diffusers=diffusers.__version__,
+            python=platform.python_version(),
+        )
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -1,0 +1,167 @@
+"""Backbones of published shapes with random weights, for measuring without the real ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from flowbp.adapters import (
+    Conditioning,
+    DiffusersBackbone,
+    DtypePolicy,
+    Flux1Backbone,
+    Flux2Backbone,
+    LatentDecoder,
+    SD3Backbone,
+    TextEncoders,
+)
+from flowbp.adapters.extras import require
+from flowbp.adapters.policy import FLOAT32
+from flowbp.adapters.unscale import batch_normalised, scaled
+from flowbp.testing.published import SCHEDULERS, TRANSFORMERS, VAES
+
+_FAMILIES = {
+    "sd3.5": (SD3Backbone, "SD3Transformer2DModel", "AutoencoderKL", scaled),
+    "flux1": (Flux1Backbone, "FluxTransformer2DModel", "AutoencoderKL", scaled),
+    "flux2": (Flux2Backbone, "Flux2Transformer2DModel", "AutoencoderKLFlux2", batch_normalised),
+}
+_CLIP_TOKENS = 77
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class RandomText:
+    """Text encoders that are not there: each prompt has random embeddings of its own.
+
+    Args:
+        shapes: of each tensor of the conditioning, for one prompt.
+        dtype: of the embeddings.
+        device: where they are.
+
+    Example:
+        >>> text = RandomText(shapes={"tokens": (4, 8)}, dtype=torch.float32, device="cpu")
+        >>> text(["a circle", "a square"]).tensors["tokens"].shape
+        torch.Size([2, 4, 8])
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    dtype: torch.dtype
+    device: torch.device = attrs.field(converter=torch.device)
+
+    @property
+    def encoders(self) -> TextEncoders:
+        """None of them."""
+        return TextEncoders(
+            family="random", towers={}, read={}, facts=dict(self.shapes), device=self.device
+        )
+
+    def __call__(self, prompts: Sequence[str]) -> Conditioning:
+        """Conditioning of B prompts, the same for the same prompt."""
+        rows = [self._row(prompt) for prompt in prompts]
+        stacked = {name: torch.stack([row[name] for row in rows]) for name in self.shapes}
+        return Conditioning(stacked).to(self.device)
+
+    def _row(self, prompt: str) -> dict[str, Tensor]:
+        seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:7])
+        generator = torch.Generator().manual_seed(seed)
+        return {
+            name: torch.randn(shape, generator=generator).to(self.dtype)
+            for name, shape in self.shapes.items()
+        }
+
+
+def random_backbone(
+    name: str,
+    *,
+    policy: DtypePolicy = FLOAT32,
+    device: torch.device | str = "cpu",
+    text_tokens: int = 512,
+    decode_batch: int | None = None,
+    gradient_checkpointing: bool = False,
+    seed: int = 0,
+    transformer: Mapping[str, Any] | None = None,
+    vae: Mapping[str, Any] | None = None,
+) -> DiffusersBackbone:
+    """Make a backbone in the shape of a published model, with random weights.
+
+    Speed and memory are those of the real one; its pictures are noise, it has no text encoders,
+    and so it cannot be saved as a pipeline. The weights are made where and as they are needed, so
+    that the largest model never takes more memory than it will have.
+
+    Args:
+        name: a key of `flowbp.testing.published.TRANSFORMERS`, such as ``flux1 dev``.
+        policy: Dtypes of the transformer; the VAE is in `policy.frozen`.
+        device: Where everything is.
+        text_tokens: of T5 or Qwen3; SD3.5 has CLIP's 77 besides.
+        decode_batch: Samples decoded at a time; None is the whole batch.
+        gradient_checkpointing: Recompute each block in the backward pass.
+        seed: of the weights. torch's own generators are used and left as they were.
+        transformer: Changes to the transformer's configuration, to make it smaller.
+        vae: Changes to the VAE's.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        ValueError: there is no model of this name.
+
+    Example:
+        >>> small = dict(num_layers=1, num_attention_heads=1, caption_projection_dim=64,
+        ...              dual_attention_layers=(0,), pos_embed_max_size=8)
+        >>> backbone = random_backbone("sd3.5 medium", text_tokens=3, transformer=small,
+        ...                            vae=dict(block_out_channels=(32,) * 4))
+        >>> len(backbone.encode(["anything"])), type(backbone).__name__
+        (1, 'SD3Backbone')
+    """
+    if name not in TRANSFORMERS:
+        names = ", ".join(map(repr, TRANSFORMERS))
+        raise ValueError(f"`name` must be one of {names}, got {name!r}")
+    diffusers, family = require("diffusers"), name.split()[0]
+    kind, network, autoencoder, unscale = _FAMILIES[family]
+    config, frozen = TRANSFORMERS[name] | dict(transformer or {}), policy.frozen
+    place = torch.device(device)
+    with _made(place, policy.weights, seed):
+        network = getattr(diffusers, network).from_config(config)
+    with _made(place, frozen.weights, seed):
+        vae_module = getattr(diffusers, autoencoder).from_config(VAES[family] | dict(vae or {}))
+    backbone: DiffusersBackbone = kind(
+        transformer=network,
+        text=RandomText(
+            shapes=_embeddings(family, config, text_tokens), dtype=frozen.weights, device=place
+        ),
+        decoder=LatentDecoder(
+            vae=vae_module, unscale=unscale, policy=frozen, device=place, decode_batch=decode_batch
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**SCHEDULERS[family]),
+        policy=policy,
+        device=place,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    return backbone
+
+
+@contextmanager
+def _made(device: torch.device, dtype: torch.dtype, seed: int) -> Iterator[None]:
+    # The default dtype, because a 12 billion parameter model would not fit first in float32.
+    before = torch.get_default_dtype()
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.device(device):
+        torch.manual_seed(seed)
+        torch.set_default_dtype(dtype)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
+
+def _embeddings(family: str, config: Mapping[str, Any], tokens: int) -> dict[str, tuple[int, ...]]:
+    length = tokens + _CLIP_TOKENS if family == "sd3.5" else tokens
+    shapes: dict[str, tuple[int, ...]] = {"tokens": (length, config["joint_attention_dim"])}
+    if "pooled_projection_dim" in config:
+        shapes["pooled"] = (config["pooled_projection_dim"],)
+    return shapes

@@ -1,0 +1,55 @@
+"""The shipped presets and the published values that they must hold, for the tests of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flowbp.core import (
+    Bridge,
+    DirichletPair,
+    DRaFTLV,
+    DRTune,
+    Lagrange,
+    LeapAlign,
+    ReFL,
+    Sparse,
+    UniformPair,
+)
+
+ROOT = Path(__file__).parents[1]
+BACKBONES = ("sd35_medium", "flux1_dev", "flux2_klein")
+
+
+def _lagrange(**values: object) -> Lagrange:
+    return Lagrange(order=3, active=2, support_scale=0.25, alpha=0.1, **values)
+
+
+# The published table: one value for all backbones, or one for each of BACKBONES.
+PUBLISHED = {
+    "refl": 3 * (ReFL(last=11),),
+    "draft_lv": 3 * (DRaFTLV(noised=2),),
+    "drtune": 3 * (DRTune(active=3, stop_ratio=0.4),),
+    "leap_align": 3 * (LeapAlign(alpha=0.3, tau=0.1, pair=UniformPair()),),
+    "sparse": (
+        Sparse(active=4, late_bias=1.0, rescale=0.5),
+        Sparse(active=3, late_bias=2.0, rescale=1.0),
+        Sparse(active=4, late_bias=2.0, rescale=0.0),
+    ),
+    "bridge": (
+        Bridge(active=5, late_bias=4.0, rescale=0.0, alpha=0.5),
+        Bridge(active=5, late_bias=2.0, rescale=1.0, alpha=0.1),
+        Bridge(active=3, late_bias=4.0, rescale=0.5, alpha=1.0),
+    ),
+    "lagrange": (
+        _lagrange(tau=0.2, rescale=0.0, pair=DirichletPair(2.5, 6, 2, cap=9)),
+        _lagrange(tau=0.2, rescale=0.5, pair=DirichletPair(2.5, 6, 2)),
+        _lagrange(tau=0.1, rescale=0.0, pair=DirichletPair(2.5, 6, 2), tail=0.7),
+    ),
+}
+METHODS = tuple(PUBLISHED)
+COMBINATIONS = [(backbone, method) for backbone in BACKBONES for method in METHODS]
+
+
+def named(*names: str) -> list[str]:
+    """What is typed to name presets."""
+    return [f"presets/{name}.yaml" for name in names]

@@ -1,0 +1,196 @@
+"""The presets: each backbone with each method, in any order, holds what was published."""
+
+from __future__ import annotations
+
+import itertools
+from functools import cache
+
+import pytest
+import torch
+import yaml as pyyaml
+
+from flowbp.adapters import DtypePolicy, Flux1Backbone, Flux2Backbone, SD3Backbone
+from flowbp.configuration import ConfigurationError, plain, read_arguments
+from flowbp.core import Bridge, DRaFT, Linear
+from flowbp.rewards import ClipReward
+from flowbp.run import main
+from flowbp.settings import load, preset_or_file, presets
+from flowbp.settings.registries import REGISTRIES
+from flowbp.training import AdamW, Averaging, Batching, Sampling
+
+from .presets import BACKBONES, COMBINATIONS, METHODS, PUBLISHED, ROOT, named
+
+EXAMPLE = "examples/my.yaml"
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def settings(*names, last=()):
+    return load([*named(*names), EXAMPLE, *last]).settings
+
+
+@cache
+def tree(*names):
+    return plain(read_arguments(named(*names), find=preset_or_file))
+
+
+@pytest.mark.parametrize("backbone, method", COMBINATIONS)
+def test_every_combination_holds_the_published_method(backbone, method):
+    wanted = PUBLISHED[method][BACKBONES.index(backbone)]
+    guidance = {"sd35_medium": 3.5, "flux1_dev": 1.0, "flux2_klein": 4.0}[backbone]
+    for names in itertools.permutations((backbone, method)):
+        found = settings(*names)
+        assert found.method == wanted
+        exception = (backbone, method) == ("sd35_medium", "leap_align")
+        assert found.sampling == Sampling(
+            steps=25, guidance=guidance, height=512, width=512, detach_negative=not exception
+        )
+        # What the method draws fits the published grid, whatever the draw.
+        for seed in range(20):
+            wanted.draw(torch.linspace(1, 0, 26), torch.Generator().manual_seed(seed))
+
+
+def test_lagrange_on_sd35_keeps_the_joint_among_the_last_steps():
+    pair = settings("sd35_medium", "lagrange").method.pair
+    generator = torch.Generator().manual_seed(0)
+    assert min(pair.draw(range(25), generator)[1] for _ in range(500)) == 25 - 10
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_what_a_backbone_preset_holds_besides(backbone):
+    found = settings(backbone, "refl")
+    assert found.optimizer == AdamW(1e-5, betas=(0.9, 0.999), weight_decay=1e-4)
+    assert found.training.steps == 300 and found.training.clip == 1.0
+    assert found.training.averaging == Averaging(0.995)
+    assert found.batching.total == 64 and found.batching.pull_size <= 4
+    assert tree(backbone)["loss"] == {"name": "hinge", "target": 0.55}
+
+
+def test_the_models_that_the_presets_name():
+    sd3, flux1, flux2 = (settings(name, "refl").backbone for name in BACKBONES)
+    low = DtypePolicy(torch.bfloat16, torch.bfloat16)
+    assert (sd3.target, flux1.target, flux2.target) == (
+        SD3Backbone.from_pretrained,
+        Flux1Backbone.from_pretrained,
+        Flux2Backbone.from_pretrained,
+    )
+    assert sd3.arguments == {
+        "source": "stabilityai/stable-diffusion-3.5-medium",
+        "text_length": 512,
+        "policy": DtypePolicy(torch.float32, torch.bfloat16),
+        "gradient_checkpointing": False,
+    }
+    shared = {"text_length": 512, "policy": low, "gradient_checkpointing": True}
+    assert flux1.arguments == {
+        "source": "black-forest-labs/FLUX.1-dev",
+        "embedded_guidance": 4.0,
+        **shared,
+    }
+    assert flux2.arguments == {"source": "black-forest-labs/FLUX.2-klein-base-9B", **shared}
+    assert [tree(name)["tuning"] for name in BACKBONES] == [
+        {"name": "full"},
+        {"name": "lora", "rank": 64, "alpha": 128},
+        {"name": "lora", "rank": 64, "alpha": 128},
+    ]
+
+
+def test_the_exact_method_has_a_preset_too():
+    assert settings("flux1_dev", "draft").method == DRaFT(last=1)
+    assert settings("flux1_dev", "draft", last=["method.last=3"]).method == DRaFT(last=3)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_another_method_named_later_leaves_nothing_of_the_first(backbone):
+    for first, second in itertools.permutations((*METHODS, "draft"), 2):
+        alone = tree(backbone, second)
+        assert tree(backbone, first, second) == tree(first, second, backbone) == alone
+        assert tree(first, backbone, second) == alone
+
+
+def test_another_backbone_named_later_leaves_nothing_of_the_first():
+    for first, second in itertools.permutations(BACKBONES, 2):
+        for method in METHODS:
+            assert tree(first, method, second) == tree(second, method)
+
+
+def test_ones_own_file_and_typed_keys_win(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("method: {late_bias: 1}\nsampling: {steps: 10}")
+    typed = [*named("sd35_medium", "bridge"), EXAMPLE, str(mine), "method.alpha=0.3"]
+    found = load(typed).settings
+    assert found.method == Bridge(active=5, late_bias=1.0, rescale=0.0, alpha=0.3)
+    assert found.sampling.steps == 10 and found.sampling.guidance == 3.5
+
+
+def test_a_value_of_a_case_is_told_with_its_line():
+    with pytest.raises(ConfigurationError) as caught:
+        settings("sd35_medium", "bridge", last=["sampling.steps=4"])
+    (problem,) = caught.value.problems
+    assert problem.path == "method.active" and problem.origin.endswith("presets/bridge.yaml:8")
+
+
+def test_presets_are_found_from_anywhere_and_local_files_win(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = preset_or_file("presets/bridge.yaml")
+    assert shipped == presets()["presets/bridge.yaml"] and shipped.is_file()
+    local = tmp_path / "presets" / "bridge.yaml"
+    local.parent.mkdir()
+    local.write_text("method: {name: bridge}")
+    assert preset_or_file("presets/bridge.yaml").resolve() == local
+    assert preset_or_file("presets/sparse.yaml") == presets()["presets/sparse.yaml"]
+
+
+def test_a_wrong_name_lists_the_presets(capsys):
+    assert main(["presets/brigde.yaml", EXAMPLE]) == 2
+    told = capsys.readouterr().err
+    assert "presets/brigde.yaml: is no file from here, and no preset" in told
+    assert "Did you mean `bridge.yaml`" in told
+    assert all(f"`{path.name}`" in told for path in presets().values())
+
+
+def test_the_command_lists_the_presets(capsys):
+    assert main(["--presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(named(*BACKBONES, *METHODS, "draft"))
+    assert all(len(line.split()) > 4 and "#" not in line for line in lines)
+    for others in (["a.yaml"], ["--check"]):
+        with pytest.raises(SystemExit) as left:
+            main(["--presets", *others])
+        assert left.value.code == 2
+
+
+def test_every_case_is_one_of_a_component_that_there_is():
+    names = {registry.kind: set(registry.names()) for registry in REGISTRIES}
+    for path in presets().values():
+        block = pyyaml.safe_load(path.read_text()).get("by", {})
+        for key, cases in block.items():
+            assert set(cases) <= names[key.removesuffix(".name")], path
+
+
+def test_the_example_is_checked_as_far_as_it_goes_without_weights():
+    found = settings("sd35_medium", "bridge")
+    assert found.reward.target == ClipReward.from_pretrained and found.loss == Linear()
+    assert len(found.prompts) == 24 and len(found.evaluation.prompts.prompts()) == 8
+    held_out = {prompt.text for prompt in found.evaluation.prompts.prompts()}
+    assert held_out.isdisjoint(itertools.islice(found.prompts.stream(torch.Generator()), 24))
+
+
+def test_a_hub_out_of_reach_is_told_with_the_line_of_the_preset(monkeypatch, capsys, tmp_path):
+    import huggingface_hub
+
+    def download(*_):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("out of reach")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    typed = [*named("sd35_medium", "bridge"), EXAMPLE, f"run.folder={tmp_path / 'run'}"]
+    assert main([*typed, "--check"]) == 2
+    told = capsys.readouterr().err
+    assert "presets/sd35_medium.yaml:5: backbone: `source` 'stabilityai/" in told
+    assert "could not be reached; run `hf download stabilityai/" in told and "Traceback" not in told
+
+
+def test_portions_make_the_published_batch():
+    assert settings("sd35_medium", "refl").batching == Batching(8, 8, pull=4, decode=1)
