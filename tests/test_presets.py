@@ -188,8 +188,8 @@ def test_a_hub_out_of_reach_is_told_with_the_line_of_the_preset(monkeypatch, cap
     typed = [*named("sd35_medium", "bridge"), EXAMPLE, f"run.folder={tmp_path / 'run'}"]
     assert main([*typed, "--check"]) == 2
     told = capsys.readouterr().err
-    assert "presets/sd35_medium.yaml:5: backbone: `source` is the hub id 'stabilityai/" in told
-    assert "the hub could not be reached; check the network" in told and "Traceback" not in told
+    assert "presets/sd35_medium.yaml:5: backbone: `source` 'stabilityai/" in told
+    assert "could not be reached; run `hf download stabilityai/" in told and "Traceback" not in told
 
 
 def test_portions_make_the_published_batch():

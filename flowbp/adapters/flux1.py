@@ -26,7 +26,6 @@ from flowbp.adapters.packing import PATCH
 from flowbp.adapters.policy import FLOAT32, DtypePolicy
 from flowbp.adapters.sigmas import scheduler_sigmas
 from flowbp.adapters.sizes import check_size
-from flowbp.adapters.text_tower import TextTower
 from flowbp.core import VelocityField
 
 if TYPE_CHECKING:
@@ -186,15 +185,8 @@ class Flux1Backbone(DiffusersBackbone):
         """
         parts: dict[str, Any] = pipeline.components
         frozen_policy = frozen_policy or policy.frozen
-        config = parts["transformer"].config
-        text = Flux1Text(
-            clip=TextTower(parts["text_encoder"], parts["tokenizer"]),
-            t5=TextTower(parts["text_encoder_2"], parts["tokenizer_2"]),
-            width=config["joint_attention_dim"],
-            pooled_width=config["pooled_projection_dim"],
-            text_length=text_length,
-            policy=frozen_policy,
-            device=device,
+        text = Flux1Text.from_components(
+            parts, text_length=text_length, policy=frozen_policy, device=device
         )
         decoder = LatentDecoder(
             vae=parts["vae"],

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+from flowbp.adapters.text_checks import (
+    MAX_T5_LENGTH,
+    check_encoder_width,
+    check_positions,
+    check_prompts,
+    check_text_length,
+)
 from flowbp.adapters.text_encoders import TextEncoders
-from flowbp.adapters.text_tower import TextTower, check_positions, check_prompts
-
-MAX_TEXT_LENGTH = 512
-"""The most T5 positions that the diffusers pipeline accepts."""
+from flowbp.adapters.text_tower import TextTower, run_encoder
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -53,22 +56,46 @@ class Flux1Text:
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
 
     def __attrs_post_init__(self) -> None:
-        if not 1 <= self.text_length <= MAX_TEXT_LENGTH:
-            raise ValueError(
-                f"`text_length` must be in [1, {MAX_TEXT_LENGTH}], got {self.text_length}"
-            )
+        check_text_length(self.text_length, most=MAX_T5_LENGTH)
         check_positions("clip", self.clip, self.clip.tokenizer.model_max_length)
-        for name, field, wanted, got in (
-            ("clip", "hidden_size", self.pooled_width, self.clip.encoder.config.hidden_size),
-            ("t5", "d_model", self.width, self.t5.encoder.config.d_model),
-        ):
-            if got != wanted:
-                raise ValueError(
-                    f"`{name}` must have {field} {wanted} like the transformer, got {got}; "
-                    "this text encoder belongs to another transformer"
-                )
+        check_encoder_width("clip", self.clip, "hidden_size", self.pooled_width)
+        check_encoder_width("t5", self.t5, "d_model", self.width)
         for tower in (self.clip, self.t5):
             tower.held.place(self.policy, self.device)
+
+    @classmethod
+    def from_components(
+        cls,
+        parts: Mapping[str, Any],
+        *,
+        text_length: int,
+        policy: DtypePolicy,
+        device: torch.device | str,
+    ) -> Flux1Text:
+        """Take the encoders of a FluxPipeline, with the widths that its transformer reads.
+
+        Args:
+            parts: The pipeline's components by name.
+            text_length: T5 positions.
+            policy: Dtypes of the encoders.
+            device: Where they run.
+
+        Returns:
+            The encoders.
+
+        Raises:
+            ValueError: See the class.
+        """
+        config = parts["transformer"].config
+        return cls(
+            clip=TextTower(parts["text_encoder"], parts["tokenizer"]),
+            t5=TextTower(parts["text_encoder_2"], parts["tokenizer_2"]),
+            width=config["joint_attention_dim"],
+            pooled_width=config["pooled_projection_dim"],
+            text_length=text_length,
+            policy=policy,
+            device=device,
+        )
 
     @property
     def encoders(self) -> TextEncoders:
@@ -96,11 +123,8 @@ class Flux1Text:
         """
         check_prompts(prompts)
         ids, _ = self.t5.tokens(prompts, self.text_length)
-        tokens = self._run(self.t5, ids).last_hidden_state
+        tokens = run_encoder(self.t5.encoder, ids, self.policy, self.device).last_hidden_state
         # What CLIP does not read T5 does, so that nobody need be warned.
         ids, _ = self.clip.tokens(prompts, self.clip.tokenizer.model_max_length, warn=False)
-        return Conditioning({"tokens": tokens, "pooled": self._run(self.clip, ids).pooler_output})
-
-    def _run(self, tower: TextTower, ids: Tensor) -> Any:
-        with self.policy.autocast(self.device):
-            return tower.encoder(ids.to(self.device))
+        pooled = run_encoder(self.clip.encoder, ids, self.policy, self.device).pooler_output
+        return Conditioning({"tokens": tokens, "pooled": pooled})

@@ -9,8 +9,9 @@ import torch
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+from flowbp.adapters.text_checks import check_joined_width, check_prompts, check_text_length
 from flowbp.adapters.text_encoders import TextEncoders
-from flowbp.adapters.text_tower import TextTower, check_prompts
+from flowbp.adapters.text_tower import TextTower, run_encoder
 
 HIDDEN_LAYERS = (9, 18, 27)
 """The layers of Qwen3 whose outputs Flux2KleinPipeline reads, 0 being the embedding."""
@@ -52,23 +53,19 @@ class Flux2Text:
     def __attrs_post_init__(self) -> None:
         config = self.qwen.encoder.config
         most = config.max_position_embeddings
-        if not 1 <= self.text_length <= most:
-            raise ValueError(
-                f"`text_length` must be in [1, {most}], the positions of the Qwen3, got "
-                f"{self.text_length}"
-            )
+        note = ", the positions of the Qwen3"
+        check_text_length(self.text_length, most=most, note=note)
         if not all(0 <= layer <= config.num_hidden_layers for layer in self.layers):
             raise ValueError(
                 f"`layers` must be in [0, {config.num_hidden_layers}], the layers of the Qwen3, "
                 f"got {self.layers}; this text encoder belongs to another model"
             )
-        joined = len(self.layers) * config.hidden_size
-        if joined != self.width:
-            raise ValueError(
-                f"`width` must be {joined}, {len(self.layers)} layers of the Qwen3's "
-                f"{config.hidden_size}, got {self.width}; this text encoder belongs to another "
-                "transformer"
-            )
+        check_joined_width(
+            "width",
+            self.width,
+            len(self.layers) * config.hidden_size,
+            f"{len(self.layers)} layers of the Qwen3's {config.hidden_size}",
+        )
         if not self.qwen.tokenizer.chat_template:
             raise ValueError(
                 "`qwen` must have a tokenizer with a chat template, got one without; copy "
@@ -108,14 +105,16 @@ class Flux2Text:
         """
         check_prompts(prompts)
         ids, mask = self.qwen.tokens([self._message(each) for each in prompts], self.text_length)
-        with self.policy.autocast(self.device):
-            # Without the head: the logits of 512 tokens would be 300 MB for each prompt.
-            output = self.qwen.encoder.model(
-                input_ids=ids.to(self.device),
-                attention_mask=mask.to(self.device),
-                output_hidden_states=True,
-                use_cache=False,
-            )
+        # Without the head: the logits of 512 tokens would be 300 MB for each prompt.
+        output = run_encoder(
+            self.qwen.encoder.model,
+            ids,
+            self.policy,
+            self.device,
+            attention_mask=mask,
+            output_hidden_states=True,
+            use_cache=False,
+        )
         hidden = [output.hidden_states[layer] for layer in self.layers]
         return Conditioning({"tokens": torch.cat(hidden, dim=-1)})
 

@@ -1,13 +1,13 @@
-"""One file of a hub repository, or why it cannot be had."""
+"""Why a model could not be read, and how to get it: the hub's own errors say neither plainly."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from flowbp.adapters.extras import require
 
-_FOLDER = "or download the whole repository elsewhere and give its folder as `source`"
+_ELSEWHERE = "or download the whole repository elsewhere and give its folder"
 
 
 def hub_file(hub_id: str, name: str) -> Path:
@@ -29,30 +29,89 @@ def hub_file(hub_id: str, name: str) -> Path:
         ``hub_file("stabilityai/stable-diffusion-3.5-medium", "transformer/config.json")``
     """
     hub = require("huggingface_hub")
+    errors = hub.errors
     try:
         return Path(hub.hf_hub_download(hub_id, name))
     # Alone among the hub's errors, that of a missing file need not be an OSError.
-    except (OSError, hub.errors.EntryNotFoundError) as error:
+    except (OSError, errors.EntryNotFoundError, errors.HFValidationError) as error:
         raise FileNotFoundError(
-            f"`source` is the hub id {hub_id!r}, whose {name} {_reason(hub.errors, error, hub_id)}"
+            f"`source` {hub_id!r} is no local folder, and as a hub id it could not be read, its "
+            f"{name}: {why_unread(error, hub_id)}"
         ) from error
 
 
-def _reason(errors: Any, error: Exception, hub_id: str) -> str:
-    page = f"https://huggingface.co/{hub_id}"
-    # From the special to the general: the first is a kind of the last, the second of the third.
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return (
-            "is not in the local cache, and the hub could not be reached; check the network and "
-            f"that HF_HUB_OFFLINE is not set, {_FOLDER}"
-        )
-    if isinstance(error, errors.GatedRepoError):
-        return f"is gated; accept its licence on {page} and run `hf auth login`, {_FOLDER}"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return (
-            "cannot be had, because the hub shows no such repository; check the id, and run "
-            f"`hf auth login` if it is a private one, {_FOLDER}"
-        )
-    if isinstance(error, errors.EntryNotFoundError):
-        return f"is not there; see {page} for what it holds and name the repository that fits"
-    return f"could not be fetched: {error}; try again, {_FOLDER}"
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids to ask the hub.
+
+    Example:
+        >>> isinstance(is_offline(), bool)
+        True
+    """
+    return bool(require("huggingface_hub").constants.HF_HUB_OFFLINE)
+
+
+def cached_folder(hub_id: str, component: str) -> Path | None:
+    """Where the cache has a component of a repository.
+
+    Args:
+        hub_id: ``owner/name``.
+        component: Its folder in the repository.
+
+    Returns:
+        The folder in the cache, or None where there is none.
+
+    Example:
+        >>> cached_folder("owner/no-such-repository", "vae") is None
+        True
+    """
+    path = require("huggingface_hub").try_to_load_from_cache(hub_id, f"{component}/config.json")
+    # A file that the repository is known not to have is told by another object.
+    return Path(path).parent if isinstance(path, str) else None
+
+
+def why_unread(error: Exception, place: Path | str) -> str:
+    """Say why a model could not be read and what to do about it.
+
+    Args:
+        error: What a loader raised; the errors that it was raised from count too.
+        place: A folder, or a hub id.
+
+    Returns:
+        Reason and cure.
+
+    Example:
+        >>> why_unread(OSError("no file model.safetensors"), Path("folder"))
+        'no file model.safetensors; copy or download the whole folder again'
+    """
+    said = " ".join(str(error).split()).rstrip(".")
+    if isinstance(place, Path):
+        return f"{said}; copy or download the whole folder again"
+    hub = require("huggingface_hub")
+    errors, endpoint = hub.errors, hub.constants.ENDPOINT
+    offline = "was not asked, for HF_HUB_OFFLINE is set"
+    unreached = offline if is_offline() else "could not be reached"
+    # Each kind is a special case of one that follows it.
+    reasons = {
+        errors.GatedRepoError: f"it is gated; accept its licence on {endpoint}/{place} and run "
+        "`hf auth login`",
+        errors.RepositoryNotFoundError: f"{endpoint} has no {place}, or it is private; check the "
+        "id, or run `hf auth login` with an account that may read it",
+        errors.HFValidationError: f"{said}; check the id",
+        (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled): "it is not in the cache "
+        f"{hub.constants.HF_HUB_CACHE}, and {endpoint} {unreached}; run `hf download {place}` "
+        f"where there is a network, {_ELSEWHERE}",
+        errors.EntryNotFoundError: f"{endpoint}/{place} does not have it ({said}); check that it "
+        "is a repository in the layout that is wanted",
+    }
+    causes = list(_causes(error))
+    for kinds, reason in reasons.items():
+        if any(isinstance(cause, kinds) for cause in causes):
+            return reason
+    return f"{said}; try `hf download {place}`, {_ELSEWHERE}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    each: BaseException | None = error
+    while each is not None:
+        yield each
+        each = each.__cause__ or each.__context__

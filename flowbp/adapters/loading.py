@@ -11,19 +11,16 @@ import attrs
 import torch
 
 from flowbp.adapters.extras import require
+from flowbp.adapters.hub import cached_folder, hub_file, is_offline, why_unread
 from flowbp.adapters.source import (
     check_pipeline,
+    check_tokenizer_files,
     has_component,
     local_folder,
     pipeline_index,
+    read_json,
 )
 from flowbp.adapters.weights import check_loading_report, check_weight_files
-
-HOW_TO_GET = (
-    "for a gated model accept its licence on its page and run `hf auth login`; without a network "
-    "download the whole repository elsewhere and give its folder"
-)
-"""What to do about weights that are not there."""
 
 
 @attrs.frozen(kw_only=True)
@@ -105,11 +102,22 @@ there is no folder /none
     kind = pipeline_class(layout.pipeline)
     parts: dict[str, Any] = dict.fromkeys(left_out)
     place = local_folder(source) or str(source)
+    without_weights = [name for name in layout.others if name not in parts]
+    if isinstance(place, Path):
+        for name in without_weights:
+            if name.startswith("tokenizer"):
+                check_tokenizer_files(place / name)
     for name in layout.models:
         if name not in parts:
             wanted = dtype if name == "transformer" else frozen_dtype
             parts[name] = load_model(source, layout, name, wanted)
-    return kind.from_pretrained(place, **parts)
+    try:
+        return kind.from_pretrained(place, **parts)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"`source` {str(place)!r} could not be read, its {' or '.join(without_weights)}: "
+            f"{why_unread(error, place)}"
+        ) from error
 
 
 def pipeline_class(name: str) -> Any:
@@ -170,25 +178,36 @@ def load_model(
     if isinstance(place, Path):
         check_weight_files(place / name)
     module = require(library)
-    options: dict[str, Any] = {"subfolder": name, "output_loading_info": True}
+    options: dict[str, Any] = {
+        "subfolder": name,
+        "output_loading_info": True,
+        # diffusers asks the hub about a sharded model even where HF_HUB_OFFLINE is set.
+        "local_files_only": is_offline(),
+    }
     if library == "diffusers":
         options[_dtype_option(module.__version__)] = dtype
     else:
         options |= {"dtype": dtype, "ignore_mismatched_sizes": True}
     try:
         model, report = getattr(module, kind).from_pretrained(place, **options)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"`source` {str(place)!r} could not be read, its {name}: {error}; {HOW_TO_GET}"
-        ) from error
-    except (ValueError, RuntimeError) as error:
-        # Which of the two diffusers raises depends on whether accelerate is installed.
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"`source` {str(place)!r} has a {name} that is no fitting {kind}: {reason}"
-        ) from error
+    except (OSError, ValueError, RuntimeError, require("safetensors").SafetensorError) as error:
+        raise _refusal(error, place, name, kind) from error
     check_loading_report(report, source=place, model=name)
     return model
+
+
+def _refusal(error: Exception, place: Path | str, name: str, kind: str) -> Exception:
+    # A file of the cache that was cut off is known only now, and the libraries do not name it.
+    folder = cached_folder(place, name) if isinstance(place, str) else None
+    if folder is not None:
+        check_weight_files(folder)
+    if isinstance(error, OSError):
+        return FileNotFoundError(
+            f"`source` {str(place)!r} could not be read, its {name}: {why_unread(error, place)}"
+        )
+    # It may be a ValueError or a RuntimeError, by whether accelerate is installed.
+    reason = " ".join(str(error).split())
+    return ValueError(f"`source` {str(place)!r} has a {name} that is no fitting {kind}: {reason}")
 
 
 def _dtype_option(version: str) -> str:
@@ -208,8 +227,4 @@ def _has_all(
 
 
 def _hub_index(hub_id: str) -> Mapping[str, Any]:
-    try:
-        index: Mapping[str, Any] = require("diffusers").DiffusionPipeline.load_config(hub_id)
-    except OSError as error:
-        raise OSError(f"{error}; {HOW_TO_GET}") from error
-    return index
+    return read_json(hub_file(hub_id, "model_index.json"), what="a folder in diffusers layout")

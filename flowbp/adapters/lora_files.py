@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.adapters.extras import require
-from flowbp.adapters.loading import HOW_TO_GET
+from flowbp.adapters.hub import why_unread
 from flowbp.adapters.source import is_hub_id
 from flowbp.adapters.weights import check_weight_file
 
@@ -160,10 +160,10 @@ def _read(start: str, pipeline: Any) -> LoraFile:
         read = pipeline.lora_state_dict(str(place or start), **options)
     # Converters of other forms and the hub's client raise whatever they like.
     except Exception as error:
-        reason = f"`start` {start!r} could not be read as a LoRA of {pipeline.__name__}: {error}"
+        told = f"`start` {start!r} could not be read as a LoRA of {pipeline.__name__}"
         if place is not None:
-            raise ValueError(f"{reason}; convert it to the form of diffusers") from error
-        raise FileNotFoundError(f"{reason}; {HOW_TO_GET}") from error
+            raise ValueError(f"{told}: {error}; convert it to the form of diffusers") from error
+        raise FileNotFoundError(f"{told}: {why_unread(error, start)}") from error
     alphas = {name: float(each) for name, each in (read[1] or {}).items()} if with_alphas else None
     return LoraFile(read[0], alphas, read[-1])
 

@@ -11,11 +11,16 @@ from torch.nn import functional as F
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+from flowbp.adapters.text_checks import (
+    MAX_T5_LENGTH,
+    check_encoder_width,
+    check_joined_width,
+    check_positions,
+    check_prompts,
+    check_text_length,
+)
 from flowbp.adapters.text_encoders import TextEncoders
-from flowbp.adapters.text_tower import TextTower, check_positions, check_prompts
-
-MAX_TEXT_LENGTH = 512
-"""The most T5 positions that the diffusers pipeline accepts."""
+from flowbp.adapters.text_tower import TextTower, run_encoder
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -71,12 +76,8 @@ class SD3Text:
         return TextEncoders(family="sd3", towers=towers, read=read, facts=facts, device=self.device)
 
     def _check_length(self) -> None:
-        least = 0 if self.t5 is None else 1
-        if not least <= self.text_length <= MAX_TEXT_LENGTH:
-            raise ValueError(
-                f"`text_length` must be in [{least}, {MAX_TEXT_LENGTH}]"
-                f"{'' if self.t5 is None else ' with a T5'}, got {self.text_length}"
-            )
+        least, note = (0, "") if self.t5 is None else (1, " with a T5")
+        check_text_length(self.text_length, least=least, most=MAX_T5_LENGTH, note=note)
         length = self.clip.tokenizer.model_max_length
         for name, tower in (("clip", self.clip), ("clip_2", self.clip_2)):
             check_positions(name, tower, length)
@@ -90,16 +91,11 @@ class SD3Text:
                 "these text encoders belong to another transformer"
             )
         pooled = sum(config.projection_dim for config in towers)
-        if pooled != self.pooled_width:
-            raise ValueError(
-                f"`pooled_width` must be {pooled}, both CLIP projections together, got "
-                f"{self.pooled_width}; these text encoders belong to another transformer"
-            )
-        if self.t5 is not None and self.t5.encoder.config.d_model != self.width:
-            raise ValueError(
-                f"`t5` must have d_model {self.width} like the transformer, got "
-                f"{self.t5.encoder.config.d_model}; this T5 belongs to another transformer"
-            )
+        check_joined_width(
+            "pooled_width", self.pooled_width, pooled, "both CLIP projections together"
+        )
+        if self.t5 is not None:
+            check_encoder_width("t5", self.t5, "d_model", self.width)
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
@@ -132,8 +128,9 @@ class SD3Text:
         length = self.clip.tokenizer.model_max_length
         warn = self.t5 is None and tower is self.clip
         ids, _ = tower.tokens(prompts, length, warn=warn)
-        with self.policy.autocast(self.device):
-            output = tower.encoder(ids.to(self.device), output_hidden_states=True)
+        output = run_encoder(
+            tower.encoder, ids, self.policy, self.device, output_hidden_states=True
+        )
         return output.hidden_states[-2], output.text_embeds
 
     def _t5(self, prompts: Sequence[str]) -> Tensor:
@@ -141,7 +138,7 @@ class SD3Text:
             shape = (len(prompts), self.text_length, self.width)
             return torch.zeros(shape, device=self.device, dtype=self.policy.state)
         ids, _ = self.t5.tokens(prompts, self.text_length)
-        with self.policy.autocast(self.device):
-            output = self.t5.encoder(ids.to(self.device))
-        hidden: Tensor = output.last_hidden_state
+        hidden: Tensor = run_encoder(
+            self.t5.encoder, ids, self.policy, self.device
+        ).last_hidden_state
         return hidden

@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+# What holds the vocabulary; without any, transformers makes an empty tokenizer and says nothing.
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -102,13 +105,7 @@ def pipeline_index(
     folder = local_folder(source)
     if folder is not None:
         return read_json(folder / "model_index.json", what="a folder in diffusers layout")
-    try:
-        return from_hub(str(source))
-    except OSError as error:
-        raise FileNotFoundError(
-            f"`source` {str(source)!r} is no local folder, and as a hub id it could not be read: "
-            f"{error}"
-        ) from error
+    return from_hub(str(source))
 
 
 def check_pipeline(
@@ -150,6 +147,26 @@ def check_pipeline(
         raise FileNotFoundError(
             f"`source` {str(source)!r} lacks the folders {', '.join(missing)} that its "
             "model_index.json names; copy or download the whole pipeline"
+        )
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Refuse a tokenizer's folder without a vocabulary.
+
+    Args:
+        folder: Of one tokenizer.
+
+    Raises:
+        FileNotFoundError: With the files that were looked for.
+
+    Example:
+        >>> from flowbp.shapes.embedded import base_folder
+        >>> check_tokenizer_files(base_folder() / "tokenizer")
+    """
+    if not any((folder / name).is_file() for name in _VOCABULARIES):
+        raise FileNotFoundError(
+            f"`source` {str(folder.parent)!r} could not be read, its {folder.name}: {folder} has "
+            f"none of {', '.join(_VOCABULARIES)}; copy or download the whole folder again"
         )
 
 

@@ -1,4 +1,4 @@
-"""A text encoder with its tokenizer, and what all model families check of their prompts."""
+"""A text encoder with its tokenizer, and how it is run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import torch
 from torch import Tensor
 
+from flowbp.adapters.policy import DtypePolicy
 from flowbp.adapters.releasing import Releasable
 from flowbp.adapters.text_encoders import CutPromptWarning
 
@@ -105,49 +107,31 @@ def _unchanged(tokenizer: Any) -> Iterator[None]:
             backend.enable_truncation(**truncation)
 
 
-def check_prompts(prompts: Sequence[str]) -> None:
-    """Refuse what is no sequence of prompts.
+def run_encoder(
+    encoder: Any, ids: Tensor, policy: DtypePolicy, device: torch.device, **options: Any
+) -> Any:
+    """Run an encoder, or a part of one, where it is and in its own dtypes.
 
     Args:
-        prompts: B strings.
+        encoder: A transformers model.
+        ids: Token numbers (B, L), wherever they are.
+        policy: Dtypes of the encoder.
+        device: Where it is.
+        options: Further arguments; tensors are moved too.
 
-    Raises:
-        ValueError: No prompt, or a bare string in place of a sequence.
-
-    Example:
-        >>> check_prompts("red")
-        Traceback (most recent call last):
-            ...
-        ValueError: `prompts` must be a sequence of at least one string, got 'red'; write \
-[prompt] for a single one
-    """
-    if isinstance(prompts, str) or not prompts:
-        raise ValueError(
-            f"`prompts` must be a sequence of at least one string, got {prompts!r}; "
-            "write [prompt] for a single one"
-        )
-
-
-def check_positions(name: str, tower: TextTower, length: int) -> None:
-    """Refuse a CLIP tokenizer that gives more tokens than its encoder has positions.
-
-    Args:
-        name: Of the tower, for the message.
-        tower: A CLIP encoder.
-        length: The tokenizer's model_max_length.
-
-    Raises:
-        ValueError: With the value that fits.
+    Returns:
+        What the encoder gives.
 
     Example:
         >>> from types import SimpleNamespace
-        >>> config = SimpleNamespace(max_position_embeddings=77)
-        >>> check_positions("clip", SimpleNamespace(encoder=SimpleNamespace(config=config)), 77)
+        >>> double = lambda input_ids, scale: SimpleNamespace(hidden=input_ids * scale)
+        >>> ids, cpu = torch.tensor([[1, 2]]), torch.device("cpu")
+        >>> run_encoder(double, ids, DtypePolicy(), cpu, scale=2).hidden
+        tensor([[2, 4]])
     """
-    positions = tower.encoder.config.max_position_embeddings
-    if length > positions:
-        raise ValueError(
-            f"`{name}` has {positions} positions and the first tokenizer's "
-            f"model_max_length is {length}; set it to at most {positions} in "
-            "tokenizer_config.json"
-        )
+    placed = {
+        name: value.to(device) if isinstance(value, Tensor) else value
+        for name, value in options.items()
+    }
+    with policy.autocast(device):
+        return encoder(input_ids=ids.to(device), **placed)

@@ -44,7 +44,9 @@ def check_weight_file(path: Path) -> None:
         with safetensors.safe_open(path, framework="pt"):
             pass
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged, {error}; copy or download it again") from error
+        raise ValueError(
+            f"{path} is damaged, {error}; delete it, and copy or download it again"
+        ) from error
 
 
 def check_loading_report(

@@ -8,10 +8,17 @@ from typing import Protocol
 import attrs
 import torch
 from torch import Tensor
+from torch.autograd.graph import disable_saved_tensors_hooks
 
 from .trajectory import VelocityField
 
 ParametricVelocity = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
+
+_NO_HOOKS = (
+    "`velocity` must save no tensors through hooks under `functional_pull`, got one that does, "
+    "as gradient checkpointing and save_on_cpu do, and torch.func refuses them; turn "
+    "gradient_checkpointing off, or use `module_pull`, which keeps hooks"
+)
 
 
 @attrs.frozen(eq=False)
@@ -58,6 +65,9 @@ def functional_pull(velocity: ParametricVelocity, params: Mapping[str, Tensor]) 
     Returns:
         A pull whose gradients are a mapping like `params`.
 
+    Raises:
+        RuntimeError: (when pulling) the velocity uses saved-tensor hooks.
+
     Example:
         >>> pull = functional_pull(lambda p, x, sigma: p["a"] * x, {"a": torch.tensor(2.0)})
         >>> x, c = torch.ones(1, 3), torch.ones(1, 3)
@@ -72,14 +82,18 @@ def functional_pull(velocity: ParametricVelocity, params: Mapping[str, Tensor]) 
     def pull(
         latents: Tensor, sigma: Tensor, cotangent: Tensor, /, *, through_latents: bool
     ) -> Pulled:
-        x = latents.detach()
+        x, params_now = latents.detach(), dict(params)
+
+        def evaluate(p: Mapping[str, Tensor], y: Tensor) -> Tensor:
+            # torch.func disables hooks too, with a message that names neither cause nor cure.
+            with disable_saved_tensors_hooks(_NO_HOOKS):
+                return velocity(p, y, sigma)
+
         if through_latents:
-            primals: tuple[object, ...] = (dict(params), x)
-            gradients, u = torch.func.vjp(lambda p, y: velocity(p, y, sigma), *primals)[1](
-                cotangent
-            )
+            primals: tuple[object, ...] = (params_now, x)
+            gradients, u = torch.func.vjp(evaluate, *primals)[1](cotangent)
             return Pulled(gradients, u)
-        (gradients,) = torch.func.vjp(lambda p: velocity(p, x, sigma), dict(params))[1](cotangent)
+        (gradients,) = torch.func.vjp(lambda p: evaluate(p, x), params_now)[1](cotangent)
         return Pulled(gradients, None)
 
     return pull

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +17,7 @@ from flowbp.evaluation.pictures import TINY, data_uri
 from flowbp.evaluation.records import Comparison, Pair
 from flowbp.evaluation.summary import summarise
 from flowbp.evaluation.validators import not_empty
+from flowbp.files import write_whole
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -129,14 +129,7 @@ def write_report(path: Path, report: Report) -> None:
     Example:
         See `Report`; then ``write_report(Path("report.html"), report)``.
     """
-    text = render(report)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_text(text, "utf-8")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_whole(path, render(report))
 
 
 def _template(name: str) -> str:

@@ -11,6 +11,7 @@ import attrs
 import torch
 
 from flowbp.adapters.extras import require
+from flowbp.adapters.hub import why_unread
 from flowbp.adapters.source import local_folder, read_json
 from flowbp.adapters.weights import check_loading_report, check_weight_files
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD
@@ -65,7 +66,8 @@ def load_clip(source: str | os.PathLike[str], *, dtype: torch.dtype) -> LoadedCl
             place, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except OSError as error:
-        raise FileNotFoundError(f"`source` {str(source)!r} could not be read: {error}") from error
+        reason = why_unread(error, folder or str(source))
+        raise FileNotFoundError(f"`source` {str(source)!r} could not be read: {reason}") from error
     check_loading_report(report, source=source, model="CLIPModel")
     return LoadedClip(
         model=model,

@@ -23,9 +23,9 @@ from flowbp.evaluation import (
     upscale,
     write_report,
 )
+from flowbp.files import write_whole
 from flowbp.run.before import BEFORE, BEFORE_PICTURES
 from flowbp.settings import free_folder, occupied, resolved
-from flowbp.training import write_whole
 
 CONFIGURATION, COMPARISON, REPORT = "configuration.yaml", "comparison.json", "report.html"
 PICTURE, FINISHED = "before_after.png", "finished.json"

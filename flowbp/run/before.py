@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowbp.adapters.extras import require
 from flowbp.evaluation import Evaluation, evaluation_from_json, evaluation_to_json
-from flowbp.training import write_whole
+from flowbp.files import write_whole
 
 BEFORE, BEFORE_PICTURES = "before.json", "before.safetensors"
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from flowbp.configuration import ConfigurationError, Problem
 from flowbp.container import RunContainer
 from flowbp.evaluation import Comparison, Evaluation, evaluate, table
+from flowbp.files import write_whole
 from flowbp.run.artefacts import (
     CONFIGURATION,
     Evaluated,
@@ -30,7 +31,6 @@ from flowbp.run.lock import locked
 from flowbp.run.overview import overview
 from flowbp.run.resuming import Resumption, resumption
 from flowbp.run.telling import told_progress
-from flowbp.training import write_whole
 
 # The part of the configuration that is at fault when a provider cannot build.
 _SECTIONS = {

@@ -13,8 +13,8 @@ from flowbp.configuration import Problem, Tree
 from flowbp.configuration.tree import Step, origin_of, path_text
 from flowbp.core import Plan
 from flowbp.evaluation import Sampling
+from flowbp.files import PARTIAL
 from flowbp.settings.schema import Settings
-from flowbp.training.files import PARTIAL
 
 LOCK = ".lock"
 """The file that a process holds locked while it works in a run's folder."""

@@ -16,10 +16,15 @@ from flowbp.testing.comparing import assert_close as assert_close
 from flowbp.testing.comparing import assert_finite as assert_finite
 from flowbp.testing.comparing import assert_gradients_close as assert_gradients_close
 from flowbp.testing.comparing import assert_same_shape as assert_same_shape
+from flowbp.testing.comparing import assert_within as assert_within
 from flowbp.testing.comparing import relative_gap as relative_gap
 from flowbp.testing.oracle import anchor_penalty as anchor_penalty
 from flowbp.testing.oracle import joint_gradient as joint_gradient
 from flowbp.testing.oracle import joint_read as joint_read
+from flowbp.testing.parity import PipelineCall as PipelineCall
+from flowbp.testing.parity import PipelineRequest as PipelineRequest
+from flowbp.testing.parity import call_pipeline as call_pipeline
+from flowbp.testing.parity import check_parity as check_parity
 from flowbp.testing.plans import check_method as check_method
 from flowbp.testing.plans import check_plan as check_plan
 from flowbp.testing.problem import Problem as Problem
@@ -33,3 +38,4 @@ from flowbp.testing.streamed import assert_affine as assert_affine
 from flowbp.testing.streamed import check_streamed as check_streamed
 from flowbp.testing.velocity import check_gradients as check_gradients
 from flowbp.testing.velocity import check_velocity_field as check_velocity_field
+from flowbp.testing.velocity import parametric_velocity as parametric_velocity

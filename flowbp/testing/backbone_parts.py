@@ -44,8 +44,16 @@ def check_saving(backbone: Backbone) -> None:
         raise AssertionError(f"`save` must leave the parameters alone, but {changed[0]!r} changed")
 
 
-def check_noise(backbone: Backbone, count: int, height: int, width: int, seed: int) -> Tensor:
-    """Assert that noise is a float32 function of its generator; returned on the device."""
+def check_noise(
+    backbone: Backbone,
+    count: int,
+    height: int,
+    width: int,
+    seed: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Assert that noise is a function of its generator, of this dtype; returned on the device."""
 
     def draw(number: int) -> Tensor:
         generator = torch.Generator().manual_seed(number)
@@ -55,8 +63,9 @@ def check_noise(backbone: Backbone, count: int, height: int, width: int, seed: i
     noise, again, other = draw(seed), draw(seed), draw(seed + 1)
     if noise.ndim < 1 or noise.shape[0] != count:
         raise AssertionError(f"`noise` must hold {count} samples, got shape {tuple(noise.shape)}")
-    if noise.dtype != torch.float32:
-        raise AssertionError(f"`noise` must be float32, got {noise.dtype}")
+    if noise.dtype != dtype:
+        wanted = str(dtype).removeprefix("torch.")
+        raise AssertionError(f"`noise` must be {wanted}, got {noise.dtype}")
     if not torch.equal(noise, again) or torch.equal(noise, other):
         raise AssertionError("`noise` must be a function of its generator, and of nothing else")
     if not torch.equal(torch.random.get_rng_state(), state):
@@ -65,8 +74,9 @@ def check_noise(backbone: Backbone, count: int, height: int, width: int, seed: i
     return noise.to(backbone.device)
 
 
-def check_sigmas(sigmas: Tensor, steps: int) -> None:
-    """Assert that sigmas (N+1,) are a falling float32 grid on the CPU."""
+def check_sigmas(backbone: Backbone, steps: int, height: int, width: int) -> Tensor:
+    """Assert that sigmas (N+1,) are a falling float32 grid on the CPU, at every call the same."""
+    sigmas, again = (backbone.sigmas(steps, height=height, width=width) for _ in range(2))
     assert_same_shape("sigmas", sigmas, (steps + 1,))
     if sigmas.dtype != torch.float32 or sigmas.device.type != "cpu":
         raise AssertionError(
@@ -77,6 +87,11 @@ def check_sigmas(sigmas: Tensor, steps: int) -> None:
         raise AssertionError(
             f"`sigmas` must fall from at most 1 to exactly 0, got {sigmas.tolist()}"
         )
+    if not torch.equal(sigmas, again):
+        raise AssertionError(
+            f"`sigmas` must be the same at every call, got {sigmas.tolist()} and {again.tolist()}"
+        )
+    return sigmas
 
 
 def check_trainable(backbone: Backbone) -> None:

@@ -99,3 +99,31 @@ def assert_gradients_close(
                 f"`{name}` must agree to {tolerance:g} relative, got a gap of {gap:.3g} "
                 f"at {key!r}; the largest entry of the gradient is {size:.3g}"
             )
+
+
+def assert_within(name: str, actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Assert that no entry differs by more than `tolerance`, and say which does most.
+
+    Raises:
+        AssertionError: shapes differ, or an entry is off or not finite; names the worst one.
+
+    Example:
+        >>> assert_within("x", torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5]), 0.1)
+        Traceback (most recent call last):
+            ...
+        AssertionError: `x` must agree to 0.1, got a difference of 0.5 at (1,), 2 where 2.5 was \
+expected; 1 of 2 entries are off
+    """
+    assert_same_shape(name, actual, tuple(expected.shape))
+    gaps = (actual.detach().double() - expected.detach().double()).abs()
+    off = int((~(gaps <= tolerance)).sum())
+    if not off:
+        return
+    # What is not finite is further off than anything else.
+    worst = int(gaps.nan_to_num(nan=torch.inf).argmax())
+    place = tuple(int(each) for each in torch.unravel_index(torch.tensor(worst), gaps.shape))
+    raise AssertionError(
+        f"`{name}` must agree to {tolerance:g}, got a difference of {gaps[place].item():.3g} at "
+        f"{place}, {actual[place].item():.6g} where {expected[place].item():.6g} was expected; "
+        f"{off} of {gaps.numel()} entries are off"
+    )

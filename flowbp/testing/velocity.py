@@ -5,13 +5,63 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from flowbp.core import DRaFT, LeapAlign, ParametricVelocity, Plan, Sparse, exact_vjp
+from flowbp.core import (
+    DRaFT,
+    LeapAlign,
+    ParametricVelocity,
+    Plan,
+    Sparse,
+    VelocityField,
+    exact_vjp,
+)
 
 from .comparing import assert_close, assert_finite, assert_same_shape
 from .problem import Problem
 from .streamed import check_streamed
+
+
+def parametric_velocity(module: nn.Module, velocity: VelocityField) -> ParametricVelocity:
+    """A field over a module as a function of the module's parameters.
+
+    It is what `functional_pull`, `surrogate_vjp` and the checks here take, made of what a backbone
+    gives.
+
+    Args:
+        module: the network; its own parameters are not touched.
+        velocity: a field that calls the module.
+
+    Returns:
+        `velocity(params, latents, sigma)`; parameters that `params` does not name are the module's.
+
+    Example:
+        >>> module = nn.Linear(2, 2)
+        >>> field = parametric_velocity(module, lambda x, sigma: sigma * module(x))
+        >>> params = {"weight": torch.eye(2), "bias": torch.ones(2)}
+        >>> field(params, torch.zeros(1, 2), torch.tensor(0.5))
+        tensor([[0.5000, 0.5000]])
+    """
+    held = _Held(module, velocity)
+
+    def parametric(params: Mapping[str, Tensor], latents: Tensor, sigma: Tensor) -> Tensor:
+        named = {f"module.{name}": value for name, value in params.items()}
+        output: Tensor = torch.func.functional_call(held, named, (latents, sigma))
+        return output
+
+    return parametric
+
+
+class _Held(nn.Module):
+    """Calls a field of a module it holds, so that `functional_call` reaches the parameters."""
+
+    def __init__(self, module: nn.Module, velocity: VelocityField) -> None:
+        super().__init__()
+        self.module = module
+        self.velocity = velocity
+
+    def forward(self, latents: Tensor, sigma: Tensor) -> Tensor:
+        return self.velocity(latents, sigma)
 
 
 def check_velocity_field(

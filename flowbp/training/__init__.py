@@ -17,7 +17,6 @@ from flowbp.training.cotangent import score as score
 from flowbp.training.ema import Averaging as Averaging
 from flowbp.training.ema import MovingAverage as MovingAverage
 from flowbp.training.feed import PromptFeed as PromptFeed
-from flowbp.training.files import write_whole as write_whole
 from flowbp.training.inspection import Saved as Saved
 from flowbp.training.inspection import newest_checkpoint as newest_checkpoint
 from flowbp.training.inspection import saved_checkpoints as saved_checkpoints

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from flowbp.training.files import PARTIAL, flush
+from flowbp.files import PARTIAL, flush
 
 REPLACED = ".flowbp-replaced"
 """Ending of a checkpoint that a new one of the same name is taking the place of."""

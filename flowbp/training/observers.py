@@ -11,7 +11,7 @@ from typing import IO, Protocol, runtime_checkable
 import attrs
 from torch import Tensor
 
-from flowbp.training.files import write_whole
+from flowbp.files import write_whole
 from flowbp.training.metrics import Metrics
 
 

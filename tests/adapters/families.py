@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flowbp.adapters import Flux1Backbone, Flux2Backbone, SD3Backbone
 from flowbp.adapters.packing import patchify, to_sequence
+from flowbp.testing import PipelineRequest
 
 from .tiny import tiny_pipeline
 from .tiny_flux import flux1_pipeline, flux2_pipeline
@@ -39,6 +40,19 @@ class Family:
         """The backbone over a pipeline of this family."""
         options = {"text_length": self.text_length} | self.options | options
         return self.kind.from_pipeline(pipeline or self.pipeline(), **options)
+
+    def call(self, pipeline: Any, request: PipelineRequest) -> Tensor:
+        """What the pipeline makes of a request of `check_parity`."""
+        return self.sample(
+            pipeline,
+            list(request.prompts),
+            scale=request.guidance,
+            height=request.height,
+            width=request.width,
+            num_inference_steps=request.steps,
+            latents=request.latents,
+            output_type=request.output,
+        )
 
     def sample(self, pipeline: Any, prompts: list[str], *, scale: float, **options: Any) -> Tensor:
         """What the pipeline makes of the backbone's noise `latents`."""

@@ -17,17 +17,20 @@ def refused(kind):
 
 
 REASONS = {
-    "out of reach": (errors.LocalEntryNotFoundError("no"), "the hub could not be reached; check"),
-    "gated": (refused(errors.GatedRepoError), "is gated; accept its licence on"),
+    "out of reach": (
+        errors.LocalEntryNotFoundError("no"),
+        "could not be reached; run `hf download owner/model`",
+    ),
+    "gated": (refused(errors.GatedRepoError), "it is gated; accept its licence on"),
     "unknown": (
         refused(errors.RepositoryNotFoundError),
-        "the hub shows no such repository; check the id",
+        "has no owner/model, or it is private; check the id",
     ),
     "no such file": (
         errors.EntryNotFoundError("no"),
-        "is not there; see https://huggingface.co/ow",
+        "owner/model does not have it",
     ),
-    "anything else": (OSError("disk is full"), "could not be fetched: disk is full; try again"),
+    "anything else": (OSError("disk is full"), "disk is full; try `hf download owner/model`"),
 }
 
 
@@ -40,7 +43,11 @@ def test_why_a_file_cannot_be_had(raised, message, monkeypatch):
     with pytest.raises(FileNotFoundError) as caught:
         hub_file(ID, NAME)
     told = str(caught.value)
-    assert f"`source` is the hub id '{ID}', whose {NAME} " in told and message in told
+    assert (
+        f"`source` '{ID}' is no local folder, and as a hub id it could not be read, its {NAME}: "
+        in told
+        and message in told
+    )
     assert caught.value.__cause__ is raised
 
 

@@ -151,7 +151,7 @@ def test_a_hub_that_cannot_be_reached_is_told(monkeypatch):
 
     backbone = SD3.backbone(deepcopy(SD3.pipeline()))
     monkeypatch.setattr(backbone.lora_pipeline, "lora_state_dict", fail)
-    with pytest.raises(FileNotFoundError, match=r"'me/lora'.*: no route to the hub; for a gated"):
+    with pytest.raises(FileNotFoundError, match=r"'me/lora'.*: no route to the hub; try `hf"):
         Lora(start="me/lora")(backbone, generator=seeded())
 
 

@@ -3,61 +3,30 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from flowbp.adapters import SD3Backbone
-from flowbp.core import guided_velocity, rollout
+from flowbp.testing import call_pipeline, check_parity
 
 from .tiny import with_scheduler
 
 PROMPTS = ["a red box", "two dots"]
-STEPS = 5
 TEXT_LENGTH = 16
 
 
-def sample(backbone, noise, *, guidance, height, width):
-    positive = backbone.velocity(backbone.encode(PROMPTS))
-    velocity = positive
-    if guidance > 1:
-        negative = backbone.velocity(backbone.encode([""]).repeat(len(PROMPTS)))
-        velocity = guided_velocity(positive, negative, guidance)
-    sigmas = backbone.sigmas(STEPS, height=height, width=width)
-    return rollout(velocity, noise, sigmas).sample
-
-
 @pytest.mark.parametrize("t5", [False, True], ids=["clip", "clip+t5"])
-@pytest.mark.parametrize("guidance", [1.0, 3.5])
-@pytest.mark.parametrize(("height", "width"), [(16, 16), (24, 32)])
 @pytest.mark.parametrize(
     "schedule", [{"shift": 3.0}, {"shift": 1.7}, {"use_dynamic_shifting": True}], ids=str
 )
-def test_latents_and_images_equal_the_pipeline(pipelines, t5, guidance, height, width, schedule):
+def test_latents_and_images_equal_the_pipeline(pipelines, t5, schedule):
     pipeline = with_scheduler(pipelines(t5), FlowMatchEulerDiscreteScheduler(**schedule))
     backbone = SD3Backbone.from_pipeline(pipeline, text_length=TEXT_LENGTH)
-    generator = torch.Generator().manual_seed(3)
-    noise = backbone.noise(len(PROMPTS), height=height, width=width, generator=generator)
-
-    def published(output_type):
-        return pipeline(
-            PROMPTS,
-            height=height,
-            width=width,
-            num_inference_steps=STEPS,
-            guidance_scale=guidance,
-            latents=noise,
-            max_sequence_length=TEXT_LENGTH,
-            output_type=output_type,
-        ).images
-
-    latents = sample(backbone, noise, guidance=guidance, height=height, width=width)
-    images = backbone.decode(latents)
-    assert latents.dtype == images.dtype == torch.float32
-    assert torch.allclose(latents, published("latent"), rtol=0, atol=1e-5)
-    assert torch.allclose(images, published("pt"), rtol=0, atol=1e-5)
-    assert images.shape == (len(PROMPTS), 3, height, width)
+    call = partial(call_pipeline, max_sequence_length=TEXT_LENGTH)
+    check_parity(pipeline, backbone, call, sizes=[(16, 16), (24, 32)])
 
 
 @pytest.mark.parametrize("t5", [False, True], ids=["clip", "clip+t5"])

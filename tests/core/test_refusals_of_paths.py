@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from flowbp.core import (
     Chain,
@@ -18,6 +19,7 @@ from flowbp.core import (
     euler,
     evenly_spaced,
     exact_vjp,
+    functional_pull,
     in_micro_batches,
     late_biased,
     loss_weights,
@@ -138,3 +140,25 @@ def test_pulls():
     pull = module_pull(lambda x, sigma: -x)
     with pytest.raises(ValueError, match=r"`velocity`.*requires_grad=True"):
         pull(torch.ones(1), torch.tensor(1.0), torch.ones(1), through_latents=False)
+
+
+def test_saved_tensor_hooks_under_a_functional_pull():
+    x, params = torch.ones(1, 2), {"a": torch.tensor(2.0)}
+
+    def recomputed(p, y, sigma):
+        return checkpoint(lambda a, z: (a * z).tanh(), p["a"], y, use_reentrant=False)
+
+    message = (
+        r"`velocity`.*gradient checkpointing.*gradient_checkpointing off, or use `module_pull`"
+    )
+    for through_latents in (True, False):
+        with pytest.raises(RuntimeError, match=message):
+            functional_pull(recomputed, params)(
+                x, torch.tensor(1.0), x, through_latents=through_latents
+            )
+    # A refusal leaves no hook disabled behind it.
+    leaf = torch.tensor(2.0, requires_grad=True)
+    module_pull(lambda y, sigma: recomputed({"a": leaf}, y, sigma))(
+        x, torch.tensor(1.0), x, through_latents=False
+    )
+    assert leaf.grad is not None

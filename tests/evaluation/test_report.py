@@ -155,7 +155,7 @@ def test_a_failed_write_leaves_the_old_page(
     def refuse(source: Path, target: Path) -> None:
         raise OSError("no space")
 
-    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(OSError, match="no space"):
         write_report(path, report())
     assert path.read_text() == "old"

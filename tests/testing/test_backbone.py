@@ -79,6 +79,31 @@ def test_a_sound_backbone_passes_and_is_left_alone():
         assert torch.equal(parameter.grad, torch.ones_like(parameter))
 
 
+def test_guidance_is_checked_with_both_branches():
+    backbone = Tiny()
+    check(backbone, guidance=3.0)
+    asked = []
+    sound = backbone.encode
+    backbone.encode = lambda prompts: asked.append(list(prompts)) or sound(prompts)
+    check(backbone, guidance=3.0)
+    assert [""] in asked
+
+
+def test_float64_is_checked_to_its_own_tolerance():
+    backbone = Tiny()
+    backbone.module.double()
+    backbone.pixels = backbone.pixels.double()
+    encode, noise = backbone.encode, backbone.noise
+    backbone.encode = lambda prompts: Conditioning(
+        {name: tensor.double() for name, tensor in encode(prompts).tensors.items()}
+    )
+    backbone.noise = lambda count, **options: noise(count, **options).double()
+    exact = dict(tolerance=1e-12, difference_tolerance=1e-7, step=1e-5, guidance=3.0)
+    check(backbone, dtype=torch.float64, **exact)
+    with pytest.raises(AssertionError, match=r"`noise` must be float32, got torch\.float64"):
+        check(backbone)
+
+
 class GlobalNoise(Tiny):
     def noise(self, count, *, height, width, generator):
         return torch.randn(count, SIZE)
@@ -102,6 +127,20 @@ class RisingSigmas(Tiny):
 class ShortSigmas(Tiny):
     def sigmas(self, steps, *, height, width):
         return torch.linspace(1, 0, steps)
+
+
+class DriftingSigmas(Tiny):
+    calls = 0
+
+    def sigmas(self, steps, *, height, width):
+        self.calls += 1
+        return super().sigmas(steps, height=height, width=width) ** self.calls
+
+
+class HalfVelocity(Tiny):
+    def velocity(self, conditioning):
+        sound = super().velocity(conditioning)
+        return lambda x, sigma: sound(x, sigma).bfloat16()
 
 
 class Dropout(Tiny):
@@ -193,6 +232,8 @@ class SavesHalved(Tiny):
         (DoubleNoise, "`noise` must be float32"),
         (RisingSigmas, "`sigmas` must fall"),
         (ShortSigmas, r"`sigmas` must have shape \(5,\)"),
+        (DriftingSigmas, "`sigmas` must be the same at every call"),
+        (HalfVelocity, r"latents' dtype torch.float32, got torch.bfloat16"),
         (Dropout, "deterministic"),
         (MixedBatch, "slices of the conditioning"),
         (Frozen, "must require gradients"),

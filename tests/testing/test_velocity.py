@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from flowbp.testing import check_gradients, check_velocity_field, random_problem
+from flowbp.testing import (
+    check_gradients,
+    check_velocity_field,
+    parametric_velocity,
+    random_problem,
+)
 
 PROBLEM = random_problem(torch.linspace(1, 0, 6), event=(2, 2), batch=2)
 SIGMA = torch.tensor(0.5, dtype=torch.float64)
@@ -22,9 +27,7 @@ def test_a_module_is_checked_through_functional_call():
         torch.manual_seed(0)
         module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 4)).double()
 
-    def velocity(params, latents, sigma):
-        return torch.func.functional_call(module, params, (latents,)) * sigma
-
+    velocity = parametric_velocity(module, lambda latents, sigma: module(latents) * sigma)
     params = dict(module.named_parameters())
     noise = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator())
     check_velocity_field(velocity, params, noise, SIGMA)
