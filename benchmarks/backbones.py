@@ -2,6 +2,7 @@
 
     python -m benchmarks.backbones OUT [--models sd35_medium flux1_dev flux2_klein]
                                    [--methods bridge ...] [--batch 8] [--steps 3] [--small]
+                                   [--set dotted.key=value ...]
 
 The weights are random; what is measured is the shipped presets' training step, with optimizer and
 average. OUT gets backbones.json and backbones.md, rewritten after every row.
@@ -13,6 +14,7 @@ import argparse
 import gc
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,7 @@ class Row:
     """One model under one method."""
 
     model: str
+    changed: str
     method: str
     trained: int
     batch: int
@@ -98,8 +101,10 @@ def vision_reward(device: torch.device, *, small: bool) -> ClipReward:
 class Bench:
     """One model on the device, tuned as its preset says, with the reward beside it."""
 
-    def __init__(self, model: str, device: torch.device, *, small: bool) -> None:
-        self.model, self.small = model, small
+    def __init__(
+        self, model: str, device: torch.device, *, small: bool, changed: Sequence[str]
+    ) -> None:
+        self.model, self.small, self.changed = model, small, changed
         settings = self.settings("bridge")
         wanted = settings.backbone.arguments
         backbone = random_backbone(
@@ -123,7 +128,7 @@ class Bench:
     def settings(self, method: str, *overrides: str) -> Settings:
         """The presets', in small if asked for."""
         tiny = ("sampling.height=64", "sampling.width=64", "run.device=cpu") if self.small else ()
-        return settings_of(self.model, method, *tiny, *overrides)
+        return settings_of(self.model, method, *tiny, *self.changed, *overrides)
 
     def train(self, method: str, *overrides: str) -> tuple[Recorder, Settings]:
         """Run some optimizer steps; memory is back to the model's alone afterwards."""
@@ -145,6 +150,7 @@ class Bench:
         recorder, settings = self.train(method, *sizes, "training.averaging.warmup=true")
         return Row(
             model=self.model,
+            changed=" ".join(self.changed),
             method=method,
             trained=self.trained,
             batch=batch,
@@ -226,7 +232,7 @@ class Report:
         fits, too_many = self.portions.get(row.model, (None, None))
         largest_pull = "" if fits is None else f"{fits}" if too_many else f">= {fits}"
         return (
-            row.model,
+            f"{row.model} {row.changed}".strip(),
             f"{row.trained / 1e6:,.0f} M",
             row.method,
             str(row.batch),
@@ -248,17 +254,19 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3, help="timed steps are all but the first")
     parser.add_argument("--portion-seconds", type=float, default=120.0)
+    parser.add_argument("--start", type=int, default=1, help="the first pull that is tried")
+    parser.add_argument("--set", nargs="+", default=(), help="changes to the presets")
     parser.add_argument("--small", action="store_true", help="two-layer models, on the CPU")
     wanted = parser.parse_args()
     device = torch.device("cpu" if wanted.small else "cuda")
     report = Report(wanted.out)
     for model in wanted.models:
-        bench = Bench(model, device, small=wanted.small)
+        bench = Bench(model, device, small=wanted.small, changed=wanted.set)
         for method in wanted.methods:
             report.add(bench.row(method, batch=wanted.batch, steps=wanted.steps))
         if not wanted.small:
             deadline = time.monotonic() + wanted.portion_seconds
-            report.portions[model] = largest(bench, start=wanted.batch, deadline=deadline)
+            report.portions[model] = largest(bench, start=wanted.start, deadline=deadline)
             report.write()
         del bench
         clear()

@@ -11,6 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from flowbp.adapters.attention import avoid_cudnn
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.clamp import Clamp, hard_clamp
 from flowbp.adapters.decode import LatentDecoder
@@ -90,6 +91,10 @@ class Flux1Backbone(DiffusersBackbone):
 
     text: Flux1Text
     embedded_guidance: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        DiffusersBackbone.__attrs_post_init__(self)
+        avoid_cudnn(self.transformer, self.policy, self.device)
 
     @classmethod
     def from_pretrained(

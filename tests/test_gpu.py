@@ -1,0 +1,155 @@
+"""What only a CUDA device can show: bfloat16 kernels, generators of the device, memory."""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+import pytest
+import torch
+
+from flowbp import Bridge, Linear
+from flowbp.adapters import DtypePolicy, Lora
+from flowbp.container import RunContainer
+from flowbp.run.execution import execute
+from flowbp.settings import load
+from flowbp.testing import random_backbone
+from flowbp.training import Batching, Sampling, Streams, TrainingStep
+
+from .tiny_run import save_models, write_configuration
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+# Two blocks of the published widths: kernels are chosen by the sizes of a head and a sequence.
+SHALLOW = {
+    "sd3.5 medium": dict(num_layers=2, dual_attention_layers=(0,)),
+    "flux1 dev": dict(num_layers=2, num_single_layers=2),
+    "flux2 klein 9B": dict(num_layers=2, num_single_layers=2),
+}
+FULL = DtypePolicy()
+POLICIES = {
+    "autocast": DtypePolicy(torch.float32, torch.bfloat16),
+    "bfloat16": DtypePolicy(torch.bfloat16, torch.bfloat16),
+}
+
+
+def shallow(name, policy, **options):
+    return random_backbone(
+        name,
+        policy=policy,
+        device="cuda",
+        transformer=SHALLOW[name],
+        vae=dict(block_out_channels=(32,) * 4, layers_per_block=1),
+        **options,
+    )
+
+
+def pulled(backbone, *, side):
+    """The gradient of one velocity, as one vector, and the cotangent that reaches the latents."""
+    generator = torch.Generator().manual_seed(0)
+    x = backbone.noise(2, height=side, width=side, generator=generator).requires_grad_()
+    v = backbone.velocity(backbone.encode(["one", "two"]))(x, torch.tensor(0.5))
+    v.backward(torch.randn(v.shape, generator=generator).to(v))
+    gradients = [p.grad.flatten().float() for p in backbone.trainable().values()]
+    return torch.cat(gradients), x.grad
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize("name", SHALLOW)
+def test_bfloat16_gradients_are_those_of_float32(name, policy, checkpointing):
+    for side in (256, 512):
+        reference = pulled(shallow(name, FULL), side=side)
+        found = pulled(shallow(name, policy, gradient_checkpointing=checkpointing), side=side)
+        for theirs, ours in zip(reference, found, strict=True):
+            assert ours.isfinite().all()
+            cosine = torch.nn.functional.cosine_similarity(theirs.flatten(), ours.flatten(), dim=0)
+            print(name, side, f"cosine {cosine.item():.5f}")
+            assert cosine > 0.99
+
+
+def step_peak(backbone, active, streams):
+    """The most memory, in bytes, that a step with so many active steps takes."""
+    step = TrainingStep(
+        backbone=backbone,
+        reward=lambda images, prompts: images.mean((1, 2, 3)),
+        method=Bridge(active=active),
+        shape=Linear(),
+        sampling=Sampling(steps=12, guidance=1.0, height=256, width=256),
+        batching=Batching(samples=2),
+    )
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    step(["one", "two"], streams)
+    return torch.cuda.max_memory_allocated()
+
+
+def test_memory_does_not_grow_with_the_active_steps():
+    backbone = shallow("flux1 dev", POLICIES["bfloat16"], text_tokens=64)
+    streams = Streams.of(0)
+    step_peak(backbone, 2, streams)
+    few, many = (step_peak(backbone, active, streams) for active in (2, 10))
+    assert many == pytest.approx(few, rel=0.02)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return save_models(tmp_path_factory.mktemp("models"))
+
+
+def rows(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+@pytest.fixture
+def deterministic(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_a_run_goes_on_with_the_device_s_generators(tmp_path, models, deterministic):
+    """Dropout in the adapter draws from the device's generator, which a checkpoint must hold."""
+    lora = "tuning={name: lora, rank: 4, dropout: 0.4}"
+    found = {}
+    for name, lengths in {"whole": (4,), "stopped": (2, 4)}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        path = str(write_configuration(folder, models))
+        for number, steps in enumerate(lengths):
+            typed = [path, "run.device=cuda", lora, f"training.steps={steps}"]
+            settings = load(typed, resume=number > 0).settings
+            execute(RunContainer(settings=settings), resume=number > 0)
+        found[name] = rows(folder / "run")
+    assert len(found["whole"]) == 4
+    assert found["whole"] == found["stopped"]
+    assert found["whole"][2]["gradient_norm"] > 0
+
+
+def test_an_adapter_in_bfloat16_has_the_gradients_of_float32():
+    """The adapter's own weights stay float32, and its products run in bfloat16."""
+    gradients = []
+    for policy in (FULL, POLICIES["bfloat16"]):
+        backbone = shallow("flux2 klein 9B", policy)
+        Lora(rank=8)(backbone, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(1)
+        for parameter in backbone.trainable().values():
+            assert parameter.dtype == torch.float32
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+            parameter.data.add_(noise, alpha=0.02)
+        gradients.append(pulled(backbone, side=256)[0])
+    cosine = torch.nn.functional.cosine_similarity(*gradients, dim=0)
+    print(f"cosine {cosine.item():.5f}")
+    assert cosine > 0.99
+
+
+def test_a_policy_of_two_dtypes_keeps_master_weights():
+    backbone = shallow("sd3.5 medium", POLICIES["autocast"])
+    pulled(backbone, side=256)
+    kinds = {(p.dtype, p.grad.dtype) for p in backbone.trainable().values() if p.grad is not None}
+    assert kinds == {(torch.float32, torch.float32)}
+    assert attrs.asdict(backbone.policy)["compute"] == torch.bfloat16
