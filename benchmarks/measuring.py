@@ -38,8 +38,8 @@ class Recorder:
 
     @property
     def seconds(self) -> float:
-        """The median step, the first left out."""
-        later = sorted(row.seconds for row in self.rows[1:])
+        """The median step, the first left out where there are more."""
+        later = sorted(row.seconds for row in self.rows[1:] or self.rows)
         return later[len(later) // 2]
 
 

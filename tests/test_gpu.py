@@ -67,7 +67,8 @@ def test_bfloat16_gradients_are_those_of_float32(name, policy, checkpointing):
             assert ours.isfinite().all()
             cosine = torch.nn.functional.cosine_similarity(theirs.flatten(), ours.flatten(), dim=0)
             print(name, side, f"cosine {cosine.item():.5f}")
-            assert cosine > 0.99
+            # Random weights rounded to bfloat16 are another model by about a hundredth.
+            assert cosine > (0.98 if policy.weights == torch.bfloat16 else 0.995)
 
 
 def step_peak(backbone, active, streams):

@@ -26,5 +26,9 @@ def avoid_cudnn(transformer: Any, policy: DtypePolicy, device: torch.device) -> 
         >>> from flowbp.adapters.policy import FLOAT32
         >>> avoid_cudnn(object(), FLOAT32, torch.device("cuda"))  # nothing to avoid in float32
     """
-    if device.type == "cuda" and policy.compute == torch.bfloat16:
-        transformer.set_attention_backend("_native_flash")
+    if device.type != "cuda" or policy.compute != torch.bfloat16:
+        return
+    for module in transformer.modules():
+        # One by one: the model's own method also changes the default of every other model.
+        if module is not transformer and hasattr(module, "set_attention_backend"):
+            module.set_attention_backend("_native_flash")
