@@ -164,7 +164,7 @@ class Bench:
     def fits(self, size: int) -> bool:
         """Whether one pull of so many samples fits, with all that training keeps besides."""
         clear()
-        portions = (f"batching.samples={size}", f"batching.pull={size}", "batching.accumulate=1")
+        portions = (f"batching={{samples: {size}, pull: {size}, accumulate: 1}}",)
         short = ("sampling.steps=2", "method={name: sparse, active: 1}", "training.steps=2")
         try:
             self.train("sparse", *portions, *short, "training.averaging.warmup=true")
@@ -250,7 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--models", nargs="+", choices=PUBLISHED, default=tuple(PUBLISHED))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3, help="timed steps are all but the first")
     parser.add_argument("--portion-seconds", type=float, default=120.0)
