@@ -1,7 +1,7 @@
 """Every model family at full size under its preset: seconds a step, memory, the largest batch.
 
     python -m benchmarks.backbones OUT [--models sd35_medium flux1_dev flux2_klein]
-                                   [--methods bridge ...] [--batch 8] [--steps 3] [--small]
+                                   [--methods bridge ...] [--batch 8] [--pull 4] [--steps 3] [--small]
                                    [--set dotted.key=value ...]
 
 The weights are random; what is measured is the shipped presets' training step, with optimizer and
@@ -143,10 +143,11 @@ class Bench:
         container.trainer().run()
         return recorder, settings
 
-    def row(self, method: str, *, batch: int, steps: int) -> Row:
+    def row(self, method: str, *, batch: int, steps: int, pull: int | None = None) -> Row:
         """Time one method."""
         clear()
-        sizes = (f"batching.samples={batch}", "batching.accumulate=1", f"training.steps={steps}")
+        sizes = [f"batching.samples={batch}", "batching.accumulate=1", f"training.steps={steps}"]
+        sizes += [f"batching.pull={pull}"] if pull else []
         recorder, settings = self.train(method, *sizes, "training.averaging.warmup=true")
         return Row(
             model=self.model,
@@ -254,6 +255,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3, help="timed steps are all but the first")
     parser.add_argument("--portion-seconds", type=float, default=120.0)
+    parser.add_argument("--pull", type=int, help="instead of the preset's")
     parser.add_argument("--start", type=int, default=1, help="the first pull that is tried")
     parser.add_argument("--set", nargs="+", default=(), help="changes to the presets")
     parser.add_argument("--small", action="store_true", help="two-layer models, on the CPU")
@@ -263,7 +265,7 @@ def main() -> None:
     for model in wanted.models:
         bench = Bench(model, device, small=wanted.small, changed=wanted.set)
         for method in wanted.methods:
-            report.add(bench.row(method, batch=wanted.batch, steps=wanted.steps))
+            report.add(bench.row(method, batch=wanted.batch, steps=wanted.steps, pull=wanted.pull))
         if not wanted.small:
             deadline = time.monotonic() + wanted.portion_seconds
             report.portions[model] = largest(bench, start=wanted.start, deadline=deadline)
