@@ -1,8 +1,8 @@
 """Every model family at full size under its preset: seconds a step, memory, the largest batch.
 
     python -m benchmarks.backbones OUT [--models sd35_medium flux1_dev flux2_klein]
-                                   [--methods bridge ...] [--batch 8] [--pull 4] [--steps 3] [--small]
-                                   [--set dotted.key=value ...]
+                                   [--methods bridge ...] [--batch 8] [--pull 4] [--steps 3]
+                                   [--set dotted.key=value ...] [--small]
 
 The weights are random; what is measured is the shipped presets' training step, with optimizer and
 average. OUT gets backbones.json and backbones.md, rewritten after every row.
