@@ -8,21 +8,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+TYPED = "--small --models flux1_dev --methods refl --batch 2 --steps 2"
 
 
 def test_backbones_in_small(tmp_path):
-    typed = [
-        "--small",
-        "--models",
-        "flux1_dev",
-        "--methods",
-        "refl",
-        "--batch",
-        "2",
-        "--steps",
-        "2",
-    ]
-    command = [sys.executable, "-m", "benchmarks.backbones", str(tmp_path), "--small", *model]
+    command = [sys.executable, "-m", "benchmarks.backbones", str(tmp_path), *TYPED.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     tree = json.loads((tmp_path / "backbones.json").read_text())
