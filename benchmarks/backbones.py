@@ -16,7 +16,6 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
@@ -29,6 +28,7 @@ from flowbp.container import RunContainer
 from flowbp.rewards import ClipReward
 from flowbp.settings import Settings, load
 from flowbp.testing import random_backbone
+from flowbp.testing.published import SMALL
 from flowbp.training import PromptList
 
 PUBLISHED = {
@@ -38,17 +38,6 @@ PUBLISHED = {
 }
 METHODS = ("refl", "draft_lv", "drtune", "leap_align", "sparse", "bridge", "lagrange")
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-SMALL: dict[str, dict[str, Any]] = {
-    "sd35_medium": dict(
-        num_layers=2,
-        num_attention_heads=1,
-        caption_projection_dim=64,
-        dual_attention_layers=(0,),
-        pos_embed_max_size=16,
-    ),
-    "flux1_dev": dict(num_layers=1, num_single_layers=1, num_attention_heads=1),
-    "flux2_klein": dict(num_layers=1, num_single_layers=1, num_attention_heads=1),
-}
 
 
 @attrs.frozen(kw_only=True)
@@ -114,7 +103,7 @@ class Bench:
             text_tokens=8 if small else wanted["text_length"],
             decode_batch=wanted.get("decode_batch"),
             gradient_checkpointing=wanted["gradient_checkpointing"],
-            transformer=SMALL[model] if small else None,
+            transformer=SMALL[PUBLISHED[model].split()[0]] if small else None,
             vae=dict(block_out_channels=(32,) * 4, layers_per_block=1) if small else None,
         )
         self.reward = vision_reward(device, small=small)

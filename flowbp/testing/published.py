@@ -98,3 +98,16 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "flux2": _DYNAMIC,
 }
 """The FlowMatchEulerDiscreteSchedulers, by family; schnell's is not among them."""
+
+SMALL: dict[str, dict[str, Any]] = {
+    "sd3.5": dict(
+        num_layers=2,
+        num_attention_heads=1,
+        caption_projection_dim=64,
+        dual_attention_layers=(0,),
+        pos_embed_max_size=16,
+    ),
+    "flux1": dict(num_layers=1, num_single_layers=1, num_attention_heads=1),
+    "flux2": dict(num_layers=1, num_single_layers=1, num_attention_heads=1),
+}
+"""Changes that make a transformer small enough for a test, by family."""

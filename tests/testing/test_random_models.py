@@ -7,19 +7,7 @@ import torch
 
 from flowbp.adapters import DtypePolicy
 from flowbp.testing import random_backbone
-from flowbp.testing.published import TRANSFORMERS
-
-SMALL = {
-    "sd3.5": dict(
-        num_layers=2,
-        num_attention_heads=1,
-        caption_projection_dim=64,
-        dual_attention_layers=(0,),
-        pos_embed_max_size=16,
-    ),
-    "flux1": dict(num_layers=1, num_single_layers=1, num_attention_heads=1),
-    "flux2": dict(num_layers=1, num_single_layers=1, num_attention_heads=1),
-}
+from flowbp.testing.published import SMALL, TRANSFORMERS
 
 
 def small(name, **options):
