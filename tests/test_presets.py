@@ -194,3 +194,22 @@ def test_a_hub_out_of_reach_is_told_with_the_line_of_the_preset(monkeypatch, cap
 
 def test_portions_make_the_published_batch():
     assert settings("sd35_medium", "refl").batching == Batching(8, 8, pull=8, decode=1)
+
+
+def test_a_case_of_a_name_that_there_is_not_is_refused(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "by:\n"
+        "  backbone.name:\n"
+        "    sd35: {training: {steps: 7}}\n"
+        "    my_models:Large: {training: {steps: 7}}\n"
+        "  method.name:\n"
+        "    brigde: {training: {clip: 2}}\n"
+    )
+    with pytest.raises(ConfigurationError) as found:
+        settings("sd35_medium", "bridge", last=[str(mine)])
+    told = str(found.value)
+    assert len(found.value.problems) == 2
+    assert "no backbone.name is called 'sd35'" in told and "Names: `flux1`, `flux2`, `sd3`" in told
+    assert "no method.name is called 'brigde'. Did you mean `bridge`?" in told
+    assert f"{mine}:2: by.backbone.name.sd35: no backbone.name" in told

@@ -113,3 +113,13 @@ def test_processes_that_train_together_have_their_own_prompts(yaml, monkeypatch)
         assert parts.trainer().prompts.shard.rank == rank
         found.append(set(run_prompts(parts)))
     assert not found[0] & found[1] and len(found[0] | found[1]) == 8
+
+
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_a_run_of_several_processes_is_refused(yaml, monkeypatch, capsys, tmp_path, check):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert main([yaml, *check]) == 2
+    told = capsys.readouterr().err
+    assert "run: would train 2 models" in told and "unset RANK and WORLD_SIZE" in told
+    assert not (tmp_path / "run").exists()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .cases import BY, Layer, layered
-from .choosing import choose
+from .choosing import NOTHING, choose
 from .merging import merge
 from .problems import ConfigurationError, Problem
 from .text import read_file, read_text
@@ -18,7 +18,12 @@ COMMAND_LINE = "command line"
 _KEY = re.compile(r"[A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*")
 
 
-def read_arguments(arguments: Sequence[str], *, find: Callable[[str], Path] = Path) -> Tree:
+def read_arguments(
+    arguments: Sequence[str],
+    *,
+    find: Callable[[str], Path] = Path,
+    names: Mapping[str, Collection[str]] = NOTHING,
+) -> Tree:
     """Read and merge what was typed: files from left to right, then the overrides.
 
     An argument with ``=`` is an override, unless a path separator comes before the ``=``; every
@@ -32,6 +37,7 @@ def read_arguments(arguments: Sequence[str], *, find: Callable[[str], Path] = Pa
     Args:
         arguments: such as ``["container.yaml", "overlay.yaml", "method.active=3"]``.
         find: where a file is that was typed; it may raise a `ConfigurationError`.
+        names: the names that a key on which a block decides can have, where they are known.
 
     Returns:
         the merged tree, without `by`.
@@ -61,7 +67,7 @@ def read_arguments(arguments: Sequence[str], *, find: Callable[[str], Path] = Pa
     # Together first, so that `method.active=3 method.name=bridge` means the same in any order.
     above = merge(*(_nested(path, value) for path, value in overrides.items()))
     # What a file that cannot be read would have decided is not known.
-    chosen = [file.plain for file in files] if problems else choose(files, above)
+    chosen = [file.plain for file in files] if problems else choose(files, above, names)
     base = merge(*chosen)
     problems.extend(_through_values(base, overrides))
     if problems:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from .cases import Case, Condition, Layer
 from .merging import merge
-from .problems import ConfigurationError, Problem, nearest
+from .problems import ConfigurationError, Problem, listed, nearest
 from .tree import Step, Tree, path_text, plain
 
+NOTHING: Mapping[str, Collection[str]] = MappingProxyType({})
+"""No names are known."""
 
-def choose(layers: Sequence[Layer], above: Tree) -> tuple[Tree, ...]:
+
+def choose(
+    layers: Sequence[Layer], above: Tree, names: Mapping[str, Collection[str]] = NOTHING
+) -> tuple[Tree, ...]:
     """The trees to merge: each file, followed by those of its cases that hold.
 
     What decides is looked up in all files and `above` merged without cases; no case may set what
@@ -19,12 +25,15 @@ def choose(layers: Sequence[Layer], above: Tree) -> tuple[Tree, ...]:
     Args:
         layers: the files, from left to right.
         above: what will be laid over them, such as overrides.
+        names: the names that a deciding key can have, where they are known; besides them only a
+            dotted path is one.
 
     Returns:
         Trees for `merge`, without `above`.
 
     Raises:
-        ConfigurationError: a deciding key is not there or not text, or a case sets one.
+        ConfigurationError: a deciding key is not there or not text, a case is of a name that there
+            is not, or sets what decides.
 
     Example:
         >>> from flowbp.configuration import plain, read_text
@@ -40,6 +49,7 @@ def choose(layers: Sequence[Layer], above: Tree) -> tuple[Tree, ...]:
     conditions = {(each.key, each.origin): each for case in cases for each in case.conditions}
     problems = [
         *_undecided(conditions.values(), whole),
+        *_unnamed(cases, names),
         *_cascades(cases, conditions.values()),
     ]
     if problems:
@@ -66,6 +76,19 @@ def _undecided(conditions: Iterable[Condition], whole: Tree) -> Iterator[Problem
         message = _why_undecided(condition.key, whole)
         if message:
             yield Problem(path_text(condition.path), message, condition.origin)
+
+
+def _unnamed(cases: Iterable[Case], names: Mapping[str, Collection[str]]) -> Iterator[Problem]:
+    conditions = (condition for case in cases for condition in case.conditions)
+    for condition in dict.fromkeys(conditions):
+        known = names.get(condition.key)
+        if known is not None and condition.value not in known and ":" not in condition.value:
+            close = nearest(condition.value, known)
+            yield Problem(
+                path_text((*condition.path, condition.value)),
+                f"no {condition.key} is called {condition.value!r}. {close}Names: {listed(known)}",
+                condition.origin,
+            )
 
 
 def _why_undecided(key: str, whole: Tree) -> str:

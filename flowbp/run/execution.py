@@ -90,6 +90,7 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
     Example:
         See `RunContainer`; then ``execute(container)``.
     """
+    _refuse_processes(container)
     settings, timings = container.settings(), dict[str, float]()
     folder = settings.run.folder
     if settings.run.threads is not None:
@@ -116,6 +117,16 @@ def _told_as(section: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, TypeError, ModuleNotFoundError) as error:
         raise ConfigurationError([Problem(section, str(error), "")]) from error
+
+
+def _refuse_processes(container: RunContainer) -> None:
+    processes = container.shard().world_size
+    if processes > 1:
+        message = (
+            f"would train {processes} models, as WORLD_SIZE is {processes} in the environment, and "
+            "gradients are not shared between processes yet; unset RANK and WORLD_SIZE"
+        )
+        raise ConfigurationError([Problem("run", message, "")])
 
 
 def _resumed(container: RunContainer, stack: ExitStack) -> Resumption:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args, get_type_hints
 
 import attrs
 
 from flowbp.configuration import ConfigurationError, Tree, describe, read_arguments, structure
+from flowbp.configuration.registry import component_type
 from flowbp.configuration.tree import origin_of
 from flowbp.settings.checks import problems
 from flowbp.settings.presets import preset_or_file
@@ -58,12 +60,24 @@ or write package.module:Class
           defaults: sampling: is missing; it has no default
           defaults: batching: is missing; it has no default
     """
-    tree = read_arguments(arguments, find=preset_or_file)
+    tree = read_arguments(arguments, find=preset_or_file, names=_names())
     settings = structure(Settings, tree, registries=REGISTRIES, scalars=SCALARS)
     found = tuple(problems(settings, tree, resume=resume))
     if found:
         raise ConfigurationError(found)
     return Loaded(settings, tree)
+
+
+def _names() -> dict[str, tuple[str, ...]]:
+    # The names of each section that holds a component, for the cases of files.
+    found = {}
+    for section, annotation in get_type_hints(Settings).items():
+        kinds = [annotation, component_type(annotation)]
+        kinds += [component_type(each) for each in get_args(annotation)]
+        for registry in REGISTRIES:
+            if any(registry.describes(kind) for kind in kinds if kind is not None):
+                found[f"{section}.name"] = registry.names()
+    return found
 
 
 def located(error: ConfigurationError, tree: Tree) -> ConfigurationError:
