@@ -59,6 +59,7 @@ def check(container: RunContainer, *, resume: bool = False) -> None:
     Example:
         See `flowbp.run.main`, of which it is `--check`.
     """
+    _refuse_processes(container)
     notes = resumption(container).notes if resume else ()
     with _told_as("backbone"):
         backbone = sketched(container)
