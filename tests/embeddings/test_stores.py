@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
-import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from flowbp.embeddings import EmbeddingsError, FolderStore
 from flowbp.embeddings import stores as stores_module
 
-
-def row(prompt, size=50_000):
-    """An embedding that its prompt decides."""
-    source = torch.Generator().manual_seed(sum(prompt.encode()))
-    tokens = torch.randn(size, 2, generator=source)
-    return {"tokens": tokens.bfloat16(), "pooled": tokens[0].double(), "n": torch.tensor(7)}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(
-        one[name].dtype == other[name].dtype and torch.equal(one[name], other[name]) for name in one
-    )
+from .store_processes import SPACE, TOGETHER, row, same
 
 
 def files(folder):
@@ -92,54 +80,26 @@ def test_a_name_in_the_header_is_covered(tmp_path):
         assert store.read("red") is None
 
 
-def fill(folder, prompts, barrier):
-    store = FolderStore(folder, "a" * 64)
-    barrier.wait()
-    for prompt in prompts:
-        if store.read(prompt) is None:
-            store.write(prompt, row(prompt))
-        assert same(store.read(prompt), row(prompt))
+def run_processes(what, folder):
+    program = Path(__file__).with_name("store_processes.py")
+    done = subprocess.run(
+        [sys.executable, str(program), what, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_two_processes_fill_one_folder_at_once(tmp_path):
-    context = multiprocessing.get_context("fork")
-    barrier, prompts = context.Barrier(2), [f"prompt {i}" for i in range(30)]
-    workers = [
-        context.Process(target=fill, args=(tmp_path, prompts, barrier), daemon=True)
-        for _ in range(2)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    store = FolderStore(tmp_path, "a" * 64)
-    assert all(same(store.read(prompt), row(prompt)) for prompt in prompts)
+    run_processes("together", tmp_path)
+    store = FolderStore(tmp_path, SPACE)
+    assert all(same(store.read(prompt), row(prompt)) for prompt in TOGETHER)
     assert len(files(tmp_path)) == 30
 
 
-def write_for_ever(folder):
-    store = FolderStore(folder, "a" * 64)
-    while True:
-        for i in range(10):
-            store.write(f"prompt {i}", row(f"prompt {i}"))
-
-
-@pytest.mark.filterwarnings("error")
 def test_a_killed_writer_leaves_whole_entries(tmp_path):
-    context = multiprocessing.get_context("fork")
-    for trial in range(10):
-        writer = context.Process(target=write_for_ever, args=(tmp_path,), daemon=True)
-        writer.start()
-        while not any(tmp_path.rglob("*.safetensors")):
-            time.sleep(0.001)
-        time.sleep(0.003 * trial)
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.join(60)
-        store = FolderStore(tmp_path, "a" * 64)
-        for i in range(10):
-            found = store.read(f"prompt {i}")
-            assert found is None or same(found, row(f"prompt {i}"))
+    run_processes("killed", tmp_path)
 
 
 def test_what_a_killed_writer_left_is_removed_a_day_later(tmp_path):
