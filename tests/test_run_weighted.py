@@ -251,11 +251,11 @@ def test_functions_refuse_what_the_configuration_check_refuses():
 
 
 def test_an_entry_point_names_a_reward(yaml, tmp_path, monkeypatch):
-    (tmp_path / "my_plugin.py").write_text(MODULE)
+    (tmp_path / "my_reward_plugin.py").write_text(MODULE)
     folder = tmp_path / "my_rewards-1.0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: my-rewards\nVersion: 1.0\n")
-    (folder / "entry_points.txt").write_text("[flowbp.rewards]\nsharp = my_plugin:sharpness\n")
+    (folder / "entry_points.txt").write_text("[flowbp.rewards]\nsharp = my_reward_plugin:sharpness\n")
     monkeypatch.syspath_prepend(tmp_path)
     part = "{reward: {name: sharp}, mean: 0, std: 0.5}"
     settings = load([yaml, f"reward={{name: weighted, parts: {{own: {part}}}}}"]).settings
