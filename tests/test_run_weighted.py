@@ -255,7 +255,8 @@ def test_an_entry_point_names_a_reward(yaml, tmp_path, monkeypatch):
     folder = tmp_path / "my_rewards-1.0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: my-rewards\nVersion: 1.0\n")
-    (folder / "entry_points.txt").write_text("[flowbp.rewards]\nsharp = my_reward_plugin:sharpness\n")
+    points = "[flowbp.rewards]\nsharp = my_reward_plugin:sharpness\n"
+    (folder / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(tmp_path)
     part = "{reward: {name: sharp}, mean: 0, std: 0.5}"
     settings = load([yaml, f"reward={{name: weighted, parts: {{own: {part}}}}}"]).settings
