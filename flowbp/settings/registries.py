@@ -18,14 +18,23 @@ from flowbp.rewards.pixels import Resize
 from flowbp.settings.prompts import HeldOutSource
 from flowbp.training import Observer, OptimizerRecipe, PromptSource, Schedule
 
+_PICTURES = frozenset({"images", "prompts"})
 
-def _registry(kind: str, builds: Any, targets: Mapping[str, str], *offers: str) -> Registry:
+
+def _registry(
+    kind: str,
+    builds: Any,
+    targets: Mapping[str, str],
+    *offers: str,
+    called_with: frozenset[str] = frozenset(),
+) -> Registry:
     return Registry(
         kind,
         {name: f"flowbp.{target}" for name, target in targets.items()},
         builds=builds,
         entry_points="flowbp." + re.sub("[ -]", "_", kind) + "s",
         offers=frozenset(offers),
+        called_with=called_with,
     )
 
 
@@ -48,10 +57,12 @@ REGISTRIES: tuple[Registry, ...] = (
         {
             "clip": "rewards:ClipReward.from_pretrained",
             "shapes": "shapes.embedded:embedded_reward",
+            "weighted": "settings.rewards:weighted_reward",
         },
         "device",
+        called_with=_PICTURES,
     ),
-    _registry("judge", Judge, {"shapes": "shapes:ShapesChecker"}, "device"),
+    _registry("judge", Judge, {"shapes": "shapes:ShapesChecker"}, "device", called_with=_PICTURES),
     _registry(
         "prompt source",
         PromptSource,
