@@ -17,7 +17,7 @@ from flowbp.embeddings import cached
 from flowbp.evaluation import HeldOut
 from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.prompts import Shard, ShardedPrompts
-from flowbp.rewards import Reward
+from flowbp.rewards import Reward, Towers
 from flowbp.settings import AnchorSettings, Settings, identity
 from flowbp.settings.checks import calibration_sampling, evaluation_sampling
 from flowbp.training import (
@@ -205,8 +205,12 @@ class RunContainer(containers.DeclarativeContainer):
         settings.provided.embeddings.folder,
         batch=settings.provided.embeddings.batch,
     )
-    reward: Any = providers.Singleton(_built, settings.provided.reward, device=device)
-    judge: Any = providers.Singleton(_built, settings.provided.judge, device=device)
+    # What a reward and a judge read alike is loaded once.
+    towers: Any = providers.Singleton(Towers)
+    reward: Any = providers.Singleton(
+        _built, settings.provided.reward, device=device, towers=towers
+    )
+    judge: Any = providers.Singleton(_built, settings.provided.judge, device=device, towers=towers)
 
     prompts: Any = providers.Callable(_itself, settings.provided.prompts)
     shard: Any = providers.Singleton(Shard.from_environment)

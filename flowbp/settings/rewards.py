@@ -10,9 +10,11 @@ import torch
 from flowbp.configuration import Component
 from flowbp.core._validators import integer
 from flowbp.rewards import (
+    TOWERS,
     Normalisation,
     Reward,
     RewardPart,
+    Towers,
     UncalibratedReward,
     WeightedReward,
 )
@@ -88,6 +90,7 @@ def weighted_reward(
     parts: Mapping[str, PartSettings],
     calibration: CalibrationSettings | None = None,
     device: torch.device | str = "cpu",
+    towers: Towers = TOWERS,
 ) -> WeightedReward | UncalibratedReward:
     """Build a weighted sum of rewards from its settings.
 
@@ -95,6 +98,7 @@ def weighted_reward(
         parts: by label, which names them in the metrics.
         calibration: how the parts without `mean` and `std` are measured.
         device: offered to each part.
+        towers: offered to each part, so that parts which use the same files share a model.
 
     Returns:
         The sum; one that is yet to be calibrated if a part has no `mean` and `std`.
@@ -115,7 +119,7 @@ def weighted_reward(
     built = {}
     for label, part in parts.items():
         try:
-            built[label] = RewardPart(part.reward.build(device=device), part.weight)
+            built[label] = RewardPart(part.reward.build(device=device, towers=towers), part.weight)
         except Exception as error:
             error.add_note(f"raised while the reward's part `{label}` was built")
             raise
