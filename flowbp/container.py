@@ -17,10 +17,12 @@ from flowbp.embeddings import cached
 from flowbp.evaluation import HeldOut
 from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.prompts import Shard, ShardedPrompts
+from flowbp.rewards import Reward, Towers
 from flowbp.settings import AnchorSettings, Settings, identity
-from flowbp.settings.checks import evaluation_sampling
+from flowbp.settings.checks import calibration_sampling, evaluation_sampling
 from flowbp.training import (
     Anchor,
+    Calibration,
     Checkpoints,
     JsonLines,
     Metrics,
@@ -32,6 +34,9 @@ from flowbp.training import (
     TensorBoard,
     Trainer,
     TrainingStep,
+    calibrated,
+    calibration_prompts,
+    figures,
     generator,
 )
 
@@ -121,6 +126,19 @@ def _checkpoints(settings: Settings) -> Checkpoints:
     )
 
 
+def _calibration(settings: Settings) -> Calibration:
+    return Calibration(
+        path=settings.run.folder / "calibration.json",
+        seed=settings.run.seed,
+        sampling=calibration_sampling(settings),
+    )
+
+
+def _scoring_with(step: TrainingStep, built: object, reward: Reward) -> TrainingStep:
+    # A step of one's own keeps its own reward.
+    return attrs.evolve(step, reward=reward) if step.reward is built is not reward else step
+
+
 def _joined(
     progress: Observer, history: Observer, observers: Sequence[Observer]
 ) -> tuple[Observer, ...]:
@@ -140,11 +158,11 @@ class History:
 
     def begin(self, rows: Sequence[Metrics]) -> None:
         """Take over the figures of an earlier process."""
-        self.rows = [attrs.asdict(row) for row in rows]
+        self.rows = [figures(row) for row in rows]
 
     def row(self, metrics: Metrics) -> None:
         """Keep them."""
-        self.rows.append(attrs.asdict(metrics))
+        self.rows.append(figures(metrics))
 
     def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
         """Nothing: pictures are not figures."""
@@ -187,14 +205,27 @@ class RunContainer(containers.DeclarativeContainer):
         settings.provided.embeddings.folder,
         batch=settings.provided.embeddings.batch,
     )
-    reward: Any = providers.Singleton(_built, settings.provided.reward, device=device)
-    judge: Any = providers.Singleton(_built, settings.provided.judge, device=device)
+    # What a reward and a judge read alike is loaded once.
+    towers: Any = providers.Singleton(Towers)
+    reward: Any = providers.Singleton(
+        _built, settings.provided.reward, device=device, towers=towers
+    )
+    judge: Any = providers.Singleton(_built, settings.provided.judge, device=device, towers=towers)
 
     prompts: Any = providers.Callable(_itself, settings.provided.prompts)
     shard: Any = providers.Singleton(Shard.from_environment)
     # Samples are of the whole source, so that every process takes the same pictures.
     own_prompts: Any = providers.Singleton(ShardedPrompts, prompts, shard)
     held_out: Any = providers.Singleton(_held_out, settings)
+
+    calibration: Any = providers.Singleton(_calibration, settings)
+    calibration_prompts: Any = providers.Callable(
+        calibration_prompts, reward, prompts, settings.provided.run.seed
+    )
+    # The reward as the run uses it. The first call measures what is not on file, which takes a
+    # folder that the run has claimed, and the base model.
+    calibrated: Any = providers.Singleton(calibrated, reward, model, prompts, calibration)
+
     method: Any = providers.Callable(_itself, settings.provided.method)
     loss: Any = providers.Callable(_itself, settings.provided.loss)
     optimizer: Any = providers.Callable(_itself, settings.provided.optimizer)
@@ -224,7 +255,7 @@ class RunContainer(containers.DeclarativeContainer):
     )
     trainer: Any = providers.Factory(
         Trainer,
-        step=step,
+        step=providers.Singleton(_scoring_with, step, reward, calibrated),
         prompts=own_prompts,
         optimizer=optimizer,
         steps=settings.provided.training.steps,

@@ -164,3 +164,10 @@ def test_sample_pictures_are_sampled_as_the_evaluation_is(yaml):
 def test_average_warms_up_unless_told():
     default = TrainingSettings(steps=10).averaging
     assert default.warmup and default.start_share(10) < 0.01
+
+
+def test_a_published_reward_shares_what_it_loads_within_the_run(yaml, models):
+    parts = container(yaml, f"reward={{name: pickscore, source: {models}/reward}}")
+    assert parts.reward().towers is parts.towers()
+    assert len(parts.towers()) == 1
+    assert parts.reward().clip.model is not container(yaml).reward().model

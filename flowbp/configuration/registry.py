@@ -7,7 +7,7 @@ import importlib
 import re
 from collections.abc import Callable, Mapping
 from importlib import metadata
-from typing import Any, Generic, TypeVar, get_args, get_origin
+from typing import Any, Generic, TypeVar, cast, get_args, get_origin
 
 import attrs
 
@@ -40,6 +40,7 @@ class Component(Generic[T_co]):
         name: the name in the configuration.
         target: the callable behind the name.
         arguments: keyword arguments from the configuration, already of the annotated types.
+        ready: whether the target is the component itself, and nothing is to be built.
 
     Example:
         >>> Component("fraction", __import__("fractions").Fraction, {"numerator": 3}).build()
@@ -49,9 +50,12 @@ class Component(Generic[T_co]):
     name: str
     target: Callable[..., T_co]
     arguments: Mapping[str, Any] = attrs.field(factory=dict)
+    ready: bool = attrs.field(default=False, kw_only=True)
 
     def build(self, **offered: Any) -> T_co:
         """Call the target with its arguments and those offered collaborators that it names.
+
+        A target that is ready is returned as it is.
 
         Args:
             offered: collaborators by name, see `Registry.offers`.
@@ -59,6 +63,8 @@ class Component(Generic[T_co]):
         Raises:
             TypeError: a collaborator is also among the arguments.
         """
+        if self.ready:
+            return cast(T_co, self.target)
         wanted = {parameter.name for parameter in parameters(self.target)}
         collaborators = {name: value for name, value in offered.items() if name in wanted}
         return self.target(**self.arguments, **collaborators)
@@ -87,6 +93,8 @@ class Registry:
         entry_points: the group under which other distributions register theirs.
         offers: names of collaborators that `Component.build` will receive from the container;
             a target takes those that its signature names, and a configuration cannot set them.
+        called_with: the arguments that a built component is called with, if it is a callable. A
+            function or object that requires just these is itself the component.
 
     Raises:
         ValueError: a target is not a dotted path.
@@ -106,6 +114,7 @@ class Registry:
     builds: Any = attrs.field(kw_only=True)
     entry_points: str = attrs.field(kw_only=True)
     offers: frozenset[str] = attrs.field(default=frozenset(), kw_only=True)
+    called_with: frozenset[str] = attrs.field(default=frozenset(), kw_only=True)
 
     def names(self) -> tuple[str, ...]:
         """Built-in names in their order, then those of entry points."""
@@ -157,6 +166,12 @@ class Registry:
         if _imported(path) is not target:
             raise Rejected(f"the {self.kind} {path} is hidden by another object of that name")
         return path
+
+    def is_ready(self, target: Any) -> bool:
+        """Whether a target is a component as it stands, rather than what builds one."""
+        if not self.called_with or isinstance(target, type):
+            return False
+        return {p.name for p in parameters(target) if p.required} == self.called_with
 
     def describes(self, annotation: Any) -> bool:
         """Whether a field's annotation is this registry's type."""

@@ -100,6 +100,13 @@ def _register(converter: Converter, registry: Registry) -> None:
 
     def component(value: Any, _: Any) -> Component[Any]:
         name, target, rest = _chosen(registry, value)
+        if registry.is_ready(target):
+            if rest:
+                raise Rejected(
+                    f"names {name!r}, which is a {registry.kind} itself and takes no keys; remove "
+                    f"{listed(rest)}, or name a function that returns one"
+                )
+            return Component(name, target, ready=True)
         return Component(name, target, arguments_of(converter, target, rest, registry.offers))
 
     def instance(value: Any, _: Any) -> Any:

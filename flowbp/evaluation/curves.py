@@ -76,11 +76,11 @@ def curve(metrics: Sequence[Mapping[str, Any]], key: str) -> Curve:
 
 
 def training_charts(metrics: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
-    """The charts of a run: reward, loss, gradient norm, residuals and anchor, where recorded.
+    """The charts of a run: reward and its parts, loss, gradient norm, residuals and anchor.
 
     Args:
         metrics: rows with `step` and any of `reward`, `loss`, `gradient_norm`, `residual_0`,
-            `residual_1`, …, `anchor`.
+            `residual_1`, …, `anchor`, `parts.likeness.normalised`, ….
 
     Returns:
         One chart for each quantity that has a finite value.
@@ -89,17 +89,24 @@ def training_charts(metrics: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
         >>> [chart.title for chart in training_charts([{"step": 0, "reward": 0.1, "loss": 0.5}])]
         ['Reward', 'Loss']
     """
-    residuals = sorted({key for row in metrics for key in row if key.startswith("residual_")})
+    keys = {key: None for row in metrics for key in row}
+    residuals = sorted(key for key in keys if key.startswith("residual_"))
     wanted = {
         "Reward": ["reward"],
+        # A chart each, as the colours of one chart are few and a reward's parts may be many.
+        **{
+            f"Part {key.removeprefix('parts.')}": [key]
+            for key in keys
+            if key.startswith("parts.") and key.endswith(".normalised")
+        },
         "Loss": ["loss"],
         "Gradient norm": ["gradient_norm"],
         "Residual per segment": residuals,
         "Distance to the reference": ["anchor"],
     }
     charts = []
-    for title, keys in wanted.items():
-        curves = [curve(metrics, key) for key in keys]
+    for title, chosen in wanted.items():
+        curves = [curve(metrics, key) for key in chosen]
         shown = [c for c in curves if any(math.isfinite(value) for _, value in c.points)]
         if shown:
             charts.append(draw(title, shown))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -14,6 +14,7 @@ from torch import Tensor
 from flowbp.evaluation.generate import Progress, Sampling, generate_batches
 from flowbp.evaluation.records import Evaluation, Record
 from flowbp.evaluation.validators import not_empty
+from flowbp.rewards.figures import in_parts
 
 if TYPE_CHECKING:
     from flowbp.adapters.backbone import Backbone
@@ -86,8 +87,8 @@ def evaluate(
         The records and the pictures ``(n, 3, H, W)`` in [0, 1], float32, on the CPU.
 
     Raises:
-        ValueError: when a score is not finite, a verdict is neither 0 nor 1, or either has the
-            wrong shape; the message names the prompt.
+        ValueError: when a score or part of it is not finite, a verdict is neither 0 nor 1, or
+            either has the wrong shape; the message names the prompt.
 
     Example:
         >>> from types import SimpleNamespace
@@ -119,10 +120,13 @@ def evaluate(
     images = []
     start = time.perf_counter()
     for chosen, batch in generate_batches(backbone, texts, noise_seed, sampling):
-        rewards, verdicts = _score(batch, texts[chosen], reward, judge)
+        rewards, parts = _rewards(batch, texts[chosen], reward)
+        verdicts = _verdicts(batch, texts[chosen], judge)
         records += [
-            Record(index=i, prompt=texts[i], kind=prompts[i].kind, reward=r, passed=p)
-            for i, r, p in zip(range(chosen.start, chosen.stop), rewards, verdicts, strict=True)
+            Record(index=i, prompt=texts[i], kind=prompts[i].kind, reward=r, passed=p, parts=f)
+            for i, r, p, f in zip(
+                range(chosen.start, chosen.stop), rewards, verdicts, parts, strict=True
+            )
         ]
         images.append(batch.cpu())
         if progress is not None:
@@ -133,18 +137,28 @@ def evaluate(
 
 
 @torch.no_grad()
-def _score(
-    images: Tensor, texts: Sequence[str], reward: Reward, judge: Judge | None
-) -> tuple[list[float], Sequence[bool | None]]:
-    rewards = _numbers("reward", reward(images, texts), texts)
-    for score, text in zip(rewards, texts, strict=True):
-        if not math.isfinite(score):
-            raise ValueError(
-                f"`reward` of the prompt {text!r} must be finite, got {score}; look for pictures "
-                "with pixels that are not finite, or for a reward that overflows in low precision"
-            )
+def _rewards(
+    images: Tensor, texts: Sequence[str], reward: Reward
+) -> tuple[list[float], list[Mapping[str, float]]]:
+    found = in_parts(reward, images, texts)
+    parts = {name: _numbers(name, figures, texts) for name, figures in found.parts.items()}
+    rewards = _numbers("reward", found.scores, texts)
+    # The parts first: one of them is why the whole is not finite.
+    for name, scores in (*parts.items(), ("reward", rewards)):
+        for score, text in zip(scores, texts, strict=True):
+            if not math.isfinite(score):
+                raise ValueError(
+                    f"`{name}` of the prompt {text!r} must be finite, got {score}; look for "
+                    "pictures with pixels that are not finite, or for a reward that overflows in "
+                    "low precision"
+                )
+    return rewards, [{name: parts[name][i] for name in parts} for i in range(len(texts))]
+
+
+@torch.no_grad()
+def _verdicts(images: Tensor, texts: Sequence[str], judge: Judge | None) -> Sequence[bool | None]:
     if judge is None:
-        return rewards, [None] * len(texts)
+        return [None] * len(texts)
     verdicts = _numbers("judge", judge(images, texts), texts)
     for verdict, text in zip(verdicts, texts, strict=True):
         if verdict not in (0.0, 1.0):
@@ -152,7 +166,7 @@ def _score(
                 f"`judge` must give the prompt {text!r} a 1 (pass) or a 0 (fail), got {verdict}; "
                 "compare a graded score with a threshold first"
             )
-    return rewards, [verdict == 1.0 for verdict in verdicts]
+    return [verdict == 1.0 for verdict in verdicts]
 
 
 def _numbers(name: str, scores: Tensor, texts: Sequence[str]) -> list[float]:

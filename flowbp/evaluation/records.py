@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
 
-from flowbp.evaluation.validators import finite, not_empty
+from flowbp.evaluation.validators import all_finite, finite, not_empty
 
 
 @attrs.frozen(kw_only=True)
@@ -20,9 +20,10 @@ class Record:
         kind: the group that the prompt is counted in.
         reward: the score of the reward that was trained on.
         passed: the judge's verdict; None when there was no judge.
+        parts: what a composed reward tells of its parts, such as `likeness.raw`.
 
     Raises:
-        ValueError: for a reward that is not finite.
+        ValueError: for a reward or part that is not finite.
 
     Example:
         >>> Record(index=0, prompt="a circle", kind="single_object", reward=0.3, passed=True).reward
@@ -36,6 +37,7 @@ class Record:
     passed: bool | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.instance_of(bool))
     )
+    parts: Mapping[str, float] = attrs.field(factory=dict, validator=all_finite)
 
 
 def _tuple_of_records(records: Iterable[Record]) -> tuple[Record, ...]:
@@ -53,7 +55,8 @@ class Evaluation:
         records: one for every prompt, in the order of the list.
 
     Raises:
-        ValueError: without records, or when only a part of them was judged.
+        ValueError: without records, when only some of them were judged, or when their rewards
+            have different parts.
 
     Example:
         >>> record = Record(index=0, prompt="a circle", kind="single_object", reward=0.3)
@@ -75,10 +78,25 @@ class Evaluation:
                 f"first being {unjudged[0].prompt!r}; judge all of them or none"
             )
 
+    @records.validator
+    def _of_the_same_parts(self, attribute: Any, records: tuple[Record, ...]) -> None:
+        for record in records:
+            if list(record.parts) != list(records[0].parts):
+                raise ValueError(
+                    f"`records` have rewards of the parts {list(records[0].parts)} at "
+                    f"{records[0].prompt!r} and {list(record.parts)} at {record.prompt!r}; score "
+                    "all of them with one reward"
+                )
+
     @property
     def judged(self) -> bool:
         """Whether the records carry a judge's verdict."""
         return self.records[0].passed is not None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What the records tell of a composed reward's parts; none for another reward."""
+        return tuple(self.records[0].parts)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -123,8 +141,8 @@ class Comparison:
         after: the model after training.
 
     Raises:
-        ValueError: when the two differ in prompts, kinds, noise or in having been judged, because
-            a paired gain would then mean nothing.
+        ValueError: when the two differ in prompts, kinds, noise, in having been judged or in the
+            reward's parts, because a paired gain would then mean nothing.
 
     Example:
         >>> record = Record(index=0, prompt="a circle", kind="single_object", reward=0.25)
@@ -138,12 +156,12 @@ class Comparison:
     after: Evaluation
 
     def __attrs_post_init__(self) -> None:
-        for name in ("noise_seed", "judged"):
+        for name in ("noise_seed", "judged", "parts"):
             old, new = getattr(self.before, name), getattr(self.after, name)
             if old != new:
                 raise ValueError(
                     f"`{name}` is {old!r} before and {new!r} after; evaluate both models with one "
-                    "seed and one judge"
+                    "seed, one judge and one reward"
                 )
         _same(
             "prompts",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import torch
@@ -76,6 +76,7 @@ class Summary:
     Args:
         kinds: one row per kind of prompt, in order of first appearance.
         overall: the row of all prompts, each counted once whatever its kind.
+        parts: changes of what a composed reward tells of its parts, over all prompts.
 
     Example:
         >>> row = Row("counting", 8, Change(0.5, 0.75, Gain(0.25, 0.1, 0.4)), None)
@@ -85,6 +86,7 @@ class Summary:
 
     kinds: tuple[Row, ...]
     overall: Row
+    parts: Mapping[str, Change] = attrs.field(factory=dict)
 
 
 def bootstrap_gain(
@@ -166,17 +168,21 @@ def summarise(comparison: Comparison, *, seed: int = 0, resamples: int = 2000) -
         row(kind, [pair for pair in pairs if pair.before.kind == kind])
         for kind in comparison.before.kinds
     )
-    return Summary(kinds, row("overall", pairs))
+    parts = {
+        name: _change(
+            [pair.before.parts[name] for pair in pairs],
+            [pair.after.parts[name] for pair in pairs],
+            seed,
+            resamples,
+        )
+        for name in comparison.before.parts
+    }
+    return Summary(kinds, row("overall", pairs), parts)
 
 
 def _row(name: str, pairs: Sequence[Pair], judged: bool, seed: int, resamples: int) -> Row:
     def change(before: list[float], after: list[float]) -> Change:
-        gain = bootstrap_gain(
-            [new - old for old, new in zip(before, after, strict=True)],
-            generator=torch.Generator().manual_seed(seed),
-            resamples=resamples,
-        )
-        return Change(sum(before) / len(before), sum(after) / len(after), gain)
+        return _change(before, after, seed, resamples)
 
     reward = change([p.before.reward for p in pairs], [p.after.reward for p in pairs])
     accuracy = None
@@ -186,3 +192,12 @@ def _row(name: str, pairs: Sequence[Pair], judged: bool, seed: int, resamples: i
             [float(bool(p.after.passed)) for p in pairs],
         )
     return Row(name, len(pairs), reward, accuracy)
+
+
+def _change(before: list[float], after: list[float], seed: int, resamples: int) -> Change:
+    gain = bootstrap_gain(
+        [new - old for old, new in zip(before, after, strict=True)],
+        generator=torch.Generator().manual_seed(seed),
+        resamples=resamples,
+    )
+    return Change(sum(before) / len(before), sum(after) / len(after), gain)

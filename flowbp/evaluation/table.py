@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from flowbp.evaluation.records import Comparison
-from flowbp.evaluation.summary import Change, Row, summarise
+from flowbp.evaluation.summary import Change, Row, Summary, summarise
 
 
 def table(comparison: Comparison, *, seed: int = 0) -> str:
     """Before and after per kind of prompt, in at most 80 columns, with the overall intervals below.
 
     Accuracy columns are there only when a judge gave verdicts. Gains of accuracy are in percentage
-    points.
+    points. What a composed reward tells of its parts comes last, a line each.
 
     Args:
         comparison: the two evaluations.
@@ -39,7 +41,8 @@ def table(comparison: Comparison, *, seed: int = 0) -> str:
     widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
     lines = [_line(line, widths) for line in cells]
     rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], *_intervals(summary.overall)])
+    below = [*_intervals(summary.overall), *_parts(summary)]
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], *below])
 
 
 def _cells(row: Row) -> list[str]:
@@ -76,3 +79,13 @@ def _intervals(row: Row) -> list[str]:
         )
         lines.append(f"accuracy gain {mean:+.1f} points, 95 % interval [{low:+.1f}, {high:+.1f}]")
     return lines
+
+
+def _parts(summary: Summary) -> Iterator[str]:
+    width = max(map(len, summary.parts), default=0)
+    for name, change in summary.parts.items():
+        gain = change.gain
+        yield (
+            f"  {name:<{width}}  {change.before:.4g} → {change.after:.4g}, "
+            f"gain {gain.mean:+.3g} [{gain.low:+.3g}, {gain.high:+.3g}]"
+        )

@@ -20,6 +20,15 @@ def finite(instance: Any, attribute: attrs.Attribute[float], value: float) -> No
         raise ValueError(f"`{attribute.name}` must be a finite number, got {value!r}")
 
 
+def all_finite(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Accept mappings whose values are finite numbers."""
+    for name, number in value.items():
+        if not math.isfinite(number):
+            raise ValueError(
+                f"`{attribute.name}` must hold finite numbers, got {number!r} for {name!r}"
+            )
+
+
 def not_empty(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     """Accept texts and sequences with something in them."""
     if len(value) == 0:

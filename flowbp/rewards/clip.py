@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.rewards.clip_source import load_clip
-from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, Resize, crop_shortest_side, normalise
+from flowbp.rewards.clip_tower import ClipTower
+from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, Resize, crop_shortest_side
+from flowbp.rewards.reward import check_prompts
+from flowbp.rewards.towers import TOWERS, Towers
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, PreTrainedTokenizerBase
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 
 def as_written(prompt: str) -> str:
@@ -36,16 +37,13 @@ def as_written(prompt: str) -> str:
     return prompt
 
 
-def _numbers(values: Iterable[float]) -> tuple[float, ...]:
-    return tuple(values)
-
-
 @attrs.frozen(kw_only=True, eq=False)
 class ClipReward:
     """Cosine of a CLIP model's image and text embeddings, optionally times its logit scale.
 
     ``score = f(image) . g(prompt) / (|f(image)| |g(prompt)|)``, the last steps in float32 whatever
-    the policy. Text embeddings are computed once per distinct prompt and kept on the device.
+    the policy. Text embeddings are computed once per distinct prompt and kept on the device. Which
+    other pictures share the batch changes a score by rounding alone.
 
     Construction moves the model to `device`, casts and freezes it.
 
@@ -58,11 +56,13 @@ class ClipReward:
         logit_scale: Multiply the cosine by ``exp(model.logit_scale)``, as PickScore does.
         clean: Applied to each prompt before the tokenizer. CLIP's original pipeline repaired
             broken Unicode and HTML entities there, which transformers 5 no longer does.
+        batch: Pictures, and new prompts, in the model at a time; see `ClipTower`. None takes all.
         policy: Dtypes of the model.
         device: Where it runs.
 
     Raises:
-        ValueError: `mean` or `std` is not three numbers, or a `std` is not positive.
+        ValueError: `mean` or `std` is not three numbers, a `std` is not positive, or `batch` is
+            below 1.
 
     Example:
         >>> from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
@@ -81,28 +81,27 @@ class ClipReward:
     model: CLIPModel
     tokenizer: PreTrainedTokenizerBase
     resize: Resize = crop_shortest_side
-    mean: tuple[float, ...] = attrs.field(default=CLIP_MEAN, converter=_numbers)
-    std: tuple[float, ...] = attrs.field(default=CLIP_STD, converter=_numbers)
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
     logit_scale: bool = False
     clean: Callable[[str], str] = as_written
+    batch: int | None = None
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
-    _statistics: tuple[Tensor, Tensor] = attrs.field(
-        default=attrs.Factory(lambda self: self._on_device(), takes_self=True),
-        init=False,
-        repr=False,
-    )
+    tower: ClipTower = attrs.field(init=False, repr=False)
     _embeddings: dict[str, Tensor] = attrs.field(factory=dict, init=False, repr=False)
 
-    def __attrs_post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(
-                "`mean` and `std` must be three numbers each, `std` positive, got "
-                f"{self.mean} and {self.std}; see image_mean and image_std of the model's "
-                "preprocessor_config.json"
-            )
-        self.policy.place(self.model, self.device)
-        self.model.requires_grad_(False).eval()
+    @tower.default
+    def _tower(self) -> ClipTower:
+        return ClipTower(
+            model=self.model,
+            resize=self.resize,
+            mean=self.mean,
+            std=self.std,
+            batch=self.batch,
+            policy=self.policy,
+            device=self.device,
+        )
 
     @classmethod
     def from_pretrained(
@@ -112,8 +111,11 @@ class ClipReward:
         resize: Resize = crop_shortest_side,
         logit_scale: bool = False,
         clean: Callable[[str], str] = as_written,
+        batch: int | None = None,
+        tokenizer: str | os.PathLike[str] | None = None,
         policy: DtypePolicy = FLOAT32,
         device: torch.device | str = "cpu",
+        towers: Towers = TOWERS,
     ) -> ClipReward:
         """Load a hub id or a local folder in CLIPModel layout: model, tokenizer, preprocessing.
 
@@ -124,8 +126,11 @@ class ClipReward:
             resize: See the class; the same for the other arguments.
             logit_scale: Multiply the cosine by the model's logit scale.
             clean: Applied to each prompt.
+            batch: Pictures in the model at a time.
+            tokenizer: A hub id or a folder of its own; None takes that of `source`.
             policy: Dtypes of the model.
             device: Where it runs.
+            towers: With whom the model is shared.
 
         Returns:
             The reward.
@@ -135,7 +140,9 @@ class ClipReward:
             FileNotFoundError: No such source, or a folder without model or tokenizer.
             ValueError: A model that is not a CLIPModel, or whose weights are incomplete.
         """
-        loaded = load_clip(source, dtype=policy.weights)
+        loaded = load_clip(
+            source, tokenizer=tokenizer, dtype=policy.weights, device=device, towers=towers
+        )
         return cls(
             model=loaded.model,
             tokenizer=loaded.tokenizer,
@@ -144,6 +151,7 @@ class ClipReward:
             std=loaded.std,
             logit_scale=logit_scale,
             clean=clean,
+            batch=batch,
             policy=policy,
             device=device,
         )
@@ -161,13 +169,7 @@ class ClipReward:
         Raises:
             ValueError: Images of another shape, or another number of prompts.
         """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"`images` must be (B, 3, H, W), got {tuple(images.shape)}")
-        if isinstance(prompts, str) or len(prompts) != len(images):
-            raise ValueError(
-                f"`prompts` must be a sequence of {len(images)} strings, one per picture, got "
-                f"{prompts!r}"
-            )
+        check_prompts(images, prompts)
         embeddings = self.embed_images(images)
         # An autocast set by the caller would round the dot product to 2e-3.
         with torch.autocast(self.device.type, enabled=False):
@@ -176,28 +178,16 @@ class ClipReward:
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Unit embeddings (B, D) of pictures (B, 3, H, W) in [0, 1]; differentiable."""
-        size = self.model.config.vision_config.image_size
-        with torch.autocast(self.device.type, enabled=False):
-            pixels = self.resize(images.to(device=self.device, dtype=self.policy.state), size)
-            pixels = normalise(pixels, *self._statistics)
-        with self.policy.autocast(self.device):
-            output = self.model.get_image_features(pixel_values=pixels.to(self.policy.weights))
-        return self._unit(output)
+        return self.tower(images)
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Unit embeddings (B, D) of B prompts, without gradient; each prompt is read once."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
-        if new:
-            self._embeddings.update(zip(new, self._read(new), strict=True))
+        size = self.batch or len(new) or 1
+        for start in range(0, len(new), size):
+            part = new[start : start + size]
+            self._embeddings.update(zip(part, self._read(part), strict=True))
         return torch.stack([self._embeddings[prompt] for prompt in prompts])
-
-    def _on_device(self) -> tuple[Tensor, Tensor]:
-        # Once for all calls: a copy to the device waits for it.
-        mean, std = (
-            torch.tensor(values, dtype=self.policy.state, device=self.device)
-            for values in (self.mean, self.std)
-        )
-        return mean, std
 
     @torch.no_grad()
     def _read(self, prompts: Sequence[str]) -> Tensor:
@@ -212,14 +202,8 @@ class ClipReward:
         )
         with self.policy.autocast(self.device):
             output = self.model.get_text_features(input_ids=batch.input_ids.to(self.device))
-        return self._unit(output)
+        return self.tower.unit(output)
 
     def _scale(self) -> Tensor:
         scale: Tensor = self.model.logit_scale.to(self.policy.state).exp()
         return scale
-
-    def _unit(self, output: Tensor | BaseModelOutputWithPooling) -> Tensor:
-        # transformers 4 returns the embeddings themselves, transformers 5 an output object.
-        features = output if isinstance(output, Tensor) else output.pooler_output
-        with torch.autocast(self.device.type, enabled=False):
-            return F.normalize(features.to(self.policy.state), dim=-1)

@@ -11,15 +11,20 @@ import attrs
 import torch
 
 from flowbp.adapters.extras import require
-from flowbp.adapters.hub import why_unread
 from flowbp.adapters.source import local_folder, read_json
 from flowbp.adapters.weights import check_loading_report, check_weight_files
+from flowbp.rewards.clip_tokenizer import (
+    TOKENIZER_FILES,
+    check_vocabulary,
+    has_tokenizer,
+    load_tokenizer,
+    reading,
+)
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD
+from flowbp.rewards.towers import TOWERS, Towers
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, PreTrainedTokenizerBase
-
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
 
 @attrs.frozen(eq=False)
@@ -39,55 +44,131 @@ class LoadedClip:
     std: tuple[float, ...]
 
 
-def load_clip(source: str | os.PathLike[str], *, dtype: torch.dtype) -> LoadedClip:
+def load_clip(
+    source: str | os.PathLike[str],
+    *,
+    tokenizer: str | os.PathLike[str] | None = None,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    towers: Towers = TOWERS,
+) -> LoadedClip:
     """Load a CLIPModel, its tokenizer and its channel statistics.
 
     Args:
         source: A hub id or a folder.
+        tokenizer: A hub id or a folder of its own; None takes that of `source`.
         dtype: Of the weights.
+        device: Where the model runs.
+        towers: With whom it is shared.
 
     Returns:
-        The model, on the CPU, with what belongs to it.
+        The model with what belongs to it.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
         FileNotFoundError: No such source, or a folder without model or tokenizer.
+        ValueError: A model of another type, weights that are damaged or incomplete, or a
+            tokenizer of another vocabulary.
+
+    Example:
+        >>> from flowbp.shapes.embedded import reward_folder
+        >>> load_clip(reward_folder(), dtype=torch.bfloat16).model.dtype
+        torch.bfloat16
+    """
+    folder = local_folder(source)
+    if folder is not None:
+        _check_folder(folder, tokenizer=tokenizer is None)
+    mean, std = channel_statistics(source)
+    words = load_tokenizer(source if tokenizer is None else tokenizer)
+    model = load_clip_model(source, dtype=dtype, device=device, towers=towers)
+    check_vocabulary(words, model)
+    return LoadedClip(model=model, tokenizer=words, mean=mean, std=std)
+
+
+def load_clip_model(
+    source: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    towers: Towers = TOWERS,
+) -> CLIPModel:
+    """Load a CLIPModel alone.
+
+    Args:
+        source: A hub id or a folder.
+        dtype: Of the weights.
+        device: Where it runs.
+        towers: With whom it is shared.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModuleNotFoundError: transformers is not installed.
+        FileNotFoundError: No such source, or a folder without a model.
         ValueError: A model of another type, or weights that are damaged or incomplete.
+
+    Example:
+        >>> from flowbp.shapes.embedded import reward_folder
+        >>> first, second = (load_clip_model(reward_folder(), dtype=torch.float32) for _ in "ab")
+        >>> first is second
+        True
     """
     folder = local_folder(source)
     if folder is not None:
         _check_folder(folder)
-    place = folder or source
-    transformers = require("transformers")
-    try:
-        preprocessing = _preprocessing(source, folder)
-        tokenizer = transformers.CLIPTokenizer.from_pretrained(place)
-        model, report = transformers.CLIPModel.from_pretrained(
-            place, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    except OSError as error:
-        reason = why_unread(error, folder or str(source))
-        raise FileNotFoundError(f"`source` {str(source)!r} could not be read: {reason}") from error
-    check_loading_report(report, source=source, model="CLIPModel")
-    return LoadedClip(
-        model=model,
-        tokenizer=tokenizer,
-        mean=tuple(preprocessing.get("image_mean", CLIP_MEAN)),
-        std=tuple(preprocessing.get("image_std", CLIP_STD)),
-    )
+    place = folder or str(source)
+
+    def load() -> CLIPModel:
+        kind = require("transformers").CLIPModel
+        with reading("source", source):
+            model, report = kind.from_pretrained(
+                place, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+            )
+        check_loading_report(report, source=source, model="CLIPModel")
+        found: CLIPModel = model
+        return found
+
+    return towers.get(place, dtype=dtype, device=device, load=load)
 
 
-def _check_folder(folder: Path) -> None:
+def channel_statistics(
+    source: str | os.PathLike[str],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Channel means and standard deviations of a model; CLIP's own where it does not say.
+
+    Args:
+        source: A hub id or a folder.
+
+    Returns:
+        Three means, three standard deviations.
+
+    Raises:
+        FileNotFoundError: The hub cannot be reached.
+        ValueError: Its preprocessor_config.json is no JSON object.
+
+    Example:
+        >>> from flowbp.shapes.embedded import reward_folder
+        >>> [len(values) for values in channel_statistics(reward_folder())]
+        [3, 3]
+    """
+    with reading("source", source):
+        preprocessing = _preprocessing(source, local_folder(source))
+    mean, std = (preprocessing.get(key) for key in ("image_mean", "image_std"))
+    return tuple(mean or CLIP_MEAN), tuple(std or CLIP_STD)
+
+
+def _check_folder(folder: Path, *, tokenizer: bool = False) -> None:
     config = read_json(folder / "config.json", what="a folder in CLIPModel layout")
     if config.get("model_type") != "clip":
         raise ValueError(
             f"`source` must hold a CLIPModel, got model_type {config.get('model_type')!r} in "
             f"{str(folder)!r}"
         )
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    if tokenizer and not has_tokenizer(folder):
         raise FileNotFoundError(
             f"`source` {str(folder)!r} holds no tokenizer, looked for "
-            f"{' and '.join(_TOKENIZER_FILES)}; save the model's tokenizer into the same folder"
+            f"{' and '.join(TOKENIZER_FILES)}; save the model's tokenizer into the same folder"
         )
     if not (any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))):
         raise FileNotFoundError(

@@ -22,3 +22,27 @@ class Reward(Protocol):
             (B,) scores, float32; the gradient reaches `images`.
         """
         ...
+
+
+def check_prompts(images: Tensor, prompts: Sequence[str]) -> None:
+    """Refuse another number of prompts than of pictures.
+
+    Args:
+        images: (B, 3, H, W).
+        prompts: To be B of them.
+
+    Raises:
+        ValueError: With what was given.
+
+    Example:
+        >>> import torch
+        >>> check_prompts(torch.zeros(1, 3, 2, 2), "red")
+        Traceback (most recent call last):
+            ...
+        ValueError: `prompts` must be a sequence of 1 strings, one per picture, got 'red'
+    """
+    if isinstance(prompts, str) or len(prompts) != len(images):
+        raise ValueError(
+            f"`prompts` must be a sequence of {len(images)} strings, one per picture, got "
+            f"{prompts!r}"
+        )

@@ -38,6 +38,7 @@ _DESCRIPTIONS = {
     COMPARISON: "every prompt's reward and verdict, before and after",
     BEFORE: "the evaluation before training",
     BEFORE_PICTURES: "its pictures, for a run that is resumed",
+    "calibration.json": "the scales of the reward's parts",
     CONFIGURATION: "all settings, defaults written out",
     "metrics.jsonl": "the figures of every step",
     "tensorboard": "the same for tensorboard --logdir",

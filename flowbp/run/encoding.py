@@ -21,7 +21,8 @@ def run_prompts(container: RunContainer) -> tuple[str, ...]:
         container: of the run.
 
     Returns:
-        The prompts of training, evaluation and samples, and the negative one under guidance.
+        The prompts of training, evaluation, samples and calibration, and the negative one under
+        guidance.
 
     Example:
         See `flowbp.run.execution.execute`.
@@ -32,6 +33,7 @@ def run_prompts(container: RunContainer) -> tuple[str, ...]:
     snapshots, evaluation = container.snapshots(), container.evaluation_sampling()
     found = dict.fromkeys(prompt.text for prompt in container.held_out())
     found |= dict.fromkeys(snapshots.prompts if snapshots else ())
+    found |= dict.fromkeys(container.calibration_prompts())
     if settings.sampling.guided or (evaluation is not None and evaluation.guidance != 1):
         found[settings.sampling.negative_prompt] = None
     return tuple(found | dict.fromkeys(itertools.islice(stream, count)))

@@ -25,6 +25,7 @@ from flowbp.run.artefacts import (
     write_results,
 )
 from flowbp.run.before import read_before, write_before
+from flowbp.run.calibrating import calibrate
 from flowbp.run.counting import count_trained, sketched, trained_parameters
 from flowbp.run.encoding import encode_prompts
 from flowbp.run.lock import locked
@@ -148,6 +149,8 @@ def _finish(
     folder, comparison = settings.run.folder, None
     with _timed(timings, "encode"):
         encode_prompts(container)
+    with _timed(timings, "calibrate"), _stopping("the calibration of the reward stopped"):
+        calibrate(container, found)
     with _timed(timings, "evaluate before"):
         before = _before(container, folder)
     with _timed(timings, "train"):
@@ -191,10 +194,14 @@ def _build(container: RunContainer) -> None:
     ):
         failures = failures or list(_failures(container, {name: section}))
     if failures:
-        problems = [Problem(section, str(error), "") for section, error in failures]
+        problems = [Problem(section, _told(error), "") for section, error in failures]
         # The errors themselves go along, as only they know the line of a third party's code.
         causes = ExceptionGroup("parts that could not be built", [error for _, error in failures])
         raise ConfigurationError(problems) from causes
+
+
+def _told(error: Exception) -> str:
+    return "; ".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def _failures(container: RunContainer, sections: dict[str, str]) -> Iterator[tuple[str, Exception]]:
@@ -210,20 +217,31 @@ def _evaluated(container: RunContainer, label: str) -> tuple[Evaluation, Tensor]
     if sampling is None:
         return None
     prompts = container.held_out()
+    with (
+        _stopping(f"the evaluation {label} training stopped"),
+        told_progress(f"evaluating {label} training", len(prompts)) as progress,
+    ):
+        return evaluate(
+            container.model(),
+            container.calibrated(),
+            container.judge(),
+            prompts,
+            sampling=sampling,
+            noise_seed=container.settings().evaluation.noise_seed,
+            label=label,
+            progress=progress,
+        )
+
+
+@contextmanager
+def _stopping(what: str) -> Iterator[None]:
     try:
-        with told_progress(f"evaluating {label} training", len(prompts)) as progress:
-            return evaluate(
-                container.model(),
-                container.reward(),
-                container.judge(),
-                prompts,
-                sampling=sampling,
-                noise_seed=container.settings().evaluation.noise_seed,
-                label=label,
-                progress=progress,
-            )
+        yield
     except ValueError as error:
-        raise RunError(f"the evaluation {label} training stopped: {error}") from error
+        stop = RunError(f"{what}: {error}")
+        for note in getattr(error, "__notes__", ()):
+            stop.add_note(note)
+        raise stop from error
 
 
 @contextmanager

@@ -23,6 +23,9 @@ from flowbp.settings.prompts import ShapesHeldOut as ShapesHeldOut
 from flowbp.settings.prompts import ShapesPrompts as ShapesPrompts
 from flowbp.settings.registries import REGISTRIES as REGISTRIES
 from flowbp.settings.registries import SCALARS as SCALARS
+from flowbp.settings.rewards import CalibrationSettings as CalibrationSettings
+from flowbp.settings.rewards import PartSettings as PartSettings
+from flowbp.settings.rewards import weighted_reward as weighted_reward
 from flowbp.settings.schema import AnchorSettings as AnchorSettings
 from flowbp.settings.schema import CheckpointSettings as CheckpointSettings
 from flowbp.settings.schema import EmbeddingSettings as EmbeddingSettings

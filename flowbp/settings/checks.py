@@ -14,6 +14,7 @@ from flowbp.configuration.tree import Step, origin_of, path_text
 from flowbp.core import Plan
 from flowbp.evaluation import Sampling
 from flowbp.files import PARTIAL
+from flowbp.settings.rewards import faults, weighted_reward
 from flowbp.settings.schema import Settings
 
 LOCK = ".lock"
@@ -41,6 +42,7 @@ def problems(settings: Settings, tree: Tree, *, resume: bool = False) -> Iterato
     """
     for path, message in (
         *_of_run(settings, resume),
+        *_of_reward(settings),
         *_of_training(settings),
         *_of_evaluation(settings),
     ):
@@ -101,6 +103,30 @@ def evaluation_sampling(settings: Settings) -> Sampling | None:
     )
 
 
+def calibration_sampling(settings: Settings) -> Sampling:
+    """How pictures are sampled that a composed reward is calibrated on: as in training.
+
+    Args:
+        settings: of the run.
+
+    Returns:
+        The sampling of the training, in its portions.
+
+    Example:
+        See `flowbp.container.RunContainer`.
+    """
+    sampling, batching = settings.sampling, settings.batching
+    return Sampling(
+        steps=sampling.steps,
+        height=sampling.height,
+        width=sampling.width,
+        guidance=sampling.guidance,
+        negative_prompt=sampling.negative_prompt,
+        batch=batching.samples,
+        decode=batching.decode_size,
+    )
+
+
 def occupied(folder: Path) -> bool:
     """Whether a folder holds anything but what a run leaves that was killed in its first moment.
 
@@ -155,6 +181,13 @@ def _of_run(settings: Settings, resume: bool) -> Found:
             f"is {device!r}, and torch sees {torch.cuda.device_count()} CUDA devices; "
             "write run.device=auto or run.device=cpu",
         )
+
+
+def _of_reward(settings: Settings) -> Found:
+    reward = settings.reward
+    if reward.target is weighted_reward:
+        for path, message in faults(**reward.arguments):
+            yield ("reward", *path), message
 
 
 def _of_training(settings: Settings) -> Found:

@@ -18,14 +18,23 @@ from flowbp.rewards.pixels import Resize
 from flowbp.settings.prompts import HeldOutSource
 from flowbp.training import Observer, OptimizerRecipe, PromptSource, Schedule
 
+_PICTURES = frozenset({"images", "prompts"})
 
-def _registry(kind: str, builds: Any, targets: Mapping[str, str], *offers: str) -> Registry:
+
+def _registry(
+    kind: str,
+    builds: Any,
+    targets: Mapping[str, str],
+    *offers: str,
+    called_with: frozenset[str] = frozenset(),
+) -> Registry:
     return Registry(
         kind,
         {name: f"flowbp.{target}" for name, target in targets.items()},
         builds=builds,
         entry_points="flowbp." + re.sub("[ -]", "_", kind) + "s",
         offers=frozenset(offers),
+        called_with=called_with,
     )
 
 
@@ -46,12 +55,28 @@ REGISTRIES: tuple[Registry, ...] = (
         "reward",
         Reward,
         {
+            "aesthetic": "rewards:AestheticScore",
             "clip": "rewards:ClipReward.from_pretrained",
+            "clipscore": "rewards:CLIPScore",
+            "hpsv2": "rewards:HPSv2",
+            "hpsv3": "rewards:HPSv3",
+            "image_reward": "rewards:ImageReward",
+            "pickscore": "rewards:PickScore",
             "shapes": "shapes.embedded:embedded_reward",
+            "weighted": "settings.rewards:weighted_reward",
         },
         "device",
+        "towers",
+        called_with=_PICTURES,
     ),
-    _registry("judge", Judge, {"shapes": "shapes:ShapesChecker"}, "device"),
+    _registry(
+        "judge",
+        Judge,
+        {"shapes": "shapes:ShapesChecker"},
+        "device",
+        "towers",
+        called_with=_PICTURES,
+    ),
     _registry(
         "prompt source",
         PromptSource,

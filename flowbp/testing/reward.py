@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from flowbp.rewards import Reward
+from flowbp.rewards import Reward, in_parts
 
 from .comparing import assert_close, assert_finite, assert_same_shape
 
@@ -28,7 +28,8 @@ def check_reward(
 
     Scores are float32 (B,), finite, the same at every call, and do not depend on which other
     images share the batch or on their order; the gradient reaches the images, is finite, and
-    agrees with central differences along random directions.
+    agrees with central differences along random directions. What a composed reward tells of its
+    parts is (B,), finite, and beside the same scores.
 
     Args:
         reward: to be checked.
@@ -57,6 +58,7 @@ def check_reward(
     generator = torch.Generator().manual_seed(seed)
     images = _pictures(len(prompts), height, width, generator).to(device)
     _check_scores(reward, images, prompts, tolerance)
+    _check_parts(reward, images, prompts)
     _check_image_gradient(reward, images, prompts, generator, difference_tolerance, step)
 
 
@@ -85,6 +87,17 @@ def _check_scores(reward: Reward, images: Tensor, prompts: Sequence[str], tolera
         )
     assert_close("scores one image at a time", alone, scores, tolerance)
     assert_close("scores in reverse order", flipped, scores, tolerance)
+
+
+def _check_parts(reward: Reward, images: Tensor, prompts: Sequence[str]) -> None:
+    with torch.no_grad():
+        found = in_parts(reward, images, prompts)
+        scores = reward(images, prompts)
+    if not torch.equal(found.scores, scores):
+        raise AssertionError("`in_parts` must give the scores of a call, got others")
+    for name, figures in found.parts.items():
+        assert_same_shape(f"part {name}", figures, (len(prompts),))
+        assert_finite(f"part {name}", figures)
 
 
 def _check_image_gradient(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from flowbp.training.anchor import Anchor as Anchor
+from flowbp.training.calibration import Calibration as Calibration
+from flowbp.training.calibration import calibrated as calibrated
+from flowbp.training.calibration import calibration_prompts as calibration_prompts
+from flowbp.training.calibration import measure as measure
 from flowbp.training.checkpoint import CheckpointError as CheckpointError
 from flowbp.training.checkpoint import Savable as Savable
 from flowbp.training.checkpoint import recover as recover
@@ -21,6 +25,7 @@ from flowbp.training.inspection import Saved as Saved
 from flowbp.training.inspection import newest_checkpoint as newest_checkpoint
 from flowbp.training.inspection import saved_checkpoints as saved_checkpoints
 from flowbp.training.metrics import Metrics as Metrics
+from flowbp.training.metrics import figures as figures
 from flowbp.training.nonfinite import NonFiniteError as NonFiniteError
 from flowbp.training.observers import JsonLines as JsonLines
 from flowbp.training.observers import Observer as Observer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flowbp.adapters.backbone import Backbone
 from flowbp.core import LossShape
+from flowbp.rewards.figures import in_parts
 from flowbp.rewards.reward import Reward
 from flowbp.training.portions import portions
 
@@ -39,11 +40,13 @@ class Scores:
         rewards: (B,).
         losses: (B,), each with its weight; their mean is the loss.
         cotangent: `dL/dx`, (B, …) like the latents.
+        parts: what a composed reward tells of its parts, (B,) each.
     """
 
     rewards: Tensor
     losses: Tensor
     cotangent: Tensor
+    parts: Mapping[str, Tensor] = attrs.field(factory=dict)
 
 
 def score(scorer: Scorer, latents: Tensor, prompts: Sequence[str], weights: Tensor) -> Scores:
@@ -76,21 +79,23 @@ def score(scorer: Scorer, latents: Tensor, prompts: Sequence[str], weights: Tens
     Reference: arXiv 2606.11075, section 3.
     """
     total = len(latents)
-    parts = [
+    scored = [
         _score(scorer, latents[part], prompts[part], weights[part] / total)
         for part in portions(total, scorer.size)
     ]
     return Scores(
-        torch.cat([part.rewards for part in parts]),
-        torch.cat([part.losses for part in parts]) * total,
-        torch.cat([part.cotangent for part in parts]),
+        torch.cat([each.rewards for each in scored]),
+        torch.cat([each.losses for each in scored]) * total,
+        torch.cat([each.cotangent for each in scored]),
+        {name: torch.cat([each.parts[name] for each in scored]) for name in scored[0].parts},
     )
 
 
 @torch.enable_grad()
 def _score(scorer: Scorer, latents: Tensor, prompts: Sequence[str], weights: Tensor) -> Scores:
     x = latents.detach().requires_grad_()
-    rewards = scorer.reward(scorer.backbone.decode(x), list(prompts))
+    found = in_parts(scorer.reward, scorer.backbone.decode(x), list(prompts))
+    rewards = found.scores
     if rewards.shape != (len(x),):
         raise ValueError(
             f"`reward` must return one score per picture, shape ({len(x)},), "
@@ -103,4 +108,5 @@ def _score(scorer: Scorer, latents: Tensor, prompts: Sequence[str], weights: Ten
         )
     losses = weights * scorer.shape(rewards)
     (cotangent,) = torch.autograd.grad(losses.sum(), x)
-    return Scores(rewards.detach(), losses.detach(), cotangent)
+    parts = {name: figures.detach() for name, figures in found.parts.items()}
+    return Scores(rewards.detach(), losses.detach(), cotangent, parts)

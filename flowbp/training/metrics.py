@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import attrs
 import torch
@@ -30,6 +31,8 @@ class Metrics:
         velocity_calls: network evaluations for each sample, forward and backward.
         seconds: from the draw of the plan to the end of the update.
         anchor: the value of the reference anchor; None without one.
+        parts: means over the same samples of what a composed reward tells of its parts, such as
+            `likeness.raw`.
 
     Example:
         >>> [field.name for field in attrs.fields(Metrics)][:3]
@@ -47,6 +50,28 @@ class Metrics:
     velocity_calls: int
     seconds: float
     anchor: float | None = None
+    parts: Mapping[str, float] = attrs.field(factory=dict)
+
+
+def figures(metrics: Metrics) -> dict[str, float | None]:
+    """The row as one flat mapping; the parts of the reward come last, as `parts.<name>`.
+
+    Args:
+        metrics: of a step.
+
+    Returns:
+        Every figure by its name in files and charts.
+
+    Example:
+        >>> row = Metrics(step=1, reward=0.5, reward_std=0.1, loss=0.2, gradient_norm=1.0,
+        ...               learning_rate=1e-5, residual_0=0.0, residual_1=None, velocity_calls=9,
+        ...               seconds=2.0, parts={"likeness.raw": 0.25})
+        >>> list(figures(row))[-2:]
+        ['anchor', 'parts.likeness.raw']
+    """
+    row = attrs.asdict(metrics)
+    parts = row.pop("parts")
+    return row | {f"parts.{name}": value for name, value in parts.items()}
 
 
 @attrs.frozen(kw_only=True)
@@ -60,6 +85,7 @@ class Measured:
         gradient_norm: before clipping.
         residuals: of the first two segments; None where undefined.
         anchor: its value; None without one.
+        parts: means of what a composed reward tells of its parts.
         broken: the first of `QUANTITIES` that is not finite, or None.
     """
 
@@ -69,6 +95,7 @@ class Measured:
     gradient_norm: float
     residuals: tuple[float | None, float | None]
     anchor: float | None
+    parts: Mapping[str, float]
     broken: str | None
 
 
@@ -89,13 +116,16 @@ def measure(result: StepResult, gradient_norm: Tensor) -> Measured:
     anchor = rewards.new_zeros(()) if result.anchor is None else result.anchor
     checked = (result.latents, scores.rewards, result.loss, scores.cotangent, anchor, gradient_norm)
     gaps = [part.mean() for part in result.residuals[:2]]
-    figures = [rewards.mean(), rewards.std(correction=0), result.loss, gradient_norm, anchor, *gaps]
+    parts = {name: values.mean() for name, values in result.parts.items()}
+    means = [rewards.mean(), rewards.std(correction=0), result.loss, gradient_norm, anchor, *gaps]
     flags = [torch.isfinite(value).all() for value in checked]
     device = rewards.device
-    fetched = torch.stack([value.to(device, torch.float32) for value in (*figures, *flags)])
+    wanted = (*means, *flags, *parts.values())
+    fetched = torch.stack([value.to(device, torch.float32) for value in wanted])
     reward, spread, loss, norm, distance, *rest = fetched.tolist()
     defined = [gap if math.isfinite(gap) else None for gap in rest[: len(gaps)]]
-    broken = [name for name, fine in zip(QUANTITIES, rest[len(gaps) :], strict=True) if not fine]
+    fine, told = rest[len(gaps) :][: len(flags)], rest[len(gaps) + len(flags) :]
+    broken = [name for name, each in zip(QUANTITIES, fine, strict=True) if not each]
     first, second = (*defined, None, None)[:2]
     return Measured(
         reward=reward,
@@ -104,6 +134,7 @@ def measure(result: StepResult, gradient_norm: Tensor) -> Measured:
         gradient_norm=norm,
         residuals=(first, second),
         anchor=None if result.anchor is None else distance,
+        parts=dict(zip(parts, told, strict=True)),
         broken=broken[0] if broken else None,
     )
 
@@ -138,4 +169,5 @@ def row_of(
         velocity_calls=result.cost.velocity_calls,
         seconds=seconds,
         anchor=measured.anchor,
+        parts=measured.parts,
     )

@@ -109,11 +109,26 @@ def describe(quantity: str, result: StepResult, gradients: dict[str, Tensor]) ->
     values = ""
     if quantity in ("rewards", "loss"):
         values = f", with the values {_some([f'{float(by_sample[i])}' for i in bad])}"
+    if quantity == "rewards":
+        values += _blamed_parts(scores.parts, bad)
     return (
         f"the {quantity} of {len(bad)} of {len(by_sample)} samples "
         f"{'is' if quantity in ('loss', 'cotangent') else 'are'} not finite{values}, "
         f"at the prompts {_some(prompts)}"
     )
+
+
+def _blamed_parts(parts: Mapping[str, Tensor], bad: list[int]) -> str:
+    if not parts:
+        return ""
+    broken = {
+        name: dict.fromkeys(f"{float(figures[i])}" for i in bad if not _finite(figures[i]))
+        for name, figures in parts.items()
+    }
+    named = [f"`{name}` {_some(list(values))}" for name, values in broken.items() if values]
+    if not named:
+        return ", which their sum makes while every part is finite"
+    return f", not finite among its parts: {_some(named)}"
 
 
 def describe_parameters(parameters: Mapping[str, Tensor]) -> str | None:

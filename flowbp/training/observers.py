@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Protocol, runtime_checkable
 
-import attrs
 from torch import Tensor
 
 from flowbp.files import write_whole
-from flowbp.training.metrics import Metrics
+from flowbp.training.metrics import Metrics, figures
 
 
 class Observer(Protocol):
@@ -96,7 +95,7 @@ class JsonLines:
 
 
 def _line(metrics: Metrics) -> str:
-    row = {name: _standard(value) for name, value in attrs.asdict(metrics).items()}
+    row = {name: _standard(value) for name, value in figures(metrics).items()}
     return json.dumps(row, allow_nan=False) + "\n"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import torch
@@ -48,7 +48,7 @@ class StepResult:
         plan: what the method drew.
         prompts: the prompt of each member.
         latents: what the reward scored, (M, …).
-        scores: rewards (M,), weighted losses (M,) and cotangent (M, …).
+        scores: rewards (M,), weighted losses (M,), cotangent (M, …), and the reward's parts (M,).
         residuals: (B,) for each segment of the plan; `nan` where none is defined.
         cost: network evaluations.
         anchor: the value of the reference anchor, 0-d; None without one.
@@ -73,7 +73,16 @@ class StepResult:
     @property
     def rewards(self) -> Tensor:
         """The rewards of the samples without their copies, (B,)."""
-        return self.scores.rewards[: len(self.prompts) // (1 + self.plan.noised)]
+        return self.scores.rewards[: self._samples]
+
+    @property
+    def parts(self) -> Mapping[str, Tensor]:
+        """What a composed reward tells of the samples without their copies, (B,) each."""
+        return {name: figures[: self._samples] for name, figures in self.scores.parts.items()}
+
+    @property
+    def _samples(self) -> int:
+        return len(self.prompts) // (1 + self.plan.noised)
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import attrs
 from torch import Tensor
 
 from flowbp.adapters.extras import require
-from flowbp.training.metrics import Metrics
+from flowbp.training.metrics import Metrics, figures
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -49,7 +48,7 @@ class TensorBoard:
     def row(self, metrics: Metrics) -> None:
         """One scalar for each figure that is defined, under `train/`."""
         writer = self._open()
-        for name, value in attrs.asdict(metrics).items():
+        for name, value in figures(metrics).items():
             if name != "step" and value is not None:
                 writer.add_scalar(f"train/{name}", value, metrics.step)
         # Otherwise up to two minutes of figures wait in memory, and a kill loses them.

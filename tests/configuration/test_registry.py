@@ -102,3 +102,31 @@ def test_targets_are_checked_at_construction() -> None:
 def test_a_collaborator_cannot_replace_an_argument() -> None:
     with pytest.raises(TypeError, match="source"):
         Component("any", widgets.any_options, {"source": "a"}).build(source="b")
+
+
+def scored(images: object, prompts: object, scale: float = 1.0) -> float:
+    return scale
+
+
+class Scorer:
+    def __init__(self, images: object, prompts: object) -> None: ...
+
+    def __call__(self, images: object, prompts: object) -> float:
+        return 2.0
+
+
+scorer = Scorer(None, None)
+
+
+def makes_one(images: str, device: str) -> str:
+    return images
+
+
+def test_what_is_called_as_a_component_is_one() -> None:
+    called = frozenset({"images", "prompts"})
+    registry = Registry("scorer", {}, builds=Scorer, entry_points="none", called_with=called)
+    assert registry.is_ready(scored) and registry.is_ready(scorer)
+    # A class makes one, whatever its constructor takes.
+    assert not registry.is_ready(Scorer) and not registry.is_ready(makes_one)
+    assert not METHODS.is_ready(scored)
+    assert Component("mine", scored, ready=True).build(device="cpu") is scored

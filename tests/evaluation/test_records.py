@@ -24,10 +24,17 @@ def test_json_round_trip_is_exact(verdicts: list[tuple[bool, bool]] | None) -> N
 def test_json_keys_are_stable() -> None:
     tree = json.loads(to_json(comparison(REWARDS, VERDICTS)))
     assert list(tree) == ["format", "summary", "before", "after"]
-    assert list(tree["summary"]) == ["kinds", "overall"]
+    assert list(tree["summary"]) == ["kinds", "overall", "parts"]
     assert list(tree["summary"]["overall"]) == ["name", "count", "reward", "accuracy"]
     assert list(tree["before"]) == ["label", "noise_seed", "seconds", "records"]
-    assert list(tree["before"]["records"][0]) == ["index", "prompt", "kind", "reward", "passed"]
+    assert list(tree["before"]["records"][0]) == [
+        "index",
+        "prompt",
+        "kind",
+        "reward",
+        "passed",
+        "parts",
+    ]
 
 
 @pytest.mark.parametrize(

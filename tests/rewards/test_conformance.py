@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
+from flowbp.adapters.policy import FLOAT32
 from flowbp.rewards import ClipReward
 from flowbp.testing import check_reward
 
+from . import tiny_hpsv3, tiny_image_reward
+from .published_rewards import NAMES, build
+
 REWARDS = {
-    "clip": lambda folder: ClipReward.from_pretrained(folder),
-    "clip with logit scale": lambda folder: ClipReward.from_pretrained(folder, logit_scale=True),
+    "clip": lambda folder, _: ClipReward.from_pretrained(folder),
+    "clip with logit scale": lambda folder, _: ClipReward.from_pretrained(folder, logit_scale=True),
+    **{name: partial(build, name) for name in NAMES},
+    **{f"{name} in portions": partial(build, name, batch=1) for name in NAMES},
+    "image_reward": lambda _, path: tiny_image_reward.load(tiny_image_reward.save(path)),
+    "hpsv3": lambda _, path: tiny_hpsv3.load(
+        tiny_hpsv3.save(path, tiny_hpsv3.original()), tokenizer=path, policy=FLOAT32
+    ),
 }
 
 
 @pytest.mark.parametrize("name", REWARDS)
-def test_a_reward_keeps_the_protocol(folder, name):
+def test_a_reward_keeps_the_protocol(folder, tmp_path, name):
     # The tiny model's weights are large, so its score bends within steps of a hundredth.
     prompts = ["a cat", "a dog on a mat"]
-    check_reward(REWARDS[name](folder), prompts, height=24, width=20, step=1e-3)
+    check_reward(REWARDS[name](folder, tmp_path), prompts, height=24, width=20, step=1e-3)

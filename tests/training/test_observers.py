@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flowbp.training import JsonLines, Metrics, Progress, SampleGrids, TensorBoard
+from flowbp.training import JsonLines, Metrics, Progress, SampleGrids, TensorBoard, figures
 
 ROW = Metrics(
     step=1,
@@ -45,7 +45,7 @@ def test_json_lines_are_on_disk_at_once_and_standard(tmp_path: Path) -> None:
     first, second = (
         json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()
     )
-    assert first == attrs.asdict(ROW)
+    assert first == figures(ROW)
     assert (second["loss"], second["gradient_norm"], second["reward"]) == (None, None, 0.5)
     lines.close()
 

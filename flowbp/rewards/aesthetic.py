@@ -1,0 +1,151 @@
+"""LAION's aesthetic predictor v2: how much people like a picture, whatever its prompt."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+from flowbp.core._validators import integer
+from flowbp.rewards.clip_source import channel_statistics, load_clip_model
+from flowbp.rewards.clip_tower import ClipTower
+from flowbp.rewards.clipscore import VIT_L_14
+from flowbp.rewards.places import located, on_disk
+from flowbp.rewards.reward import check_prompts
+from flowbp.rewards.towers import TOWERS, Towers
+from flowbp.rewards.weight_files import check_layout, from_hub, read_weights
+
+_REPOSITORY, _FILE = "trl-lib/ddpo-aesthetic-predictor", "aesthetic-model.pth"
+# The numbers between were dropouts.
+_LAYERS = {0: 1024, 2: 128, 4: 64, 6: 16, 7: 1}
+
+Head = tuple[tuple[Tensor, Tensor], ...]
+
+
+def head_layout(width: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the predictor's head by key.
+
+    Args:
+        width: Of the embedding it reads; 768 for ViT-L/14.
+
+    Returns:
+        Five layers' weights and biases.
+
+    Example:
+        >>> head_layout(768)["layers.0.weight"], head_layout(768)["layers.7.weight"]
+        ((1024, 768), (1, 16))
+    """
+    layout: dict[str, tuple[int, ...]] = {}
+    for number, outputs in _LAYERS.items():
+        layout[f"layers.{number}.weight"] = (outputs, width)
+        layout[f"layers.{number}.bias"] = (outputs,)
+        width = outputs
+    return layout
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class AestheticScore:
+    """Five linear layers on a picture's unit CLIP embedding: 1 is poor, 10 is splendid.
+
+    ``score = A5(A4(A3(A2(A1(f(image) / |f(image)|)))))`` with affine A and no activations, in
+    float32 whatever the policy; the prompt plays no part.
+
+    Construction loads both models. A batch changes a score by rounding alone.
+
+    Args:
+        source: The head: a file (of ``torch.save``, or safetensors), or a hub id, of which
+            aesthetic-model.pth is taken.
+        clip: The CLIP model below it: a folder or hub id in CLIPModel layout.
+        batch: Pictures in the model at a time; see `ClipTower`.
+        policy: Dtypes of the CLIP model.
+        device: Where it runs.
+        towers: With whom the CLIP model is shared.
+
+    Raises:
+        ModuleNotFoundError: transformers is not installed.
+        FileNotFoundError: The hub cannot be reached, or a folder lacks files.
+        ValueError: No such path, a damaged file, or a head for another CLIP model; the first key
+            that does not fit is named.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import mkdtemp
+        >>> from flowbp.shapes.embedded import reward_folder
+        >>> head = Path(mkdtemp()) / "head.pth"
+        >>> torch.save({key: torch.zeros(s) for key, s in head_layout(128).items()}, head)
+        >>> reward = AestheticScore(source=head, clip=reward_folder())
+        >>> reward(torch.rand(2, 3, 64, 48), ["a red circle", "two squares"])
+        tensor([0., 0.])
+
+    Source: github.com/christophschuhmann/improved-aesthetic-predictor.
+    """
+
+    source: str | os.PathLike[str] = attrs.field(
+        default=_REPOSITORY, validator=located(file="the head's weights")
+    )
+    clip: str | os.PathLike[str] = attrs.field(
+        default=VIT_L_14, validator=located(folder="CLIPModel layout")
+    )
+    batch: int | None = attrs.field(default=None, validator=attrs.validators.optional(integer(1)))
+    policy: DtypePolicy = FLOAT32
+    device: torch.device = attrs.field(default=CPU, converter=torch.device)
+    towers: Towers = attrs.field(default=TOWERS, repr=False)
+    tower: ClipTower = attrs.field(init=False, repr=False)
+    _head: Head = attrs.field(init=False, repr=False)
+
+    @tower.default
+    def _load_tower(self) -> ClipTower:
+        # Now, because validators run last and loading comes before that.
+        attrs.validate(self)
+        mean, std = channel_statistics(self.clip)
+        model = load_clip_model(
+            self.clip, dtype=self.policy.weights, device=self.device, towers=self.towers
+        )
+        return ClipTower(
+            model=model,
+            mean=mean,
+            std=std,
+            batch=self.batch,
+            policy=self.policy,
+            device=self.device,
+        )
+
+    @_head.default
+    def _load_head(self) -> Head:
+        path = on_disk(self.source) or from_hub(str(self.source), _FILE)
+        width = self.tower.model.config.projection_dim
+        weights = read_weights(path)
+        what = f"an aesthetic predictor's head for embeddings of {width} numbers"
+        check_layout(weights, head_layout(width), path=path, what=what)
+        return tuple(
+            (self._placed(weights, n, "weight"), self._placed(weights, n, "bias")) for n in _LAYERS
+        )
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score B pictures.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1], any size.
+            prompts: B prompts, which are not read.
+
+        Returns:
+            (B,) scores in float32 (float64 under a float64 policy).
+
+        Raises:
+            ValueError: Images of another shape, or another number of prompts.
+        """
+        check_prompts(images, prompts)
+        x = self.tower(images)
+        with torch.autocast(self.device.type, enabled=False):
+            for weight, bias in self._head:
+                x = F.linear(x, weight, bias)
+        return x[:, 0]
+
+    def _placed(self, weights: Mapping[str, Tensor], number: int, kind: str) -> Tensor:
+        value = weights[f"layers.{number}.{kind}"]
+        return value.to(device=self.device, dtype=self.policy.state)

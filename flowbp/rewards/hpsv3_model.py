@@ -1,0 +1,240 @@
+"""HPSv3's network on transformers' Qwen2-VL, and how its published file names the weights."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from flowbp.adapters.extras import require
+from flowbp.rewards.assigning import Head, assign, unfilled
+from flowbp.rewards.shards import find_shards
+from flowbp.rewards.weight_files import read_weights
+
+if TYPE_CHECKING:
+    from transformers import Qwen2VLModel
+
+HUB_ID = "MizzenAI/HPSv3"
+"""Where HPSv3 is published."""
+
+FILE = "HPSv3.safetensors"
+"""Its file there: bfloat16 weights of Qwen2-VL-7B, a float32 head."""
+
+
+@attrs.frozen(kw_only=True)
+class QwenSizes:
+    """Sizes of Qwen2-VL's two towers.
+
+    Args:
+        vision: Fields of a Qwen2VLVisionConfig.
+        text: Fields of a Qwen2VLTextConfig.
+
+    Example:
+        >>> QWEN2_VL_7B.text["hidden_size"]
+        3584
+    """
+
+    vision: Mapping[str, Any]
+    text: Mapping[str, Any]
+
+
+QWEN2_VL_7B = QwenSizes(
+    vision=dict(
+        depth=32,
+        embed_dim=1280,
+        hidden_size=3584,
+        num_heads=16,
+        mlp_ratio=4,
+        patch_size=14,
+        spatial_merge_size=2,
+        temporal_patch_size=2,
+    ),
+    text=dict(
+        # Qwen2-VL's 151657 tokens and the reward token.
+        vocab_size=151658,
+        hidden_size=3584,
+        intermediate_size=18944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        max_position_embeddings=32768,
+        rms_norm_eps=1e-6,
+        rope_theta=1_000_000.0,
+        rope_scaling=dict(type="mrope", mrope_section=[16, 24, 24]),
+        attention_dropout=0.0,
+    ),
+)
+"""HPSv3's."""
+
+
+class HPSv3Model(nn.Module):
+    """Qwen2-VL without its word predictions, and a head on the state of one token.
+
+    Args:
+        body: Qwen2-VL.
+
+    Example:
+        >>> text = dict(vocab_size=9, hidden_size=16, intermediate_size=8, num_hidden_layers=1,
+        ...             num_attention_heads=1, num_key_value_heads=1,
+        ...             rope_scaling=dict(type="mrope", mrope_section=[2, 3, 3]))
+        >>> vision = dict(depth=1, embed_dim=8, hidden_size=16, num_heads=2)
+        >>> model = build_model(QwenSizes(
+        ...     vision=QWEN2_VL_7B.vision | vision, text=QWEN2_VL_7B.text | text))
+        >>> model(torch.rand(4, 3 * 2 * 14 * 14), torch.tensor([[1, 2, 2]]),
+        ...       before=torch.tensor([1]), after=torch.tensor([[3, 4]]),
+        ...       last=torch.tensor([1])).shape
+        torch.Size([1])
+
+    Source: Ma et al., arXiv 2508.03789, section 4.
+    """
+
+    def __init__(self, body: Qwen2VLModel) -> None:
+        super().__init__()
+        self.body = body
+        # The file counts the dropout that the head was trained with as a layer of its own.
+        self.rm_head = Head(
+            nn.Linear(body.config.text_config.hidden_size, 1024),
+            nn.ReLU(),
+            nn.Identity(),
+            nn.Linear(1024, 16),
+            nn.ReLU(),
+            nn.Linear(16, 2),
+        )
+
+    def forward(
+        self, patches: Tensor, grid: Tensor, *, before: Tensor, after: Tensor, last: Tensor
+    ) -> Tensor:
+        """Expected preference of B pictures.
+
+        The head runs outside of any autocast, in its own dtype; its second output, the spread of
+        the preference, is not used.
+
+        Args:
+            patches: (P, D) of all pictures, in the order of `flowbp.rewards.qwen_pictures`.
+            grid: (B, 3) frames, rows and columns of patches of each picture.
+            before: (L1,) tokens before a picture.
+            after: (B, L2) tokens after it, padded at the end with any.
+            last: (B,) which of them the head reads.
+
+        Returns:
+            (B,).
+        """
+        seen = self.body.visual(patches, grid_thw=grid)
+        # transformers 4 returns the tokens themselves, transformers 5 an output object.
+        seen = seen if isinstance(seen, Tensor) else seen.pooler_output
+        words, batch = self.body.language_model.embed_tokens, len(after)
+        seen = seen.unflatten(0, (batch, -1)).to(words.weight.dtype)
+        joined = torch.cat([words(before).expand(batch, -1, -1), seen, words(after)], 1)
+        # Without positions of its own the model counts the tokens one by one, the picture's too:
+        # so was this one trained, unlike Qwen2-VL itself. What pads the end is seen by nothing,
+        # because attention is causal, and needs no mask.
+        states = self.body.language_model(inputs_embeds=joined, use_cache=False).last_hidden_state
+        rows = torch.arange(batch, device=last.device)
+        read = states[rows, len(before) + seen.shape[1] + last]
+        with torch.autocast(patches.device.type, enabled=False):
+            outputs: Tensor = self.rm_head(read.to(self.rm_head[0].weight.dtype))
+        return outputs[:, 0]
+
+    @contextmanager
+    def layers_recomputed(self) -> Iterator[None]:
+        """Inside, only the inputs of each layer of both towers are kept for the backward pass."""
+        layers = [*self.body.visual.blocks, *self.body.language_model.layers]
+        # transformers' own switch works in training mode alone, makes the embeddings of words ask
+        # for a gradient, and would change a model that others share.
+        for layer in layers:
+            again = partial(
+                checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
+            )
+            layer.__dict__["forward"] = again
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del layer.__dict__["forward"]
+
+
+def build_model(sizes: QwenSizes = QWEN2_VL_7B) -> HPSv3Model:
+    """HPSv3's network with new weights.
+
+    Args:
+        sizes: of its towers.
+
+    Returns:
+        The network, in torch's default dtype.
+
+    Raises:
+        ModuleNotFoundError: transformers is not installed.
+
+    Example:
+        >>> with torch.device("meta"):
+        ...     model = build_model()
+        >>> round(sum(parameter.numel() for parameter in model.parameters()) / 1e9, 3)
+        7.749
+    """
+    transformers = require("transformers")
+    # Copies, because transformers writes into what it is given.
+    config = transformers.Qwen2VLConfig(
+        text_config=deepcopy(dict(sizes.text)), vision_config=deepcopy(dict(sizes.vision))
+    )
+    return HPSv3Model(transformers.Qwen2VLModel(config))
+
+
+def rename(key: str) -> str | None:
+    """The network's name of a key of the published file; None for one it does not use.
+
+    Args:
+        key: In the layout of transformers from 4.52 on, or of those before.
+
+    Returns:
+        The key in `HPSv3Model`, or None for the prediction of words.
+
+    Example:
+        >>> rename("model.layers.0.mlp.up_proj.weight")
+        'body.language_model.layers.0.mlp.up_proj.weight'
+        >>> rename("model.visual.patch_embed.proj.weight")
+        'body.visual.patch_embed.proj.weight'
+    """
+    if key.startswith("lm_head."):
+        return None
+    key = re.sub(r"^visual\.", "model.visual.", key)
+    key = re.sub(r"^model\.(?!language_model\.|visual\.)", "model.language_model.", key)
+    return re.sub(r"^model\.", "body.", key)
+
+
+def load_model(
+    source: str | os.PathLike[str], *, dtype: torch.dtype, sizes: QwenSizes = QWEN2_VL_7B
+) -> HPSv3Model:
+    """HPSv3 with the weights of a file, or of several, in the published keys.
+
+    Args:
+        source: The file, a folder or a hub id with it or with an index of several.
+        dtype: of the weights; the head keeps float32, or takes float64 where that is `dtype`.
+        sizes: of the towers in it.
+
+    Returns:
+        The network, on the CPU; weights of `dtype` stay on the disk until they are used.
+
+    Raises:
+        ModuleNotFoundError: transformers is not installed.
+        FileNotFoundError: No such file.
+        ValueError: A file that was cut off, or is another one; with the first key that differs.
+    """
+    paths = find_shards(source, name=FILE)
+    weights: dict[str, Tensor] = {}
+    for path in paths:
+        found = read_weights(path)
+        weights |= {new: found[key] for key in found if (new := rename(key)) is not None}
+    with unfilled(dtype):
+        model = build_model(sizes)
+    model.rm_head.to(dtype)
+    assign(model, weights, path=paths[0] if len(paths) == 1 else paths[0].parent, what="HPSv3")
+    return model

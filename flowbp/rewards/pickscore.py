@@ -1,0 +1,84 @@
+"""PickScore v1: preferences of the users of Pick-a-Pic."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+from flowbp.core._validators import integer
+from flowbp.rewards.clip import ClipReward
+from flowbp.rewards.places import located, tokenizer_place
+from flowbp.rewards.towers import TOWERS, Towers
+
+_PUBLISHED = "yuvalkirstain/PickScore_v1"
+_TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PickScore:
+    """Cosine of picture and prompt under PickScore's CLIP, times its logit scale.
+
+    ``score = exp(s) f(image) . g(prompt) / (|f(image)| |g(prompt)|)``; the shortest side of a
+    picture becomes 224 pixels and its centre is cut out. Scores are near 22; a 26th of them is
+    near the scale of the other rewards. Prompts reach the tokenizer as they are, as in training.
+
+    Construction loads the model. A batch changes a score by rounding alone.
+
+    Args:
+        source: A folder or hub id in CLIPModel layout.
+        tokenizer: A folder or hub id of its own; None takes that of a folder, else LAION's from
+            the hub, with which it was trained.
+        batch: Pictures in the model at a time; see `ClipTower`.
+        policy: Dtypes of the model; bfloat16 leaves the normalisation and the dot in float32.
+        device: Where it runs.
+        towers: With whom the model is shared.
+
+    Raises:
+        ModuleNotFoundError: transformers is not installed.
+        FileNotFoundError: The hub cannot be reached, or a folder lacks files.
+        ValueError: No such path, a file in place of a folder, or weights that do not fit.
+
+    Example:
+        >>> from flowbp.shapes.embedded import reward_folder
+        >>> reward = PickScore(source=reward_folder())
+        >>> reward(torch.rand(2, 3, 64, 48), ["a red circle", "two squares"]).shape
+        torch.Size([2])
+
+    Source: Kirstain et al., arXiv 2305.01569, section 4; github.com/yuvalkirstain/PickScore.
+    """
+
+    source: str | os.PathLike[str] = attrs.field(
+        default=_PUBLISHED, validator=located(folder="CLIPModel layout")
+    )
+    tokenizer: str | os.PathLike[str] | None = attrs.field(
+        default=None, validator=located(folder="a CLIP tokenizer")
+    )
+    batch: int | None = attrs.field(default=None, validator=attrs.validators.optional(integer(1)))
+    policy: DtypePolicy = FLOAT32
+    device: torch.device = attrs.field(default=CPU, converter=torch.device)
+    towers: Towers = attrs.field(default=TOWERS, repr=False)
+    clip: ClipReward = attrs.field(init=False, repr=False)
+
+    @clip.default
+    def _load(self) -> ClipReward:
+        # Now, because validators run last and loading comes before that.
+        attrs.validate(self)
+        own = self.source != _PUBLISHED
+        return ClipReward.from_pretrained(
+            self.source,
+            tokenizer=tokenizer_place(self.tokenizer, self.source, own=own, published=_TOKENIZER),
+            logit_scale=True,
+            batch=self.batch,
+            policy=self.policy,
+            device=self.device,
+            towers=self.towers,
+        )
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score B pictures (B, 3, H, W) in [0, 1] against B prompts: (B,), differentiable."""
+        return self.clip(images, prompts)

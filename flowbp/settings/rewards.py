@@ -1,0 +1,168 @@
+"""How a composed reward is written in YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import attrs
+import torch
+
+from flowbp.configuration import Component
+from flowbp.core._validators import integer
+from flowbp.rewards import (
+    TOWERS,
+    Normalisation,
+    Reward,
+    RewardPart,
+    Towers,
+    UncalibratedReward,
+    WeightedReward,
+)
+from flowbp.rewards.part import check_labels, check_weight
+
+
+def _weight(_: object, __: attrs.Attribute[float], value: float) -> None:
+    check_weight(value)
+
+
+@attrs.frozen(kw_only=True)
+class PartSettings:
+    """One reward of a weighted sum.
+
+    Args:
+        reward: by its name, with its own keys.
+        weight: of its normalised score; below 0 the score is to fall.
+        mean: of its raw score; null measures it.
+        std: of its raw score; null measures it.
+
+    Raises:
+        ValueError: `weight` is 0, `std` is not positive, or only one of `mean` and `std` is given.
+
+    Example:
+        >>> from flowbp.configuration import Component
+        >>> PartSettings(reward=Component("a part", lambda: None), mean=0.28, std=0.02).weight
+        1.0
+    """
+
+    reward: Component[Reward]
+    weight: float = attrs.field(default=1.0, validator=_weight)
+    mean: float | None = None
+    std: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse half a normalisation, and one that cannot be."""
+        if (self.mean is None) != (self.std is None):
+            absent = "mean" if self.mean is None else "std"
+            raise ValueError(
+                f"`{absent}` is null, and the other of `mean` and `std` is given; give both, or "
+                "neither to have them measured"
+            )
+        _ = self.normalisation
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """What is given, None if it is to be measured."""
+        if self.mean is None or self.std is None:
+            return None
+        return Normalisation(self.mean, self.std)
+
+
+@attrs.frozen(kw_only=True)
+class CalibrationSettings:
+    """How the scales of a reward's parts are measured, once and before training.
+
+    Args:
+        prompts: of the training source; one picture of the base model for each.
+
+    Raises:
+        ValueError: fewer than 2.
+
+    Example:
+        >>> CalibrationSettings().prompts
+        64
+    """
+
+    prompts: int = attrs.field(default=64, validator=integer(2))
+
+
+def weighted_reward(
+    *,
+    parts: Mapping[str, PartSettings],
+    calibration: CalibrationSettings | None = None,
+    device: torch.device | str = "cpu",
+    towers: Towers = TOWERS,
+) -> WeightedReward | UncalibratedReward:
+    """Build a weighted sum of rewards from its settings.
+
+    Args:
+        parts: by label, which names them in the metrics.
+        calibration: how the parts without `mean` and `std` are measured.
+        device: offered to each part.
+        towers: offered to each part, so that parts which use the same files share a model.
+
+    Returns:
+        The sum; one that is yet to be calibrated if a part has no `mean` and `std`.
+
+    Raises:
+        ValueError: what `faults` tells.
+        Exception: what building a part raises, with a note that names it.
+
+    Example:
+        >>> from flowbp.configuration import Component
+        >>> bright = Component("bright", lambda: lambda images, prompts: images.mean((1, 2, 3)))
+        >>> part = PartSettings(reward=bright, mean=0.5, std=0.25)
+        >>> weighted_reward(parts={"bright": part})(torch.ones(1, 3, 2, 2), ["a"])
+        tensor([2.])
+    """
+    for path, message in faults(parts, calibration):
+        raise ValueError(f"`{path[-1]}` {message}" if path else message)
+    built = {}
+    for label, part in parts.items():
+        try:
+            built[label] = RewardPart(part.reward.build(device=device, towers=towers), part.weight)
+        except Exception as error:
+            error.add_note(f"raised while the reward's part `{label}` was built")
+            raise
+    scales = {label: part.normalisation for label, part in parts.items()}
+    given = {label: scale for label, scale in scales.items() if scale is not None}
+    if calibration is None:
+        return WeightedReward(built, given)
+    return UncalibratedReward(built, given, prompts=calibration.prompts)
+
+
+def faults(
+    parts: Mapping[str, PartSettings], calibration: CalibrationSettings | None = None
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What is wrong with a composition, found without building anything of it.
+
+    Args:
+        parts: by label.
+        calibration: how the others are measured.
+
+    Yields:
+        The keys that lead to a fault, and the fault.
+
+    Example:
+        >>> [message for _, message in faults({})]
+        ['`parts` must hold at least one part, got none; name one by a label']
+    """
+    try:
+        check_labels(parts)
+    except ValueError as error:
+        yield (), str(error)
+        return
+    missing = [label for label, part in parts.items() if part.normalisation is None]
+    if missing and calibration is None:
+        for label in missing:
+            yield (
+                ("parts", label),
+                "has no `mean` and `std`, and there is no `calibration` to measure them; write "
+                "calibration: {prompts: 64} beside `parts`, or mean: 0 and std: 1 for the raw "
+                "score",
+            )
+    if calibration is not None and not missing:
+        yield (
+            (),
+            "`calibration` would measure nothing, as every part has its `mean` and `std`; remove "
+            "it, or those of a part",
+        )

@@ -1,0 +1,70 @@
+"""Published rewards in a run's YAML: what `--check` finds before anything loads."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowbp.configuration import ConfigurationError
+from flowbp.rewards import AestheticScore, CLIPScore, HPSv2, PickScore
+from flowbp.run import main
+from flowbp.settings import load
+from flowbp.settings.loading import resolved
+
+TYPED = [
+    "run.folder=runs/new",
+    "backbone.name=shapes",
+    "prompts.name=shapes",
+    "method.name=sparse",
+    "loss.name=linear",
+    "sampling={steps: 4, guidance: 1, height: 64, width: 64}",
+    "batching.samples=2",
+]
+KINDS = {
+    "hpsv2": HPSv2,
+    "pickscore": PickScore,
+    "clipscore": CLIPScore,
+    "aesthetic": AestheticScore,
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_name_alone_is_enough_and_loads_nothing(name):
+    settings = load([*TYPED, f"reward.name={name}"]).settings
+    assert settings.reward.target is KINDS[name]
+    policy = "{weights: bfloat16, compute: bfloat16}"
+    typed = f"reward={{name: {name}, batch: 2, policy: {policy}}}"
+    assert "batch: 2" in resolved(load([*TYPED, typed]).settings)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("path", ["/no/HPS.pt", "weights/HPS.pt"])
+def test_a_wrong_path_is_found(name, path):
+    with pytest.raises(ConfigurationError) as found:
+        load([*TYPED, f"reward={{name: {name}, source: {path}}}"])
+    told = str(found.value)
+    assert "command line: reward.source: must be a f" in told and "there is no such path" in told
+
+
+def test_every_mistake_is_found_at_once(tmp_path):
+    path = tmp_path / "HPS_v2.1_compressed.pt"
+    path.write_bytes(b"PK")
+    typed = f"{{name: hpsv2, source: {path}, tokenizer: /no/words, batch: 0, towers: 1, verfy: no}}"
+    with pytest.raises(ConfigurationError) as found:
+        load([*TYPED, f"reward={typed}"])
+    told = str(found.value)
+    assert told.startswith("5 problems")
+    for piece in (
+        "has 2 bytes and the published HPS_v2.1_compressed.pt has 1972490005: it was cut off",
+        "reward.tokenizer: must be a folder (a CLIP tokenizer)",
+        "reward.batch: must be an integer >= 1, got 0",
+        "reward.towers: is supplied by the run",
+        "Did you mean `verify`?",
+    ):
+        assert piece in told
+    load([*TYPED, f"reward={{name: hpsv2, source: {path}, verify: false}}"])
+
+
+def test_check_tells_a_wrong_path(yaml, capsys):
+    assert main(["--check", yaml, "reward={name: pickscore, source: /no/model}"]) == 2
+    told = capsys.readouterr().err
+    assert "reward.source" in told and "/no/model" in told and "Traceback" not in told
