@@ -168,12 +168,13 @@ class DiffusersBackbone(ABC):
         }
 
     def reference(self) -> Reference:
-        """The velocity of the model before training, without gradient; ask before training.
+        """The velocity that an anchor holds the model near, without gradient; ask before training.
 
-        With a peft adapter, and nothing else trained, it is that of the base: the adapter is
-        disabled while it is evaluated, at no cost of memory. What an adapter had learnt before it
-        was attached counts as training. Otherwise it is that of a frozen copy of the transformer
-        in `policy.compute`; where the weights are kept in more than that, the two differ from the
+        With a peft adapter, and nothing else trained, it is that of the base without any adapter,
+        which is disabled while it is evaluated, at no cost of memory. What an adapter had learnt
+        before it was attached counts as training: the distance is not zero at the start then.
+        Otherwise it is that of a frozen copy of the transformer before training, in
+        `policy.compute`; where the weights are kept in more than that, the two differ from the
         start by rounding, in the mean square by about 1e-4 of the velocity's own.
         """
         if only_adapters_train(self.transformer):

@@ -1,4 +1,4 @@
-"""The velocity of a model as it was before training: its base, or a frozen copy."""
+"""The velocity a model is held near: of its base under adapters, or of a frozen copy."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ Reference = Callable[[Conditioning], VelocityField]
 
 @runtime_checkable
 class WithReference(Protocol):
-    """A backbone that can tell its velocity before training, which the reference anchor needs.
+    """A backbone that can tell its reference's velocity, which the reference anchor needs.
 
-    Without it a backbone works as well, but for the anchor.
+    The reference is the model before training; where adapters alone are trained it is the base
+    without any adapter, also without one that training went on from. Without this method a backbone
+    works as well, but for the anchor.
 
     Example:
         >>> from flowbp.shapes.embedded import embedded_backbone
@@ -30,7 +32,7 @@ class WithReference(Protocol):
     """
 
     def reference(self) -> Reference:
-        """The velocity of the model before training, without gradient; ask before training."""
+        """The velocity of the reference, without gradient; ask before training."""
         ...
 
 
@@ -94,7 +96,7 @@ def without_gradient(reference: Reference) -> Reference:
 
 
 def only_adapters_train(network: nn.Module) -> bool:
-    """Whether a network without its peft adapters is what it was before training.
+    """Whether a network has peft adapters and trains nothing else, so that its base stays.
 
     Args:
         network: Any.

@@ -19,7 +19,7 @@ class AnchorTerm:
 
     Args:
         value: 0-d, in float32 at least; the values of all active steps add up to the penalty P.
-        cotangent: dP/dv at that step, (B, …).
+        cotangent: dP/dv at that step, (B, …), for the parameters alone.
     """
 
     value: Tensor
@@ -31,12 +31,15 @@ def anchor_term(
 ) -> AnchorTerm:
     """One active step's part of a penalty on the distance to a reference field.
 
-    `P = strength · mean (v_i - sg v_ref,i)²` over the K active steps i, the B samples and all
-    elements of the latents, both velocities at the trajectory's latents `x_i`. So
+    `P = strength · mean (v_theta(sg x_i) - v_ref(sg x_i))²` over the K active steps i, the B
+    samples, renoised copies included, and all elements of the latents. The latents are the
+    trajectory's, held fixed: P reaches the parameters through each velocity alone, never through
+    another step. So
 
         a_i = dP/dv_i = 2 strength (v_i - v_ref,i) / (K · numel)
 
-    which `sweep` pulls back together with the reward's cotangent.
+    which `sweep` pulls into the parameters together with the reward's cotangent, and not to the
+    latents: along the path v_ref moves too, and a term of v's own Jacobian would be spurious.
 
     Args:
         plan: what was drawn.

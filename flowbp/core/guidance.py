@@ -45,6 +45,8 @@ def guided_velocity(
 def guided_pull(positive: Pull, negative: Pull | None, scale: float) -> Pull:
     """The pullback of the guided field: cotangents `s c` and `(1 - s) c`, one graph at a time.
 
+    A cotangent that is for the parameters alone is scaled likewise.
+
     Args:
         positive: the pull under the prompt.
         negative: the pull under the negative prompt; None detaches that branch, which is then
@@ -68,12 +70,30 @@ def guided_pull(positive: Pull, negative: Pull | None, scale: float) -> Pull:
     _check(scale)
 
     def pull(
-        latents: Tensor, sigma: Tensor, cotangent: Tensor, /, *, through_latents: bool
+        latents: Tensor,
+        sigma: Tensor,
+        cotangent: Tensor,
+        /,
+        *,
+        through_latents: bool,
+        further: Tensor | None = None,
     ) -> Pulled:
-        wanted = positive(latents, sigma, scale * cotangent, through_latents=through_latents)
+        wanted = positive(
+            latents,
+            sigma,
+            scale * cotangent,
+            through_latents=through_latents,
+            further=None if further is None else scale * further,
+        )
         if negative is None or scale == 1:
             return wanted
-        other = negative(latents, sigma, (1 - scale) * cotangent, through_latents=through_latents)
+        other = negative(
+            latents,
+            sigma,
+            (1 - scale) * cotangent,
+            through_latents=through_latents,
+            further=None if further is None else (1 - scale) * further,
+        )
         u = wanted.latents
         if u is not None and other.latents is not None:
             u = u + other.latents

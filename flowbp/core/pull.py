@@ -38,9 +38,29 @@ class Pull(Protocol):
     """Pull a cotangent of one velocity back into the parameters, and to the latents if asked."""
 
     def __call__(
-        self, latents: Tensor, sigma: Tensor, cotangent: Tensor, /, *, through_latents: bool
+        self,
+        latents: Tensor,
+        sigma: Tensor,
+        cotangent: Tensor,
+        /,
+        *,
+        through_latents: bool,
+        further: Tensor | None = None,
     ) -> Pulled:
-        """Evaluate the velocity of `latents` (B, …) at `sigma` and pull `cotangent` (B, …) back."""
+        """Evaluate the velocity of `latents` (B, …) at `sigma` and pull a cotangent of it back.
+
+        Args:
+            latents: x, (B, …).
+            sigma: 0-d.
+            cotangent: c, (B, …).
+            through_latents: whether `Jᵀ c` is wanted, besides the parameters' gradients.
+            further: d, (B, …), what else is pulled into the parameters, and never to the latents:
+                the parameters get `c + d`. If `through_latents`, that is one more backward pass
+                over the same graph, and nothing more otherwise. None is no such cotangent.
+
+        Returns:
+            The gradients, and `Jᵀ c` if it was asked for.
+        """
         ...
 
 
@@ -80,7 +100,13 @@ def functional_pull(velocity: ParametricVelocity, params: Mapping[str, Tensor]) 
     # Parameters that require gradients would otherwise record a second, outer graph.
     @torch.no_grad()
     def pull(
-        latents: Tensor, sigma: Tensor, cotangent: Tensor, /, *, through_latents: bool
+        latents: Tensor,
+        sigma: Tensor,
+        cotangent: Tensor,
+        /,
+        *,
+        through_latents: bool,
+        further: Tensor | None = None,
     ) -> Pulled:
         x, params_now = latents.detach(), dict(params)
 
@@ -91,9 +117,15 @@ def functional_pull(velocity: ParametricVelocity, params: Mapping[str, Tensor]) 
 
         if through_latents:
             primals: tuple[object, ...] = (params_now, x)
-            gradients, u = torch.func.vjp(evaluate, *primals)[1](cotangent)
+            back = torch.func.vjp(evaluate, *primals)[1]
+            gradients, u = back(cotangent)
+            if further is not None:
+                # Freed before the second pass, not after it: they are as large as the model.
+                del gradients
+                gradients, _ = back(cotangent + further)
             return Pulled(gradients, u)
-        (gradients,) = torch.func.vjp(lambda p: evaluate(p, x), params_now)[1](cotangent)
+        back = torch.func.vjp(lambda p: evaluate(p, x), params_now)[1]
+        (gradients,) = back(_joined(cotangent, further))
         return Pulled(gradients, None)
 
     return pull
@@ -125,7 +157,13 @@ def module_pull(velocity: VelocityField) -> Pull:
     """
 
     def pull(
-        latents: Tensor, sigma: Tensor, cotangent: Tensor, /, *, through_latents: bool
+        latents: Tensor,
+        sigma: Tensor,
+        cotangent: Tensor,
+        /,
+        *,
+        through_latents: bool,
+        further: Tensor | None = None,
     ) -> Pulled:
         x = latents.detach().requires_grad_(through_latents)
         with torch.enable_grad():
@@ -135,8 +173,12 @@ def module_pull(velocity: VelocityField) -> Pull:
                 "`velocity` must depend on a parameter with requires_grad=True, got a velocity "
                 "without a graph; unfreeze what should be trained, and call no no_grad() inside"
             )
-        torch.autograd.backward(v, cotangent.to(v.dtype))
-        u = torch.zeros_like(x) if through_latents and x.grad is None else x.grad
+        apart = through_latents and further is not None
+        u = _at_latents(v, x, cotangent) if apart else None
+        torch.autograd.backward(v, _joined(cotangent, further).to(v.dtype))
+        if through_latents and not apart:
+            u = torch.zeros_like(x) if x.grad is None else x.grad
+        # Where u was asked for apart, x.grad holds `further` too; it is forgotten with x.
         return Pulled({}, u)
 
     return pull
@@ -170,14 +212,24 @@ def in_micro_batches(pull_of: Callable[[slice], Pull], size: int) -> Pull:
         raise ValueError(f"`size` must be >= 1 samples, got {size}")
 
     def pull(
-        latents: Tensor, sigma: Tensor, cotangent: Tensor, /, *, through_latents: bool
+        latents: Tensor,
+        sigma: Tensor,
+        cotangent: Tensor,
+        /,
+        *,
+        through_latents: bool,
+        further: Tensor | None = None,
     ) -> Pulled:
         gradients: Mapping[str, Tensor] = {}
         pieces: list[Tensor] = []
         for first in range(0, latents.shape[0], size):
             samples = slice(first, min(first + size, latents.shape[0]))
             pulled = pull_of(samples)(
-                latents[samples], sigma, cotangent[samples], through_latents=through_latents
+                latents[samples],
+                sigma,
+                cotangent[samples],
+                through_latents=through_latents,
+                further=None if further is None else further[samples],
             )
             gradients = add_gradients(gradients, pulled.gradients)
             if pulled.latents is not None:
@@ -185,3 +237,20 @@ def in_micro_batches(pull_of: Callable[[slice], Pull], size: int) -> Pull:
         return Pulled(gradients, torch.cat(pieces) if pieces else None)
 
     return pull
+
+
+def _joined(cotangent: Tensor, further: Tensor | None) -> Tensor:
+    return cotangent if further is None else cotangent + further
+
+
+def _at_latents(velocity: Tensor, latents: Tensor, cotangent: Tensor) -> Tensor:
+    # Only the way to the latents is walked, so the parameters' .grad is left as it is.
+    (u,) = torch.autograd.grad(
+        velocity,
+        latents,
+        cotangent.to(velocity.dtype),
+        retain_graph=True,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    return u

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from .plan import Chain, Plan, Surrogate
@@ -15,10 +16,10 @@ from .trajectory import Trajectory, grid
 
 
 class FurtherCotangent(Protocol):
-    """What a loss that reads a velocity itself adds to the reward's cotangent of it."""
+    """What a loss of the velocities at fixed latents adds to the parameters' gradient."""
 
     def __call__(self, step: int, /) -> Tensor:
-        """The cotangent of the velocity at active step `step`, (B, …)."""
+        """The loss's cotangent of the velocity at active step `step`, (B, …)."""
         ...
 
 
@@ -37,8 +38,9 @@ def sweep(
     `u = J_jᵀ (w_j gamma_j g)`, and the earlier segment continues with `g + alpha u`. The result
     is exactly the gradient of the joint graph of the plan.
 
-    A loss P of the active velocities themselves, such as `anchor_term`, joins the same pulls by
-    its cotangents `a_i = dP/dv_i`: what is pulled is `w_i gamma_i g + a_i`.
+    A loss P of the active velocities at fixed latents, `v_theta(sg x_i)`, such as `anchor_term`,
+    joins the same pulls by its cotangents `a_i = dP/dv_i`: `w_i gamma_i g + a_i` is pulled into the
+    parameters, and `u` and g stay as they are without P.
 
     Args:
         plan: a surrogate or chain.
@@ -84,8 +86,9 @@ def sweep(
             pulled = pull(
                 trajectory.latents[i],
                 trajectory.sigmas[i],
-                _joined(scale * g, further, i),
+                scale * g,
                 through_latents=i == joint,
+                further=None if further is None else _asked(further, i, g.shape),
             )
             gradients = add_gradients(gradients, pulled.gradients)
             bridge = pulled.latents if i == joint else bridge
@@ -183,16 +186,14 @@ def exact_vjp(
     return sweep(chain, trajectory, cotangent, functional_pull(velocity, params))
 
 
-def _joined(cotangent: Tensor, further: FurtherCotangent | None, step: int) -> Tensor:
-    if further is None:
-        return cotangent
+def _asked(further: FurtherCotangent, step: int, shape: torch.Size) -> Tensor:
     added = further(step)
-    if added.shape != cotangent.shape:
+    if added.shape != shape:
         raise ValueError(
-            f"`further` must return the latents' shape {tuple(cotangent.shape)}, got "
+            f"`further` must return the latents' shape {tuple(shape)}, got "
             f"{tuple(added.shape)} at step {step}; it is the cotangent of that step's velocity"
         )
-    return cotangent + added
+    return added
 
 
 def _check_cotangent(trajectory: Trajectory, cotangent: Tensor) -> None:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
+from flowbp.adapters import Lora
 from flowbp.configuration import plain, read_text
 from flowbp.prompts import Listed
 from flowbp.run.drawing import LEGEND, drawn, joined, weighted
@@ -84,8 +85,10 @@ def _anchor(settings: Settings) -> str:
         return ""
     plan = example_plan(settings)
     without, spent = (cost(plan, settings.sampling, anchored=each) for each in (False, True))
+    adapted = isinstance(settings.tuning, Lora)
+    reference = "base model without adapter" if adapted else "model before training"
     return (
-        f"strength {settings.anchor.strength:g}, towards the model before training; "
+        f"strength {settings.anchor.strength:g}, towards the {reference}; "
         f"{spent.forward - without.forward} of the forward evaluations are the reference's"
     )
 

@@ -146,7 +146,10 @@ class TrainingSettings:
 
 @attrs.frozen(kw_only=True)
 class AnchorSettings:
-    """What holds the model near its reference, itself before training, against reward hacking.
+    """What holds the model near its reference, against reward hacking.
+
+    Under LoRA the reference is the base model without any adapter, also where `start` named one, so
+    that the distance is not zero at the start then; otherwise it is the model before training.
 
     Args:
         strength: factor of the mean squared distance of their velocities at the active steps.
@@ -252,7 +255,7 @@ class Settings:
         optimizer: builds the optimizer.
         schedule: of the learning rate, over all steps.
         training: steps, clipping, averaging.
-        anchor: holds the model near what it was before training; null does not.
+        anchor: holds the model near its reference; null does not.
         samples: pictures at intervals; null takes none.
         checkpoints: how often to save.
         observers: metrics as files, and those of others.

@@ -38,7 +38,15 @@ def joint_read(velocity: VelocityField, trajectory: Trajectory, plan: Plan) -> T
 
     Reference: arXiv 2606.11075, section 3.
     """
-    return _joint(velocity, trajectory, plan)[0]
+    x = trajectory.latents[plan.segments[0].start]
+    for order, segment in enumerate(plan.segments):
+        damped = plan.alpha * x + (1 - plan.alpha) * x.detach()
+        at_joint = {segment.start: damped} if order > 0 else {}
+        x = _integrate(velocity, trajectory, segment, x, at_joint)
+        is_last = order == len(plan.segments) - 1
+        if not (is_last and plan.reward_input == "posterior_mean"):
+            x = x + (trajectory.latents[segment.stop] - x).detach()
+    return x
 
 
 def joint_gradient(
@@ -58,8 +66,8 @@ def joint_gradient(
         trajectory: the rollout with these parameters.
         plan: a surrogate or chain on its grid.
         loss: what the reward reads, (B, …), to a 0-d tensor.
-        penalty: the graph's own active velocities by step, each (B, …) and not scaled by gamma,
-            to a 0-d tensor that is added to the loss.
+        penalty: active velocities by step, each (B, …), evaluated at the cached latents and not
+            scaled by gamma, to a 0-d tensor that is added to the loss.
 
     Returns:
         Gradients, a mapping like `params`; zero where the plan does not reach a parameter.
@@ -76,8 +84,16 @@ def joint_gradient(
     Reference: arXiv 2606.11075, section 3.
     """
     leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
-    x, active = _joint(lambda y, sigma: velocity(leaves, y, sigma), trajectory, plan)
-    total = loss(x) if penalty is None else loss(x) + penalty(active)
+
+    def field(latents: Tensor, sigma: Tensor) -> Tensor:
+        return velocity(leaves, latents, sigma)
+
+    total = loss(joint_read(field, trajectory, plan))
+    if penalty is not None:
+        active = sorted({i for segment in plan.segments for i in segment.active})
+        total = total + penalty(
+            {i: field(trajectory.latents[i].detach(), trajectory.sigmas[i]) for i in active}
+        )
     gradients = torch.autograd.grad(
         total, list(leaves.values()), allow_unused=True, materialize_grads=True
     )
@@ -95,7 +111,8 @@ def anchor_penalty(
         strength: the factor of the mean.
 
     Returns:
-        Active velocities by step, each (B, …), to `strength · mean (v_i - sg v_ref,i)²`, 0-d.
+        Active velocities by step, each (B, …) and of the same latents, to
+        `strength · mean (v_i - sg v_ref,i)²`, 0-d.
 
     Example:
         >>> from flowbp.core import rollout
@@ -116,36 +133,19 @@ def anchor_penalty(
     return penalty
 
 
-def _joint(
-    velocity: VelocityField, trajectory: Trajectory, plan: Plan
-) -> tuple[Tensor, dict[int, Tensor]]:
-    x = trajectory.latents[plan.segments[0].start]
-    active: dict[int, Tensor] = {}
-    for order, segment in enumerate(plan.segments):
-        damped = plan.alpha * x + (1 - plan.alpha) * x.detach()
-        at_joint = {segment.start: damped} if order > 0 else {}
-        x, evaluated = _integrate(velocity, trajectory, segment, x, at_joint)
-        active |= evaluated
-        is_last = order == len(plan.segments) - 1
-        if not (is_last and plan.reward_input == "posterior_mean"):
-            x = x + (trajectory.latents[segment.stop] - x).detach()
-    return x, active
-
-
 def _integrate(
     velocity: VelocityField,
     trajectory: Trajectory,
     segment: Segment,
     x_start: Tensor,
     inputs: Mapping[int, Tensor],
-) -> tuple[Tensor, dict[int, Tensor]]:
-    x, active = x_start, dict[int, Tensor]()
+) -> Tensor:
+    x = x_start
     for i, w in segment.weights.items():
         v = trajectory.velocities[i]
         if i in segment.active:
             gamma = segment.active[i]
             v = velocity(inputs.get(i, trajectory.latents[i].detach()), trajectory.sigmas[i])
-            active[i] = v
             v = gamma * v + (1 - gamma) * v.detach()
         x = x + w * v
-    return x, active
+    return x

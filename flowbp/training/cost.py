@@ -14,7 +14,11 @@ class Cost:
 
     Args:
         forward: without gradient, in the rollout, for renoised copies and for an anchor.
-        backward: with gradient; each is a forward and a backward pass.
+        backward: with gradient; each is a forward and a backward pass. The second backward pass
+            over a graph that an anchor asks for where the reward's gradient passes on through the
+            latents is not counted: at a bridged joint, and in `DRaFT` at every step but the first
+            kept, in each pulled branch. It is a pass to the latents alone; with gradient
+            checkpointing it recomputes the graph's forward pass once more.
         pictures: decoded and scored.
     """
 
@@ -33,7 +37,7 @@ def cost(plan: Plan, sampling: Sampling, *, anchored: bool = False) -> Cost:
 
     Guidance doubles the forward ones; the backward ones only if the negative branch is not
     detached. Renoised copies are samples of their own. A reference anchor is one more forward
-    velocity for each backward one.
+    velocity for each active step, which guidance doubles too.
 
     Args:
         plan: a surrogate or chain.

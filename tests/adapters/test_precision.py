@@ -69,21 +69,22 @@ def trajectory_of(name, wide):
     return rollout(guided_velocity(*branches(backbone), SCALE), noise, sigmas)
 
 
-def swept(name, policy, pull):
+def swept(name, policy, pull, anchored=False):
     trajectory = trajectory_of(name, policy == "float64")
     plan = Bridge(active=3).draw(trajectory.sigmas, torch.Generator().manual_seed(0))
     x = read(plan, trajectory)
     cotangent = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
-    return sweep(plan, trajectory, cotangent, pull)
+    further = (lambda step: cotangent.roll(1 + step)) if anchored else None
+    return sweep(plan, trajectory, cotangent, pull, further=further)
 
 
 @cache
-def by_module(name, policy, checkpointing):
+def by_module(name, policy, checkpointing, anchored=False):
     backbone = backbone_of(name, policy, checkpointing)
     assert backbone.module.gradient_checkpointing is checkpointing
     positive, negative = (module_pull(each) for each in branches(backbone))
     backbone.module.zero_grad()
-    swept(name, policy, guided_pull(positive, negative, SCALE))
+    swept(name, policy, guided_pull(positive, negative, SCALE), anchored)
     assert {p.dtype for p in backbone.module.parameters()} == {backbone.policy.weights}
     return {
         key: torch.zeros_like(p) if p.grad is None else p.grad.clone()
@@ -107,6 +108,16 @@ def test_checkpointing_changes_no_bit_of_the_gradient(name, policy):
     plain = by_module(name, policy, False)
     assert any(each.any() for each in plain.values())
     assert_gradients_close("gradient", by_module(name, policy, True), plain, tolerance=0)
+
+
+@each_family
+@each_policy
+def test_blocks_are_recomputed_for_each_of_two_passes_over_one_graph(name, policy):
+    """At the joint a cotangent for the parameters alone asks for a second one."""
+    plain = by_module(name, policy, False, anchored=True)
+    assert any((plain[key] - each).any() for key, each in by_module(name, policy, False).items())
+    found = by_module(name, policy, True, anchored=True)
+    assert_gradients_close("gradient", found, plain, tolerance=0)
 
 
 @each_family

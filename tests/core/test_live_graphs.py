@@ -193,9 +193,9 @@ def test_only_the_joint_is_pulled_through_its_latents(problem):
     asked: list[bool] = []
 
     def counting(pull: Pull) -> Pull:
-        def counted(latents, sigma, cotangent, /, *, through_latents):
+        def counted(latents, sigma, cotangent, /, *, through_latents, further=None):
             asked.append(through_latents)
-            return pull(latents, sigma, cotangent, through_latents=through_latents)
+            return pull(latents, sigma, cotangent, through_latents=through_latents, further=further)
 
         return counted
 

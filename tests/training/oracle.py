@@ -49,12 +49,12 @@ def joint_gradient(
             path[i + 1] = torch.cat([path[i + 1], start - sigma * v])
             codes = torch.cat([codes, codes[first]])
     build = _chain if isinstance(plan, Chain) else _surrogate
-    read, active = build(step, plan, path, cached, codes)
+    read = build(step, plan, path, cached, codes)
     members = list(prompts) * (1 + plan.noised)
     rewards = step.reward(step.backbone.decode(read), members)
     loss = (_weights(plan, path, cached) * step.shape(rewards)).sum() / len(members)
     names, parameters = zip(*step.backbone.trainable().items(), strict=True)
-    anchor = None if reference is None else _anchor(step, reference, path, codes, active)
+    anchor = None if reference is None else _anchor(step, plan, reference, path, codes)
     found = torch.autograd.grad(loss if anchor is None else loss + anchor, parameters)
     return Expected(
         loss.detach(),
@@ -63,10 +63,12 @@ def joint_gradient(
     )
 
 
-def _anchor(step, reference: Network, path: list[Tensor], codes: Tensor, active: dict) -> Tensor:
+def _anchor(step, plan: Plan, reference: Network, path: list[Tensor], codes: Tensor) -> Tensor:
     gaps = [
-        v - _velocity(step, path[i], codes, i, network=reference).detach()
-        for i, v in active.items()
+        _velocity(step, path[i], codes, i)
+        - _velocity(step, path[i], codes, i, network=reference).detach()
+        for segment in plan.segments
+        for i in segment.active
     ]
     return step.anchor.strength * torch.stack(gaps).square().mean()
 
@@ -85,16 +87,15 @@ def _velocity(
 
 
 def _chain(step, plan: Chain, path: list[Tensor], cached: list[Tensor], codes: Tensor):
-    first, active = plan.segments[0].start, {}
+    first = plan.segments[0].start
     x = path[first]
     for i in range(first, plan.stop):
-        active[i] = _velocity(step, x, codes, i)
-        x = x + (step.sigmas[i + 1] - step.sigmas[i]) * active[i]
-    return x, active
+        x = x + (step.sigmas[i + 1] - step.sigmas[i]) * _velocity(step, x, codes, i)
+    return x
 
 
 def _surrogate(step, plan: Plan, path: list[Tensor], cached: list[Tensor], codes: Tensor):
-    x, active = path[plan.segments[0].start], {}
+    x = path[plan.segments[0].start]
     for number, segment in enumerate(plan.segments):
         prediction = x
         for i, w in segment.weights.items():
@@ -102,11 +103,11 @@ def _surrogate(step, plan: Plan, path: list[Tensor], cached: list[Tensor], codes
             if i in segment.active:
                 joint = number > 0 and i == segment.start
                 at = plan.alpha * x + (1 - plan.alpha) * x.detach() if joint else path[i]
-                active[i] = fresh = _velocity(step, at, codes, i)
+                fresh = _velocity(step, at, codes, i)
                 v = v + segment.active[i] * (fresh - fresh.detach())
             prediction = prediction + w * v
         x = prediction + (path[segment.stop] - prediction).detach()
-    return x if plan.reward_input == "sample" else prediction, active
+    return x if plan.reward_input == "sample" else prediction
 
 
 def _weights(plan: Plan, path: list[Tensor], cached: list[Tensor]) -> Tensor:
