@@ -66,6 +66,17 @@ def _built(component: Component[Any] | None, **offered: Any) -> Any:
     return None if component is None else component.build(**offered)
 
 
+def _scorer(component: Component[Any] | None, **offered: Any) -> Any:
+    built = _built(component, **offered)
+    if component is not None and not callable(built):
+        raise TypeError(
+            f"`name` must make what is called with pictures and prompts, got {component.name!r}, "
+            f"which makes a {type(built).__name__} that cannot be called; docs/rewards.md says how "
+            "to write one"
+        )
+    return built
+
+
 def _tuned(tuning: Tuning, backbone: Backbone, seed: int) -> Backbone:
     return tuning(backbone, generator=generator(seed, "tuning"))
 
@@ -208,9 +219,9 @@ class RunContainer(containers.DeclarativeContainer):
     # What a reward and a judge read alike is loaded once.
     towers: Any = providers.Singleton(Towers)
     reward: Any = providers.Singleton(
-        _built, settings.provided.reward, device=device, towers=towers
+        _scorer, settings.provided.reward, device=device, towers=towers
     )
-    judge: Any = providers.Singleton(_built, settings.provided.judge, device=device, towers=towers)
+    judge: Any = providers.Singleton(_scorer, settings.provided.judge, device=device, towers=towers)
 
     prompts: Any = providers.Callable(_itself, settings.provided.prompts)
     shard: Any = providers.Singleton(Shard.from_environment)

@@ -289,7 +289,8 @@ def test_finished_run_is_refused(yaml, run, capsys, no_models):
     no_models()
     assert main([yaml, "--resume"]) == 2
     told = capsys.readouterr().err
-    assert "whose run is finished: all 2 steps are done; raise training.steps above 2" in told
+    assert "whose run is finished: all 2 steps are done" in told
+    assert "raise training.steps above 2" in told
 
 
 def test_folder_in_use_is_refused(yaml, stopped, capsys, no_models):

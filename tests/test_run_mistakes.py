@@ -117,3 +117,16 @@ def test_traceback_is_there_for_who_wants_it(yaml, tmp_path, monkeypatch, capsys
         main([*typed, "--traceback"])
     told = "".join(traceback.format_exception(caught.value))
     assert f"{name}.py" in told and "return None + 1" in told
+
+
+def test_a_reward_that_cannot_be_called_is_found_before_anything_runs(
+    yaml, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "uncallable_rewards.py").write_text("class Red:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    typed = ["reward={name: 'uncallable_rewards:Red'}", f"run.folder={tmp_path / 'run'}"]
+    assert main([yaml, *typed]) == 2
+    told = capsys.readouterr().err
+    assert "must make what is called with pictures and prompts" in told
+    assert "makes a Red that cannot be called; docs/rewards.md" in told
+    assert not (tmp_path / "run").exists()

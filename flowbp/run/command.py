@@ -29,8 +29,8 @@ upwards, run.device, run.threads, batching.pull, batching.decode, evaluation.bat
 samples, checkpoints and observers.
 
 examples:
-  python -m flowbp.run container.yaml run.folder=runs/first training.steps=20
-  python -m flowbp.run container.yaml run.folder=runs/first training.steps=40 --resume
+  python -m flowbp.run container.yaml schedule.name=constant training.steps=20
+  python -m flowbp.run container.yaml schedule.name=constant training.steps=40 --resume
   python -m flowbp.run presets/sd35_medium.yaml presets/bridge.yaml my.yaml --check
 
 exit codes: 0 done, 1 the run stopped, 2 a mistake in what was typed or configured,

@@ -121,7 +121,9 @@ def _refuse_steps(settings: Settings, change: Change, done: int) -> None:
                 Problem(
                     STEPS,
                     f"{_told(change)}; the schedule spans all steps, and with another number of "
-                    f"them the {done} steps that are done would have had other learning rates",
+                    f"them the {done} steps that are done would have had other learning rates; a "
+                    "new run can start from what this one saved, as backbone.source or "
+                    "tuning.start",
                     "",
                 )
             ]
@@ -147,8 +149,9 @@ def _refuse_finished(settings: Settings) -> None:
         ) from error
     if finished:
         raise _refused(
-            f"is {folder}, whose run is finished: all {total} steps are done; raise "
-            f"{STEPS} above {total} to train on, or name another folder for a new run"
+            f"is {folder}, whose run is finished: all {total} steps are done; under a constant "
+            f"schedule raise {STEPS} above {total} to train on, or name another folder for a new "
+            "run"
         )
 
 
