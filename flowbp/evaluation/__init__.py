@@ -19,6 +19,9 @@ from flowbp.evaluation.generate import Sampling as Sampling
 from flowbp.evaluation.generate import generate as generate
 from flowbp.evaluation.generate import generate_batches as generate_batches
 from flowbp.evaluation.generate import noise_generator as noise_generator
+from flowbp.evaluation.metric import JudgeMetric as JudgeMetric
+from flowbp.evaluation.metric import Metric as Metric
+from flowbp.evaluation.metric import RewardMetric as RewardMetric
 from flowbp.evaluation.pictures import data_uri as data_uri
 from flowbp.evaluation.pictures import grid as grid
 from flowbp.evaluation.pictures import png as png
