@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -26,12 +27,20 @@ from flowbp.rewards.clip import ClipReward
 from flowbp.rewards.clipscore import VIT_L_14
 from flowbp.rewards.towers import TOWERS, Towers
 
-LABEL = "GenEval (HF detector)"
-"""What the metric is called, so that its figures are not taken for those of GenEval's own detector,
-whose weights are others."""
+LABEL = "GenEval"
+"""What the metric is called, where nothing else is said."""
+
+# In every column's name, lest its figures be taken for those of GenEval's own detector, whose
+# weights are others.
+_DETECTOR = "HF detector"
 
 ColourIn = Callable[[Tensor, Detection], str]
 """The colour of an object in a picture (3, H, W)."""
+
+
+def _not_empty(_: Any, attribute: attrs.Attribute[str], value: str) -> None:
+    if not value:
+        raise ValueError(f"`{attribute.name}` must not be empty, got {value!r}; call it GenEval")
 
 
 def _by_text(tasks: Iterable[Task]) -> Mapping[str, Task]:
@@ -42,10 +51,10 @@ def _by_text(tasks: Iterable[Task]) -> Mapping[str, Task]:
 class GenEval:
     """Whether pictures show the objects, numbers, colours and places that their prompts ask for.
 
-    Its columns are `LABEL`, 1 or 0 for every picture of a prompt of GenEval, and one for each of
-    the six tasks, so that the mean of a column is an accuracy. GenEval's own total is the mean of
-    the six, see `overall`; the mean of `LABEL` weighs the tasks by their prompts. It takes four
-    pictures of each prompt.
+    Its columns are ``GenEval (HF detector)``, 1 or 0 for every picture of a prompt of GenEval, and
+    one for each of the six tasks, so that the mean of a column is an accuracy. GenEval's own total
+    is the mean of the six, see `overall`; the mean of the first column weighs the tasks by their
+    prompts. It takes four pictures of each prompt.
 
     Pictures are rounded to 256 levels first, as their files are.
 
@@ -53,6 +62,10 @@ class GenEval:
         tasks: What the prompts ask for; other prompts get NaN.
         detector: Finds objects.
         colour_in: Tells their colours.
+        label: With which the columns' names begin.
+
+    Raises:
+        ValueError: `label` is empty.
 
     Example:
         >>> from flowbp.evaluation import HeldOutPrompt
@@ -61,7 +74,8 @@ class GenEval:
         >>> def detector(images):
         ...     return tuple((Detection("dog", 0.9, (0, 0, 1, 1)),) for _ in images)
         >>> metric = GenEval([task], detector, lambda image, detection: "red")
-        >>> metric(torch.rand(2, 3, 8, 8), [task, HeldOutPrompt("a circle")])[LABEL]
+        >>> columns = metric(torch.rand(2, 3, 8, 8), [task, HeldOutPrompt("a circle")])
+        >>> columns["GenEval (HF detector)"]
         tensor([1., nan])
 
     Source: Ghosh et al., "GenEval: An Object-Focused Framework for Evaluating Text-to-Image
@@ -71,6 +85,7 @@ class GenEval:
     tasks: Mapping[str, Task] = attrs.field(converter=_by_text, repr=False)
     detector: Detector
     colour_in: ColourIn
+    label: str = attrs.field(default=LABEL, validator=_not_empty)
 
     @classmethod
     def from_pretrained(
@@ -80,6 +95,7 @@ class GenEval:
         source: str | os.PathLike[str] = HUB_ID,
         clip: str | os.PathLike[str] = VIT_L_14,
         batch: int = 4,
+        label: str = LABEL,
         device: torch.device | str = "cpu",
         towers: Towers = TOWERS,
     ) -> GenEval:
@@ -90,6 +106,7 @@ class GenEval:
             source: The detector: a Mask2Former in the layout of transformers, a folder or hub id.
             clip: The colour classifier: a folder or hub id in CLIPModel layout.
             batch: Pictures in the detector at a time.
+            label: With which the columns' names begin.
             device: Where both run.
             towers: With whom they are shared.
 
@@ -105,7 +122,7 @@ class GenEval:
         tasks = read_tasks(metadata)
         detector = Mask2Former(source=source, batch=batch, device=device, towers=towers)
         colours = ClipReward.from_pretrained(clip, clean=repaired, device=device, towers=towers)
-        return cls(tasks, detector, Colours(colours))
+        return cls(tasks, detector, Colours(colours), label)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
@@ -116,7 +133,7 @@ class GenEval:
             prompts: B prompts.
 
         Returns:
-            (B,) of 1, 0 and NaN by column: `LABEL`, and ``LABEL, task`` for each of the six.
+            (B,) of 1, 0 and NaN by column, see `column_name`.
 
         Raises:
             ValueError: Another number of prompts.
@@ -127,7 +144,7 @@ class GenEval:
             )
         tasks = [self.tasks.get(prompt.text) for prompt in prompts]
         known = [number for number, task in enumerate(tasks) if task is not None]
-        columns = {name: torch.full((len(tasks),), math.nan) for name in column_names()}
+        columns = {name: torch.full((len(tasks),), math.nan) for name in self._names()}
         if not known:
             return columns
         pictures = eight_bits(images[known])
@@ -135,56 +152,49 @@ class GenEval:
             task = tasks[number]
             assert task is not None
             passed = float(not self._failures(task, picture, found))
-            columns[LABEL][number] = columns[column_name(task.kind)][number] = passed
+            columns[column_name(self.label)][number] = passed
+            columns[column_name(self.label, task.kind)][number] = passed
         return columns
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(column_name(self.label, kind) for kind in (None, *TASKS))
 
     def _failures(self, task: Task, picture: Tensor, found: Sequence[Detection]) -> tuple[str, ...]:
         scene = select(found, above=threshold(task.kind))
         return failures(task, scene, colour_of=partial(self.colour_in, picture))
 
 
-def column_name(kind: str) -> str:
-    """The column of a task.
+def column_name(label: str = LABEL, kind: str | None = None) -> str:
+    """A column of the metric.
 
     Args:
-        kind: one of `TASKS`.
+        label: of the metric.
+        kind: one of `TASKS`; None for all of them.
 
     Returns:
         Its name.
 
     Example:
-        >>> column_name("counting")
-        'GenEval (HF detector), counting'
+        >>> column_name(), column_name("mine", "counting")
+        ('GenEval (HF detector)', 'mine (HF detector).counting')
     """
-    return f"{LABEL}, {kind}"
+    return f"{label} ({_DETECTOR})" + ("" if kind is None else f".{kind}")
 
 
-def column_names() -> tuple[str, ...]:
-    """All columns of the metric, that of all tasks first.
-
-    Returns:
-        Their names.
-
-    Example:
-        >>> len(column_names())
-        7
-    """
-    return (LABEL, *map(column_name, TASKS))
-
-
-def overall(columns: Mapping[str, Tensor]) -> float:
+def overall(columns: Mapping[str, Tensor], label: str = LABEL) -> float:
     """GenEval's total: the mean of the accuracies of the six tasks.
 
     Args:
         columns: what the metric gave for all pictures.
+        label: of the metric.
 
     Returns:
         In [0, 1]; NaN where a task has no pictures, as a total of fewer tasks is another figure.
 
     Example:
-        >>> columns = {name: torch.tensor([1.0, math.nan, 0.0]) for name in column_names()}
-        >>> overall(columns)
+        >>> column = torch.tensor([1.0, math.nan, 0.0])
+        >>> overall({column_name(kind=kind): column for kind in TASKS})
         0.5
     """
-    means = [columns[column_name(kind)].double().nanmean() for kind in TASKS]
+    means = [columns[column_name(label, kind)].double().nanmean() for kind in TASKS]
     return float(torch.stack(means).mean())

@@ -10,7 +10,6 @@ import torch
 
 from flowbp.evaluation import HeldOutPrompt
 from flowbp.geneval import (
-    LABEL,
     TASKS,
     Detection,
     GenEval,
@@ -60,23 +59,29 @@ def nan_as_none(column):
 def test_columns_by_task(scores, colour, dog, dogs, red):
     metric = GenEval([DOG, DOGS, RED], Seen(*scores), lambda image, found: colour)
     columns = metric(torch.rand(4, 3, 8, 8), [DOG, CIRCLE, DOGS, RED])
-    assert nan_as_none(columns[LABEL]) == [dog, None, dogs, red]
-    assert nan_as_none(columns[column_name("single_object")]) == [dog, None, None, None]
-    assert nan_as_none(columns[column_name("counting")]) == [None, None, dogs, None]
-    assert nan_as_none(columns[column_name("colors")]) == [None, None, None, red]
-    assert list(columns) == [LABEL, *map(column_name, TASKS)]
+    assert nan_as_none(columns[column_name()]) == [dog, None, dogs, red]
+    assert nan_as_none(columns[column_name(kind="single_object")]) == [dog, None, None, None]
+    assert nan_as_none(columns[column_name(kind="counting")]) == [None, None, dogs, None]
+    assert nan_as_none(columns[column_name(kind="colors")]) == [None, None, None, red]
+    assert list(columns) == [column_name(), *(column_name(kind=task) for task in TASKS)]
 
 
 def test_the_label_tells_the_detector_apart():
-    assert LABEL == "GenEval (HF detector)"
+    metric = GenEval([DOG], Seen(0.5), lambda image, found: "red", label="mine")
+    names = list(metric(torch.rand(1, 3, 8, 8), [DOG]))
+    assert names[:2] == ["mine (HF detector)", "mine (HF detector).single_object"]
+    with pytest.raises(ValueError, match="`label` must not be empty"):
+        GenEval([DOG], Seen(0.5), lambda image, found: "red", label="")
 
 
 def test_prompts_are_known_by_their_text_and_others_are_not_looked_at():
     detector = Seen(0.5)
     metric = GenEval([DOG], detector, lambda image, found: "red")
-    assert nan_as_none(metric(torch.rand(1, 3, 8, 8), [HeldOutPrompt(DOG.text)])[LABEL]) == [1]
+    assert nan_as_none(
+        metric(torch.rand(1, 3, 8, 8), [HeldOutPrompt(DOG.text)])[column_name()]
+    ) == [1]
     columns = metric(torch.rand(1, 3, 8, 8), [CIRCLE])
-    assert nan_as_none(columns[LABEL]) == [None]
+    assert nan_as_none(columns[column_name()]) == [None]
     assert len(detector.shown) == 1
 
 
@@ -97,7 +102,7 @@ def test_the_total_is_the_mean_of_the_six_tasks():
     kinds = [TASKS[int(n)] for n in torch.randint(6, (200,), generator=generator)]
     passed = (torch.rand(200, generator=generator) > 0.4).float()
     columns = {
-        column_name(task): torch.tensor(
+        column_name(kind=task): torch.tensor(
             [
                 value if kind == task else math.nan
                 for value, kind in zip(passed.tolist(), kinds, strict=True)
@@ -110,7 +115,7 @@ def test_the_total_is_the_mean_of_the_six_tasks():
         own = [v for v, kind in zip(passed.tolist(), kinds, strict=True) if kind == task]
         accuracies.append(sum(own) / len(own))
     assert overall(columns) == pytest.approx(sum(accuracies) / 6, abs=1e-12)
-    assert math.isnan(overall(columns | {column_name("colors"): torch.tensor([math.nan])}))
+    assert math.isnan(overall(columns | {column_name(kind="colors"): torch.tensor([math.nan])}))
 
 
 def test_it_loads_and_runs_on_real_classes(tmp_path, monkeypatch):
@@ -133,4 +138,4 @@ def test_it_loads_and_runs_on_real_classes(tmp_path, monkeypatch):
     )
     columns = metric(images, [HeldOutPrompt("p"), CIRCLE])
     colour = metric.colour_in(images[0], seen[0])
-    assert nan_as_none(columns[LABEL]) == [float(colour == "red"), None]
+    assert nan_as_none(columns[column_name()]) == [float(colour == "red"), None]
