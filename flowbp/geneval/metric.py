@@ -51,7 +51,7 @@ def _by_text(tasks: Iterable[Task]) -> Mapping[str, Task]:
 class GenEval:
     """Whether pictures show the objects, numbers, colours and places that their prompts ask for.
 
-    Its columns are ``GenEval (HF detector)``, 1 or 0 for every picture of a prompt of GenEval, and
+    Its columns are ``GenEval.all (HF detector)``, 1 or 0 for every picture of a prompt of GenEval, and
     one for each of the six tasks, so that the mean of a column is an accuracy. GenEval's own total
     is the mean of the six, see `overall`; the mean of the first column weighs the tasks by their
     prompts. It takes four pictures of each prompt.
@@ -75,7 +75,7 @@ class GenEval:
         ...     return tuple((Detection("dog", 0.9, (0, 0, 1, 1)),) for _ in images)
         >>> metric = GenEval([task], detector, lambda image, detection: "red")
         >>> columns = metric(torch.rand(2, 3, 8, 8), [task, HeldOutPrompt("a circle")])
-        >>> columns["GenEval (HF detector)"]
+        >>> columns["GenEval.all (HF detector)"]
         tensor([1., nan])
 
     Source: Ghosh et al., "GenEval: An Object-Focused Framework for Evaluating Text-to-Image
@@ -176,9 +176,9 @@ def column_name(label: str = LABEL, kind: str | None = None) -> str:
 
     Example:
         >>> column_name(), column_name("mine", "counting")
-        ('GenEval (HF detector)', 'mine (HF detector).counting')
+        ('GenEval.all (HF detector)', 'mine.counting (HF detector)')
     """
-    return f"{label} ({_DETECTOR})" + ("" if kind is None else f".{kind}")
+    return f"{label}.{kind or 'all'} ({_DETECTOR})"
 
 
 def overall(columns: Mapping[str, Tensor], label: str = LABEL) -> float:

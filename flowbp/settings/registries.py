@@ -13,6 +13,7 @@ from flowbp.adapters.clamp import Clamp
 from flowbp.configuration import Registry, Scalar
 from flowbp.core import ActiveDraw, LossShape, Method, PairDraw, Quadrature
 from flowbp.evaluation import Judge, Metric
+from flowbp.metrics import Embedding
 from flowbp.rewards import Reward
 from flowbp.rewards.pixels import Resize
 from flowbp.settings.prompts import HeldOutSource
@@ -63,8 +64,13 @@ METRICS = _registry(
     "metric",
     Metric,
     {
+        "distance": "settings.set_metrics:distance_metric",
+        "diversity": "settings.set_metrics:diversity_metric",
+        "geneval": "geneval:GenEval.from_pretrained",
         "judge": "settings.metrics:judge_metric",
+        "pixel_distance": "settings.set_metrics:pixel_distance_metric",
         "reward": "settings.metrics:reward_metric",
+        "unified_reward": "metrics:UnifiedReward.from_pretrained",
     },
     "device",
     "label",
@@ -90,6 +96,14 @@ REGISTRIES: tuple[Registry, ...] = (
     REWARDS,
     METRICS,
     _registry(
+        "embedding",
+        Embedding,
+        {"clip": "metrics:clip_embedding"},
+        "device",
+        "towers",
+        called_with=frozenset({"images"}),
+    ),
+    _registry(
         "judge",
         Judge,
         {"shapes": "shapes:ShapesChecker"},
@@ -110,6 +124,7 @@ REGISTRIES: tuple[Registry, ...] = (
         "held-out source",
         HeldOutSource,
         {
+            "geneval": "geneval:GenEvalHeldOut",
             "shapes": "settings.prompts:ShapesHeldOut",
             "text": "prompts:TextHeldOut",
             "dataset": "prompts:DatasetHeldOut",

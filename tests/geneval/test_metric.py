@@ -69,7 +69,7 @@ def test_columns_by_task(scores, colour, dog, dogs, red):
 def test_the_label_tells_the_detector_apart():
     metric = GenEval([DOG], Seen(0.5), lambda image, found: "red", label="mine")
     names = list(metric(torch.rand(1, 3, 8, 8), [DOG]))
-    assert names[:2] == ["mine (HF detector)", "mine (HF detector).single_object"]
+    assert names[:2] == ["mine.all (HF detector)", "mine.single_object (HF detector)"]
     with pytest.raises(ValueError, match="`label` must not be empty"):
         GenEval([DOG], Seen(0.5), lambda image, found: "red", label="")
 
