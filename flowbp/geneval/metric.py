@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
 from flowbp.evaluation import HeldOut
-from flowbp.geneval.colours import Colours
+from flowbp.evaluation.validators import not_empty
 from flowbp.geneval.criteria import failures
-from flowbp.geneval.detector import HUB_ID, Mask2Former
-from flowbp.geneval.metadata import read_tasks
 from flowbp.geneval.preparation import eight_bits
 from flowbp.geneval.scene import Detection, Detector, select, threshold
 from flowbp.geneval.task import Task
 from flowbp.geneval.vocabulary import TASKS
-from flowbp.rewards.cleaning import repaired
-from flowbp.rewards.clip import ClipReward
-from flowbp.rewards.clipscore import VIT_L_14
-from flowbp.rewards.towers import TOWERS, Towers
 
 LABEL = "GenEval"
 """What the metric is called, where nothing else is said."""
@@ -38,23 +29,18 @@ ColourIn = Callable[[Tensor, Detection], str]
 """The colour of an object in a picture (3, H, W)."""
 
 
-def _not_empty(_: Any, attribute: attrs.Attribute[str], value: str) -> None:
-    if not value:
-        raise ValueError(f"`{attribute.name}` must not be empty, got {value!r}; call it GenEval")
-
-
 def _by_text(tasks: Iterable[Task]) -> Mapping[str, Task]:
     return {task.text: task for task in tasks}
 
 
 @attrs.frozen(eq=False)
-class GenEval:
+class TaskMetric:
     """Whether pictures show the objects, numbers, colours and places that their prompts ask for.
 
-    Its columns are ``GenEval.all (HF detector)``, 1 or 0 for every picture of a prompt of GenEval, and
-    one for each of the six tasks, so that the mean of a column is an accuracy. GenEval's own total
-    is the mean of the six, see `overall`; the mean of the first column weighs the tasks by their
-    prompts. It takes four pictures of each prompt.
+    Its columns are ``label.all (HF detector)``, 1 or 0 for every picture of a prompt of GenEval,
+    and one for each of the six tasks, so that the mean of a column is an accuracy. GenEval's own
+    total is the mean of the six, see `overall`; the mean of the first column weighs the tasks by
+    their prompts.
 
     Pictures are rounded to 256 levels first, as their files are.
 
@@ -73,7 +59,7 @@ class GenEval:
         >>> task = Task("a photo of a dog", "single_object", [Wanted("dog", 1)])
         >>> def detector(images):
         ...     return tuple((Detection("dog", 0.9, (0, 0, 1, 1)),) for _ in images)
-        >>> metric = GenEval([task], detector, lambda image, detection: "red")
+        >>> metric = TaskMetric([task], detector, lambda image, detection: "red")
         >>> columns = metric(torch.rand(2, 3, 8, 8), [task, HeldOutPrompt("a circle")])
         >>> columns["GenEval.all (HF detector)"]
         tensor([1., nan])
@@ -85,44 +71,7 @@ class GenEval:
     tasks: Mapping[str, Task] = attrs.field(converter=_by_text, repr=False)
     detector: Detector
     colour_in: ColourIn
-    label: str = attrs.field(default=LABEL, validator=_not_empty)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        metadata: Path,
-        *,
-        source: str | os.PathLike[str] = HUB_ID,
-        clip: str | os.PathLike[str] = VIT_L_14,
-        batch: int = 4,
-        label: str = LABEL,
-        device: torch.device | str = "cpu",
-        towers: Towers = TOWERS,
-    ) -> GenEval:
-        """Load the detector and the colour classifier, and read what the prompts ask for.
-
-        Args:
-            metadata: The path of GenEval's ``evaluation_metadata.jsonl``, which is not shipped.
-            source: The detector: a Mask2Former in the layout of transformers, a folder or hub id.
-            clip: The colour classifier: a folder or hub id in CLIPModel layout.
-            batch: Pictures in the detector at a time.
-            label: With which the columns' names begin.
-            device: Where both run.
-            towers: With whom they are shared.
-
-        Returns:
-            The metric.
-
-        Raises:
-            ModuleNotFoundError: transformers, ftfy or scipy is not installed.
-            FileNotFoundError: The hub cannot be reached, or a folder lacks files.
-            ValueError: `metadata` is not GenEval's, with its faulty lines; or a model of another
-                kind.
-        """
-        tasks = read_tasks(metadata)
-        detector = Mask2Former(source=source, batch=batch, device=device, towers=towers)
-        colours = ClipReward.from_pretrained(clip, clean=repaired, device=device, towers=towers)
-        return cls(tasks, detector, Colours(colours), label)
+    label: str = attrs.field(default=LABEL, validator=not_empty)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:

@@ -66,11 +66,11 @@ METRICS = _registry(
     {
         "distance": "settings.set_metrics:distance_metric",
         "diversity": "settings.set_metrics:diversity_metric",
-        "geneval": "geneval:GenEval.from_pretrained",
+        "geneval": "geneval:GenEval",
         "judge": "settings.metrics:judge_metric",
         "pixel_distance": "settings.set_metrics:pixel_distance_metric",
         "reward": "settings.metrics:reward_metric",
-        "unified_reward": "metrics:UnifiedReward.from_pretrained",
+        "unified_reward": "metrics:UnifiedReward",
     },
     "device",
     "label",

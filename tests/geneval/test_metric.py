@@ -15,6 +15,7 @@ from flowbp.geneval import (
     GenEval,
     Mask2Former,
     Task,
+    TaskMetric,
     Wanted,
     column_name,
     overall,
@@ -57,7 +58,7 @@ def nan_as_none(column):
     ],
 )
 def test_columns_by_task(scores, colour, dog, dogs, red):
-    metric = GenEval([DOG, DOGS, RED], Seen(*scores), lambda image, found: colour)
+    metric = TaskMetric([DOG, DOGS, RED], Seen(*scores), lambda image, found: colour)
     columns = metric(torch.rand(4, 3, 8, 8), [DOG, CIRCLE, DOGS, RED])
     assert nan_as_none(columns[column_name()]) == [dog, None, dogs, red]
     assert nan_as_none(columns[column_name(kind="single_object")]) == [dog, None, None, None]
@@ -67,16 +68,16 @@ def test_columns_by_task(scores, colour, dog, dogs, red):
 
 
 def test_the_label_tells_the_detector_apart():
-    metric = GenEval([DOG], Seen(0.5), lambda image, found: "red", label="mine")
+    metric = TaskMetric([DOG], Seen(0.5), lambda image, found: "red", label="mine")
     names = list(metric(torch.rand(1, 3, 8, 8), [DOG]))
     assert names[:2] == ["mine.all (HF detector)", "mine.single_object (HF detector)"]
     with pytest.raises(ValueError, match="`label` must not be empty"):
-        GenEval([DOG], Seen(0.5), lambda image, found: "red", label="")
+        TaskMetric([DOG], Seen(0.5), lambda image, found: "red", label="")
 
 
 def test_prompts_are_known_by_their_text_and_others_are_not_looked_at():
     detector = Seen(0.5)
-    metric = GenEval([DOG], detector, lambda image, found: "red")
+    metric = TaskMetric([DOG], detector, lambda image, found: "red")
     assert nan_as_none(
         metric(torch.rand(1, 3, 8, 8), [HeldOutPrompt(DOG.text)])[column_name()]
     ) == [1]
@@ -87,12 +88,12 @@ def test_prompts_are_known_by_their_text_and_others_are_not_looked_at():
 
 def test_pictures_are_judged_as_their_files_hold_them():
     detector = Seen(0.5)
-    GenEval([DOG], detector, lambda image, found: "red")(torch.full((1, 3, 8, 8), 0.5), [DOG])
+    TaskMetric([DOG], detector, lambda image, found: "red")(torch.full((1, 3, 8, 8), 0.5), [DOG])
     assert torch.equal(detector.shown[0], torch.full((1, 3, 8, 8), 128 / 255))
 
 
 def test_another_number_of_prompts_is_refused():
-    metric = GenEval([DOG], Seen(0.5), lambda image, found: "red")
+    metric = TaskMetric([DOG], Seen(0.5), lambda image, found: "red")
     with pytest.raises(ValueError, match="`prompts` must be as many as the 2 images, got 1"):
         metric(torch.rand(2, 3, 8, 8), [DOG])
 
@@ -133,9 +134,9 @@ def test_it_loads_and_runs_on_real_classes(tmp_path, monkeypatch):
         "prompt": "p",
     }
     metadata.write_text(json.dumps(task))
-    metric = GenEval.from_pretrained(
-        metadata, source=tmp_path / "detector", clip=reward_folder(), towers=towers
+    metric = GenEval(
+        metadata=metadata, source=tmp_path / "detector", clip=reward_folder(), towers=towers
     )
     columns = metric(images, [HeldOutPrompt("p"), CIRCLE])
-    colour = metric.colour_in(images[0], seen[0])
+    colour = metric.metric.colour_in(images[0], seen[0])
     assert nan_as_none(columns[column_name()]) == [float(colour == "red"), None]

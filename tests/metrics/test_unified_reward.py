@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowbp.evaluation import HeldOutPrompt
-from flowbp.metrics import UnifiedReward, UnreadableAnswer, final_score, read_question
+from flowbp.metrics import AskedMetric, UnifiedReward, UnreadableAnswer, final_score, read_question
 
 QUESTION = "How well does it show {prompt}? End with Final Score:"
 PROMPTS = [HeldOutPrompt("a dog"), HeldOutPrompt("a cat, {prompt}")]
@@ -96,7 +96,7 @@ def test_long_answers_are_quoted_from_both_ends():
 
 def test_each_picture_is_asked_about_with_its_prompt():
     said = Said("Final Score: 4", "Final Score: 2.5")
-    judge = UnifiedReward(question=QUESTION, answering=said)
+    judge = AskedMetric(QUESTION, said, "UnifiedReward")
     images = torch.rand(2, 3, 8, 8)
     assert judge(images, PROMPTS)["UnifiedReward"].tolist() == [4, 2.5]
     assert [question for _, question in said.asked] == [
@@ -107,7 +107,7 @@ def test_each_picture_is_asked_about_with_its_prompt():
 
 
 def test_an_answer_without_a_score_fails_and_names_its_prompt():
-    judge = UnifiedReward(question=QUESTION, answering=Said("Final Score: 4", "I cannot say."))
+    judge = AskedMetric(QUESTION, Said("Final Score: 4", "I cannot say."), "judge")
     with pytest.raises(UnreadableAnswer, match=r"for 'a cat, {prompt}' .*'I cannot say\.'"):
         judge(torch.rand(2, 3, 8, 8), PROMPTS)
 
@@ -117,7 +117,7 @@ def test_the_question_is_the_users(tmp_path):
     path.write_text(QUESTION)
     assert read_question(path) == read_question(str(path)) == read_question(QUESTION) == QUESTION
     with pytest.raises(ValueError, match="`question` must be what UnifiedReward is asked"):
-        UnifiedReward(answering=Said())
+        UnifiedReward(source="owner/name")
     with pytest.raises(ValueError, match=r"`question` must be a text with {prompt} in it or a"):
         read_question("How good is it?")
     with pytest.raises(ValueError, match=r"and there is no such file; the question that it was"):
@@ -125,6 +125,6 @@ def test_the_question_is_the_users(tmp_path):
     path.write_text("How good is it?")
     for asked in (path, "{prompt}, {prompt}"):
         with pytest.raises(ValueError, match=r"`question` must hold {prompt} once"):
-            UnifiedReward(question=asked, answering=Said())
+            UnifiedReward(source="owner/name", question=asked)
     with pytest.raises(ValueError, match=r"`question` must hold {prompt} once"):
-        UnifiedReward.from_pretrained(tmp_path, question=path)
+        AskedMetric("How good is it?", Said(), "judge")

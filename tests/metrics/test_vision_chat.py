@@ -177,8 +177,8 @@ def test_marks_in_a_question_are_text(folder):
 
 
 def test_what_it_says_without_a_score_is_a_failure(folder):
-    judge = UnifiedReward.from_pretrained(
-        folder, question="How good is {prompt}?", tokens=4, towers=Towers(), policy=FLOAT64
+    judge = UnifiedReward(
+        source=folder, question="How good is {prompt}?", tokens=4, towers=Towers(), policy=FLOAT64
     )
     with pytest.raises(UnreadableAnswer, match="the judge's answer for 'a dog' cannot be read"):
         judge(pictures(1), [HeldOutPrompt("a dog")])
