@@ -103,7 +103,10 @@ def test_importing_the_core_imports_nothing_heavy(statement):
     assert loaded_after(statement, [name for name in HEAVY if name not in already]) == []
 
 
-@pytest.mark.parametrize("package", ["flowbp.adapters", "flowbp.rewards", "flowbp.testing"])
+@pytest.mark.parametrize(
+    "package",
+    ["flowbp.adapters", "flowbp.rewards", "flowbp.geneval", "flowbp.metrics", "flowbp.testing"],
+)
 def test_importing_an_edge_imports_no_model_library(package):
     assert loaded_after(f"import {package}", ["diffusers", "transformers", "hypothesis"]) == []
 

@@ -96,7 +96,7 @@ REGISTRIES: tuple[Registry, ...] = (
     REWARDS,
     METRICS,
     _registry(
-        "embedding",
+        "picture embedding",
         Embedding,
         {"clip": "metrics:clip_embedding"},
         "device",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
 
 import attrs
 import pytest
@@ -16,6 +19,8 @@ from flowbp.rewards import Towers
 from flowbp.settings import METRICS, REGISTRIES, SCALARS, HeldOutSource, built_metric
 from flowbp.shapes.embedded import reward_folder
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "metrics.md"
+CLIP = reward_folder()
 TASK = {
     "tag": "single_object",
     "include": [{"class": "dog", "count": 1}],
@@ -31,9 +36,16 @@ class Asked:
     prompts: Component[HeldOutSource] | None = None
 
 
+@attrs.frozen(kw_only=True)
+class All:
+    """Several metrics by label."""
+
+    metrics: Mapping[str, Component[Metric]]
+
+
 def read(text):
     tree = read_text(text, "asked.yaml")
-    return structure(tree, Asked, registries=REGISTRIES, scalars=SCALARS)
+    return structure(Asked, tree, registries=REGISTRIES, scalars=SCALARS)
 
 
 @pytest.fixture
@@ -97,15 +109,23 @@ def test_metrics_of_sets_are_built_with_their_label(name, kind):
     assert column.shape == (2,) and float(column[0]) > 0
 
 
-CLIP = reward_folder()
-
-
 def means(images):
     return images.mean((2, 3))
 
 
 def test_a_function_of_pictures_is_an_embedding():
-    text = f"metric: {{name: distance, embedding: '{__name__}:means'}}"
+    text = f"metric: {{name: distance, embedding: {{name: '{__name__}:means'}}}}"
     component = read(text).metric
     metric = built_metric("far", component, device=torch.device("cpu"), towers=Towers())
     assert metric.embedding is means
+
+
+def test_what_the_documentation_shows_is_read(metadata, monkeypatch):
+    monkeypatch.chdir(metadata.parent)
+    (metadata.parent / "question.txt").write_text("Rate {prompt}")
+    blocks = re.findall(r"```yaml\n(.*?)```", DOCUMENTATION.read_text(), flags=re.DOTALL)
+    metrics, prompts = (read_text(block, "docs/metrics.md") for block in blocks)
+    found = structure(All, metrics, registries=REGISTRIES, scalars=SCALARS).metrics
+    assert list(found) == ["geneval", "judge", "diversity", "distance", "pixels"]
+    asked = structure(Asked, prompts, registries=REGISTRIES, scalars=SCALARS)
+    assert len(asked.prompts.build().prompts()) == 1
