@@ -32,6 +32,8 @@ LAYERS = [
     "shapes",
     "embeddings",
     "evaluation",
+    "geneval",
+    "metrics",
     "training",
     "prompts",
     "configuration",

@@ -1,0 +1,12 @@
+"""Metrics that no reward gives: diversity, distance from the base model, a judge that answers."""
+
+from __future__ import annotations
+
+from flowbp.metrics.distance import BaseDistance as BaseDistance
+from flowbp.metrics.distance import PixelDistance as PixelDistance
+from flowbp.metrics.distance import counterparts as counterparts
+from flowbp.metrics.diversity import Diversity as Diversity
+from flowbp.metrics.diversity import mean_pairwise_distance as mean_pairwise_distance
+from flowbp.metrics.embedding import Embedding as Embedding
+from flowbp.metrics.embedding import clip_embedding as clip_embedding
+from flowbp.metrics.embedding import embedded as embedded
