@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import attrs
 import torch
 
 from flowbp.configuration import (
+    Component,
     ConfigurationError,
     Problem,
     Tree,
@@ -20,6 +22,8 @@ from flowbp.evaluate.models import fault
 from flowbp.evaluate.schema import EvaluateSettings
 from flowbp.settings import REGISTRIES, SCALARS, free_folder, occupied, weighted_reward
 from flowbp.settings.rewards import faults
+
+Found = Iterator[tuple[tuple[Step, ...], str]]
 
 
 @attrs.frozen(eq=False)
@@ -89,35 +93,35 @@ def resolved(settings: EvaluateSettings) -> str:
     return describe(settings, registries=REGISTRIES, scalars=SCALARS)
 
 
-def _problems(
-    settings: EvaluateSettings, resume: bool
-) -> Iterator[tuple[tuple[Step, ...], str]]:
+def _problems(settings: EvaluateSettings, resume: bool) -> Found:
     yield from _of_place(settings, resume)
     for label, model in settings.models.items():
         found = fault(model)
         if found is not None:
             yield ("models", label, found[0]), found[1]
     for label, metric in settings.metrics.items():
-        arguments, inside = metric.arguments, ("metrics", label)
-        nested = arguments.get("reward")
-        if metric.target is not weighted_reward and getattr(nested, "target", None) is weighted_reward:
-            arguments, inside = nested.arguments, (*inside, "reward")
-        elif metric.target is not weighted_reward:
-            continue
-        if arguments.get("calibration") is not None:
-            yield (
-                (*inside, "calibration"),
-                "measures scales in a run, and an evaluation has none to measure; write `mean` and "
-                "`std` of each part, as the run's calibration.json has them",
-            )
-            arguments = {**arguments, "calibration": None}
-        for path, message in faults(**arguments):
-            yield (*inside, *path), message
+        yield from _of_metric(metric, ("metrics", label))
 
 
-def _of_place(
-    settings: EvaluateSettings, resume: bool
-) -> Iterator[tuple[tuple[Step, ...], str]]:
+def _of_metric(component: Component[Any], path: tuple[Step, ...]) -> Found:
+    nested = component.arguments.get("reward")
+    if isinstance(nested, Component):
+        yield from _of_metric(nested, (*path, "reward"))
+    if component.target is not weighted_reward:
+        return
+    arguments = dict(component.arguments)
+    if arguments.pop("calibration", None) is not None:
+        yield (
+            (*path, "calibration"),
+            "would measure scales, which only a run does; remove it, and write `mean` and `std` of "
+            "each part as the run's calibration.json has them",
+        )
+        return
+    for inner, message in faults(**arguments):
+        yield (*path, *inner), message
+
+
+def _of_place(settings: EvaluateSettings, resume: bool) -> Found:
     folder, device = settings.evaluation.folder, settings.evaluation.device
     path: tuple[Step, ...] = ("evaluation", "folder")
     blocking = next((place for place in (folder, *folder.parents) if place.is_file()), None)

@@ -36,7 +36,8 @@ class Shot:
     model: str
     number: int
     seed: int
-    prompt: HeldOut
+    # Not compared: a prompt of a source of one's own need not be hashable.
+    prompt: HeldOut = attrs.field(eq=False)
 
     @property
     def name(self) -> str:
