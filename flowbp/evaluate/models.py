@@ -146,6 +146,7 @@ def applied(backbone: Backbone, model: ModelSection) -> Iterator[None]:
 @contextmanager
 def _adapted(backbone: Backbone, model: ModelSection, place: Path) -> Iterator[None]:
     module: Any = backbone.module
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     # Nothing is drawn, for the adapter starts from a file.
     Lora(start=str(place))(backbone, generator=torch.Generator())
     try:
@@ -155,6 +156,9 @@ def _adapted(backbone: Backbone, model: ModelSection, place: Path) -> Iterator[N
         yield
     finally:
         module.unload_lora()
+        # An adapter freezes the rest, by which a whole checkpoint's parameters are found.
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _unaveraged(backbone: Backbone, model: ModelSection, place: Path) -> None:
