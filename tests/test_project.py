@@ -40,6 +40,7 @@ LAYERS = [
     "settings",
     "container",
     "run",
+    "evaluate",
 ]
 # For other projects' tests and ours: it may import the protocols it checks, and nobody imports it.
 TESTING = "testing"

@@ -42,6 +42,7 @@ from flowbp.evaluation.scores import Scores as Scores
 from flowbp.evaluation.scores_files import scores_from_json as scores_from_json
 from flowbp.evaluation.scores_files import scores_to_csv as scores_to_csv
 from flowbp.evaluation.scores_files import scores_to_json as scores_to_json
+from flowbp.evaluation.scores_table import scores_table as scores_table
 from flowbp.evaluation.set_metric import PictureSet as PictureSet
 from flowbp.evaluation.set_metric import SetMetric as SetMetric
 from flowbp.evaluation.storage import evaluation_from_json as evaluation_from_json

@@ -106,7 +106,8 @@ def read_png(content: bytes) -> tuple[Tensor, dict[str, str]]:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             picture.load()
             mode, (width, height), data = picture.mode, picture.size, picture.tobytes()
-            texts = {key: str(each) for key, each in picture.info.items() if isinstance(each, str)}
+            info = picture.info.items()
+            texts = {str(key): str(each) for key, each in info if isinstance(each, str)}
     # A damaged file makes Pillow raise whatever it comes upon.
     except (OSError, SyntaxError, ValueError, struct.error, EOFError, zlib.error) as error:
         raise ValueError(f"`content` is no whole PNG ({type(error).__name__}: {error})") from error
