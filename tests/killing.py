@@ -16,12 +16,15 @@ import flowbp
 
 # The libraries are imported once; each run is then a fork, which starts within milliseconds.
 _SERVER = """
-import json, os, signal, sys
+import importlib, json, os, signal, sys
 import torch
 from diffusers import StableDiffusion3Pipeline
 from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizerFast
-from flowbp.run import execution, main
+from flowbp.evaluate import execution as _
+from flowbp.run import execution
 from flowbp.settings import load
+
+main = importlib.import_module(sys.argv[1]).main
 
 def fatal(call):
     def counted(*arguments, **named):
@@ -62,11 +65,11 @@ class Ended:
 class Processes:
     """Starts runs, one at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command: str = "flowbp.run") -> None:
         self._log = folder / "log"
         paths = (str(Path(flowbp.__file__).parents[1]), os.environ.get("PYTHONPATH", ""))
         self._server = subprocess.Popen(
-            [sys.executable, "-c", _SERVER],
+            [sys.executable, "-c", _SERVER, command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

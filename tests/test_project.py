@@ -32,12 +32,15 @@ LAYERS = [
     "shapes",
     "embeddings",
     "evaluation",
+    "geneval",
+    "metrics",
     "training",
     "prompts",
     "configuration",
     "settings",
     "container",
     "run",
+    "evaluate",
 ]
 # For other projects' tests and ours: it may import the protocols it checks, and nobody imports it.
 TESTING = "testing"
@@ -101,7 +104,10 @@ def test_importing_the_core_imports_nothing_heavy(statement):
     assert loaded_after(statement, [name for name in HEAVY if name not in already]) == []
 
 
-@pytest.mark.parametrize("package", ["flowbp.adapters", "flowbp.rewards", "flowbp.testing"])
+@pytest.mark.parametrize(
+    "package",
+    ["flowbp.adapters", "flowbp.rewards", "flowbp.geneval", "flowbp.metrics", "flowbp.testing"],
+)
 def test_importing_an_edge_imports_no_model_library(package):
     assert loaded_after(f"import {package}", ["diffusers", "transformers", "hypothesis"]) == []
 

@@ -81,7 +81,7 @@ def test_cut_prompts_are_told_once_with_their_number(yaml, tmp_path):
         assert main([yaml, source, "batching.samples=4"]) == 0
     cut = [str(each.message) for each in told if each.category is CutPromptWarning]
     assert len(cut) == 1
-    assert cut[0].startswith("2 of the run's 4 prompts are longer than what the text encoders read")
+    assert cut[0].startswith("2 of the 4 prompts are longer than what the text encoders read")
 
 
 def test_check_tells_what_was_left_out_and_where_embeddings_lie(yaml, tmp_path, capsys):

@@ -14,12 +14,13 @@ from torch.nn.utils.rnn import pad_sequence
 from flowbp.adapters.policy import CPU, DtypePolicy
 from flowbp.core._validators import integer
 from flowbp.rewards.hpsv3_model import FILE, HUB_ID, QWEN2_VL_7B, HPSv3Model, QwenSizes, load_model
-from flowbp.rewards.hpsv3_prompt import Conversation, one_place, read_template
+from flowbp.rewards.hpsv3_prompt import Conversation, read_template
 from flowbp.rewards.inputs import check_inputs
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, normalise
 from flowbp.rewards.places import located
 from flowbp.rewards.portions import in_portions
 from flowbp.rewards.qwen_pictures import fit, patches
+from flowbp.rewards.templates import one_place
 from flowbp.rewards.towers import TOWERS, Towers
 from flowbp.rewards.words import load_words
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
+
+from flowbp.rewards.templates import PLACE, one_place, text_or_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 REWARD_TOKEN = "<|Reward|>"
 """The token whose hidden state the head reads; Qwen2-VL's vocabulary goes on with it."""
-
-PLACE = "{prompt}"
-"""Where a template takes the prompt."""
 
 PUBLISHED_TEMPLATE = "eec53640fa8b722d1bc98497f3697eb7d0ad13afc6ced5936ee3bafc38b6e7f8"
 """SHA-256 of the question that HPSv3 was trained with, its slips and spaces included."""
@@ -56,36 +54,13 @@ def read_template(value: str | os.PathLike[str] | None) -> str:
         ...     read_template("Rate this picture of {prompt}: ")
         'Rate this picture of {prompt}: '
     """
-    if value is None:
-        raise ValueError(f"`template` must be what HPSv3 is asked, a text or a file; {_WHERE}")
-    text = str(value)
-    if PLACE not in text:
-        path = Path(text).expanduser()
-        if not path.is_file():
-            raise ValueError(
-                f"`template` must be a text with {PLACE} in it or a file that holds one, got "
-                f"{text!r}, and there is no such file; {_WHERE}"
-            )
-        text = path.read_text(encoding="utf-8")
+    text = text_or_file(value, argument="template", asked="HPSv3", where=_WHERE)
     if hashlib.sha256(text.encode()).hexdigest() != PUBLISHED_TEMPLATE:
         warnings.warn(
             f"`template` is not what HPSv3 was trained with, so its scores are others; {_WHERE}",
             stacklevel=2,
         )
     return text
-
-
-def one_place(_: Any, attribute: attrs.Attribute[Any], value: str) -> None:
-    """A validator of attrs: a template with one place for the prompt.
-
-    Raises:
-        ValueError: With how many it has.
-    """
-    if value.count(PLACE) != 1:
-        raise ValueError(
-            f"`{attribute.name}` must hold {PLACE} once, got {value.count(PLACE)} times; the "
-            "prompt goes there"
-        )
 
 
 @attrs.frozen(eq=False)

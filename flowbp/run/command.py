@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from flowbp.adapters.extras import require
+from flowbp.run.shell import INTERRUPTED, MISTAKE, STOPPED, find_modules_here, stopped_gently, told
 
 _DESCRIPTION = "Fine-tune a text-to-image flow-matching model towards a reward."
 _EPILOG = """\
@@ -36,7 +32,6 @@ examples:
 exit codes: 0 done, 1 the run stopped, 2 a mistake in what was typed or configured,
 130 interrupted.
 """
-_MISTAKE, _STOPPED, _INTERRUPTED = 2, 1, 130
 _NEEDED = ("cattrs", "dependency_injector", "jinja2", "PIL", "tqdm", "yaml")
 
 
@@ -67,10 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for module in _NEEDED:
             require(module, extra="run")
     except ModuleNotFoundError as error:
-        return _told(error, _MISTAKE)
+        return told(error, MISTAKE)
     if typed.presets:
         return _listed()
-    _find_modules_here()
+    find_modules_here()
     return _run(typed)
 
 
@@ -134,50 +129,24 @@ def _run(typed: argparse.Namespace) -> int:
     loaded = None
     try:
         loaded = load(typed.inputs, resume=typed.resume)
-        with quiet(), _stopped_gently():
+        with quiet(), stopped_gently():
             act = check if typed.check else execute
             act(RunContainer(settings=loaded.settings), resume=typed.resume)
     except (ConfigurationError, NonFiniteError, RunError, OSError, torch.OutOfMemoryError) as error:
         if typed.traceback:
             raise
         if isinstance(error, ConfigurationError):
-            return _told(located(error, loaded.tree) if loaded else error, _MISTAKE)
+            return told(located(error, loaded.tree) if loaded else error, MISTAKE)
         if not isinstance(error, torch.OutOfMemoryError):
-            return _told(error, _STOPPED)
+            return told(error, STOPPED)
         cure = "lower batching.pull, batching.decode or batching.samples, or evaluation.batch"
-        told = _told(f"the device is out of memory ({error}); {cure}", _STOPPED)
-        return _told("; ".join(getattr(error, "__notes__", ["nothing was saved"])), told)
+        code = told(f"the device is out of memory ({error}); {cure}", STOPPED)
+        return told("; ".join(getattr(error, "__notes__", ["nothing was saved"])), code)
     except KeyboardInterrupt as interrupt:
         folder = loaded.settings.run.folder if loaded else None
         if not (folder and occupied(folder)):
-            return _told("interrupted; nothing saved", _INTERRUPTED)
+            return told("interrupted; nothing saved", INTERRUPTED)
         notes = getattr(interrupt, "__notes__", None) or [f"what was saved is in {folder}"]
         cure = "the same command with --resume goes on"
-        return _told("; ".join(["interrupted", *notes, cure]), _INTERRUPTED)
+        return told("; ".join(["interrupted", *notes, cure]), INTERRUPTED)
     return 0
-
-
-def _find_modules_here() -> None:
-    # `python -m` looks for modules in the working folder and a console script does not; dotted
-    # paths in a configuration shall mean the same to both.
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.append(os.getcwd())
-
-
-def _told(message: object, code: int) -> int:
-    for line in (message, *getattr(message, "__notes__", ())):
-        print(line, file=sys.stderr)
-    return code
-
-
-@contextmanager
-def _stopped_gently() -> Iterator[None]:
-    """Let SIGTERM, which schedulers send before they kill, stop a run as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Sequence
 
 from flowbp.adapters import CutPromptWarning
 from flowbp.container import RunContainer
+from flowbp.embeddings import CachedBackbone
 from flowbp.run.telling import told_progress
 from flowbp.training import Streams
 
@@ -54,11 +56,34 @@ def encode_prompts(container: RunContainer) -> None:
     Example:
         See `flowbp.run.execution.execute`.
     """
-    model, prompts = container.model(), run_prompts(container)
+    encode_all(container.model(), run_prompts(container))
+
+
+def encode_all(model: CachedBackbone, prompts: Sequence[str]) -> None:
+    """Encode the prompts that are not kept yet, and release the encoders.
+
+    Args:
+        model: with its store.
+        prompts: each once.
+
+    Warns:
+        CutPromptWarning: how many prompts are longer than what the encoders read.
+
+    Raises:
+        EmbeddingsError: the cache has no room, or cannot be written.
+
+    Example:
+        >>> from flowbp.embeddings import cached
+        >>> from flowbp.shapes.embedded import embedded_backbone
+        >>> model = cached(embedded_backbone(), None)
+        >>> encode_all(model, ["a circle"])
+        >>> model.absent(["a circle"])
+        []
+    """
     cut = model.cut(prompts)
     if cut:
         warnings.warn(
-            f"{cut:,} of the run's {len(prompts):,} prompts are longer than what the text "
+            f"{cut:,} of the {len(prompts):,} prompts are longer than what the text "
             "encoders read and are cut; shorten them, or raise the backbone's `text_length` "
             "where it has one",
             CutPromptWarning,

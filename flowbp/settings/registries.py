@@ -12,7 +12,8 @@ from flowbp.adapters import Backbone, Tuning
 from flowbp.adapters.clamp import Clamp
 from flowbp.configuration import Registry, Scalar
 from flowbp.core import ActiveDraw, LossShape, Method, PairDraw, Quadrature
-from flowbp.evaluation import Judge
+from flowbp.evaluation import Judge, Metric
+from flowbp.metrics import Embedding
 from flowbp.rewards import Reward
 from flowbp.rewards.pixels import Resize
 from flowbp.settings.prompts import HeldOutSource
@@ -27,6 +28,7 @@ def _registry(
     targets: Mapping[str, str],
     *offers: str,
     called_with: frozenset[str] = frozenset(),
+    also: tuple[Registry, ...] = (),
 ) -> Registry:
     return Registry(
         kind,
@@ -35,8 +37,48 @@ def _registry(
         entry_points="flowbp." + re.sub("[ -]", "_", kind) + "s",
         offers=frozenset(offers),
         called_with=called_with,
+        also=also,
     )
 
+
+REWARDS = _registry(
+    "reward",
+    Reward,
+    {
+        "aesthetic": "rewards:AestheticScore",
+        "clip": "rewards:ClipReward.from_pretrained",
+        "clipscore": "rewards:CLIPScore",
+        "hpsv2": "rewards:HPSv2",
+        "hpsv3": "rewards:HPSv3",
+        "image_reward": "rewards:ImageReward",
+        "pickscore": "rewards:PickScore",
+        "shapes": "shapes.embedded:embedded_reward",
+        "weighted": "settings.rewards:weighted_reward",
+    },
+    "device",
+    "towers",
+    called_with=_PICTURES,
+)
+
+METRICS = _registry(
+    "metric",
+    Metric,
+    {
+        "distance": "settings.set_metrics:distance_metric",
+        "diversity": "settings.set_metrics:diversity_metric",
+        "geneval": "geneval:GenEval",
+        "judge": "settings.metrics:judge_metric",
+        "pixel_distance": "settings.set_metrics:pixel_distance_metric",
+        "reward": "settings.metrics:reward_metric",
+        "unified_reward": "metrics:UnifiedReward",
+    },
+    "device",
+    "label",
+    "towers",
+    called_with=_PICTURES,
+    also=(REWARDS,),
+)
+"""What an evaluation measures. A reward's name stands for the reward as a metric."""
 
 REGISTRIES: tuple[Registry, ...] = (
     _registry(
@@ -51,23 +93,15 @@ REGISTRIES: tuple[Registry, ...] = (
         "device",
     ),
     _registry("tuning", Tuning, {"full": "adapters:Full", "lora": "adapters:Lora"}),
+    REWARDS,
+    METRICS,
     _registry(
-        "reward",
-        Reward,
-        {
-            "aesthetic": "rewards:AestheticScore",
-            "clip": "rewards:ClipReward.from_pretrained",
-            "clipscore": "rewards:CLIPScore",
-            "hpsv2": "rewards:HPSv2",
-            "hpsv3": "rewards:HPSv3",
-            "image_reward": "rewards:ImageReward",
-            "pickscore": "rewards:PickScore",
-            "shapes": "shapes.embedded:embedded_reward",
-            "weighted": "settings.rewards:weighted_reward",
-        },
+        "picture embedding",
+        Embedding,
+        {"clip": "metrics:clip_embedding"},
         "device",
         "towers",
-        called_with=_PICTURES,
+        called_with=frozenset({"images"}),
     ),
     _registry(
         "judge",
@@ -90,6 +124,7 @@ REGISTRIES: tuple[Registry, ...] = (
         "held-out source",
         HeldOutSource,
         {
+            "geneval": "geneval:GenEvalHeldOut",
             "shapes": "settings.prompts:ShapesHeldOut",
             "text": "prompts:TextHeldOut",
             "dataset": "prompts:DatasetHeldOut",

@@ -33,7 +33,8 @@ from flowbp.training import (
 _optional: Any = attrs.validators.optional
 
 
-def _device(_: Any, attribute: attrs.Attribute[Any], value: str) -> None:
+def check_device(_: Any, attribute: attrs.Attribute[Any], value: str) -> None:
+    """A validator: `auto`, or a device of torch."""
     if value == "auto":
         return
     try:
@@ -65,7 +66,7 @@ class RunSettings:
 
     folder: Path
     seed: int = attrs.field(default=0, validator=integer(0))
-    device: str = attrs.field(default="auto", validator=_device)
+    device: str = attrs.field(default="auto", validator=check_device)
     threads: int | None = attrs.field(default=None, validator=_optional(integer(1)))
 
 

@@ -7,7 +7,8 @@ import hashlib
 import pytest
 
 from flowbp.rewards import hpsv3_prompt
-from flowbp.rewards.hpsv3_prompt import PLACE, REWARD_TOKEN, Conversation, read_template
+from flowbp.rewards.hpsv3_prompt import REWARD_TOKEN, Conversation, read_template
+from flowbp.rewards.templates import PLACE
 
 from .tiny_hpsv3 import REWARD, TEMPLATE, qwen_tokenizer
 

@@ -1,0 +1,121 @@
+"""What is typed, and what a user is told when it goes wrong."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from flowbp.adapters.extras import require
+from flowbp.run.shell import INTERRUPTED, MISTAKE, STOPPED, find_modules_here, stopped_gently, told
+
+_DESCRIPTION = "Sample several models on the same prompts and noise, and measure the pictures."
+_EPILOG = """\
+Files merge from left to right and overrides win, as in python -m flowbp.run; the first of the
+models is what the others are compared with.
+
+An evaluation that stopped, at whatever moment, goes on with the same words and --resume: pictures
+that are there and whole are not made again. Metrics, models and seeds may be added then.
+
+examples:
+  python -m flowbp.evaluate evaluation.yaml
+  python -m flowbp.evaluate evaluation.yaml 'evaluation.seeds=[0, 1, 2]' --resume
+  python -m flowbp.evaluate evaluation.yaml evaluation.folder=evaluations/b \\
+      'models.mine={checkpoint: runs/b/checkpoints/final, scale: 0.5}'
+
+exit codes: 0 done, 1 the evaluation stopped, 2 a mistake in what was typed or configured,
+130 interrupted.
+"""
+_NEEDED = ("cattrs", "dependency_injector", "jinja2", "PIL", "tqdm", "yaml")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluate what the arguments say; `--help` lists them.
+
+    Args:
+        arguments: those of the command line by default.
+
+    Returns:
+        The exit code: 0 done, 1 the evaluation stopped, 2 a mistake of the user's, 130
+        interrupted. A message is on stderr. Anything else is a bug, and raised.
+
+    Raises:
+        SystemExit: after `--help`, or at an option that does not exist.
+
+    Example:
+        >>> main(["no-such-file.yaml"])
+        2
+    """
+    parser = _parser()
+    typed = parser.parse_intermixed_args(arguments)
+    try:
+        for module in _NEEDED:
+            require(module, extra="run")
+    except ModuleNotFoundError as error:
+        return told(error, MISTAKE)
+    find_modules_here()
+    return _evaluate(typed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flowbp.evaluate",
+        usage="%(prog)s [--resume] [--check] [--traceback] FILE.yaml [FILE.yaml ...] "
+        "[dotted.key=value ...]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="FILE or key=value",
+        help="YAML files, and overrides of single keys",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the evaluation in evaluation.folder",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check everything, print what would be done, and write nothing",
+    )
+    parser.add_argument(
+        "--traceback",
+        action="store_true",
+        help="raise what is otherwise told in a line, to see where in the code it comes from",
+    )
+    return parser
+
+
+def _evaluate(typed: argparse.Namespace) -> int:
+    # Late, because these need what `main` has just made sure of.
+    import torch
+
+    from flowbp.configuration import ConfigurationError
+    from flowbp.evaluate.container import EvaluationContainer
+    from flowbp.evaluate.execution import check, execute
+    from flowbp.evaluate.failing import EvaluateError
+    from flowbp.evaluate.loading import load
+    from flowbp.run.quiet import quiet
+    from flowbp.settings import located
+
+    loaded = None
+    try:
+        loaded = load(typed.inputs, resume=typed.resume)
+        with quiet(), stopped_gently():
+            act = check if typed.check else execute
+            act(EvaluationContainer(settings=loaded.settings), resume=typed.resume)
+    except (ConfigurationError, EvaluateError, OSError, torch.OutOfMemoryError) as error:
+        if typed.traceback:
+            raise
+        if isinstance(error, ConfigurationError):
+            return told(located(error, loaded.tree) if loaded else error, MISTAKE)
+        if isinstance(error, torch.OutOfMemoryError):
+            cure = "lower sampling.batch, sampling.decode or evaluation.batch, and add --resume"
+            return told(f"the device is out of memory ({error}); {cure}", STOPPED)
+        return told(error, STOPPED)
+    except KeyboardInterrupt:
+        return told("interrupted; the same command with --resume goes on", INTERRUPTED)
+    return 0

@@ -1,0 +1,126 @@
+"""An evaluation from its container: generate what is missing, measure, write."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import torch
+
+from flowbp.configuration import ConfigurationError, Problem
+from flowbp.evaluate.container import EvaluationContainer
+from flowbp.evaluate.generating import generate_missing
+from flowbp.evaluate.loading import resolved
+from flowbp.evaluate.measuring import measured
+from flowbp.evaluate.results import listing, write_results
+from flowbp.evaluate.resuming import CONFIGURATION, refuse_others
+from flowbp.evaluate.schema import EvaluateSettings, ModelSection
+from flowbp.evaluation import Scores, scores_table
+from flowbp.files import write_whole
+from flowbp.run.lock import locked
+from flowbp.settings import free_folder, occupied
+
+
+def overview(settings: EvaluateSettings) -> str:
+    """Say what an evaluation would do.
+
+    Args:
+        settings: of the evaluation.
+
+    Returns:
+        The lines, without a newline at the end.
+
+    Example:
+        See `flowbp.evaluate.main`, of which it is `--check`.
+    """
+    count, seeds = len(settings.prompts.prompts()), settings.evaluation.seeds
+    sampling, models = settings.sampling, settings.models
+    lines = {
+        "backbone": settings.backbone.name,
+        "models": ", ".join(
+            label if model.checkpoint is None else f"{label} ({_model(model)})"
+            for label, model in models.items()
+        ),
+        "prompts": f"{count}, each from {len(seeds)} seeds: {', '.join(map(str, seeds))}",
+        "pictures": f"{count * len(seeds) * len(models)}, {sampling.height}x{sampling.width} "
+        f"pixels, {sampling.steps} steps, guidance {sampling.guidance:g}",
+        "metrics": ", ".join(
+            label if label == metric.name else f"{label} ({metric.name})"
+            for label, metric in settings.metrics.items()
+        )
+        or "none",
+        "folder": str(settings.evaluation.folder),
+    }
+    return "\n".join(f"  {name:<12}{text}" for name, text in lines.items())
+
+
+def _model(model: ModelSection) -> str:
+    scale = "" if model.scale == 1 else f", scale {model.scale:g}"
+    return f"{model.checkpoint}{scale}{'' if model.averaged else ', not averaged'}"
+
+
+def check(container: EvaluationContainer, *, resume: bool = False) -> None:
+    """Print what an evaluation would do, and do nothing of it.
+
+    Args:
+        container: of the evaluation.
+        resume: whether it would go on in its folder.
+
+    Raises:
+        ConfigurationError: it cannot go on.
+
+    Example:
+        See `flowbp.evaluate.main`, of which it is `--check`.
+    """
+    if resume:
+        refuse_others(container.settings())
+    print(overview(container.settings()))
+    print("checked; nothing was run")
+
+
+def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
+    """Evaluate: everything that is made goes into the settings' `evaluation.folder`.
+
+    Args:
+        container: of the evaluation; providers may have been overridden.
+        resume: go on with the evaluation in that folder. Pictures that are there and whole are
+            not made again, nor judged again by a metric that is configured as it was; metrics,
+            models and seeds may have been added. On the CPU in float32 the result is that of an
+            evaluation that never stopped, bit for bit.
+
+    Returns:
+        The scores.
+
+    Raises:
+        ConfigurationError: the backbone cannot be built, or the folder is another evaluation's.
+        EvaluateError: a checkpoint is of another model, a picture of another evaluation, or a
+            metric failed and the settings say to stop then.
+        OSError: a file could not be written, or the folder is taken or in use.
+
+    Example:
+        See `EvaluationContainer`; then ``execute(container)``.
+    """
+    settings = container.settings()
+    folder = settings.evaluation.folder
+    if settings.evaluation.threads is not None:
+        torch.set_num_threads(settings.evaluation.threads)
+    with ExitStack() as stack:
+        if resume:
+            refuse_others(settings)
+        print(overview(settings), flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            stack.enter_context(locked(folder))
+        except BlockingIOError as error:
+            problem = Problem("evaluation.folder", str(error.strerror), "")
+            raise ConfigurationError([problem]) from error
+        if not resume and occupied(folder):
+            raise FileExistsError(
+                f"`evaluation.folder` {folder} is not empty; name another, such as "
+                f"evaluation.folder={free_folder(folder)}"
+            )
+        write_whole(folder / CONFIGURATION, resolved(settings))
+        generate_missing(container)
+        scores = measured(container)
+        write_results(container, scores)
+    print(f"\n{scores_table(scores)}\n\nwritten to {folder}\n{listing(folder)}")
+    return scores

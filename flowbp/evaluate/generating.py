@@ -1,0 +1,132 @@
+"""The pictures that are still missing, model by model from the same noise."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import torch
+
+from flowbp.configuration import ConfigurationError, Problem
+from flowbp.evaluate.container import EvaluationContainer, all_shots
+from flowbp.evaluate.failing import EvaluateError, reason
+from flowbp.evaluate.models import applied, cheapest_first
+from flowbp.evaluate.pictures import ForeignPictureError, Shot, read_picture, write_picture
+from flowbp.evaluate.resuming import keep_identity
+from flowbp.evaluation import generate_batches
+from flowbp.run.encoding import encode_all
+from flowbp.run.telling import told_progress
+
+
+@attrs.frozen
+class Missing:
+    """Which pictures of a model and a seed are to be made.
+
+    Args:
+        shots: of all prompts.
+        numbers: of the pictures that are missing or damaged.
+
+    Example:
+        >>> Missing([], frozenset([3])).wanted(slice(0, 4))
+        True
+    """
+
+    shots: Sequence[Shot]
+    numbers: frozenset[int]
+
+    def wanted(self, chosen: slice) -> bool:
+        """Whether a batch holds a picture that is to be made."""
+        return any(number in self.numbers for number in range(chosen.start, chosen.stop))
+
+
+def generate_missing(container: EvaluationContainer) -> None:
+    """Sample and write all pictures that are not there and whole; no model is loaded for none.
+
+    A batch of which a picture is missing is sampled whole, so that figures round as they would
+    have in one go; of its pictures only the missing ones are written.
+
+    Args:
+        container: of the evaluation, whose folder is this process's.
+
+    Raises:
+        ConfigurationError: the backbone cannot be built from its settings.
+        EvaluateError: a picture is of another evaluation, or a checkpoint of another model.
+        OSError: a picture cannot be written.
+
+    Example:
+        See `flowbp.evaluate.execution.execute`.
+    """
+    settings = container.settings()
+    folder = settings.evaluation.folder
+    try:
+        missing = {label: _missing(container, label, folder) for label in settings.models}
+    except ForeignPictureError as error:
+        raise EvaluateError(str(error)) from error
+    to_do = sum(len(each.numbers) for found in missing.values() for each in found.values())
+    total = len(container.prompts()) * len(settings.evaluation.seeds) * len(settings.models)
+    if total > to_do:
+        print(f"{total - to_do} of {total} pictures are there", flush=True)
+    if not to_do:
+        return
+    _build(container)
+    texts = dict.fromkeys(prompt.text for prompt in container.prompts())
+    if settings.sampling.guidance != 1:
+        texts[settings.sampling.negative_prompt] = None
+    encode_all(container.model(), tuple(texts))
+    with told_progress("generating", to_do, unit="picture") as progress:
+        done = 0
+        for label in cheapest_first(settings.models):
+            for _ in _generated(container, label, missing[label]):
+                done += 1
+                progress(done, to_do)
+    _free(container)
+
+
+def _missing(container: EvaluationContainer, label: str, folder: Path) -> Mapping[int, Missing]:
+    found = {}
+    for each in all_shots(container, label):
+        absent = (shot.number for shot in each if read_picture(folder, shot) is None)
+        found[each[0].seed] = Missing(each, frozenset(absent))
+    return found
+
+
+def _generated(
+    container: EvaluationContainer, label: str, missing: Mapping[int, Missing]
+) -> Iterator[Shot]:
+    if not any(each.numbers for each in missing.values()):
+        return
+    settings = container.settings()
+    folder, model = settings.evaluation.folder, settings.models[label]
+    keep_identity(folder, label, model)
+    texts = [prompt.text for prompt in container.prompts()]
+    try:
+        with applied(container.backbone(), model):
+            for seed, each in missing.items():
+                for chosen, images in generate_batches(
+                    container.model(), texts, seed, settings.sampling, wanted=each.wanted
+                ):
+                    for shot, image in zip(each.shots[chosen], images, strict=True):
+                        if shot.number in each.numbers:
+                            write_picture(folder, shot, image)
+                            yield shot
+    except (ValueError, TypeError) as error:
+        raise EvaluateError(f"the model `{label}` stopped: {reason(error)}") from error
+
+
+def _free(container: EvaluationContainer) -> None:
+    # Metrics may need the memory.
+    container.model.reset()
+    container.backbone.reset()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _build(container: EvaluationContainer) -> None:
+    for name, section in (("backbone", "backbone"), ("model", "embeddings")):
+        try:
+            container.providers[name]()
+        except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+            raise ConfigurationError([Problem(section, str(error), "")]) from error

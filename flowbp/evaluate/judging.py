@@ -1,0 +1,194 @@
+"""One metric on some pictures: what it may return, and at which picture it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowbp.configuration.parameters import parameters
+from flowbp.evaluate.failing import EvaluateError, reason
+from flowbp.evaluate.pictures import Shot
+from flowbp.evaluation import Metric, MetricFailure, PictureSet, SetMetric
+from flowbp.evaluation.scoring import numbers
+
+_OF_SETS = {"model", "base"}
+
+
+def is_of_sets(metric: Metric | SetMetric) -> bool:
+    """Whether a metric is called with all pictures of a model and of the base.
+
+    Args:
+        metric: any, by the arguments that it is called with.
+
+    Returns:
+        True for a `SetMetric`.
+
+    Example:
+        >>> is_of_sets(lambda model, base: {}), is_of_sets(lambda images, prompts: {})
+        (True, False)
+    """
+    return {each.name for each in parameters(metric)} == _OF_SETS
+
+
+def column(label: str, name: str) -> str:
+    """The name of a metric's column among those of all metrics: its label comes first.
+
+    Args:
+        label: of the metric.
+        name: as the metric has it.
+
+    Returns:
+        The name, unchanged where it is the label or begins with it and a dot.
+
+    Example:
+        >>> column("hps", "hps"), column("geneval", "counting"), column("sum", "sum.likeness.raw")
+        ('hps', 'geneval.counting', 'sum.likeness.raw')
+    """
+    return name if name == label or name.startswith(f"{label}.") else f"{label}.{name}"
+
+
+@torch.no_grad()
+def judge_pictures(
+    label: str, metric: Metric, images: Tensor, shots: Sequence[Shot]
+) -> list[Mapping[str, float]]:
+    """Call a metric, and refuse what is no set of columns.
+
+    Args:
+        label: of the metric.
+        metric: of single pictures.
+        images: (B, 3, H, W) in [0, 1], on its device.
+        shots: which they are.
+
+    Returns:
+        Values by column, for each picture.
+
+    Raises:
+        ValueError: the metric returned something else.
+        Exception: whatever the metric raises.
+
+    Example:
+        >>> from flowbp.evaluation import HeldOutPrompt
+        >>> shot = Shot("base", 0, 0, HeldOutPrompt("a circle"))
+        >>> bright = lambda images, prompts: {"mean": images.mean((1, 2, 3))}
+        >>> judge_pictures("bright", bright, torch.ones(1, 3, 2, 2), [shot])
+        [{'bright.mean': 1.0}]
+    """
+    return rows(label, metric(images, [shot.prompt for shot in shots]), shots)
+
+
+@torch.no_grad()
+def judge_set(
+    label: str, metric: SetMetric, model: PictureSet, base: PictureSet, shots: Sequence[Shot]
+) -> list[Mapping[str, float]]:
+    """The same of all pictures of a model.
+
+    Args:
+        label: of the metric.
+        metric: of sets of pictures.
+        model: its pictures.
+        base: those of the base model.
+        shots: which those of the model are.
+
+    Returns:
+        Values by column, for each picture.
+
+    Raises:
+        ValueError: the metric returned something else.
+        Exception: whatever the metric raises.
+
+    Example:
+        See `judge_pictures`.
+    """
+    return rows(label, metric(model, base), shots)
+
+
+def rows(label: str, found: Any, shots: Sequence[Shot]) -> list[Mapping[str, float]]:
+    """Columns as rows.
+
+    Args:
+        label: of the metric.
+        found: what it returned.
+        shots: the pictures.
+
+    Returns:
+        Values by column, for each picture; NaN is one.
+
+    Raises:
+        ValueError: `found` is no mapping, a column is no number for each picture, or is infinite.
+
+    Example:
+        >>> rows("bright", torch.ones(1), [])
+        Traceback (most recent call last):
+            ...
+        ValueError: `bright` must return columns by name, got a Tensor; a reward as a metric is \
+{name: reward, reward: {name: ...}}
+    """
+    if not isinstance(found, Mapping):
+        raise ValueError(
+            f"`{label}` must return columns by name, got a {type(found).__name__}; a reward as a "
+            "metric is {name: reward, reward: {name: ...}}"
+        )
+    texts = [shot.prompt.text for shot in shots]
+    columns = {column(label, n): numbers(n, each, texts).tolist() for n, each in found.items()}
+    for name, values in columns.items():
+        for value, text in zip(values, texts, strict=True):
+            if value in (torch.inf, -torch.inf):
+                raise ValueError(f"`{name}` of the prompt {text!r} must be finite, got {value}")
+    return [{name: values[i] for name, values in columns.items()} for i in range(len(shots))]
+
+
+def stopped(label: str, shots: Sequence[Shot], error: Exception) -> EvaluateError:
+    """What is told when a metric fails.
+
+    Args:
+        label: of the metric.
+        shots: at which it failed.
+        error: how.
+
+    Returns:
+        An error to raise.
+
+    Example:
+        >>> from flowbp.evaluation import HeldOutPrompt
+        >>> shot = Shot("base", 0, 3, HeldOutPrompt("a circle"))
+        >>> print(stopped("hps", [shot], ValueError("it is white")))
+        the metric `hps` failed at the picture of 'a circle', seed 3, of the model `base`: \
+ValueError: it is white; evaluation.on_failure=report goes on without what fails
+    """
+    first = shots[0]
+    which = f"the picture of {first.prompt.text!r}, seed {first.seed},"
+    if len(shots) > 1:
+        which = f"{len(shots)} pictures together, the first of {first.prompt.text!r},"
+    return EvaluateError(
+        f"the metric `{label}` failed at {which} of the model `{first.model}`: {reason(error)}; "
+        "evaluation.on_failure=report goes on without what fails"
+    )
+
+
+def failure(label: str, shot: Shot, error: Exception) -> MetricFailure:
+    """A failure at one picture, for the results.
+
+    Args:
+        label: of the metric.
+        shot: the picture.
+        error: how.
+
+    Returns:
+        The failure.
+
+    Example:
+        >>> from flowbp.evaluation import HeldOutPrompt
+        >>> shot = Shot("base", 0, 3, HeldOutPrompt("a circle"))
+        >>> failure("hps", shot, ValueError("it is white")).message
+        'ValueError: it is white'
+    """
+    return MetricFailure(
+        metric=label,
+        message=reason(error),
+        model=shot.model,
+        prompt=shot.prompt.text,
+        seed=shot.seed,
+    )

@@ -1,0 +1,142 @@
+"""From what was typed to the checked settings of an evaluation, and back to YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import attrs
+import torch
+
+from flowbp.configuration import (
+    Component,
+    ConfigurationError,
+    Problem,
+    Tree,
+    describe,
+    read_arguments,
+    structure,
+)
+from flowbp.configuration.tree import Step, origin_of, path_text
+from flowbp.evaluate.models import fault
+from flowbp.evaluate.schema import EvaluateSettings
+from flowbp.settings import REGISTRIES, SCALARS, free_folder, occupied, weighted_reward
+from flowbp.settings.rewards import faults
+
+Found = Iterator[tuple[tuple[Step, ...], str]]
+
+
+@attrs.frozen(eq=False)
+class Loaded:
+    """Settings together with where each of them was written.
+
+    Args:
+        settings: of the evaluation.
+        tree: what they were made of.
+
+    Example:
+        See `load`.
+    """
+
+    settings: EvaluateSettings
+    tree: Tree
+
+
+def load(arguments: Sequence[str], *, resume: bool = False) -> Loaded:
+    """Read YAML files and overrides, and check all that can be checked without a model.
+
+    Args:
+        arguments: such as ``["evaluation.yaml", "evaluation.seeds=[0, 1]"]``.
+        resume: whether the evaluation goes on in its folder, which is then not empty.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigurationError: all that is wrong. What several sections together get wrong is only
+            found once each of them is right.
+
+    Example:
+        >>> load(["evaluation.folder=evaluations/a", "backbone.name=shape", "prompts.name=shapes"])
+        Traceback (most recent call last):
+        flowbp.configuration.problems.ConfigurationError: 2 problems in the configuration:
+          command line: backbone.name: no backbone is called 'shape'. Did you mean `shapes`? \
+Names: `flux1`, `flux2`, `sd3`, `shapes`; or write package.module:Class
+          defaults: sampling: is missing; it has no default
+    """
+    tree = read_arguments(arguments)
+    settings = structure(EvaluateSettings, tree, registries=REGISTRIES, scalars=SCALARS)
+    found = tuple(
+        Problem(path_text(path), message, origin_of(tree, path))
+        for path, message in _problems(settings, resume)
+    )
+    if found:
+        raise ConfigurationError(found)
+    return Loaded(settings, tree)
+
+
+def resolved(settings: EvaluateSettings) -> str:
+    """The settings as YAML with their defaults written out; `load` reads it back.
+
+    Args:
+        settings: of the evaluation.
+
+    Returns:
+        YAML.
+
+    Raises:
+        ValueError: a value that was made in Python has no name to find it by again.
+
+    Example:
+        See `load`, of which it is the inverse.
+    """
+    return describe(settings, registries=REGISTRIES, scalars=SCALARS)
+
+
+def _problems(settings: EvaluateSettings, resume: bool) -> Found:
+    yield from _of_place(settings, resume)
+    for label, model in settings.models.items():
+        found = fault(model)
+        if found is not None:
+            yield ("models", label, found[0]), found[1]
+    for label, metric in settings.metrics.items():
+        yield from _of_metric(metric, ("metrics", label))
+
+
+def _of_metric(component: Component[Any], path: tuple[Step, ...]) -> Found:
+    nested = component.arguments.get("reward")
+    if isinstance(nested, Component):
+        yield from _of_metric(nested, (*path, "reward"))
+    if component.target is not weighted_reward:
+        return
+    arguments = dict(component.arguments)
+    if arguments.pop("calibration", None) is not None:
+        yield (
+            (*path, "calibration"),
+            "would measure scales, which only a run does; remove it, and write `mean` and `std` of "
+            "each part as the run's calibration.json has them",
+        )
+        return
+    for inner, message in faults(**arguments):
+        yield (*path, *inner), message
+
+
+def _of_place(settings: EvaluateSettings, resume: bool) -> Found:
+    folder, device = settings.evaluation.folder, settings.evaluation.device
+    path: tuple[Step, ...] = ("evaluation", "folder")
+    blocking = next((place for place in (folder, *folder.parents) if place.is_file()), None)
+    if blocking is not None:
+        yield path, f"is {folder}, and {blocking} is a file; name another folder"
+    elif not resume and occupied(folder):
+        yield (
+            path,
+            f"is {folder}, which is not empty; name another, such as "
+            f"evaluation.folder={free_folder(folder)}, or add --resume to go on with the "
+            "evaluation that is there",
+        )
+    if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        yield (
+            ("evaluation", "device"),
+            f"is {device!r}, and torch sees {torch.cuda.device_count()} CUDA devices; "
+            "write evaluation.device=auto or evaluation.device=cpu",
+        )

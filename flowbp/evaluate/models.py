@@ -1,0 +1,166 @@
+"""The models of an evaluation: what a checkpoint is, and the backbone under its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flowbp.adapters import Backbone, Loadable, Lora
+from flowbp.adapters.lora_files import find_lora
+from flowbp.adapters.lora_layers import adapter_layers
+from flowbp.evaluate.schema import ModelSection
+from flowbp.training import is_averaged, load_unaveraged
+
+_INDEX = "model_index.json"
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint is a whole pipeline, and no LoRA.
+
+    Args:
+        checkpoint: a folder or file.
+
+    Returns:
+        True if it is.
+
+    Example:
+        >>> from flowbp.shapes.embedded import base_folder
+        >>> is_whole(base_folder())
+        True
+    """
+    return (checkpoint / _INDEX).is_file()
+
+
+def fault(model: ModelSection) -> tuple[str, str] | None:
+    """What is wrong with a model, found without loading it.
+
+    Args:
+        model: as it was configured.
+
+    Returns:
+        The key at fault and what is wrong with it; None for a sound one.
+
+    Example:
+        >>> fault(ModelSection(checkpoint=Path("/none")))
+        ('checkpoint', "is '/none', which does not exist; name a folder that a run saved, such as \
+runs/a/checkpoints/final, or a LoRA")
+    """
+    place = model.checkpoint
+    if place is None:
+        return None
+    if not place.exists():
+        return "checkpoint", (
+            f"is {str(place)!r}, which does not exist; name a folder that a run saved, such as "
+            "runs/a/checkpoints/final, or a LoRA"
+        )
+    if is_whole(place):
+        if model.scale != 1:
+            return "scale", f"is {model.scale:g}, and {place} is a whole model, no LoRA; remove it"
+    else:
+        try:
+            find_lora(str(place))
+        except ValueError as error:
+            return "checkpoint", (
+                f"is {str(place)!r}, which has no {_INDEX} and is no LoRA either: {error}"
+            )
+    return _fault_of_average(model, place)
+
+
+def _fault_of_average(model: ModelSection, place: Path) -> tuple[str, str] | None:
+    if model.averaged:
+        return None
+    try:
+        averaged = is_averaged(place)
+    except OSError as error:
+        return "averaged", f"is false, and {error}; remove it"
+    if not averaged:
+        return "averaged", f"is false, and the run of {place} averaged nothing; remove it"
+    return None
+
+
+def cheapest_first(models: dict[str, ModelSection]) -> list[str]:
+    """An order in which each model can be made of the one before.
+
+    An adapter is taken off again; a whole model overwrites what was there. So whole models come
+    last.
+
+    Args:
+        models: by label.
+
+    Returns:
+        The labels.
+
+    Example:
+        >>> cheapest_first({"a": ModelSection(), "b": ModelSection()})
+        ['a', 'b']
+    """
+    return sorted(models, key=lambda label: _is_whole_model(models[label]))
+
+
+def _is_whole_model(model: ModelSection) -> bool:
+    return model.checkpoint is not None and is_whole(model.checkpoint)
+
+
+@contextmanager
+def applied(backbone: Backbone, model: ModelSection) -> Iterator[None]:
+    """Have a backbone be a model while the block runs.
+
+    An adapter is gone afterwards; the weights of a whole checkpoint stay.
+
+    Args:
+        backbone: as it was loaded, or after a whole checkpoint was applied.
+        model: what it is to be.
+
+    Raises:
+        ValueError: the checkpoint is of another model, or damaged.
+        TypeError: the backbone cannot take up a checkpoint.
+        OSError: a file cannot be read.
+
+    Example:
+        >>> from flowbp.shapes.embedded import base_folder, embedded_backbone
+        >>> with applied(embedded_backbone(), ModelSection(checkpoint=base_folder())):
+        ...     print("the same as before")
+        the same as before
+    """
+    place = model.checkpoint
+    if place is None:
+        yield
+    elif is_whole(place):
+        if not isinstance(backbone, Loadable):
+            raise TypeError(
+                f"`checkpoint` {str(place)!r} is a whole model, and {type(backbone).__name__} has "
+                "no `load` to take it up; give it one, see flowbp.adapters.Loadable"
+            )
+        backbone.load(place)
+        _unaveraged(backbone, model, place)
+        yield
+    else:
+        with _adapted(backbone, model, place):
+            yield
+
+
+@contextmanager
+def _adapted(backbone: Backbone, model: ModelSection, place: Path) -> Iterator[None]:
+    module: Any = backbone.module
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    # Nothing is drawn, for the adapter starts from a file.
+    Lora(start=str(place))(backbone, generator=torch.Generator())
+    try:
+        _unaveraged(backbone, model, place)
+        for layer in adapter_layers(module).values():
+            layer.scale_layer(model.scale)
+        yield
+    finally:
+        module.unload_lora()
+        # An adapter freezes the rest, by which a whole checkpoint's parameters are found.
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _unaveraged(backbone: Backbone, model: ModelSection, place: Path) -> None:
+    if not model.averaged:
+        load_unaveraged(backbone.trainable(), place)

@@ -1,0 +1,74 @@
+"""Scores of several models as plain text for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowbp.evaluation.scores import MetricFailure, Scores
+from flowbp.evaluation.summary import Gain
+
+
+def scores_table(scores: Scores, *, seed: int = 0) -> str:
+    """Mean and paired gain of every column and model, and what failed.
+
+    Args:
+        scores: of all models.
+        seed: of the bootstrap behind the intervals.
+
+    Returns:
+        The lines, without a newline at the end.
+
+    Example:
+        >>> from flowbp.evaluation.scores import ScoreRow
+        >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
+        >>> other = ScoreRow(model="mine", number=0, seed=0, prompt="a", kind="k", values={"r": 3})
+        >>> print(scores_table(Scores([row, other])))
+        column  model    mean  gain over base, 95 % interval
+        ----------------------------------------------------
+        r       base   1.0000
+                mine   3.0000  +2.0000 [+2.0000, +2.0000]
+        ----------------------------------------------------
+        * the interval excludes 0; 1 prompts, 1 pictures of each model
+    """
+    base = scores.models[0]
+    cells = [["column", "model", "mean", f"gain over {base}, 95 % interval"]]
+    for column in scores.columns:
+        for model in scores.models:
+            mean = scores.mean(model, column, seed=seed)
+            told = "" if model == base else _gain(scores, base, model, column, seed)
+            first = column if model == base else ""
+            cells.append([first, model, "-" if mean is None else f"{mean.mean:.4f}", told])
+    widths = [max(len(line[place]) for line in cells) for place in range(4)]
+    lines = [_line(line, widths) for line in cells]
+    rule = "-" * len(lines[0].ljust(sum(widths) + 6))
+    prompts = len({row.number for row in scores.rows})
+    pictures = sum(row.model == base for row in scores.rows)
+    note = f"* the interval excludes 0; {prompts} prompts, {pictures} pictures of each model"
+    return "\n".join([lines[0], rule, *lines[1:], rule, note, *_failures(scores.failures)])
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    column, model, mean, gain = cells
+    line = f"{column:<{widths[0]}}  {model:<{widths[1]}}  {mean:>{widths[2]}}  {gain}"
+    return line.rstrip()
+
+
+def _gain(scores: Scores, base: str, model: str, column: str, seed: int) -> str:
+    paired = scores.paired(base, model, column, seed=seed)
+    if paired is None:
+        return "-"
+    gain: Gain = paired.change.gain
+    star = " *" if paired.significant else ""
+    return f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]{star}"
+
+
+def _failures(failures: tuple[MetricFailure, ...]) -> Iterator[str]:
+    groups: dict[tuple[str, str | None], list[MetricFailure]] = {}
+    for each in failures:
+        groups.setdefault((each.metric, each.model), []).append(each)
+    for (metric, model), found in groups.items():
+        first = found[0]
+        of = "" if model is None else f" of {model}"
+        count = "" if first.prompt is None else f" at {len(found)} pictures{of}, the first of "
+        where = of if first.prompt is None else f"{count}{first.prompt!r}, seed {first.seed}"
+        yield f"FAILED: {metric}{where}: {first.message}"

@@ -1,0 +1,97 @@
+"""Pictures as points, between which distances mean something."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flowbp.adapters.policy import FLOAT32, DtypePolicy
+from flowbp.rewards.clip_source import channel_statistics, load_clip_model
+from flowbp.rewards.clip_tower import ClipTower
+from flowbp.rewards.clipscore import VIT_L_14
+from flowbp.rewards.towers import TOWERS, Towers
+
+
+class Embedding(Protocol):
+    """Maps pictures to points; any tower with image embeddings."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] to (B, D), of any length but 0."""
+        ...
+
+
+def clip_embedding(
+    *,
+    source: str | os.PathLike[str] = VIT_L_14,
+    policy: DtypePolicy = FLOAT32,
+    device: torch.device | str = "cpu",
+    towers: Towers = TOWERS,
+) -> ClipTower:
+    """The picture half of a CLIP model as an embedding.
+
+    Args:
+        source: A folder or hub id in CLIPModel layout.
+        policy: Dtypes of the model.
+        device: Where it runs.
+        towers: With whom it is shared.
+
+    Returns:
+        The embedding, of unit length.
+
+    Raises:
+        ModuleNotFoundError: transformers is not installed.
+        FileNotFoundError: The hub cannot be reached, or a folder lacks files.
+        ValueError: Weights that do not fit.
+
+    Example:
+        >>> from flowbp.shapes.embedded import reward_folder
+        >>> clip_embedding(source=reward_folder())(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 128])
+    """
+    mean, std = channel_statistics(source)
+    model = load_clip_model(source, dtype=policy.weights, device=device, towers=towers)
+    return ClipTower(model=model, mean=mean, std=std, policy=policy, device=torch.device(device))
+
+
+@torch.no_grad()
+def embedded(pictures: Sequence[Tensor] | Tensor, embedding: Embedding, *, batch: int) -> Tensor:
+    """Embed many pictures, some at a time.
+
+    Args:
+        pictures: n of (3, H, W), read one after the other.
+        embedding: any.
+        batch: pictures at a time.
+
+    Returns:
+        (n, D) of length one, float64 on the CPU.
+
+    Raises:
+        ValueError: the embedding gives something else, or numbers that are not finite.
+
+    Example:
+        >>> embedded(torch.ones(3, 3, 2, 2), lambda images: images.mean((2, 3)), batch=2).shape
+        torch.Size([3, 3])
+    """
+    parts = []
+    for start in range(0, len(pictures), batch):
+        stop = min(start + batch, len(pictures))
+        images = torch.stack([pictures[number] for number in range(start, stop)])
+        points = embedding(images)
+        if points.ndim != 2 or len(points) != len(images):
+            raise ValueError(
+                f"`embedding` must give ({len(images)}, D) for {len(images)} pictures, got "
+                f"{tuple(points.shape)}"
+            )
+        points = points.double().cpu()
+        if not points.isfinite().all() or points.eq(0).all(-1).any():
+            raise ValueError(
+                f"`embedding` must give finite points other than 0, and did not for one of the "
+                f"pictures {start} to {stop - 1}; look for pictures whose pixels are not finite"
+            )
+        parts.append(F.normalize(points, dim=-1))
+    return torch.cat(parts)

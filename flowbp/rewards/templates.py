@@ -1,0 +1,61 @@
+"""Questions with a place for the prompt, whose wording belongs to others and is not shipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+PLACE = "{prompt}"
+"""Where a template takes the prompt."""
+
+
+def text_or_file(
+    value: str | os.PathLike[str] | None, *, argument: str, asked: str, where: str
+) -> str:
+    """A template that was given as text, or as a file that holds one.
+
+    Args:
+        value: a text with ``{prompt}`` in it, or the path of a file that holds one.
+        argument: its name, for the message.
+        asked: who is asked, for the message.
+        where: the right wording is to be found, for the message.
+
+    Returns:
+        The text.
+
+    Raises:
+        ValueError: nothing is given, or no such file.
+
+    Example:
+        >>> text_or_file("Rate {prompt}", argument="question", asked="the judge", where="see X")
+        'Rate {prompt}'
+    """
+    if value is None:
+        raise ValueError(f"`{argument}` must be what {asked} is asked, a text or a file; {where}")
+    text = str(value)
+    if PLACE in text:
+        return text
+    path = Path(text).expanduser()
+    # A long text without the place is no path that the system would look at.
+    if len(text) > 4096 or "\n" in text or not path.is_file():
+        raise ValueError(
+            f"`{argument}` must be a text with {PLACE} in it or a file that holds one, got "
+            f"{text!r}, and there is no such file; {where}"
+        )
+    return path.read_text(encoding="utf-8")
+
+
+def one_place(_: Any, attribute: attrs.Attribute[Any], value: str) -> None:
+    """A validator of attrs: a template with one place for the prompt.
+
+    Raises:
+        ValueError: With how many it has.
+    """
+    if value.count(PLACE) != 1:
+        raise ValueError(
+            f"`{attribute.name}` must hold {PLACE} once, got {value.count(PLACE)} times; the "
+            "prompt goes there"
+        )

@@ -1,0 +1,75 @@
+"""Metrics, rewards and judges that the tests name by dotted path."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from flowbp.evaluation import PictureSet
+
+
+def brightness(images, prompts):
+    """A metric whose second column speaks of the first half of the prompts only."""
+    mean = images.mean((1, 2, 3))
+    some = [value if len(p.text) < 12 else math.nan for value, p in zip(mean, prompts, strict=True)]
+    return {"brightness": mean, "of short prompts": torch.tensor(some)}
+
+
+def no_crosses(images, prompts):
+    """Fails at every picture of a cross."""
+    for prompt in prompts:
+        if "cross" in prompt.text:
+            raise RuntimeError("crosses are too hard")
+    return {"no_crosses": images.mean((1, 2, 3))}
+
+
+def no_batches(images, prompts):
+    """Fails at several pictures together, as where memory is short."""
+    if len(images) > 1:
+        raise RuntimeError("one at a time")
+    return {"no_batches": images.mean((1, 2, 3))}
+
+
+def not_columns(images, prompts):
+    """What a reward returns, in a metric's place."""
+    return images.mean((1, 2, 3))
+
+
+def infinite(images, prompts):
+    """A metric that overflows."""
+    return {"infinite": images.mean((1, 2, 3)) / 0}
+
+
+def reward(images, prompts):
+    """A reward of one's own, whose prompts are texts."""
+    assert all(isinstance(prompt, str) for prompt in prompts)
+    return -images.mean((1, 2, 3))
+
+
+class Distance:
+    """Of each picture from the base's, as a metric of sets."""
+
+    def __call__(self, model: PictureSet, base: PictureSet):
+        differences = [
+            float((one - other).abs().mean())
+            for one, other in zip(model.pictures, base.pictures, strict=True)
+        ]
+        return {"distance": torch.tensor(differences)}
+
+
+class BrokenDistance:
+    """A metric of sets that fails."""
+
+    def __call__(self, model: PictureSet, base: PictureSet):
+        raise RuntimeError("too many pictures")
+
+
+class Unbuildable:
+    """A metric whose files are gone."""
+
+    def __init__(self) -> None:
+        raise FileNotFoundError("no weights here")
+
+    def __call__(self, images, prompts):
+        """Never called."""

@@ -1,0 +1,142 @@
+"""GenEval as a metric: columns, thresholds, other prompts, the total."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from flowbp.evaluation import HeldOutPrompt
+from flowbp.geneval import (
+    TASKS,
+    Detection,
+    GenEval,
+    Mask2Former,
+    Task,
+    TaskMetric,
+    Wanted,
+    column_name,
+    overall,
+)
+from flowbp.rewards import Towers
+from flowbp.shapes.embedded import reward_folder
+
+from .tiny import save
+
+DOG = Task("a photo of a dog", "single_object", [Wanted("dog", 1)])
+DOGS = Task("a photo of two dogs", "counting", [Wanted("dog", 2)], [Wanted("dog", 3)])
+RED = Task("a photo of a red dog", "colors", [Wanted("dog", 1, "red")])
+CIRCLE = HeldOutPrompt("a circle")
+
+
+class Seen:
+    """A detector that finds what it is told, and remembers what it was shown."""
+
+    def __init__(self, *scores):
+        self.scores, self.shown = scores, []
+
+    def __call__(self, images):
+        self.shown.append(images)
+        found = tuple(Detection("dog", score, (0, 0, 4, 4)) for score in self.scores)
+        return (found,) * len(images)
+
+
+def nan_as_none(column):
+    return [None if math.isnan(value) else value for value in column.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("scores", "colour", "dog", "dogs", "red"),
+    [
+        ((0.5, 0.5), "red", 1, 0, 1),
+        ((0.95, 0.95), "blue", 1, 1, 0),
+        ((0.95, 0.5), "red", 1, 0, 1),
+        ((), "red", 0, 0, 0),
+        ((0.95, 0.95, 0.95), "red", 1, 0, 1),
+    ],
+)
+def test_columns_by_task(scores, colour, dog, dogs, red):
+    metric = TaskMetric([DOG, DOGS, RED], Seen(*scores), lambda image, found: colour)
+    columns = metric(torch.rand(4, 3, 8, 8), [DOG, CIRCLE, DOGS, RED])
+    assert nan_as_none(columns[column_name()]) == [dog, None, dogs, red]
+    assert nan_as_none(columns[column_name(kind="single_object")]) == [dog, None, None, None]
+    assert nan_as_none(columns[column_name(kind="counting")]) == [None, None, dogs, None]
+    assert nan_as_none(columns[column_name(kind="colors")]) == [None, None, None, red]
+    assert list(columns) == [column_name(), *(column_name(kind=task) for task in TASKS)]
+
+
+def test_the_label_tells_the_detector_apart():
+    metric = TaskMetric([DOG], Seen(0.5), lambda image, found: "red", label="mine")
+    names = list(metric(torch.rand(1, 3, 8, 8), [DOG]))
+    assert names[:2] == ["mine.all (HF detector)", "mine.single_object (HF detector)"]
+    with pytest.raises(ValueError, match="`label` must not be empty"):
+        TaskMetric([DOG], Seen(0.5), lambda image, found: "red", label="")
+
+
+def test_prompts_are_known_by_their_text_and_others_are_not_looked_at():
+    detector = Seen(0.5)
+    metric = TaskMetric([DOG], detector, lambda image, found: "red")
+    assert nan_as_none(
+        metric(torch.rand(1, 3, 8, 8), [HeldOutPrompt(DOG.text)])[column_name()]
+    ) == [1]
+    columns = metric(torch.rand(1, 3, 8, 8), [CIRCLE])
+    assert nan_as_none(columns[column_name()]) == [None]
+    assert len(detector.shown) == 1
+
+
+def test_pictures_are_judged_as_their_files_hold_them():
+    detector = Seen(0.5)
+    TaskMetric([DOG], detector, lambda image, found: "red")(torch.full((1, 3, 8, 8), 0.5), [DOG])
+    assert torch.equal(detector.shown[0], torch.full((1, 3, 8, 8), 128 / 255))
+
+
+def test_another_number_of_prompts_is_refused():
+    metric = TaskMetric([DOG], Seen(0.5), lambda image, found: "red")
+    with pytest.raises(ValueError, match="`prompts` must be as many as the 2 images, got 1"):
+        metric(torch.rand(2, 3, 8, 8), [DOG])
+
+
+def test_the_total_is_the_mean_of_the_six_tasks():
+    generator = torch.Generator().manual_seed(0)
+    kinds = [TASKS[int(n)] for n in torch.randint(6, (200,), generator=generator)]
+    passed = (torch.rand(200, generator=generator) > 0.4).float()
+    columns = {
+        column_name(kind=task): torch.tensor(
+            [
+                value if kind == task else math.nan
+                for value, kind in zip(passed.tolist(), kinds, strict=True)
+            ]
+        )
+        for task in TASKS
+    }
+    accuracies = []
+    for task in TASKS:
+        own = [v for v, kind in zip(passed.tolist(), kinds, strict=True) if kind == task]
+        accuracies.append(sum(own) / len(own))
+    assert overall(columns) == pytest.approx(sum(accuracies) / 6, abs=1e-12)
+    assert math.isnan(overall(columns | {column_name(kind="colors"): torch.tensor([math.nan])}))
+
+
+def test_it_loads_and_runs_on_real_classes(tmp_path, monkeypatch):
+    monkeypatch.setattr("flowbp.geneval.preparation._LONGEST", 96)
+    monkeypatch.setattr("flowbp.geneval.preparation._SHORTEST", 64)
+    save(tmp_path / "detector")
+    metadata = tmp_path / "evaluation_metadata.jsonl"
+    towers = Towers()
+    images = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    seen = Mask2Former(source=tmp_path / "detector", towers=towers)(images[:1])[0]
+    assert seen
+    task = {
+        "tag": "color_attr",
+        "include": [{"class": seen[0].name, "count": 1, "color": "red"}],
+        "prompt": "p",
+    }
+    metadata.write_text(json.dumps(task))
+    metric = GenEval(
+        metadata=metadata, source=tmp_path / "detector", clip=reward_folder(), towers=towers
+    )
+    columns = metric(images, [HeldOutPrompt("p"), CIRCLE])
+    colour = metric.metric.colour_in(images[0], seen[0])
+    assert nan_as_none(columns[column_name()]) == [float(colour == "red"), None]
