@@ -103,6 +103,8 @@ def read_png(content: bytes) -> tuple[Tensor, dict[str, str]]:
         See `labelled_png`.
     """
     try:
+        # Decoding alone overlooks a missing end and wrong checksums.
+        Image.open(io.BytesIO(content), formats=["PNG"]).verify()
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             picture.load()
             mode, (width, height), data = picture.mode, picture.size, picture.tobytes()
