@@ -44,7 +44,7 @@ def test_killed_at_any_moment_it_goes_on(evaluation_yaml, checkpoints, tmp_path)
     whole = results(tmp_path / "whole")
     processes = Processes(tmp_path, "flowbp.evaluate")
     try:
-        for calls in (1, 2, 4, 9, 30, 71, 99, 104, 107, 110):
+        for calls in (2, 9, 71, 107):
             out = tmp_path / f"killed-{calls}"
             ended = processes.run(*typed, f"evaluation.folder={out}", disk_calls=calls)
             assert ended.code == -9, ended.told
