@@ -99,7 +99,7 @@ def _evaluate(typed: argparse.Namespace) -> int:
     from flowbp.evaluate.failing import EvaluateError
     from flowbp.evaluate.loading import load
     from flowbp.run.quiet import quiet
-    from flowbp.settings import located
+    from flowbp.settings import located, occupied
 
     loaded = None
     try:
@@ -117,5 +117,8 @@ def _evaluate(typed: argparse.Namespace) -> int:
             return told(f"the device is out of memory ({error}); {cure}", STOPPED)
         return told(error, STOPPED)
     except KeyboardInterrupt:
+        folder = loaded.settings.evaluation.folder if loaded else None
+        if not (folder and occupied(folder)):
+            return told("interrupted; nothing saved", INTERRUPTED)
         return told("interrupted; the same command with --resume goes on", INTERRUPTED)
     return 0

@@ -18,6 +18,8 @@ from torch.nn import functional
 TINY = 128
 """Pictures of at most this many pixels a side are kept to the pixel, never resampled."""
 
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
 
 def upscale(images: Tensor, factor: int) -> Tensor:
     """Repeat every pixel `factor` times in both directions.
@@ -103,6 +105,8 @@ def read_png(content: bytes) -> tuple[Tensor, dict[str, str]]:
         See `labelled_png`.
     """
     try:
+        # Pillow overlooks a missing end, and wrong checksums of texts.
+        _check_chunks(content)
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             picture.load()
             mode, (width, height), data = picture.mode, picture.size, picture.tobytes()
@@ -115,6 +119,19 @@ def read_png(content: bytes) -> tuple[Tensor, dict[str, str]]:
         raise ValueError(f"`content` must be a PNG in RGB, got the mode {mode}; convert it")
     levels = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(height, width, 3)
     return levels.permute(2, 0, 1).float() / 255, texts
+
+
+def _check_chunks(content: bytes) -> None:
+    """Each chunk is length, kind, data and the checksum of kind and data; IEND is the last."""
+    place, kind = len(_SIGNATURE), b""
+    while place < len(content) and kind != b"IEND":
+        (length,) = struct.unpack_from(">I", content, place)
+        kind, end = content[place + 4 : place + 8], place + 8 + length
+        if struct.unpack_from(">I", content, end)[0] != zlib.crc32(content[place + 4 : end]):
+            raise ValueError(f"the checksum of {kind!r} at byte {place} is wrong")
+        place = end + 4
+    if kind != b"IEND":
+        raise ValueError("its end is missing")
 
 
 def grid(images: Tensor, *, columns: int | None = None, gap: int = 2) -> Tensor:

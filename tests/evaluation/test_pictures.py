@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flowbp.evaluation import data_uri, grid, png, upscale
+from flowbp.evaluation import data_uri, grid, labelled_png, png, read_png, upscale
 
 
 def decoded(content: bytes) -> Tensor:
@@ -86,3 +86,19 @@ def test_tiny_pictures_are_embedded_exactly_and_large_ones_as_thumbnails() -> No
     large = from_uri(data_uri(torch.full((3, 512, 256), 0.25), largest=128))
     assert (large.format, large.size) == ("JPEG", (64, 128))
     assert from_uri(data_uri(torch.zeros(3, 200, 300))).size == (300, 200)
+
+
+def test_a_png_is_whole_or_refused() -> None:
+    image = torch.randint(0, 256, (3, 9, 7), generator=torch.Generator().manual_seed(0)) / 255
+    texts = {"prompt": "a ‘red’ ○\nand two lines", "seed": "3"}
+    content = labelled_png(image, texts)
+    back, found = read_png(content)
+    assert (back - image).abs().max() < 1e-6 and found == texts
+    for length in range(len(content)):
+        with pytest.raises(ValueError, match="is no whole PNG"):
+            read_png(content[:length])
+    for place in range(8, len(content), 5):
+        damaged = bytearray(content)
+        damaged[place] ^= 255
+        with pytest.raises(ValueError, match="is no whole PNG"):
+            read_png(bytes(damaged))

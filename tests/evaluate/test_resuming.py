@@ -1,0 +1,149 @@
+"""An evaluation that was stopped goes on, and never with another evaluation's pictures."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flowbp.evaluate import main
+from flowbp.evaluate.figures import Kept
+from flowbp.evaluate.pictures import Shot
+from flowbp.evaluation import HeldOutPrompt
+
+from ..killing import Processes
+
+# The tiny tokenizers count letters.
+pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
+
+HERE = "tests.evaluate.metrics_of_ours"
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """All files of an evaluation but those that tell its own folder."""
+    own = (".lock", "configuration.yaml", "report.html")
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in own)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def done(evaluation_yaml, tmp_path):
+    """The folder of a finished evaluation."""
+    assert main([evaluation_yaml]) == 0
+    return tmp_path / "out"
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "images/base").iterdir()}
+
+
+def test_killed_at_any_moment_it_goes_on(evaluation_yaml, checkpoints, tmp_path):
+    typed = [evaluation_yaml, "models.base={}", f"models.b.checkpoint={checkpoints['lora']}"]
+    assert main([*typed, f"evaluation.folder={tmp_path / 'whole'}"]) == 0
+    whole = results(tmp_path / "whole")
+    processes = Processes(tmp_path, "flowbp.evaluate")
+    try:
+        for calls in (2, 9, 71, 107):
+            out = tmp_path / f"killed-{calls}"
+            ended = processes.run(*typed, f"evaluation.folder={out}", disk_calls=calls)
+            assert ended.code == -9, ended.told
+            begun = (out / "configuration.yaml").is_file()
+            again = [f"evaluation.folder={out}", *(["--resume"] if begun else [])]
+            ended = processes.run(*typed, *again)
+            assert ended.code == 0, ended.told
+            assert results(out) == whole, calls
+    finally:
+        processes.close()
+
+
+def test_what_is_there_is_not_made_again(evaluation_yaml, done, capsys):
+    before, kept = results(done), times(done)
+    capsys.readouterr()
+    assert main([evaluation_yaml, "--resume"]) == 0
+    assert "12 of 12 pictures are there" in capsys.readouterr().out
+    assert results(done) == before and times(done) == kept
+
+
+def test_a_damaged_picture_is_made_again(evaluation_yaml, done):
+    before, kept = results(done), times(done)
+    path = done / "images" / "base" / "00002-4.png"
+    path.write_bytes(path.read_bytes()[:-20])
+    (done / "images" / "base" / "00005-3.png").unlink()
+    assert main([evaluation_yaml, "--resume"]) == 0
+    assert results(done) == before
+    same = {name for name, time in times(done).items() if time == kept[name]}
+    assert set(kept) - same == {"00002-4.png", "00005-3.png"}
+
+
+def test_seeds_models_and_metrics_may_be_added(evaluation_yaml, done, checkpoints, tmp_path):
+    kept = times(done)
+    more = [
+        "models.base={}",
+        f"models.b={{checkpoint: {checkpoints['lora']}, scale: 0.5}}",
+        "evaluation.seeds=[3, 4, 5]",
+        f"metrics.light.name={HERE}:brightness",
+    ]
+    assert main([evaluation_yaml, *more, "--resume"]) == 0
+    assert times(done).items() >= kept.items()
+    assert main([evaluation_yaml, *more, f"evaluation.folder={tmp_path / 'whole'}"]) == 0
+    both = results(done), results(tmp_path / "whole")
+    figures = "figures/likeness/base.jsonl"
+    # In another order, as they were found.
+    lines = [sorted(each.pop(figures).splitlines()) for each in both]
+    assert lines[0] == lines[1] and both[0] == both[1]
+
+
+def test_a_metric_that_is_configured_otherwise_judges_again(evaluation_yaml, done, models):
+    before = results(done)
+    other = shutil.copytree(models / "reward", done.parent / "reward")
+    assert main([evaluation_yaml, f"metrics.likeness.source={other}", "--resume"]) == 0
+    after = results(done)
+    figures = "figures/likeness/base.jsonl"
+    assert after[figures] != before[figures] and after["scores.json"] == before["scores.json"]
+
+
+def test_another_evaluation_is_refused(evaluation_yaml, done, capsys, tmp_path):
+    before = results(done)
+    assert main([evaluation_yaml]) == 2
+    assert "which is not empty" in capsys.readouterr().err
+    changed = ["sampling.steps=3", "prompts.count=7", "backbone.text_length=5"]
+    assert main([evaluation_yaml, *changed, "sampling.batch=3", "--resume"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("3 problems")
+    assert "sampling.steps: was 2 when the pictures were made, and is now 3; give the" in told
+    assert main([evaluation_yaml, f"evaluation.folder={tmp_path / 'none'}", "--resume"]) == 2
+    assert "so that there is nothing to resume" in capsys.readouterr().err
+    assert results(done) == before
+
+
+def test_a_checkpoint_that_changed_is_refused(evaluation_yaml, checkpoints, tmp_path, capsys):
+    place = shutil.copytree(checkpoints["lora"], tmp_path / "lora")
+    typed = [evaluation_yaml, f"models.b.checkpoint={place}"]
+    assert main(typed) == 0
+    assert main([*typed, "--resume"]) == 0
+    (weights,) = place.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes())
+    capsys.readouterr()
+    assert main([*typed, "--resume"]) == 2
+    told = capsys.readouterr().err
+    assert "models.b: was another model when its pictures were made" in told
+
+
+def test_a_picture_of_another_prompt_is_refused(evaluation_yaml, done, capsys):
+    images = done / "images" / "base"
+    (images / "00001-3.png").write_bytes((images / "00000-3.png").read_bytes())
+    assert main([evaluation_yaml, "--resume"]) == 1
+    assert "it is of another evaluation" in capsys.readouterr().err
+
+
+def test_a_line_that_was_cut_off_is_judged_again(tmp_path):
+    kept = Kept(tmp_path / "base.jsonl", {"name": "mine"})
+    assert kept.begin() == {}
+    shots = [Shot("base", i, 0, HeldOutPrompt("a circle")) for i in range(2)]
+    kept.add((shot, b"", {"mine": 0.5}) for shot in shots)
+    text = kept.path.read_text()
+    for length in range(len(text)):
+        kept.path.write_text(text[:length])
+        assert len(kept.begin()) == max(0, text[:length].count("\n") - 1)
+        assert kept.path.read_text().endswith("\n") and text.startswith(kept.path.read_text())

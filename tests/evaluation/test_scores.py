@@ -1,0 +1,144 @@
+"""Scores of several models against an oracle in plain loops, and their files."""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+from statistics import fmean
+
+import attrs
+import pytest
+
+from flowbp.evaluation import (
+    MetricFailure,
+    ScoreRow,
+    Scores,
+    scores_from_json,
+    scores_table,
+    scores_to_csv,
+    scores_to_json,
+)
+
+
+def made(prompts: int, seeds: int, *, gap: float = 0.0, seed: int = 0) -> Scores:
+    """Random scores of three models, some NaN and some absent."""
+    source = random.Random(seed)
+    rows = []
+    for model in ("base", "mine", "other"):
+        for noise in range(seeds):
+            for number in range(prompts):
+                values = {"a": source.gauss(0, 1) + gap * (model == "mine"), "b": source.random()}
+                if source.random() < 0.2:
+                    values["a"] = math.nan
+                if source.random() < 0.2:
+                    del values["b"]
+                row = ScoreRow(
+                    model=model,
+                    number=number,
+                    seed=noise,
+                    prompt=f'prompt "{number}", ○',
+                    kind=f"kind {number % 2}",
+                    values=values,
+                )
+                rows.append(row)
+    return Scores(rows, [MetricFailure(metric="c", message="no file")])
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("column", ["a", "b"])
+def test_paired_means(seed, column):
+    scores = made(7, 3, seed=seed)
+    differences, olds, news = [], [], []
+    for number in range(7):
+        old, new = [], []
+        for noise in range(3):
+            found = {
+                row.model: row.values.get(column, math.nan)
+                for row in scores.rows
+                if (row.number, row.seed) == (number, noise)
+            }
+            if not math.isnan(found["base"]) and not math.isnan(found["mine"]):
+                old.append(found["base"])
+                new.append(found["mine"])
+        if old:
+            olds.append(fmean(old))
+            news.append(fmean(new))
+            differences.append(fmean(new) - fmean(old))
+    paired = scores.paired("base", "mine", column)
+    assert paired.prompts == len(differences)
+    assert paired.change.gain.mean == pytest.approx(fmean(differences))
+    assert paired.change.before == pytest.approx(fmean(olds))
+    assert paired.change.after == pytest.approx(fmean(news))
+    assert paired.change.gain.low <= paired.change.gain.mean <= paired.change.gain.high
+    back = scores.paired("mine", "base", column)
+    assert back.change.gain.mean == pytest.approx(-paired.change.gain.mean)
+
+
+def test_pictures_of_one_prompt_are_no_evidence_of_their_own():
+    rows = []
+    for seed in range(50):
+        for number, gain in enumerate((-0.2, 0.0, 0.1, 0.2, 0.3, -0.1, 0.25, 0.05)):
+            for model in ("base", "mine"):
+                values = {"a": gain if model == "mine" else 0.0}
+                row = ScoreRow(
+                    model=model, number=number, seed=seed, prompt="p", kind="k", values=values
+                )
+                rows.append(row)
+    few = Scores([row for row in rows if row.seed == 0]).paired("base", "mine", "a")
+    many = Scores(rows).paired("base", "mine", "a")
+    assert many.change.gain.low == pytest.approx(few.change.gain.low)
+    assert many.change.gain.high == pytest.approx(few.change.gain.high)
+
+
+def test_significance():
+    assert made(40, 2, gap=2.0).paired("base", "mine", "a").significant
+    assert not made(40, 2).paired("base", "other", "a").significant
+    # However large the gain, of few prompts.
+    assert not made(4, 2, gap=50.0).paired("base", "mine", "a").significant
+
+
+def test_false_alarms_are_about_one_in_twenty():
+    # The percentile bootstrap is a little too narrow at 30 prompts.
+    alarms = sum(made(30, 1, seed=n).paired("base", "mine", "b").significant for n in range(100))
+    assert alarms <= 14
+
+
+def test_files_hold_everything():
+    scores = made(5, 2)
+    again = scores_from_json(scores_to_json(scores))
+    # NaN equals nothing, not even itself.
+    assert repr(again) == repr(scores)
+    lines = list(csv.DictReader(scores_to_csv(scores).splitlines()))
+    for line, row in zip(lines, scores.rows, strict=True):
+        assert (line["model"], int(line["number"]), line["prompt"]) == (
+            row.model,
+            row.number,
+            row.prompt,
+        )
+        for column in ("a", "b"):
+            value = row.values.get(column, math.nan)
+            assert line[column] == ("" if math.isnan(value) else repr(value))
+
+
+def test_a_kind_apart():
+    scores = made(6, 1)
+    assert scores.kinds == ("kind 0", "kind 1")
+    assert {row.number % 2 for row in scores.of_kind("kind 1").rows} == {1}
+
+
+def test_a_column_that_says_nothing():
+    row = ScoreRow(model="base", number=0, seed=0, prompt="p", kind="k", values={"a": math.nan})
+    scores = Scores([row, attrs.evolve(row, model="mine", values={"a": 1.0})])
+    assert scores.mean("base", "a") is None and scores.paired("base", "mine", "a") is None
+    assert scores_table(scores).splitlines()[2].split() == ["a", "base", "-"]
+
+
+def test_refusals():
+    row = ScoreRow(model="base", number=0, seed=0, prompt="p", kind="k")
+    with pytest.raises(ValueError, match="twice for the model 'base'"):
+        Scores([row, row])
+    with pytest.raises(ValueError, match="got inf for 'a'"):
+        attrs.evolve(row, values={"a": math.inf})
+    with pytest.raises(ValueError, match="holds no scores"):
+        scores_from_json("{}")
