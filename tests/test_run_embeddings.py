@@ -113,3 +113,31 @@ def test_processes_that_train_together_have_their_own_prompts(yaml, monkeypatch)
         assert parts.trainer().prompts.shard.rank == rank
         found.append(set(run_prompts(parts)))
     assert not found[0] & found[1] and len(found[0] | found[1]) == 8
+
+
+@pytest.mark.filterwarnings("ignore:a cached embedding is damaged")
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_a_lost_entry_brings_the_encoders_back_for_as_long_as_it_takes(
+    yaml, tmp_path, monkeypatch, damage
+):
+    parts = RunContainer(settings=load([yaml]).settings)
+    parts.step()
+    encode_prompts(parts)
+    held = parts.tuned().text_encoders.towers["text_encoder"].held
+    assert held.released
+    for entry in (tmp_path / "run-embeddings").rglob("*.safetensors"):
+        if damage == "truncated":
+            entry.write_bytes(entry.read_bytes()[:-3])
+        else:
+            entry.unlink()
+    there, encode = [], SD3Backbone.encode
+
+    def watched(self, prompts):
+        found = encode(self, prompts)
+        there.append(not held.released)
+        return found
+
+    monkeypatch.setattr(SD3Backbone, "encode", watched)
+    parts.trainer().run()
+    assert there and all(there)
+    assert held.released and held._module is None
