@@ -48,7 +48,11 @@ def write_training_state(run: RunState, checkpoint: Path, identity: str) -> None
         "average": None if average is None else (average.updates, average.shadow),
         "mark": run.mark,
     }
-    tree = {"rows": [attrs.asdict(row) for row in run.rows], "state": pack(state, "state", tensors)}
+    tree = {
+        "rows": [attrs.asdict(row) for row in run.rows],
+        "frozen": run.frozen,
+        "state": pack(state, "state", tensors),
+    }
     folder = checkpoint / TRAINING
     folder.mkdir()
     (folder / _REST).write_text(json.dumps(tree), encoding="utf-8")
@@ -64,14 +68,21 @@ def restore_training_state(run: RunState, checkpoint: Path) -> None:
         checkpoint: that `write_training_state` wrote.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read or is of another model, or the prompts are
-            other ones.
+        CheckpointError: the checkpoint cannot be read or is of another model, in its trained or
+            its frozen parameters, or the prompts are other ones.
 
     Example:
         See `Trainer.run`.
     """
-    saved, rows = _read(checkpoint)
+    saved, kept = _read(checkpoint)
     _refuse_other_model(run.parameters, saved["parameters"], checkpoint)
+    if kept["frozen"] != run.frozen:
+        raise CheckpointError(
+            f"the checkpoint {checkpoint} was trained on another base model: the parameters that "
+            "are not trained have other values now, and what was trained belongs to those that "
+            "they had; resume with the model that the run began with (its weights in `source` may "
+            "have been replaced), or begin a new run"
+        )
     try:
         run.prompts.go_to(**saved["mark"]["prompts"])
     except ValueError as error:
@@ -84,7 +95,7 @@ def restore_training_state(run: RunState, checkpoint: Path) -> None:
         run.average.restore(*saved["average"])
     run.streams.set_states(saved["mark"]["streams"])
     set_generator_states(saved["mark"]["torch"], run.device)
-    run.rows = [Metrics(**row) for row in rows]
+    run.rows = [Metrics(**row) for row in kept["rows"]]
     run.checkpoint = (run.done, checkpoint)
     run.set_mark()
 
@@ -136,11 +147,12 @@ def load_unaveraged(parameters: Mapping[str, nn.Parameter], checkpoint: Path) ->
             parameter.copy_(saved[name])
 
 
-def _read(checkpoint: Path) -> tuple[Any, list[dict[str, Any]]]:
+def _read(checkpoint: Path) -> tuple[Any, dict[str, Any]]:
     folder, safetensors = checkpoint / TRAINING, require("safetensors.torch")
     try:
         tree = json.loads((folder / _REST).read_text(encoding="utf-8"))
-        return unpack(tree["state"], safetensors.load_file(folder / _TENSORS)), tree["rows"]
+        kept = {name: tree[name] for name in ("rows", "frozen")}
+        return unpack(tree["state"], safetensors.load_file(folder / _TENSORS)), kept
     except (ValueError, KeyError, OSError, require("safetensors").SafetensorError) as error:
         raise CheckpointError(
             f"the checkpoint {checkpoint} is damaged: its training state cannot be read "
