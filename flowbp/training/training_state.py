@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from flowbp.adapters.extras import require
 from flowbp.training.checkpoint import CheckpointError
+from flowbp.training.early_stop import HeldOutFigures
 from flowbp.training.inspection import TRAINING, write_manifest
 from flowbp.training.metrics import Metrics
 from flowbp.training.packing import pack, unpack
@@ -47,7 +48,11 @@ def write_training_state(run: RunState, checkpoint: Path, identity: str) -> None
         "average": None if average is None else (average.updates, average.shadow),
         "mark": run.mark,
     }
-    tree = {"rows": [attrs.asdict(row) for row in run.rows], "state": pack(state, "state", tensors)}
+    tree = {
+        "rows": [attrs.asdict(row) for row in run.rows],
+        "evaluations": [attrs.asdict(row) for row in run.evaluations],
+        "state": pack(state, "state", tensors),
+    }
     folder = checkpoint / TRAINING
     folder.mkdir()
     (folder / _REST).write_text(json.dumps(tree), encoding="utf-8")
@@ -74,6 +79,7 @@ def restore_training_state(run: RunState, checkpoint: Path) -> None:
     try:
         tree = json.loads((folder / _REST).read_text(encoding="utf-8"))
         saved = unpack(tree["state"], safetensors.load_file(folder / _TENSORS))
+        evaluations = [HeldOutFigures(**row) for row in tree["evaluations"]]
     except (ValueError, KeyError, OSError, require("safetensors").SafetensorError) as error:
         raise CheckpointError(
             f"the checkpoint {checkpoint} is damaged: its training state cannot be read "
@@ -93,6 +99,7 @@ def restore_training_state(run: RunState, checkpoint: Path) -> None:
     run.streams.set_states(saved["mark"]["streams"])
     set_generator_states(saved["mark"]["torch"], run.device)
     run.rows = [Metrics(**row) for row in tree["rows"]]
+    run.evaluations = evaluations
     run.checkpoint = (run.done, checkpoint)
     run.set_mark()
 
