@@ -33,6 +33,13 @@ from flowbp.evaluation.records import Record as Record
 from flowbp.evaluation.report import Report as Report
 from flowbp.evaluation.report import render as render
 from flowbp.evaluation.report import write_report as write_report
+from flowbp.evaluation.scores import MetricFailure as MetricFailure
+from flowbp.evaluation.scores import Paired as Paired
+from flowbp.evaluation.scores import ScoreRow as ScoreRow
+from flowbp.evaluation.scores import Scores as Scores
+from flowbp.evaluation.scores_files import scores_from_json as scores_from_json
+from flowbp.evaluation.scores_files import scores_to_csv as scores_to_csv
+from flowbp.evaluation.scores_files import scores_to_json as scores_to_json
 from flowbp.evaluation.storage import evaluation_from_json as evaluation_from_json
 from flowbp.evaluation.storage import evaluation_to_json as evaluation_to_json
 from flowbp.evaluation.storage import from_json as from_json

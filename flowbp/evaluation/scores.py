@@ -1,0 +1,222 @@
+"""What several models scored on the same prompts and noise, and paired comparisons of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+
+from flowbp.evaluation.summary import Change, Gain, bootstrap_gain
+from flowbp.evaluation.validators import not_empty
+
+LEAST = 6
+"""Prompts below which no gain is called significant: a sign test could not either."""
+
+
+def _not_infinite(_: Any, attribute: attrs.Attribute[Any], value: Mapping[str, float]) -> None:
+    for column, number in value.items():
+        if math.isinf(number):
+            raise ValueError(
+                f"`{attribute.name}` must hold numbers, or NaN where a column says nothing, got "
+                f"{number} for {column!r}"
+            )
+
+
+@attrs.frozen(kw_only=True)
+class ScoreRow:
+    """What one picture scored.
+
+    Args:
+        model: label of the model that made it.
+        number: the prompt's place in the list, from 0.
+        seed: of its noise, together with `number`.
+        prompt: the text.
+        kind: the group that the prompt is counted in.
+        values: by column; NaN where the column says nothing of the picture.
+
+    Raises:
+        ValueError: a label is empty, or a value is infinite.
+
+    Example:
+        >>> ScoreRow(model="base", number=0, seed=1, prompt="a", kind="k", values={"hps": 0.3}).seed
+        1
+    """
+
+    model: str = attrs.field(validator=not_empty)
+    number: int
+    seed: int
+    prompt: str
+    kind: str = attrs.field(validator=not_empty)
+    values: Mapping[str, float] = attrs.field(factory=dict, validator=_not_infinite)
+
+
+@attrs.frozen(kw_only=True)
+class MetricFailure:
+    """A metric that could not judge something, and was told to go on.
+
+    Args:
+        metric: its label.
+        message: why.
+        model: label of the model whose pictures it was to judge; None if it could not be built.
+        prompt: of the picture; None if it was none in particular.
+        seed: of the picture.
+
+    Example:
+        >>> MetricFailure(metric="hps", message="no such file").model is None
+        True
+    """
+
+    metric: str
+    message: str
+    model: str | None = None
+    prompt: str | None = None
+    seed: int | None = None
+
+
+@attrs.frozen
+class Paired:
+    """One column of two models, on the pictures that it judges of both.
+
+    Args:
+        prompts: how many took part.
+        change: the means, and the mean difference with its interval.
+
+    Example:
+        >>> Paired(8, Change(0.5, 0.75, Gain(0.25, 0.1, 0.4))).significant
+        True
+    """
+
+    prompts: int
+    change: Change
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval excludes 0, of at least `LEAST` prompts."""
+        gain = self.change.gain
+        return self.prompts >= LEAST and (gain.low > 0 or gain.high < 0)
+
+
+def _tuple(rows: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(rows)
+
+
+@attrs.frozen
+class Scores:
+    """The scores of every picture, and which metrics failed.
+
+    Args:
+        rows: in the order of models, seeds and prompts; the first row's model is the base, with
+            which others are compared.
+        failures: what is missing, and why.
+
+    Raises:
+        ValueError: no rows, or two of the same model, prompt and seed.
+
+    Example:
+        >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
+        >>> scores = Scores([row, attrs.evolve(row, model="mine", values={"r": 1.5})])
+        >>> scores.models, scores.columns, scores.paired("base", "mine", "r").change.gain.mean
+        (('base', 'mine'), ('r',), 0.5)
+    """
+
+    rows: tuple[ScoreRow, ...] = attrs.field(converter=_tuple, validator=not_empty)
+    failures: tuple[MetricFailure, ...] = attrs.field(default=(), converter=_tuple)
+
+    @rows.validator
+    def _once(self, _: attrs.Attribute[Any], rows: tuple[ScoreRow, ...]) -> None:
+        seen = set()
+        for row in rows:
+            key = (row.model, row.number, row.seed)
+            if key in seen:
+                raise ValueError(
+                    f"`rows` has the picture of {row.prompt!r}, seed {row.seed}, twice for the "
+                    f"model {row.model!r}; keep one of them"
+                )
+            seen.add(key)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The labels of the models, the base first."""
+        return tuple(dict.fromkeys(row.model for row in self.rows))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that any picture has, in order of first appearance."""
+        return tuple(dict.fromkeys(column for row in self.rows for column in row.values))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of prompt, each once, in order of first appearance."""
+        return tuple(dict.fromkeys(row.kind for row in self.rows))
+
+    def of_kind(self, kind: str) -> Scores:
+        """The scores of one kind of prompt.
+
+        Raises:
+            ValueError: there are none.
+        """
+        return attrs.evolve(self, rows=[row for row in self.rows if row.kind == kind])
+
+    def mean(self, model: str, column: str, *, seed: int = 0) -> Gain | None:
+        """The mean of a model's column with the interval of a bootstrap over prompts.
+
+        Args:
+            model: its label.
+            column: of the values.
+            seed: of the bootstrap.
+
+        Returns:
+            The mean over prompts of the mean over seeds; None where no picture has a value.
+        """
+        each = _by_prompt(self._values(model, column))
+        return _estimate(list(each.values()), seed) if each else None
+
+    def paired(self, base: str, other: str, column: str, *, seed: int = 0) -> Paired | None:
+        """Compare two models picture by picture: same prompt, same noise.
+
+        Differences are averaged over the seeds of a prompt first, and the bootstrap draws prompts:
+        pictures of one prompt resemble each other, and are no evidence of their own.
+
+        Args:
+            base: label of the one.
+            other: label of the other.
+            column: of the values.
+            seed: of the bootstrap.
+
+        Returns:
+            The comparison; None where no picture of both has a value.
+
+        Reference:
+            Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8.
+        """
+        old, new = self._values(base, column), self._values(other, column)
+        both = [key for key in old if key in new]
+        if not both:
+            return None
+        before = _by_prompt({key: old[key] for key in both})
+        after = _by_prompt({key: new[key] for key in both})
+        gain = _estimate([after[number] - before[number] for number in before], seed)
+        change = Change(_mean(list(before.values())), _mean(list(after.values())), gain)
+        return Paired(len(before), change)
+
+    def _values(self, model: str, column: str) -> dict[tuple[int, int], float]:
+        found = {(r.number, r.seed): r.values.get(column) for r in self.rows if r.model == model}
+        return {key: v for key, v in found.items() if v is not None and not math.isnan(v)}
+
+
+def _by_prompt(values: Mapping[tuple[int, int], float]) -> dict[int, float]:
+    found: dict[int, list[float]] = {}
+    for (number, _), value in values.items():
+        found.setdefault(number, []).append(value)
+    return {number: _mean(numbers) for number, numbers in found.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _estimate(values: Sequence[float], seed: int) -> Gain:
+    return bootstrap_gain(values, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,126 @@
+"""Scores as JSON and CSV, and back from JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from flowbp.evaluation.scores import MetricFailure, ScoreRow, Scores
+
+_FORMAT = 1
+_KEYS = ("model", "number", "seed", "prompt", "kind")
+
+
+def scores_to_json(scores: Scores) -> str:
+    """Write scores as JSON, the summary included for the reader; NaN becomes null.
+
+    Args:
+        scores: of all models.
+
+    Returns:
+        An object with the keys ``format``, ``base``, ``summary``, ``failures`` and ``rows``. In
+        the summary a column of a model has its mean with ``low`` and ``high`` of the interval, and
+        against the base the paired ``gain`` likewise, ``prompts`` and ``significant``.
+
+    Example:
+        >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
+        >>> scores_from_json(scores_to_json(Scores([row]))) == Scores([row])
+        True
+    """
+    tree = {
+        "format": _FORMAT,
+        "base": scores.models[0],
+        "summary": {model: _summary(scores, model) for model in scores.models},
+        "failures": [attrs.asdict(failure) for failure in scores.failures],
+        "rows": [_written(row) for row in scores.rows],
+    }
+    return json.dumps(tree, ensure_ascii=False, indent=1, allow_nan=False)
+
+
+def scores_from_json(text: str) -> Scores:
+    """Read scores that `scores_to_json` wrote; the summary is worked out anew when asked for.
+
+    Args:
+        text: the JSON.
+
+    Returns:
+        The scores, equal to those that were written but for NaN, which equals nothing.
+
+    Raises:
+        ValueError: for text that is no such JSON.
+
+    Example:
+        See `scores_to_json`.
+    """
+    try:
+        tree = json.loads(text)
+        if tree["format"] != _FORMAT:
+            raise ValueError(f"it is of format {tree['format']!r}, and this version reads 1")
+        rows = [
+            ScoreRow(
+                **{key: row[key] for key in _KEYS},
+                values={
+                    column: math.nan if value is None else float(value)
+                    for column, value in row["values"].items()
+                },
+            )
+            for row in tree["rows"]
+        ]
+        return Scores(rows, [MetricFailure(**failure) for failure in tree["failures"]])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"`text` holds no scores ({type(error).__name__}: {error}); give what scores_to_json "
+            "returned"
+        ) from error
+
+
+def scores_to_csv(scores: Scores) -> str:
+    """Write scores as CSV, a line for each picture; a value that is not there is empty.
+
+    Args:
+        scores: of all models.
+
+    Returns:
+        The lines, the names of the columns first.
+
+    Example:
+        >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
+        >>> print(scores_to_csv(Scores([row])), end="")
+        model,number,seed,prompt,kind,r
+        base,0,0,a,k,1.0
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([*_KEYS, *scores.columns])
+    for row in scores.rows:
+        values = (row.values.get(column, math.nan) for column in scores.columns)
+        cells = ("" if math.isnan(value) else repr(value) for value in values)
+        writer.writerow([*(getattr(row, key) for key in _KEYS), *cells])
+    return stream.getvalue()
+
+
+def _written(row: ScoreRow) -> dict[str, Any]:
+    values = {column: None if math.isnan(v) else v for column, v in row.values.items()}
+    return {**{key: getattr(row, key) for key in _KEYS}, "values": values}
+
+
+def _summary(scores: Scores, model: str) -> Mapping[str, Any]:
+    base, found = scores.models[0], {}
+    for column in scores.columns:
+        mean = scores.mean(model, column)
+        tree: dict[str, Any] = {} if mean is None else attrs.asdict(mean)
+        paired = None if model == base else scores.paired(base, model, column)
+        if paired is not None:
+            tree["gain"] = {
+                **attrs.asdict(paired.change.gain),
+                "prompts": paired.prompts,
+                "significant": paired.significant,
+            }
+        found[column] = tree
+    return found
