@@ -19,6 +19,8 @@ from flowbp.evaluation.generate import Sampling as Sampling
 from flowbp.evaluation.generate import generate as generate
 from flowbp.evaluation.generate import generate_batches as generate_batches
 from flowbp.evaluation.generate import noise_generator as noise_generator
+from flowbp.evaluation.interval import HeldOutMeasure as HeldOutMeasure
+from flowbp.evaluation.interval import spread as spread
 from flowbp.evaluation.metric import JudgeMetric as JudgeMetric
 from flowbp.evaluation.metric import Metric as Metric
 from flowbp.evaluation.metric import RewardMetric as RewardMetric

@@ -25,8 +25,8 @@ run.folder. A block `by`, as they have it, holds what a file sets for some backb
 
 A run that stopped goes on with the same words and --resume, from the newest checkpoint in
 run.folder (checkpoints.every=20 checkpoints.keep=2). These keys may change then: training.steps
-upwards, run.device, run.threads, batching.pull, batching.decode, evaluation.batch, and all of
-samples, checkpoints and observers.
+upwards, run.device, run.threads, batching.pull, batching.decode, evaluation.batch,
+evaluation.every, and all of early_stop, samples, checkpoints and observers.
 
 examples:
   python -m flowbp.run container.yaml run.folder=runs/first training.steps=20
@@ -129,7 +129,9 @@ def _run(typed: argparse.Namespace) -> int:
     from flowbp.run.execution import RunError, check, execute
     from flowbp.run.quiet import quiet
     from flowbp.settings import load, located, occupied
-    from flowbp.training import NonFiniteError
+    from flowbp.training import EvaluationError, NonFiniteError
+
+    stops = (NonFiniteError, EvaluationError, RunError, OSError, torch.OutOfMemoryError)
 
     loaded = None
     try:
@@ -137,7 +139,7 @@ def _run(typed: argparse.Namespace) -> int:
         with quiet(), _stopped_gently():
             act = check if typed.check else execute
             act(RunContainer(settings=loaded.settings), resume=typed.resume)
-    except (ConfigurationError, NonFiniteError, RunError, OSError, torch.OutOfMemoryError) as error:
+    except (ConfigurationError, *stops) as error:
         if typed.traceback:
             raise
         if isinstance(error, ConfigurationError):

@@ -24,6 +24,7 @@ from flowbp.training.ema import Averaging as Averaging
 from flowbp.training.ema import MovingAverage as MovingAverage
 from flowbp.training.evaluation_lines import EvaluationLines as EvaluationLines
 from flowbp.training.feed import PromptFeed as PromptFeed
+from flowbp.training.history import History as History
 from flowbp.training.inspection import Saved as Saved
 from flowbp.training.inspection import newest_checkpoint as newest_checkpoint
 from flowbp.training.inspection import saved_checkpoints as saved_checkpoints
