@@ -13,13 +13,14 @@ from dependency_injector import containers, providers
 from flowbp.adapters import Backbone, Tuning, reference_of
 from flowbp.configuration import Component
 from flowbp.embeddings import cached
-from flowbp.evaluation import HeldOut, HeldOutMeasure, Judge, RewardMetric, spread
+from flowbp.evaluation import HeldOut, HeldOutMeasure, Judge, Metric, spread
 from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.prompts import Shard, ShardedPrompts
 from flowbp.rewards import Reward, Towers
 from flowbp.settings import AnchorSettings, Settings, identity
 from flowbp.settings.checks import calibration_sampling, evaluation_sampling
 from flowbp.settings.intervals import interval
+from flowbp.settings.metrics import built_metric
 from flowbp.training import (
     Anchor,
     Calibration,
@@ -129,10 +130,10 @@ def _checkpoints(settings: Settings) -> Checkpoints:
     )
 
 
-def _metrics(settings: Settings, device: torch.device, towers: Towers) -> tuple[RewardMetric, ...]:
+def _metrics(settings: Settings, device: torch.device, towers: Towers) -> tuple[Metric, ...]:
     wanted = settings.evaluation.metrics if settings.evaluation else {}
     return tuple(
-        RewardMetric(label, component.build(device=device, towers=towers))
+        built_metric(label, component, device=device, towers=towers)
         for label, component in wanted.items()
     )
 
@@ -142,7 +143,7 @@ def _intervals(
     model: Backbone,
     reward: Reward,
     judge: Judge | None,
-    metrics: Sequence[RewardMetric],
+    metrics: Sequence[Metric],
     held_out: Sequence[HeldOut],
     sampling: EvaluationSampling | None,
 ) -> Intervals | None:

@@ -15,6 +15,7 @@ from flowbp.adapters.flux1_velocity import Flux1Velocity as Flux1Velocity
 from flowbp.adapters.flux2 import Flux2Backbone as Flux2Backbone
 from flowbp.adapters.flux2_text import Flux2Text as Flux2Text
 from flowbp.adapters.flux2_velocity import Flux2Velocity as Flux2Velocity
+from flowbp.adapters.loadable import Loadable as Loadable
 from flowbp.adapters.loading import Layout as Layout
 from flowbp.adapters.loading import load_model as load_model
 from flowbp.adapters.loading import load_pipeline as load_pipeline

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.decode import LatentDecoder
+from flowbp.adapters.loadable import load_transformer
 from flowbp.adapters.loading import Layout, load_model, pipeline_class
 from flowbp.adapters.lora_export import adapter_of, save_lora
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
@@ -215,6 +216,18 @@ class DiffusersBackbone(ABC):
             **self.pipeline_parts(),
         )
         save_pipeline(pipeline, folder)
+
+    def load(self, folder: Path) -> None:
+        """Take the transformer of a folder that `save` wrote whole, in place of the present one.
+
+        Args:
+            folder: in diffusers layout; for one with an adapter alone, see `Lora`.
+
+        Raises:
+            FileNotFoundError: the transformer is missing.
+            ValueError: the folder is of another model, or damaged.
+        """
+        load_transformer(folder, self.layout, self.transformer, self.policy.weights)
 
     def _base_velocity(self, conditioning: Conditioning) -> VelocityField:
         field = self.velocity(conditioning)

@@ -95,6 +95,7 @@ class Registry:
             a target takes those that its signature names, and a configuration cannot set them.
         called_with: the arguments that a built component is called with, if it is a callable. A
             function or object that requires just these is itself the component.
+        also: kinds whose names may be given as well, where this one has no such name.
 
     Raises:
         ValueError: a target is not a dotted path.
@@ -115,11 +116,22 @@ class Registry:
     entry_points: str = attrs.field(kw_only=True)
     offers: frozenset[str] = attrs.field(default=frozenset(), kw_only=True)
     called_with: frozenset[str] = attrs.field(default=frozenset(), kw_only=True)
+    also: tuple[Registry, ...] = attrs.field(default=(), kw_only=True)
 
-    def names(self) -> tuple[str, ...]:
+    def own_names(self) -> tuple[str, ...]:
         """Built-in names in their order, then those of entry points."""
         registered = {point.name for point in metadata.entry_points(group=self.entry_points)}
         return (*self.targets, *sorted(registered - set(self.targets)))
+
+    def names(self) -> tuple[str, ...]:
+        """All that can be named: the own names, then those of `also`."""
+        others = (name for other in self.also for name in other.names())
+        return tuple(dict.fromkeys((*self.own_names(), *others)))
+
+    def origin_of(self, name: str) -> Registry:
+        """The registry that a name belongs to: this one, or one of `also`."""
+        others = (other.origin_of(name) for other in self.also if name in other.names())
+        return self if name in self.own_names() else next(others, self)
 
     def resolve(self, name: str) -> Callable[..., Any]:
         """Import the callable behind a name.
@@ -132,6 +144,9 @@ class Registry:
         """
         if ":" in name:
             return _callable(_imported(name), name)
+        origin = self.origin_of(name)
+        if origin is not self:
+            return origin.resolve(name)
         points = metadata.entry_points(group=self.entry_points, name=name)
         sources = [_distribution(point) for point in points]
         if name in self.targets:

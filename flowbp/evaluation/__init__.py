@@ -26,7 +26,9 @@ from flowbp.evaluation.metric import Metric as Metric
 from flowbp.evaluation.metric import RewardMetric as RewardMetric
 from flowbp.evaluation.pictures import data_uri as data_uri
 from flowbp.evaluation.pictures import grid as grid
+from flowbp.evaluation.pictures import labelled_png as labelled_png
 from flowbp.evaluation.pictures import png as png
+from flowbp.evaluation.pictures import read_png as read_png
 from flowbp.evaluation.pictures import upscale as upscale
 from flowbp.evaluation.records import Comparison as Comparison
 from flowbp.evaluation.records import Evaluation as Evaluation

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from flowbp.evaluation.generate import Progress, Sampling, generate_batches
 from flowbp.evaluation.records import Evaluation, Record
+from flowbp.evaluation.scoring import WHOLE, judged, rewarded
 from flowbp.evaluation.validators import not_empty
-from flowbp.rewards.figures import in_parts
 
 if TYPE_CHECKING:
     from flowbp.adapters.backbone import Backbone
@@ -120,14 +119,21 @@ def evaluate(
     images = []
     start = time.perf_counter()
     for chosen, batch in generate_batches(backbone, texts, noise_seed, sampling):
-        rewards, parts = _rewards(batch, texts[chosen], reward)
-        verdicts = _verdicts(batch, texts[chosen], judge)
-        records += [
-            Record(index=i, prompt=texts[i], kind=prompts[i].kind, reward=r, passed=p, parts=f)
-            for i, r, p, f in zip(
-                range(chosen.start, chosen.stop), rewards, verdicts, parts, strict=True
+        scores = rewarded(batch, texts[chosen], reward)
+        columns = {name: figures.tolist() for name, figures in scores.items()}
+        rewards = columns.pop(WHOLE)
+        for place, verdict in enumerate(_verdicts(batch, texts[chosen], judge)):
+            prompt = prompts[chosen.start + place]
+            records.append(
+                Record(
+                    index=chosen.start + place,
+                    prompt=prompt.text,
+                    kind=prompt.kind,
+                    reward=rewards[place],
+                    passed=verdict,
+                    parts={name: figures[place] for name, figures in columns.items()},
+                )
             )
-        ]
         images.append(batch.cpu())
         if progress is not None:
             progress(chosen.stop, len(texts))
@@ -136,43 +142,7 @@ def evaluate(
     return evaluation, torch.cat(images)
 
 
-@torch.no_grad()
-def _rewards(
-    images: Tensor, texts: Sequence[str], reward: Reward
-) -> tuple[list[float], list[Mapping[str, float]]]:
-    found = in_parts(reward, images, texts)
-    parts = {name: _numbers(name, figures, texts) for name, figures in found.parts.items()}
-    rewards = _numbers("reward", found.scores, texts)
-    # The parts first: one of them is why the whole is not finite.
-    for name, scores in (*parts.items(), ("reward", rewards)):
-        for score, text in zip(scores, texts, strict=True):
-            if not math.isfinite(score):
-                raise ValueError(
-                    f"`{name}` of the prompt {text!r} must be finite, got {score}; look for "
-                    "pictures with pixels that are not finite, or for a reward that overflows in "
-                    "low precision"
-                )
-    return rewards, [{name: parts[name][i] for name in parts} for i in range(len(texts))]
-
-
-@torch.no_grad()
 def _verdicts(images: Tensor, texts: Sequence[str], judge: Judge | None) -> Sequence[bool | None]:
     if judge is None:
         return [None] * len(texts)
-    verdicts = _numbers("judge", judge(images, texts), texts)
-    for verdict, text in zip(verdicts, texts, strict=True):
-        if verdict not in (0.0, 1.0):
-            raise ValueError(
-                f"`judge` must give the prompt {text!r} a 1 (pass) or a 0 (fail), got {verdict}; "
-                "compare a graded score with a threshold first"
-            )
-    return [verdict == 1.0 for verdict in verdicts]
-
-
-def _numbers(name: str, scores: Tensor, texts: Sequence[str]) -> list[float]:
-    if scores.shape != (len(texts),):
-        raise ValueError(
-            f"`{name}` must return one number per picture, shape ({len(texts)},), got "
-            f"{tuple(scores.shape)}; the first prompt of the batch is {texts[0]!r}"
-        )
-    return [float(score) for score in scores.double().tolist()]
+    return [verdict == 1 for verdict in judged(images, texts, judge).tolist()]

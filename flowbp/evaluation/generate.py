@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -91,7 +91,12 @@ def noise_generator(noise_seed: int, index: int) -> torch.Generator:
 
 
 def generate_batches(
-    backbone: Backbone, prompts: Sequence[str], noise_seed: int, sampling: Sampling
+    backbone: Backbone,
+    prompts: Sequence[str],
+    noise_seed: int,
+    sampling: Sampling,
+    *,
+    wanted: Callable[[slice], bool] = lambda chosen: True,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Sample the prompts batch by batch, so that pictures can be used before all are there.
 
@@ -100,6 +105,8 @@ def generate_batches(
         prompts: texts, in an order that fixes each one's noise.
         noise_seed: seed of the noise, see `noise_generator`.
         sampling: steps, size, guidance and batch size.
+        wanted: which batches to sample. A batch is sampled whole or not at all, because its
+            composition has a part in how the figures round.
 
     Yields:
         The slice of `prompts` and its pictures ``(len(slice), 3, H, W)`` in [0, 1], float32, on
@@ -119,6 +126,8 @@ def generate_batches(
             negative = backbone.encode([sampling.negative_prompt])
     for start in range(0, len(prompts), sampling.batch):
         chosen = slice(start, min(start + sampling.batch, len(prompts)))
+        if not wanted(chosen):
+            continue
         yield chosen, _sample(backbone, prompts, chosen, noise_seed, sampling, negative)
 
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
-import torch
 from torch import Tensor
 
+from flowbp.evaluation.scoring import WHOLE, judged, rewarded
 from flowbp.evaluation.validators import not_empty
-from flowbp.rewards.figures import in_parts
 
 if TYPE_CHECKING:
     from flowbp.evaluation.evaluate import HeldOut, Judge
@@ -42,21 +41,23 @@ class RewardMetric:
         reward: the score.
 
     Example:
+        >>> import torch
         >>> from flowbp.evaluation.evaluate import HeldOutPrompt
         >>> bright = RewardMetric("bright", lambda images, prompts: images.mean((1, 2, 3)))
         >>> bright(torch.ones(1, 3, 2, 2), [HeldOutPrompt("snow")])
-        {'bright': tensor([1.])}
+        {'bright': tensor([1.], dtype=torch.float64)}
     """
 
     label: str = attrs.field(validator=not_empty)
     reward: Reward
 
-    @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
-        """Score the pictures ``(B, 3, H, W)``; ``(B,)`` each."""
-        found = in_parts(self.reward, images, [prompt.text for prompt in prompts])
-        parts = {f"{self.label}.{name}": figures for name, figures in found.parts.items()}
-        return {self.label: found.scores, **parts}
+        """Score the pictures ``(B, 3, H, W)``; ``(B,)`` each, refused if one is not finite."""
+        found = rewarded(images, [prompt.text for prompt in prompts], self.reward)
+        return {
+            self.label if name == WHOLE else f"{self.label}.{name}": figures
+            for name, figures in found.items()
+        }
 
 
 @attrs.frozen
@@ -68,16 +69,16 @@ class JudgeMetric:
         judge: passes or fails pictures.
 
     Example:
+        >>> import torch
         >>> from flowbp.evaluation.evaluate import HeldOutPrompt
         >>> white = JudgeMetric("white", lambda images, prompts: images.amin((1, 2, 3)).floor())
         >>> white(torch.zeros(1, 3, 2, 2), [HeldOutPrompt("snow")])
-        {'white': tensor([0.])}
+        {'white': tensor([0.], dtype=torch.float64)}
     """
 
     label: str = attrs.field(validator=not_empty)
     judge: Judge
 
-    @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
         """Judge the pictures ``(B, 3, H, W)``; ``(B,)`` of 1 and 0."""
-        return {self.label: self.judge(images, [prompt.text for prompt in prompts])}
+        return {self.label: judged(images, [prompt.text for prompt in prompts], self.judge)}

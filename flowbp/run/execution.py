@@ -39,6 +39,7 @@ _SECTIONS = {
     "backbone": "backbone",
     "reward": "reward",
     "judge": "judge",
+    "metrics": "evaluation.metrics",
     "observers": "observers",
     "snapshots": "samples",
 }

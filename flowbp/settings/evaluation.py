@@ -9,7 +9,7 @@ import attrs
 
 from flowbp.configuration import Component
 from flowbp.core._validators import integer, real
-from flowbp.rewards import Reward
+from flowbp.evaluation import Metric
 from flowbp.settings.prompts import HeldOutSource
 from flowbp.training import EarlyStop
 
@@ -31,8 +31,7 @@ class EvaluationSettings:
             training and one at the end; null has none.
         count: how many of the prompts those inside the run take, each kind by its share; all if
             null.
-        metrics: rewards that those inside the run score besides, by label; the run does not train
-            on them.
+        metrics: what those inside the run measure besides, by label; the run does not train on it.
 
     Raises:
         ValueError: a number is out of range.
@@ -50,7 +49,7 @@ class EvaluationSettings:
     guidance: float | None = attrs.field(default=None, validator=_optional(real(float("-inf"))))
     every: int | None = attrs.field(default=None, validator=_optional(integer(1)))
     count: int | None = attrs.field(default=None, validator=_optional(integer(1)))
-    metrics: Mapping[str, Component[Reward]] = attrs.field(factory=dict)
+    metrics: Mapping[str, Component[Metric]] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -60,7 +59,8 @@ class EarlyStopSettings:
     The checkpoint of its best evaluation stays, as `checkpoints/best-<step>` or `final`.
 
     Args:
-        metric: `reward`, `accuracy` (the judge's) or the label of one of `evaluation.metrics`.
+        metric: `reward`, `accuracy` (the judge's) or a column of one of `evaluation.metrics`, for a
+            reward its label.
         every: optimizer steps from one evaluation to the next; `evaluation.every` if null.
         patience: evaluations in a row without a rise after which the run ends.
         min_delta: how much above the last rise is one.

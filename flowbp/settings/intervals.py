@@ -83,13 +83,14 @@ def _of_evaluation(evaluation: EvaluationSettings, every: int | None) -> Found:
 
 def _of_stop(settings: Settings, stop: EarlyStopSettings, evaluation: EvaluationSettings) -> Found:
     every, steps = interval(settings), settings.training.steps
-    names = ["reward", *(["accuracy"] if settings.judge else []), *evaluation.metrics]
+    names = ["reward", *(["accuracy"] if settings.judge else [])]
     composed = settings.reward.target is weighted_reward and stop.metric.startswith("parts.")
-    if not composed and not any(f"{stop.metric}.".startswith(f"{name}.") for name in names):
+    # Only a metric itself knows its columns; the first evaluation finds out about those.
+    if not (evaluation.metrics or composed or stop.metric in names):
         yield (
             ("early_stop", "metric"),
             f"is {stop.metric!r}, and the evaluation has {', '.join(names)}; name one of these, or "
-            "add a `judge` for accuracy, or a reward to evaluation.metrics",
+            "add a `judge` for accuracy, or something to evaluation.metrics",
         )
     if every is None:
         yield ("early_stop", "every"), "is null, and so is evaluation.every; give one of them"

@@ -12,7 +12,7 @@ from flowbp.adapters import Backbone, Tuning
 from flowbp.adapters.clamp import Clamp
 from flowbp.configuration import Registry, Scalar
 from flowbp.core import ActiveDraw, LossShape, Method, PairDraw, Quadrature
-from flowbp.evaluation import Judge
+from flowbp.evaluation import Judge, Metric
 from flowbp.rewards import Reward
 from flowbp.rewards.pixels import Resize
 from flowbp.settings.prompts import HeldOutSource
@@ -27,6 +27,7 @@ def _registry(
     targets: Mapping[str, str],
     *offers: str,
     called_with: frozenset[str] = frozenset(),
+    also: tuple[Registry, ...] = (),
 ) -> Registry:
     return Registry(
         kind,
@@ -35,8 +36,43 @@ def _registry(
         entry_points="flowbp." + re.sub("[ -]", "_", kind) + "s",
         offers=frozenset(offers),
         called_with=called_with,
+        also=also,
     )
 
+
+REWARDS = _registry(
+    "reward",
+    Reward,
+    {
+        "aesthetic": "rewards:AestheticScore",
+        "clip": "rewards:ClipReward.from_pretrained",
+        "clipscore": "rewards:CLIPScore",
+        "hpsv2": "rewards:HPSv2",
+        "hpsv3": "rewards:HPSv3",
+        "image_reward": "rewards:ImageReward",
+        "pickscore": "rewards:PickScore",
+        "shapes": "shapes.embedded:embedded_reward",
+        "weighted": "settings.rewards:weighted_reward",
+    },
+    "device",
+    "towers",
+    called_with=_PICTURES,
+)
+
+METRICS = _registry(
+    "metric",
+    Metric,
+    {
+        "judge": "settings.metrics:judge_metric",
+        "reward": "settings.metrics:reward_metric",
+    },
+    "device",
+    "label",
+    "towers",
+    called_with=_PICTURES,
+    also=(REWARDS,),
+)
+"""What an evaluation measures. A reward's name stands for the reward as a metric."""
 
 REGISTRIES: tuple[Registry, ...] = (
     _registry(
@@ -51,24 +87,8 @@ REGISTRIES: tuple[Registry, ...] = (
         "device",
     ),
     _registry("tuning", Tuning, {"full": "adapters:Full", "lora": "adapters:Lora"}),
-    _registry(
-        "reward",
-        Reward,
-        {
-            "aesthetic": "rewards:AestheticScore",
-            "clip": "rewards:ClipReward.from_pretrained",
-            "clipscore": "rewards:CLIPScore",
-            "hpsv2": "rewards:HPSv2",
-            "hpsv3": "rewards:HPSv3",
-            "image_reward": "rewards:ImageReward",
-            "pickscore": "rewards:PickScore",
-            "shapes": "shapes.embedded:embedded_reward",
-            "weighted": "settings.rewards:weighted_reward",
-        },
-        "device",
-        "towers",
-        called_with=_PICTURES,
-    ),
+    REWARDS,
+    METRICS,
     _registry(
         "judge",
         Judge,

@@ -45,7 +45,7 @@ def superseded(
     candidates = [saved for saved in checkpoints if saved.place.name != "final"]
     regular = [saved for saved in candidates if held_out is None or not _once_best(saved, window)]
     staying = regular if keep is None else regular[-keep:]
-    staying = [*staying, *candidates[-1:], *(c for c in candidates if c.step == held_out)]
+    staying = [*staying, *checkpoints[-1:], *(c for c in candidates if c.step == held_out)]
     if best is not None and candidates:
         staying = [*staying, BEST[best](candidates, key=lambda c: _mean(rows, best, c, window))]
     return tuple(saved for saved in candidates if saved not in staying)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,17 +75,7 @@ def restore_training_state(run: RunState, checkpoint: Path) -> None:
     Example:
         See `Trainer.run`.
     """
-    folder = checkpoint / TRAINING
-    safetensors = require("safetensors.torch")
-    try:
-        tree = json.loads((folder / _REST).read_text(encoding="utf-8"))
-        saved = unpack(tree["state"], safetensors.load_file(folder / _TENSORS))
-        evaluations = [HeldOutFigures(**row) for row in tree["evaluations"]]
-    except (ValueError, KeyError, OSError, require("safetensors").SafetensorError) as error:
-        raise CheckpointError(
-            f"the checkpoint {checkpoint} is damaged: its training state cannot be read "
-            f"({type(error).__name__}: {error}); remove this folder and resume again"
-        ) from error
+    saved, figures = _read(checkpoint)
     _refuse_other_model(run.parameters, saved["parameters"], checkpoint)
     try:
         run.prompts.go_to(**saved["mark"]["prompts"])
@@ -98,10 +89,70 @@ def restore_training_state(run: RunState, checkpoint: Path) -> None:
         run.average.restore(*saved["average"])
     run.streams.set_states(saved["mark"]["streams"])
     set_generator_states(saved["mark"]["torch"], run.device)
-    run.rows = [Metrics(**row) for row in tree["rows"]]
-    run.evaluations = evaluations
+    run.rows = [Metrics(**row) for row in figures["rows"]]
+    run.evaluations = [HeldOutFigures(**row) for row in figures["evaluations"]]
     run.checkpoint = (run.done, checkpoint)
     run.set_mark()
+
+
+def is_averaged(checkpoint: Path) -> bool:
+    """Whether the model of a checkpoint is an average, so that its training state differs.
+
+    Args:
+        checkpoint: that `write_training_state` wrote.
+
+    Returns:
+        True if the run averaged its parameters.
+
+    Raises:
+        CheckpointError: there is no state of training, or it is damaged.
+
+    Example:
+        See `load_unaveraged`.
+    """
+    place = checkpoint / TRAINING / _REST
+    try:
+        tree = json.loads(place.read_text(encoding="utf-8"))
+        state = unpack(tree["state"], defaultdict(lambda: torch.empty(0)))
+        return state["average"] is not None
+    except (ValueError, KeyError, OSError) as error:
+        raise CheckpointError(
+            f"the checkpoint {checkpoint} has no state of training that can be read "
+            f"({type(error).__name__}: {error}), and so no weights but those of its model"
+        ) from error
+
+
+def load_unaveraged(parameters: Mapping[str, nn.Parameter], checkpoint: Path) -> None:
+    """Set parameters to what a checkpoint's training would go on with, not to their average.
+
+    Args:
+        parameters: by the names that training knows them by.
+        checkpoint: that `write_training_state` wrote.
+
+    Raises:
+        CheckpointError: the state cannot be read or is of another model.
+
+    Example:
+        ``load_unaveraged(backbone.trainable(), Path("runs/a/checkpoints/final"))``
+    """
+    saved = _read(checkpoint)[0]["parameters"]
+    _refuse_other_model(parameters, saved, checkpoint)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(saved[name])
+
+
+def _read(checkpoint: Path) -> tuple[Any, dict[str, list[dict[str, Any]]]]:
+    folder, safetensors = checkpoint / TRAINING, require("safetensors.torch")
+    try:
+        tree = json.loads((folder / _REST).read_text(encoding="utf-8"))
+        figures = {name: tree[name] for name in ("rows", "evaluations")}
+        return unpack(tree["state"], safetensors.load_file(folder / _TENSORS)), figures
+    except (ValueError, KeyError, OSError, require("safetensors").SafetensorError) as error:
+        raise CheckpointError(
+            f"the checkpoint {checkpoint} is damaged: its training state cannot be read "
+            f"({type(error).__name__}: {error}); remove this folder, and take another checkpoint"
+        ) from error
 
 
 def _refuse_other_model(
