@@ -15,10 +15,12 @@ from flowbp.container import RunContainer
 from flowbp.evaluation import (
     Comparison,
     Report,
+    ScoreRow,
     choose_examples,
     environment,
     grid,
     png,
+    scores_of,
     to_json,
     upscale,
     write_report,
@@ -66,6 +68,12 @@ class Evaluated:
     before: Tensor
     after: Tensor
     steps: int
+
+    def picture(self, row: ScoreRow) -> Tensor:
+        """The picture (3, H, W) of a row of the comparison's scores."""
+        places = [record.index for record in self.comparison.before.records]
+        pictures = self.before if row.model == "before" else self.after
+        return pictures[places.index(row.number)]
 
 
 def replaced(container: RunContainer) -> Sequence[str]:
@@ -185,14 +193,16 @@ def write_results(
     folder, steps = settings.run.folder, evaluated.steps
     (folder / COMPARISON).write_text(to_json(evaluated.comparison) + "\n", encoding="utf-8")
     (folder / PICTURE).write_bytes(png(_before_after(evaluated)))
+    held_out = tuple({"step": r.step, **r.figures} for r in container.history().held_out)
     report = Report(
         title=f"{method} on {settings.backbone.name}",
         subtitle=f"{steps} optimizer steps of {settings.batching.total} samples, towards the "
         f"reward {settings.reward.name}",
-        comparison=evaluated.comparison,
-        before=evaluated.before,
-        after=evaluated.after,
+        scores=scores_of(evaluated.comparison),
+        picture=evaluated.picture,
+        trained="reward",
         metrics=container.history().rows,
+        held_out=held_out,
         configuration=configuration_text(container),
         timings=timings,
         environment=environment(container.device(), settings.run.seed),
