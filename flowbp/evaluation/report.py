@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,10 @@ from flowbp.files import write_whole
 
 Picture = Callable[[ScoreRow], Tensor]
 """Finds the picture (3, H, W) in [0, 1] of a row; asked only for those that are shown."""
+
+
+def _rows(rows: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(rows)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -64,8 +68,8 @@ class Report:
     picture: Picture
     subtitle: str = ""
     trained: str | None = None
-    metrics: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=tuple)
-    held_out: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=tuple)
+    metrics: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
+    held_out: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
     configuration: str = ""
     timings: Mapping[str, float] = attrs.field(factory=dict)
     environment: Mapping[str, str] = attrs.field(factory=dict)

@@ -27,7 +27,8 @@ class Unit:
 
     def plain(self, value: float) -> str:
         """A mean."""
-        return f"{self._scaled(value):.{self.digits}f}{' %' if self.percent else ''}"
+        number = f"{self._scaled(value):.{self.digits}f}".replace("-", "−")
+        return f"{number} %" if self.percent else number
 
     def signed(self, value: float) -> str:
         """A difference; of shares in percentage points."""

@@ -49,6 +49,6 @@ def warnings_of(
         if line.model in risen and line.verdict == "down" and not own:
             found.append(
                 f"{line.model}: {trained}, which was trained on, is up, and {line.column} is down "
-                f"by {line.unit.signed(line.paired.change.gain.mean)}."
+                f"by {line.unit.plain(-line.paired.change.gain.mean)}."
             )
     return tuple(found)

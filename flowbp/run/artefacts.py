@@ -193,7 +193,7 @@ def write_results(
     folder, steps = settings.run.folder, evaluated.steps
     (folder / COMPARISON).write_text(to_json(evaluated.comparison) + "\n", encoding="utf-8")
     (folder / PICTURE).write_bytes(png(_before_after(evaluated)))
-    held_out = tuple({"step": r.step, **r.figures} for r in container.history().held_out)
+    history = container.history()
     report = Report(
         title=f"{method} on {settings.backbone.name}",
         subtitle=f"{steps} optimizer steps of {settings.batching.total} samples, towards the "
@@ -201,8 +201,8 @@ def write_results(
         scores=scores_of(evaluated.comparison),
         picture=evaluated.picture,
         trained="reward",
-        metrics=container.history().rows,
-        held_out=held_out,
+        metrics=history.rows,
+        held_out=[{"step": row.step, **row.figures} for row in history.held_out],
         configuration=configuration_text(container),
         timings=timings,
         environment=environment(container.device(), settings.run.seed),
