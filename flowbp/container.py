@@ -130,12 +130,12 @@ def _checkpoints(settings: Settings) -> Checkpoints:
     )
 
 
-def _metrics(settings: Settings, device: torch.device, towers: Towers) -> tuple[Metric, ...]:
+def _metrics(settings: Settings, device: torch.device, towers: Towers) -> dict[str, Metric]:
     wanted = settings.evaluation.metrics if settings.evaluation else {}
-    return tuple(
-        built_metric(label, component, device=device, towers=towers)
+    return {
+        label: built_metric(label, component, device=device, towers=towers)
         for label, component in wanted.items()
-    )
+    }
 
 
 def _intervals(
@@ -143,7 +143,7 @@ def _intervals(
     model: Backbone,
     reward: Reward,
     judge: Judge | None,
-    metrics: Sequence[Metric],
+    metrics: Mapping[str, Metric],
     held_out: Sequence[HeldOut],
     sampling: EvaluationSampling | None,
 ) -> Intervals | None:

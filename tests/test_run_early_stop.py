@@ -172,5 +172,5 @@ def test_a_metric_that_fails_stops_the_run_and_saves_it(yaml, tmp_path, monkeypa
     ]
     assert main([yaml, *typed]) == 1
     told = capsys.readouterr().err
-    assert "the evaluation after step 0 stopped: " in told and "odd" in told
+    assert "the evaluation after step 0 stopped: the metric 'odd': `reward` of the" in told
     assert "Traceback" not in told

@@ -63,7 +63,7 @@ class HeldOutMeasure:
         backbone: the model.
         reward: that is trained on.
         judge: the held-out verdict; None when there is none.
-        metrics: besides.
+        metrics: besides, by the label that names them in errors.
         prompts: what to sample.
         sampling: steps, size, guidance and batch size.
         noise_seed: seed of the noise.
@@ -89,7 +89,9 @@ class HeldOutMeasure:
         ...     backbone=toy,
         ...     reward=lambda images, prompts: images.mean((1, 2, 3)),
         ...     judge=lambda images, prompts: torch.ones(len(images)),
-        ...     metrics=[RewardMetric("dark", lambda images, prompts: -images.mean((1, 2, 3)))],
+        ...     metrics={
+        ...         "dark": RewardMetric("dark", lambda images, prompts: -images.mean((1, 2, 3)))
+        ...     },
         ...     prompts=[HeldOutPrompt("a circle")],
         ...     sampling=Sampling(steps=2, height=4, width=4),
         ... )
@@ -100,7 +102,7 @@ class HeldOutMeasure:
     backbone: Backbone
     reward: Reward
     judge: Judge | None = None
-    metrics: Sequence[Metric] = ()
+    metrics: Mapping[str, Metric] = attrs.field(factory=dict)
     prompts: Sequence[HeldOut] = attrs.field(validator=not_empty)
     sampling: Sampling
     noise_seed: int = 0
@@ -130,8 +132,12 @@ class HeldOutMeasure:
             figures[f"parts.{name}"] = _mean([record.parts[name] for record in records])
         if found.judged:
             figures["accuracy"] = _mean([float(bool(record.passed)) for record in records])
-        for metric in self.metrics:
-            for name, values in self._judged(metric, images).items():
+        for label, metric in self.metrics.items():
+            try:
+                columns = self._judged(metric, images)
+            except ValueError as error:
+                raise ValueError(f"the metric {label!r}: {error}") from error
+            for name, values in columns.items():
                 if name in figures:
                     raise ValueError(f"`{name}` is the name of two figures; give one another label")
                 figures[name] = _mean_of_judged(name, values)
