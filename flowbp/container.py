@@ -9,23 +9,26 @@ from typing import Any
 import attrs
 import torch
 from dependency_injector import containers, providers
-from torch import Tensor
 
 from flowbp.adapters import Backbone, Tuning, reference_of
 from flowbp.configuration import Component
 from flowbp.embeddings import cached
-from flowbp.evaluation import HeldOut
+from flowbp.evaluation import HeldOut, HeldOutMeasure, Judge, Metric, spread
 from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.prompts import Shard, ShardedPrompts
 from flowbp.rewards import Reward, Towers
 from flowbp.settings import AnchorSettings, Settings, identity
 from flowbp.settings.checks import calibration_sampling, evaluation_sampling
+from flowbp.settings.intervals import interval
+from flowbp.settings.metrics import built_metric
 from flowbp.training import (
     Anchor,
     Calibration,
     Checkpoints,
+    EvaluationLines,
+    History,
+    Intervals,
     JsonLines,
-    Metrics,
     Observer,
     Progress,
     PromptSource,
@@ -36,7 +39,6 @@ from flowbp.training import (
     TrainingStep,
     calibrated,
     calibration_prompts,
-    figures,
     generator,
 )
 
@@ -120,6 +122,8 @@ def _observers(settings: Settings) -> tuple[Observer, ...]:
         observers.append(SampleGrids(folder / "samples", scale=scale))
     if wanted.json_lines:
         observers.append(JsonLines(folder / "metrics.jsonl"))
+        if interval(settings) is not None:
+            observers.append(EvaluationLines(folder / "evaluations.jsonl"))
     if wanted.tensorboard:
         observers.append(TensorBoard(folder / "tensorboard"))
     offered: Mapping[str, Any] = {"folder": folder, "steps": settings.training.steps}
@@ -135,6 +139,38 @@ def _checkpoints(settings: Settings) -> Checkpoints:
         best=wanted.best,
         identity=identity(settings),
     )
+
+
+def _metrics(settings: Settings, device: torch.device, towers: Towers) -> dict[str, Metric]:
+    wanted = settings.evaluation.metrics if settings.evaluation else {}
+    return {
+        label: built_metric(label, component, device=device, towers=towers)
+        for label, component in wanted.items()
+    }
+
+
+def _intervals(
+    settings: Settings,
+    model: Backbone,
+    reward: Reward,
+    judge: Judge | None,
+    metrics: Mapping[str, Metric],
+    held_out: Sequence[HeldOut],
+    sampling: EvaluationSampling | None,
+) -> Intervals | None:
+    every, evaluation, stop = interval(settings), settings.evaluation, settings.early_stop
+    if every is None or evaluation is None or sampling is None:
+        return None
+    measure = HeldOutMeasure(
+        backbone=model,
+        reward=reward,
+        judge=judge,
+        metrics=metrics,
+        prompts=spread(held_out, evaluation.count),
+        sampling=sampling,
+        noise_seed=evaluation.noise_seed,
+    )
+    return Intervals(measure=measure, every=every, stop=stop.rule if stop else None)
 
 
 def _calibration(settings: Settings) -> Calibration:
@@ -154,32 +190,6 @@ def _joined(
     progress: Observer, history: Observer, observers: Sequence[Observer]
 ) -> tuple[Observer, ...]:
     return (progress, history, *observers)
-
-
-class History:
-    """Keeps the figures of every step in memory, for the report.
-
-    Example:
-        >>> History().rows
-        []
-    """
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def begin(self, rows: Sequence[Metrics]) -> None:
-        """Take over the figures of an earlier process."""
-        self.rows = [figures(row) for row in rows]
-
-    def row(self, metrics: Metrics) -> None:
-        """Keep them."""
-        self.rows.append(figures(metrics))
-
-    def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
-        """Nothing: pictures are not figures."""
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 class RunContainer(containers.DeclarativeContainer):
@@ -246,6 +256,11 @@ class RunContainer(containers.DeclarativeContainer):
     snapshots: Any = providers.Singleton(
         _snapshots, settings, prompts, held_out, evaluation_sampling
     )
+    # What evaluations inside the run score besides the reward and the judge.
+    metrics: Any = providers.Singleton(_metrics, settings, device, towers)
+    intervals: Any = providers.Singleton(
+        _intervals, settings, model, calibrated, judge, metrics, held_out, evaluation_sampling
+    )
     checkpoints: Any = providers.Singleton(_checkpoints, settings)
     history: Any = providers.Singleton(History)
     observers: Any = providers.Singleton(_observers, settings)
@@ -277,4 +292,5 @@ class RunContainer(containers.DeclarativeContainer):
         observers=providers.Callable(_joined, progress, history, observers),
         snapshots=snapshots,
         checkpoints=checkpoints,
+        intervals=intervals,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowbp.evaluation.comparison_scores import scores_of as scores_of
 from flowbp.evaluation.curves import Chart as Chart
 from flowbp.evaluation.curves import Curve as Curve
 from flowbp.evaluation.curves import training_charts as training_charts
@@ -19,9 +20,14 @@ from flowbp.evaluation.generate import Sampling as Sampling
 from flowbp.evaluation.generate import generate as generate
 from flowbp.evaluation.generate import generate_batches as generate_batches
 from flowbp.evaluation.generate import noise_generator as noise_generator
+from flowbp.evaluation.held_out_charts import held_out_charts as held_out_charts
+from flowbp.evaluation.interval import HeldOutMeasure as HeldOutMeasure
+from flowbp.evaluation.interval import spread as spread
 from flowbp.evaluation.metric import JudgeMetric as JudgeMetric
 from flowbp.evaluation.metric import Metric as Metric
 from flowbp.evaluation.metric import RewardMetric as RewardMetric
+from flowbp.evaluation.parting import Parting as Parting
+from flowbp.evaluation.parting import parting as parting
 from flowbp.evaluation.pictures import data_uri as data_uri
 from flowbp.evaluation.pictures import grid as grid
 from flowbp.evaluation.pictures import labelled_png as labelled_png

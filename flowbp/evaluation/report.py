@@ -1,8 +1,10 @@
-"""One self-contained page that shows what a run changed."""
+"""One self-contained page that shows what training changed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,20 @@ import jinja2
 from torch import Tensor
 
 from flowbp.evaluation.curves import training_charts
-from flowbp.evaluation.examples import choose_examples, count_outcomes
-from flowbp.evaluation.pictures import TINY, data_uri
-from flowbp.evaluation.records import Comparison, Pair
-from flowbp.evaluation.summary import summarise
+from flowbp.evaluation.held_out_charts import held_out_charts
+from flowbp.evaluation.report_gallery import gallery
+from flowbp.evaluation.report_tables import kind_lines, metric_lines, unit_of
+from flowbp.evaluation.report_warnings import warnings_of
+from flowbp.evaluation.scores import ScoreRow, Scores
 from flowbp.evaluation.validators import not_empty
 from flowbp.files import write_whole
+
+Picture = Callable[[ScoreRow], Tensor]
+"""Finds the picture (3, H, W) in [0, 1] of a row; asked only for those that are shown."""
+
+
+def _rows(rows: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(rows)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -26,73 +36,72 @@ class Report:
 
     Args:
         title: its heading.
-        comparison: the two evaluations.
-        before: pictures ``(n, 3, H, W)`` in [0, 1], in the order of the records.
-        after: the same of the second evaluation.
+        scores: of the base and at least one more model, on the same prompts and noise.
+        picture: finds the picture of a row.
         subtitle: a sentence below the heading, such as the method and the number of steps.
+        trained: the column that was trained on, if any; the others are held out.
         metrics: rows of the run's metrics with `step` and any of `reward`, `loss`,
             `gradient_norm`, `residual_0`, …; without rows there are no curves.
+        held_out: evaluations inside the run, with `step` and figures; the reward is `reward`.
         configuration: the resolved configuration as text.
         timings: seconds by what took them, in the order to show.
         environment: versions, device and seed, see `environment`.
         seed: seed of the bootstrap behind the intervals.
 
     Raises:
-        ValueError: when the pictures are not one for every record.
+        ValueError: there is only one model, or no column `trained`.
 
     Example:
         >>> import torch
-        >>> from flowbp.evaluation.records import Evaluation, Record
-        >>> record = Record(index=0, prompt="a circle", kind="single_object", reward=0.25)
-        >>> old = Evaluation(label="before", noise_seed=0, seconds=1, records=[record])
-        >>> pictures = torch.zeros(1, 3, 8, 8)
+        >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 0.5})
         >>> report = Report(
-        ...     title="A run", comparison=Comparison(old, old), before=pictures, after=pictures
+        ...     title="A run",
+        ...     scores=Scores([row, attrs.evolve(row, model="mine", values={"r": 0.75})]),
+        ...     picture=lambda row: torch.zeros(3, 8, 8),
         ... )
         >>> render(report)[:15]
         '<!doctype html>'
     """
 
     title: str = attrs.field(validator=not_empty)
-    comparison: Comparison
-    before: Tensor
-    after: Tensor
+    scores: Scores
+    picture: Picture
     subtitle: str = ""
-    metrics: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=tuple)
+    trained: str | None = None
+    metrics: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
+    held_out: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
     configuration: str = ""
     timings: Mapping[str, float] = attrs.field(factory=dict)
     environment: Mapping[str, str] = attrs.field(factory=dict)
     seed: int = 0
 
     def __attrs_post_init__(self) -> None:
-        count = len(self.comparison.pairs)
-        for name in ("before", "after"):
-            pictures = getattr(self, name)
-            if pictures.ndim != 4 or pictures.shape[:2] != (count, 3):
-                raise ValueError(
-                    f"`{name}` must hold one picture per record, shape ({count}, 3, H, W), got "
-                    f"{tuple(pictures.shape)}; give what evaluate returned beside the records"
-                )
-
-
-@attrs.frozen
-class _Shown:
-    pair: Pair
-    before: str
-    after: str
+        if len(self.scores.models) < 2:
+            raise ValueError(
+                f"`scores` must have the base and at least one more model, got "
+                f"{', '.join(self.scores.models)}; a page of one has nothing to compare"
+            )
+        if self.trained is not None and self.trained not in self.scores.columns:
+            raise ValueError(
+                f"`trained` must be one of {', '.join(self.scores.columns)}, got {self.trained!r}"
+            )
 
 
 def render(report: Report) -> str:
-    """Write the page: headline figures, table, pictures, curves, configuration and timings.
+    """Write the page: warnings, figures, tables, pictures, curves, configuration and timings.
 
     The page loads nothing: pictures are `data:` addresses, curves inline SVG, and its content
-    security policy forbids the rest. Prompts and configuration are escaped.
+    security policy allows its own script, by its digest, and forbids the rest. Without scripts it
+    shows the first column's pictures. Prompts and configuration are escaped.
 
     Args:
         report: what to show.
 
     Returns:
         HTML.
+
+    Raises:
+        ValueError: a picture is not (3, H, W) or not finite.
 
     Example:
         See `Report`.
@@ -104,15 +113,24 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    engine.filters.update(signed=_signed, duration=_duration)
-    width = report.before.shape[-1]
+    engine.filters.update(duration=_duration)
+    scores, script = report.scores, _template("report.js.j2").strip()
+    lines = metric_lines(scores, seed=report.seed)
     return engine.get_template("report.html.j2").render(
         report=report,
-        summary=summarise(report.comparison, seed=report.seed),
-        outcomes=count_outcomes(report.comparison),
-        groups=_groups(report),
+        scores=scores,
+        base=scores.models[0],
+        others=scores.models[1:],
+        lines=lines,
+        headlines=[line for line in lines if line.model == scores.models[1]][:3],
+        kinds=kind_lines(scores, seed=report.seed) if len(scores.kinds) > 1 else (),
+        units={column: unit_of(scores, column) for column in scores.columns},
+        gallery=gallery(scores, report.picture),
+        warnings=warnings_of(lines, report.held_out, report.trained),
+        over_time=held_out_charts(report.held_out, report.metrics),
         charts=training_charts(report.metrics),
-        shown_width=width * max(1, round(TINY / width)) if width <= TINY else None,
+        script=script,
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
@@ -134,34 +152,6 @@ def write_report(path: Path, report: Report) -> None:
 
 def _template(name: str) -> str:
     return files("flowbp.evaluation").joinpath(name).read_text("utf-8")
-
-
-def _groups(report: Report) -> list[tuple[str, str, list[_Shown]]]:
-    examples = choose_examples(report.comparison)
-    pairs = report.comparison.pairs
-
-    def shown(places: tuple[int, ...]) -> list[_Shown]:
-        return [
-            _Shown(pairs[i], data_uri(report.before[i]), data_uri(report.after[i])) for i in places
-        ]
-
-    order = "newly passing first, then by reward" if report.comparison.judged else "by reward"
-    reverse = "newly failing first, then by reward" if report.comparison.judged else "by reward"
-    groups = [
-        ("Largest gains", f"Chosen by their outcome: {order}.", shown(examples.gains)),
-        ("Largest losses", f"Chosen by their outcome: {reverse}.", shown(examples.losses)),
-        (
-            "An even sample",
-            "Evenly spaced over the list of prompts, whatever their outcome.",
-            shown(examples.sample),
-        ),
-    ]
-    return [group for group in groups if group[2]]
-
-
-def _signed(value: float, digits: int) -> str:
-    # A typographic minus has the width of the plus, so that columns of figures line up.
-    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def _duration(seconds: float) -> str:

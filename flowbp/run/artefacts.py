@@ -15,10 +15,12 @@ from flowbp.container import RunContainer
 from flowbp.evaluation import (
     Comparison,
     Report,
+    ScoreRow,
     choose_examples,
     environment,
     grid,
     png,
+    scores_of,
     to_json,
     upscale,
     write_report,
@@ -41,6 +43,7 @@ _DESCRIPTIONS = {
     "calibration.json": "the scales of the reward's parts",
     CONFIGURATION: "all settings, defaults written out",
     "metrics.jsonl": "the figures of every step",
+    "evaluations.jsonl": "the figures of the evaluations inside the run",
     "tensorboard": "the same for tensorboard --logdir",
     "samples": "pictures during training",
     "checkpoints/final": "the trained model in its own format",
@@ -55,6 +58,7 @@ class Evaluated:
         comparison: the records.
         before: pictures (n, 3, H, W) in [0, 1].
         after: the same after training.
+        steps: optimizer steps between the two.
 
     Example:
         See `flowbp.run.execution.execute`.
@@ -63,6 +67,13 @@ class Evaluated:
     comparison: Comparison
     before: Tensor
     after: Tensor
+    steps: int
+
+    def picture(self, row: ScoreRow) -> Tensor:
+        """The picture (3, H, W) of a row of the comparison's scores."""
+        places = [record.index for record in self.comparison.before.records]
+        pictures = self.before if row.model == "before" else self.after
+        return pictures[places.index(row.number)]
 
 
 def replaced(container: RunContainer) -> Sequence[str]:
@@ -137,13 +148,16 @@ def claim(folder: Path, configuration: str) -> None:
     write_whole(folder / CONFIGURATION, configuration)
 
 
-def write_finished(folder: Path, steps: int, timings: Mapping[str, float]) -> None:
+def write_finished(
+    folder: Path, steps: int, timings: Mapping[str, float], *, ended_early: bool = False
+) -> None:
     """Write `finished.json`, whose being there says that nothing is left to do.
 
     Args:
         folder: of the run.
         steps: optimizer steps that were done.
         timings: seconds of each phase of the last process.
+        ended_early: whether a held-out figure ended the run.
 
     Raises:
         OSError: the file cannot be written.
@@ -155,7 +169,7 @@ def write_finished(folder: Path, steps: int, timings: Mapping[str, float]) -> No
         >>> json.loads((folder / "finished.json").read_text())["steps"]
         100
     """
-    tree = {"steps": steps, "seconds": dict(timings)}
+    tree = {"steps": steps, "ended_early": ended_early, "seconds": dict(timings)}
     write_whole(folder / FINISHED, json.dumps(tree, indent=1) + "\n")
 
 
@@ -176,17 +190,19 @@ def write_results(
         See `flowbp.run.execution.execute`.
     """
     settings, method = container.settings(), type(container.method()).__name__
-    folder, steps = settings.run.folder, settings.training.steps
+    folder, steps = settings.run.folder, evaluated.steps
     (folder / COMPARISON).write_text(to_json(evaluated.comparison) + "\n", encoding="utf-8")
     (folder / PICTURE).write_bytes(png(_before_after(evaluated)))
+    history = container.history()
     report = Report(
         title=f"{method} on {settings.backbone.name}",
         subtitle=f"{steps} optimizer steps of {settings.batching.total} samples, towards the "
         f"reward {settings.reward.name}",
-        comparison=evaluated.comparison,
-        before=evaluated.before,
-        after=evaluated.after,
-        metrics=container.history().rows,
+        scores=scores_of(evaluated.comparison),
+        picture=evaluated.picture,
+        trained="reward",
+        metrics=history.rows,
+        held_out=[{"step": row.step, **row.figures} for row in history.held_out],
         configuration=configuration_text(container),
         timings=timings,
         environment=environment(container.device(), settings.run.seed),

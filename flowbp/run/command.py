@@ -133,7 +133,9 @@ def _run(typed: argparse.Namespace) -> int:
     from flowbp.run.execution import RunError, check, execute
     from flowbp.run.quiet import quiet
     from flowbp.settings import load, located, occupied
-    from flowbp.training import NonFiniteError
+    from flowbp.training import EvaluationError, NonFiniteError
+
+    stops = (NonFiniteError, EvaluationError, RunError, OSError, torch.OutOfMemoryError)
 
     loaded = None
     try:
@@ -141,7 +143,7 @@ def _run(typed: argparse.Namespace) -> int:
         with quiet(), stopped_gently():
             act = check if typed.check else execute
             act(RunContainer(settings=loaded.settings), resume=typed.resume)
-    except (ConfigurationError, NonFiniteError, RunError, OSError, torch.OutOfMemoryError) as error:
+    except (ConfigurationError, *stops) as error:
         if typed.traceback:
             raise
         if isinstance(error, ConfigurationError):

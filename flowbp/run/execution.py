@@ -29,6 +29,7 @@ from flowbp.run.before import read_before, write_before
 from flowbp.run.calibrating import calibrate
 from flowbp.run.counting import count_trained, sketched, trained_parameters
 from flowbp.run.encoding import encode_prompts
+from flowbp.run.ending import told_ending
 from flowbp.run.lock import locked
 from flowbp.run.overview import overview
 from flowbp.run.resuming import Resumption, resumption
@@ -39,6 +40,7 @@ _SECTIONS = {
     "backbone": "backbone",
     "reward": "reward",
     "judge": "judge",
+    "metrics": "evaluation.metrics",
     "observers": "observers",
     "snapshots": "samples",
 }
@@ -87,6 +89,7 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
         RunError: an evaluation met a reward or verdict that is no number, or a wrong size; or
             what is left of the evaluation before training is damaged.
         NonFiniteError: a training step met a number that is not finite.
+        EvaluationError: an evaluation inside the run gave no figures that can be used.
         OSError: a file could not be written, or the folder is taken or in use.
         KeyboardInterrupt: Ctrl-C; during training its notes say where the model was saved.
 
@@ -156,15 +159,19 @@ def _finish(
     with _timed(timings, "evaluate before"):
         before = _before(container, folder)
     with _timed(timings, "train"):
-        container.trainer().run(resume=found.checkpoint if found else None)
+        done = container.trainer().run(resume=found.checkpoint if found else None)
     with _timed(timings, "evaluate after"):
         after = _evaluated(container, "after")
     if before is not None and after is not None:
         comparison = Comparison(before[0], after[0])
         with _timed(timings, "write"):
-            write_results(container, Evaluated(comparison, before[1], after[1]), dict(timings))
+            evaluated = Evaluated(comparison, before[1], after[1], done)
+            write_results(container, evaluated, dict(timings))
         print(f"\n{table(comparison)}")
-    write_finished(folder, settings.training.steps, timings)
+    ending = told_ending(container, done)
+    write_finished(folder, done, timings, ended_early=bool(ending))
+    if ending:
+        print(f"\n{ending}")
     print(f"\nwritten to {folder}\n{listing(folder)}")
     print(loading_advice(container), end="")
     spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timings.items() if seconds)

@@ -12,6 +12,8 @@ from flowbp.prompts import Listed
 from flowbp.run.drawing import LEGEND, drawn, joined, weighted
 from flowbp.settings import Settings, resolved
 from flowbp.settings.checks import evaluation_sampling, example_plan
+from flowbp.settings.evaluation import EvaluationSettings
+from flowbp.settings.intervals import interval
 from flowbp.training import cost
 
 _WIDTH = 100
@@ -100,8 +102,20 @@ def _evaluation(settings: Settings) -> str:
     return (
         f"{len(evaluation.prompts.prompts())} held-out prompts before and after, {sampling.steps} "
         f"steps, guidance {sampling.guidance:g}, noise seed {evaluation.noise_seed}"
-        f"{_left_out(evaluation.prompts)}"
+        f"{_left_out(evaluation.prompts)}{_inside(settings, evaluation)}"
     )
+
+
+def _inside(settings: Settings, evaluation: EvaluationSettings) -> str:
+    every, stop = interval(settings), settings.early_stop
+    if every is None:
+        return ""
+    which = "all" if evaluation.count is None else str(evaluation.count)
+    besides = f", {_words(list(evaluation.metrics))} besides" if evaluation.metrics else ""
+    told = f"; every {every} steps on {which} of them{besides}"
+    if stop is None:
+        return told
+    return f"{told}; ends after {stop.patience} without a rise of {stop.metric}"
 
 
 def _embeddings(settings: Settings) -> str:

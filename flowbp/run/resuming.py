@@ -68,7 +68,7 @@ def resumption(container: RunContainer) -> Resumption:
     steps = next((change for change in found if change.key == STEPS), None)
     if steps is not None:
         _refuse_steps(settings, steps, step)
-    _refuse_finished(settings)
+    _refuse_finished(settings, found)
     notes = tuple(
         f"{change.key} changed from {change.old} to {change.new}: from here on, figures agree "
         "with those of a run that never stopped up to rounding only"
@@ -135,19 +135,26 @@ def _factors(settings: Settings, old: int, done: int) -> Iterator[bool]:
     return (schedule.factor(t, old) != schedule.factor(t, new) for t in range(done))
 
 
-def _refuse_finished(settings: Settings) -> None:
+def _refuse_finished(settings: Settings, found: tuple[Change, ...]) -> None:
     folder, total = settings.run.folder, settings.training.steps
     path = folder / FINISHED
     if not path.is_file():
         return
     try:
-        finished = json.loads(path.read_text(encoding="utf-8"))["steps"] >= total
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        done, early = int(tree["steps"]), bool(tree["ended_early"])
     except (ValueError, KeyError, TypeError) as error:
         raise _refused(
             f"is {folder}, whose {FINISHED} is damaged ({type(error).__name__}: {error}); remove "
             "that file, and what is left to do is done"
         ) from error
-    if finished:
+    if early and not any(change.key.startswith("early_stop") for change in found):
+        raise _refused(
+            f"is {folder}, whose run is finished: a held-out figure ended it after step {done}; "
+            "raise early_stop.patience, or write early_stop=null, to train on, or name another "
+            "folder for a new run"
+        )
+    if done >= total:
         raise _refused(
             f"is {folder}, whose run is finished: all {total} steps are done; under a constant "
             f"schedule raise {STEPS} above {total} to train on, or name another folder for a new "

@@ -11,6 +11,8 @@ from flowbp.settings.checks import LOCK as LOCK
 from flowbp.settings.checks import free_folder as free_folder
 from flowbp.settings.checks import occupied as occupied
 from flowbp.settings.checks import problems as problems
+from flowbp.settings.evaluation import EarlyStopSettings as EarlyStopSettings
+from flowbp.settings.evaluation import EvaluationSettings as EvaluationSettings
 from flowbp.settings.loading import Loaded as Loaded
 from flowbp.settings.loading import load as load
 from flowbp.settings.loading import located as located
@@ -34,7 +36,6 @@ from flowbp.settings.rewards import weighted_reward as weighted_reward
 from flowbp.settings.schema import AnchorSettings as AnchorSettings
 from flowbp.settings.schema import CheckpointSettings as CheckpointSettings
 from flowbp.settings.schema import EmbeddingSettings as EmbeddingSettings
-from flowbp.settings.schema import EvaluationSettings as EvaluationSettings
 from flowbp.settings.schema import ObserverSettings as ObserverSettings
 from flowbp.settings.schema import RunSettings as RunSettings
 from flowbp.settings.schema import SampleSettings as SampleSettings

@@ -13,7 +13,15 @@ from flowbp.configuration import plain, read_text
 from flowbp.settings.loading import resolved
 from flowbp.settings.schema import Settings
 
-FREE = ("run.folder", "embeddings.folder", "samples", "checkpoints", "observers")
+FREE = (
+    "run.folder",
+    "embeddings.folder",
+    "evaluation.every",
+    "early_stop",
+    "samples",
+    "checkpoints",
+    "observers",
+)
 """Sections and keys that training does not depend on."""
 
 ROUNDING = (

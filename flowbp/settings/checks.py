@@ -14,6 +14,7 @@ from flowbp.configuration.tree import Step, origin_of, path_text
 from flowbp.core import Plan
 from flowbp.evaluation import Sampling
 from flowbp.files import PARTIAL
+from flowbp.settings.intervals import Found, of_intervals
 from flowbp.settings.rewards import faults, weighted_reward
 from flowbp.settings.schema import Settings
 
@@ -22,8 +23,6 @@ LOCK = ".lock"
 
 _START_SHARE = 0.5
 """The largest part of a run's average that its starting weights may make up."""
-
-Found = Iterator[tuple[tuple[Step, ...], str]]
 
 
 def problems(settings: Settings, tree: Tree, *, resume: bool = False) -> Iterator[Problem]:
@@ -45,6 +44,7 @@ def problems(settings: Settings, tree: Tree, *, resume: bool = False) -> Iterato
         *_of_reward(settings),
         *_of_training(settings),
         *_of_evaluation(settings),
+        *of_intervals(settings),
     ):
         subject = re.match(r"`(\w+)` ", message)
         if subject:

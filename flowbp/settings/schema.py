@@ -15,7 +15,7 @@ from flowbp.core._validators import integer, real
 from flowbp.embeddings import BATCH
 from flowbp.evaluation import Judge
 from flowbp.rewards import Reward
-from flowbp.settings.prompts import HeldOutSource
+from flowbp.settings.evaluation import EarlyStopSettings, EvaluationSettings
 from flowbp.training import (
     AdamW,
     Averaging,
@@ -88,33 +88,6 @@ class EmbeddingSettings:
 
     folder: Path | None = Path("~/.cache/flowbp/embeddings")
     batch: int = attrs.field(default=BATCH, validator=integer(1))
-
-
-@attrs.frozen(kw_only=True)
-class EvaluationSettings:
-    """What is sampled before and after training, from the same noise.
-
-    Args:
-        prompts: held out of training.
-        noise_seed: of the noise; independent of the run's seed, so that runs can be compared.
-        batch: prompts sampled together; it changes memory and speed only.
-        steps: Euler steps; those of `sampling` if null.
-        guidance: scale of guidance; that of `sampling` if null.
-
-    Raises:
-        ValueError: a number is out of range.
-
-    Example:
-        >>> from flowbp.settings import ShapesHeldOut
-        >>> EvaluationSettings(prompts=ShapesHeldOut(12)).batch
-        16
-    """
-
-    prompts: HeldOutSource
-    noise_seed: int = attrs.field(default=0, validator=integer(0))
-    batch: int = attrs.field(default=16, validator=integer(1))
-    steps: int | None = attrs.field(default=None, validator=_optional(integer(1)))
-    guidance: float | None = attrs.field(default=None, validator=_optional(real(float("-inf"))))
 
 
 @attrs.frozen(kw_only=True)
@@ -222,7 +195,7 @@ class ObserverSettings:
     """Who is told of every step, besides the progress bar.
 
     Args:
-        json_lines: write `metrics.jsonl`.
+        json_lines: write `metrics.jsonl`, and `evaluations.jsonl` of those inside the run.
         tensorboard: write event files to `tensorboard/`.
         others: observers by entry point or dotted path; they are offered `folder` and `steps`.
 
@@ -253,6 +226,7 @@ class Settings:
         embeddings: where those of the prompts are kept.
         judge: the held-out verdict of the evaluation; null has none.
         evaluation: before and after; null evaluates nothing and writes no report.
+        early_stop: ends the run on a held-out figure; null does not.
         optimizer: builds the optimizer.
         schedule: of the learning rate, over all steps.
         training: steps, clipping, averaging.
@@ -277,6 +251,7 @@ class Settings:
     embeddings: EmbeddingSettings = attrs.field(factory=EmbeddingSettings)
     judge: Component[Judge] | None = None
     evaluation: EvaluationSettings | None = None
+    early_stop: EarlyStopSettings | None = None
     optimizer: OptimizerRecipe = attrs.field(factory=AdamW)
     schedule: Schedule = attrs.field(factory=Constant)
     training: TrainingSettings = attrs.field(factory=TrainingSettings)

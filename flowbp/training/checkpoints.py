@@ -30,7 +30,7 @@ class Checkpoints:
     and in its folder `training` all that is needed to go on from it.
 
     Args:
-        folder: the parent of `step-000100`, `final`, `interrupted-000123`,
+        folder: the parent of `step-000100`, `best-000075`, `final`, `interrupted-000123`,
             `stopped-000123`, `last-good-000123` and `failed-000123`.
         every: optimizer steps from one checkpoint to the next; None writes only the last one.
         keep: how many of the newest stay, besides `final`; None keeps all. What was saved after
@@ -64,10 +64,21 @@ class Checkpoints:
     def _check_best(self, _: attrs.Attribute[Any], value: str | None) -> None:
         check_retention(self.every, self.keep, value)
 
-    def name(self, step: int, total: int) -> str | None:
-        """The name of the checkpoint after `step` of `total` steps, None if there is none."""
+    def name(self, step: int, total: int, *, best: bool = False) -> str | None:
+        """The name of the checkpoint after `step` of `total` steps, None if there is none.
+
+        Args:
+            step: that is done.
+            total: optimizer steps of the run.
+            best: whether its evaluation on held-out prompts is the best so far.
+
+        Returns:
+            The name.
+        """
         if step == total:
             return "final"
+        if best:
+            return f"best-{step:06}"
         return f"step-{step:06}" if self.every and step % self.every == 0 else None
 
     def refuse_taken(self, total: int) -> None:
@@ -80,7 +91,8 @@ class Checkpoints:
             CheckpointError: there is a file or a folder with something in it of that name.
         """
         names = (self.name(step, total) for step in range(1, total + 1))
-        for place in (self.folder / name for name in names if name is not None):
+        planned = [self.folder / name for name in names if name is not None]
+        for place in (*planned, *sorted(self.folder.glob("best-*"))):
             if place.is_dir() and not any(place.iterdir()):
                 continue
             if place.exists():
@@ -135,10 +147,12 @@ class Checkpoints:
         Raises:
             OSError: one cannot be removed.
         """
-        if self.keep is None:
+        if self.keep is None and run.best is None:
             return
         sound = [s for s in saved_checkpoints(self.folder, self.identity) if s.problem is None]
-        for old in superseded(sound, run.rows, self.keep, best=self.best, window=self.every):
+        for old in superseded(
+            sound, run.rows, self.keep, best=self.best, window=self.every, held_out=run.best
+        ):
             remove_checkpoint(old.place)
 
     def save_model(self, run: RunState, source: Savable, name: str, *, averaged: bool) -> Path:

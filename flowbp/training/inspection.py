@@ -15,7 +15,7 @@ TRAINING = "training"
 """The folder of a checkpoint that holds the state of training."""
 
 _MANIFEST, _FORMAT = "manifest.json", 2
-_NAME = re.compile(r"(?:(step|interrupted|stopped)-(\d+)|final)")
+_NAME = re.compile(r"(?:(step|best|interrupted|stopped)-(\d+)|final)")
 
 
 @attrs.frozen
@@ -109,8 +109,8 @@ def saved_checkpoints(folder: Path, identity: str) -> tuple[Saved, ...]:
         identity: of the run.
 
     Returns:
-        `step-…`, `interrupted-…`, `stopped-…` and `final`, the newest last. One that was saved in
-        the middle of an update has no state of training, and is not among them.
+        `step-…`, `best-…`, `interrupted-…`, `stopped-…` and `final`, the newest last. One that was
+        saved in the middle of an update has no state of training, and is not among them.
 
     Example:
         >>> saved_checkpoints(Path("no-such-folder"), "mine")

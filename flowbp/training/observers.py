@@ -11,6 +11,7 @@ from typing import IO, Protocol, runtime_checkable
 from torch import Tensor
 
 from flowbp.files import write_whole
+from flowbp.training.early_stop import HeldOutFigures
 from flowbp.training.metrics import Metrics, figures
 
 
@@ -40,6 +41,30 @@ class ResumableObserver(Observer, Protocol):
     def begin(self, rows: Sequence[Metrics]) -> None:
         """The run begins after the steps of these rows, none for a new one; called first."""
         ...
+
+
+@runtime_checkable
+class EvaluationObserver(Observer, Protocol):
+    """An observer that is told of the evaluations on held-out prompts inside the run."""
+
+    def evaluations(self, rows: Sequence[HeldOutFigures]) -> None:
+        """There is one more, the last of these; or the run goes on, and these are from before."""
+        ...
+
+
+def tell_evaluations(observers: Sequence[Observer], rows: Sequence[HeldOutFigures]) -> None:
+    """Tell those observers of the evaluations that want to be told.
+
+    Args:
+        observers: of a run.
+        rows: the evaluations so far.
+
+    Example:
+        >>> tell_evaluations([], [])
+    """
+    for observer in observers:
+        if isinstance(observer, EvaluationObserver):
+            observer.evaluations(tuple(rows))
 
 
 class JsonLines:

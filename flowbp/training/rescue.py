@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flowbp.training.checkpoint import Savable
 from flowbp.training.checkpoints import Checkpoints
+from flowbp.training.nonfinite import NonFiniteError, describe_parameters
 from flowbp.training.state import RunState
 
 BLAMED = ("latents", "parameters")
@@ -76,6 +77,26 @@ def rescue_broken(
         return f"{told}; no checkpoint was written before (`every` of the checkpoints does)"
     step, place = state.checkpoint
     return f"{told}; the newest checkpoint before is that of step {step}, {place}"
+
+
+def refuse_broken(state: RunState, source: Savable, checkpoints: Checkpoints | None) -> None:
+    """Stop a run whose parameters are not finite, after saving them for someone to look at.
+
+    Args:
+        state: of the run.
+        source: the backbone.
+        checkpoints: where to save; None saves nothing.
+
+    Raises:
+        NonFiniteError: a parameter is not finite.
+
+    Example:
+        See `Trainer.run`.
+    """
+    broken = describe_parameters(state.parameters)
+    if broken is not None:
+        saved = rescue_broken(state, source, checkpoints, "parameters")
+        raise NonFiniteError(state.done, "parameters", broken, saved)
 
 
 def _after(state: RunState) -> str:

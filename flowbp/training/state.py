@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import nn
 
+from flowbp.training.early_stop import HeldOutFigures
 from flowbp.training.ema import Averaging, MovingAverage
 from flowbp.training.feed import PromptFeed
 from flowbp.training.metrics import Metrics
@@ -36,6 +37,8 @@ class RunState:
             belong to two steps.
         checkpoint: the newest checkpoint and the step after which it was saved.
         frozen: the fingerprint of what is not trained; empty where nothing is saved or resumed.
+        evaluations: on held-out prompts, the first of the run first.
+        best: the step whose evaluation was best, by what may end the run; None if nothing may.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -49,6 +52,8 @@ class RunState:
     updating: bool = False
     checkpoint: tuple[int, Path] | None = None
     frozen: str = ""
+    evaluations: list[HeldOutFigures] = attrs.field(factory=list)
+    best: int | None = None
 
     def __attrs_post_init__(self) -> None:
         """Mark the start."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from flowbp.adapters.extras import require
+from flowbp.training.early_stop import HeldOutFigures
 from flowbp.training.metrics import Metrics, figures
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class TensorBoard:
         self._folder = Path(folder)
         self._writer: SummaryWriter | None = None
         self._purge: int | None = None
+        self._evaluated = -1
 
     def begin(self, rows: Sequence[Metrics]) -> None:
         """Hide what an earlier process wrote from the last of these rows on, and write that row.
@@ -42,6 +44,7 @@ class TensorBoard:
         """
         if any(self._folder.glob("events.*")):
             self._purge = len(rows)
+            self._evaluated = len(rows) - 1
         if rows:
             self.row(rows[-1])
 
@@ -53,6 +56,15 @@ class TensorBoard:
                 writer.add_scalar(f"train/{name}", value, metrics.step)
         # Otherwise up to two minutes of figures wait in memory, and a kill loses them.
         writer.flush()
+
+    def evaluations(self, rows: Sequence[HeldOutFigures]) -> None:
+        """One scalar for each figure of those that are not there yet, under `evaluation/`."""
+        for row in rows:
+            if row.step > self._evaluated:
+                writer, self._evaluated = self._open(), row.step
+                for name, value in row.figures.items():
+                    writer.add_scalar(f"evaluation/{name}", value, row.step)
+                writer.flush()
 
     def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
         """All pictures as one grid, and their prompts as text."""

@@ -15,14 +15,15 @@ from flowbp.training.checkpoints import Checkpoints
 from flowbp.training.ema import Averaging
 from flowbp.training.fingerprint import frozen_fingerprint
 from flowbp.training.interrupt import uninterrupted
+from flowbp.training.intervals import Intervals
 from flowbp.training.metrics import measure, row_of
-from flowbp.training.nonfinite import NonFiniteError, describe, describe_parameters
-from flowbp.training.observers import Observer, ResumableObserver
+from flowbp.training.nonfinite import NonFiniteError, describe
+from flowbp.training.observers import Observer, ResumableObserver, tell_evaluations
 from flowbp.training.optimization import OptimizerRecipe, clip_gradients, gradient_norm
 from flowbp.training.precision import warn_of_coarse_weights
 from flowbp.training.prompts import PromptSource
 from flowbp.training.randomness import seeded
-from flowbp.training.rescue import rescue_broken, rescue_stopped
+from flowbp.training.rescue import refuse_broken, rescue_broken, rescue_stopped
 from flowbp.training.schedule import Constant, Schedule
 from flowbp.training.snapshots import Snapshots
 from flowbp.training.state import RunState
@@ -51,6 +52,7 @@ class Trainer:
         observers: are told of every step and picture, and closed at the end, whatever happens.
         snapshots: sample pictures at intervals, under the averaged weights; None does not.
         checkpoints: where to save; None never saves.
+        intervals: evaluate on held-out prompts, and may end the run; None does neither.
         clock: seconds from any origin.
 
     Raises:
@@ -85,6 +87,7 @@ class Trainer:
         ... )
         >>> prompts, optimizer = PromptList(["brighter"]), AdamW(learning_rate=0.01)
         >>> Trainer(step=step, prompts=prompts, optimizer=optimizer, steps=3).run()
+        3
         >>> print(f"{weight.item():.2f}")
         -0.03
 
@@ -102,6 +105,7 @@ class Trainer:
     observers: Sequence[Observer] = ()
     snapshots: Snapshots | None = None
     checkpoints: Checkpoints | None = None
+    intervals: Intervals | None = None
     clock: Callable[[], float] = time.perf_counter
 
     @clip.validator
@@ -113,8 +117,8 @@ class Trainer:
         """Find out now what the schedule would refuse in the first step."""
         self.schedule.factor(0, self.steps)
 
-    def run(self, *, resume: Path | None = None) -> None:
-        """Train for `steps` optimizer steps.
+    def run(self, *, resume: Path | None = None) -> int:
+        """Train for `steps` optimizer steps, or until `intervals` ends the run.
 
         Afterwards the backbone holds what the last checkpoint does: the averaged parameters if
         the run averages, else those of the last step.
@@ -123,6 +127,9 @@ class Trainer:
             resume: a checkpoint of an earlier run of this trainer, to go on from. On the CPU in
                 float32 the figures and parameters are those of a run that never stopped, bit for
                 bit.
+
+        Returns:
+            How many optimizer steps are done.
 
         Warns:
             UserWarning: trainable parameters are of half precision, where small updates are lost.
@@ -133,6 +140,7 @@ class Trainer:
                 bad latents as `failed-<step>`; the average, if there is one, with `-averaged`
                 besides. Or the parameters that a checkpoint would hold are not finite; they are
                 saved as `failed-<step>`.
+            EvaluationError: an evaluation at an interval gave no figures that can be used.
             KeyboardInterrupt: Ctrl-C, never in the middle of an update; after saving
                 `interrupted-<step>`, which its notes name. Any other exception, an observer's or
                 the device's, likewise saves `stopped-<step>`.
@@ -151,14 +159,18 @@ class Trainer:
                 for observer in self.observers:
                     if isinstance(observer, ResumableObserver):
                         observer.begin(tuple(run.rows))
-                # After a kill in between, the pictures of the checkpoint's step are missing.
-                self._show(run)
-                while run.done < self.steps:
+                self._catch_up(run)
+                while run.done < self._end(run):
                     self._advance(run)
+                    # Before saving, so that a checkpoint holds the evaluation of its step and a
+                    # run that goes on from it ends where this one does.
+                    evaluated = self._evaluate(run)
                     # First, so that no observer can lose the model.
                     self._save(run)
                     for observer in self.observers:
                         observer.row(run.rows[-1])
+                    if evaluated:
+                        tell_evaluations(self.observers, run.evaluations)
                     self._show(run)
             except NonFiniteError:
                 raise
@@ -168,6 +180,7 @@ class Trainer:
             if run.average is not None:
                 with uninterrupted():
                     run.average.copy_to_parameters()
+            return run.done
 
     def _start(self, resume: Path | None) -> RunState:
         backbone = self.step.backbone
@@ -185,9 +198,31 @@ class Trainer:
             run.frozen = frozen_fingerprint(backbone.module, parameters.values())
         if resume is not None:
             restore_training_state(run, resume)
+            if self.intervals is not None:
+                self.intervals.take_over(run, self.steps)
             if self.checkpoints is not None:
                 self.checkpoints.prune(run)
         return run
+
+    def _catch_up(self, run: RunState) -> None:
+        """Do what a process left undone that was stopped after the last step of the checkpoint."""
+        if self._evaluate(run) or run.evaluations:
+            tell_evaluations(self.observers, run.evaluations)
+        self._show(run)
+        place = run.checkpoint[1] if run.checkpoint else None
+        if place is not None and place.name != "final" and run.done == self._end(run):
+            self._save(run)
+
+    def _end(self, run: RunState) -> int:
+        ended = self.intervals is not None and self.intervals.ends(run.evaluations)
+        return run.done if ended else self.steps
+
+    def _evaluate(self, run: RunState) -> bool:
+        if self.intervals is None or not self.intervals.missing(run, self.steps):
+            return False
+        refuse_broken(run, self.step.backbone, self.checkpoints)
+        self.intervals.evaluate(run)
+        return True
 
     def _advance(self, run: RunState) -> None:
         began = self.clock()
@@ -221,13 +256,12 @@ class Trainer:
             observer.pictures(run.done, images, self.snapshots.prompts)
 
     def _save(self, run: RunState) -> None:
-        name = self.checkpoints.name(run.done, self.steps) if self.checkpoints else None
-        if name is None and run.done < self.steps:
+        end, best, name = self._end(run), run.best == run.done, None
+        if self.checkpoints is not None:
+            name = self.checkpoints.name(run.done, end, best=best)
+        if name is None and run.done < end:
             return
-        broken = describe_parameters(run.parameters)
-        if broken is not None:
-            saved = rescue_broken(run, self.step.backbone, self.checkpoints, "parameters")
-            raise NonFiniteError(run.done, "parameters", broken, saved)
+        refuse_broken(run, self.step.backbone, self.checkpoints)
         if self.checkpoints is not None and name is not None:
             place = self.checkpoints.save(run, self.step.backbone, name)
             run.checkpoint = (run.done, place)

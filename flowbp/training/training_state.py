@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from flowbp.adapters.extras import require
 from flowbp.training.checkpoint import CheckpointError
+from flowbp.training.early_stop import HeldOutFigures
 from flowbp.training.inspection import TRAINING, write_manifest
 from flowbp.training.metrics import Metrics
 from flowbp.training.packing import pack, unpack
@@ -51,6 +52,7 @@ def write_training_state(run: RunState, checkpoint: Path, identity: str) -> None
     tree = {
         "rows": [attrs.asdict(row) for row in run.rows],
         "frozen": run.frozen,
+        "evaluations": [attrs.asdict(row) for row in run.evaluations],
         "state": pack(state, "state", tensors),
     }
     folder = checkpoint / TRAINING
@@ -96,6 +98,7 @@ def restore_training_state(run: RunState, checkpoint: Path) -> None:
     run.streams.set_states(saved["mark"]["streams"])
     set_generator_states(saved["mark"]["torch"], run.device)
     run.rows = [Metrics(**row) for row in kept["rows"]]
+    run.evaluations = [HeldOutFigures(**row) for row in kept["evaluations"]]
     run.checkpoint = (run.done, checkpoint)
     run.set_mark()
 
@@ -151,7 +154,7 @@ def _read(checkpoint: Path) -> tuple[Any, dict[str, Any]]:
     folder, safetensors = checkpoint / TRAINING, require("safetensors.torch")
     try:
         tree = json.loads((folder / _REST).read_text(encoding="utf-8"))
-        kept = {name: tree[name] for name in ("rows", "frozen")}
+        kept = {name: tree[name] for name in ("rows", "evaluations", "frozen")}
         return unpack(tree["state"], safetensors.load_file(folder / _TENSORS)), kept
     except (ValueError, KeyError, OSError, require("safetensors").SafetensorError) as error:
         raise CheckpointError(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import os
 from html.parser import HTMLParser
@@ -10,14 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from flowbp.evaluation import Report, environment, render, write_report
+from flowbp.evaluation import Scores, environment, render, scores_of, write_report
 
-from .samples import comparison, metrics
+from .pages import COUNT, HACKED, PROMPTS, VERDICTS, page_of, report
+from .samples import comparison
 
-COUNT = 30
-REWARDS = [(0.5, 0.5 + 0.01 * (i - 9)) for i in range(COUNT)]
-VERDICTS = [(i % 3 == 0, i % 4 != 0) for i in range(COUNT)]
-PROMPTS = ["<script>alert('x')</script>", 'a "red" circle & more', "two squares"]
 VOID = {"meta", "img", "br", "link"}
 
 
@@ -50,29 +48,6 @@ class Page(HTMLParser):
         return [attributes for tag, attributes in self.tags if tag == name]
 
 
-def report(judged: bool = True, side: int = 16, **changes: object) -> Report:
-    pictures = torch.rand(2, COUNT, 3, side, side, generator=torch.Generator().manual_seed(0))
-    return Report(
-        **{
-            "title": "Shapes & <b>Bridge</b>",
-            "subtitle": "150 steps",
-            "comparison": comparison(
-                REWARDS,
-                VERDICTS if judged else None,
-                kinds=["two_object", "counting"],
-                prompts=PROMPTS,
-            ),
-            "before": pictures[0],
-            "after": pictures[1],
-            "metrics": metrics(40),
-            "configuration": "reward: {source: 'https://example.org/<model>'}",
-            "timings": {"training": 112.4, "one step": 0.734},
-            "environment": environment(torch.device("cpu"), 11),
-            **changes,
-        }
-    )
-
-
 @pytest.mark.parametrize("judged", [True, False])
 @pytest.mark.parametrize("side", [16, 160])
 def test_the_page_is_well_formed_and_loads_nothing(judged: bool, side: int) -> None:
@@ -80,33 +55,49 @@ def test_the_page_is_well_formed_and_loads_nothing(judged: bool, side: int) -> N
     page = Page(text)
     assert page.open == []
     names = {tag for tag, _ in page.tags}
-    assert names.isdisjoint({"script", "link", "iframe", "object", "embed", "base", "use", "image"})
+    assert names.isdisjoint({"link", "iframe", "object", "embed", "base", "use", "image"})
     for _, attributes in page.tags:
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "href", "srcset", "xlink:href", "action", "poster", "data"):
             assert (attributes.get(name) or "data:").startswith("data:")
     style = text[text.index("<style>") : text.index("</style>")]
     assert "url(" not in style and "@import" not in style and "http" not in style
+
+
+def test_only_the_own_script_may_run() -> None:
+    text = page_of("several")
+    script = text.rpartition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = Page(text)
+    assert page.open == []
     policies = [m["content"] for m in page.named("meta") if "http-equiv" in m]
-    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    assert policies == [
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    ]
+    # A label with the end of a script in it stays inside the data.
+    assert [each.get("type") for each in page.named("script")] == ["application/json", None]
+    assert "http" not in script and "eval" not in script
 
 
 @pytest.mark.parametrize("side", [16, 160])
 def test_every_picture_decodes_and_has_a_text(side: int) -> None:
-    images = Page(render(report(side=side))).named("img")
-    assert len(images) == 2 * (8 + 4 + 8)
+    text = render(report(side=side))
+    images = Page(text).named("img")
+    shown = text.partition('<template id="besides">')[0].count("<img")
+    assert shown == 2 * (8 + 4 + 8) and len(images) >= shown
     for image in images:
         content = base64.b64decode(image["src"].partition("base64,")[2], validate=True)
         picture = Image.open(io.BytesIO(content))
         picture.load()
         assert picture.size == (side, side)
-        assert image["alt"].partition(" training: ")[2] in PROMPTS
+        assert image["alt"].partition(": ")[2] in PROMPTS
 
 
 def test_prompts_title_and_configuration_are_escaped() -> None:
     text = render(report())
     page = Page(text)
-    assert "<script" not in text and "<b>Bridge" not in text and "<model>" not in text
+    assert "<script>alert" not in text and "<b>Bridge" not in text and "<model>" not in text
     words = "".join(page.text)
     assert PROMPTS[0] in words and PROMPTS[1] in words
     assert "https://example.org/<model>" in words
@@ -116,9 +107,9 @@ def test_prompts_title_and_configuration_are_escaped() -> None:
 def test_the_page_says_the_figures() -> None:
     words = " ".join("".join(Page(render(report())).text).split())
     passed_before, passed_after = (sum(v[i] for v in VERDICTS) for i in (0, 1))
-    assert f"{100 * passed_before / COUNT:.1f} → {100 * passed_after / COUNT:.1f} %" in words
-    assert "0.500 → 0.555" in words
-    assert "Of 30 prompts 15 newly pass" in words
+    assert f"{100 * passed_before / COUNT:.1f} % → {100 * passed_after / COUNT:.1f} %" in words
+    assert "0.500 → 0.555" in words and "reward trained on" in words
+    assert "bootstrap over 30 prompts" in words
     for heading in ("Largest gains", "Largest losses", "An even sample", "Training", "Timings"):
         assert heading in words
     assert "1 min 52 s" in words and "0.734 s" in words
@@ -126,14 +117,17 @@ def test_the_page_says_the_figures() -> None:
 
 
 def test_without_a_judge_there_is_no_word_of_accuracy() -> None:
-    words = "".join(Page(render(report(judged=False))).text)
-    assert "Accuracy" not in words and "✓" not in words and "newly" not in words
+    page = render(report(judged=False, held_out=()))
+    words = "".join(Page(page.partition("<script>")[0]).text)
+    assert "accuracy" not in words and "✓" not in words
 
 
 def test_parts_that_were_not_given_are_left_out() -> None:
-    bare = report(metrics=(), configuration="", timings={}, environment={}, subtitle="")
+    bare = report(
+        metrics=(), held_out=(), configuration="", timings={}, environment={}, subtitle=""
+    )
     words = "".join(Page(render(bare)).text)
-    for heading in ("Training", "Configuration", "Timings", "Environment"):
+    for heading in ("Training", "Configuration", "Timings", "Environment", "Held out"):
         assert heading not in words
 
 
@@ -162,11 +156,21 @@ def test_a_failed_write_leaves_the_old_page(
     assert os.listdir(tmp_path) == ["report.html"]
 
 
-def test_pictures_must_belong_to_the_records() -> None:
-    with pytest.raises(ValueError, match=r"`after` .* shape \(30, 3, H, W\), got \(29, 3, 8, 8\)"):
-        report(after=torch.zeros(29, 3, 8, 8))
+def test_reports_that_cannot_be_are_refused() -> None:
+    scores = scores_of(comparison([(0.1, 0.2)]))
+    with pytest.raises(ValueError, match="`scores` must have the base and at least one more"):
+        report(scores=Scores(scores.rows[:1]))
+    with pytest.raises(ValueError, match="`trained` must be one of reward, got 'hps'"):
+        report(scores=scores, trained="hps")
     with pytest.raises(ValueError, match="`title` must not be empty"):
         report(title="")
+
+
+def test_a_parting_is_warned_of() -> None:
+    assert "From step 30 on the reward rose while accuracy fell" in render(report())
+    assert 'class="warning"' not in render(report(held_out=HACKED[:3]))
+    words = "".join(Page(page_of("several")).text)
+    assert "aligned: hpsv2, which was trained on, is up, and image_reward is down by 1." in words
 
 
 def test_environment_names_missing_packages() -> None:

@@ -1,0 +1,168 @@
+"""The evaluation inside a run: a few figures of the model as it is now."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+import torch
+from torch import Tensor
+
+from flowbp.evaluation.evaluate import HeldOut, Judge, evaluate
+from flowbp.evaluation.generate import Sampling
+from flowbp.evaluation.metric import Metric
+from flowbp.evaluation.validators import not_empty
+
+if TYPE_CHECKING:
+    from flowbp.adapters.backbone import Backbone
+    from flowbp.rewards.reward import Reward
+
+_Prompt = TypeVar("_Prompt", bound=HeldOut)
+
+
+def spread(prompts: Sequence[_Prompt], count: int | None) -> tuple[_Prompt, ...]:
+    """Choose prompts evenly over the list, each kind by its share of it.
+
+    Args:
+        prompts: all of them.
+        count: how many; all if None.
+
+    Returns:
+        The chosen ones in the order of the list.
+
+    Raises:
+        ValueError: fewer than one, or more than there are.
+
+    Example:
+        >>> from flowbp.evaluation.evaluate import HeldOutPrompt
+        >>> prompts = [HeldOutPrompt(str(i), kind) for i, kind in enumerate("aaaabb")]
+        >>> [prompt.text for prompt in spread(prompts, 3)]
+        ['1', '3', '5']
+    """
+    if count is None:
+        return tuple(prompts)
+    if not 1 <= count <= len(prompts):
+        raise ValueError(f"`count` must be in [1, {len(prompts)}], got {count}")
+    order = {kind: place for place, kind in enumerate(dict.fromkeys(p.kind for p in prompts))}
+    # By kind first: where kinds take turns, even spacing over the list could meet one kind only.
+    by_kind = sorted(range(len(prompts)), key=lambda i: (order[prompts[i].kind], i))
+    chosen = sorted(by_kind[(2 * i + 1) * len(prompts) // (2 * count)] for i in range(count))
+    return tuple(prompts[i] for i in chosen)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class HeldOutMeasure:
+    """Samples held-out prompts from the same noise each time, and averages what they score.
+
+    Its figures are `reward`, `parts.<name>` of a composed reward, `accuracy` where there is a
+    judge, and the columns of the metrics; a column's mean is over the pictures that it judges.
+
+    Args:
+        backbone: the model.
+        reward: that is trained on.
+        judge: the held-out verdict; None when there is none.
+        metrics: besides, by the label that names them in errors.
+        prompts: what to sample.
+        sampling: steps, size, guidance and batch size.
+        noise_seed: seed of the noise.
+
+    Raises:
+        ValueError: there are no prompts.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from flowbp.evaluation import HeldOutPrompt, RewardMetric
+        >>> toy = SimpleNamespace(
+        ...     module=torch.nn.Identity(),
+        ...     device=torch.device("cpu"),
+        ...     encode=lambda prompts: torch.zeros(len(prompts), 1),
+        ...     noise=lambda count, *, height, width, generator: torch.zeros(
+        ...         count, 3, height, width
+        ...     ),
+        ...     sigmas=lambda steps, *, height, width: torch.linspace(1, 0, steps + 1),
+        ...     velocity=lambda conditioning: lambda latents, sigma: latents,
+        ...     decode=torch.sigmoid,
+        ... )
+        >>> measure = HeldOutMeasure(
+        ...     backbone=toy,
+        ...     reward=lambda images, prompts: images.mean((1, 2, 3)),
+        ...     judge=lambda images, prompts: torch.ones(len(images)),
+        ...     metrics={
+        ...         "dark": RewardMetric("dark", lambda images, prompts: -images.mean((1, 2, 3)))
+        ...     },
+        ...     prompts=[HeldOutPrompt("a circle")],
+        ...     sampling=Sampling(steps=2, height=4, width=4),
+        ... )
+        >>> measure()
+        {'reward': 0.5, 'accuracy': 1.0, 'dark': -0.5}
+    """
+
+    backbone: Backbone
+    reward: Reward
+    judge: Judge | None = None
+    metrics: Mapping[str, Metric] = attrs.field(factory=dict)
+    prompts: Sequence[HeldOut] = attrs.field(validator=not_empty)
+    sampling: Sampling
+    noise_seed: int = 0
+
+    def __call__(self) -> dict[str, float]:
+        """Evaluate.
+
+        Returns:
+            The figures.
+
+        Raises:
+            ValueError: a score is not finite or has the wrong shape, a metric judges none of the
+                pictures, or two of them have a column of one name.
+        """
+        found, images = evaluate(
+            self.backbone,
+            self.reward,
+            self.judge,
+            self.prompts,
+            sampling=self.sampling,
+            noise_seed=self.noise_seed,
+            label="interval",
+        )
+        records = found.records
+        figures = {"reward": _mean([record.reward for record in records])}
+        for name in found.parts:
+            figures[f"parts.{name}"] = _mean([record.parts[name] for record in records])
+        if found.judged:
+            figures["accuracy"] = _mean([float(bool(record.passed)) for record in records])
+        for label, metric in self.metrics.items():
+            try:
+                columns = self._judged(metric, images)
+            except ValueError as error:
+                raise ValueError(f"the metric {label!r}: {error}") from error
+            for name, values in columns.items():
+                if name in figures:
+                    raise ValueError(f"`{name}` is the name of two figures; give one another label")
+                figures[name] = _mean_of_judged(name, values)
+        return figures
+
+    @torch.no_grad()
+    def _judged(self, metric: Metric, images: Tensor) -> Mapping[str, Tensor]:
+        columns: dict[str, list[Tensor]] = {}
+        for start in range(0, len(images), self.sampling.batch):
+            chosen = slice(start, start + self.sampling.batch)
+            found = metric(images[chosen].to(self.backbone.device), self.prompts[chosen])
+            for name, values in found.items():
+                columns.setdefault(name, []).append(values.double().cpu())
+        return {name: torch.cat(values) for name, values in columns.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _mean_of_judged(name: str, values: Tensor) -> float:
+    judged = values[~values.isnan()]
+    if not len(judged):
+        raise ValueError(
+            f"`{name}` judges none of the {len(values)} held-out pictures; raise evaluation.count, "
+            "or hold out prompts that it can judge"
+        )
+    return float(judged.mean())

@@ -1,0 +1,139 @@
+"""The figures of a report: a line for each comparison with the base."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from flowbp.evaluation.scores import Paired, Scores
+
+
+@attrs.frozen
+class Unit:
+    """How the numbers of a column are written.
+
+    Args:
+        percent: as a share of pictures, which pass or fail.
+        digits: after the point.
+
+    Example:
+        >>> Unit(percent=True, digits=1).plain(0.5), Unit(percent=False, digits=3).signed(-0.5)
+        ('50.0 %', '−0.500')
+    """
+
+    percent: bool
+    digits: int
+
+    def plain(self, value: float) -> str:
+        """A mean."""
+        number = f"{self._scaled(value):.{self.digits}f}".replace("-", "−")
+        return f"{number} %" if self.percent else number
+
+    def signed(self, value: float) -> str:
+        """A difference; of shares in percentage points."""
+        # A typographic minus has the width of the plus, so that columns of figures line up.
+        return f"{self._scaled(value):+.{self.digits}f}".replace("-", "−")
+
+    def _scaled(self, value: float) -> float:
+        return 100 * value if self.percent else value
+
+
+@attrs.frozen
+class Line:
+    """One comparison with the base.
+
+    Args:
+        name: the column, or the kind of prompt.
+        model: the label of the other model.
+        column: the column.
+        paired: the comparison.
+        unit: how its numbers are written.
+
+    Example:
+        See `metric_lines`.
+    """
+
+    name: str
+    model: str
+    column: str
+    paired: Paired
+    unit: Unit
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says: `up`, `down`, or nothing where it says neither."""
+        if not self.paired.significant:
+            return ""
+        return "up" if self.paired.change.gain.mean > 0 else "down"
+
+
+def unit_of(scores: Scores, column: str) -> Unit:
+    """How the numbers of a column are best written.
+
+    Args:
+        scores: of all models.
+        column: the column.
+
+    Returns:
+        Percent for a column of zeros and ones, else as many digits as its size asks for.
+
+    Example:
+        >>> from flowbp.evaluation.scores import ScoreRow
+        >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 20.5})
+        >>> unit_of(Scores([row]), "r").digits
+        2
+    """
+    values = [row.values[column] for row in scores.rows if column in row.values]
+    values = [value for value in values if value == value]
+    if values and set(values) <= {0.0, 1.0}:
+        return Unit(percent=True, digits=1)
+    largest = max(map(abs, values), default=0.0)
+    return Unit(percent=False, digits=2 if largest >= 10 else 3)
+
+
+def metric_lines(scores: Scores, *, seed: int = 0) -> tuple[Line, ...]:
+    """One line for each column and each model but the base.
+
+    Args:
+        scores: of all models.
+        seed: of the bootstrap.
+
+    Returns:
+        The lines; a comparison without a picture that both have is left out.
+
+    Example:
+        >>> import attrs
+        >>> from flowbp.evaluation.scores import ScoreRow
+        >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 0.5})
+        >>> [line.name for line in metric_lines(Scores([row, attrs.evolve(row, model="mine")]))]
+        ['r']
+    """
+    return tuple(_lines(scores, scores, None, seed))
+
+
+def kind_lines(scores: Scores, *, seed: int = 0) -> tuple[Line, ...]:
+    """One line for each kind of prompt, column and model but the base.
+
+    Args:
+        scores: of all models.
+        seed: of the bootstrap.
+
+    Returns:
+        The lines, kind by kind.
+
+    Example:
+        See `metric_lines`.
+    """
+    return tuple(
+        line for kind in scores.kinds for line in _lines(scores.of_kind(kind), scores, kind, seed)
+    )
+
+
+def _lines(part: Scores, whole: Scores, kind: str | None, seed: int) -> Iterator[Line]:
+    base, *others = whole.models
+    for column in whole.columns:
+        for model in others:
+            paired = part.paired(base, model, column, seed=seed)
+            if paired is not None:
+                yield Line(kind or column, model, column, paired, unit_of(whole, column))

@@ -1,0 +1,54 @@
+"""What a report warns of before all else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flowbp.evaluation.held_out_charts import figures_besides
+from flowbp.evaluation.parting import parting
+from flowbp.evaluation.report_tables import Line
+
+
+def warnings_of(
+    lines: Sequence[Line], held_out: Sequence[Mapping[str, Any]], trained: str | None
+) -> tuple[str, ...]:
+    """Say where the trained-on reward rose while a held-out figure fell.
+
+    Inside a run that is `parting`; between the base and another model it is a significant gain of
+    the trained-on column beside a significant loss of another.
+
+    Args:
+        lines: comparisons with the base.
+        held_out: evaluations inside the run.
+        trained: the column that was trained on.
+
+    Returns:
+        Sentences.
+
+    Example:
+        >>> rows = [{"step": 25 * i, "reward": i, "accuracy": a}
+        ...         for i, a in enumerate((0.5, 0.8, 0.6, 0.5))]
+        >>> warnings_of([], rows, "reward")[0][:53]
+        'From step 50 on the reward rose while accuracy fell: '
+    """
+    if trained is None:
+        return ()
+    found = []
+    for name in figures_besides(held_out, "reward"):
+        apart = parting(held_out, name, "reward")
+        if apart is not None:
+            found.append(
+                f"From step {apart.since} on the reward rose while {name} fell: it was best at "
+                f"step {apart.best}. What is gained since may be the reward's weakness, not better "
+                "pictures."
+            )
+    risen = {line.model for line in lines if line.column == trained and line.verdict == "up"}
+    for line in lines:
+        own = line.column == trained or line.column.startswith(f"{trained}.")
+        if line.model in risen and line.verdict == "down" and not own:
+            found.append(
+                f"{line.model}: {trained}, which was trained on, is up, and {line.column} is down "
+                f"by {line.unit.plain(-line.paired.change.gain.mean)}."
+            )
+    return tuple(found)

@@ -1,0 +1,85 @@
+"""When a run ends because what it is held against does not rise any more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from flowbp.core._validators import integer, real
+
+
+def _named(_: object, attribute: attrs.Attribute[Any], value: str) -> None:
+    if not value.strip():
+        raise ValueError(
+            f"`{attribute.name}` must name a figure of the evaluation, such as reward, accuracy or "
+            f"the label of a metric, got {value!r}"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class HeldOutFigures:
+    """What an evaluation inside a run found.
+
+    Args:
+        step: optimizer steps that were done.
+        figures: means over the held-out prompts, by name.
+
+    Example:
+        >>> HeldOutFigures(step=25, figures={"reward": 0.3, "accuracy": 0.75}).step
+        25
+    """
+
+    step: int
+    figures: Mapping[str, float]
+
+
+@attrs.frozen(kw_only=True)
+class EarlyStop:
+    """Ends a run whose held-out figure has not risen for a while; higher is better.
+
+    An evaluation is a rise if its figure is above that of the last rise by more than `min_delta`;
+    the first one is. The run ends with the evaluation that is the `patience`-th in a row without
+    one. The decision is a function of the figures alone, so that a run that was interrupted ends
+    at the step at which it would have ended.
+
+    Args:
+        metric: the figure.
+        patience: evaluations without a rise.
+        min_delta: how much more than the last rise is one.
+
+    Raises:
+        ValueError: a number is out of range, or `metric` is blank.
+
+    Example:
+        >>> rows = [HeldOutFigures(step=s, figures={"accuracy": a})
+        ...         for s, a in ((0, 0.5), (25, 0.75), (50, 0.75), (75, 0.7))]
+        >>> stop = EarlyStop(metric="accuracy", patience=2)
+        >>> [stop.ends(rows[:n]) for n in range(5)], stop.best(rows).step
+        ([False, False, False, False, True], 25)
+    """
+
+    metric: str = attrs.field(validator=_named)
+    patience: int = attrs.field(default=3, validator=integer(1))
+    min_delta: float = attrs.field(default=0.0, validator=real(0))
+
+    def ends(self, rows: Sequence[HeldOutFigures]) -> bool:
+        """Whether the run ends after these evaluations, the first of the run first."""
+        last, waited = None, 0
+        for row in self._measured(rows):
+            value = row.figures[self.metric]
+            if last is None or value > last + self.min_delta:
+                last, waited = value, 0
+            else:
+                waited += 1
+        return waited >= self.patience
+
+    def best(self, rows: Sequence[HeldOutFigures]) -> HeldOutFigures | None:
+        """The evaluation with the highest figure, of equals the earliest; None without any."""
+        measured = self._measured(rows)
+        return max(measured, key=lambda row: row.figures[self.metric]) if measured else None
+
+    def _measured(self, rows: Sequence[HeldOutFigures]) -> list[HeldOutFigures]:
+        # Before a run went on with another metric its evaluations may lack it.
+        return [row for row in rows if self.metric in row.figures]

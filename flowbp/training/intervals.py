@@ -1,0 +1,113 @@
+"""The evaluation on held-out prompts at intervals inside a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+
+import attrs
+
+from flowbp.core._validators import integer
+from flowbp.training.early_stop import EarlyStop, HeldOutFigures
+from flowbp.training.randomness import generator_states, set_generator_states
+from flowbp.training.state import RunState
+
+Measure = Callable[[], Mapping[str, float]]
+"""Evaluates the model as it is now: figures by name, always of the same names."""
+
+
+class EvaluationError(RuntimeError):
+    """An evaluation inside a run found no figure that can be used; the message says which."""
+
+
+@attrs.frozen(kw_only=True)
+class Intervals:
+    """When a run is held against prompts that it does not train on, and what comes of it.
+
+    The model is evaluated under the averaged weights if the run averages: those that a checkpoint
+    holds. Torch's own generators are put back afterwards, so that training is the same bit for bit
+    with evaluations and without.
+
+    Args:
+        measure: evaluates the model.
+        every: optimizer steps from one evaluation to the next. There is one before training and
+            one after the last step besides.
+        stop: ends the run; None never does.
+
+    Raises:
+        ValueError: `every` is below 1.
+
+    Example:
+        >>> intervals = Intervals(measure=lambda: {"reward": 0.5}, every=4)
+        >>> [step for step in range(11) if intervals.due(step, 10)]
+        [0, 4, 8, 10]
+    """
+
+    measure: Measure
+    every: int = attrs.field(validator=integer(1))
+    stop: EarlyStop | None = None
+
+    def due(self, step: int, total: int) -> bool:
+        """Whether the model is evaluated after `step` of `total` steps."""
+        return step % self.every == 0 or step == total
+
+    def missing(self, run: RunState, total: int) -> bool:
+        """Whether the evaluation of the run's last step is due and not there yet."""
+        there = bool(run.evaluations) and run.evaluations[-1].step == run.done
+        return self.due(run.done, total) and not there
+
+    def ends(self, rows: Sequence[HeldOutFigures]) -> bool:
+        """Whether the run ends after these evaluations."""
+        return self.stop is not None and self.stop.ends(rows)
+
+    def take_over(self, run: RunState, total: int) -> None:
+        """Bring the evaluations of an earlier process to what a run of `total` steps has.
+
+        Args:
+            run: that goes on. An evaluation after the last step of fewer is left out, as a run
+                that never stopped there would not have it.
+            total: optimizer steps of the run.
+        """
+        run.evaluations = [row for row in run.evaluations if self.due(row.step, total)]
+        self._mark_best(run)
+
+    def evaluate(self, run: RunState) -> None:
+        """Evaluate, and add the figures to the run's.
+
+        Args:
+            run: its state after a finished step.
+
+        Raises:
+            EvaluationError: a figure is not finite, `stop` names one that there is not, or
+                `measure` raised a ValueError.
+        """
+        states = generator_states(run.device)
+        try:
+            with nullcontext() if run.average is None else run.average.swapped():
+                figures = dict(self.measure())
+        except ValueError as error:
+            raise EvaluationError(_stopped(run.done, str(error))) from error
+        finally:
+            set_generator_states(states, run.device)
+        self._check(run.done, figures)
+        run.evaluations.append(HeldOutFigures(step=run.done, figures=figures))
+        self._mark_best(run)
+
+    def _check(self, step: int, figures: Mapping[str, float]) -> None:
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise EvaluationError(_stopped(step, f"`{name}` must be finite, got {value}"))
+        if self.stop is not None and self.stop.metric not in figures:
+            raise EvaluationError(
+                f"`early_stop.metric` is {self.stop.metric!r}, and the evaluation has "
+                f"{', '.join(figures)}; name one of these"
+            )
+
+    def _mark_best(self, run: RunState) -> None:
+        best = None if self.stop is None else self.stop.best(run.evaluations)
+        run.best = None if best is None else best.step
+
+
+def _stopped(step: int, why: str) -> str:
+    return f"the evaluation after step {step} stopped: {why}"

@@ -1,0 +1,84 @@
+"""Pages for the tests of the report."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flowbp.evaluation import Report, ScoreRow, Scores, environment, render, scores_of
+
+from .samples import comparison, metrics
+
+COUNT = 30
+REWARDS = [(0.5, 0.5 + 0.01 * (i - 9)) for i in range(COUNT)]
+VERDICTS = [(i % 3 == 0, i % 4 != 0) for i in range(COUNT)]
+PROMPTS = ["<script>alert('x')</script>", 'a "red" circle & more', "two squares"]
+HACKED = [
+    {"step": 10 * i, "reward": 0.2 + 0.1 * i, "accuracy": a, "aesthetic": 5 + 0.1 * i}
+    for i, a in enumerate((0.5, 0.6, 0.7, 0.55, 0.4))
+]
+
+
+def picture(side: int, row: ScoreRow) -> Tensor:
+    source = torch.Generator().manual_seed(row.number + 1000 * len(row.model))
+    return torch.rand(3, side, side, generator=source)
+
+
+def report(judged: bool = True, side: int = 16, **changes: object) -> Report:
+    """A page of a run."""
+    scores = scores_of(
+        comparison(
+            REWARDS,
+            VERDICTS if judged else None,
+            kinds=["two_object", "counting"],
+            prompts=PROMPTS,
+        )
+    )
+    return Report(
+        **{
+            "title": "Shapes & <b>Bridge</b>",
+            "subtitle": "150 steps",
+            "scores": scores,
+            "picture": lambda row: picture(side, row),
+            "trained": "reward",
+            "metrics": metrics(40),
+            "held_out": HACKED,
+            "configuration": "reward: {source: 'https://example.org/<model>'}",
+            "timings": {"training": 112.4, "one step": 0.734},
+            "environment": environment(torch.device("cpu"), 11),
+            **changes,
+        }
+    )
+
+
+def several(side: int = 160) -> Report:
+    """A page of three models, several metrics and seeds, one metric of one kind of prompt only."""
+    source = torch.Generator().manual_seed(3)
+    rows = []
+    for strength, model in enumerate(("base", "aligned", "half </script>")):
+        for seed in (0, 1):
+            for number in range(12):
+                noise = torch.randn(3, generator=source).tolist()
+                kind = ("position", "colors")[number % 2]
+                rows.append(
+                    ScoreRow(
+                        model=model,
+                        number=number,
+                        seed=seed,
+                        prompt=PROMPTS[number % 3],
+                        kind=kind,
+                        values={
+                            "hpsv2": 0.25 + 0.05 * strength + 0.01 * noise[0],
+                            "image_reward": 21.5 - strength + 0.1 * noise[1],
+                            "geneval": float(noise[2] > 0),
+                            **({"colour": 0.1 * noise[0]} if kind == "colors" else {}),
+                        },
+                    )
+                )
+    return report(scores=Scores(rows), side=side, trained="hpsv2", held_out=())
+
+
+def page_of(which: str) -> str:
+    """The HTML of a page by its name."""
+    made = {"run": report, "large": lambda: report(side=160), "several": several}
+    return render(made[which]())
