@@ -19,3 +19,15 @@ def yaml(tmp_path, models):
     from .tiny_run import write_configuration
 
     return str(write_configuration(tmp_path, models))
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory):
+    """The folders of tiny models by the backbone preset that they stand for."""
+    from .adapters.families import FAMILIES
+    from .presets import TINY
+
+    folders = {backbone: tmp_path_factory.mktemp(backbone) for backbone in TINY}
+    for backbone, folder in folders.items():
+        FAMILIES[TINY[backbone]].pipeline().save_pretrained(folder)
+    return folders

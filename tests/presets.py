@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from flowbp.core import (
@@ -15,6 +16,8 @@ from flowbp.core import (
     Sparse,
     UniformPair,
 )
+
+from .adapters.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 BACKBONES = ("sd35_medium", "flux1_dev", "flux2_klein")
@@ -53,3 +56,33 @@ COMBINATIONS = [(backbone, method) for backbone in BACKBONES for method in METHO
 def named(*names: str) -> list[str]:
     """What is typed to name presets."""
     return [f"presets/{name}.yaml" for name in names]
+
+
+TINY = dict(zip(BACKBONES, ("sd3", "flux1 dev", "flux2 klein-base"), strict=True))
+OVERLAY = """
+run: {{folder: {folder}, device: cpu, threads: 1}}
+backbone: {{source: {source}, text_length: {text_length}}}
+reward: {{name: clip, source: {reward}}}
+prompts: {{name: shapes}}
+embeddings: {{folder: null}}
+sampling: {{height: 16, width: 16}}
+batching: {{samples: 2, accumulate: 1, pull: 1}}
+training: {{steps: 1, averaging: null}}
+samples: null
+checkpoints: {{every: null, keep: null}}
+observers: {{tensorboard: false}}
+"""
+
+
+def write_tiny(backbone: str, sources: Mapping[str, Path], models: Path, folder: Path) -> str:
+    """Write what follows presets in place of one's own file: one step of a tiny model."""
+    path = folder / "tiny.yaml"
+    path.write_text(
+        OVERLAY.format(
+            folder=folder / "run",
+            source=sources[backbone],
+            text_length=FAMILIES[TINY[backbone]].text_length,
+            reward=models / "reward",
+        )
+    )
+    return str(path)

@@ -123,3 +123,31 @@ def test_a_run_of_several_processes_is_refused(yaml, monkeypatch, capsys, tmp_pa
     told = capsys.readouterr().err
     assert "run: would train 2 models" in told and "unset RANK and WORLD_SIZE" in told
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore:a cached embedding is damaged")
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_a_lost_entry_brings_the_encoders_back_for_as_long_as_it_takes(
+    yaml, tmp_path, monkeypatch, damage
+):
+    parts = RunContainer(settings=load([yaml]).settings)
+    parts.step()
+    encode_prompts(parts)
+    held = parts.tuned().text_encoders.towers["text_encoder"].held
+    assert held.released
+    for entry in (tmp_path / "run-embeddings").rglob("*.safetensors"):
+        if damage == "truncated":
+            entry.write_bytes(entry.read_bytes()[:-3])
+        else:
+            entry.unlink()
+    there, encode = [], SD3Backbone.encode
+
+    def watched(self, prompts):
+        found = encode(self, prompts)
+        there.append(not held.released)
+        return found
+
+    monkeypatch.setattr(SD3Backbone, "encode", watched)
+    parts.trainer().run()
+    assert there and all(there)
+    assert held.released and held._module is None

@@ -9,6 +9,7 @@ import torch
 from flowbp.run import main
 
 from .adapters.families import FAMILIES
+from .adapters.tiny_flux import flux2_pipeline
 
 # The tiny tokenizers count letters.
 pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
@@ -62,3 +63,15 @@ def test_a_mistaken_source_is_found_before_anything_is_loaded(
     assert main(["--check", yaml, f"backbone={typed.format(source)}"]) != 0
     told = capsys.readouterr().err
     assert message in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize("guidance, told", [(1.0, 0), (3.0, 1)])
+def test_guidance_of_a_distilled_model_is_warned_of(guidance, told, yaml, tmp_path, recwarn):
+    flux2_pipeline(is_distilled=True).save_pretrained(tmp_path / "model")
+    backbone = f"backbone={{name: flux2, source: {tmp_path / 'model'}, text_length: 64}}"
+    evaluated = "evaluation={prompts: {name: shapes, count: 2}, guidance: 2}"
+    assert main([yaml, backbone, f"sampling.guidance={guidance}", evaluated]) == 0
+    messages = [str(each.message) for each in recwarn]
+    found = [each for each in messages if each.startswith("sampling.guidance is 3, and the")]
+    assert len(found) == told and all("write 1, or name a base" in each for each in found)
+    assert any(each.startswith("evaluation.guidance is 2, and the") for each in messages)

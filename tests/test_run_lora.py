@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from flowbp.adapters.lora_files import WEIGHTS
 from flowbp.container import RunContainer
@@ -165,3 +165,31 @@ def test_a_tuning_of_someone_else_is_named_by_its_path(yaml, tmp_path, capsys, m
     assert main(["--check", yaml, tuning]) == 0
     assert "272 parameters, others:OnlyTheEnd (layer proj_out)" in capsys.readouterr().out
     assert list(container(yaml, tuning).model().trainable()) == ["proj_out.weight", "proj_out.bias"]
+
+
+def replace_weights(file):
+    """One weight of a base's transformer becomes another, as a new version of it might have."""
+    tensors = load_file(file)
+    name = next(each for each in tensors if each.endswith("proj_out.weight"))
+    save_file(tensors | {name: tensors[name] + 0.001}, file, {"format": "pt"})
+
+
+def test_an_adapter_does_not_go_on_upon_another_base(typed, tmp_path, capsys):
+    assert main([*typed, LORA]) == 0
+    weights = next((tmp_path / "model" / "transformer").glob("*.safetensors"))
+    kept, again = weights.read_bytes(), [*typed, LORA, "training.steps=3", "--resume"]
+    replace_weights(weights)
+    assert main(again) == 1
+    told = capsys.readouterr().err
+    final = tmp_path / "run" / "checkpoints" / "final"
+    assert f"the checkpoint {final} was trained on another base model" in told
+    assert "resume with the model that the run began with" in told and "Traceback" not in told
+    weights.write_bytes(kept)
+    assert main(again) == 0
+
+
+def test_full_training_goes_on_whatever_the_base_was(typed, tmp_path):
+    assert main(typed) == 0
+    weights = next((tmp_path / "model" / "transformer").glob("*.safetensors"))
+    replace_weights(weights)
+    assert main([*typed, "training.steps=3", "--resume"]) == 0

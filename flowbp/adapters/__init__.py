@@ -15,12 +15,14 @@ from flowbp.adapters.flux1_velocity import Flux1Velocity as Flux1Velocity
 from flowbp.adapters.flux2 import Flux2Backbone as Flux2Backbone
 from flowbp.adapters.flux2_text import Flux2Text as Flux2Text
 from flowbp.adapters.flux2_velocity import Flux2Velocity as Flux2Velocity
+from flowbp.adapters.guidance_advice import WithGuidanceAdvice as WithGuidanceAdvice
 from flowbp.adapters.loading import Layout as Layout
 from flowbp.adapters.loading import load_model as load_model
 from flowbp.adapters.loading import load_pipeline as load_pipeline
 from flowbp.adapters.lora import Adaptable as Adaptable
 from flowbp.adapters.lora import Lora as Lora
 from flowbp.adapters.lora_export import save_lora as save_lora
+from flowbp.adapters.plain_loading import WithLoading as WithLoading
 from flowbp.adapters.policy import FLOAT32 as FLOAT32
 from flowbp.adapters.policy import DtypePolicy as DtypePolicy
 from flowbp.adapters.reference import Reference as Reference

@@ -86,3 +86,27 @@ class LatentDecoder:
         with self.policy.autocast(self.device):
             decoded = self.vae.decode(z.to(self.policy.weights), return_dict=False)[0]
         return self.clamp(decoded.to(self.policy.state) / 2 + 0.5)
+
+
+def check_channels(decoder: LatentDecoder, channels: int, *, folded: int = 1) -> None:
+    """Refuse a VAE whose latents are not what the transformer reads.
+
+    Args:
+        decoder: The VAE.
+        channels: The transformer's in_channels.
+        folded: Latents that one position of the transformer holds.
+
+    Raises:
+        ValueError: The VAE belongs to another model.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> vae = SimpleNamespace(config={"latent_channels": 16})
+        >>> check_channels(SimpleNamespace(vae=vae), 64, folded=4)
+    """
+    latent_channels = decoder.vae.config["latent_channels"]
+    if latent_channels * folded != channels:
+        raise ValueError(
+            f"`decoder` must decode {channels // folded} channels like the transformer, got "
+            f"{latent_channels}; this VAE belongs to another model"
+        )

@@ -17,6 +17,7 @@ from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.decode import LatentDecoder
 from flowbp.adapters.loading import Layout, load_model, pipeline_class
 from flowbp.adapters.lora_export import adapter_of, save_lora
+from flowbp.adapters.plain_loading import loading_lines
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.adapters.reference import (
     Reference,
@@ -25,7 +26,7 @@ from flowbp.adapters.reference import (
     only_adapters_train,
     without_gradient,
 )
-from flowbp.adapters.saving import save_pipeline
+from flowbp.adapters.saving import save_with_encoders
 from flowbp.adapters.sigmas import check_scheduler
 from flowbp.adapters.text_encoders import TextEncoders
 from flowbp.core import VelocityField
@@ -137,7 +138,8 @@ class DiffusersBackbone(ABC):
             dtype: Of their weights.
         """
         for name, tower in self.text_encoders.towers.items():
-            tower.held.reload_with(partial(load_model, source, layout, name, dtype))
+            load = partial(load_model, source, layout, name, dtype)
+            tower.held.reload_with(load, str(source))
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encode B prompts, without gradient."""
@@ -189,33 +191,53 @@ class DiffusersBackbone(ABC):
         Of a model with an adapter only that is written, for the pipeline of the model it was
         attached to, which loads it with ``load_lora_weights``.
 
-        A component that the model does not have is None there. The paths that the components were
-        loaded from are not written.
+        A component that the model does not have is None there, and so is a text encoder that was
+        released and cannot be read again. The paths that the components were loaded from are not
+        written.
 
         Args:
             folder: Created where it is missing. Writing is not atomic: write to a new folder and
                 rename it.
+
+        Warns:
+            UserWarning: A text encoder is left out, why, and how to load the folder then.
         """
         adapter = adapter_of(self.transformer)
         if adapter is not None:
             save_lora(self.lora_pipeline, self.transformer, adapter, folder)
             return
-        towers = self.text_encoders.towers
-        encoders = {each: tower.held.for_saving() for each, tower in towers.items()}
-        # In all of diffusers the tokenizer of text_encoder_2 is tokenizer_2.
-        tokenizers = {
-            each.replace("text_encoder", "tokenizer"): tower.tokenizer
-            for each, tower in towers.items()
-        }
-        pipeline = pipeline_class(self.layout.pipeline)(
-            transformer=self.transformer,
-            vae=self.decoder.vae,
-            scheduler=self.scheduler,
-            **encoders,
-            **tokenizers,
+        parts = {
+            "transformer": self.transformer,
+            "vae": self.decoder.vae,
+            "scheduler": self.scheduler,
             **self.pipeline_parts(),
+        }
+        kind = pipeline_class(self.layout.pipeline)
+        save_with_encoders(kind, parts, self.text_encoders.towers, folder)
+
+    def loading(self, folder: Path) -> str:
+        """The lines of Python that load what `save` wrote into plain diffusers.
+
+        Args:
+            folder: That it was written to.
+
+        Returns:
+            They assign ``pipeline``, which computes in `policy.compute`.
+        """
+        towers = self.text_encoders.towers
+        absent = [
+            name
+            for name, part in self.pipeline_parts().items()
+            if part is None and name not in self.layout.unused
+        ]
+        return loading_lines(
+            pipeline_class(self.layout.pipeline),
+            folder,
+            dtype=self.policy.compute,
+            absent=absent,
+            encoders=tuple(towers),
+            base=next((tower.held.origin for tower in towers.values()), ""),
         )
-        save_pipeline(pipeline, folder)
 
     def _base_velocity(self, conditioning: Conditioning) -> VelocityField:
         field = self.velocity(conditioning)
@@ -253,27 +275,3 @@ class DiffusersBackbone(ABC):
     @abstractmethod
     def velocity(self, conditioning: Conditioning) -> VelocityField:
         """The velocity field under `conditioning`: (B, C, h, w) and sigma to (B, C, h, w)."""
-
-
-def check_channels(decoder: LatentDecoder, channels: int, *, folded: int = 1) -> None:
-    """Refuse a VAE whose latents are not what the transformer reads.
-
-    Args:
-        decoder: The VAE.
-        channels: The transformer's in_channels.
-        folded: Latents that one position of the transformer holds.
-
-    Raises:
-        ValueError: The VAE belongs to another model.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> vae = SimpleNamespace(config={"latent_channels": 16})
-        >>> check_channels(SimpleNamespace(vae=vae), 64, folded=4)
-    """
-    latent_channels = decoder.vae.config["latent_channels"]
-    if latent_channels * folded != channels:
-        raise ValueError(
-            f"`decoder` must decode {channels // folded} channels like the transformer, got "
-            f"{latent_channels}; this VAE belongs to another model"
-        )

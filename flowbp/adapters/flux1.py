@@ -14,11 +14,10 @@ from torch import Tensor
 from flowbp.adapters.attention import avoid_cudnn
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.clamp import Clamp, hard_clamp
-from flowbp.adapters.decode import LatentDecoder
+from flowbp.adapters.decode import LatentDecoder, check_channels
 from flowbp.adapters.diffusers_backbone import (
     JOINT_ATTENTION,
     DiffusersBackbone,
-    check_channels,
 )
 from flowbp.adapters.flux1_text import Flux1Text
 from flowbp.adapters.flux1_velocity import Flux1Velocity

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.clamp import Clamp, hard_clamp
-from flowbp.adapters.decode import LatentDecoder
+from flowbp.adapters.decode import LatentDecoder, check_channels
 from flowbp.adapters.diffusers_backbone import (
     JOINT_ATTENTION,
     DiffusersBackbone,
-    check_channels,
 )
 from flowbp.adapters.flux2_text import Flux2Text
 from flowbp.adapters.flux2_velocity import Flux2Velocity
@@ -214,6 +213,16 @@ class Flux2Backbone(DiffusersBackbone):
             conditioning=conditioning,
             policy=self.policy,
             train_timesteps=self.scheduler.config["num_train_timesteps"],
+        )
+
+    def guidance_problem(self, guidance: float) -> str | None:
+        """That a distilled checkpoint is to be sampled without guidance, None where all is well."""
+        if not self.distilled or guidance == 1:
+            return None
+        return (
+            f"is {guidance:g}, and the checkpoint says that it was distilled, so that it is to be "
+            "sampled with guidance 1 (its diffusers pipeline ignores any other); write 1, or name "
+            "a base checkpoint as backbone.source"
         )
 
     def check_components(self) -> None:

@@ -185,7 +185,7 @@ def load_model(
         "local_files_only": is_offline(),
     }
     if library == "diffusers":
-        options[_dtype_option(module.__version__)] = dtype
+        options[dtype_option(module.__version__)] = dtype
     else:
         options |= {"dtype": dtype, "ignore_mismatched_sizes": True}
     try:
@@ -210,7 +210,19 @@ def _refusal(error: Exception, place: Path | str, name: str, kind: str) -> Excep
     return ValueError(f"`source` {str(place)!r} has a {name} that is no fitting {kind}: {reason}")
 
 
-def _dtype_option(version: str) -> str:
+def dtype_option(version: str) -> str:
+    """How an argument of diffusers' ``from_pretrained`` is called.
+
+    Args:
+        version: Of diffusers.
+
+    Returns:
+        ``dtype``, or ``torch_dtype`` before 0.42.
+
+    Example:
+        >>> dtype_option("0.36.0"), dtype_option("0.42.1")
+        ('torch_dtype', 'dtype')
+    """
     # diffusers 0.42 renamed the option and warns of the old name; before, the new one is ignored.
     major, minor = (int(part) for part in version.split(".")[:2])
     return "dtype" if (major, minor) >= (0, 42) else "torch_dtype"

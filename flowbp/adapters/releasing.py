@@ -31,6 +31,7 @@ class Releasable:
     def __init__(self, module: Any) -> None:
         self._module: Any = _frozen(module)
         self._load: Callable[[], Any] | None = None
+        self.origin = ""
         self._policy: DtypePolicy | None = None
         self._device = CPU
         self._away = False
@@ -40,9 +41,19 @@ class Releasable:
         self._policy, self._device = policy, device
         policy.place(self._module, device)
 
-    def reload_with(self, load: Callable[[], Any]) -> None:
-        """Say how the network is loaded again, on the CPU with the weights it has now."""
-        self._load = load
+    def reload_with(self, load: Callable[[], Any], origin: str = "") -> None:
+        """Say how the network is loaded again, on the CPU with the weights it has now.
+
+        Args:
+            load: Loads it.
+            origin: Where from, for messages: a folder or a hub id.
+        """
+        self._load, self.origin = load, origin
+
+    @property
+    def released(self) -> bool:
+        """Whether it is away from its device."""
+        return self._away
 
     def ready(self) -> Any:
         """The network where it was placed; one that was released comes back to stay."""

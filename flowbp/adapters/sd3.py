@@ -12,11 +12,10 @@ from torch import Tensor
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.clamp import Clamp, hard_clamp
-from flowbp.adapters.decode import LatentDecoder
+from flowbp.adapters.decode import LatentDecoder, check_channels
 from flowbp.adapters.diffusers_backbone import (
     JOINT_ATTENTION,
     DiffusersBackbone,
-    check_channels,
 )
 from flowbp.adapters.loading import Layout, load_pipeline
 from flowbp.adapters.policy import FLOAT32, DtypePolicy

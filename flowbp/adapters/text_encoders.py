@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import attrs
@@ -65,6 +66,25 @@ class TextEncoders:
         """Free the memory that the encoders take on their device; they come back when needed."""
         for tower in self.towers.values():
             tower.held.release()
+        self._give_back()
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Context after which the encoders that were released are so again.
+
+        Yields:
+            Nothing; whoever encodes in it brings them back for as long.
+        """
+        away = [tower.held for tower in self.towers.values() if tower.held.released]
+        try:
+            yield
+        finally:
+            for held in away:
+                held.release()
+            if away:
+                self._give_back()
+
+    def _give_back(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

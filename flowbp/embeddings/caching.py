@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ class CachedBackbone:
         each = list(dict.fromkeys(prompts))
         rows = dict(zip(each, self.store.read_all(each), strict=True))
         absent = [prompt for prompt, row in rows.items() if row is None]
-        rows |= self._computed(absent)
+        if absent:
+            with self._borrowed_encoders():
+                rows |= self._computed(absent)
         chosen = [row for row in (rows[prompt] for prompt in prompts) if row is not None]
         tensors = {name: torch.stack([row[name] for row in chosen]) for name in chosen[0]}
         return Conditioning(tensors).to(self.device)
@@ -103,7 +106,7 @@ class CachedBackbone:
         Raises:
             EmbeddingsError: the store has no room for all of them, or cannot be written.
         """
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self._borrowed_encoders():
             warnings.simplefilter("ignore", CutPromptWarning)
             for start in range(0, len(prompts), self.batch):
                 rows = self._computed(prompts[start : start + self.batch])
@@ -120,7 +123,7 @@ class CachedBackbone:
         return backbone.text_encoders.cut(whole) if isinstance(backbone, WithTextEncoders) else 0
 
     def release(self) -> None:
-        """Free the encoders' memory; a prompt that was never seen brings them back."""
+        """Free the encoders' memory; to encode a prompt that is not kept they come for as long."""
         if isinstance(self.backbone, WithTextEncoders):
             self.backbone.text_encoders.release()
 
@@ -147,6 +150,13 @@ class CachedBackbone:
     def save(self, folder: Path) -> None:
         """The backbone's."""
         self.backbone.save(folder)
+
+    def _borrowed_encoders(self) -> AbstractContextManager[None]:
+        # One entry that was lost must not cost their memory for the rest of a run.
+        backbone: object = self.backbone
+        if isinstance(backbone, WithTextEncoders):
+            return backbone.text_encoders.borrowed()
+        return nullcontext()
 
     @torch.no_grad()
     def _computed(self, prompts: Sequence[str]) -> dict[str, Row]:

@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ _DESCRIPTION = "Fine-tune a text-to-image flow-matching model towards a reward."
 _EPILOG = """\
 Files merge from left to right: mappings key by key, lists and scalars whole, and a component
 whose `name` changes is replaced with all its keys. Overrides win over files; their values are
-YAML: training.steps=100, optimizer.learning_rate=1e-5, 'method={name: sparse, active: 4}',
+YAML: training.steps=100, optimizer.learning_rate=1e-5, 'method={{name: sparse, active: 4}}',
 evaluation=null.
 
 Presets are files that come with flowbp, one for each backbone and method; --presets lists them.
@@ -24,9 +25,9 @@ They are named together, in any order, before a file of one's own that gives rew
 run.folder. A block `by`, as they have it, holds what a file sets for some backbones only.
 
 A run that stopped goes on with the same words and --resume, from the newest checkpoint in
-run.folder (checkpoints.every=20 checkpoints.keep=2). These keys may change then: training.steps
-upwards, run.device, run.threads, batching.pull, batching.decode, evaluation.batch, and all of
-samples, checkpoints and observers.
+run.folder (checkpoints.every=20 checkpoints.keep=2). These keys may change then, a section with
+all that is in it:
+{changeable}
 
 examples:
   python -m flowbp.run container.yaml schedule.name=constant training.steps=20
@@ -57,21 +58,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["no-such-file.yaml"])
         2
     """
+    try:
+        for module in _NEEDED:
+            require(module, extra="run")
+    except ModuleNotFoundError as error:
+        return _told(error, _MISTAKE)
     parser = _parser()
     typed = parser.parse_intermixed_args(arguments)
     if not typed.inputs and not typed.presets:
         parser.error("give at least one YAML file, such as container.yaml; --help tells more")
     if typed.presets and (typed.inputs or typed.resume or typed.check):
         parser.error("give --presets alone; it lists them and does nothing else")
-    try:
-        for module in _NEEDED:
-            require(module, extra="run")
-    except ModuleNotFoundError as error:
-        return _told(error, _MISTAKE)
     if typed.presets:
         return _listed()
     _find_modules_here()
     return _run(typed)
+
+
+def _epilog() -> str:
+    # Late, as in `_run`.
+    from flowbp.settings.changes import FREE, ROUNDING, STEPS
+
+    keys = ", ".join((f"{STEPS} upwards", *FREE, *ROUNDING))
+    return _EPILOG.format(changeable=textwrap.fill(keys, 98, break_on_hyphens=False))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s [--resume] [--check] [--traceback] FILE.yaml [FILE.yaml ...] "
         "[dotted.key=value ...]\n       %(prog)s --presets",
         description=_DESCRIPTION,
-        epilog=_EPILOG,
+        epilog=_epilog(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

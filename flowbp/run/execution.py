@@ -14,6 +14,7 @@ from flowbp.configuration import ConfigurationError, Problem
 from flowbp.container import RunContainer
 from flowbp.evaluation import Comparison, Evaluation, evaluate, table
 from flowbp.files import write_whole
+from flowbp.run.advice import loading_advice, warn_of_guidance
 from flowbp.run.artefacts import (
     CONFIGURATION,
     Evaluated,
@@ -103,6 +104,7 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
             _build(container)
         trained = trained_parameters(container.tuned())
         print(overview(settings, trained, replaced=replaced(container)), flush=True)
+        warn_of_guidance(container)
         if found is None:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder))
@@ -164,6 +166,7 @@ def _finish(
         print(f"\n{table(comparison)}")
     write_finished(folder, settings.training.steps, timings)
     print(f"\nwritten to {folder}\n{listing(folder)}")
+    print(loading_advice(container), end="")
     spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timings.items() if seconds)
     print(f"\n{sum(timings.values()):.1f} s: {spent}")
     return comparison

@@ -35,6 +35,7 @@ class RunState:
         updating: whether the parameters are being changed; after an error then, whether they
             belong to two steps.
         checkpoint: the newest checkpoint and the step after which it was saved.
+        frozen: the fingerprint of what is not trained; empty where nothing is saved or resumed.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -47,6 +48,7 @@ class RunState:
     mark: Mapping[str, Any] = attrs.field(init=False)
     updating: bool = False
     checkpoint: tuple[int, Path] | None = None
+    frozen: str = ""
 
     def __attrs_post_init__(self) -> None:
         """Mark the start."""

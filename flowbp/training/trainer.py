@@ -13,6 +13,7 @@ import attrs
 from flowbp.core._validators import integer, real
 from flowbp.training.checkpoints import Checkpoints
 from flowbp.training.ema import Averaging
+from flowbp.training.fingerprint import frozen_fingerprint
 from flowbp.training.interrupt import uninterrupted
 from flowbp.training.metrics import measure, row_of
 from flowbp.training.nonfinite import NonFiniteError, describe, describe_parameters
@@ -136,8 +137,8 @@ class Trainer:
                 `interrupted-<step>`, which its notes name. Any other exception, an observer's or
                 the device's, likewise saves `stopped-<step>`.
             CheckpointError: before training, the name of a checkpoint is taken, or `resume` is
-                damaged or of another model or other prompts; later, a checkpoint could not be
-                written.
+                damaged or of another model, trained or frozen, or other prompts; later, a
+                checkpoint could not be written.
         """
         if self.checkpoints is not None and resume is None:
             self.checkpoints.refuse_taken(self.steps)
@@ -180,6 +181,8 @@ class Trainer:
             self.averaging,
             seed=self.seed,
         )
+        if resume is not None or self.checkpoints is not None:
+            run.frozen = frozen_fingerprint(backbone.module, parameters.values())
         if resume is not None:
             restore_training_state(run, resume)
             if self.checkpoints is not None:

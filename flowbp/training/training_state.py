@@ -47,7 +47,11 @@ def write_training_state(run: RunState, checkpoint: Path, identity: str) -> None
         "average": None if average is None else (average.updates, average.shadow),
         "mark": run.mark,
     }
-    tree = {"rows": [attrs.asdict(row) for row in run.rows], "state": pack(state, "state", tensors)}
+    tree = {
+        "rows": [attrs.asdict(row) for row in run.rows],
+        "frozen": run.frozen,
+        "state": pack(state, "state", tensors),
+    }
     folder = checkpoint / TRAINING
     folder.mkdir()
     (folder / _REST).write_text(json.dumps(tree), encoding="utf-8")
@@ -63,8 +67,8 @@ def restore_training_state(run: RunState, checkpoint: Path) -> None:
         checkpoint: that `write_training_state` wrote.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read or is of another model, or the prompts are
-            other ones.
+        CheckpointError: the checkpoint cannot be read or is of another model, in its trained or
+            its frozen parameters, or the prompts are other ones.
 
     Example:
         See `Trainer.run`.
@@ -73,6 +77,7 @@ def restore_training_state(run: RunState, checkpoint: Path) -> None:
     safetensors = require("safetensors.torch")
     try:
         tree = json.loads((folder / _REST).read_text(encoding="utf-8"))
+        frozen = tree["frozen"]
         saved = unpack(tree["state"], safetensors.load_file(folder / _TENSORS))
     except (ValueError, KeyError, OSError, require("safetensors").SafetensorError) as error:
         raise CheckpointError(
@@ -80,6 +85,13 @@ def restore_training_state(run: RunState, checkpoint: Path) -> None:
             f"({type(error).__name__}: {error}); remove this folder and resume again"
         ) from error
     _refuse_other_model(run.parameters, saved["parameters"], checkpoint)
+    if frozen != run.frozen:
+        raise CheckpointError(
+            f"the checkpoint {checkpoint} was trained on another base model: the parameters that "
+            "are not trained have other values now, and what was trained belongs to those that "
+            "they had; resume with the model that the run began with (its weights in `source` may "
+            "have been replaced), or begin a new run"
+        )
     try:
         run.prompts.go_to(**saved["mark"]["prompts"])
     except ValueError as error:

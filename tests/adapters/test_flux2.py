@@ -142,3 +142,9 @@ def test_components_of_another_model_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             KLEIN.backbone(changed(**components))
+
+
+def test_only_a_distilled_checkpoint_has_a_say_in_guidance():
+    base, distilled = (KLEIN.backbone(flux2_pipeline(is_distilled=each)) for each in (False, True))
+    assert base.guidance_problem(4.0) is None and distilled.guidance_problem(1.0) is None
+    assert "is 4, and the checkpoint says that it was distilled" in distilled.guidance_problem(4.0)
