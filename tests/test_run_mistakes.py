@@ -12,6 +12,7 @@ import pytest
 
 from flowbp.configuration import ConfigurationError
 from flowbp.run import main
+from flowbp.settings.changes import FREE, ROUNDING
 
 MISTAKES = {
     "unknown key": (["training.step=3"], ["training.step: is an unknown key", "`steps`"]),
@@ -88,6 +89,8 @@ def test_help_and_unknown_options(capsys):
     assert left.value.code == 0
     told = capsys.readouterr().out
     assert "dotted.key=value" in told and "examples:" in told and "--check" in told
+    changeable = " ".join(told.split("all that is in it:")[1].split("examples:")[0].split())
+    assert changeable == ", ".join(("training.steps upwards", *FREE, *ROUNDING))
     for typed in ([], ["--chekc"]):
         with pytest.raises(SystemExit) as left:
             main(typed)
