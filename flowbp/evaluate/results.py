@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from flowbp.evaluate.container import EvaluationContainer, all_shots
-from flowbp.evaluate.pictures import Shot
 from flowbp.evaluate.resuming import CONFIGURATION
 from flowbp.evaluation import (
-    Comparison,
-    Evaluation,
-    Record,
     Report,
+    ScoreRow,
     Scores,
     environment,
     read_png,
@@ -32,7 +26,7 @@ SCORES, TABLE, REPORT = "scores.json", "scores.csv", "report.html"
 _SIDE = 384
 
 DESCRIPTIONS = {
-    REPORT: "two models side by side; open it in a browser",
+    REPORT: "the models side by side; open it in a browser",
     SCORES: "every picture's scores, means, paired gains with intervals",
     TABLE: "every picture's scores, a line each",
     "images": "the pictures, with prompt and seed in each",
@@ -64,59 +58,32 @@ def write_results(container: EvaluationContainer, scores: Scores) -> None:
 
 
 def _report(container: EvaluationContainer, scores: Scores) -> Report | None:
-    """The second model against the base in the first column that both have."""
+    """All models against the first; None where there is but one, or nothing that two have."""
     settings = container.settings()
-    if len(scores.models) < 2:
+    base, *others = scores.models
+    if not any(scores.paired(base, other, each) for other in others for each in scores.columns):
         return None
-    base, other = scores.models[:2]
-    there = (column for column in scores.columns if scores.paired(base, other, column))
-    column = next(there, None)
-    if column is None:
-        return None
-    old, new = (_known(scores, model, column) for model in (base, other))
-    keys = [key for key in old if key in new]
-    comparison = Comparison(_evaluation(base, old, keys), _evaluation(other, new, keys))
+    folder = settings.evaluation.folder
     shots = {
         (shot.model, shot.number, shot.seed): shot
-        for model in (base, other)
+        for model in scores.models
         for shot in chain(*all_shots(container, model))
     }
-    before, after = (
-        _pictures(settings.evaluation.folder, [shots[model, *key] for key in keys])
-        for model in (base, other)
-    )
+
+    def picture(row: ScoreRow) -> Tensor:
+        # No larger than the report shows them.
+        path = shots[row.model, row.number, row.seed].path(folder)
+        return _small(read_png(path.read_bytes())[0])
+
+    pictures = len(scores.rows) // len(scores.models)
     return Report(
-        title=f"{other} against {base}",
-        subtitle=f"{column} of {len(keys)} pictures each, from the same noise",
-        comparison=comparison,
-        before=before,
-        after=after,
-        configuration=(settings.evaluation.folder / CONFIGURATION).read_text(encoding="utf-8"),
+        title=f"{', '.join(others)} against {base}",
+        subtitle=f"{pictures} pictures of each model, from the same noise",
+        scores=scores,
+        picture=picture,
+        configuration=(folder / CONFIGURATION).read_text(encoding="utf-8"),
         environment=environment(container.device(), settings.evaluation.seeds[0]),
     )
-
-
-def _known(scores: Scores, model: str, column: str) -> dict[tuple[int, int], Record]:
-    rows = [row for row in scores.rows if row.model == model]
-    return {
-        (row.number, row.seed): Record(
-            index=row.number, prompt=row.prompt, kind=row.kind, reward=row.values[column]
-        )
-        for row in rows
-        if not math.isnan(row.values.get(column, math.nan))
-    }
-
-
-def _evaluation(
-    model: str, records: dict[tuple[int, int], Record], keys: Sequence[tuple[int, int]]
-) -> Evaluation:
-    chosen = [records[key] for key in keys]
-    return Evaluation(label=model, noise_seed=keys[0][1], seconds=0, records=chosen)
-
-
-def _pictures(folder: Path, shots: Sequence[Shot]) -> Tensor:
-    # No larger than the report shows them.
-    return torch.stack([_small(read_png(shot.path(folder).read_bytes())[0]) for shot in shots])
 
 
 def _small(image: Tensor) -> Tensor:
