@@ -16,7 +16,7 @@ from flowbp.embeddings import cached
 from flowbp.evaluation import HeldOut, HeldOutMeasure, Judge, Metric, spread
 from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.prompts import Shard, ShardedPrompts
-from flowbp.rewards import Reward, Towers
+from flowbp.rewards import Reward, Towers, UncalibratedReward
 from flowbp.settings import AnchorSettings, Settings, identity
 from flowbp.settings.checks import calibration_sampling, evaluation_sampling
 from flowbp.settings.intervals import interval
@@ -70,7 +70,8 @@ def _built(component: Component[Any] | None, **offered: Any) -> Any:
 
 def _scorer(component: Component[Any] | None, **offered: Any) -> Any:
     built = _built(component, **offered)
-    if component is not None and not callable(built):
+    # A composition that is yet to be calibrated is called only once it is.
+    if component is not None and not callable(built) and not isinstance(built, UncalibratedReward):
         raise TypeError(
             f"`name` must make what is called with pictures and prompts, got {component.name!r}, "
             f"which makes a {type(built).__name__} that cannot be called; docs/rewards.md says how "
