@@ -80,7 +80,7 @@ def test_parts_reach_every_artefact(yaml, tmp_path, parts, capsys):
             normalised = (record.parts["own.raw"] - scale["mean"]) / scale["std"]
             assert record.parts["own.normalised"] == pytest.approx(normalised, rel=1e-3, abs=1e-4)
     page = (run / "report.html").read_text()
-    assert "Parts of the reward" in page and "Part own.normalised" in page
+    assert ">own.normalised<" in page and "Part own.normalised" in page
     for words in ("the reward's scales, measured on 5 pictures", "  own       weight 0.5, mean "):
         assert words in told.out
     for words in ("own.raw", "calibration.json", "calibrate "):
