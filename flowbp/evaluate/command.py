@@ -5,8 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from flowbp.adapters.extras import require
-from flowbp.run.shell import INTERRUPTED, MISTAKE, STOPPED, find_modules_here, stopped_gently, told
+from flowbp.run.shell import (
+    INTERRUPTED,
+    MISTAKE,
+    STOPPED,
+    find_modules_here,
+    require_packages,
+    stopped_gently,
+    told,
+)
 
 _DESCRIPTION = "Sample several models on the same prompts and noise, and measure the pictures."
 _EPILOG = """\
@@ -25,7 +32,6 @@ examples:
 exit codes: 0 done, 1 the evaluation stopped, 2 a mistake in what was typed or configured,
 130 interrupted.
 """
-_NEEDED = ("cattrs", "dependency_injector", "jinja2", "PIL", "tqdm", "yaml")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     typed = parser.parse_intermixed_args(arguments)
     try:
-        for module in _NEEDED:
-            require(module, extra="run")
+        require_packages()
     except ModuleNotFoundError as error:
         return told(error, MISTAKE)
     find_modules_here()

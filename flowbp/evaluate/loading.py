@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
-import torch
 
 from flowbp.configuration import (
     Component,
@@ -20,10 +19,10 @@ from flowbp.configuration import (
 from flowbp.configuration.tree import Step, origin_of, path_text
 from flowbp.evaluate.models import fault
 from flowbp.evaluate.schema import EvaluateSettings
-from flowbp.settings import REGISTRIES, SCALARS, free_folder, occupied, weighted_reward
+from flowbp.settings import REGISTRIES, SCALARS, weighted_reward
+from flowbp.settings.checks import of_place
+from flowbp.settings.intervals import Found
 from flowbp.settings.rewards import faults
-
-Found = Iterator[tuple[tuple[Step, ...], str]]
 
 
 @attrs.frozen(eq=False)
@@ -122,21 +121,8 @@ def _of_metric(component: Component[Any], path: tuple[Step, ...]) -> Found:
 
 
 def _of_place(settings: EvaluateSettings, resume: bool) -> Found:
-    folder, device = settings.evaluation.folder, settings.evaluation.device
-    path: tuple[Step, ...] = ("evaluation", "folder")
-    blocking = next((place for place in (folder, *folder.parents) if place.is_file()), None)
-    if blocking is not None:
-        yield path, f"is {folder}, and {blocking} is a file; name another folder"
-    elif not resume and occupied(folder):
-        yield (
-            path,
-            f"is {folder}, which is not empty; name another, such as "
-            f"evaluation.folder={free_folder(folder)}, or add --resume to go on with the "
-            "evaluation that is there",
-        )
-    if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
-        yield (
-            ("evaluation", "device"),
-            f"is {device!r}, and torch sees {torch.cuda.device_count()} CUDA devices; "
-            "write evaluation.device=auto or evaluation.device=cpu",
-        )
+    taken = (
+        "; name another, such as {free}, or add --resume to go on with the evaluation that is there"
+    )
+    place = settings.evaluation
+    return of_place("evaluation", place.folder, place.device, taken=taken, resume=resume)

@@ -21,6 +21,7 @@ from flowbp.evaluation import (
     write_report,
 )
 from flowbp.files import write_whole
+from flowbp.run.shell import listed
 
 SCORES, TABLE, REPORT = "scores.json", "scores.csv", "report.html"
 _SIDE = 384
@@ -111,6 +112,4 @@ def listing(folder: Path) -> str:
         >>> listing(folder)
         '  images              the pictures, with prompt and seed in each'
     """
-    found = {name: text for name, text in DESCRIPTIONS.items() if (folder / name).exists()}
-    width = max(map(len, DESCRIPTIONS)) + 2
-    return "\n".join(f"  {name:<{width}}{text}" for name, text in found.items())
+    return listed(folder, DESCRIPTIONS)

@@ -27,6 +27,7 @@ from flowbp.evaluation import (
 )
 from flowbp.files import write_whole
 from flowbp.run.before import BEFORE, BEFORE_PICTURES
+from flowbp.run.shell import listed
 from flowbp.settings import free_folder, occupied, resolved
 
 CONFIGURATION, COMPARISON, REPORT = "configuration.yaml", "comparison.json", "report.html"
@@ -235,6 +236,4 @@ def listing(folder: Path) -> str:
         >>> listing(folder)
         '  samples            pictures during training'
     """
-    found = {name: text for name, text in _DESCRIPTIONS.items() if (folder / name).exists()}
-    width = max(map(len, _DESCRIPTIONS)) + 2
-    return "\n".join(f"  {name:<{width}}{text}" for name, text in found.items())
+    return listed(folder, _DESCRIPTIONS)

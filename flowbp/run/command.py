@@ -6,8 +6,15 @@ import argparse
 import textwrap
 from collections.abc import Sequence
 
-from flowbp.adapters.extras import require
-from flowbp.run.shell import INTERRUPTED, MISTAKE, STOPPED, find_modules_here, stopped_gently, told
+from flowbp.run.shell import (
+    INTERRUPTED,
+    MISTAKE,
+    STOPPED,
+    find_modules_here,
+    require_packages,
+    stopped_gently,
+    told,
+)
 
 _DESCRIPTION = "Fine-tune a text-to-image flow-matching model towards a reward."
 _EPILOG = """\
@@ -33,7 +40,6 @@ examples:
 exit codes: 0 done, 1 the run stopped, 2 a mistake in what was typed or configured,
 130 interrupted.
 """
-_NEEDED = ("cattrs", "dependency_injector", "jinja2", "PIL", "tqdm", "yaml")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         2
     """
     try:
-        for module in _NEEDED:
-            require(module, extra="run")
+        require_packages()
     except ModuleNotFoundError as error:
         return told(error, MISTAKE)
     parser = _parser()

@@ -6,11 +6,52 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+
+from flowbp.adapters.extras import require
 
 MISTAKE, STOPPED, INTERRUPTED = 2, 1, 130
 """Exit codes: a mistake of the user's; it stopped; Ctrl-C."""
+
+
+_NEEDED = ("cattrs", "dependency_injector", "jinja2", "PIL", "tqdm", "yaml")
+
+
+def require_packages() -> None:
+    """Make sure that what a command needs besides the models is installed.
+
+    Raises:
+        ModuleNotFoundError: with how to install what is missing.
+
+    Example:
+        >>> require_packages()
+    """
+    for module in _NEEDED:
+        require(module, extra="run")
+
+
+def listed(folder: Path, descriptions: Mapping[str, str]) -> str:
+    """What of a list there is in a folder, a line each.
+
+    Args:
+        folder: that a command has written to.
+        descriptions: by name.
+
+    Returns:
+        The lines, without a newline at the end.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> folder = Path(mkdtemp())
+        >>> (folder / "samples").mkdir()
+        >>> listed(folder, {"samples": "pictures during training", "report.html": "to read"})
+        '  samples      pictures during training'
+    """
+    width = max(map(len, descriptions)) + 2
+    found = {name: text for name, text in descriptions.items() if (folder / name).exists()}
+    return "\n".join(f"  {name:<{width}}{text}" for name, text in found.items())
 
 
 def find_modules_here() -> None:

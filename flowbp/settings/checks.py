@@ -162,25 +162,44 @@ def free_folder(folder: Path) -> Path:
     return next(other for other in numbered if not other.exists())
 
 
-def _of_run(settings: Settings, resume: bool) -> Found:
-    folder, device = settings.run.folder, settings.run.device
-    path: tuple[Step, ...] = ("run", "folder")
+def of_place(section: str, folder: Path, device: str, *, taken: str, resume: bool) -> Found:
+    """What is wrong with where something writes and runs.
+
+    Args:
+        section: that holds `folder` and `device`.
+        folder: must be new or empty, unless what is in it goes on.
+        device: `auto` or one of torch's.
+        taken: what to say where the folder is not empty, with `{free}` for a free one.
+        resume: whether what is in the folder goes on.
+
+    Yields:
+        The keys that lead to a fault, and the fault.
+
+    Example:
+        >>> list(of_place("run", Path("runs/new"), "cpu", taken="", resume=False))
+        []
+    """
+    path: tuple[Step, ...] = (section, "folder")
     blocking = next((place for place in (folder, *folder.parents) if place.is_file()), None)
     if blocking is not None:
         yield path, f"is {folder}, and {blocking} is a file; name another folder"
     elif not resume and occupied(folder):
-        yield (
-            path,
-            f"is {folder}, which is not empty, and nothing saved is ever overwritten; name "
-            f"another, such as run.folder={free_folder(folder)}, or add --resume to go on with the "
-            "run that is there",
-        )
+        free = f"{section}.folder={free_folder(folder)}"
+        yield path, f"is {folder}, which is not empty{taken.format(free=free)}"
     if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
         yield (
-            ("run", "device"),
+            (section, "device"),
             f"is {device!r}, and torch sees {torch.cuda.device_count()} CUDA devices; "
-            "write run.device=auto or run.device=cpu",
+            f"write {section}.device=auto or {section}.device=cpu",
         )
+
+
+def _of_run(settings: Settings, resume: bool) -> Found:
+    taken = (
+        ", and nothing saved is ever overwritten; name another, such as {free}, or add --resume to "
+        "go on with the run that is there"
+    )
+    return of_place("run", settings.run.folder, settings.run.device, taken=taken, resume=resume)
 
 
 def _of_reward(settings: Settings) -> Found:
