@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -46,6 +47,27 @@ class Recorder:
 def peak_gib() -> float | None:
     """The most that was allocated on the device since the last reset; None on the CPU."""
     return torch.cuda.max_memory_allocated() / GIB if torch.cuda.is_available() else None
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for a device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matmul_rate(device: torch.device) -> float:
+    """TFLOP/s of a large product: 8192 in bfloat16 on a GPU, 1024 in float32 on the CPU."""
+    gpu = device.type == "cuda"
+    side, dtype = (8192, torch.bfloat16) if gpu else (1024, torch.float32)
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    seconds = []
+    for _ in range(10):
+        synchronize(device)
+        begun = time.perf_counter()
+        a @ b
+        synchronize(device)
+        seconds.append(time.perf_counter() - begun)
+    return 2 * side**3 / sorted(seconds)[5] / 1e12
 
 
 def weights_gib(modules: Iterable[nn.Module]) -> float:

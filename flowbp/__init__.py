@@ -44,6 +44,7 @@ from .core import exact_vjp as exact_vjp
 from .core import functional_pull as functional_pull
 from .core import guided_pull as guided_pull
 from .core import guided_velocity as guided_velocity
+from .core import guided_velocity_in_one_call as guided_velocity_in_one_call
 from .core import in_micro_batches as in_micro_batches
 from .core import lagrange as lagrange
 from .core import late_biased as late_biased
