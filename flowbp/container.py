@@ -10,7 +10,7 @@ import attrs
 import torch
 from dependency_injector import containers, providers
 
-from flowbp.adapters import Backbone, Tuning, compile_backbone, reference_of
+from flowbp.adapters import ACTIVATIONS, Backbone, Tuning, compile_backbone, reference_of
 from flowbp.configuration import Component
 from flowbp.embeddings import cached
 from flowbp.evaluation import HeldOut, HeldOutMeasure, Judge, Metric, spread
@@ -83,7 +83,8 @@ def _scorer(component: Component[Any] | None, **offered: Any) -> Any:
 def _tuned(tuning: Tuning, backbone: Backbone, run: RunSettings) -> Backbone:
     tuned = tuning(backbone, generator=generator(run.seed, "tuning"))
     if run.compile:
-        compile_backbone(tuned)
+        kept = ACTIVATIONS if run.activations is None else run.activations
+        compile_backbone(tuned, activations=kept)
     return tuned
 
 

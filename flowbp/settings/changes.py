@@ -28,6 +28,7 @@ ROUNDING = (
     "run.device",
     "run.threads",
     "run.compile",
+    "run.activations",
     "batching.pull",
     "batching.decode",
     "embeddings.batch",

@@ -57,9 +57,12 @@ class RunSettings:
         threads: of torch on the CPU; torch decides if null.
         compile: the network's blocks and the decoder with torch.compile; the first steps take a
             minute or two longer, the others about half as long on a GPU.
+        activations: share of the memory for activations that compiled blocks keep in a backward
+            pass, 0.5 if null; less is slower. Only with `compile`.
 
     Raises:
-        ValueError: a number is out of range, or torch knows no such device.
+        ValueError: a number is out of range, torch knows no such device, or `activations` without
+            `compile`.
 
     Example:
         >>> RunSettings(folder=Path("runs/first")).device
@@ -71,6 +74,15 @@ class RunSettings:
     device: str = attrs.field(default="auto", validator=check_device)
     threads: int | None = attrs.field(default=None, validator=_optional(integer(1)))
     compile: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    activations: float | None = attrs.field(default=None, validator=_optional(real(0, 1)))
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what would not be read."""
+        if self.activations is not None and not self.compile:
+            raise ValueError(
+                f"`activations` is {self.activations}, but only compiled blocks choose what they "
+                "keep; write compile=true, or leave activations out"
+            )
 
 
 @attrs.frozen(kw_only=True)

@@ -47,10 +47,10 @@ def gradients(step, streams):
 
 
 @pytest.mark.parametrize(
-    ("name", "lora", "checkpointing"),
-    [("sd3", False, True), ("flux1", True, False)],
+    ("name", "lora", "checkpointing", "kept"),
+    [("sd3", False, True, 1.0), ("flux1", True, False, 0.3)],
 )
-def test_gradients_are_those_of_the_plain_blocks(name, lora, checkpointing):
+def test_gradients_are_those_of_the_plain_blocks(name, lora, checkpointing, kept):
     found = []
     for compiled in (False, True):
         torch._dynamo.reset()
@@ -58,7 +58,7 @@ def test_gradients_are_those_of_the_plain_blocks(name, lora, checkpointing):
         if lora:
             Lora(rank=2)(backbone, generator=torch.Generator().manual_seed(0))
         if compiled:
-            assert compile_blocks(backbone.module, backend="aot_eager") > 0
+            assert compile_blocks(backbone.module, activations=kept, backend="aot_eager") > 0
         step = step_of(backbone, anchored=name == "flux1")
         names = list(backbone.module.state_dict())
         first = gradients(step, Streams.of(0))
@@ -96,7 +96,32 @@ def test_a_frozen_copy_is_compiled_where_the_model_is(monkeypatch):
 
 
 def test_what_has_no_blocks_is_told():
-    with pytest.raises(
-        ValueError, match=r"a network with a list of blocks.*Linear"
-    ):
+    with pytest.raises(ValueError, match=r"a network with a list of blocks.*Linear"):
         compile_backbone(SimpleNamespace(module=torch.nn.Linear(1, 1)))
+
+
+def test_less_is_kept_where_less_is_wanted():
+    """The bytes that autograd saves between the two passes of compiled blocks."""
+    found = {}
+    for kept in (1.0, 0.3):
+        torch._dynamo.reset()
+        backbone = backbone_of("sd3")
+        compile_blocks(backbone.module, activations=kept, backend="aot_eager")
+        saved = {}
+
+        def pack(tensor, saved=saved):
+            saved[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        latents = torch.randn(2, *backbone.latent_shape(32, 32), requires_grad=True)
+        field = backbone.velocity(backbone.encode(["one", "two"]))
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            field(latents, torch.tensor(0.5))
+        found[kept] = sum(saved.values())
+    assert found[0.3] < found[1.0]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_that_is_none_is_told(share):
+    with pytest.raises(ValueError, match=r"`activations` must be a share in \[0, 1\]"):
+        compile_blocks(torch.nn.Module(), activations=share)
