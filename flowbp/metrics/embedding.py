@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flowbp.adapters.policy import FLOAT32, DtypePolicy
-from flowbp.rewards.clip_source import channel_statistics, load_clip_model
+from flowbp.rewards.clip_source import channel_statistics, clip_needs, load_clip_model
 from flowbp.rewards.clip_tower import ClipTower
 from flowbp.rewards.clipscore import VIT_L_14
+from flowbp.rewards.needs import Need, needing, package
 from flowbp.rewards.towers import TOWERS, Towers
 
 
@@ -25,6 +26,24 @@ class Embedding(Protocol):
         ...
 
 
+def embedding_needs(source: str | os.PathLike[str] = VIT_L_14) -> tuple[Need, ...]:
+    """What building `clip_embedding` reads.
+
+    Args:
+        source: A folder or hub id in CLIPModel layout.
+
+    Returns:
+        The package and the model.
+
+    Example:
+        >>> from flowbp.shapes.embedded import reward_folder
+        >>> [need.tower == reward_folder() for need in embedding_needs(reward_folder())]
+        [False, True]
+    """
+    return package("transformers"), *clip_needs(source)
+
+
+@needing(embedding_needs)
 def clip_embedding(
     *,
     source: str | os.PathLike[str] = VIT_L_14,

@@ -5,10 +5,23 @@ from __future__ import annotations
 import torch
 
 from flowbp.configuration import Component
-from flowbp.metrics import BaseDistance, Diversity, Embedding, PixelDistance, clip_embedding
-from flowbp.rewards import TOWERS, Towers
+from flowbp.metrics import (
+    BaseDistance,
+    Diversity,
+    Embedding,
+    PixelDistance,
+    clip_embedding,
+    embedding_needs,
+)
+from flowbp.rewards import TOWERS, Need, Towers, needing
 
 
+def _needs(embedding: Component[Embedding] | None) -> tuple[Need, ...]:
+    # One that is given is asked itself.
+    return embedding_needs() if embedding is None else ()
+
+
+@needing(_needs)
 def diversity_metric(
     *,
     embedding: Component[Embedding] | None = None,
@@ -42,6 +55,7 @@ def diversity_metric(
     return Diversity(embedding=built, batch=batch, label=label)
 
 
+@needing(_needs)
 def distance_metric(
     *,
     embedding: Component[Embedding] | None = None,
