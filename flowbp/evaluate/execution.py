@@ -12,7 +12,7 @@ from flowbp.evaluate.generating import generate_missing
 from flowbp.evaluate.loading import resolved
 from flowbp.evaluate.measuring import measured
 from flowbp.evaluate.readiness import refuse_unready
-from flowbp.evaluate.results import listing, write_results
+from flowbp.evaluate.results import listing, write_comparison, write_scores
 from flowbp.evaluate.resuming import CONFIGURATION, refuse_others
 from flowbp.evaluate.schema import EvaluateSettings, ModelSection
 from flowbp.evaluation import Scores, scores_table
@@ -124,7 +124,8 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
             )
         write_whole(folder / CONFIGURATION, resolved(settings))
         generate_missing(container)
-        scores = measured(container)
-        write_results(container, scores)
+        for scores in measured(container):
+            write_scores(folder, scores)
+        write_comparison(container, scores)
     print(f"\n{scores_table(scores)}\n\nwritten to {folder}\n{listing(folder)}")
     return scores

@@ -11,6 +11,7 @@ import attrs
 from flowbp.configuration import Component
 from flowbp.configuration.tree import Step
 from flowbp.rewards import Need
+from flowbp.rewards.towers import place_name
 from flowbp.settings.intervals import Found
 
 _Path = tuple[Step, ...]
@@ -43,6 +44,28 @@ def needs_of(component: Component[Any], path: _Path = ()) -> Iterator[tuple[_Pat
         yield from ((path, need) for need in needs(**named))
     for name, value in component.arguments.items():
         yield from _within(value, (*path, name))
+
+
+def towers_of(component: Component[Any]) -> frozenset[str]:
+    """Which models a component shares with others that read the same.
+
+    Args:
+        component: any.
+
+    Returns:
+        Their places as `flowbp.rewards.Towers` calls them; none if the component does not say.
+
+    Example:
+        >>> from flowbp.metrics import clip_embedding
+        >>> towers_of(Component("clip", clip_embedding, {"source": "owner/name"}))
+        frozenset({'owner/name'})
+    """
+    try:
+        needs = [need for _, need in needs_of(component)]
+    # What raises is told by `unmet`.
+    except Exception:
+        return frozenset()
+    return frozenset(place_name(need.tower) for need in needs if need.tower is not None)
 
 
 def unmet(component: Component[Any], path: _Path = ()) -> Found:

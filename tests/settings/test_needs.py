@@ -14,7 +14,7 @@ import transformers
 from huggingface_hub import errors
 
 from flowbp.configuration import Component
-from flowbp.rewards import Need, PublishedFile
+from flowbp.rewards import Need, PublishedFile, Towers
 from flowbp.rewards.sources import check_whole
 from flowbp.settings.needs import needs_of, unmet
 from flowbp.settings.registries import METRICS, REWARDS
@@ -91,6 +91,23 @@ def test_what_a_metric_reads_is_checked_and_not_loaded(name, arguments, monkeypa
         assert str(file) in fault and "again" in fault
         file.write_bytes(whole)
     assert told(component) == []
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"weighted", "geneval", "hpsv3", "hpsv2"}))
+def test_the_towers_are_those_that_are_loaded(name, arguments):
+    if name == "image_reward":
+        from ..rewards.tiny_image_reward import TINY
+
+        arguments[name]["sizes"] = TINY
+    if name == "aesthetic":
+        width = transformers.CLIPConfig.from_pretrained(arguments[name]["clip"]).projection_dim
+        save_head(arguments[name]["source"], width)
+    component, towers = Component(name, METRICS.resolve(name), arguments[name]), Towers()
+    metric = component.build(label="mine", device="cpu", towers=towers)
+    towers.hold({need.tower for _, need in needs_of(component)} - {None})
+    assert len(towers) == 1
+    del metric
+    assert len(towers) == 1
 
 
 def test_packages_are_named_with_the_command(arguments, monkeypatch):
