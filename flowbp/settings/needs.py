@@ -39,7 +39,7 @@ def needs_of(component: Component[Any], path: _Path = ()) -> Iterator[tuple[_Pat
     """
     needs = getattr(component.target, "needs", None)
     if callable(needs):
-        given = {**_defaults(component.target), **component.arguments}
+        given = component.completed
         named = {name: given[name] for name in inspect.signature(needs).parameters}
         yield from ((path, need) for need in needs(**named))
     for name, value in component.arguments.items():
@@ -96,11 +96,6 @@ def unmet(component: Component[Any], path: _Path = ()) -> Found:
         found.append((path, _told(error)))
     # One folder may be read twice.
     yield from dict.fromkeys(found)
-
-
-def _defaults(target: Any) -> dict[str, Any]:
-    parameters = inspect.signature(target).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def _within(value: Any, path: _Path) -> Iterator[tuple[_Path, Need]]:

@@ -106,3 +106,18 @@ def test_the_order_is_complete_and_near_the_best(read):
 def test_nothing_shared_is_nothing_moved():
     towers = {label: frozenset(label) for label in "cab"} | {"d": frozenset()}
     assert sharing_order(towers) == list("cabd")
+
+
+def test_every_picture_is_embedded_once(evaluation_yaml, checkpoints):
+    from .metrics_of_ours import EMBEDDED
+
+    EMBEDDED.clear()
+    embedding = f"embedding: {{name: '{HERE}:tones'}}"
+    typed = [
+        "models.base={}",
+        f"models.mine.checkpoint={checkpoints['lora']}",
+        f"metrics.far={{name: distance, {embedding}}}",
+        f"metrics.spread={{name: diversity, {embedding}}}",
+    ]
+    assert main([evaluation_yaml, *typed]) == 0
+    assert sum(EMBEDDED) == 2 * 12
