@@ -98,6 +98,11 @@ class GenEval:
         )
         return TaskMetric(read_tasks(self.metadata), detector, Colours(clip), self.label)
 
+    @property
+    def totals(self) -> Mapping[str, tuple[str, ...]]:
+        """GenEval's total, by its name: the columns of the six tasks, whose means are averaged."""
+        return self.metric.totals
+
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
         """Judge pictures (B, 3, H, W) in [0, 1]; (B,) of 1, 0 and NaN by column."""
         return self.metric(images, prompts)
