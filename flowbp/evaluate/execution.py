@@ -9,7 +9,6 @@ import torch
 from flowbp.configuration import ConfigurationError, Problem
 from flowbp.evaluate.container import EvaluationContainer
 from flowbp.evaluate.generating import generate_missing
-from flowbp.evaluate.loading import resolved
 from flowbp.evaluate.measuring import measured
 from flowbp.evaluate.readiness import refuse_unready
 from flowbp.evaluate.results import listing, write_comparison, write_scores
@@ -18,7 +17,7 @@ from flowbp.evaluate.schema import EvaluateSettings, ModelSection
 from flowbp.evaluation import Scores, scores_table
 from flowbp.files import write_whole
 from flowbp.run.lock import locked
-from flowbp.settings import free_folder, occupied
+from flowbp.settings import free_folder, occupied, resolved
 
 
 def overview(settings: EvaluateSettings) -> str:

@@ -19,13 +19,13 @@ from flowbp.evaluate.judging import (
     stopped,
     totals_of,
 )
-from flowbp.evaluate.loading import resolved
 from flowbp.evaluate.memory import release
 from flowbp.evaluate.order import sharing_order
 from flowbp.evaluate.picture_sets import Pictures
 from flowbp.evaluate.pictures import Shot
 from flowbp.evaluation import MetricFailure, ScoreRow, Scores
 from flowbp.run.telling import told_progress
+from flowbp.settings import resolved
 from flowbp.settings.needs import towers_of
 
 _Figures = Mapping[str, float]

@@ -36,5 +36,5 @@ def refuse_unready(settings: EvaluateSettings) -> None:
     )
     if found and settings.evaluation.on_failure == "stop":
         raise ConfigurationError(found)
-    for problem in found:
-        print(f"{problem}; it will be reported as failed", file=sys.stderr, flush=True)
+    for each in found:
+        print(f"{each}; it will be reported as failed", file=sys.stderr, flush=True)
