@@ -56,6 +56,16 @@ def test_models_that_are_shared_stay_and_others_go(evaluation_yaml, models, tmp_
     assert list(found["rows"][0]["values"]) == ["likeness", "first", "second", "third"]
 
 
+def test_the_embedded_reward_shares_its_model_too(evaluation_yaml, loads):
+    from flowbp.shapes.embedded import reward_folder
+
+    far = f"{{name: distance, embedding: {{name: clip, source: {reward_folder()}}}}}"
+    typed = ["metrics.ours.name=shapes", f"metrics.far={far}", "prompts.count=1"]
+    assert main([evaluation_yaml, *typed]) == 0
+    loaded, alive = loads
+    assert len(loaded) == 2 and max(alive) == 1
+
+
 def test_what_was_measured_before_a_failure_is_written(evaluation_yaml, tmp_path, capsys, loads):
     typed = [f"metrics.gone.name={HERE}:Unbuildable", f"metrics.far.name={HERE}:Distance"]
     assert main([evaluation_yaml, *typed]) == 1

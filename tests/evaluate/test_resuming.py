@@ -38,13 +38,18 @@ def times(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (folder / "images/base").iterdir()}
 
 
-def test_killed_at_any_moment_it_goes_on(evaluation_yaml, checkpoints, tmp_path):
-    typed = [evaluation_yaml, "models.base={}", f"models.b.checkpoint={checkpoints['lora']}"]
+def test_killed_at_any_moment_it_goes_on(evaluation_yaml, checkpoints, models, tmp_path):
+    typed = [
+        evaluation_yaml,
+        "models.base={}",
+        f"models.b.checkpoint={checkpoints['lora']}",
+        f"metrics.far={{name: distance, embedding: {{name: clip, source: {models}/reward}}}}",
+    ]
     assert main([*typed, f"evaluation.folder={tmp_path / 'whole'}"]) == 0
     whole = results(tmp_path / "whole")
     processes = Processes(tmp_path, "flowbp.evaluate")
     try:
-        for calls in (2, 9, 71, 107):
+        for calls in (2, 9, 71, 107, 111, 116):
             out = tmp_path / f"killed-{calls}"
             ended = processes.run(*typed, f"evaluation.folder={out}", disk_calls=calls)
             assert ended.code == -9, ended.told
