@@ -1,47 +1,22 @@
-"""From what was typed to the checked settings of an evaluation, and back to YAML."""
+"""From what was typed to the checked settings of an evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
-
-from flowbp.configuration import (
-    Component,
-    ConfigurationError,
-    Problem,
-    Tree,
-    describe,
-    read_arguments,
-    structure,
-)
-from flowbp.configuration.tree import Step, origin_of, path_text
+from flowbp.configuration import Component, read_arguments
+from flowbp.configuration.tree import Step
 from flowbp.evaluate.models import fault
 from flowbp.evaluate.schema import EvaluateSettings
-from flowbp.settings import REGISTRIES, SCALARS, weighted_reward
+from flowbp.settings import Loaded, weighted_reward
 from flowbp.settings.checks import of_place
 from flowbp.settings.intervals import Found
+from flowbp.settings.loading import checked
 from flowbp.settings.rewards import faults
 
 
-@attrs.frozen(eq=False)
-class Loaded:
-    """Settings together with where each of them was written.
-
-    Args:
-        settings: of the evaluation.
-        tree: what they were made of.
-
-    Example:
-        See `load`.
-    """
-
-    settings: EvaluateSettings
-    tree: Tree
-
-
-def load(arguments: Sequence[str], *, resume: bool = False) -> Loaded:
+def load(arguments: Sequence[str], *, resume: bool = False) -> Loaded[EvaluateSettings]:
     """Read YAML files and overrides, and check all that can be checked without a model.
 
     Args:
@@ -64,32 +39,7 @@ Names: `flux1`, `flux2`, `sd3`, `shapes`; or write package.module:Class
           defaults: sampling: is missing; it has no default
     """
     tree = read_arguments(arguments)
-    settings = structure(EvaluateSettings, tree, registries=REGISTRIES, scalars=SCALARS)
-    found = tuple(
-        Problem(path_text(path), message, origin_of(tree, path))
-        for path, message in _problems(settings, resume)
-    )
-    if found:
-        raise ConfigurationError(found)
-    return Loaded(settings, tree)
-
-
-def resolved(settings: EvaluateSettings) -> str:
-    """The settings as YAML with their defaults written out; `load` reads it back.
-
-    Args:
-        settings: of the evaluation.
-
-    Returns:
-        YAML.
-
-    Raises:
-        ValueError: a value that was made in Python has no name to find it by again.
-
-    Example:
-        See `load`, of which it is the inverse.
-    """
-    return describe(settings, registries=REGISTRIES, scalars=SCALARS)
+    return checked(EvaluateSettings, tree, lambda settings: _problems(settings, resume))
 
 
 def _problems(settings: EvaluateSettings, resume: bool) -> Found:

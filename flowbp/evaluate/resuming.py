@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from flowbp.configuration import ConfigurationError, Problem, plain, read_file, read_text
-from flowbp.evaluate.loading import resolved
 from flowbp.evaluate.schema import EvaluateSettings, ModelSection
 from flowbp.files import write_whole
-from flowbp.settings import changes
+from flowbp.settings import changes, resolved
 
 CONFIGURATION, MODELS = "configuration.yaml", "models"
 

@@ -9,11 +9,11 @@ import attrs
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.core._validators import integer
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, Resize, crop_shortest_side, normalise
+from flowbp.rewards.portions import in_portions
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
@@ -98,10 +98,7 @@ class ClipTower:
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"`images` must be (B, 3, H, W), got {tuple(images.shape)}")
-        if self.batch is None or len(images) <= self.batch:
-            return self._embedded(images)
-        parts = torch.split(images, self.batch)
-        return torch.cat([self._recomputed(part) for part in parts])
+        return in_portions(self._embedded, images, batch=self.batch)
 
     def unit(self, output: Tensor | BaseModelOutputWithPooling) -> Tensor:
         """Features of the model (B, D), of pictures or prompts, at length one.
@@ -117,12 +114,6 @@ class ClipTower:
         # An autocast set by the caller would round embeddings to bfloat16.
         with torch.autocast(self.device.type, enabled=False):
             return F.normalize(features.to(self.policy.state), dim=-1)
-
-    def _recomputed(self, images: Tensor) -> Tensor:
-        embeddings: Tensor = checkpoint(
-            self._embedded, images, use_reentrant=False, preserve_rng_state=False
-        )
-        return embeddings
 
     def _embedded(self, images: Tensor) -> Tensor:
         size = self.model.config.vision_config.image_size

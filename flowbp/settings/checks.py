@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from flowbp.configuration import Problem, Tree
-from flowbp.configuration.tree import Step, origin_of, path_text
+from flowbp.configuration.tree import Step
 from flowbp.core import Plan
 from flowbp.evaluation import Sampling
 from flowbp.files import PARTIAL
@@ -25,32 +22,24 @@ _START_SHARE = 0.5
 """The largest part of a run's average that its starting weights may make up."""
 
 
-def problems(settings: Settings, tree: Tree, *, resume: bool = False) -> Iterator[Problem]:
+def problems(settings: Settings, *, resume: bool = False) -> Found:
     """Find what does not fit together, or not on this machine.
 
     Args:
         settings: valid section by section.
-        tree: where they come from, for the origins.
         resume: whether the run goes on in its folder, which is then not empty.
 
     Yields:
-        Every problem that was found.
+        The keys that lead to each fault, and the fault.
 
     Example:
         See `load`.
     """
-    for path, message in (
-        *_of_run(settings, resume),
-        *_of_reward(settings),
-        *_of_training(settings),
-        *_of_evaluation(settings),
-        *of_intervals(settings),
-    ):
-        subject = re.match(r"`(\w+)` ", message)
-        if subject:
-            message = message.removeprefix(subject[0])
-            path = (*path, subject[1])
-        yield Problem(path_text(path), message, origin_of(tree, path))
+    yield from _of_run(settings, resume)
+    yield from _of_reward(settings)
+    yield from _of_training(settings)
+    yield from _of_evaluation(settings)
+    yield from of_intervals(settings)
 
 
 def example_plan(settings: Settings) -> Plan:

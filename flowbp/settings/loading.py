@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import get_args, get_type_hints
+import re
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar, get_args, get_type_hints
 
 import attrs
 
-from flowbp.configuration import ConfigurationError, Tree, describe, read_arguments, structure
+from flowbp.configuration import (
+    ConfigurationError,
+    Problem,
+    Tree,
+    describe,
+    read_arguments,
+    structure,
+)
 from flowbp.configuration.registry import component_type
-from flowbp.configuration.tree import origin_of
+from flowbp.configuration.tree import Step, origin_of, path_text
 from flowbp.settings.checks import problems
+from flowbp.settings.intervals import Found
 from flowbp.settings.presets import preset_or_file
 from flowbp.settings.registries import REGISTRIES, SCALARS
 from flowbp.settings.schema import Settings
 
+SettingsT = TypeVar("SettingsT")
+
 
 @attrs.frozen(eq=False)
-class Loaded:
+class Loaded(Generic[SettingsT]):
     """Settings together with where each of them was written.
 
     Args:
-        settings: of the run.
+        settings: of a run, or of an evaluation.
         tree: what they were made of.
 
     Example:
         See `load`.
     """
 
-    settings: Settings
+    settings: SettingsT
     tree: Tree
 
 
-def load(arguments: Sequence[str], *, resume: bool = False) -> Loaded:
+def load(arguments: Sequence[str], *, resume: bool = False) -> Loaded[Settings]:
     """Read YAML files and overrides, and check all that can be checked without a model.
 
     Args:
@@ -61,11 +72,42 @@ or write package.module:Class
           defaults: batching: is missing; it has no default
     """
     tree = read_arguments(arguments, find=preset_or_file, names=_names())
-    settings = structure(Settings, tree, registries=REGISTRIES, scalars=SCALARS)
-    found = tuple(problems(settings, tree, resume=resume))
+    return checked(Settings, tree, lambda settings: problems(settings, resume=resume))
+
+
+def checked(
+    kind: type[SettingsT], tree: Tree, find: Callable[[SettingsT], Found]
+) -> Loaded[SettingsT]:
+    """Settings of a kind, each section valid and all together.
+
+    Args:
+        kind: of the settings.
+        tree: what they are made of.
+        find: what sections get wrong together.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigurationError: all that is wrong.
+
+    Example:
+        See `load`.
+    """
+    settings = structure(kind, tree, registries=REGISTRIES, scalars=SCALARS)
+    found = tuple(_problem(path, message, tree) for path, message in find(settings))
     if found:
         raise ConfigurationError(found)
     return Loaded(settings, tree)
+
+
+def _problem(path: tuple[Step, ...], message: str, tree: Tree) -> Problem:
+    # At the key that the message begins with, if it names one.
+    subject = re.match(r"`(\w+)` ", message)
+    if subject:
+        message = message.removeprefix(subject[0])
+        path = (*path, subject[1])
+    return Problem(path_text(path), message, origin_of(tree, path))
 
 
 def _names() -> dict[str, tuple[str, ...]]:
@@ -98,18 +140,18 @@ def located(error: ConfigurationError, tree: Tree) -> ConfigurationError:
           container.yaml:3: backbone: is gone
     """
     return ConfigurationError(
-        problem
-        if problem.origin
-        else attrs.evolve(problem, origin=origin_of(tree, tuple(problem.path.split("."))))
-        for problem in error.problems
+        each
+        if each.origin
+        else attrs.evolve(each, origin=origin_of(tree, tuple(each.path.split("."))))
+        for each in error.problems
     )
 
 
-def resolved(settings: Settings) -> str:
+def resolved(settings: object) -> str:
     """The settings as YAML with their defaults written out; `load` reads it back.
 
     Args:
-        settings: of the run.
+        settings: of a run, or of an evaluation.
 
     Returns:
         YAML.

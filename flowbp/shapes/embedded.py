@@ -9,7 +9,7 @@ import torch
 
 from flowbp.adapters import SD3Backbone
 from flowbp.adapters.clamp import Clamp, hard_clamp
-from flowbp.rewards import ClipReward
+from flowbp.rewards import TOWERS, ClipReward, Towers, needing
 
 
 def base_folder() -> Path:
@@ -70,11 +70,13 @@ def embedded_backbone(
     )
 
 
-def embedded_reward(*, device: torch.device | str = "cpu") -> ClipReward:
+@needing(lambda: ClipReward.from_pretrained.needs(reward_folder(), None))  # type: ignore[attr-defined]
+def embedded_reward(*, device: torch.device | str = "cpu", towers: Towers = TOWERS) -> ClipReward:
     """Load the embedded reward model, in float32.
 
     Args:
         device: where it runs.
+        towers: with whom the model is shared.
 
     Returns:
         The reward: the cosine of picture and caption.
@@ -85,7 +87,7 @@ def embedded_reward(*, device: torch.device | str = "cpu") -> ClipReward:
     Example:
         ``embedded_reward()(images, ["two blue squares"])``
     """
-    return ClipReward.from_pretrained(reward_folder(), device=device)
+    return ClipReward.from_pretrained(reward_folder(), device=device, towers=towers)
 
 
 def _weights(part: str) -> Path:

@@ -38,13 +38,18 @@ def times(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (folder / "images/base").iterdir()}
 
 
-def test_killed_at_any_moment_it_goes_on(evaluation_yaml, checkpoints, tmp_path):
-    typed = [evaluation_yaml, "models.base={}", f"models.b.checkpoint={checkpoints['lora']}"]
+def test_killed_at_any_moment_it_goes_on(evaluation_yaml, checkpoints, models, tmp_path):
+    typed = [
+        evaluation_yaml,
+        "models.base={}",
+        f"models.b.checkpoint={checkpoints['lora']}",
+        f"metrics.far={{name: distance, embedding: {{name: clip, source: {models}/reward}}}}",
+    ]
     assert main([*typed, f"evaluation.folder={tmp_path / 'whole'}"]) == 0
     whole = results(tmp_path / "whole")
     processes = Processes(tmp_path, "flowbp.evaluate")
     try:
-        for calls in (2, 9, 71, 107):
+        for calls in (2, 9, 71, 107, 111, 116):
             out = tmp_path / f"killed-{calls}"
             ended = processes.run(*typed, f"evaluation.folder={out}", disk_calls=calls)
             assert ended.code == -9, ended.told
@@ -138,12 +143,12 @@ def test_a_picture_of_another_prompt_is_refused(evaluation_yaml, done, capsys):
 
 
 def test_a_line_that_was_cut_off_is_judged_again(tmp_path):
-    kept = Kept(tmp_path / "base.jsonl", {"name": "mine"})
-    assert kept.begin() == {}
+    kept = Kept(tmp_path / "base.jsonl", {"name": "mine"}, "")
+    assert kept.begin({}) == {}
     shots = [Shot("base", i, 0, HeldOutPrompt("a circle")) for i in range(2)]
-    kept.add((shot, b"", {"mine": 0.5}) for shot in shots)
+    kept.add((kept.key(shot, b""), {"mine": 0.5}) for shot in shots)
     text = kept.path.read_text()
     for length in range(len(text)):
         kept.path.write_text(text[:length])
-        assert len(kept.begin()) == max(0, text[:length].count("\n") - 1)
+        assert len(kept.begin({})) == max(0, text[:length].count("\n") - 1)
         assert kept.path.read_text().endswith("\n") and text.startswith(kept.path.read_text())
