@@ -22,6 +22,7 @@ from flowbp.geneval.metric import LABEL, TaskMetric
 from flowbp.rewards.cleaning import repaired
 from flowbp.rewards.clip import ClipReward
 from flowbp.rewards.clipscore import VIT_L_14
+from flowbp.rewards.pixels import crop_shortest_side_torchvision
 from flowbp.rewards.places import located
 from flowbp.rewards.towers import TOWERS, Towers
 
@@ -83,7 +84,11 @@ class GenEval:
             source=self.source, batch=self.batch, device=self.device, towers=self.towers
         )
         clip = ClipReward.from_pretrained(
-            self.clip, clean=repaired, device=self.device, towers=self.towers
+            self.clip,
+            resize=crop_shortest_side_torchvision,
+            clean=repaired,
+            device=self.device,
+            towers=self.towers,
         )
         return TaskMetric(read_tasks(self.metadata), detector, Colours(clip), self.label)
 

@@ -15,6 +15,7 @@ from flowbp.core._validators import integer
 from flowbp.rewards.clip_source import channel_statistics, load_clip_model
 from flowbp.rewards.clip_tower import ClipTower
 from flowbp.rewards.clipscore import VIT_L_14
+from flowbp.rewards.pixels import crop_shortest_side_torchvision
 from flowbp.rewards.places import located, on_disk
 from flowbp.rewards.reward import check_prompts
 from flowbp.rewards.towers import TOWERS, Towers
@@ -108,6 +109,7 @@ class AestheticScore:
         )
         return ClipTower(
             model=model,
+            resize=crop_shortest_side_torchvision,
             mean=mean,
             std=std,
             batch=self.batch,

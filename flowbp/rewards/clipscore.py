@@ -14,6 +14,7 @@ from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.core._validators import integer
 from flowbp.rewards.cleaning import repaired
 from flowbp.rewards.clip import ClipReward
+from flowbp.rewards.pixels import crop_shortest_side_torchvision
 from flowbp.rewards.places import located
 from flowbp.rewards.towers import TOWERS, Towers
 
@@ -72,6 +73,7 @@ class CLIPScore:
         return ClipReward.from_pretrained(
             self.source,
             tokenizer=self.tokenizer,
+            resize=crop_shortest_side_torchvision,
             clean=repaired,
             batch=self.batch,
             policy=self.policy,
