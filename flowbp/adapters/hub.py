@@ -90,13 +90,14 @@ def cached_file(hub_id: str, name: str) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
-def ask_hub(hub_id: str, *names: str, argument: str = "source") -> None:
+def ask_hub(hub_id: str, *names: str, argument: str = "source", alone: bool = False) -> None:
     """Make sure that the hub has one of some files and gives it; nothing is downloaded.
 
     Args:
         hub_id: ``owner/name``.
         names: Of files in the repository, any of which will do.
         argument: That names the repository, for the message.
+        alone: Whether the file is all that is wanted, for the message.
 
     Raises:
         ModuleNotFoundError: huggingface_hub is not installed.
@@ -125,16 +126,17 @@ def ask_hub(hub_id: str, *names: str, argument: str = "source") -> None:
             refused.__cause__ = error
         raise FileNotFoundError(
             f"`{argument}` {hub_id!r} could not be read, its {' or '.join(names)}: "
-            f"{why_unread(refused, hub_id)}"
+            f"{why_unread(refused, hub_id, file=names[0] if alone else None)}"
         ) from refused
 
 
-def why_unread(error: Exception, place: Path | str) -> str:
+def why_unread(error: Exception, place: Path | str, *, file: str | None = None) -> str:
     """Say why a model could not be read and what to do about it.
 
     Args:
         error: What a loader raised; the errors that it was raised from count too.
         place: A folder, or a hub id.
+        file: Of the repository, if it is all that is wanted of it.
 
     Returns:
         Reason and cure.
@@ -148,6 +150,12 @@ def why_unread(error: Exception, place: Path | str) -> str:
         return f"{said}; copy or download the whole folder again"
     errors, constants = _part("errors"), _part("constants")
     endpoint = constants.ENDPOINT
+    command, elsewhere = f"hf download {place}", _ELSEWHERE
+    if file is not None:
+        command = f"{command} {file}"
+        elsewhere = (
+            f"or download {endpoint}/{place}/resolve/main/{file} elsewhere and give the file's path"
+        )
     offline = "was not asked, for HF_HUB_OFFLINE is set"
     unreached = offline if is_offline() else "could not be reached"
     # Each kind is a special case of one that follows it.
@@ -158,8 +166,8 @@ def why_unread(error: Exception, place: Path | str) -> str:
         "id, or run `hf auth login` with an account that may read it",
         errors.HFValidationError: f"{said}; check the id",
         (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled): "it is not in the cache "
-        f"{constants.HF_HUB_CACHE}, and {endpoint} {unreached}; run `hf download {place}` "
-        f"where there is a network, {_ELSEWHERE}",
+        f"{constants.HF_HUB_CACHE}, and {endpoint} {unreached}; run `{command}` where "
+        f"there is a network, {elsewhere}",
         errors.EntryNotFoundError: f"{endpoint}/{place} does not have it ({said}); check that it "
         "is a repository in the layout that is wanted",
     }
@@ -167,7 +175,7 @@ def why_unread(error: Exception, place: Path | str) -> str:
     for kinds, reason in reasons.items():
         if any(isinstance(cause, kinds) for cause in causes):
             return reason
-    return f"{said}; try `hf download {place}`, {_ELSEWHERE}"
+    return f"{said}; try `{command}`, {elsewhere}"
 
 
 def _part(name: str) -> ModuleType:

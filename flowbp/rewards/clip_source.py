@@ -223,10 +223,10 @@ def _preprocessing(source: str | os.PathLike[str], folder: Path | None) -> Mappi
 
 
 def _from_hub(hub_id: str, name: str) -> Path | None:
-    hub = require("huggingface_hub")
+    hub, errors = require("huggingface_hub"), require("huggingface_hub.errors")
     try:
         return Path(hub.hf_hub_download(hub_id, name))
-    except hub.errors.LocalEntryNotFoundError:
+    except errors.LocalEntryNotFoundError:
         raise
-    except hub.errors.EntryNotFoundError:
+    except errors.EntryNotFoundError:
         return None

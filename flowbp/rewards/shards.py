@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from flowbp.adapters.extras import require
-from flowbp.adapters.hub import ask_hub, cached_file
+from flowbp.adapters.hub import ask_hub, cached_file, why_unread
 from flowbp.adapters.source import local_folder, read_json
 from flowbp.adapters.weights import check_weight_file
 
@@ -63,7 +63,7 @@ def check_shards(source: str | os.PathLike[str], *, name: str) -> None:
         cached = (cached_file(str(source), each) for each in (name, *_ON_HUB))
         folder = next((found.parent for found in cached if found is not None), None)
         if folder is None:
-            ask_hub(str(source), name, *_ON_HUB)
+            ask_hub(str(source), name, *_ON_HUB, alone=True)
             return
     for shard in _shards_of(folder, source, name):
         check_weight_file(shard)
@@ -96,6 +96,5 @@ def _download_folder(hub_id: str) -> Path:
         return Path(hub.snapshot_download(hub_id, allow_patterns=["*.safetensors", _INDEX]))
     except OSError as error:
         raise FileNotFoundError(
-            f"`source` {hub_id!r} could not be downloaded: {error}; without a network download it "
-            "elsewhere and give the file or folder"
+            f"`source` {hub_id!r} could not be downloaded: {why_unread(error, hub_id)}"
         ) from error

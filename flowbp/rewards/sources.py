@@ -164,7 +164,7 @@ def check_file(
     """
     path = file_of(source, name)
     if path is None:
-        ask_hub(str(source), name, argument=argument)
+        ask_hub(str(source), name, argument=argument, alone=True)
         return
     if not path.is_file():
         raise FileNotFoundError(
