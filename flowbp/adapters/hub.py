@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from flowbp.adapters.extras import require
 
@@ -28,8 +29,7 @@ def hub_file(hub_id: str, name: str) -> Path:
     Example:
         ``hub_file("stabilityai/stable-diffusion-3.5-medium", "transformer/config.json")``
     """
-    hub = require("huggingface_hub")
-    errors = hub.errors
+    hub, errors = require("huggingface_hub"), _part("errors")
     try:
         return Path(hub.hf_hub_download(hub_id, name))
     # Alone among the hub's errors, that of a missing file need not be an OSError.
@@ -47,7 +47,7 @@ def is_offline() -> bool:
         >>> isinstance(is_offline(), bool)
         True
     """
-    return bool(require("huggingface_hub").constants.HF_HUB_OFFLINE)
+    return bool(_part("constants").HF_HUB_OFFLINE)
 
 
 def cached_folder(hub_id: str, component: str) -> Path | None:
@@ -69,12 +69,74 @@ def cached_folder(hub_id: str, component: str) -> Path | None:
     return Path(path).parent if isinstance(path, str) else None
 
 
-def why_unread(error: Exception, place: Path | str) -> str:
+def cached_file(hub_id: str, name: str) -> Path | None:
+    """Where the cache has a file of a repository.
+
+    Args:
+        hub_id: ``owner/name``.
+        name: Of the file in the repository.
+
+    Returns:
+        Its path, or None where there is none.
+
+    Raises:
+        ModuleNotFoundError: huggingface_hub is not installed.
+
+    Example:
+        >>> cached_file("owner/no-such-repository", "config.json") is None
+        True
+    """
+    path = require("huggingface_hub").try_to_load_from_cache(hub_id, name)
+    return Path(path) if isinstance(path, str) else None
+
+
+def ask_hub(hub_id: str, *names: str, argument: str = "source", alone: bool = False) -> None:
+    """Make sure that the hub has one of some files and gives it; nothing is downloaded.
+
+    Args:
+        hub_id: ``owner/name``.
+        names: Of files in the repository, any of which will do.
+        argument: That names the repository, for the message.
+        alone: Whether the file is all that is wanted, for the message.
+
+    Raises:
+        ModuleNotFoundError: huggingface_hub is not installed.
+        FileNotFoundError: The hub is out of reach, the repository is gated or not there, or it has
+            none of the files.
+
+    Example:
+        ``ask_hub("openai/clip-vit-large-patch14", "config.json")``
+    """
+    hub, errors = require("huggingface_hub"), _part("errors")
+    for name in names:
+        try:
+            if is_offline():
+                raise errors.LocalEntryNotFoundError("the hub must not be asked")
+            hub.get_hf_file_metadata(hub.hf_hub_url(hub_id, name))
+            return
+        except errors.EntryNotFoundError as error:
+            if name != names[-1] and not isinstance(error, errors.LocalEntryNotFoundError):
+                continue
+            refused: Exception = error
+        except (errors.HfHubHTTPError, errors.HFValidationError) as error:
+            refused = error
+        # Connections fail with errors of the library below the hub's, which is not always the same.
+        except Exception as error:
+            refused = errors.LocalEntryNotFoundError(str(error))
+            refused.__cause__ = error
+        raise FileNotFoundError(
+            f"`{argument}` {hub_id!r} could not be read, its {' or '.join(names)}: "
+            f"{why_unread(refused, hub_id, file=names[0] if alone else None)}"
+        ) from refused
+
+
+def why_unread(error: Exception, place: Path | str, *, file: str | None = None) -> str:
     """Say why a model could not be read and what to do about it.
 
     Args:
         error: What a loader raised; the errors that it was raised from count too.
         place: A folder, or a hub id.
+        file: Of the repository, if it is all that is wanted of it.
 
     Returns:
         Reason and cure.
@@ -86,8 +148,14 @@ def why_unread(error: Exception, place: Path | str) -> str:
     said = " ".join(str(error).split()).rstrip(".")
     if isinstance(place, Path):
         return f"{said}; copy or download the whole folder again"
-    hub = require("huggingface_hub")
-    errors, endpoint = hub.errors, hub.constants.ENDPOINT
+    errors, constants = _part("errors"), _part("constants")
+    endpoint = constants.ENDPOINT
+    command, elsewhere = f"hf download {place}", _ELSEWHERE
+    if file is not None:
+        command = f"{command} {file}"
+        elsewhere = (
+            f"or download {endpoint}/{place}/resolve/main/{file} elsewhere and give the file's path"
+        )
     offline = "was not asked, for HF_HUB_OFFLINE is set"
     unreached = offline if is_offline() else "could not be reached"
     # Each kind is a special case of one that follows it.
@@ -98,8 +166,8 @@ def why_unread(error: Exception, place: Path | str) -> str:
         "id, or run `hf auth login` with an account that may read it",
         errors.HFValidationError: f"{said}; check the id",
         (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled): "it is not in the cache "
-        f"{hub.constants.HF_HUB_CACHE}, and {endpoint} {unreached}; run `hf download {place}` "
-        f"where there is a network, {_ELSEWHERE}",
+        f"{constants.HF_HUB_CACHE}, and {endpoint} {unreached}; run `{command}` where "
+        f"there is a network, {elsewhere}",
         errors.EntryNotFoundError: f"{endpoint}/{place} does not have it ({said}); check that it "
         "is a repository in the layout that is wanted",
     }
@@ -107,7 +175,12 @@ def why_unread(error: Exception, place: Path | str) -> str:
     for kinds, reason in reasons.items():
         if any(isinstance(cause, kinds) for cause in causes):
             return reason
-    return f"{said}; try `hf download {place}`, {_ELSEWHERE}"
+    return f"{said}; try `{command}`, {elsewhere}"
+
+
+def _part(name: str) -> ModuleType:
+    # As an attribute of the package it is there only once something else has imported it.
+    return require(f"huggingface_hub.{name}")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

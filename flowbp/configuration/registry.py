@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -51,6 +52,12 @@ class Component(Generic[T_co]):
     target: Callable[..., T_co]
     arguments: Mapping[str, Any] = attrs.field(factory=dict)
     ready: bool = attrs.field(default=False, kw_only=True)
+
+    @property
+    def completed(self) -> dict[str, Any]:
+        """The arguments, and the target's defaults for those that are not given."""
+        found = inspect.signature(self.target).parameters.values()
+        return {p.name: p.default for p in found if p.default is not p.empty} | {**self.arguments}
 
     def build(self, **offered: Any) -> T_co:
         """Call the target with its arguments and those offered collaborators that it names.

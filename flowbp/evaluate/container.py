@@ -14,7 +14,7 @@ from flowbp.evaluate.pictures import Shot
 from flowbp.evaluate.schema import EvaluateSettings
 from flowbp.evaluation import HeldOut
 from flowbp.rewards import Towers
-from flowbp.settings import HeldOutSource, built_metric
+from flowbp.settings import HeldOutSource, PointsByEmbedding, built_metric
 
 
 def _built(component: Component[Any], **offered: Any) -> Any:
@@ -56,8 +56,10 @@ class EvaluationContainer(containers.DeclarativeContainer):
     prompts: Any = providers.Singleton(_listed, settings.provided.prompts)
     # What several metrics read alike is loaded once.
     towers: Any = providers.Singleton(Towers)
+    # What several metrics embed alike is embedded once.
+    points: Any = providers.Singleton(PointsByEmbedding)
     # Called with a label and a component.
-    metric: Any = providers.Factory(built_metric, device=device, towers=towers)
+    metric: Any = providers.Factory(built_metric, device=device, towers=towers, points=points)
 
 
 def shots(container: EvaluationContainer, label: str, seed: int) -> list[Shot]:

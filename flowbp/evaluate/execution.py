@@ -11,7 +11,8 @@ from flowbp.evaluate.container import EvaluationContainer
 from flowbp.evaluate.generating import generate_missing
 from flowbp.evaluate.loading import resolved
 from flowbp.evaluate.measuring import measured
-from flowbp.evaluate.results import listing, write_results
+from flowbp.evaluate.readiness import refuse_unready
+from flowbp.evaluate.results import listing, write_comparison, write_scores
 from flowbp.evaluate.resuming import CONFIGURATION, refuse_others
 from flowbp.evaluate.schema import EvaluateSettings, ModelSection
 from flowbp.evaluation import Scores, scores_table
@@ -66,13 +67,14 @@ def check(container: EvaluationContainer, *, resume: bool = False) -> None:
         resume: whether it would go on in its folder.
 
     Raises:
-        ConfigurationError: it cannot go on.
+        ConfigurationError: it cannot go on, or a metric lacks what it reads.
 
     Example:
         See `flowbp.evaluate.main`, of which it is `--check`.
     """
     if resume:
         refuse_others(container.settings())
+    refuse_unready(container.settings())
     print(overview(container.settings()))
     print("checked; nothing was run")
 
@@ -91,7 +93,8 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
         The scores.
 
     Raises:
-        ConfigurationError: the backbone cannot be built, or the folder is another evaluation's.
+        ConfigurationError: the backbone cannot be built, the folder is another evaluation's, or a
+            metric lacks what it reads.
         EvaluateError: a checkpoint is of another model, a picture of another evaluation, or a
             metric failed and the settings say to stop then.
         OSError: a file could not be written, or the folder is taken or in use.
@@ -106,6 +109,7 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
     with ExitStack() as stack:
         if resume:
             refuse_others(settings)
+        refuse_unready(settings)
         print(overview(settings), flush=True)
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -120,7 +124,8 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
             )
         write_whole(folder / CONFIGURATION, resolved(settings))
         generate_missing(container)
-        scores = measured(container)
-        write_results(container, scores)
+        for scores in measured(container):
+            write_scores(folder, scores)
+        write_comparison(container, scores)
     print(f"\n{scores_table(scores)}\n\nwritten to {folder}\n{listing(folder)}")
     return scores

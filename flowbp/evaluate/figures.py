@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,80 +23,122 @@ FIGURES = "figures"
 class Kept:
     """The figures of one metric on one model's pictures, as a file of JSON lines.
 
-    The first line is the metric's configuration: under another one, nothing of the file holds. A
-    line of a picture names the picture by its digest, so that it does not hold for another either.
+    The first line is the metric's configuration: under another one, nothing of the file holds. It
+    also has the metric's totals and, if all pictures were judged together, names these. A line of
+    a picture names the picture by its digest, so that it does not hold for another either.
 
     Args:
         path: of the file.
         metric: its configuration.
+        together: what all pictures that it may have judged together are known by.
 
     Example:
         >>> from tempfile import mkdtemp
         >>> from flowbp.evaluation import HeldOutPrompt
-        >>> kept = Kept(Path(mkdtemp()) / "base.jsonl", {"name": "hpsv2"})
-        >>> shot = Shot("base", 0, 1, HeldOutPrompt("a circle"))
-        >>> kept.begin()
+        >>> kept = Kept(Path(mkdtemp()) / "base.jsonl", {"name": "hpsv2"}, "3f2a")
+        >>> key = kept.key(Shot("base", 0, 1, HeldOutPrompt("a circle")), b"the file")
+        >>> kept.begin({})
         {}
-        >>> kept.add([(shot, b"the file", {"hps": 0.25})])
-        >>> kept.begin().get(kept.key(shot, b"the file"))
-        {'hps': 0.25}
-        >>> kept.begin().get(kept.key(shot, b"another file")) is None
+        >>> kept.add([(key, {"hps": 0.25})])
+        >>> kept.read() == {key: {"hps": 0.25}}
         True
     """
 
     path: Path
     metric: Any
+    together: str
 
     @staticmethod
     def key(shot: Shot, content: bytes) -> str:
-        """What a picture is known by: its place, its seed and its bytes."""
+        """What a picture is known by: its place, its seed and the bytes of its file."""
         return f"{shot.number}-{shot.seed}-{hashlib.sha256(content).hexdigest()[:16]}"
 
-    def begin(self) -> Mapping[str, Mapping[str, float]]:
+    def read(self) -> Mapping[str, Mapping[str, float]]:
+        """The figures that the file has, by `key`; none if they are of something else.
+
+        Raises:
+            EvaluateError: the file is damaged.
+        """
+        return self._read(self._whole_lines())
+
+    def totals(self) -> dict[str, tuple[str, ...]]:
+        """The columns of the metric's totals, of a file that has figures."""
+        first = json.loads(self._whole_lines().partition("\n")[0])
+        return {name: tuple(columns) for name, columns in first["totals"].items()}
+
+    def begin(self, totals: Mapping[str, Sequence[str]]) -> Mapping[str, Mapping[str, float]]:
         """Make the file ready for `add`.
 
+        Args:
+            totals: the columns of the metric's totals.
+
         Returns:
-            The figures that it has, by `key`; none if the metric was configured otherwise.
+            What `read` does.
 
         Raises:
             EvaluateError: the file is damaged.
             OSError: it cannot be written.
         """
-        # What follows the last line break was cut off by a kill.
-        text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
-        whole = text[: text.rfind("\n") + 1]
-        try:
-            first, *found = [json.loads(line) for line in whole.splitlines()] or [None]
-            kept = {line["picture"]: _numbers(line["values"]) for line in found}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise EvaluateError(
-                f"{self.path} is damaged ({type(error).__name__}: {error}); remove it, and its "
-                "metric judges those pictures again"
-            ) from error
-        if first != {"metric": self.metric}:
-            write_whole(self.path, _line({"metric": self.metric}))
-            return {}
-        if whole != text:
-            write_whole(self.path, whole)
+        lines = self._whole_lines()
+        kept = self._read(lines)
+        if not kept:
+            write_whole(self.path, _line({"metric": self.metric, "totals": totals}))
+        elif lines != self.path.read_text(encoding="utf-8"):
+            write_whole(self.path, lines)
         return kept
 
-    def add(self, found: Iterable[tuple[Shot, bytes, Mapping[str, float]]]) -> None:
+    def add(self, found: Iterable[tuple[str, Mapping[str, float]]]) -> None:
         """Keep the figures of some pictures, after `begin`.
 
         Args:
-            found: pictures, the bytes of their files, and values by column.
+            found: keys of pictures, and values by column.
 
         Raises:
             OSError: the file cannot be written.
         """
         with self.path.open("a", encoding="utf-8") as stream:
-            for shot, content, values in found:
-                written = {c: None if math.isnan(value) else value for c, value in values.items()}
-                stream.write(_line({"picture": self.key(shot, content), "values": written}))
+            stream.writelines(itertools.starmap(_of_picture, found))
+
+    def write(
+        self, found: Mapping[str, Mapping[str, float]], totals: Mapping[str, Sequence[str]]
+    ) -> None:
+        """Keep the figures of pictures that were judged together, all at once.
+
+        Args:
+            found: values by column, by the keys of the pictures.
+            totals: the columns of the metric's totals.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        first = _line({"metric": self.metric, "totals": totals, "together": self.together})
+        write_whole(self.path, first + "".join(itertools.starmap(_of_picture, found.items())))
+
+    def _whole_lines(self) -> str:
+        # What follows the last line break was cut off by a kill.
+        text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
+        return text[: text.rfind("\n") + 1]
+
+    def _read(self, lines: str) -> Mapping[str, Mapping[str, float]]:
+        try:
+            first, *found = [json.loads(line) for line in lines.splitlines()] or [{}]
+            kept = {line["picture"]: _numbers(line["values"]) for line in found}
+            same = first.get("metric") == self.metric and "totals" in first
+            return kept if same and first.get("together", self.together) == self.together else {}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise EvaluateError(
+                f"{self.path} is damaged ({type(error).__name__}: {error}); remove it, and its "
+                "metric judges those pictures again"
+            ) from error
 
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
     return {column: math.nan if value is None else value for column, value in values.items()}
+
+
+def _of_picture(key: str, values: Mapping[str, float]) -> str:
+    written = {c: None if math.isnan(value) else value for c, value in values.items()}
+    return _line({"picture": key, "values": written})
 
 
 def _line(tree: Any) -> str:

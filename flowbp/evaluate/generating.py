@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
-import torch
 
 from flowbp.configuration import ConfigurationError, Problem
 from flowbp.evaluate.container import EvaluationContainer, all_shots
 from flowbp.evaluate.failing import EvaluateError, reason
+from flowbp.evaluate.memory import release
 from flowbp.evaluate.models import applied, cheapest_first
 from flowbp.evaluate.pictures import ForeignPictureError, Shot, read_picture, write_picture
 from flowbp.evaluate.resuming import keep_identity
@@ -119,9 +118,7 @@ def _free(container: EvaluationContainer) -> None:
     # Metrics may need the memory.
     container.model.reset()
     container.backbone.reset()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release()
 
 
 def _build(container: EvaluationContainer) -> None:

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
-import torch
-from torch import Tensor
 
 from flowbp.configuration import plain, read_text
-from flowbp.evaluate.container import EvaluationContainer, all_shots
+from flowbp.evaluate.container import EvaluationContainer
 from flowbp.evaluate.failing import EvaluateError, reason
 from flowbp.evaluate.figures import FIGURES, Kept
-from flowbp.evaluate.judging import failure, is_of_sets, judge_pictures, judge_set, stopped
+from flowbp.evaluate.judging import (
+    failure,
+    is_of_sets,
+    judge_pictures,
+    judge_set,
+    stopped,
+    totals_of,
+)
 from flowbp.evaluate.loading import resolved
+from flowbp.evaluate.memory import release
+from flowbp.evaluate.order import sharing_order
+from flowbp.evaluate.picture_sets import Pictures
 from flowbp.evaluate.pictures import Shot
-from flowbp.evaluation import MetricFailure, PictureSet, ScoreRow, Scores, read_png
+from flowbp.evaluation import MetricFailure, ScoreRow, Scores
 from flowbp.run.telling import told_progress
+from flowbp.settings.needs import towers_of
 
-_Found = tuple[Shot, Mapping[str, float]]
+_Figures = Mapping[str, float]
+_PENDING = "not measured yet; --resume goes on"
 
 
-def measured(container: EvaluationContainer) -> Scores:
-    """Have every metric judge every picture, each once.
+def measured(container: EvaluationContainer) -> Iterator[Scores]:
+    """Have every metric judge every picture, each once; one metric after the other is loaded.
+
+    Metrics that share a model follow each other, and the model stays until the last of them is
+    done. One whose figures are all kept is not loaded.
 
     Args:
         container: of the evaluation, whose pictures are all there.
 
-    Returns:
-        The scores of all models, the first of them the base, and what failed.
+    Yields:
+        After each metric the scores of all models, the first of them the base, and what failed;
+        what is yet to be measured counts as failed. The last is whole.
 
     Raises:
         EvaluateError: a metric failed, unless the settings say to report that.
@@ -40,31 +52,17 @@ def measured(container: EvaluationContainer) -> Scores:
     Example:
         See `flowbp.evaluate.execution.execute`.
     """
-    settings = container.settings()
-    run = Measurement(container, settings.evaluation.on_failure == "stop")
-    values: dict[Shot, dict[str, float]] = {}
-    for label in settings.models:
-        values |= {shot: {} for shot in chain(*all_shots(container, label))}
-    # All at once, so that they share what they read alike.
-    metrics = dict(run.built())
-    for label, metric in metrics.items():
-        find = run.of_sets if is_of_sets(metric) else run.of_pictures
-        with told_progress(f"measuring {label}", len(values), unit="picture") as progress:
-            for done, (shot, found) in enumerate(find(label, metric), 1):
-                values[shot] |= found
-                progress(done, len(values))
-    rows = [
-        ScoreRow(
-            model=shot.model,
-            number=shot.number,
-            seed=shot.seed,
-            prompt=shot.prompt.text,
-            kind=shot.prompt.kind,
-            values=found,
-        )
-        for shot, found in values.items()
-    ]
-    return Scores(rows, run.failures)
+    run = Measurement(container, Pictures(container))
+    metrics = container.settings().metrics
+    left = sharing_order({label: towers_of(each) for label, each in metrics.items()})
+    for label in [label for label in left if run.recall(label)]:
+        left.remove(label)
+    if not left:
+        yield run.scores()
+    while left:
+        label, *left = left
+        run.measure(label, before=left)
+        yield run.scores()
 
 
 @attrs.frozen(eq=False)
@@ -73,119 +71,150 @@ class Measurement:
 
     Args:
         container: of the evaluation.
-        stop: whether the first failure stops it; else it goes into `failures`.
+        pictures: all of them.
+        found: figures of every picture by the labels of metrics that are done.
+        failures: of those metrics.
+        totals: of those metrics, by their labels.
 
     Example:
         See `measured`.
     """
 
     container: EvaluationContainer
-    stop: bool
+    pictures: Pictures
+    found: dict[str, dict[Shot, _Figures]] = attrs.field(factory=dict, init=False)
     failures: list[MetricFailure] = attrs.field(factory=list, init=False)
+    totals: dict[str, Mapping[str, tuple[str, ...]]] = attrs.field(factory=dict, init=False)
+    _trees: Mapping[str, Any] = attrs.field(init=False, repr=False)
 
-    def built(self) -> Iterator[tuple[str, Any]]:
-        """The metrics by label, but those that cannot be built where that is only reported."""
-        for label, component in self.container.settings().metrics.items():
-            try:
-                yield label, self.container.metric(label, component)
-            # Loading runs code of others, and whatever it raises is the metric's failure.
-            except Exception as error:
-                if self.stop:
-                    raise EvaluateError(
-                        f"the metric `{label}` cannot be built: {reason(error)}; what is done is "
-                        "kept, and --resume goes on; evaluation.on_failure=report goes on without"
-                    ) from error
-                self.failures.append(MetricFailure(metric=label, message=reason(error)))
+    @_trees.default
+    def _written(self) -> Mapping[str, Any]:
+        written = plain(read_text(resolved(self.container.settings()), "the settings"))
+        trees: Mapping[str, Any] = written["metrics"]
+        return trees
 
-    def of_pictures(self, label: str, metric: Any) -> Iterator[_Found]:
-        """Every picture with its values, judged in batches or read from what is kept."""
-        settings = self.container.settings()
-        folder, batch = settings.evaluation.folder, settings.evaluation.batch
-        tree = plain(read_text(resolved(settings), "the settings"))["metrics"][label]
-        for model in settings.models:
-            kept = Kept(folder / FIGURES / label / f"{model}.jsonl", tree)
-            there = kept.begin()
-            for shots in all_shots(self.container, model):
-                for start in range(0, len(shots), batch):
-                    chosen = shots[start : start + batch]
-                    contents = [shot.path(folder).read_bytes() for shot in chosen]
-                    keys = list(map(kept.key, chosen, contents))
-                    # A batch is judged whole, so that figures round as they would in one go.
-                    if not all(key in there for key in keys):
-                        images = torch.stack([read_png(content)[0] for content in contents])
-                        found = self._judged(label, metric, images, chosen)
-                        new = zip(chosen, contents, keys, strict=True)
-                        kept.add(
-                            (shot, content, found[shot])
-                            for shot, content, key in new
-                            if shot in found and key not in there
-                        )
-                        yield from ((shot, found.get(shot, {})) for shot in chosen)
-                    else:
-                        yield from zip(chosen, map(there.__getitem__, keys), strict=True)
+    def scores(self) -> Scores:
+        """What is known, in the order of the configuration."""
+        labels = list(self.container.settings().metrics)
+        pending = [label for label in labels if label not in self.found]
+        failures = [*self.failures, *(MetricFailure(metric=p, message=_PENDING) for p in pending)]
+        rows = []
+        for shot in self.pictures.shots():
+            known = (self.found[label].get(shot, {}) for label in labels if label in self.found)
+            rows.append(
+                ScoreRow(
+                    model=shot.model,
+                    number=shot.number,
+                    seed=shot.seed,
+                    prompt=shot.prompt.text,
+                    kind=shot.prompt.kind,
+                    values={column: value for each in known for column, value in each.items()},
+                )
+            )
+        of_each = [self.totals.get(label, {}) for label in labels]
+        totals = {name: columns for own in of_each for name, columns in own.items()}
+        failures.sort(key=lambda each: labels.index(each.metric))
+        return Scores(rows, failures, totals)
 
-    def of_sets(self, label: str, metric: Any) -> Iterator[_Found]:
-        """Every picture with its values, model by model; nothing is kept of them."""
-        settings = self.container.settings()
-        base = self._set(next(iter(settings.models)))[1]
-        for model in settings.models:
-            shots, pictures = self._set(model)
+    def recall(self, label: str) -> bool:
+        """Take up the figures of a metric, if those of all pictures are kept."""
+        found: dict[Shot, _Figures] = {}
+        for model in self.pictures.models:
+            there = self._kept(label, model).read()
+            for shot in self.pictures.shots(model):
+                values = there.get(self.pictures.key(shot))
+                if values is None:
+                    return False
+                found[shot] = values
+        self.found[label] = found
+        self.totals[label] = self._kept(label, self.pictures.models[0]).totals()
+        print(f"{label}: all figures are there", flush=True)
+        return True
+
+    def measure(self, label: str, *, before: Sequence[str]) -> None:
+        """Load a metric, have it judge, and let go of what none of those after it reads."""
+        metrics = self.container.settings().metrics
+        try:
+            metric = self.container.metric(label, metrics[label])
+        # Loading runs code of others, and whatever it raises is the metric's failure.
+        except Exception as error:
+            if self._stops:
+                raise EvaluateError(
+                    f"the metric `{label}` cannot be built: {reason(error)}; what is done is "
+                    "kept, and --resume goes on; evaluation.on_failure=report goes on without"
+                ) from error
+            self.failures.append(MetricFailure(metric=label, message=reason(error)))
+            self.found[label] = {}
+            return
+        # Now, as what was downloaded has its place on disk only since.
+        self.container.towers().hold({p for each in before for p in towers_of(metrics[each])})
+        self.totals[label] = totals_of(label, metric)
+        find = self._of_sets if is_of_sets(metric) else self._of_pictures
+        total, found = len(self.pictures.shots()), self.found.setdefault(label, {})
+        with told_progress(f"measuring {label}", total, unit="picture") as progress:
+            for shot, values in find(label, metric):
+                found[shot] = values
+                progress(len(found), total)
+        del metric
+        release()
+
+    def _of_pictures(self, label: str, metric: Any) -> Iterator[tuple[Shot, _Figures]]:
+        for model in self.pictures.models:
+            kept = self._kept(label, model)
+            there = kept.begin(self.totals[label])
+            for shots in self.pictures.batches(model):
+                keys = {shot: self.pictures.key(shot) for shot in shots}
+                if all(key in there for key in keys.values()):
+                    yield from ((shot, there[key]) for shot, key in keys.items())
+                    continue
+                # A batch is judged whole, so that figures round as they would in one go.
+                found = self._judged(label, metric, shots)
+                kept.add((keys[s], values) for s, values in found.items() if keys[s] not in there)
+                yield from ((shot, found.get(shot, {})) for shot in shots)
+
+    def _of_sets(self, label: str, metric: Any) -> Iterator[tuple[Shot, _Figures]]:
+        base = self.pictures.set_of(self.pictures.models[0])
+        for model in self.pictures.models:
+            shots, pictures = self.pictures.shots(model), self.pictures.set_of(model)
             try:
                 found = judge_set(label, metric, pictures, base, shots)
             # As above: a metric is code of others.
             except Exception as error:
-                if self.stop:
+                if self._stops:
                     raise stopped(label, shots, error) from error
                 self.failures.append(
                     MetricFailure(metric=label, message=reason(error), model=model)
                 )
-                found = [{}] * len(shots)
+                yield from ((shot, {}) for shot in shots)
+                continue
+            keys = map(self.pictures.key, shots)
+            figures = dict(zip(keys, found, strict=True))
+            self._kept(label, model).write(figures, self.totals[label])
             yield from zip(shots, found, strict=True)
 
-    def _judged(
-        self, label: str, metric: Any, images: Tensor, shots: Sequence[Shot]
-    ) -> dict[Shot, Mapping[str, float]]:
-        images = images.to(self.container.device())
+    def _judged(self, label: str, metric: Any, shots: Sequence[Shot]) -> dict[Shot, _Figures]:
+        images = self.pictures.images(shots)
         try:
             return dict(zip(shots, judge_pictures(label, metric, images, shots), strict=True))
         # As above; what it was at is found by asking for each picture alone.
         except Exception as error:
             together = error
-        found: dict[Shot, Mapping[str, float]] = {}
+        found: dict[Shot, _Figures] = {}
         for image, shot in zip(images, shots, strict=True):
             try:
                 found[shot] = judge_pictures(label, metric, image[None], [shot])[0]
             except Exception as error:
-                if self.stop:
+                if self._stops:
                     raise stopped(label, [shot], error) from error
                 self.failures.append(failure(label, shot, error))
-        if self.stop:
+        if self._stops:
             raise stopped(label, shots, together) from together
         return found
 
-    def _set(self, model: str) -> tuple[list[Shot], PictureSet]:
-        folder = self.container.settings().evaluation.folder
-        shots = list(chain(*all_shots(self.container, model)))
-        device = self.container.device()
-        return shots, PictureSet(
-            label=model,
-            prompts=[shot.prompt for shot in shots],
-            numbers=[shot.number for shot in shots],
-            seeds=[shot.seed for shot in shots],
-            pictures=_Files(folder, shots, lambda image: image.to(device)),
-        )
+    @property
+    def _stops(self) -> bool:
+        return bool(self.container.settings().evaluation.on_failure == "stop")
 
-
-@attrs.frozen
-class _Files(Sequence[Tensor]):
-    """Pictures that are read when they are asked for."""
-
-    folder: Path
-    shots: Sequence[Shot]
-    place: Callable[[Tensor], Tensor]
-
-    def __len__(self) -> int:
-        return len(self.shots)
-
-    def __getitem__(self, number: Any) -> Any:
-        return self.place(read_png(self.shots[number].path(self.folder).read_bytes())[0])
+    def _kept(self, label: str, model: str) -> Kept:
+        folder = self.container.settings().evaluation.folder / FIGURES / label
+        return Kept(folder / f"{model}.jsonl", self._trees[label], self.pictures.digest(model))

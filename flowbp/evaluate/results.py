@@ -35,11 +35,11 @@ DESCRIPTIONS = {
 }
 
 
-def write_results(container: EvaluationContainer, scores: Scores) -> None:
-    """Write `scores.json`, `scores.csv` and, where there is something to compare, `report.html`.
+def write_scores(folder: Path, scores: Scores) -> None:
+    """Write `scores.json` and `scores.csv`.
 
     Args:
-        container: of the evaluation.
+        folder: of the evaluation.
         scores: of all models.
 
     Raises:
@@ -48,9 +48,24 @@ def write_results(container: EvaluationContainer, scores: Scores) -> None:
     Example:
         See `flowbp.evaluate.execution.execute`.
     """
-    folder = container.settings().evaluation.folder
     write_whole(folder / SCORES, scores_to_json(scores) + "\n")
     write_whole(folder / TABLE, scores_to_csv(scores))
+
+
+def write_comparison(container: EvaluationContainer, scores: Scores) -> None:
+    """Write `report.html` where there is something to compare; else there is none.
+
+    Args:
+        container: of the evaluation.
+        scores: of all models.
+
+    Raises:
+        OSError: the file cannot be written.
+
+    Example:
+        See `flowbp.evaluate.execution.execute`.
+    """
+    folder = container.settings().evaluation.folder
     report = _report(container, scores)
     if report is None:
         (folder / REPORT).unlink(missing_ok=True)

@@ -12,9 +12,7 @@ from flowbp.evaluation.evaluate import HeldOutPrompt as HeldOutPrompt
 from flowbp.evaluation.evaluate import Judge as Judge
 from flowbp.evaluation.evaluate import evaluate as evaluate
 from flowbp.evaluation.examples import Examples as Examples
-from flowbp.evaluation.examples import Outcomes as Outcomes
 from flowbp.evaluation.examples import choose_examples as choose_examples
-from flowbp.evaluation.examples import count_outcomes as count_outcomes
 from flowbp.evaluation.generate import Progress as Progress
 from flowbp.evaluation.generate import Sampling as Sampling
 from flowbp.evaluation.generate import generate as generate

@@ -26,27 +26,6 @@ class Examples:
     losses: tuple[int, ...]
 
 
-@attrs.frozen
-class Outcomes:
-    """How many prompts had which two verdicts.
-
-    Args:
-        newly_pass: failed before, pass after.
-        newly_fail: passed before, fail after.
-        pass_twice: passed both times.
-        fail_twice: failed both times.
-
-    Example:
-        >>> Outcomes(newly_pass=3, newly_fail=1, pass_twice=5, fail_twice=2).newly_pass
-        3
-    """
-
-    newly_pass: int
-    newly_fail: int
-    pass_twice: int
-    fail_twice: int
-
-
 def choose_examples(
     comparison: Comparison, *, sample: int = 8, gains: int = 8, losses: int = 4
 ) -> Examples:
@@ -81,34 +60,6 @@ def choose_examples(
     better = [i for i in ranked if _change(pairs[i]) > (0, 0.0)]
     worse = [i for i in reversed(ranked) if _change(pairs[i]) < (0, 0.0)]
     return Examples(even, tuple(better[:gains]), tuple(worse[:losses]))
-
-
-def count_outcomes(comparison: Comparison) -> Outcomes | None:
-    """Count the four combinations of verdicts.
-
-    Args:
-        comparison: the two evaluations.
-
-    Returns:
-        The counts; None without a judge.
-
-    Example:
-        >>> from flowbp.evaluation.records import Evaluation, Record
-        >>> old = Record(index=0, prompt="a circle", kind="k", reward=0.5, passed=False)
-        >>> before = Evaluation(label="before", noise_seed=0, seconds=1, records=[old])
-        >>> after = attrs.evolve(before, records=[attrs.evolve(old, passed=True)])
-        >>> count_outcomes(Comparison(before, after)).newly_pass
-        1
-    """
-    if not comparison.judged:
-        return None
-    verdicts = [(pair.before.passed, pair.after.passed) for pair in comparison.pairs]
-    return Outcomes(
-        newly_pass=verdicts.count((False, True)),
-        newly_fail=verdicts.count((True, False)),
-        pass_twice=verdicts.count((True, True)),
-        fail_twice=verdicts.count((False, False)),
-    )
 
 
 def _change(pair: Pair) -> tuple[int, float]:

@@ -73,7 +73,7 @@ def unit_of(scores: Scores, column: str) -> Unit:
 
     Args:
         scores: of all models.
-        column: the column.
+        column: the column, or a total.
 
     Returns:
         Percent for a column of zeros and ones, else as many digits as its size asks for.
@@ -84,7 +84,8 @@ def unit_of(scores: Scores, column: str) -> Unit:
         >>> unit_of(Scores([row]), "r").digits
         2
     """
-    values = [row.values[column] for row in scores.rows if column in row.values]
+    parts = scores.totals.get(column, (column,))
+    values = [row.values[part] for row in scores.rows for part in parts if part in row.values]
     values = [value for value in values if value == value]
     if values and set(values) <= {0.0, 1.0}:
         return Unit(percent=True, digits=1)
@@ -93,7 +94,7 @@ def unit_of(scores: Scores, column: str) -> Unit:
 
 
 def metric_lines(scores: Scores, *, seed: int = 0) -> tuple[Line, ...]:
-    """One line for each column and each model but the base.
+    """One line for each column or total, and each model but the base.
 
     Args:
         scores: of all models.
@@ -132,7 +133,8 @@ def kind_lines(scores: Scores, *, seed: int = 0) -> tuple[Line, ...]:
 
 def _lines(part: Scores, whole: Scores, kind: str | None, seed: int) -> Iterator[Line]:
     base, *others = whole.models
-    for column in whole.columns:
+    # A total is of several kinds.
+    for column in whole.figures if kind is None else whole.columns:
         for model in others:
             paired = part.paired(base, model, column, seed=seed)
             if paired is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import torch
 
-from flowbp.evaluation.summary import Change, Gain, bootstrap_gain
+from flowbp.evaluation.summary import Change, Gain, stratified_gain
 from flowbp.evaluation.validators import not_empty
 
 LEAST = 6
@@ -83,6 +83,7 @@ class Paired:
     Args:
         prompts: how many took part.
         change: the means, and the mean difference with its interval.
+        fewest: prompts of a column, where it is a total of several.
 
     Example:
         >>> Paired(8, Change(0.5, 0.75, Gain(0.25, 0.1, 0.4))).significant
@@ -91,12 +92,13 @@ class Paired:
 
     prompts: int
     change: Change
+    fewest: int = attrs.field(default=attrs.Factory(lambda self: self.prompts, takes_self=True))
 
     @property
     def significant(self) -> bool:
-        """Whether the interval excludes 0, of at least `LEAST` prompts."""
+        """Whether the interval excludes 0, of at least `LEAST` prompts of every column."""
         gain = self.change.gain
-        return self.prompts >= LEAST and (gain.low > 0 or gain.high < 0)
+        return self.fewest >= LEAST and (gain.low > 0 or gain.high < 0)
 
 
 def _tuple(rows: Iterable[Any]) -> tuple[Any, ...]:
@@ -111,9 +113,12 @@ class Scores:
         rows: in the order of models, seeds and prompts; the first row's model is the base, with
             which others are compared.
         failures: what is missing, and why.
+        totals: columns of different prompts whose means are averaged, by the total's name. Of a
+            model that lacks one of them there is no total.
 
     Raises:
-        ValueError: no rows, or two of the same model, prompt and seed.
+        ValueError: no rows, two of the same model, prompt and seed, or a total of no columns or by
+            the name of one.
 
     Example:
         >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
@@ -124,6 +129,16 @@ class Scores:
 
     rows: tuple[ScoreRow, ...] = attrs.field(converter=_tuple, validator=not_empty)
     failures: tuple[MetricFailure, ...] = attrs.field(default=(), converter=_tuple)
+    totals: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+
+    @totals.validator
+    def _of_columns(self, _: Any, totals: Mapping[str, tuple[str, ...]]) -> None:
+        for name, columns in totals.items():
+            if name in self.columns or not columns:
+                raise ValueError(
+                    f"`totals` must give columns for a name that is none of them, got {name!r} of "
+                    f"{', '.join(columns) or 'none'}; name it otherwise"
+                )
 
     @rows.validator
     def _once(self, _: attrs.Attribute[Any], rows: tuple[ScoreRow, ...]) -> None:
@@ -148,6 +163,15 @@ class Scores:
         return tuple(dict.fromkeys(column for row in self.rows for column in row.values))
 
     @property
+    def figures(self) -> tuple[str, ...]:
+        """The columns, and each total after the last of its own."""
+        found = list(self.columns)
+        for name, columns in self.totals.items():
+            if all(column in found for column in columns):
+                found.insert(max(map(found.index, columns)) + 1, name)
+        return tuple(found)
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of prompt, each once, in order of first appearance."""
         return tuple(dict.fromkeys(row.kind for row in self.rows))
@@ -165,14 +189,14 @@ class Scores:
 
         Args:
             model: its label.
-            column: of the values.
+            column: of the values, or a total.
             seed: of the bootstrap.
 
         Returns:
             The mean over prompts of the mean over seeds; None where no picture has a value.
         """
-        each = _by_prompt(self._values(model, column))
-        return _estimate(list(each.values()), seed) if each else None
+        parts = [_by_prompt(self._values(model, part)) for part in self._parts(column)]
+        return _estimate([list(part.values()) for part in parts], seed) if all(parts) else None
 
     def paired(self, base: str, other: str, column: str, *, seed: int = 0) -> Paired | None:
         """Compare two models picture by picture: same prompt, same noise.
@@ -183,7 +207,7 @@ class Scores:
         Args:
             base: label of the one.
             other: label of the other.
-            column: of the values.
+            column: of the values, or a total.
             seed: of the bootstrap.
 
         Returns:
@@ -192,15 +216,22 @@ class Scores:
         Reference:
             Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8.
         """
-        old, new = self._values(base, column), self._values(other, column)
-        both = [key for key in old if key in new]
-        if not both:
-            return None
-        before = _by_prompt({key: old[key] for key in both})
-        after = _by_prompt({key: new[key] for key in both})
-        gain = _estimate([after[number] - before[number] for number in before], seed)
-        change = Change(_mean(list(before.values())), _mean(list(after.values())), gain)
-        return Paired(len(before), change)
+        pairs = []
+        for part in self._parts(column):
+            old, new = self._values(base, part), self._values(other, part)
+            both = [key for key in old if key in new]
+            if not both:
+                return None
+            pairs.append([_by_prompt({key: each[key] for key in both}) for each in (old, new)])
+        gain = _estimate([[new[n] - old[n] for n in old] for old, new in pairs], seed)
+        before, after = (
+            _mean([_mean(list(pair[place].values())) for pair in pairs]) for place in (0, 1)
+        )
+        counts = [len(old) for old, _ in pairs]
+        return Paired(sum(counts), Change(before, after, gain), min(counts))
+
+    def _parts(self, column: str) -> tuple[str, ...]:
+        return self.totals.get(column, (column,))
 
     def _values(self, model: str, column: str) -> dict[tuple[int, int], float]:
         found = {(r.number, r.seed): r.values.get(column) for r in self.rows if r.model == model}
@@ -218,5 +249,5 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _estimate(values: Sequence[float], seed: int) -> Gain:
-    return bootstrap_gain(values, generator=torch.Generator().manual_seed(seed))
+def _estimate(groups: Sequence[Sequence[float]], seed: int) -> Gain:
+    return stratified_gain(groups, generator=torch.Generator().manual_seed(seed))

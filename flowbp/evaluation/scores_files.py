@@ -13,7 +13,7 @@ import attrs
 
 from flowbp.evaluation.scores import MetricFailure, ScoreRow, Scores
 
-_FORMAT = 1
+_FORMAT = 2
 _KEYS = ("model", "number", "seed", "prompt", "kind")
 
 
@@ -24,9 +24,10 @@ def scores_to_json(scores: Scores) -> str:
         scores: of all models.
 
     Returns:
-        An object with the keys ``format``, ``base``, ``summary``, ``failures`` and ``rows``. In
-        the summary a column of a model has its mean with ``low`` and ``high`` of the interval, and
-        against the base the paired ``gain`` likewise, ``prompts`` and ``significant``.
+        An object with the keys ``format``, ``base``, ``totals``, ``summary``, ``failures`` and
+        ``rows``. In the summary a column or total of a model has its mean with ``low`` and
+        ``high`` of the interval, and against the base the paired ``gain`` likewise, ``prompts``
+        and ``significant``.
 
     Example:
         >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
@@ -36,6 +37,7 @@ def scores_to_json(scores: Scores) -> str:
     tree = {
         "format": _FORMAT,
         "base": scores.models[0],
+        "totals": {name: list(columns) for name, columns in scores.totals.items()},
         "summary": {model: _summary(scores, model) for model in scores.models},
         "failures": [attrs.asdict(failure) for failure in scores.failures],
         "rows": [_written(row) for row in scores.rows],
@@ -61,7 +63,9 @@ def scores_from_json(text: str) -> Scores:
     try:
         tree = json.loads(text)
         if tree["format"] != _FORMAT:
-            raise ValueError(f"it is of format {tree['format']!r}, and this version reads 1")
+            raise ValueError(
+                f"it is of format {tree['format']!r}, and this version reads {_FORMAT}"
+            )
         rows = [
             ScoreRow(
                 **{key: row[key] for key in _KEYS},
@@ -72,7 +76,9 @@ def scores_from_json(text: str) -> Scores:
             )
             for row in tree["rows"]
         ]
-        return Scores(rows, [MetricFailure(**failure) for failure in tree["failures"]])
+        failures = [MetricFailure(**failure) for failure in tree["failures"]]
+        totals = {name: tuple(columns) for name, columns in tree["totals"].items()}
+        return Scores(rows, failures, totals)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"`text` holds no scores ({type(error).__name__}: {error}); give what scores_to_json "
@@ -82,6 +88,9 @@ def scores_from_json(text: str) -> Scores:
 
 def scores_to_csv(scores: Scores) -> str:
     """Write scores as CSV, a line for each picture; a value that is not there is empty.
+
+    Totals have columns of their own, and below the pictures a line of each model, of the kind
+    `total`, in which nothing else is: so the mean over a model's lines is right for every column.
 
     Args:
         scores: of all models.
@@ -97,11 +106,17 @@ def scores_to_csv(scores: Scores) -> str:
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*_KEYS, *scores.columns])
+    writer.writerow([*_KEYS, *scores.figures])
     for row in scores.rows:
-        values = (row.values.get(column, math.nan) for column in scores.columns)
+        values = (row.values.get(column, math.nan) for column in scores.figures)
         cells = ("" if math.isnan(value) else repr(value) for value in values)
         writer.writerow([*(getattr(row, key) for key in _KEYS), *cells])
+    for model in scores.models:
+        means = {name: scores.mean(model, name) for name in scores.figures if name in scores.totals}
+        if any(means.values()):
+            found = (means.get(column) for column in scores.figures)
+            cells = ("" if mean is None else repr(mean.mean) for mean in found)
+            writer.writerow([model, "", "", "", "total", *cells])
     return stream.getvalue()
 
 
@@ -112,7 +127,7 @@ def _written(row: ScoreRow) -> dict[str, Any]:
 
 def _summary(scores: Scores, model: str) -> Mapping[str, Any]:
     base, found = scores.models[0], {}
-    for column in scores.columns:
+    for column in scores.figures:
         mean = scores.mean(model, column)
         tree: dict[str, Any] = {} if mean is None else attrs.asdict(mean)
         paired = None if model == base else scores.paired(base, model, column)

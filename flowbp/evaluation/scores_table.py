@@ -9,7 +9,7 @@ from flowbp.evaluation.summary import Gain
 
 
 def scores_table(scores: Scores, *, seed: int = 0) -> str:
-    """Mean and paired gain of every column and model, and what failed.
+    """Mean and paired gain of every column, total and model, and what failed.
 
     Args:
         scores: of all models.
@@ -32,7 +32,7 @@ def scores_table(scores: Scores, *, seed: int = 0) -> str:
     """
     base = scores.models[0]
     cells = [["column", "model", "mean", f"gain over {base}, 95 % interval"]]
-    for column in scores.columns:
+    for column in scores.figures:
         for model in scores.models:
             mean = scores.mean(model, column, seed=seed)
             told = "" if model == base else _gain(scores, base, model, column, seed)

@@ -125,15 +125,55 @@ def bootstrap_gain(
     """
     if not differences:
         raise ValueError("`differences` is empty; a gain needs at least one prompt")
+    return stratified_gain([differences], generator=generator, resamples=resamples, level=level)
+
+
+def stratified_gain(
+    groups: Sequence[Sequence[float]],
+    *,
+    generator: torch.Generator,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> Gain:
+    """The mean of the means of several groups, each as in `bootstrap_gain` drawn for itself.
+
+    ``mean over groups g of mean over i in g of d_i``: groups count alike whatever their sizes, and
+    how many of a group are drawn is no chance.
+
+    Args:
+        groups: differences, one for every prompt of a group.
+        generator: the source of randomness, on the CPU.
+        resamples: how often to draw.
+        level: share of the resampled means inside the interval, in (0, 1).
+
+    Returns:
+        The mean and its interval.
+
+    Raises:
+        ValueError: for no groups or an empty one, no resamples or a level outside (0, 1).
+
+    Example:
+        >>> stratified_gain([[1.0] * 9, [0.0]], generator=torch.Generator().manual_seed(0))
+        Gain(mean=0.5, low=0.5, high=0.5)
+
+    Reference:
+        Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.2.
+    """
+    if not groups or not all(groups):
+        raise ValueError("`groups` is empty or holds an empty one; a gain needs a prompt of each")
     if resamples < 1:
         raise ValueError(f"`resamples` must be at least 1, got {resamples}; 2000 is a good number")
     if not 0 < level < 1:
         raise ValueError(f"`level` must be between 0 and 1, got {level}; 0.95 is usual")
-    values = torch.tensor(differences, dtype=torch.float64)
-    chosen = torch.randint(len(values), (resamples, len(values)), generator=generator)
+    means, drawn = [], []
+    for group in groups:
+        values = torch.tensor(group, dtype=torch.float64)
+        chosen = torch.randint(len(values), (resamples, len(values)), generator=generator)
+        means.append(values.mean())
+        drawn.append(values[chosen].mean(1))
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = torch.quantile(values[chosen].mean(1), ends).tolist()
-    return Gain(values.mean().item(), low, high)
+    low, high = torch.quantile(torch.stack(drawn).mean(0), ends).tolist()
+    return Gain(torch.stack(means).mean().item(), low, high)
 
 
 def summarise(comparison: Comparison, *, seed: int = 0, resamples: int = 2000) -> Summary:

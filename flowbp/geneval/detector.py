@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,7 +21,9 @@ from flowbp.geneval.preparation import prepare, shown_size
 from flowbp.geneval.scene import Detection
 from flowbp.geneval.vocabulary import CLASSES
 from flowbp.rewards.clip_tokenizer import reading
+from flowbp.rewards.needs import Need, package
 from flowbp.rewards.places import located
+from flowbp.rewards.sources import check_model
 from flowbp.rewards.towers import TOWERS, Towers
 
 if TYPE_CHECKING:
@@ -107,6 +111,27 @@ class Mask2Former:
         )
 
 
+def detector_needs(source: str | os.PathLike[str] = HUB_ID) -> tuple[Need, ...]:
+    """What loading a Mask2Former reads.
+
+    Args:
+        source: A folder or hub id in the layout of transformers.
+
+    Returns:
+        The packages and the model.
+
+    Example:
+        >>> [need.tower for need in detector_needs()][-1] == HUB_ID
+        True
+    """
+    check = partial(check_model, source, argument="source", check=_check_folder)
+    return (
+        package("transformers"),
+        package("scipy", extra="geneval"),
+        Need(check=check, tower=source),
+    )
+
+
 def load_mask2former(source: str | os.PathLike[str]) -> Mask2FormerForUniversalSegmentation:
     """Load a Mask2Former of COCO's classes.
 
@@ -129,13 +154,7 @@ def load_mask2former(source: str | os.PathLike[str]) -> Mask2FormerForUniversalS
     kind = require("transformers").Mask2FormerForUniversalSegmentation
     folder = local_folder(source)
     if folder is not None:
-        config = read_json(folder / "config.json", what="a Mask2Former in transformers' layout")
-        if config.get("model_type") != "mask2former":
-            raise ValueError(
-                f"`source` must hold a Mask2Former, got model_type {config.get('model_type')!r} "
-                f"in {str(folder)!r}; take {HUB_ID}"
-            )
-        check_weight_files(folder)
+        _check_folder(folder)
     with reading("source", source):
         model, report = kind.from_pretrained(
             folder or str(source),
@@ -154,3 +173,13 @@ def load_mask2former(source: str | os.PathLike[str]) -> Mask2FormerForUniversalS
         )
     found: Mask2FormerForUniversalSegmentation = model
     return found
+
+
+def _check_folder(folder: Path) -> None:
+    config = read_json(folder / "config.json", what="a Mask2Former in transformers' layout")
+    if config.get("model_type") != "mask2former":
+        raise ValueError(
+            f"`source` must hold a Mask2Former, got model_type {config.get('model_type')!r} "
+            f"in {str(folder)!r}; take {HUB_ID}"
+        )
+    check_weight_files(folder)

@@ -24,6 +24,7 @@ LABEL = "GenEval"
 # In every column's name, lest its figures be taken for those of GenEval's own detector, whose
 # weights are others.
 _DETECTOR = "HF detector"
+_TOTAL = "overall"
 
 ColourIn = Callable[[Tensor, Detection], str]
 """The colour of an object in a picture (3, H, W)."""
@@ -39,7 +40,7 @@ class TaskMetric:
 
     Its columns are ``label.all (HF detector)``, 1 or 0 for every picture of a prompt of GenEval,
     and one for each of the six tasks, so that the mean of a column is an accuracy. GenEval's own
-    total is the mean of the six, see `overall`; the mean of the first column weighs the tasks by
+    total is the mean of the six, see `totals`; the mean of the first column weighs the tasks by
     their prompts.
 
     Pictures are rounded to 256 levels first, as their files are.
@@ -72,6 +73,11 @@ class TaskMetric:
     detector: Detector
     colour_in: ColourIn
     label: str = attrs.field(default=LABEL, validator=not_empty)
+
+    @property
+    def totals(self) -> Mapping[str, tuple[str, ...]]:
+        """GenEval's total, by its name: the columns of the six tasks, whose means are averaged."""
+        return {column_name(self.label, _TOTAL): self._names()[1:]}
 
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
@@ -118,7 +124,7 @@ def column_name(label: str = LABEL, kind: str | None = None) -> str:
 
     Args:
         label: of the metric.
-        kind: one of `TASKS`; None for all of them.
+        kind: one of `TASKS`, or ``overall`` for their total; None for all prompts.
 
     Returns:
         Its name.

@@ -16,12 +16,14 @@ from flowbp.core._validators import integer
 from flowbp.evaluation import HeldOut
 from flowbp.evaluation.validators import not_empty
 from flowbp.geneval.colours import Colours
-from flowbp.geneval.detector import HUB_ID, Mask2Former
+from flowbp.geneval.detector import HUB_ID, Mask2Former, detector_needs
 from flowbp.geneval.metadata import read_tasks
 from flowbp.geneval.metric import LABEL, TaskMetric
 from flowbp.rewards.cleaning import repaired
 from flowbp.rewards.clip import ClipReward
+from flowbp.rewards.clip_source import clip_needs
 from flowbp.rewards.clipscore import VIT_L_14
+from flowbp.rewards.needs import Need, package
 from flowbp.rewards.pixels import crop_shortest_side_torchvision
 from flowbp.rewards.places import located
 from flowbp.rewards.towers import TOWERS, Towers
@@ -76,6 +78,15 @@ class GenEval:
     towers: Towers = attrs.field(default=TOWERS, repr=False)
     metric: TaskMetric = attrs.field(init=False, repr=False)
 
+    @staticmethod
+    def needs(source: str | os.PathLike[str], clip: str | os.PathLike[str]) -> tuple[Need, ...]:
+        """What its construction reads; see `flowbp.rewards.Need`."""
+        return (
+            package("ftfy", extra="rewards"),
+            *detector_needs(source),
+            *clip_needs(clip, tokenizer=clip, argument="clip"),
+        )
+
     @metric.default
     def _load(self) -> TaskMetric:
         # Now, because validators run last and loading comes before that.
@@ -91,6 +102,11 @@ class GenEval:
             towers=self.towers,
         )
         return TaskMetric(read_tasks(self.metadata), detector, Colours(clip), self.label)
+
+    @property
+    def totals(self) -> Mapping[str, tuple[str, ...]]:
+        """GenEval's total, by its name: the columns of the six tasks, whose means are averaged."""
+        return self.metric.totals
 
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
         """Judge pictures (B, 3, H, W) in [0, 1]; (B,) of 1, 0 and NaN by column."""

@@ -13,8 +13,10 @@ from flowbp.metrics.distance import counterparts as counterparts
 from flowbp.metrics.diversity import Diversity as Diversity
 from flowbp.metrics.diversity import mean_pairwise_distance as mean_pairwise_distance
 from flowbp.metrics.embedding import Embedding as Embedding
+from flowbp.metrics.embedding import Points as Points
 from flowbp.metrics.embedding import clip_embedding as clip_embedding
 from flowbp.metrics.embedding import embedded as embedded
+from flowbp.metrics.embedding import embedding_needs as embedding_needs
 from flowbp.metrics.unified_reward import UnifiedReward as UnifiedReward
 from flowbp.metrics.unified_reward import read_question as read_question
 from flowbp.metrics.vision_chat import VisionChat as VisionChat

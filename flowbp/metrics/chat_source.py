@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +16,8 @@ from flowbp.adapters.weights import check_loading_report, check_weight_files
 from flowbp.metrics.vision_chat import BFLOAT16, VisionChat
 from flowbp.rewards.clip_source import channel_statistics
 from flowbp.rewards.clip_tokenizer import reading
+from flowbp.rewards.needs import Need, package
+from flowbp.rewards.sources import check_model, check_tokenizer
 from flowbp.rewards.towers import TOWERS, Towers
 from flowbp.rewards.words import load_words
 
@@ -22,6 +26,32 @@ if TYPE_CHECKING:
 
 FAMILY = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """The models whose pictures are cut up alike."""
+
+
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+
+
+def chat_needs(source: str | os.PathLike[str]) -> tuple[Need, ...]:
+    """What `load_vision_chat` reads.
+
+    Args:
+        source: A hub id or a folder.
+
+    Returns:
+        The packages, the model and its tokenizer.
+
+    Example:
+        >>> [need.tower for need in chat_needs("owner/name")]
+        [None, None, 'owner/name', None]
+    """
+    model = partial(check_model, source, argument="source", check=_check_folder)
+    words = partial(check_tokenizer, source, files=_TOKENIZER_FILES, argument="source")
+    return (
+        package("transformers"),
+        package("jinja2", extra="judges"),
+        Need(check=model, tower=source),
+        Need(check=words),
+    )
 
 
 def load_vision_chat(
@@ -58,15 +88,11 @@ def load_vision_chat(
     require("jinja2", extra="judges")
     folder = local_folder(source)
     if folder is not None:
-        check_weight_files(folder)
-        kind = read_json(folder / "config.json", what="a folder in transformers' layout").get(
-            "model_type"
-        )
-        _check_family(kind, source)
+        _check_folder(folder)
     words = load_words(
         source,
         kind="AutoTokenizer",
-        files=("tokenizer.json", "vocab.json"),
+        files=_TOKENIZER_FILES,
         published=str(source),
     )
     mean, std = channel_statistics(source)
@@ -101,6 +127,12 @@ def _load(source: str | os.PathLike[str], dtype: torch.dtype) -> PreTrainedModel
     check_loading_report(report, source=source, model=type(model).__name__)
     found: PreTrainedModel = model
     return found
+
+
+def _check_folder(folder: Path) -> None:
+    check_weight_files(folder)
+    config = read_json(folder / "config.json", what="a folder in transformers' layout")
+    _check_family(config.get("model_type"), folder)
 
 
 def _check_family(kind: object, source: str | os.PathLike[str]) -> None:

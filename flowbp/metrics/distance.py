@@ -11,7 +11,7 @@ from torch import Tensor
 from flowbp.core._validators import integer
 from flowbp.evaluation.set_metric import PictureSet
 from flowbp.evaluation.validators import not_empty
-from flowbp.metrics.embedding import Embedding, embedded
+from flowbp.metrics.embedding import Embedding, Points
 
 
 def counterparts(model: PictureSet, base: PictureSet) -> tuple[int, ...]:
@@ -58,6 +58,7 @@ class BaseDistance:
         embedding: Of pictures.
         label: Name of the column.
         batch: Pictures in the embedding at a time.
+        points: Those that are known already; metrics of one embedding may share them.
 
     Raises:
         ValueError: `label` is empty, or `batch` is below 1.
@@ -73,6 +74,7 @@ class BaseDistance:
     embedding: Embedding
     label: str = attrs.field(default="distance from base", validator=not_empty)
     batch: int = attrs.field(default=16, validator=integer(1))
+    points: Points = attrs.field(factory=Points, repr=False)
 
     def __call__(self, model: PictureSet, base: PictureSet) -> Mapping[str, Tensor]:
         """Measure the distances.
@@ -88,8 +90,8 @@ class BaseDistance:
             ValueError: The base lacks a picture.
         """
         places = counterparts(model, base)
-        points = embedded(model.pictures, self.embedding, batch=self.batch)
-        others = embedded(base.pictures, self.embedding, batch=self.batch)[list(places)]
+        points = self.points.of(model, self.embedding, batch=self.batch)
+        others = self.points.of(base, self.embedding, batch=self.batch)[list(places)]
         # Of differences, so that equal pictures are at 0 exactly.
         return {self.label: (points - others).square().sum(-1) / 2}
 

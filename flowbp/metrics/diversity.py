@@ -12,7 +12,7 @@ from torch import Tensor
 from flowbp.core._validators import integer
 from flowbp.evaluation.set_metric import PictureSet
 from flowbp.evaluation.validators import not_empty
-from flowbp.metrics.embedding import Embedding, embedded
+from flowbp.metrics.embedding import Embedding, Points
 
 
 def mean_pairwise_distance(points: Tensor) -> float:
@@ -53,6 +53,7 @@ class Diversity:
         embedding: Of pictures.
         label: Name of the column.
         batch: Pictures in the embedding at a time.
+        points: Those that are known already; metrics of one embedding may share them.
 
     Raises:
         ValueError: `label` is empty, or `batch` is below 1.
@@ -68,6 +69,7 @@ class Diversity:
     embedding: Embedding
     label: str = attrs.field(default="diversity", validator=not_empty)
     batch: int = attrs.field(default=16, validator=integer(1))
+    points: Points = attrs.field(factory=Points, repr=False)
 
     def __call__(self, model: PictureSet, base: PictureSet) -> Mapping[str, Tensor]:
         """Measure the diversity of `model`; `base` plays no part.
@@ -91,7 +93,7 @@ class Diversity:
                 f"`{self.label}` needs several pictures of a prompt, got one of each; evaluate "
                 "with more than one seed"
             )
-        points = embedded(model.pictures, self.embedding, batch=self.batch)
+        points = self.points.of(model, self.embedding, batch=self.batch)
         column = torch.full((len(points),), math.nan, dtype=torch.float64)
         for own in several.values():
             column[own[0]] = mean_pairwise_distance(points[own])

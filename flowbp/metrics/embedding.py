@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
+import attrs
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from flowbp.adapters.policy import FLOAT32, DtypePolicy
-from flowbp.rewards.clip_source import channel_statistics, load_clip_model
+from flowbp.evaluation.set_metric import PictureSet
+from flowbp.rewards.clip_source import channel_statistics, clip_needs, load_clip_model
 from flowbp.rewards.clip_tower import ClipTower
 from flowbp.rewards.clipscore import VIT_L_14
+from flowbp.rewards.needs import Need, needing, package
 from flowbp.rewards.towers import TOWERS, Towers
 
 
@@ -25,6 +29,24 @@ class Embedding(Protocol):
         ...
 
 
+def embedding_needs(source: str | os.PathLike[str] = VIT_L_14) -> tuple[Need, ...]:
+    """What building `clip_embedding` reads.
+
+    Args:
+        source: A folder or hub id in CLIPModel layout.
+
+    Returns:
+        The package and the model.
+
+    Example:
+        >>> from flowbp.shapes.embedded import reward_folder
+        >>> [need.tower == reward_folder() for need in embedding_needs(reward_folder())]
+        [False, True]
+    """
+    return package("transformers"), *clip_needs(source)
+
+
+@needing(embedding_needs)
 def clip_embedding(
     *,
     source: str | os.PathLike[str] = VIT_L_14,
@@ -56,6 +78,47 @@ def clip_embedding(
     mean, std = channel_statistics(source)
     model = load_clip_model(source, dtype=policy.weights, device=device, towers=towers)
     return ClipTower(model=model, mean=mean, std=std, policy=policy, device=torch.device(device))
+
+
+@attrs.frozen(eq=False)
+class Points:
+    """Pictures as points of one embedding, each embedded once.
+
+    What is known is known by the picture set itself, and forgotten with it. Other batches round
+    otherwise, and are embedded for themselves.
+
+    Example:
+        >>> from flowbp.evaluation import HeldOutPrompt, PictureSet
+        >>> own = PictureSet(label="base", prompts=[HeldOutPrompt("a")], numbers=[0], seeds=[1],
+        ...                  pictures=torch.ones(1, 3, 4, 4))
+        >>> points = Points()
+        >>> first = points.of(own, lambda images: images.mean((2, 3)), batch=4)
+        >>> points.of(own, lambda images: 1 / 0, batch=4) is first
+        True
+    """
+
+    _known: WeakKeyDictionary[PictureSet, dict[int, Tensor]] = attrs.field(
+        factory=WeakKeyDictionary, init=False, repr=False
+    )
+
+    def of(self, pictures: PictureSet, embedding: Embedding, *, batch: int) -> Tensor:
+        """The points of all pictures of a set.
+
+        Args:
+            pictures: n of them.
+            embedding: the same each time.
+            batch: pictures at a time.
+
+        Returns:
+            (n, D) as of `embedded`.
+
+        Raises:
+            ValueError: as `embedded`.
+        """
+        known = self._known.setdefault(pictures, {})
+        if batch not in known:
+            known[batch] = embedded(pictures.pictures, embedding, batch=batch)
+        return known[batch]
 
 
 @torch.no_grad()

@@ -14,8 +14,9 @@ from flowbp.core._validators import integer
 from flowbp.evaluation import HeldOut
 from flowbp.evaluation.validators import not_empty
 from flowbp.metrics.asking import AskedMetric
-from flowbp.metrics.chat_source import load_vision_chat
+from flowbp.metrics.chat_source import chat_needs, load_vision_chat
 from flowbp.metrics.vision_chat import BFLOAT16
+from flowbp.rewards.needs import Need
 from flowbp.rewards.places import located
 from flowbp.rewards.templates import PLACE, one_place, text_or_file
 from flowbp.rewards.towers import TOWERS, Towers
@@ -94,6 +95,11 @@ class UnifiedReward:
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     towers: Towers = attrs.field(default=TOWERS, repr=False)
     metric: AskedMetric = attrs.field(init=False, repr=False)
+
+    @staticmethod
+    def needs(source: str | os.PathLike[str]) -> tuple[Need, ...]:
+        """What its construction reads; see `flowbp.rewards.Need`."""
+        return chat_needs(source)
 
     @metric.default
     def _load(self) -> AskedMetric:

@@ -23,6 +23,9 @@ from flowbp.rewards.image_reward import ImageReward as ImageReward
 from flowbp.rewards.image_reward_model import BLIP_LARGE as BLIP_LARGE
 from flowbp.rewards.image_reward_model import IMAGE_REWARD as IMAGE_REWARD
 from flowbp.rewards.image_reward_model import BlipSizes as BlipSizes
+from flowbp.rewards.needs import Need as Need
+from flowbp.rewards.needs import needing as needing
+from flowbp.rewards.needs import package as package
 from flowbp.rewards.open_clip import load_open_clip as load_open_clip
 from flowbp.rewards.part import RewardPart as RewardPart
 from flowbp.rewards.pickscore import PickScore as PickScore

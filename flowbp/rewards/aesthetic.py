@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import attrs
 import torch
@@ -12,12 +13,14 @@ from torch.nn import functional as F
 
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.core._validators import integer
-from flowbp.rewards.clip_source import channel_statistics, load_clip_model
+from flowbp.rewards.clip_source import channel_statistics, clip_needs, load_clip_model
 from flowbp.rewards.clip_tower import ClipTower
 from flowbp.rewards.clipscore import VIT_L_14
+from flowbp.rewards.needs import Need, package
 from flowbp.rewards.pixels import crop_shortest_side_torchvision
 from flowbp.rewards.places import located, on_disk
 from flowbp.rewards.reward import check_prompts
+from flowbp.rewards.sources import check_file
 from flowbp.rewards.towers import TOWERS, Towers
 from flowbp.rewards.weight_files import check_layout, from_hub, read_weights
 
@@ -98,6 +101,12 @@ class AestheticScore:
     towers: Towers = attrs.field(default=TOWERS, repr=False)
     tower: ClipTower = attrs.field(init=False, repr=False)
     _head: Head = attrs.field(init=False, repr=False)
+
+    @staticmethod
+    def needs(source: str | os.PathLike[str], clip: str | os.PathLike[str]) -> tuple[Need, ...]:
+        """What its construction reads; see `flowbp.rewards.Need`."""
+        head = Need(check=partial(check_file, source, _FILE))
+        return package("transformers"), head, *clip_needs(clip, argument="clip")
 
     @tower.default
     def _load_tower(self) -> ClipTower:

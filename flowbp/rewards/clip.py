@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
-from flowbp.rewards.clip_source import load_clip
+from flowbp.rewards.clip_source import clip_needs, load_clip
 from flowbp.rewards.clip_tower import ClipTower
+from flowbp.rewards.needs import Need, needing, package
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, Resize, crop_shortest_side
 from flowbp.rewards.reward import check_prompts
 from flowbp.rewards.towers import TOWERS, Towers
@@ -35,6 +36,15 @@ def as_written(prompt: str) -> str:
         'A red circle'
     """
     return prompt
+
+
+def _needs(
+    source: str | os.PathLike[str], tokenizer: str | os.PathLike[str] | None
+) -> tuple[Need, ...]:
+    return (
+        package("transformers"),
+        *clip_needs(source, tokenizer=source if tokenizer is None else tokenizer),
+    )
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -104,6 +114,7 @@ class ClipReward:
         )
 
     @classmethod
+    @needing(_needs)
     def from_pretrained(
         cls,
         source: str | os.PathLike[str],

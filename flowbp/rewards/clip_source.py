@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,9 @@ from flowbp.rewards.clip_tokenizer import (
     load_tokenizer,
     reading,
 )
+from flowbp.rewards.needs import Need
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD
+from flowbp.rewards.sources import check_model, check_tokenizer
 from flowbp.rewards.towers import TOWERS, Towers
 
 if TYPE_CHECKING:
@@ -132,6 +135,37 @@ def load_clip_model(
     return towers.get(place, dtype=dtype, device=device, load=load)
 
 
+def clip_needs(
+    source: str | os.PathLike[str],
+    *,
+    tokenizer: str | os.PathLike[str] | None = None,
+    argument: str = "source",
+) -> tuple[Need, ...]:
+    """What loading a CLIPModel reads.
+
+    Args:
+        source: A hub id or a folder.
+        tokenizer: A hub id or a folder, which may be `source` too; None if none is read.
+        argument: That names the model, for the message.
+
+    Returns:
+        The model, and the tokenizer.
+
+    Example:
+        >>> from flowbp.shapes.embedded import reward_folder
+        >>> [need.check() for need in clip_needs(reward_folder(), tokenizer=reward_folder())]
+        [None, None]
+    """
+    model = Need(
+        check=partial(check_model, source, argument=argument, check=_check_folder),
+        tower=source,
+    )
+    if tokenizer is None:
+        return (model,)
+    words = partial(check_tokenizer, tokenizer, files=TOKENIZER_FILES)
+    return model, Need(check=words)
+
+
 def channel_statistics(
     source: str | os.PathLike[str],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -189,10 +223,10 @@ def _preprocessing(source: str | os.PathLike[str], folder: Path | None) -> Mappi
 
 
 def _from_hub(hub_id: str, name: str) -> Path | None:
-    hub = require("huggingface_hub")
+    hub, errors = require("huggingface_hub"), require("huggingface_hub.errors")
     try:
         return Path(hub.hf_hub_download(hub_id, name))
-    except hub.errors.LocalEntryNotFoundError:
+    except errors.LocalEntryNotFoundError:
         raise
-    except hub.errors.EntryNotFoundError:
+    except errors.EntryNotFoundError:
         return None

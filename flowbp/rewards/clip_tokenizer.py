@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowbp.adapters.extras import require
+from flowbp.adapters.hub import why_unread
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, PreTrainedTokenizerBase
@@ -96,7 +97,7 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: CLIPModel) -> No
 
 @contextmanager
 def reading(argument: str, value: str | os.PathLike[str]) -> Iterator[None]:
-    """A context in which what cannot be read is told with the argument that named it.
+    """A context in which what cannot be read is told with its argument, reason and cure.
 
     Args:
         argument: Its name.
@@ -110,13 +111,12 @@ def reading(argument: str, value: str | os.PathLike[str]) -> Iterator[None]:
         ...     raise OSError("no connection")
         Traceback (most recent call last):
             ...
-        FileNotFoundError: `tokenizer` 'owner/name' could not be read: no connection; without a \
-network download it elsewhere and give its folder as `tokenizer`
+        FileNotFoundError: `tokenizer` 'owner/name' could not be read: no connection; try \
+`hf download owner/name`, or download the whole repository elsewhere and give its folder
     """
     try:
         yield
     except OSError as error:
-        raise FileNotFoundError(
-            f"`{argument}` {str(value)!r} could not be read: {error}; without a network download "
-            f"it elsewhere and give its folder as `{argument}`"
-        ) from error
+        path = Path(value).expanduser()
+        why = why_unread(error, path if path.exists() else str(value))
+        raise FileNotFoundError(f"`{argument}` {str(value)!r} could not be read: {why}") from error

@@ -14,6 +14,8 @@ from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.core._validators import integer
 from flowbp.rewards.cleaning import repaired
 from flowbp.rewards.clip import ClipReward
+from flowbp.rewards.clip_source import clip_needs
+from flowbp.rewards.needs import Need, package
 from flowbp.rewards.pixels import crop_shortest_side_torchvision
 from flowbp.rewards.places import located
 from flowbp.rewards.towers import TOWERS, Towers
@@ -64,6 +66,18 @@ class CLIPScore:
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     towers: Towers = attrs.field(default=TOWERS, repr=False)
     clip: ClipReward = attrs.field(init=False, repr=False)
+
+    @staticmethod
+    def needs(
+        source: str | os.PathLike[str], tokenizer: str | os.PathLike[str] | None
+    ) -> tuple[Need, ...]:
+        """What its construction reads; see `flowbp.rewards.Need`."""
+        words = source if tokenizer is None else tokenizer
+        return (
+            package("transformers"),
+            package("ftfy", extra="rewards"),
+            *clip_needs(source, tokenizer=words),
+        )
 
     @clip.default
     def _load(self) -> ClipReward:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from flowbp.core._validators import integer
 from flowbp.rewards.cleaning import repaired
 from flowbp.rewards.clip import ClipReward
 from flowbp.rewards.clip_architecture import VIT_H_14, ClipArchitecture
-from flowbp.rewards.clip_tokenizer import check_vocabulary, load_tokenizer
+from flowbp.rewards.clip_source import clip_needs
+from flowbp.rewards.clip_tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer
+from flowbp.rewards.needs import Need, package
 from flowbp.rewards.open_clip import load_open_clip
 from flowbp.rewards.pixels import pad_longest_side
-from flowbp.rewards.places import located, on_disk, tokenizer_place
+from flowbp.rewards.places import Place, located, on_disk, tokenizer_place
+from flowbp.rewards.sources import check_file, check_tokenizer, file_of
 from flowbp.rewards.towers import TOWERS, Towers
 from flowbp.rewards.weight_files import PublishedFile, from_hub
 
@@ -40,6 +44,11 @@ def _whole(self: HPSv2, attribute: attrs.Attribute[Any], value: Any) -> None:
     path = on_disk(value)
     if path is not None and self.verify and path.suffix in _PICKLED:
         self.published.check_size(path)
+
+
+def _words(source: Place, tokenizer: Place | None, published: PublishedFile) -> Place:
+    own = source != published.repository
+    return tokenizer_place(tokenizer, source, own=own, published=_TOKENIZER)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -96,15 +105,32 @@ class HPSv2:
     architecture: ClipArchitecture = attrs.field(default=VIT_H_14, repr=False)
     clip: ClipReward = attrs.field(init=False, repr=False)
 
+    @staticmethod
+    def needs(
+        source: str | os.PathLike[str],
+        tokenizer: str | os.PathLike[str] | None,
+        verify: bool,
+        published: PublishedFile,
+    ) -> tuple[Need, ...]:
+        """What its construction reads; see `flowbp.rewards.Need`."""
+        packages = package("transformers"), package("ftfy", extra="rewards")
+        words, place = _words(source, tokenizer, published), on_disk(source)
+        if source != published.repository if place is None else place.is_dir():
+            return *packages, *clip_needs(source, tokenizer=words)
+        known = published if verify and (place or Path(published.name)).suffix in _PICKLED else None
+        weights = Need(
+            check=partial(check_file, source, published.name, published=known),
+            tower=file_of(source, published.name) or source,
+        )
+        tokens = Need(check=partial(check_tokenizer, words, files=TOKENIZER_FILES))
+        return *packages, weights, tokens
+
     @clip.default
     def _load(self) -> ClipReward:
         # Now, because validators run last and loading comes before that.
         attrs.validate(self)
         require("ftfy", extra="rewards")
-        published_one = self.source == self.published.repository
-        words = tokenizer_place(
-            self.tokenizer, self.source, own=not published_one, published=_TOKENIZER
-        )
+        words = _words(self.source, self.tokenizer, self.published)
         options: dict[str, Any] = {
             "resize": pad_longest_side,
             "clean": repaired,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import attrs
 import torch
@@ -16,10 +17,13 @@ from flowbp.core._validators import integer
 from flowbp.rewards.hpsv3_model import FILE, HUB_ID, QWEN2_VL_7B, HPSv3Model, QwenSizes, load_model
 from flowbp.rewards.hpsv3_prompt import Conversation, read_template
 from flowbp.rewards.inputs import check_inputs
+from flowbp.rewards.needs import Need, package
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, normalise
 from flowbp.rewards.places import located
 from flowbp.rewards.portions import in_portions
 from flowbp.rewards.qwen_pictures import fit, patches
+from flowbp.rewards.shards import check_shards
+from flowbp.rewards.sources import check_tokenizer
 from flowbp.rewards.templates import one_place
 from flowbp.rewards.towers import TOWERS, Towers
 from flowbp.rewards.words import load_words
@@ -28,6 +32,7 @@ PIXELS = 256 * 28 * 28
 """Pixels that HPSv3 was trained to look at: 448x448, in 256 tokens."""
 
 _TOKENIZER = "Qwen/Qwen2-VL-7B-Instruct"
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 _BFLOAT16 = DtypePolicy(torch.bfloat16, torch.bfloat16)
 
 
@@ -94,6 +99,15 @@ class HPSv3:
     _constants: tuple[Tensor, Tensor, Tensor] = attrs.field(init=False, repr=False)
     _tokens: dict[str, Tensor] = attrs.field(factory=dict, init=False, repr=False)
 
+    @staticmethod
+    def needs(
+        source: str | os.PathLike[str], tokenizer: str | os.PathLike[str]
+    ) -> tuple[Need, ...]:
+        """What its construction reads; see `flowbp.rewards.Need`."""
+        weights = Need(check=partial(check_shards, source, name=FILE), tower=source)
+        words = Need(check=partial(check_tokenizer, tokenizer, files=_TOKENIZER_FILES))
+        return package("transformers"), weights, words
+
     @conversation.default
     def _load_words(self) -> Conversation:
         # Now, because validators run last and loading comes before that.
@@ -105,7 +119,7 @@ class HPSv3:
         words = load_words(
             self.tokenizer,
             kind="AutoTokenizer",
-            files=("tokenizer.json", "vocab.json"),
+            files=_TOKENIZER_FILES,
             published=_TOKENIZER,
         )
         conversation = Conversation(words, self.template)

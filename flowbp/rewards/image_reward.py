@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,11 @@ from flowbp.rewards.image_reward_model import (
     load_model,
 )
 from flowbp.rewards.inputs import check_inputs
+from flowbp.rewards.needs import Need, package
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, crop_shortest_side_torchvision, normalise
 from flowbp.rewards.places import located, on_disk
 from flowbp.rewards.portions import in_portions
+from flowbp.rewards.sources import check_file, check_tokenizer, file_of
 from flowbp.rewards.towers import TOWERS, Towers
 from flowbp.rewards.weight_files import PublishedFile, from_hub
 from flowbp.rewards.words import load_words
@@ -41,6 +44,7 @@ MAX_TOKENS = 35
 """Tokens of a prompt that are read, as in training; the rest is cut off."""
 
 _TOKENIZER = "google-bert/bert-base-uncased"
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 
 
 def _whole(self: ImageReward, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -108,6 +112,22 @@ class ImageReward:
     _statistics: tuple[Tensor, Tensor] = attrs.field(init=False, repr=False)
     _tokens: dict[str, tuple[Tensor, Tensor]] = attrs.field(factory=dict, init=False, repr=False)
 
+    @staticmethod
+    def needs(
+        source: str | os.PathLike[str],
+        tokenizer: str | os.PathLike[str],
+        verify: bool,
+        published: PublishedFile,
+    ) -> tuple[Need, ...]:
+        """What its construction reads; see `flowbp.rewards.Need`."""
+        known = published if verify else None
+        weights = Need(
+            check=partial(check_file, source, published.name, published=known),
+            tower=file_of(source, published.name) or source,
+        )
+        words = Need(check=partial(check_tokenizer, tokenizer, files=_TOKENIZER_FILES))
+        return package("transformers"), weights, words
+
     @words.default
     def _load_words(self) -> PreTrainedTokenizerBase:
         # Now, because validators run last and loading comes before that.
@@ -115,7 +135,7 @@ class ImageReward:
         return load_words(
             self.tokenizer,
             kind="BertTokenizer",
-            files=("tokenizer.json", "vocab.txt"),
+            files=_TOKENIZER_FILES,
             published=_TOKENIZER,
         )
 

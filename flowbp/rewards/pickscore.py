@@ -12,11 +12,17 @@ from torch import Tensor
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.core._validators import integer
 from flowbp.rewards.clip import ClipReward
-from flowbp.rewards.places import located, tokenizer_place
+from flowbp.rewards.clip_source import clip_needs
+from flowbp.rewards.needs import Need, package
+from flowbp.rewards.places import Place, located, tokenizer_place
 from flowbp.rewards.towers import TOWERS, Towers
 
 _PUBLISHED = "yuvalkirstain/PickScore_v1"
 _TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+
+
+def _words(source: Place, tokenizer: Place | None) -> Place:
+    return tokenizer_place(tokenizer, source, own=source != _PUBLISHED, published=_TOKENIZER)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -64,14 +70,23 @@ class PickScore:
     towers: Towers = attrs.field(default=TOWERS, repr=False)
     clip: ClipReward = attrs.field(init=False, repr=False)
 
+    @staticmethod
+    def needs(
+        source: str | os.PathLike[str], tokenizer: str | os.PathLike[str] | None
+    ) -> tuple[Need, ...]:
+        """What its construction reads; see `flowbp.rewards.Need`."""
+        return (
+            package("transformers"),
+            *clip_needs(source, tokenizer=_words(source, tokenizer)),
+        )
+
     @clip.default
     def _load(self) -> ClipReward:
         # Now, because validators run last and loading comes before that.
         attrs.validate(self)
-        own = self.source != _PUBLISHED
         return ClipReward.from_pretrained(
             self.source,
-            tokenizer=tokenizer_place(self.tokenizer, self.source, own=own, published=_TOKENIZER),
+            tokenizer=_words(self.source, self.tokenizer),
             logit_scale=True,
             batch=self.batch,
             policy=self.policy,

@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 
 from flowbp.adapters.extras import require
+from flowbp.adapters.hub import ask_hub, cached_file, why_unread
 from flowbp.adapters.source import local_folder, read_json
+from flowbp.adapters.weights import check_weight_file
 
 _INDEX = "*.safetensors.index.json"
+_ON_HUB = ("model.safetensors.index.json", "model.safetensors")
 
 
 def find_shards(source: str | os.PathLike[str], *, name: str) -> tuple[Path, ...]:
@@ -33,7 +36,40 @@ def find_shards(source: str | os.PathLike[str], *, name: str) -> tuple[Path, ...
     path = Path(source).expanduser()
     if path.is_file():
         return (path,)
-    folder = local_folder(source) or _download_folder(str(source))
+    return _shards_of(local_folder(source) or _download_folder(str(source)), source, name)
+
+
+def check_shards(source: str | os.PathLike[str], *, name: str) -> None:
+    """Refuse files that are missing or were cut off; only their headers are read.
+
+    Args:
+        source: As of `find_shards`; of a hub id that the cache lacks, the hub is asked.
+        name: The file's published name.
+
+    Raises:
+        FileNotFoundError: A file is missing, or the hub does not give it.
+        ValueError: A file is damaged, or as of `find_shards`.
+
+    Example:
+        >>> from flowbp.shapes.embedded import reward_folder
+        >>> check_shards(reward_folder(), name="model.safetensors")
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        check_weight_file(path)
+        return
+    folder = local_folder(source)
+    if folder is None:
+        cached = (cached_file(str(source), each) for each in (name, *_ON_HUB))
+        folder = next((found.parent for found in cached if found is not None), None)
+        if folder is None:
+            ask_hub(str(source), name, *_ON_HUB, alone=True)
+            return
+    for shard in _shards_of(folder, source, name):
+        check_weight_file(shard)
+
+
+def _shards_of(folder: Path, source: str | os.PathLike[str], name: str) -> tuple[Path, ...]:
     indices, files = sorted(folder.glob(_INDEX)), sorted(folder.glob("*.safetensors"))
     if indices:
         names = read_json(indices[0], what="a folder of sharded weights").get("weight_map")
@@ -60,6 +96,5 @@ def _download_folder(hub_id: str) -> Path:
         return Path(hub.snapshot_download(hub_id, allow_patterns=["*.safetensors", _INDEX]))
     except OSError as error:
         raise FileNotFoundError(
-            f"`source` {hub_id!r} could not be downloaded: {error}; without a network download it "
-            "elsewhere and give the file or folder"
+            f"`source` {hub_id!r} could not be downloaded: {why_unread(error, hub_id)}"
         ) from error

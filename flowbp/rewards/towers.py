@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar, cast
 from weakref import WeakValueDictionary
@@ -18,8 +18,8 @@ _Key = tuple[str, tuple[int, ...], torch.dtype, torch.device]
 class Towers:
     """Frozen models by the files they came from, their dtype and their device.
 
-    It only remembers models that something else still holds: nothing stays loaded because of it.
-    Whoever gets a model shares it, and must not change it.
+    It only remembers models that something else still holds: nothing stays loaded because of it,
+    but what `hold` asks for. Whoever gets a model shares it, and must not change it.
 
     Example:
         >>> towers = Towers()
@@ -37,6 +37,7 @@ class Towers:
 
     def __init__(self) -> None:
         self._loaded: WeakValueDictionary[_Key, nn.Module] = WeakValueDictionary()
+        self._held: dict[_Key, nn.Module] = {}
 
     def __len__(self) -> int:
         return len(self._loaded)
@@ -71,18 +72,55 @@ class Towers:
         self._loaded[key] = model
         return model
 
+    def hold(self, places: Iterable[str | os.PathLike[str]]) -> None:
+        """Keep the models of some places that are loaded now, for those who will ask for them.
+
+        Args:
+            places: as of `get`; models of other places that were kept are let go.
+
+        Example:
+            >>> towers = Towers()
+            >>> model = towers.get("a/b", dtype=torch.float32, device="cpu", load=nn.Identity)
+            >>> towers.hold(["a/b"])
+            >>> del model
+            >>> len(towers)
+            1
+            >>> towers.hold([])
+            >>> len(towers)
+            0
+        """
+        names = {place_name(place) for place in places}
+        self._held = {key: model for key, model in self._loaded.items() if key[0] in names}
+
 
 TOWERS = Towers()
 """The default everywhere, so that all rewards and evaluators of a process share."""
 
 
+def place_name(place: str | os.PathLike[str]) -> str:
+    """What a place is called whichever way it is written.
+
+    Args:
+        place: a file, a folder, or a hub id.
+
+    Returns:
+        Its whole path, or the hub id.
+
+    Example:
+        >>> place_name("owner/name"), place_name("/tmp/../") == place_name(Path("/"))
+        ('owner/name', True)
+    """
+    path = Path(place).expanduser()
+    return str(path.resolve()) if path.exists() else str(place)
+
+
 def _identity(place: str | os.PathLike[str]) -> tuple[str, tuple[int, ...]]:
     path = Path(place).expanduser()
     if not path.exists():
-        return str(place), ()
+        return place_name(place), ()
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     status = [file.stat() for file in files if file.is_file()]
-    return str(path.resolve()), tuple(n for s in status for n in (s.st_mtime_ns, s.st_size))
+    return place_name(path), tuple(n for s in status for n in (s.st_mtime_ns, s.st_size))
 
 
 def _numbered(device: torch.device) -> torch.device:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from flowbp.adapters.extras import require
+from flowbp.adapters.hub import why_unread
 
 _SHOWN = 3
 _AGAIN = "copy or download it again"
@@ -93,15 +94,14 @@ def from_hub(repository: str, name: str) -> Path:
     Example:
         ``from_hub("xswu/HPSv2", "HPS_v2.1_compressed.pt")``
     """
-    hub = require("huggingface_hub")
+    hub, errors = require("huggingface_hub"), require("huggingface_hub.errors")
     try:
         return Path(hub.hf_hub_download(repository, name))
     # Alone among the hub's errors, that of a missing file need not be an OSError.
-    except (OSError, hub.errors.EntryNotFoundError) as error:
+    except (OSError, errors.EntryNotFoundError) as error:
         raise FileNotFoundError(
-            f"{name} of the hub repository {repository!r} could not be had: {error}; without a "
-            f"network download https://huggingface.co/{repository}/resolve/main/{name} elsewhere "
-            "and give the file's path as `source`"
+            f"`source` {repository!r} could not be read, its {name}: "
+            f"{why_unread(error, repository, file=name)}"
         ) from error
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flowbp.adapters.extras import require
+from flowbp.rewards.clip_tokenizer import reading
 from flowbp.rewards.places import on_disk
 
 if TYPE_CHECKING:
@@ -40,13 +41,8 @@ def load_words(
             f"`tokenizer` {str(tokenizer)!r} holds neither {' nor '.join(files)}; give a folder "
             f"with the tokenizer of {published}"
         )
-    try:
+    with reading("tokenizer", tokenizer):
         found: PreTrainedTokenizerBase = getattr(require("transformers"), kind).from_pretrained(
             str(tokenizer) if folder is None else folder
         )
-    except OSError as error:
-        raise FileNotFoundError(
-            f"`tokenizer` {str(tokenizer)!r} could not be read: {error}; without a network "
-            f"download that of {published} elsewhere and give its folder"
-        ) from error
     return found

@@ -41,3 +41,4 @@ from flowbp.settings.schema import RunSettings as RunSettings
 from flowbp.settings.schema import SampleSettings as SampleSettings
 from flowbp.settings.schema import Settings as Settings
 from flowbp.settings.schema import TrainingSettings as TrainingSettings
+from flowbp.settings.set_metrics import PointsByEmbedding as PointsByEmbedding

@@ -71,7 +71,12 @@ def judge_metric(
 
 
 def built_metric(
-    label: str, component: Component[Metric], *, device: torch.device, towers: Towers
+    label: str,
+    component: Component[Metric],
+    *,
+    device: torch.device,
+    towers: Towers,
+    **offered: Any,
 ) -> Metric:
     """Build a metric; a reward that was named in its place becomes one.
 
@@ -80,6 +85,7 @@ def built_metric(
         component: a metric's, or a reward's by its name.
         device: where it runs.
         towers: what metrics that use the same files share.
+        offered: to the metric besides.
 
     Returns:
         The metric.
@@ -94,7 +100,7 @@ def built_metric(
     # Late, because the registries name what is in this file.
     from flowbp.settings.registries import METRICS, REWARDS
 
-    built: Any = component.build(label=label, device=device, towers=towers)
+    built: Any = component.build(label=label, device=device, towers=towers, **offered)
     is_reward = METRICS.origin_of(component.name) is REWARDS
     return _rewarding(label, built) if is_reward else built
 

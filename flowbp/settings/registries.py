@@ -74,6 +74,7 @@ METRICS = _registry(
     },
     "device",
     "label",
+    "points",
     "towers",
     called_with=_PICTURES,
     also=(REWARDS,),

@@ -2,13 +2,60 @@
 
 from __future__ import annotations
 
+import attrs
 import torch
 
 from flowbp.configuration import Component
-from flowbp.metrics import BaseDistance, Diversity, Embedding, PixelDistance, clip_embedding
-from flowbp.rewards import TOWERS, Towers
+from flowbp.metrics import (
+    BaseDistance,
+    Diversity,
+    Embedding,
+    PixelDistance,
+    Points,
+    clip_embedding,
+    embedding_needs,
+)
+from flowbp.rewards import TOWERS, Need, Towers, needing
 
 
+@attrs.frozen(eq=False)
+class PointsByEmbedding:
+    """The points of pictures under each embedding as it was configured.
+
+    Example:
+        >>> means = Component("means", lambda: lambda images: images.mean((2, 3)))
+        >>> points = PointsByEmbedding()
+        >>> points.of(means) is points.of(means)
+        True
+    """
+
+    _known: list[tuple[Component[Embedding], Points]] = attrs.field(
+        factory=list, init=False, repr=False
+    )
+
+    def of(self, embedding: Component[Embedding]) -> Points:
+        """The points of an embedding; the same for two that are configured alike.
+
+        Args:
+            embedding: by its name, with its own keys.
+
+        Returns:
+            What is known of it.
+        """
+        whole = attrs.evolve(embedding, name="", arguments=embedding.completed)
+        for known, points in self._known:
+            if known == whole:
+                return points
+        self._known.append((whole, Points()))
+        return self._known[-1][1]
+
+
+def _needs(embedding: Component[Embedding] | None) -> tuple[Need, ...]:
+    # One that is given is asked itself.
+    return embedding_needs() if embedding is None else ()
+
+
+@needing(_needs)
 def diversity_metric(
     *,
     embedding: Component[Embedding] | None = None,
@@ -16,6 +63,7 @@ def diversity_metric(
     label: str = "diversity",
     device: torch.device | str = "cpu",
     towers: Towers = TOWERS,
+    points: PointsByEmbedding | None = None,
 ) -> Diversity:
     """Mean pairwise distance of the pictures of a prompt, in an embedding.
 
@@ -25,6 +73,7 @@ def diversity_metric(
         label: offered; the metric's.
         device: offered to the embedding.
         towers: offered to the embedding.
+        points: offered; those of other metrics of the same embedding.
 
     Returns:
         The metric.
@@ -38,10 +87,16 @@ def diversity_metric(
         >>> diversity_metric(embedding=means, label="spread").label
         'spread'
     """
-    built = _built(embedding, device, towers)
-    return Diversity(embedding=built, batch=batch, label=label)
+    chosen = _chosen(embedding)
+    return Diversity(
+        embedding=chosen.build(device=device, towers=towers),
+        batch=batch,
+        label=label,
+        points=(points or PointsByEmbedding()).of(chosen),
+    )
 
 
+@needing(_needs)
 def distance_metric(
     *,
     embedding: Component[Embedding] | None = None,
@@ -49,6 +104,7 @@ def distance_metric(
     label: str = "distance",
     device: torch.device | str = "cpu",
     towers: Towers = TOWERS,
+    points: PointsByEmbedding | None = None,
 ) -> BaseDistance:
     """Distance of each picture from the base model's of the same noise, in an embedding.
 
@@ -58,6 +114,7 @@ def distance_metric(
         label: offered; the metric's.
         device: offered to the embedding.
         towers: offered to the embedding.
+        points: offered; those of other metrics of the same embedding.
 
     Returns:
         The metric.
@@ -71,8 +128,13 @@ def distance_metric(
         >>> distance_metric(embedding=means).batch
         16
     """
-    built = _built(embedding, device, towers)
-    return BaseDistance(embedding=built, batch=batch, label=label)
+    chosen = _chosen(embedding)
+    return BaseDistance(
+        embedding=chosen.build(device=device, towers=towers),
+        batch=batch,
+        label=label,
+        points=(points or PointsByEmbedding()).of(chosen),
+    )
 
 
 def pixel_distance_metric(*, label: str = "pixel_distance") -> PixelDistance:
@@ -91,9 +153,5 @@ def pixel_distance_metric(*, label: str = "pixel_distance") -> PixelDistance:
     return PixelDistance(label=label)
 
 
-def _built(
-    embedding: Component[Embedding] | None, device: torch.device | str, towers: Towers
-) -> Embedding:
-    if embedding is None:
-        return clip_embedding(device=device, towers=towers)
-    return embedding.build(device=device, towers=towers)
+def _chosen(embedding: Component[Embedding] | None) -> Component[Embedding]:
+    return Component("clip", clip_embedding) if embedding is None else embedding

@@ -9,7 +9,7 @@ import torch
 
 from flowbp.adapters import SD3Backbone
 from flowbp.adapters.clamp import Clamp, hard_clamp
-from flowbp.rewards import ClipReward
+from flowbp.rewards import ClipReward, needing
 
 
 def base_folder() -> Path:
@@ -70,6 +70,7 @@ def embedded_backbone(
     )
 
 
+@needing(lambda: ClipReward.from_pretrained.needs(reward_folder(), None))  # type: ignore[attr-defined]
 def embedded_reward(*, device: torch.device | str = "cpu") -> ClipReward:
     """Load the embedded reward model, in float32.
 

@@ -73,3 +73,12 @@ class Unbuildable:
 
     def __call__(self, images, prompts):
         """Never called."""
+
+
+EMBEDDED = []
+
+
+def tones(images):
+    """An embedding that remembers how many pictures it was shown."""
+    EMBEDDED.append(len(images))
+    return images.mean((2, 3)) + 0.1

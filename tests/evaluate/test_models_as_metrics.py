@@ -67,6 +67,56 @@ def test_they_stand_beside_each_other(
         assert (values["far"] > 0) is moved and (values["pixels"] > 0) is moved
 
 
+def test_the_total_stands_beside_its_tasks(
+    evaluation_yaml, checkpoints, models, tmp_path, monkeypatch, capsys
+):
+    from flowbp.geneval import TASKS as KINDS
+
+    monkeypatch.setattr("flowbp.geneval.preparation._LONGEST", 96)
+    monkeypatch.setattr("flowbp.geneval.preparation._SHORTEST", 64)
+    save_detector(tmp_path / "detector")
+    extra = {
+        "counting": {"exclude": [{"class": "dog", "count": 2}]},
+        "colors": {"include": [{"class": "dog", "count": 1, "color": "red"}]},
+        "color_attr": {"include": [{"class": "dog", "count": 1, "color": "red"}]},
+        "position": {
+            "include": [
+                {"class": "dog", "count": 1},
+                {"class": "cat", "count": 1, "position": ["left of", 0]},
+            ]
+        },
+    }
+    dog = {"include": [{"class": "dog", "count": 1}]}
+    tasks = [
+        {"tag": kind, "prompt": "a red circle" + " and a cross" * i, **dog, **extra.get(kind, {})}
+        for i, kind in enumerate(KINDS)
+    ]
+    metadata = tmp_path / "evaluation_metadata.jsonl"
+    metadata.write_text("\n".join(map(json.dumps, tasks)))
+    typed = [
+        evaluation_yaml,
+        f"prompts={{name: geneval, metadata: {metadata}}}",
+        f"metrics.objects={{name: geneval, metadata: {metadata}, source: {tmp_path}/detector, "
+        f"clip: {models}/reward}}",
+        "models.base={}",
+        f"models.mine.checkpoint={checkpoints['full']}",
+    ]
+    assert main(typed) == 0
+    name = "objects.overall (HF detector)"
+    assert name in capsys.readouterr().out
+    out = tmp_path / "out"
+    summary = json.loads((out / "scores.json").read_text())["summary"]
+    for model in ("base", "mine"):
+        each = [summary[model][f"objects.{kind} (HF detector)"]["mean"] for kind in KINDS]
+        assert summary[model][name]["mean"] == pytest.approx(sum(each) / 6)
+    assert name in (out / "scores.csv").read_text().splitlines()[0]
+    assert name in (out / "report.html").read_text()
+    # Of what is kept, too.
+    before = (out / "scores.json").read_bytes()
+    assert main([*typed, "--resume"]) == 0
+    assert (out / "scores.json").read_bytes() == before
+
+
 def test_an_answer_without_a_score_is_a_failure_that_quotes_it(evaluation_yaml, tmp_path, capsys):
     judge = save_judge(tmp_path / "judge", qwen25)
     metric = (

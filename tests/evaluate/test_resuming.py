@@ -138,12 +138,12 @@ def test_a_picture_of_another_prompt_is_refused(evaluation_yaml, done, capsys):
 
 
 def test_a_line_that_was_cut_off_is_judged_again(tmp_path):
-    kept = Kept(tmp_path / "base.jsonl", {"name": "mine"})
-    assert kept.begin() == {}
+    kept = Kept(tmp_path / "base.jsonl", {"name": "mine"}, "")
+    assert kept.begin({}) == {}
     shots = [Shot("base", i, 0, HeldOutPrompt("a circle")) for i in range(2)]
-    kept.add((shot, b"", {"mine": 0.5}) for shot in shots)
+    kept.add((kept.key(shot, b""), {"mine": 0.5}) for shot in shots)
     text = kept.path.read_text()
     for length in range(len(text)):
         kept.path.write_text(text[:length])
-        assert len(kept.begin()) == max(0, text[:length].count("\n") - 1)
+        assert len(kept.begin({})) == max(0, text[:length].count("\n") - 1)
         assert kept.path.read_text().endswith("\n") and text.startswith(kept.path.read_text())

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import attrs
 
-from flowbp.evaluation import Comparison, Evaluation, choose_examples, count_outcomes
+from flowbp.evaluation import Comparison, Evaluation, choose_examples
 
 from .samples import comparison
 
@@ -49,10 +49,3 @@ def test_the_sample_meets_every_kind_where_kinds_take_turns() -> None:
 
     chosen = choose_examples(Comparison(renamed(given.before), renamed(given.after)), sample=6)
     assert {turns[i % len(turns)] for i in chosen.sample} == set(turns)
-
-
-def test_outcomes_add_up() -> None:
-    outcomes = count_outcomes(comparison(REWARDS, VERDICTS))
-    assert (outcomes.newly_pass, outcomes.newly_fail) == (2, 1)
-    assert (outcomes.pass_twice, outcomes.fail_twice) == (2, 1)
-    assert count_outcomes(comparison(REWARDS)) is None

@@ -142,3 +142,78 @@ def test_refusals():
         attrs.evolve(row, values={"a": math.inf})
     with pytest.raises(ValueError, match="holds no scores"):
         scores_from_json("{}")
+
+
+def tasks(prompts: dict[str, int], seeds: int = 2, *, seed: int = 0) -> Scores:
+    """Two models on tasks of different sizes, a column each, with their total."""
+    source = random.Random(seed)
+    kinds = [kind for kind, count in prompts.items() for _ in range(count)]
+    rows = [
+        ScoreRow(
+            model=model,
+            number=number,
+            seed=noise,
+            prompt=f"prompt {number}",
+            kind=kind,
+            values={k: float(source.random() < 0.6) if k == kind else math.nan for k in prompts},
+        )
+        for model in ("base", "mine")
+        for noise in range(seeds)
+        for number, kind in enumerate(kinds)
+    ]
+    return Scores(rows, totals={"total": tuple(prompts)})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_total_is_the_mean_of_its_columns_means(seed):
+    scores = tasks({"a": 8, "b": 20, "c": 9}, seed=seed)
+    assert scores.figures == ("a", "b", "c", "total") and scores.columns == ("a", "b", "c")
+    for model in scores.models:
+        means = [scores.mean(model, column).mean for column in "abc"]
+        assert scores.mean(model, "total").mean == pytest.approx(fmean(means), abs=1e-12)
+    found, parts = (
+        scores.paired("base", "mine", "total"),
+        [scores.paired("base", "mine", c) for c in "abc"],
+    )
+    assert found.prompts == 37 and found.fewest == 8
+    for name in ("before", "after"):
+        assert getattr(found.change, name) == pytest.approx(
+            fmean(getattr(part.change, name) for part in parts)
+        )
+    assert found.change.gain.mean == pytest.approx(fmean(p.change.gain.mean for p in parts))
+    # Of independent columns, so that the widths add up like deviations.
+    widths = [part.change.gain.high - part.change.gain.low for part in parts]
+    width = found.change.gain.high - found.change.gain.low
+    assert width == pytest.approx(math.sqrt(sum(w * w for w in widths)) / 3, rel=0.2)
+
+
+def test_a_total_that_lacks_a_column_is_none():
+    scores = tasks({"a": 3, "b": 3})
+    only = Scores([row for row in scores.rows if row.kind == "a"], totals=scores.totals)
+    assert only.mean("base", "total") is None and only.paired("base", "mine", "total") is None
+    told = [line.split() for line in scores_table(only).splitlines()]
+    assert ["total", "base", "-"] in told
+    # A few prompts of a column are no evidence for a total.
+    few = tasks({"a": 1, "b": 30})
+    assert not few.paired("base", "mine", "total").significant
+
+
+def test_totals_in_files():
+    scores = tasks({"a": 8, "b": 7})
+    again = scores_from_json(scores_to_json(scores))
+    assert again.totals == scores.totals and again.figures == scores.figures
+    assert again.mean("mine", "total") == scores.mean("mine", "total")
+    lines = list(csv.DictReader(scores_to_csv(scores).splitlines()))
+    assert len(lines) == len(scores.rows) + 2 and lines[-1]["kind"] == "total"
+    for model in scores.models:
+        for column in scores.figures:
+            own = [float(li[column]) for li in lines if li["model"] == model and li[column]]
+            assert fmean(own) == pytest.approx(scores.mean(model, column).mean)
+    table = [line.split() for line in scores_table(scores).splitlines()]
+    assert [line[0] for line in table if line[1:2] == ["base"]] == ["a", "b", "total"]
+
+
+@pytest.mark.parametrize("totals", [{"a": ("b",)}, {"sum": ()}])
+def test_totals_that_are_none_are_refused(totals):
+    with pytest.raises(ValueError, match="`totals` must give columns for a name"):
+        Scores(tasks({"a": 1, "b": 1}).rows, totals=totals)

@@ -16,6 +16,7 @@ from flowbp.metrics import (
     BaseDistance,
     Diversity,
     PixelDistance,
+    Points,
     clip_embedding,
     counterparts,
     embedded,
@@ -182,3 +183,34 @@ def test_a_clip_model_is_an_embedding():
 def test_picture_sets_that_make_no_sense_are_refused(change, told):
     with pytest.raises(ValueError, match=told):
         attrs.evolve(pictures("a", [0, 1]), **change)
+
+
+def test_pictures_are_embedded_once_whatever_asks():
+    counts = []
+
+    def embedding(images):
+        counts.append(len(images))
+        return means(images)
+
+    base, *others = (pictures("ab", [0, 1], seed=seed) for seed in range(3))
+    points = Points()
+    near = BaseDistance(embedding=embedding, batch=3, points=points)
+    spread = Diversity(embedding=embedding, batch=3, points=points)
+    alone = BaseDistance(embedding=means, batch=3)
+    for model in (base, *others):
+        assert near(model, base)["distance from base"].equal(
+            alone(model, base)["distance from base"]
+        )
+        spread(model, base)
+    assert counts == [3, 1] * 3
+    # Rounding follows the batch, and points of another are not taken for its own.
+    attrs.evolve(spread, batch=4)(base, base)
+    assert counts == [3, 1] * 3 + [4]
+
+
+def test_points_are_forgotten_with_their_pictures():
+    points, own = Points(), pictures("ab", [0, 1])
+    points.of(own, means, batch=2)
+    assert len(points._known) == 1
+    del own
+    assert len(points._known) == 0

@@ -90,7 +90,9 @@ def test_a_head_for_another_model(folder, tmp_path):
 
 def test_the_tokenizer_that_the_file_lacks_cannot_be_had(tmp_path, reach_nothing):
     path = save_hps(tmp_path / "hps.pt")
-    message = r"`tokenizer` 'openai/clip-vit-large-patch14' could not be read.*its folder as `tok"
+    message = (
+        r"`tokenizer` 'openai/clip-vit-large-patch14' could not be read: .*and give its folder"
+    )
     with pytest.raises(FileNotFoundError, match=message):
         hpsv2(path, None)
 
@@ -98,7 +100,11 @@ def test_the_tokenizer_that_the_file_lacks_cannot_be_had(tmp_path, reach_nothing
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        (HPSv2, r"HPS_v2\.1_compressed\.pt of the hub repository 'xswu/HPSv2' could not be had"),
+        (
+            HPSv2,
+            r"`source` 'xswu/HPSv2' could not be read, its HPS_v2\.1_compressed\.pt: .*run `hf "
+            r"download xswu/HPSv2 HPS_v2\.1_compressed\.pt` .*and give the file's path",
+        ),
         (PickScore, "`source` 'yuvalkirstain/PickScore_v1' could not be read"),
         (CLIPScore, "`source` 'openai/clip-vit-large-patch14' could not be read"),
         (AestheticScore, "`source` 'openai/clip-vit-large-patch14' could not be read"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import errors
 from safetensors.torch import save_file
 
 from flowbp.rewards import check_layout, read_weights
+from flowbp.rewards.clip_tokenizer import reading
 from flowbp.rewards.weight_files import from_hub
 
 from .published_rewards import published
@@ -88,17 +89,37 @@ def test_a_published_file_is_known_by_size_and_hash(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "cure"),
     [
-        huggingface_hub.errors.LocalEntryNotFoundError("no connection"),
-        huggingface_hub.errors.EntryNotFoundError("no such file"),
-        OSError("no space left"),
+        (
+            errors.LocalEntryNotFoundError("no connection"),
+            r"it is not in the cache .*run `hf download o/n f\.pt`.*resolve/main/f\.pt elsewhere",
+        ),
+        (
+            errors.EntryNotFoundError("no such file"),
+            r"o/n does not have it \(no such file\); check",
+        ),
+        (errors.GatedRepoError.__new__(errors.GatedRepoError), "it is gated; accept its licence"),
+        (OSError("no space left"), "no space left; try"),
     ],
 )
-def test_what_the_hub_does_not_give_is_told_with_the_cure(monkeypatch, error):
+def test_what_the_hub_does_not_give_is_told_with_the_cure(monkeypatch, error, cure):
     def refuse(*args, **kwargs):
         raise error
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
-    with pytest.raises(FileNotFoundError, match=r"f\.pt of .*'o/n'.*resolve/main/f\.pt.*`source`"):
+    with pytest.raises(FileNotFoundError, match=rf"`source` 'o/n' could .*its f\.pt: .*{cure}"):
         from_hub("o/n", "f.pt")
+
+
+@pytest.mark.parametrize(
+    ("cause", "cure"),
+    [
+        (errors.GatedRepoError.__new__(errors.GatedRepoError), "it is gated; accept its licence"),
+        (errors.LocalEntryNotFoundError("no"), r"`hf download o/n` where there is a network"),
+    ],
+)
+def test_what_a_loader_says_in_its_own_words_is_told_by_its_cause(cause, cure):
+    with pytest.raises(FileNotFoundError, match=rf"`clip` 'o/n' could not be read: .*{cure}"):
+        with reading("clip", "o/n"):
+            raise OSError("We couldn't connect to the hub to load this file") from cause

@@ -1,0 +1,40 @@
+"""Whether the metrics could be loaded, found before any picture is made."""
+
+from __future__ import annotations
+
+import sys
+
+from flowbp.configuration import ConfigurationError, Problem
+from flowbp.configuration.tree import path_text
+from flowbp.evaluate.schema import EvaluateSettings
+from flowbp.settings.needs import unmet
+
+
+def refuse_unready(settings: EvaluateSettings) -> None:
+    """Check packages and files of every metric, without loading weights.
+
+    Files are looked for where they are named, in the hub's cache or on the hub, and must be whole
+    as far as their tables of contents tell; one whose hash is known is read to its end.
+
+    Args:
+        settings: of the evaluation. If a metric's failure is only reported, so is what is found.
+
+    Raises:
+        ConfigurationError: all that is wrong.
+
+    Example:
+        >>> from flowbp.evaluate.loading import load
+        >>> typed = ["evaluation.folder=evaluations/new", "backbone.name=shapes",
+        ...          "prompts={name: shapes, count: 12}", "metrics.likeness.name=shapes",
+        ...          "sampling={steps: 4, height: 64, width: 64}"]
+        >>> refuse_unready(load(typed).settings)
+    """
+    found = tuple(
+        Problem(path_text(path), message, "")
+        for label, metric in settings.metrics.items()
+        for path, message in unmet(metric, ("metrics", label))
+    )
+    if found and settings.evaluation.on_failure == "stop":
+        raise ConfigurationError(found)
+    for problem in found:
+        print(f"{problem}; it will be reported as failed", file=sys.stderr, flush=True)
