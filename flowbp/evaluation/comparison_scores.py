@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flowbp.evaluation.records import Comparison, Evaluation, Record
-from flowbp.evaluation.scores import ScoreRow, Scores
+from flowbp.evaluation.score_rows import ScoreRow
+from flowbp.evaluation.scores import Scores
 
 
 def scores_of(comparison: Comparison) -> Scores:

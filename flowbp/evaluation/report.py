@@ -18,7 +18,9 @@ from flowbp.evaluation.held_out_charts import held_out_charts
 from flowbp.evaluation.report_gallery import gallery
 from flowbp.evaluation.report_tables import kind_lines, metric_lines, unit_of
 from flowbp.evaluation.report_warnings import warnings_of
-from flowbp.evaluation.scores import ScoreRow, Scores
+from flowbp.evaluation.score_rows import ScoreRow
+from flowbp.evaluation.scores import Scores
+from flowbp.evaluation.significance import LEAST, rule
 from flowbp.evaluation.validators import not_empty
 from flowbp.files import write_whole
 
@@ -116,12 +118,16 @@ def render(report: Report) -> str:
     engine.filters.update(duration=_duration)
     scores, script = report.scores, _template("report.js.j2").strip()
     lines = metric_lines(scores, seed=report.seed)
+    tested = sum(line.significant is not None for line in lines)
     return engine.get_template("report.html.j2").render(
         report=report,
         scores=scores,
         base=scores.models[0],
         others=scores.models[1:],
         lines=lines,
+        tested=tested,
+        rule=rule(tested),
+        least=LEAST,
         headlines=[line for line in lines if line.model == scores.models[1]][:3],
         kinds=kind_lines(scores, seed=report.seed) if len(scores.kinds) > 1 else (),
         units={column: unit_of(scores, column) for column in scores.columns},

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from flowbp.evaluation.comparing import compare
 from flowbp.evaluation.scores import Paired, Scores
 
 
@@ -49,6 +50,7 @@ class Line:
         column: the column.
         paired: the comparison.
         unit: how its numbers are written.
+        significant: whether the gain is called so; None where that was not tested.
 
     Example:
         See `metric_lines`.
@@ -59,11 +61,12 @@ class Line:
     column: str
     paired: Paired
     unit: Unit
+    significant: bool | None = None
 
     @property
     def verdict(self) -> str:
-        """What the interval says: `up`, `down`, or nothing where it says neither."""
-        if not self.paired.significant:
+        """What can be said: `up`, `down`, or nothing where neither is significant."""
+        if not self.significant:
             return ""
         return "up" if self.paired.change.gain.mean > 0 else "down"
 
@@ -79,7 +82,7 @@ def unit_of(scores: Scores, column: str) -> Unit:
         Percent for a column of zeros and ones, else as many digits as its size asks for.
 
     Example:
-        >>> from flowbp.evaluation.scores import ScoreRow
+        >>> from flowbp.evaluation.score_rows import ScoreRow
         >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 20.5})
         >>> unit_of(Scores([row]), "r").digits
         2
@@ -98,23 +101,33 @@ def metric_lines(scores: Scores, *, seed: int = 0) -> tuple[Line, ...]:
 
     Args:
         scores: of all models.
-        seed: of the bootstrap.
+        seed: of bootstrap and test.
 
     Returns:
         The lines; a comparison without a picture that both have is left out.
 
     Example:
         >>> import attrs
-        >>> from flowbp.evaluation.scores import ScoreRow
+        >>> from flowbp.evaluation.score_rows import ScoreRow
         >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 0.5})
         >>> [line.name for line in metric_lines(Scores([row, attrs.evolve(row, model="mine")]))]
         ['r']
     """
-    return tuple(_lines(scores, scores, None, seed))
+    return tuple(
+        Line(
+            each.column,
+            each.model,
+            each.column,
+            each.paired,
+            unit_of(scores, each.column),
+            each.significant if each.p is not None else None,
+        )
+        for each in compare(scores, seed=seed)
+    )
 
 
 def kind_lines(scores: Scores, *, seed: int = 0) -> tuple[Line, ...]:
-    """One line for each kind of prompt, column and model but the base.
+    """One line for each kind of prompt, column and model but the base; none is tested.
 
     Args:
         scores: of all models.
@@ -126,16 +139,15 @@ def kind_lines(scores: Scores, *, seed: int = 0) -> tuple[Line, ...]:
     Example:
         See `metric_lines`.
     """
-    return tuple(
-        line for kind in scores.kinds for line in _lines(scores.of_kind(kind), scores, kind, seed)
-    )
+    return tuple(line for kind in scores.kinds for line in _of_kind(scores, kind, seed))
 
 
-def _lines(part: Scores, whole: Scores, kind: str | None, seed: int) -> Iterator[Line]:
-    base, *others = whole.models
-    # A total is of several kinds.
-    for column in whole.figures if kind is None else whole.columns:
+def _of_kind(scores: Scores, kind: str, seed: int) -> Iterator[Line]:
+    base, *others = scores.models
+    part = scores.of_kind(kind)
+    # Not of totals, which are of several kinds.
+    for column in scores.columns:
         for model in others:
             paired = part.paired(base, model, column, seed=seed)
             if paired is not None:
-                yield Line(kind or column, model, column, paired, unit_of(whole, column))
+                yield Line(kind, model, column, paired, unit_of(scores, column))

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import attrs
 
 from flowbp.evaluation.interval import spread
-from flowbp.evaluation.scores import ScoreRow, Scores
+from flowbp.evaluation.score_rows import ScoreRow
+from flowbp.evaluation.scores import Scores
 
 Key = tuple[int, int]
 """A prompt's number and the seed of its noise."""
