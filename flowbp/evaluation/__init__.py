@@ -43,6 +43,7 @@ from flowbp.evaluation.records import Record as Record
 from flowbp.evaluation.report import Report as Report
 from flowbp.evaluation.report import render as render
 from flowbp.evaluation.report import write_report as write_report
+from flowbp.evaluation.scale import Scale as Scale
 from flowbp.evaluation.score_rows import MetricFailure as MetricFailure
 from flowbp.evaluation.score_rows import ScoreRow as ScoreRow
 from flowbp.evaluation.scores import Paired as Paired

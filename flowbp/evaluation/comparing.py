@@ -39,7 +39,8 @@ class Compared:
 def compare(scores: Scores, *, seed: int = 0) -> tuple[Compared, ...]:
     """Compare every model with the base in every column and total.
 
-    Tested are those of at least `LEAST` prompts, of every column if it is a total.
+    Tested are those of at least `LEAST` prompts, of every column if it is a total, in which more or
+    less is better: the distance from the base is 0 for the base by definition, and no gain.
 
     Args:
         scores: of all models.
@@ -63,7 +64,11 @@ def compare(scores: Scores, *, seed: int = 0) -> tuple[Compared, ...]:
         for model in others
         if (paired := scores.paired(base, model, column, seed=seed)) is not None
     ]
-    tested = [place for place, each in enumerate(found) if each.paired.fewest >= LEAST]
+    tested = [
+        place
+        for place, each in enumerate(found)
+        if each.paired.fewest >= LEAST and scores.scale(each.column).sign
+    ]
     # Drawn flips give no p below one in their number, which the correction must leave below LEVEL.
     flips = max(9_999, round(2 * len(tested) / LEVEL))
     p = [_p(found[place], flips, seed) for place in tested]

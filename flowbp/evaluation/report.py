@@ -16,11 +16,12 @@ from torch import Tensor
 from flowbp.evaluation.curves import training_charts
 from flowbp.evaluation.held_out_charts import held_out_charts
 from flowbp.evaluation.report_gallery import gallery
-from flowbp.evaluation.report_tables import kind_lines, metric_lines, unit_of
+from flowbp.evaluation.report_tables import kind_lines, metric_lines
 from flowbp.evaluation.report_warnings import warnings_of
 from flowbp.evaluation.score_rows import ScoreRow
 from flowbp.evaluation.scores import Scores
 from flowbp.evaluation.significance import LEAST, rule
+from flowbp.evaluation.units import unit_of
 from flowbp.evaluation.validators import not_empty
 from flowbp.files import write_whole
 

@@ -16,7 +16,7 @@ def warnings_of(
     """Say where the trained-on reward rose while a held-out figure fell.
 
     Inside a run that is `parting`; between the base and another model it is a significant gain of
-    the trained-on column beside a significant loss of another.
+    the trained-on column beside a significant loss of another that has a better and a worse.
 
     Args:
         lines: comparisons with the base.
@@ -43,12 +43,12 @@ def warnings_of(
                 f"step {apart.best}. What is gained since may be the reward's weakness, not better "
                 "pictures."
             )
-    risen = {line.model for line in lines if line.column == trained and line.verdict == "up"}
+    risen = {line.model for line in lines if line.column == trained and line.worth == "good"}
     for line in lines:
         own = line.column == trained or line.column.startswith(f"{trained}.")
-        if line.model in risen and line.verdict == "down" and not own:
+        if line.model in risen and line.worth == "bad" and not own:
             found.append(
-                f"{line.model}: {trained}, which was trained on, is up, and {line.column} is down "
-                f"by {line.unit.plain(-line.paired.change.gain.mean)}."
+                f"{line.model}: {trained}, which was trained on, is better, and {line.column} "
+                f"is {line.verdict} by {line.unit.plain(abs(line.paired.change.gain.mean))}."
             )
     return tuple(found)

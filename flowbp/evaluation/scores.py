@@ -10,6 +10,7 @@ import attrs
 import torch
 
 from flowbp.evaluation.bootstrap import Gain, stratified_gain
+from flowbp.evaluation.scale import Scale
 from flowbp.evaluation.score_rows import MetricFailure, ScoreRow
 from flowbp.evaluation.summary import Change
 from flowbp.evaluation.validators import not_empty
@@ -59,6 +60,7 @@ class Scores:
         failures: what is missing, and why.
         totals: columns of different prompts whose means are averaged, by the total's name. Of a
             model that lacks one of them there is no total.
+        scales: what the numbers of columns are, where they are more than figures.
 
     Raises:
         ValueError: no rows, two of the same model, prompt and seed, or a total of no columns or by
@@ -74,6 +76,7 @@ class Scores:
     rows: tuple[ScoreRow, ...] = attrs.field(converter=_tuple, validator=not_empty)
     failures: tuple[MetricFailure, ...] = attrs.field(default=(), converter=_tuple)
     totals: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    scales: Mapping[str, Scale] = attrs.field(factory=dict)
 
     @totals.validator
     def _of_columns(self, _: Any, totals: Mapping[str, tuple[str, ...]]) -> None:
@@ -120,6 +123,11 @@ class Scores:
         """The kinds of prompt, each once, in order of first appearance."""
         return tuple(dict.fromkeys(row.kind for row in self.rows))
 
+    def scale(self, column: str) -> Scale:
+        """What the numbers of a column are; of a total, those of its first column."""
+        known = (name for name in (column, *self.parts(column)) if name in self.scales)
+        return next((self.scales[name] for name in known), Scale())
+
     def of_kind(self, kind: str) -> Scores:
         """The scores of one kind of prompt.
 
@@ -139,7 +147,7 @@ class Scores:
         Returns:
             The mean over prompts of the mean over seeds; None where no picture has a value.
         """
-        parts = [_by_prompt(self._values(model, part)) for part in self._parts(column)]
+        parts = [_by_prompt(self._values(model, part)) for part in self.parts(column)]
         return _estimate([list(part.values()) for part in parts], seed) if all(parts) else None
 
     def paired(self, base: str, other: str, column: str, *, seed: int = 0) -> Paired | None:
@@ -159,7 +167,7 @@ class Scores:
 
         """
         pairs, pictures = [], 0
-        for part in self._parts(column):
+        for part in self.parts(column):
             old, new = self._values(base, part), self._values(other, part)
             both = [key for key in old if key in new]
             if not both:
@@ -173,7 +181,8 @@ class Scores:
         change = Change(before, after, _estimate(differences, seed))
         return Paired(change, differences, pictures)
 
-    def _parts(self, column: str) -> tuple[str, ...]:
+    def parts(self, column: str) -> tuple[str, ...]:
+        """The columns of a total, or the column itself."""
         return self.totals.get(column, (column,))
 
     def _values(self, model: str, column: str) -> dict[tuple[int, int], float]:

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from flowbp.evaluation.comparing import Compared, compare
+from flowbp.evaluation.scale import Scale
 from flowbp.evaluation.score_rows import MetricFailure, ScoreRow
 from flowbp.evaluation.scores import Scores
 from flowbp.evaluation.significance import rule
@@ -27,11 +28,11 @@ def scores_to_json(scores: Scores) -> str:
         scores: of all models.
 
     Returns:
-        An object with the keys ``format``, ``base``, ``totals``, ``significance`` (the rule in
-        words), ``summary``, ``failures`` and ``rows``. In the summary a column or total of a model
-        has its mean with ``low`` and ``high`` of the interval, and against the base the paired
-        ``gain`` likewise, ``prompts``, ``p``, ``corrected_p`` (null where it was not tested) and
-        ``significant``.
+        An object with the keys ``format``, ``base``, ``totals``, ``scales``, ``significance`` (the
+        rule in words), ``summary``, ``failures`` and ``rows``. In the summary a column or total of
+        a model has its mean with ``low`` and ``high`` of the interval, and against the base the
+        paired ``gain`` likewise, ``prompts``, ``p``, ``corrected_p`` (null where it was not
+        tested) and ``significant``.
 
     Example:
         >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
@@ -43,6 +44,7 @@ def scores_to_json(scores: Scores) -> str:
         "format": _FORMAT,
         "base": scores.models[0],
         "totals": {name: list(columns) for name, columns in scores.totals.items()},
+        "scales": {name: attrs.asdict(scale) for name, scale in scores.scales.items()},
         "significance": rule(sum(each.p is not None for each in compared)),
         "summary": {model: _summary(scores, model, compared) for model in scores.models},
         "failures": [attrs.asdict(failure) for failure in scores.failures],
@@ -84,7 +86,8 @@ def scores_from_json(text: str) -> Scores:
         ]
         failures = [MetricFailure(**failure) for failure in tree["failures"]]
         totals = {name: tuple(columns) for name, columns in tree["totals"].items()}
-        return Scores(rows, failures, totals)
+        scales = {name: Scale(**scale) for name, scale in tree["scales"].items()}
+        return Scores(rows, failures, totals, scales)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"`text` holds no scores ({type(error).__name__}: {error}); give what scores_to_json "

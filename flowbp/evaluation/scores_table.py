@@ -8,6 +8,7 @@ from flowbp.evaluation.comparing import Compared, compare
 from flowbp.evaluation.score_rows import MetricFailure
 from flowbp.evaluation.scores import Scores
 from flowbp.evaluation.significance import rule as significance
+from flowbp.evaluation.units import Unit, unit_of
 
 
 def scores_table(scores: Scores, *, seed: int = 0) -> str:
@@ -25,22 +26,23 @@ def scores_table(scores: Scores, *, seed: int = 0) -> str:
         >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
         >>> other = ScoreRow(model="mine", number=0, seed=0, prompt="a", kind="k", values={"r": 3})
         >>> print(scores_table(Scores([row, other])))
-        column  model    mean  gain over base, 95 % interval
-        ----------------------------------------------------
-        r       base   1.0000
-                mine   3.0000  +2.0000 [+2.0000, +2.0000]
-        ----------------------------------------------------
+        column  model  mean  gain over base, 95 % interval
+        --------------------------------------------------
+        r       base   1.00
+                mine   3.00  +2.00 [+2.00, +2.00]
+        --------------------------------------------------
         1 prompts, 1 pictures of each model
     """
     base = scores.models[0]
     found = {(each.model, each.column): each for each in compare(scores, seed=seed)}
     cells = [["column", "model", "mean", f"gain over {base}, 95 % interval"]]
     for column in scores.figures:
+        unit = unit_of(scores, column)
         for model in scores.models:
             mean = scores.mean(model, column, seed=seed)
-            told = "" if model == base else _gain(found.get((model, column)))
+            told = "" if model == base else _gain(found.get((model, column)), unit)
             first = column if model == base else ""
-            cells.append([first, model, "-" if mean is None else f"{mean.mean:.4f}", told])
+            cells.append([first, model, "-" if mean is None else unit.plain(mean.mean), told])
     widths = [max(len(line[place]) for line in cells) for place in range(4)]
     lines = [_line(line, widths) for line in cells]
     rule = "-" * len(lines[0].ljust(sum(widths) + 6))
@@ -59,12 +61,13 @@ def _line(cells: list[str], widths: list[int]) -> str:
     return line.rstrip()
 
 
-def _gain(found: Compared | None) -> str:
+def _gain(found: Compared | None, unit: Unit) -> str:
     if found is None:
         return "-"
     gain = found.paired.change.gain
     star = " *" if found.significant else ""
-    return f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]{star}"
+    mean, low, high = map(unit.signed, (gain.mean, gain.low, gain.high))
+    return f"{mean} [{low}, {high}]{star}"
 
 
 def _failures(failures: tuple[MetricFailure, ...]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flowbp.adapters.policy import CPU
 from flowbp.core._validators import integer
-from flowbp.evaluation import HeldOut
+from flowbp.evaluation import HeldOut, Scale
 from flowbp.evaluation.validators import not_empty
 from flowbp.geneval.colours import Colours
 from flowbp.geneval.detector import HUB_ID, Mask2Former, detector_needs
@@ -107,6 +107,11 @@ class GenEval:
     def totals(self) -> Mapping[str, tuple[str, ...]]:
         """GenEval's total, by its name: the columns of the six tasks, whose means are averaged."""
         return self.metric.totals
+
+    @property
+    def scales(self) -> Mapping[str, Scale]:
+        """All columns hold verdicts."""
+        return self.metric.scales
 
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
         """Judge pictures (B, 3, H, W) in [0, 1]; (B,) of 1, 0 and NaN by column."""

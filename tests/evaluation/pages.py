@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flowbp.evaluation import Report, ScoreRow, Scores, environment, render, scores_of
+from flowbp.evaluation import Report, Scale, ScoreRow, Scores, environment, render, scores_of
 
 from .samples import comparison, metrics
 
@@ -75,7 +75,12 @@ def several(side: int = 160) -> Report:
                         },
                     )
                 )
-    return report(scores=Scores(rows), side=side, trained="hpsv2", held_out=())
+    return report(
+        scores=Scores(rows, scales={"geneval": Scale(verdict=True)}),
+        side=side,
+        trained="hpsv2",
+        held_out=(),
+    )
 
 
 def page_of(which: str) -> str:

@@ -170,7 +170,9 @@ def test_a_parting_is_warned_of() -> None:
     assert "From step 30 on the reward rose while accuracy fell" in render(report())
     assert 'class="warning"' not in render(report(held_out=HACKED[:3]))
     words = "".join(Page(page_of("several")).text)
-    assert "aligned: hpsv2, which was trained on, is up, and image_reward is down by 1." in words
+    assert (
+        "aligned: hpsv2, which was trained on, is better, and image_reward is down by 1." in words
+    )
 
 
 def test_environment_names_missing_packages() -> None:
