@@ -46,6 +46,8 @@ class Report:
         metrics: rows of the run's metrics with `step` and any of `reward`, `loss`,
             `gradient_norm`, `residual_0`, …; without rows there are no curves.
         held_out: evaluations inside the run, with `step` and figures; the reward is `reward`.
+        held_out_each: of these, by figure, the numbers of every prompt; without them nothing is
+            warned of.
         configuration: the resolved configuration as text.
         timings: seconds by what took them, in the order to show.
         environment: versions, device and seed, see `environment`.
@@ -73,6 +75,7 @@ class Report:
     trained: str | None = None
     metrics: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
     held_out: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
+    held_out_each: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
     configuration: str = ""
     timings: Mapping[str, float] = attrs.field(factory=dict)
     environment: Mapping[str, str] = attrs.field(factory=dict)
@@ -83,6 +86,11 @@ class Report:
             raise ValueError(
                 f"`scores` must have the base and at least one more model, got "
                 f"{', '.join(self.scores.models)}; a page of one has nothing to compare"
+            )
+        if self.held_out_each and len(self.held_out_each) != len(self.held_out):
+            raise ValueError(
+                f"`held_out_each` must be as many as the {len(self.held_out)} of `held_out`, got "
+                f"{len(self.held_out_each)}"
             )
         if self.trained is not None and self.trained not in self.scores.columns:
             raise ValueError(
@@ -133,7 +141,9 @@ def render(report: Report) -> str:
         kinds=kind_lines(scores, seed=report.seed) if len(scores.kinds) > 1 else (),
         units={column: unit_of(scores, column) for column in scores.columns},
         gallery=gallery(scores, report.picture),
-        warnings=warnings_of(lines, report.held_out, report.trained),
+        warnings=warnings_of(
+            lines, report.held_out, report.trained, each=report.held_out_each, seed=report.seed
+        ),
         over_time=held_out_charts(report.held_out, report.metrics),
         charts=training_charts(report.metrics),
         script=script,

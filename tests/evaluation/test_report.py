@@ -169,6 +169,10 @@ def test_reports_that_cannot_be_are_refused() -> None:
 def test_a_parting_is_warned_of() -> None:
     assert "From step 30 on the reward rose while accuracy fell" in render(report())
     assert 'class="warning"' not in render(report(held_out=HACKED[:3]))
+    # What has no numbers of its prompts is drawn, and not warned of.
+    assert 'class="warning"' not in render(report(held_out_each=()))
+    with pytest.raises(ValueError, match="`held_out_each` must be as many as the 5 of `held_out`"):
+        report(held_out_each=[{}])
     words = "".join(Page(page_of("several")).text)
     assert (
         "aligned: hpsv2, which was trained on, is better, and image_reward is down by 1." in words
