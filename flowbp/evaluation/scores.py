@@ -150,6 +150,22 @@ class Scores:
         parts = [_by_prompt(self._values(model, part)) for part in self.parts(column)]
         return _estimate([list(part.values()) for part in parts], seed) if all(parts) else None
 
+    def counts(self, model: str, column: str) -> tuple[int, int]:
+        """How many prompts and pictures a column judges of a model.
+
+        Args:
+            model: its label.
+            column: of the values, or a total: the sum, and none where it lacks a column.
+
+        Returns:
+            Prompts with a picture that has a value, and pictures that have one.
+        """
+        found = [self._values(model, part) for part in self.parts(column)]
+        if not all(found):
+            return 0, 0
+        prompts = sum(len({number for number, _ in values}) for values in found)
+        return prompts, sum(map(len, found))
+
     def paired(self, base: str, other: str, column: str, *, seed: int = 0) -> Paired | None:
         """Compare two models picture by picture: same prompt, same noise.
 

@@ -30,9 +30,9 @@ def scores_to_json(scores: Scores) -> str:
     Returns:
         An object with the keys ``format``, ``base``, ``totals``, ``scales``, ``significance`` (the
         rule in words), ``summary``, ``failures`` and ``rows``. In the summary a column or total of
-        a model has its mean with ``low`` and ``high`` of the interval, and against the base the
-        paired ``gain`` likewise, ``prompts``, ``p``, ``corrected_p`` (null where it was not
-        tested) and ``significant``.
+        a model has the ``prompts`` and ``pictures`` that it judges, its mean with ``low`` and
+        ``high`` of the interval, and against the base the paired ``gain`` likewise, ``p``,
+        ``corrected_p`` (null where it was not tested) and ``significant``.
 
     Example:
         >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
@@ -139,7 +139,9 @@ def _summary(scores: Scores, model: str, compared: Sequence[Compared]) -> Mappin
     found = {}
     for column in scores.figures:
         mean = scores.mean(model, column)
-        tree: dict[str, Any] = {} if mean is None else attrs.asdict(mean)
+        prompts, pictures = scores.counts(model, column)
+        tree: dict[str, Any] = {"prompts": prompts, "pictures": pictures}
+        tree |= {} if mean is None else attrs.asdict(mean)
         found[column] = tree | ({"gain": gains[column]} if column in gains else {})
     return found
 
@@ -148,6 +150,7 @@ def _gain(each: Compared) -> Mapping[str, Any]:
     return {
         **attrs.asdict(each.paired.change.gain),
         "prompts": each.paired.prompts,
+        "pictures": each.paired.pictures,
         "p": each.p,
         "corrected_p": each.corrected,
         "significant": each.significant,

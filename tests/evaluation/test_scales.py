@@ -36,7 +36,7 @@ def test_a_distance_from_the_base_is_no_gain():
     assert compare(two(0.4))[0].significant and compare(scores)[0].p is None
     assert "*" not in scores_table(scores)
     page = render(report(scores=scores, trained=None, held_out=()))
-    assert "neither more nor less is better" in page and "not tested" in page
+    assert "no better or worse" in page and "not tested" in page
     # What went farthest is shown first all the same.
     assert len(view_of(scores, "mine", "c").gains) == 8
 
