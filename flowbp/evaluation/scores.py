@@ -62,6 +62,9 @@ class Scores:
             model that lacks one of them there is no total.
         scales: what the numbers of columns are, where they are more than figures.
 
+    It knows the labels of the `models`, the base first, and the `columns` that any picture has, in
+    order of first appearance.
+
     Raises:
         ValueError: no rows, two of the same model, prompt and seed, or a total of no columns or by
             the name of one.
@@ -77,6 +80,9 @@ class Scores:
     failures: tuple[MetricFailure, ...] = attrs.field(default=(), converter=_tuple)
     totals: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
     scales: Mapping[str, Scale] = attrs.field(factory=dict)
+    # Once: a report asks for them thousands of times.
+    models: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)
+    columns: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)
 
     @totals.validator
     def _of_columns(self, _: Any, totals: Mapping[str, tuple[str, ...]]) -> None:
@@ -99,14 +105,12 @@ class Scores:
                 )
             seen.add(key)
 
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The labels of the models, the base first."""
+    @models.default
+    def _models(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(row.model for row in self.rows))
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that any picture has, in order of first appearance."""
+    @columns.default
+    def _columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(column for row in self.rows for column in row.values))
 
     @property
