@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import random
@@ -108,6 +109,21 @@ def test_files_hold_everything():
         for column in ("a", "b"):
             value = row.values.get(column, math.nan)
             assert line[column] == ("" if math.isnan(value) else repr(value))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["=HYPERLINK(1)", "+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'quoted' word", "''", "a = b", ""],
+)
+def test_no_prompt_is_a_formula_in_a_spreadsheet(prompt):
+    row = ScoreRow(model="base", number=0, seed=0, prompt=prompt, kind=prompt or "k")
+    text = scores_to_csv(Scores([attrs.evolve(row, values={"-a": -1.5})]))
+    (line,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert not line["prompt"].startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert line["prompt"].removeprefix("'") == prompt or line["prompt"] == prompt != "''"
+    assert line["kind"] == (line["prompt"] or "k")
+    # Numbers stay numbers.
+    assert float(line["'-a"]) == -1.5
 
 
 def test_a_kind_apart():
