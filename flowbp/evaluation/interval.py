@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -54,10 +53,10 @@ def spread(prompts: Sequence[_Prompt], count: int | None) -> tuple[_Prompt, ...]
 
 @attrs.frozen(kw_only=True, eq=False)
 class HeldOutMeasure:
-    """Samples held-out prompts from the same noise each time, and averages what they score.
+    """Samples held-out prompts from the same noise each time, and tells what each of them scores.
 
     Its figures are `reward`, `parts.<name>` of a composed reward, `accuracy` where there is a
-    judge, and the columns of the metrics; a column's mean is over the pictures that it judges.
+    judge, and the columns of the metrics, NaN for a picture that a metric does not judge.
 
     Args:
         backbone: the model.
@@ -96,7 +95,7 @@ class HeldOutMeasure:
         ...     sampling=Sampling(steps=2, height=4, width=4),
         ... )
         >>> measure()
-        {'reward': 0.5, 'accuracy': 1.0, 'dark': -0.5}
+        {'reward': (0.5,), 'accuracy': (1.0,), 'dark': (-0.5,)}
     """
 
     backbone: Backbone
@@ -107,11 +106,11 @@ class HeldOutMeasure:
     sampling: Sampling
     noise_seed: int = 0
 
-    def __call__(self) -> dict[str, float]:
+    def __call__(self) -> dict[str, tuple[float, ...]]:
         """Evaluate.
 
         Returns:
-            The figures.
+            The figures, a number for each prompt; their mean is over those that are not NaN.
 
         Raises:
             ValueError: a score is not finite or has the wrong shape, a metric judges none of the
@@ -127,11 +126,11 @@ class HeldOutMeasure:
             label="interval",
         )
         records = found.records
-        figures = {"reward": _mean([record.reward for record in records])}
+        figures = {"reward": tuple(record.reward for record in records)}
         for name in found.parts:
-            figures[f"parts.{name}"] = _mean([record.parts[name] for record in records])
+            figures[f"parts.{name}"] = tuple(record.parts[name] for record in records)
         if found.judged:
-            figures["accuracy"] = _mean([float(bool(record.passed)) for record in records])
+            figures["accuracy"] = tuple(float(bool(record.passed)) for record in records)
         for label, metric in self.metrics.items():
             try:
                 columns = self._judged(metric, images)
@@ -140,7 +139,7 @@ class HeldOutMeasure:
             for name, values in columns.items():
                 if name in figures:
                     raise ValueError(f"`{name}` is the name of two figures; give one another label")
-                figures[name] = _mean_of_judged(name, values)
+                figures[name] = _judging(name, values)
         return figures
 
     @torch.no_grad()
@@ -154,15 +153,10 @@ class HeldOutMeasure:
         return {name: torch.cat(values) for name, values in columns.items()}
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def _mean_of_judged(name: str, values: Tensor) -> float:
-    judged = values[~values.isnan()]
-    if not len(judged):
+def _judging(name: str, values: Tensor) -> tuple[float, ...]:
+    if values.isnan().all():
         raise ValueError(
             f"`{name}` judges none of the {len(values)} held-out pictures; raise evaluation.count, "
             "or hold out prompts that it can judge"
         )
-    return float(judged.mean())
+    return tuple(values.tolist())
