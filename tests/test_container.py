@@ -7,9 +7,9 @@ import torch
 from dependency_injector import providers
 
 from flowbp.configuration import ConfigurationError
-from flowbp.container import RunContainer, chosen_device
+from flowbp.container import RunContainer
 from flowbp.run.execution import execute
-from flowbp.settings import load
+from flowbp.settings import chosen_device, load
 from flowbp.settings.schema import TrainingSettings
 from flowbp.training import JsonLines, SampleGrids, TensorBoard
 

@@ -72,6 +72,8 @@ def _method(settings: Settings, words: str) -> dict[str, str]:
         " ": f"{joined(plan)}; weights {weighted(plan)}",
         "sampling": f"{steps} steps, guidance {sampling.guidance:g}, "
         f"{sampling.height}x{sampling.width} pixels",
+        "portions": f"{settings.batching.samples} samples at a time forward, pull "
+        f"{settings.batching.pull}, decode {settings.batching.decode}",
         "each step": f"{batch} samples, each with {spent.forward} velocity evaluations forward and "
         f"{spent.backward} backward in this example",
     }

@@ -27,6 +27,7 @@ FREE = (
 ROUNDING = (
     "run.device",
     "run.threads",
+    "backbone.gradient_checkpointing",
     "batching.pull",
     "batching.decode",
     "embeddings.batch",
