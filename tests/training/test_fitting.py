@@ -153,6 +153,17 @@ def test_a_run_begins_with_the_checkpointing_that_was_asked_for() -> None:
         assert backbone.on is (wish is True)
 
 
+def test_memory_is_what_the_device_and_the_allocator_have(monkeypatch) -> None:
+    """Stands in for the device, of which the CPU has none; tests/test_gpu.py has the real one."""
+    told = {"mem_get_info": (40, 80), "memory_reserved": 30, "memory_allocated": 20}
+    told |= {"max_memory_allocated": 27, "reset_peak_memory_stats": None}
+    for name, value in told.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    memory, done = CudaMemory(torch.device("cuda")), []
+    assert memory.free() == 40 + 10
+    assert memory.peak(lambda: done.append(1)) == 7 and done == [1]
+
+
 def test_a_line_through_two_peaks() -> None:
     toy = type("Toy", (), {"free": lambda self: 1000, "peak": lambda self, work: work()})()
     assert fit(toy, lambda n: 200 + 100 * n, 99) == Fit(7, 1000, 100)
