@@ -65,11 +65,11 @@ def fit(memory: Memory, work: Callable[[int], object], most: int, *, owed: int =
         >>> fit(Toy(), lambda count: 100 + 150 * count, 8)
         Fit(count=5, free=1000, each=150)
     """
-    free, peaks = memory.free() - owed, list[int]()
+    free, peaks = max(memory.free() - owed, 0), list[int]()
     try:
         # Once unmeasured: kernels are chosen, and gradients allocated that then stay.
         work(1)
-        free = memory.free() - owed
+        free = max(memory.free() - owed, 0)
         for count in (1, 2)[:most]:
             peaks.append(memory.peak(partial(work, count)))
     except torch.OutOfMemoryError:
@@ -141,11 +141,20 @@ class _Fitting:
     ) -> None:
         size = {"height": step.sampling.height, "width": step.sampling.width}
         source, backbone = generator(0, "fitting"), step.backbone
-        self.step, self.memory, self.owed, self.prompts = step, memory, owed, list(prompts)
+        self.step, self.memory, self.prompts = step, memory, list(prompts)
         with torch.no_grad():
             self.conditioning = backbone.encode(self.prompts)
         drawn = backbone.noise(len(self.prompts), generator=source, **size)
         self.latents = drawn.to(backbone.device)
+        self.owed = owed + self._cached()
+
+    def _cached(self) -> int:
+        # What a step keeps for the whole batch while it works on portions of it.
+        plan = self.step.method.draw(self.step.sigmas, generator(0, "fitting"))
+        members = self.step.batching.total * (1 + plan.noised)
+        prompts = sum(tensor[:1].nbytes for tensor in self.conditioning.tensors.values())
+        path = (2 * self.step.sampling.steps + 1) * self.latents[:1].nbytes
+        return members * (path + prompts)
 
     def portions(self) -> tuple[Portions, str]:
         """See `fitted`."""

@@ -8,6 +8,7 @@ import attrs
 import pytest
 import torch
 
+from flowbp.core import DRaFTLV
 from flowbp.training import (
     AdamW,
     Anchor,
@@ -90,6 +91,17 @@ def test_the_line_of_the_start() -> None:
     _, told = chosen(34, Batching(8), checkpointing="auto")
     wanted = "pull 4, decode 2, gradient checkpointing off: 34.0 GiB free, 5.0 GiB a sample"
     assert told == wanted
+
+
+def test_the_path_of_the_whole_batch_is_allowed_for() -> None:
+    # 13 latents of 2 x 4 x 4 and a code of 3 for each of the batch and its copies, in float64.
+    cached = 6 * 64 * (1 + 2) * (13 * 2 * 4 * 4 + 3) * 8
+    for spare, pull in ((0, 2), (-1000, 1)):
+        backbone = ShortBackbone(decode=1)
+        step = make_step(backbone=backbone, batching=Batching(6, 64), method=DRaFTLV(noised=2))
+        room = cached + int(2 * 10**6 / 0.9) + 1 + spare
+        memory = ToyMemory(backbone, room, fixed=0, each=10**6)
+        assert fitted(step, PROMPTS[:2], memory)[0].pull == pull
 
 
 def test_numbers_alone_are_not_tried() -> None:
