@@ -102,7 +102,7 @@ class Bench:
             device=device,
             text_tokens=8 if small else wanted["text_length"],
             decode_batch=wanted.get("decode_batch"),
-            gradient_checkpointing=wanted["gradient_checkpointing"],
+            gradient_checkpointing=wanted.get("gradient_checkpointing", "auto"),
             transformer=SMALL[PUBLISHED[model].split()[0]] if small else None,
             vae=dict(block_out_channels=(32,) * 4, layers_per_block=1) if small else None,
         )
@@ -144,7 +144,7 @@ class Bench:
             method=method,
             trained=self.trained,
             batch=batch,
-            pull=settings.batching.pull_size,
+            pull=recorder.pull_of(settings.batching.pull_size),
             calls=recorder.rows[-1].velocity_calls,
             seconds=recorder.seconds,
             weights=self.weights,
@@ -157,10 +157,11 @@ class Bench:
         portions = (f"batching={{samples: {size}, pull: {size}, accumulate: 1}}",)
         short = ("sampling.steps=2", "method={name: sparse, active: 1}", "training.steps=2")
         try:
-            self.train("sparse", *portions, *short, "training.averaging.warmup=true")
+            recorder, _ = self.train("sparse", *portions, *short, "training.averaging.warmup=true")
         except torch.OutOfMemoryError:
             return False
-        return True
+        # A training that ran out of memory goes on with less.
+        return recorder.pull_of(size) == size
 
 
 def clear() -> None:

@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from flowbp.training import Metrics
+from flowbp.training import Metrics, Portions
 
 GIB = 2**30
 
@@ -24,6 +24,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.rows: list[Metrics] = []
+        self.chosen: list[Portions] = []
 
     def row(self, metrics: Metrics) -> None:
         """Keep it."""
@@ -31,11 +32,20 @@ class Recorder:
         if len(self.rows) == 1 and torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
+    def portions(self, step: int, portions: Portions, told: str) -> None:
+        """Keep them, and print the line."""
+        self.chosen.append(portions)
+        print(f"step {step}: {told}", flush=True)
+
     def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
         """Nothing: pictures are not measured."""
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def pull_of(self, typed: int) -> int:
+        """The pull of the last step, where nothing else was told the typed one."""
+        return self.chosen[-1].pull if self.chosen else typed
 
     @property
     def seconds(self) -> float:

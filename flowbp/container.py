@@ -19,6 +19,7 @@ from flowbp.prompts import Shard, ShardedPrompts
 from flowbp.rewards import Reward, Towers, UncalibratedReward
 from flowbp.settings import AnchorSettings, RunSettings, Settings, identity
 from flowbp.settings.checks import calibration_sampling, evaluation_sampling
+from flowbp.settings.devices import chosen_device
 from flowbp.settings.intervals import interval
 from flowbp.settings.metrics import built_metric
 from flowbp.training import (
@@ -30,6 +31,7 @@ from flowbp.training import (
     Intervals,
     JsonLines,
     Observer,
+    PortionLines,
     Progress,
     PromptSource,
     SampleGrids,
@@ -44,24 +46,6 @@ from flowbp.training import (
 
 _PIXELS = 192
 """About how wide a picture of a sample grid is on disk."""
-
-
-def chosen_device(name: str) -> torch.device:
-    """The device that a name stands for.
-
-    Args:
-        name: `auto`, or a device of torch.
-
-    Returns:
-        The device; for `auto` CUDA where there is any, else the CPU.
-
-    Example:
-        >>> chosen_device("cpu")
-        device(type='cpu')
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
 
 
 def _built(component: Component[Any] | None, **offered: Any) -> Any:
@@ -127,6 +111,7 @@ def _observers(settings: Settings) -> tuple[Observer, ...]:
         observers.append(SampleGrids(folder / "samples", scale=scale))
     if wanted.json_lines:
         observers.append(JsonLines(folder / "metrics.jsonl"))
+        observers.append(PortionLines(folder / "portions.jsonl"))
         if interval(settings) is not None:
             observers.append(EvaluationLines(folder / "evaluations.jsonl"))
     if wanted.tensorboard:

@@ -7,11 +7,11 @@ import torch
 from dependency_injector import providers
 
 from flowbp.configuration import ConfigurationError
-from flowbp.container import RunContainer, chosen_device
+from flowbp.container import RunContainer
 from flowbp.run.execution import execute
-from flowbp.settings import load
+from flowbp.settings import chosen_device, load
 from flowbp.settings.schema import TrainingSettings
-from flowbp.training import JsonLines, SampleGrids, TensorBoard
+from flowbp.training import JsonLines, PortionLines, SampleGrids, TensorBoard
 
 # The tiny tokenizer counts letters.
 pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
@@ -109,7 +109,8 @@ def test_backbone_that_has_no_reference_is_refused_only_where_it_needs_one(yaml,
 
 def test_observers_follow_their_switches(yaml):
     parts = container(yaml, "samples.every=1", "observers.tensorboard=true")
-    assert [type(each) for each in parts.observers()] == [SampleGrids, JsonLines, TensorBoard]
+    kinds = [SampleGrids, JsonLines, PortionLines, TensorBoard]
+    assert [type(each) for each in parts.observers()] == kinds
 
 
 def test_sample_pictures_are_those_of_the_evaluation(yaml):

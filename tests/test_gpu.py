@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from contextlib import contextmanager
 
 import attrs
 import pytest
@@ -14,7 +16,18 @@ from flowbp.container import RunContainer
 from flowbp.run.execution import execute
 from flowbp.settings import load
 from flowbp.testing import random_backbone
-from flowbp.training import Batching, Sampling, Streams, TrainingStep
+from flowbp.training import (
+    AdamW,
+    Batching,
+    CudaMemory,
+    PromptList,
+    Sampling,
+    Streams,
+    Trainer,
+    TrainingStep,
+    fitted,
+)
+from flowbp.training.fitting import RESERVE
 
 from .tiny_run import save_models, write_configuration
 
@@ -161,3 +174,104 @@ def test_a_policy_of_two_dtypes_keeps_master_weights():
     kinds = {(p.dtype, p.grad.dtype) for p in backbone.trainable().values() if p.grad is not None}
     assert kinds == {(torch.float32, torch.float32)}
     assert attrs.asdict(backbone.policy)["compute"] == torch.bfloat16
+
+
+class Told:
+    """An observer that remembers the rows, and what it is told of portions."""
+
+    def __init__(self):
+        self.rows, self.told = [], []
+
+    def row(self, metrics):
+        self.rows.append(metrics)
+
+    def portions(self, step, portions, told):
+        self.told.append((step, portions, told))
+        print(f"step {step}: {told}")
+
+    def pictures(self, step, images, prompts):
+        raise AssertionError("none were asked for")
+
+    def close(self):
+        pass
+
+
+@contextmanager
+def room(gib):
+    """So much memory is free, and the rest of the device is taken."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    free = torch.cuda.mem_get_info()[0]
+    ballast = torch.empty(free - gib * 2**30, dtype=torch.uint8, device="cuda")
+    yield
+    del ballast
+    torch.cuda.empty_cache()
+
+
+def stepping(backbone, batching):
+    """A step at 512 x 512."""
+    return TrainingStep(
+        backbone=backbone,
+        reward=lambda images, prompts: images.mean((1, 2, 3)),
+        method=Bridge(active=2),
+        shape=Linear(),
+        sampling=Sampling(steps=4, guidance=3.5, height=512, width=512),
+        batching=batching,
+    )
+
+
+def trained(backbone, batching, gib, *, steps=2):
+    """What an observer of a training was told, with so much memory."""
+    told = Told()
+    trainer = Trainer(
+        step=stepping(backbone, batching),
+        prompts=PromptList(["one", "two", "three"]),
+        optimizer=AdamW(),
+        steps=steps,
+        observers=[told],
+    )
+    with room(gib):
+        trainer.run()
+    return told
+
+
+def without_checkpointing():
+    return shallow(
+        "sd3.5 medium", POLICIES["bfloat16"], text_tokens=64, gradient_checkpointing=False
+    )
+
+
+@pytest.mark.parametrize("gib", [8, 16])
+def test_what_is_chosen_fits_and_uses_the_memory(gib):
+    told = trained(without_checkpointing(), Batching(16, 16), gib)
+    ((step, portions, line),) = told.told
+    assert step == 1 and len(told.rows) == 2 and "GiB free" in line
+    assert 2 <= portions.pull <= 16 and portions.checkpointing is False
+    if portions.pull < 16:
+        # A portion may be half of what fits, to be a divisor, and a tenth is left free.
+        more = Batching(16, 16, pull=4 * portions.pull, decode=portions.decode)
+        lowered = [line for _, _, line in trained(without_checkpointing(), more, gib).told]
+        assert lowered and all("backward pass of the network" in line for line in lowered)
+
+
+def test_checkpointing_is_chosen_where_memory_is_short():
+    backbone = shallow("sd3.5 medium", POLICIES["bfloat16"], text_tokens=64)
+    step, memory = stepping(backbone, Batching(8)), CudaMemory(backbone.device)
+    roomy, told = fitted(step, ["one", "two"], memory)
+    assert (roomy.pull, roomy.checkpointing) == (8, False)
+    each = float(told.split(" GiB a sample")[0].split(", ")[-1])
+    # Left are two samples' worth and a half.
+    owed = memory.free() - int(2.5 * each / (1 - RESERVE) * 2**30)
+    short, _ = fitted(step, ["one", "two"], memory, owed=owed)
+    assert short.checkpointing is True
+    assert backbone.transformer.is_gradient_checkpointing
+
+
+def test_a_run_with_a_far_too_large_pull_goes_on():
+    figures = []
+    for batching in (Batching(16, 4, pull=4, decode=2), Batching(16, 4, pull=64, decode=2)):
+        told = trained(without_checkpointing(), batching, 8)
+        figures.append([(row.loss, row.gradient_norm) for row in told.rows])
+    assert {step for step, _, _ in told.told} == {1} and told.told[-1][1].pull < 64
+    for expected, found in zip(*figures, strict=True):
+        assert found == pytest.approx(expected, rel=0.02)

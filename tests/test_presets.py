@@ -65,7 +65,8 @@ def test_what_a_backbone_preset_holds_besides(backbone):
     assert found.optimizer == AdamW(1e-5, betas=(0.9, 0.999), weight_decay=1e-4)
     assert found.training.steps == 300 and found.training.clip == 1.0
     assert found.training.averaging == Averaging(0.995)
-    assert found.batching.total == 64 and found.batching.pull_size <= 8
+    assert found.batching.total == 64
+    assert found.batching.pull == found.batching.decode == "auto"
     assert tree(backbone)["loss"] == {"name": "hinge", "target": 0.55}
 
 
@@ -81,9 +82,8 @@ def test_the_models_that_the_presets_name():
         "source": "stabilityai/stable-diffusion-3.5-medium",
         "text_length": 512,
         "policy": DtypePolicy(torch.float32, torch.bfloat16),
-        "gradient_checkpointing": True,
     }
-    shared = {"text_length": 512, "policy": low, "gradient_checkpointing": True}
+    shared = {"text_length": 512, "policy": low}
     assert flux1.arguments == {
         "source": "black-forest-labs/FLUX.1-dev",
         "embedded_guidance": 4.0,
@@ -193,7 +193,7 @@ def test_a_hub_out_of_reach_is_told_with_the_line_of_the_preset(monkeypatch, cap
 
 
 def test_portions_make_the_published_batch():
-    assert settings("sd35_medium", "refl").batching == Batching(8, 8, pull=8, decode=1)
+    assert settings("sd35_medium", "refl").batching == Batching(8, 8, pull="auto", decode="auto")
 
 
 def test_a_case_of_a_name_that_there_is_not_is_refused(tmp_path):

@@ -204,7 +204,7 @@ def test_keys_that_only_round_are_told(yaml, stopped, capsys):
     assert main([yaml, SAVING, *rounding, "--resume", "--check"]) == 0
     told = capsys.readouterr().out
     assert "run.threads changed from 1 to 2: from here on, figures agree" in told
-    assert "batching.pull changed from null to 1" in told
+    assert 'batching.pull changed from "auto" to 1' in told
     assert "embeddings.batch changed from 8 to 4" in told
     assert f"resuming after step 2 of 2, from {stopped / 'checkpoints' / 'final'}" in told
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from flowbp.adapters.backbone import Backbone as Backbone
 from flowbp.adapters.backbone import Conditioning as Conditioning
+from flowbp.adapters.checkpointing import Checkpointing as Checkpointing
+from flowbp.adapters.checkpointing import WithCheckpointing as WithCheckpointing
+from flowbp.adapters.checkpointing import checkpointing_of as checkpointing_of
 from flowbp.adapters.clamp import Clamp as Clamp
 from flowbp.adapters.clamp import hard_clamp as hard_clamp
 from flowbp.adapters.clamp import returning_clamp as returning_clamp

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.adapters.backbone import Conditioning
+from flowbp.adapters.checkpointing import Checkpointing
 from flowbp.adapters.compiling import compile_blocks, is_compiled
 from flowbp.adapters.decode import LatentDecoder
 from flowbp.adapters.loadable import load_transformer
@@ -78,7 +79,8 @@ class DiffusersBackbone(ABC):
         scheduler: Where the sigmas come from.
         policy: Dtypes of the transformer.
         device: Where it runs.
-        gradient_checkpointing: Recompute each block in the backward pass to save memory.
+        gradient_checkpointing: Recompute each block in the backward pass to save memory; under
+            `auto` a run does where it has to.
 
     Raises:
         TypeError: A scheduler of another kind.
@@ -100,7 +102,9 @@ class DiffusersBackbone(ABC):
     scheduler: FlowMatchEulerDiscreteScheduler
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Checkpointing = attrs.field(
+        default="auto", validator=attrs.validators.in_((True, False, "auto"))
+    )
 
     def __attrs_post_init__(self) -> None:
         check_scheduler(self.scheduler)
@@ -108,10 +112,7 @@ class DiffusersBackbone(ABC):
         adapter_of(self.transformer)
         self.policy.place(self.transformer, self.device)
         self.transformer.eval()
-        if self.gradient_checkpointing:
-            self.transformer.enable_gradient_checkpointing()
-        else:
-            self.transformer.disable_gradient_checkpointing()
+        self.checkpoint_gradients(self.gradient_checkpointing is True)
 
     @property
     def module(self) -> nn.Module:
@@ -142,6 +143,13 @@ class DiffusersBackbone(ABC):
         for name, tower in self.text_encoders.towers.items():
             load = partial(load_model, source, layout, name, dtype)
             tower.held.reload_with(load, str(source))
+
+    def checkpoint_gradients(self, on: bool, /) -> None:
+        """Recompute each block in the backward pass from now on, or do not."""
+        if on:
+            self.transformer.enable_gradient_checkpointing()
+        else:
+            self.transformer.disable_gradient_checkpointing()
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encode B prompts, without gradient."""

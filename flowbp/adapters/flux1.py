@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flowbp.adapters.attention import avoid_cudnn
 from flowbp.adapters.backbone import Conditioning
+from flowbp.adapters.checkpointing import Checkpointing
 from flowbp.adapters.clamp import Clamp, hard_clamp
 from flowbp.adapters.decode import LatentDecoder, check_channels
 from flowbp.adapters.diffusers_backbone import (
@@ -68,7 +69,8 @@ class Flux1Backbone(DiffusersBackbone):
         scheduler: Where the sigmas come from.
         policy: Dtypes of the transformer.
         device: Where it runs.
-        gradient_checkpointing: Recompute each block in the backward pass to save memory.
+        gradient_checkpointing: Recompute each block in the backward pass to save memory; under
+            `auto` a run does where it has to.
         embedded_guidance: What the guidance embedding is told; None is 3.5, the pipeline's
             default, or nothing where the transformer has no such embedding.
 
@@ -107,7 +109,7 @@ class Flux1Backbone(DiffusersBackbone):
         text_length: int = 512,
         decode_batch: int | None = None,
         clamp: Clamp = hard_clamp,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Checkpointing = "auto",
     ) -> Flux1Backbone:
         """Load a hub id or a local folder in diffusers layout.
 
@@ -120,7 +122,8 @@ class Flux1Backbone(DiffusersBackbone):
             text_length: T5 positions, the pipeline's max_sequence_length.
             decode_batch: Samples decoded at a time.
             clamp: How decoded pixels are brought into [0, 1].
-            gradient_checkpointing: Recompute each block in the backward pass.
+            gradient_checkpointing: Recompute each block in the backward pass; under `auto` a
+                run does where it has to.
 
         Returns:
             The backbone, all parameters of the transformer trainable.
@@ -164,7 +167,7 @@ class Flux1Backbone(DiffusersBackbone):
         text_length: int = 512,
         decode_batch: int | None = None,
         clamp: Clamp = hard_clamp,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Checkpointing = "auto",
     ) -> Flux1Backbone:
         """Take over the components of a pipeline; they are moved, cast and frozen in place.
 
@@ -179,7 +182,8 @@ class Flux1Backbone(DiffusersBackbone):
             text_length: T5 positions, the pipeline's max_sequence_length.
             decode_batch: Samples decoded at a time; None is the whole batch.
             clamp: How decoded pixels are brought into [0, 1].
-            gradient_checkpointing: Recompute each block in the backward pass.
+            gradient_checkpointing: Recompute each block in the backward pass; under `auto` a
+                run does where it has to.
 
         Returns:
             The backbone.

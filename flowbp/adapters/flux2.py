@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flowbp.adapters.backbone import Conditioning
+from flowbp.adapters.checkpointing import Checkpointing
 from flowbp.adapters.clamp import Clamp, hard_clamp
 from flowbp.adapters.decode import LatentDecoder, check_channels
 from flowbp.adapters.diffusers_backbone import (
@@ -63,7 +64,8 @@ class Flux2Backbone(DiffusersBackbone):
         scheduler: Where the sigmas come from.
         policy: Dtypes of the transformer.
         device: Where it runs.
-        gradient_checkpointing: Recompute each block in the backward pass to save memory.
+        gradient_checkpointing: Recompute each block in the backward pass to save memory; under
+            `auto` a run does where it has to.
         distilled: Whether the checkpoint says it was distilled; written by `save`.
 
     Raises:
@@ -95,7 +97,7 @@ class Flux2Backbone(DiffusersBackbone):
         text_length: int = 512,
         decode_batch: int | None = None,
         clamp: Clamp = hard_clamp,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Checkpointing = "auto",
     ) -> Flux2Backbone:
         """Load a hub id or a local folder in diffusers layout.
 
@@ -107,7 +109,8 @@ class Flux2Backbone(DiffusersBackbone):
             text_length: Tokens, the pipeline's max_sequence_length.
             decode_batch: Samples decoded at a time.
             clamp: How decoded pixels are brought into [0, 1].
-            gradient_checkpointing: Recompute each block in the backward pass.
+            gradient_checkpointing: Recompute each block in the backward pass; under `auto` a
+                run does where it has to.
 
         Returns:
             The backbone, all parameters of the transformer trainable.
@@ -150,7 +153,7 @@ class Flux2Backbone(DiffusersBackbone):
         text_length: int = 512,
         decode_batch: int | None = None,
         clamp: Clamp = hard_clamp,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Checkpointing = "auto",
     ) -> Flux2Backbone:
         """Take over the components of a pipeline; they are moved, cast and frozen in place.
 
@@ -163,7 +166,8 @@ class Flux2Backbone(DiffusersBackbone):
             text_length: Tokens, chat template included; the pipeline's max_sequence_length.
             decode_batch: Samples decoded at a time; None is the whole batch.
             clamp: How decoded pixels are brought into [0, 1].
-            gradient_checkpointing: Recompute each block in the backward pass.
+            gradient_checkpointing: Recompute each block in the backward pass; under `auto` a
+                run does where it has to.
 
         Returns:
             The backbone.

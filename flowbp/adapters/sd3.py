@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flowbp.adapters.backbone import Conditioning
+from flowbp.adapters.checkpointing import Checkpointing
 from flowbp.adapters.clamp import Clamp, hard_clamp
 from flowbp.adapters.decode import LatentDecoder, check_channels
 from flowbp.adapters.diffusers_backbone import (
@@ -57,7 +58,8 @@ class SD3Backbone(DiffusersBackbone):
         scheduler: Where the sigmas come from.
         policy: Dtypes of the transformer.
         device: Where it runs.
-        gradient_checkpointing: Recompute each block in the backward pass to save memory.
+        gradient_checkpointing: Recompute each block in the backward pass to save memory; under
+            `auto` a run does where it has to.
 
     Raises:
         TypeError: A scheduler of another kind.
@@ -88,7 +90,7 @@ class SD3Backbone(DiffusersBackbone):
         use_t5: bool | None = None,
         decode_batch: int | None = None,
         clamp: Clamp = hard_clamp,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Checkpointing = "auto",
     ) -> SD3Backbone:
         """Load a hub id or a local folder in diffusers layout.
 
@@ -101,7 +103,8 @@ class SD3Backbone(DiffusersBackbone):
             use_t5: True needs a T5, False leaves it out, None takes it where the source has one.
             decode_batch: Samples decoded at a time.
             clamp: How decoded pixels are brought into [0, 1].
-            gradient_checkpointing: Recompute each block in the backward pass.
+            gradient_checkpointing: Recompute each block in the backward pass; under `auto` a
+                run does where it has to.
 
         Returns:
             The backbone, all parameters of the transformer trainable.
@@ -144,7 +147,7 @@ class SD3Backbone(DiffusersBackbone):
         text_length: int = 256,
         decode_batch: int | None = None,
         clamp: Clamp = hard_clamp,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Checkpointing = "auto",
     ) -> SD3Backbone:
         """Take over the components of a pipeline; they are moved, cast and frozen in place.
 
@@ -157,7 +160,8 @@ class SD3Backbone(DiffusersBackbone):
             text_length: T5 positions, the pipeline's max_sequence_length.
             decode_batch: Samples decoded at a time; None is the whole batch.
             clamp: How decoded pixels are brought into [0, 1].
-            gradient_checkpointing: Recompute each block in the backward pass.
+            gradient_checkpointing: Recompute each block in the backward pass; under `auto` a
+                run does where it has to.
 
         Returns:
             The backbone.

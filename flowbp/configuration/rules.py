@@ -174,6 +174,8 @@ def _union_rule(kind: Any, converter: Converter) -> Read:
 
 
 def _word(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(repr(choice) for choice in get_args(kind))
     return kind.__name__ if isinstance(kind, type) else str(kind)
 
 

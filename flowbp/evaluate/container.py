@@ -8,13 +8,12 @@ from typing import Any
 from dependency_injector import containers, providers
 
 from flowbp.configuration import Component
-from flowbp.container import chosen_device
 from flowbp.embeddings import cached
 from flowbp.evaluate.pictures import Shot
 from flowbp.evaluate.schema import EvaluateSettings
 from flowbp.evaluation import HeldOut
 from flowbp.rewards import Towers
-from flowbp.settings import HeldOutSource, PointsByEmbedding, built_metric
+from flowbp.settings import HeldOutSource, PointsByEmbedding, built_metric, chosen_device
 
 
 def _built(component: Component[Any], **offered: Any) -> Any:

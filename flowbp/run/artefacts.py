@@ -45,6 +45,7 @@ _DESCRIPTIONS = {
     "calibration.json": "the scales of the reward's parts",
     CONFIGURATION: "all settings, defaults written out",
     "metrics.jsonl": "the figures of every step",
+    "portions.jsonl": "the portions that were chosen or lowered to fit into memory",
     "evaluations.jsonl": "the figures of the evaluations inside the run",
     "tensorboard": "the same for tensorboard --logdir",
     "samples": "pictures during training",

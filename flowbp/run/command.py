@@ -155,8 +155,7 @@ def _run(typed: argparse.Namespace) -> int:
             return told(located(error, loaded.tree) if loaded else error, MISTAKE)
         if not isinstance(error, torch.OutOfMemoryError):
             return told(error, STOPPED)
-        cure = "lower batching.pull, batching.decode or batching.samples, or evaluation.batch"
-        code = told(f"the device is out of memory ({error}); {cure}", STOPPED)
+        code = told(_out_of_memory(error), STOPPED)
         return told("; ".join(getattr(error, "__notes__", ["nothing was saved"])), code)
     except KeyboardInterrupt as interrupt:
         folder = loaded.settings.run.folder if loaded else None
@@ -166,3 +165,14 @@ def _run(typed: argparse.Namespace) -> int:
         cure = "the same command with --resume goes on"
         return told("; ".join(["interrupted", *notes, cure]), INTERRUPTED)
     return 0
+
+
+def _out_of_memory(error: Exception) -> str:
+    # Late, as in `_run`.
+    from flowbp.training import ExhaustedError
+
+    # A step has tried all smaller portions by then, and says what else is left to do.
+    if isinstance(error, ExhaustedError):
+        return str(error)
+    cure = "lower evaluation.batch, batching.decode or batching.samples"
+    return f"the device is out of memory ({error}); {cure}"

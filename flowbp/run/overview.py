@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import textwrap
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
-from flowbp.adapters import Lora
-from flowbp.configuration import plain, read_text
+from flowbp.adapters import Backbone, Lora
+from flowbp.configuration import Component, plain, read_text
 from flowbp.prompts import Listed
 from flowbp.run.drawing import LEGEND, drawn, joined, weighted
 from flowbp.settings import Settings, resolved
@@ -72,9 +73,22 @@ def _method(settings: Settings, words: str) -> dict[str, str]:
         " ": f"{joined(plan)}; weights {weighted(plan)}",
         "sampling": f"{steps} steps, guidance {sampling.guidance:g}, "
         f"{sampling.height}x{sampling.width} pixels",
+        "portions": f"{settings.batching.samples} samples at a time forward, pull "
+        f"{settings.batching.pull}, decode {settings.batching.decode}"
+        f"{_checkpointing(settings.backbone)}",
         "each step": f"{batch} samples, each with {spent.forward} velocity evaluations forward and "
         f"{spent.backward} backward in this example",
     }
+
+
+def _checkpointing(backbone: Component[Backbone]) -> str:
+    # A model of a third party need not know it.
+    name = "gradient_checkpointing"
+    taken = {} if backbone.ready else inspect.signature(backbone.target).parameters
+    if name not in taken:
+        return ""
+    wanted = backbone.arguments.get(name, taken[name].default)
+    return f", gradient checkpointing {wanted if wanted == 'auto' else 'on' if wanted else 'off'}"
 
 
 def _tuning(tree: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ ROUNDING = (
     "run.threads",
     "run.compile",
     "run.activations",
+    "backbone.gradient_checkpointing",
     "batching.pull",
     "batching.decode",
     "embeddings.batch",

@@ -11,9 +11,11 @@ from flowbp.configuration.tree import Step
 from flowbp.core import Plan
 from flowbp.evaluation import Sampling
 from flowbp.files import PARTIAL
+from flowbp.settings.devices import chosen_device
 from flowbp.settings.intervals import Found, of_intervals
 from flowbp.settings.rewards import faults, weighted_reward
 from flowbp.settings.schema import Settings
+from flowbp.training import AUTO
 
 LOCK = ".lock"
 """The file that a process holds locked while it works in a run's folder."""
@@ -88,7 +90,7 @@ def evaluation_sampling(settings: Settings) -> Sampling | None:
         guidance=guidance,
         negative_prompt=sampling.negative_prompt,
         batch=evaluation.batch,
-        decode=settings.batching.decode,
+        decode=_decoded(settings, evaluation.batch),
     )
 
 
@@ -112,8 +114,16 @@ def calibration_sampling(settings: Settings) -> Sampling:
         guidance=sampling.guidance,
         negative_prompt=sampling.negative_prompt,
         batch=batching.samples,
-        decode=batching.decode_size,
+        decode=_decoded(settings, batching.samples),
     )
+
+
+def _decoded(settings: Settings, batch: int) -> int:
+    # Nothing is measured before training; one picture at a time fits if a training step does.
+    decode = settings.batching.decode
+    if decode != AUTO:
+        return decode
+    return 1 if chosen_device(settings.run.device).type == "cuda" else batch
 
 
 def occupied(folder: Path) -> bool:

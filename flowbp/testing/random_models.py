@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flowbp.adapters import (
+    Checkpointing,
     Conditioning,
     DiffusersBackbone,
     DtypePolicy,
@@ -82,7 +83,7 @@ def random_backbone(
     device: torch.device | str = "cpu",
     text_tokens: int = 512,
     decode_batch: int | None = None,
-    gradient_checkpointing: bool = False,
+    gradient_checkpointing: Checkpointing = "auto",
     seed: int = 0,
     transformer: Mapping[str, Any] | None = None,
     vae: Mapping[str, Any] | None = None,
@@ -99,7 +100,8 @@ def random_backbone(
         device: Where everything is.
         text_tokens: of T5 or Qwen3; SD3.5 has CLIP's 77 besides.
         decode_batch: Samples decoded at a time; None is the whole batch.
-        gradient_checkpointing: Recompute each block in the backward pass.
+        gradient_checkpointing: Recompute each block in the backward pass; under `auto` a run does
+            where it has to.
         seed: of the weights. torch's own generators are used and left as they were.
         transformer: Changes to the transformer's configuration, to make it smaller.
         vae: Changes to the VAE's.

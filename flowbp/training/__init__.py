@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from flowbp.training.anchor import Anchor as Anchor
+from flowbp.training.backoff import ExhaustedError as ExhaustedError
+from flowbp.training.backoff import in_portions as in_portions
 from flowbp.training.calibration import Calibration as Calibration
 from flowbp.training.calibration import calibrated as calibrated
 from flowbp.training.calibration import calibration_prompts as calibration_prompts
@@ -24,12 +26,18 @@ from flowbp.training.ema import Averaging as Averaging
 from flowbp.training.ema import MovingAverage as MovingAverage
 from flowbp.training.evaluation_lines import EvaluationLines as EvaluationLines
 from flowbp.training.feed import PromptFeed as PromptFeed
+from flowbp.training.fitting import Fit as Fit
+from flowbp.training.fitting import fit as fit
+from flowbp.training.fitting import fitted as fitted
 from flowbp.training.history import History as History
 from flowbp.training.inspection import Saved as Saved
 from flowbp.training.inspection import newest_checkpoint as newest_checkpoint
 from flowbp.training.inspection import saved_checkpoints as saved_checkpoints
 from flowbp.training.intervals import EvaluationError as EvaluationError
 from flowbp.training.intervals import Intervals as Intervals
+from flowbp.training.memory import CudaMemory as CudaMemory
+from flowbp.training.memory import Memory as Memory
+from flowbp.training.memory import memory_of as memory_of
 from flowbp.training.metrics import Metrics as Metrics
 from flowbp.training.metrics import figures as figures
 from flowbp.training.nonfinite import NonFiniteError as NonFiniteError
@@ -41,21 +49,28 @@ from flowbp.training.optimization import AdamW as AdamW
 from flowbp.training.optimization import OptimizerRecipe as OptimizerRecipe
 from flowbp.training.optimization import clip_gradients as clip_gradients
 from flowbp.training.optimization import gradient_norm as gradient_norm
+from flowbp.training.optimization import state_bytes as state_bytes
+from flowbp.training.portion_lines import PortionLines as PortionLines
+from flowbp.training.portion_lines import PortionsObserver as PortionsObserver
 from flowbp.training.progress import Progress as Progress
 from flowbp.training.prompts import PromptList as PromptList
 from flowbp.training.prompts import PromptSource as PromptSource
 from flowbp.training.randomness import Streams as Streams
 from flowbp.training.randomness import generator as generator
+from flowbp.training.result import StepResult as StepResult
 from flowbp.training.retention import BEST as BEST
 from flowbp.training.sample_grids import SampleGrids as SampleGrids
+from flowbp.training.sampling import AUTO as AUTO
 from flowbp.training.sampling import Batching as Batching
 from flowbp.training.sampling import Sampling as Sampling
 from flowbp.training.schedule import Constant as Constant
 from flowbp.training.schedule import CosineDecay as CosineDecay
 from flowbp.training.schedule import LinearDecay as LinearDecay
 from flowbp.training.schedule import Schedule as Schedule
+from flowbp.training.sizes import Portions as Portions
 from flowbp.training.snapshots import Snapshots as Snapshots
-from flowbp.training.step import StepResult as StepResult
+from flowbp.training.stages import Stage as Stage
+from flowbp.training.stages import StageOutOfMemoryError as StageOutOfMemoryError
 from flowbp.training.step import TrainingStep as TrainingStep
 from flowbp.training.tensorboard import TensorBoard as TensorBoard
 from flowbp.training.trainer import Trainer as Trainer

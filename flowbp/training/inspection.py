@@ -14,7 +14,7 @@ from flowbp.training.checkpoint import CheckpointError
 TRAINING = "training"
 """The folder of a checkpoint that holds the state of training."""
 
-_MANIFEST, _FORMAT = "manifest.json", 2
+_MANIFEST, _FORMAT = "manifest.json", 3
 _NAME = re.compile(r"(?:(step|best|interrupted|stopped)-(\d+)|final)")
 
 

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from flowbp.training.step import StepResult
+from flowbp.training.result import StepResult
 
 QUANTITIES = ("latents", "rewards", "loss", "cotangent", "anchor", "gradients")
 """What must be finite, in the order in which a step computes it."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from flowbp.training.step import StepResult
+from flowbp.training.result import StepResult
 
 _CAUSES = {
     "latents": (

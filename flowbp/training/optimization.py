@@ -70,6 +70,38 @@ class AdamW:
         )
 
 
+def state_bytes(recipe: OptimizerRecipe, parameters: Iterable[nn.Parameter]) -> int:
+    """How many bytes an optimizer's state is going to take, measured on one small parameter.
+
+    Args:
+        recipe: builds it.
+        parameters: that it is going to have.
+
+    Returns:
+        Bytes; a state that does not grow in proportion to the parameters is not foreseen.
+
+    Example:
+        >>> state_bytes(AdamW(), [nn.Parameter(torch.zeros(1000))])
+        8000
+    """
+    sizes: dict[tuple[torch.dtype, torch.device], int] = {}
+    for parameter in parameters:
+        kind = parameter.dtype, parameter.device
+        sizes[kind] = sizes.get(kind, 0) + parameter.numel() * parameter.element_size()
+    return sum(round(size * _state_ratio(recipe, *kind)) for kind, size in sizes.items())
+
+
+def _state_ratio(recipe: OptimizerRecipe, dtype: torch.dtype, device: torch.device) -> float:
+    sample = nn.Parameter(torch.zeros(128, 128, dtype=dtype, device=device))
+    sample.grad = torch.zeros_like(sample)
+    optimizer = recipe.build([sample])
+    optimizer.step()
+    state = [v for v in optimizer.state[sample].values() if isinstance(v, Tensor) and v.numel() > 1]
+    return sum(v.numel() * v.element_size() for v in state) / (
+        sample.numel() * sample.element_size()
+    )
+
+
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """The norm of all gradients together, as one long vector.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flowbp.adapters.extras import require
 from flowbp.training.metrics import Metrics
+from flowbp.training.sizes import Portions
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -84,6 +85,14 @@ class Progress:
                 file=self._stream,
                 flush=True,
             )
+
+    def portions(self, step: int, portions: Portions, told: str) -> None:
+        """Print the line, before the first step as it is."""
+        line = told if step == self._before + 1 and self._began is None else f"step {step}: {told}"
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        else:
+            print(line, file=self._stream, flush=True)
 
     def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
         """Nothing: there is no place for pictures."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from flowbp.training.checkpoint import Savable
 from flowbp.training.checkpoints import Checkpoints
-from flowbp.training.nonfinite import NonFiniteError, describe_parameters
+from flowbp.training.nonfinite import NonFiniteError, describe, describe_parameters
+from flowbp.training.result import StepResult
 from flowbp.training.state import RunState
 
 BLAMED = ("latents", "parameters")
@@ -77,6 +78,34 @@ def rescue_broken(
         return f"{told}; no checkpoint was written before (`every` of the checkpoints does)"
     step, place = state.checkpoint
     return f"{told}; the newest checkpoint before is that of step {step}, {place}"
+
+
+def stopped(
+    state: RunState,
+    source: Savable,
+    checkpoints: Checkpoints | None,
+    quantity: str,
+    result: StepResult,
+) -> NonFiniteError:
+    """Save the model after a step with a number that is not finite, and say which it was.
+
+    Args:
+        state: of the run, the step's gradients still there.
+        source: the backbone.
+        checkpoints: where to save; None saves nothing.
+        quantity: what was not finite.
+        result: the step's.
+
+    Returns:
+        The error to raise.
+
+    Example:
+        See `Trainer.run`.
+    """
+    gradients = {n: p.grad for n, p in state.parameters.items() if p.grad is not None}
+    detail = describe(quantity, result, gradients)
+    saved = rescue_broken(state, source, checkpoints, quantity)
+    return NonFiniteError(state.done + 1, quantity, detail, saved)
 
 
 def refuse_broken(state: RunState, source: Savable, checkpoints: Checkpoints | None) -> None:

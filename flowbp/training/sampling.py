@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import attrs
 
 from flowbp.core._validators import integer, real
+from flowbp.training.sizes import Portions
+
+AUTO: Literal["auto"] = "auto"
+"""The spelling of a size that is chosen."""
+
+Size = int | Literal["auto"]
+
+
+def _size(instance: Any, attribute: attrs.Attribute[Any], value: Size) -> None:
+    if value == AUTO:
+        return
+    if not isinstance(value, int):
+        raise ValueError(f"`{attribute.name}` must be an integer >= 1 or 'auto', got {value!r}")
+    integer(1)(instance, attribute, value)
 
 
 @attrs.frozen
@@ -88,11 +104,13 @@ class Batching:
         samples: samples at a time in the forward pass.
         accumulate: how many such portions make an optimizer step. The cached trajectory,
             2N + 1 latents for each sample, is all that grows with it.
-        pull: samples at a time in the backward pass of the network; `samples` if None.
-        decode: samples at a time in the decoder and the reward; `samples` if None.
+        pull: samples at a time in the backward pass of the network. Under `auto` a `Trainer`
+            chooses as many as fit into the memory of a CUDA device, at most `samples`, which it is
+            elsewhere.
+        decode: samples at a time in the decoder and the reward, chosen likewise under `auto`.
 
     Raises:
-        ValueError: a number is below 1.
+        ValueError: a number is below 1, or a word other than `auto`.
 
     Example:
         >>> Batching(samples=4, accumulate=2).total
@@ -105,12 +123,8 @@ class Batching:
 
     samples: int = attrs.field(validator=integer(1))
     accumulate: int = attrs.field(default=1, validator=integer(1))
-    pull: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(integer(1)), kw_only=True
-    )
-    decode: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(integer(1)), kw_only=True
-    )
+    pull: Size = attrs.field(default=AUTO, validator=_size, kw_only=True)
+    decode: Size = attrs.field(default=AUTO, validator=_size, kw_only=True)
 
     @property
     def total(self) -> int:
@@ -119,10 +133,15 @@ class Batching:
 
     @property
     def pull_size(self) -> int:
-        """Samples at a time in the backward pass of the network."""
-        return self.pull or self.samples
+        """Samples at a time in the backward pass of the network, as long as none is chosen."""
+        return self.samples if self.pull == AUTO else self.pull
 
     @property
     def decode_size(self) -> int:
-        """Samples at a time in the decoder and the reward."""
-        return self.decode or self.samples
+        """Samples at a time in the decoder and the reward, as long as none is chosen."""
+        return self.samples if self.decode == AUTO else self.decode
+
+    @property
+    def portions(self) -> Portions:
+        """These sizes, as long as none is chosen."""
+        return Portions(samples=self.samples, pull=self.pull_size, decode=self.decode_size)

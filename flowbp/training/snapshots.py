@@ -61,7 +61,7 @@ class Snapshots:
             width=step.sampling.width,
             guidance=step.sampling.guidance,
             negative_prompt=step.sampling.negative_prompt,
-            batch=step.batching.samples,
-            decode=step.batching.decode_size,
+            batch=step.sizes.samples,
+            decode=step.sizes.decode,
         )
         return generate(step.backbone, self.prompts, self.seed, sampling)

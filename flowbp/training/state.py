@@ -17,6 +17,7 @@ from flowbp.training.metrics import Metrics
 from flowbp.training.optimization import OptimizerRecipe
 from flowbp.training.prompts import PromptSource
 from flowbp.training.randomness import Streams, generator_states
+from flowbp.training.step import TrainingStep
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -24,8 +25,8 @@ class RunState:
     """Where a run is.
 
     Args:
+        step: that is run, in the portions that it has come to.
         parameters: that are trained, by name.
-        device: that they are on.
         optimizer: of them.
         average: of them, if the run averages.
         streams: of random numbers.
@@ -39,10 +40,11 @@ class RunState:
         frozen: the fingerprint of what is not trained; empty where nothing is saved or resumed.
         evaluations: on held-out prompts, the first of the run first.
         best: the step whose evaluation was best, by what may end the run; None if nothing may.
+        lowered: whether the step's portions became smaller for want of memory.
     """
 
+    step: TrainingStep
     parameters: Mapping[str, nn.Parameter]
-    device: torch.device
     optimizer: torch.optim.Optimizer
     average: MovingAverage | None
     streams: Streams
@@ -54,10 +56,16 @@ class RunState:
     frozen: str = ""
     evaluations: list[HeldOutFigures] = attrs.field(factory=list)
     best: int | None = None
+    lowered: bool = False
 
     def __attrs_post_init__(self) -> None:
         """Mark the start."""
         self.set_mark()
+
+    @property
+    def device(self) -> torch.device:
+        """That the run is on."""
+        return self.step.backbone.device
 
     @property
     def done(self) -> int:
@@ -75,8 +83,7 @@ class RunState:
     @classmethod
     def at_start(
         cls,
-        parameters: Mapping[str, nn.Parameter],
-        device: torch.device,
+        step: TrainingStep,
         prompts: PromptSource,
         optimizer: OptimizerRecipe,
         averaging: Averaging | None,
@@ -86,8 +93,7 @@ class RunState:
         """The state of a run that has done nothing yet.
 
         Args:
-            parameters: that are trained, by name.
-            device: that they are on.
+            step: that is run.
             prompts: where prompts come from.
             optimizer: builds the optimizer.
             averaging: of the parameters; None does not average.
@@ -96,10 +102,10 @@ class RunState:
         Returns:
             The state.
         """
-        streams = Streams.of(seed)
+        streams, parameters = Streams.of(seed), step.backbone.trainable()
         run = cls(
+            step=step,
             parameters=parameters,
-            device=device,
             optimizer=optimizer.build(parameters.values()),
             average=averaging.of(parameters) if averaging else None,
             streams=streams,

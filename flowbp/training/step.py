@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 import torch
@@ -31,58 +31,14 @@ from flowbp.core import (
 )
 from flowbp.rewards.reward import Reward
 from flowbp.training.anchor import Anchor
-from flowbp.training.cost import Cost, cost
-from flowbp.training.cotangent import Scorer, Scores, score
+from flowbp.training.cost import cost
+from flowbp.training.cotangent import Scorer, score
 from flowbp.training.portions import velocity_in_portions
 from flowbp.training.randomness import Streams
+from flowbp.training.result import StepResult
 from flowbp.training.sampling import Batching, Sampling
-
-
-@attrs.frozen(eq=False)
-class StepResult:
-    """What one step measured; the gradients are in the parameters' `.grad`.
-
-    M is the number of members, `B (1 + plan.noised)`: the B samples, then their renoised copies.
-
-    Args:
-        plan: what the method drew.
-        prompts: the prompt of each member.
-        latents: what the reward scored, (M, …).
-        scores: rewards (M,), weighted losses (M,), cotangent (M, …), and the reward's parts (M,).
-        residuals: (B,) for each segment of the plan; `nan` where none is defined.
-        cost: network evaluations.
-        anchor: the value of the reference anchor, 0-d; None without one.
-    """
-
-    plan: Plan
-    prompts: tuple[str, ...]
-    latents: Tensor
-    scores: Scores
-    residuals: tuple[Tensor, ...]
-    cost: Cost
-    anchor: Tensor | None = None
-
-    @property
-    def loss(self) -> Tensor:
-        """The mean of the losses, 0-d; the gradients are its, and the anchor's where there is one.
-
-        The anchor's value is not in it.
-        """
-        return self.scores.losses.mean()
-
-    @property
-    def rewards(self) -> Tensor:
-        """The rewards of the samples without their copies, (B,)."""
-        return self.scores.rewards[: self._samples]
-
-    @property
-    def parts(self) -> Mapping[str, Tensor]:
-        """What a composed reward tells of the samples without their copies, (B,) each."""
-        return {name: figures[: self._samples] for name, figures in self.scores.parts.items()}
-
-    @property
-    def _samples(self) -> int:
-        return len(self.prompts) // (1 + self.plan.noised)
+from flowbp.training.sizes import Portions
+from flowbp.training.stages import SAMPLING, SCORING, SWEEP, running
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -105,6 +61,7 @@ class TrainingStep:
         sampling: grid, guidance and size.
         batching: samples and portions.
         anchor: holds the model near a reference; None does not.
+        portions: what a `Trainer` chose in place of those of `batching`; None takes them.
 
     Raises:
         ValueError: the backbone cannot draw this size, the method does not fit the grid, or the
@@ -123,6 +80,7 @@ class TrainingStep:
     sampling: Sampling
     batching: Batching
     anchor: Anchor | None = None
+    portions: Portions | None = None
     sigmas: Tensor = attrs.field(init=False)
     _negative: Conditioning | None = attrs.field(init=False)
 
@@ -159,6 +117,7 @@ class TrainingStep:
 
         Raises:
             ValueError: another number of prompts, or a reward or network without gradient.
+            StageOutOfMemoryError: a portion does not fit into the device's memory.
         """
         if len(prompts) != self.batching.total:
             raise ValueError(
@@ -166,13 +125,16 @@ class TrainingStep:
                 f"samples, got {len(prompts)}"
             )
         plan = self.method.draw(self.sigmas, streams.plan)
-        trajectory, conditioning = self._sample(plan, prompts, streams)
+        with running(SAMPLING, len(prompts)):
+            trajectory, conditioning = self._sample(plan, prompts, streams)
         x = read(plan, trajectory)
         members = tuple(prompts) * (1 + plan.noised)
-        scores = score(self._scorer, x, members, loss_weights(plan, trajectory))
+        with running(SCORING, len(members)):
+            scores = score(self._scorer, x, members, loss_weights(plan, trajectory))
         conditioning = conditioning.repeat(1 + plan.noised)
         further, values = self._further(plan, trajectory, conditioning)
-        sweep(plan, trajectory, scores.cotangent, self._pull(conditioning), further=further)
+        with running(SWEEP, len(members)):
+            sweep(plan, trajectory, scores.cotangent, self.pull(conditioning), further=further)
         samples = slice(0, len(prompts))
         parts = tuple(part[samples] for part in residuals(plan, trajectory))
         spent = cost(plan, self.sampling, anchored=self.anchor is not None)
@@ -180,12 +142,17 @@ class TrainingStep:
         return StepResult(plan, members, x, scores, parts, spent, anchor)
 
     @property
+    def sizes(self) -> Portions:
+        """The portions that the step works in."""
+        return self.portions or self.batching.portions
+
+    @property
     def _scorer(self) -> Scorer:
         return Scorer(
             backbone=self.backbone,
             reward=self.reward,
             shape=self.shape,
-            size=self.batching.decode_size,
+            size=self.sizes.decode,
         )
 
     @torch.no_grad()
@@ -214,7 +181,8 @@ class TrainingStep:
         reference = self._in_portions(self.anchor.reference, conditioning)
 
         def further(step: int, /) -> Tensor:
-            term = anchor_term(plan, trajectory, step, reference, strength)
+            with running(SAMPLING, len(conditioning)):
+                term = anchor_term(plan, trajectory, step, reference, strength)
             values.append(term.value)
             return term.cotangent
 
@@ -226,11 +194,19 @@ class TrainingStep:
         negative, guidance = self._negative, self.sampling.guidance
         return velocity_in_portions(
             lambda part: guided_field(velocity_of, conditioning[part], negative, guidance),
-            self.batching.samples,
+            self.sizes.samples,
         )
 
-    def _pull(self, conditioning: Conditioning) -> Pull:
-        backbone, size, opposite = self.backbone, self.batching.pull_size, self._negative
+    def pull(self, conditioning: Conditioning) -> Pull:
+        """The pull of the velocity that is sampled with, in portions.
+
+        Args:
+            conditioning: of B samples.
+
+        Returns:
+            A pull of B samples, whose gradients are added to the parameters' `.grad`.
+        """
+        backbone, size, opposite = self.backbone, self.sizes.pull, self._negative
         positive = in_micro_batches(
             lambda part: module_pull(backbone.velocity(conditioning[part])), size
         )

@@ -9,26 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 
 from flowbp.core._validators import integer, real
+from flowbp.training.backoff import persistent
 from flowbp.training.checkpoints import Checkpoints
 from flowbp.training.ema import Averaging
 from flowbp.training.fingerprint import frozen_fingerprint
 from flowbp.training.interrupt import uninterrupted
 from flowbp.training.intervals import Intervals
+from flowbp.training.memory import Memory, memory_of
 from flowbp.training.metrics import measure, row_of
-from flowbp.training.nonfinite import NonFiniteError, describe
+from flowbp.training.nonfinite import NonFiniteError
 from flowbp.training.observers import Observer, ResumableObserver, tell_evaluations
 from flowbp.training.optimization import OptimizerRecipe, clip_gradients, gradient_norm
 from flowbp.training.precision import warn_of_coarse_weights
 from flowbp.training.prompts import PromptSource
 from flowbp.training.randomness import seeded
-from flowbp.training.rescue import refuse_broken, rescue_broken, rescue_stopped
+from flowbp.training.rescue import refuse_broken, rescue_stopped, stopped
 from flowbp.training.schedule import Constant, Schedule
+from flowbp.training.settling import settle
 from flowbp.training.snapshots import Snapshots
 from flowbp.training.state import RunState
-from flowbp.training.step import StepResult, TrainingStep
+from flowbp.training.step import TrainingStep
 from flowbp.training.training_state import restore_training_state
+from flowbp.training.update import update
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -39,6 +44,10 @@ class Trainer:
     updates parameters and their average, and tells the observers. The host waits for the device
     once a step. A run is a pure function of its parts and `seed`, up to the device's own
     arithmetic.
+
+    On a CUDA device, portions that the batching leaves to be chosen are fitted into its memory
+    first. A step that runs out of memory is done again, with the same draws, in smaller portions,
+    which stay so.
 
     Args:
         step: computes the gradients.
@@ -54,6 +63,7 @@ class Trainer:
         checkpoints: where to save; None never saves.
         intervals: evaluate on held-out prompts, and may end the run; None does neither.
         clock: seconds from any origin.
+        memory: of a device, for fitting; None fits nothing there.
 
     Raises:
         ValueError: a number is out of range, or the schedule does not fit into `steps`.
@@ -107,6 +117,7 @@ class Trainer:
     checkpoints: Checkpoints | None = None
     intervals: Intervals | None = None
     clock: Callable[[], float] = time.perf_counter
+    memory: Callable[[torch.device], Memory | None] = memory_of
 
     @clip.validator
     def _check_clip(self, attribute: attrs.Attribute[Any], value: float | None) -> None:
@@ -140,6 +151,8 @@ class Trainer:
                 bad latents as `failed-<step>`; the average, if there is one, with `-averaged`
                 besides. Or the parameters that a checkpoint would hold are not finite; they are
                 saved as `failed-<step>`.
+            ExhaustedError: a step does not fit into memory in the smallest portions; saved as any
+                other exception's.
             EvaluationError: an evaluation at an interval gave no figures that can be used.
             KeyboardInterrupt: Ctrl-C, never in the middle of an update; after saving
                 `interrupted-<step>`, which its notes name. Any other exception, an observer's or
@@ -159,6 +172,7 @@ class Trainer:
                 for observer in self.observers:
                     if isinstance(observer, ResumableObserver):
                         observer.begin(tuple(run.rows))
+                self._settle(run)
                 self._catch_up(run)
                 while run.done < self._end(run):
                     self._advance(run)
@@ -187,12 +201,7 @@ class Trainer:
         parameters = backbone.trainable()
         warn_of_coarse_weights(parameters, self.optimizer.learning_rate)
         run = RunState.at_start(
-            parameters,
-            backbone.device,
-            self.prompts,
-            self.optimizer,
-            self.averaging,
-            seed=self.seed,
+            self.step, self.prompts, self.optimizer, self.averaging, seed=self.seed
         )
         if resume is not None or self.checkpoints is not None:
             run.frozen = frozen_fingerprint(backbone.module, parameters.values())
@@ -203,6 +212,11 @@ class Trainer:
             if self.checkpoints is not None:
                 self.checkpoints.prune(run)
         return run
+
+    def _settle(self, run: RunState) -> None:
+        if run.done < self._end(run):
+            memory, observers = self.memory(run.device), self.observers
+            settle(run, self.prompts, self.optimizer, memory, seed=self.seed, observers=observers)
 
     def _catch_up(self, run: RunState) -> None:
         """Do what a process left undone that was stopped after the last step of the checkpoint."""
@@ -226,32 +240,23 @@ class Trainer:
 
     def _advance(self, run: RunState) -> None:
         began = self.clock()
-        result = self.step(run.prompts.take(self.step.batching.total), run.streams)
+        prompts = run.prompts.take(self.step.batching.total)
+        result = persistent(run, prompts, self.observers)
         norm = gradient_norm(run.parameters.values())
         measured = measure(result, norm)
         if measured.broken is not None:
-            raise self._stop(run, measured.broken, result)
+            raise stopped(run, self.step.backbone, self.checkpoints, measured.broken, result)
         if self.clip is not None:
             clip_gradients(run.parameters.values(), norm, self.clip)
         rate = self.optimizer.learning_rate * self.schedule.factor(run.done, self.steps)
-        for group in run.optimizer.param_groups:
-            group["lr"] = rate
-        with uninterrupted():
-            run.updating = True
-            run.optimizer.step()
-            if run.average is not None:
-                run.average.update()
-            seconds = self.clock() - began
-            run.rows.append(row_of(run.done + 1, measured, result, rate, seconds))
-            run.set_mark()
-            run.updating = False
-        run.optimizer.zero_grad(set_to_none=True)
+        number = run.done + 1
+        update(run, rate, lambda: row_of(number, measured, result, rate, self.clock() - began))
 
     def _show(self, run: RunState) -> None:
         if self.snapshots is None or not self.snapshots.due(run.done, self.steps):
             return
         with nullcontext() if run.average is None else run.average.swapped():
-            images = self.snapshots.take(self.step)
+            images = self.snapshots.take(run.step)
         for observer in self.observers:
             observer.pictures(run.done, images, self.snapshots.prompts)
 
@@ -265,9 +270,3 @@ class Trainer:
         if self.checkpoints is not None and name is not None:
             place = self.checkpoints.save(run, self.step.backbone, name)
             run.checkpoint = (run.done, place)
-
-    def _stop(self, run: RunState, quantity: str, result: StepResult) -> NonFiniteError:
-        gradients = {n: p.grad for n, p in run.parameters.items() if p.grad is not None}
-        detail = describe(quantity, result, gradients)
-        saved = rescue_broken(run, self.step.backbone, self.checkpoints, quantity)
-        return NonFiniteError(run.done + 1, quantity, detail, saved)

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.adapters.extras import require
+from flowbp.training.backoff import in_portions
 from flowbp.training.checkpoint import CheckpointError
 from flowbp.training.early_stop import HeldOutFigures
 from flowbp.training.inspection import TRAINING, write_manifest
 from flowbp.training.metrics import Metrics
 from flowbp.training.packing import pack, unpack
 from flowbp.training.randomness import set_generator_states
+from flowbp.training.sizes import Portions
 from flowbp.training.state import RunState
 
 _REST, _TENSORS = "state.json", "tensors.safetensors"
@@ -53,6 +55,7 @@ def write_training_state(run: RunState, checkpoint: Path, identity: str) -> None
         "rows": [attrs.asdict(row) for row in run.rows],
         "frozen": run.frozen,
         "evaluations": [attrs.asdict(row) for row in run.evaluations],
+        "portions": _portions(run) if run.lowered else None,
         "state": pack(state, "state", tensors),
     }
     folder = checkpoint / TRAINING
@@ -100,6 +103,7 @@ def restore_training_state(run: RunState, checkpoint: Path) -> None:
     run.rows = [Metrics(**row) for row in kept["rows"]]
     run.evaluations = [HeldOutFigures(**row) for row in kept["evaluations"]]
     run.checkpoint = (run.done, checkpoint)
+    _restore_portions(run, kept["portions"])
     run.set_mark()
 
 
@@ -175,13 +179,23 @@ def _read(checkpoint: Path) -> tuple[Any, dict[str, Any]]:
     folder, safetensors = checkpoint / TRAINING, require("safetensors.torch")
     try:
         tree = json.loads((folder / _REST).read_text(encoding="utf-8"))
-        kept = {name: tree[name] for name in ("rows", "evaluations", "frozen")}
+        kept = {name: tree[name] for name in ("rows", "evaluations", "frozen", "portions")}
         return unpack(tree["state"], safetensors.load_file(folder / _TENSORS)), kept
     except (ValueError, KeyError, OSError, require("safetensors").SafetensorError) as error:
         raise CheckpointError(
             f"the checkpoint {checkpoint} is damaged: its training state cannot be read "
             f"({type(error).__name__}: {error}); remove this folder, and take another checkpoint"
         ) from error
+
+
+def _portions(run: RunState) -> dict[str, Any]:
+    return {"batching": attrs.asdict(run.step.batching), "now": attrs.asdict(run.step.sizes)}
+
+
+def _restore_portions(run: RunState, saved: Mapping[str, Any] | None) -> None:
+    # Whoever types other sizes, on a larger device say, means those.
+    if saved is not None and saved["batching"] == attrs.asdict(run.step.batching):
+        run.step, run.lowered = in_portions(run.step, Portions(**saved["now"])), True
 
 
 def _refuse_other_model(

@@ -165,7 +165,7 @@ def test_the_step_has_the_gradient_of_the_sum():
 
     found = []
     composed = WeightedReward(PARTS, SCALES)
-    for reward, decode in ((total, None), (composed, None), (composed, 1)):
+    for reward, decode in ((total, 3), (composed, 3), (composed, 1)):
         step = make_step(reward=reward, batching=Batching(3, decode=decode))
         step(PROMPTS[:3], Streams.of(0))
         found.append(gradients(step))

@@ -1,0 +1,23 @@
+"""The device that a configuration names."""
+
+from __future__ import annotations
+
+import torch
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device that a name stands for.
+
+    Args:
+        name: `auto`, or a device of torch.
+
+    Returns:
+        The device; for `auto` CUDA where there is any, else the CPU.
+
+    Example:
+        >>> chosen_device("cpu")
+        device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
