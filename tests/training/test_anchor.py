@@ -94,7 +94,7 @@ def test_cost_counts_the_reference(method: str, guidance: str) -> None:
     result = step(PROMPTS[:4], Streams.of(0))
     assert backbone.forward_samples == 4 * result.cost.forward
     assert backbone.backward_samples == 4 * result.cost.backward
-    assert backbone.largest == 2
+    assert backbone.largest == 2 * step.sampling.branches
     assert result.cost == cost(result.plan, step.sampling, anchored=True)
     active = sum(len(segment.active) for segment in result.plan.segments)
     extra = result.cost.forward - cost(result.plan, step.sampling).forward

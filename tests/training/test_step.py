@@ -68,7 +68,7 @@ def test_no_portion_exceeds_its_size() -> None:
         batching = Batching(2, 2, decode=1)
         step = make_step(backbone=backbone, method=method, reward=reward, batching=batching)
         step(PROMPTS[:4], Streams.of(0))
-        assert backbone.largest == 2
+        assert backbone.largest == 2 * step.sampling.branches
         assert set(seen) == {1}
 
 
