@@ -10,14 +10,14 @@ import attrs
 import torch
 from dependency_injector import containers, providers
 
-from flowbp.adapters import Backbone, Tuning, reference_of
+from flowbp.adapters import Backbone, Tuning, compile_backbone, reference_of
 from flowbp.configuration import Component
 from flowbp.embeddings import cached
 from flowbp.evaluation import HeldOut, HeldOutMeasure, Judge, Metric, spread
 from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.prompts import Shard, ShardedPrompts
 from flowbp.rewards import Reward, Towers, UncalibratedReward
-from flowbp.settings import AnchorSettings, Settings, identity
+from flowbp.settings import AnchorSettings, RunSettings, Settings, identity
 from flowbp.settings.checks import calibration_sampling, evaluation_sampling
 from flowbp.settings.intervals import interval
 from flowbp.settings.metrics import built_metric
@@ -80,8 +80,11 @@ def _scorer(component: Component[Any] | None, **offered: Any) -> Any:
     return built
 
 
-def _tuned(tuning: Tuning, backbone: Backbone, seed: int) -> Backbone:
-    return tuning(backbone, generator=generator(seed, "tuning"))
+def _tuned(tuning: Tuning, backbone: Backbone, run: RunSettings) -> Backbone:
+    tuned = tuning(backbone, generator=generator(run.seed, "tuning"))
+    if run.compile:
+        compile_backbone(tuned)
+    return tuned
 
 
 def _itself(value: Any) -> Any:
@@ -219,7 +222,7 @@ class RunContainer(containers.DeclarativeContainer):
     backbone: Any = providers.Singleton(_built, settings.provided.backbone, device=device)
     tuning: Any = providers.Callable(_itself, settings.provided.tuning)
     # What is trained of it; an adapter is attached in place.
-    tuned: Any = providers.Singleton(_tuned, tuning, backbone, settings.provided.run.seed)
+    tuned: Any = providers.Singleton(_tuned, tuning, backbone, settings.provided.run)
     # The backbone as the run uses it: every prompt is encoded once.
     model: Any = providers.Singleton(
         cached,

@@ -7,6 +7,8 @@ from flowbp.adapters.backbone import Conditioning as Conditioning
 from flowbp.adapters.clamp import Clamp as Clamp
 from flowbp.adapters.clamp import hard_clamp as hard_clamp
 from flowbp.adapters.clamp import returning_clamp as returning_clamp
+from flowbp.adapters.compiling import compile_backbone as compile_backbone
+from flowbp.adapters.compiling import compile_blocks as compile_blocks
 from flowbp.adapters.decode import LatentDecoder as LatentDecoder
 from flowbp.adapters.diffusers_backbone import DiffusersBackbone as DiffusersBackbone
 from flowbp.adapters.flux1 import Flux1Backbone as Flux1Backbone

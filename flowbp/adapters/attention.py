@@ -1,12 +1,19 @@
-"""Which of torch's attention kernels a transformer uses."""
+"""Which of torch's attention kernels a transformer and a VAE use."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flowbp.adapters.policy import DtypePolicy
+
+_PLAIN_POSITIONS = 64 * 64
+"""Up to which a VAE's attention is computed plainly: the latents of 512x512."""
 
 
 def avoid_cudnn(transformer: Any, policy: DtypePolicy, device: torch.device) -> None:
@@ -32,3 +39,30 @@ def avoid_cudnn(transformer: Any, policy: DtypePolicy, device: torch.device) -> 
         # One by one: the model's own method also changes the default of every other model.
         if module is not transformer and hasattr(module, "set_attention_backend"):
             module.set_attention_backend("_native_flash")
+
+
+@contextmanager
+def decoder_attention(latents: Tensor) -> Iterator[None]:
+    """Context in which a VAE decodes, with plain attention where that is the fastest.
+
+    A VAE attends once, with one head as wide as all its channels, mostly 512. No fused kernel
+    takes so wide a head but the memory-efficient one, whose backward pass is several times slower
+    than two matrix products. Those need memory with the square of the positions, so larger
+    latents keep the fused kernel.
+
+    Args:
+        latents: (B, C, h, w), what is decoded.
+
+    Yields:
+        Nothing.
+
+    Example:
+        >>> with decoder_attention(torch.zeros(1, 16, 64, 64)):
+        ...     pass
+    """
+    positions = latents.shape[-2] * latents.shape[-1]
+    if latents.device.type != "cuda" or positions > _PLAIN_POSITIONS:
+        yield
+        return
+    with sdpa_kernel(SDPBackend.MATH):
+        yield

@@ -76,6 +76,27 @@ class Conditioning:
             }
         )
 
+    def joined(self, other: Conditioning) -> Conditioning | None:
+        """The samples of both as one batch, or None where their rows differ in shape or dtype.
+
+        Args:
+            other: Of the same model, whose samples come last.
+
+        Example:
+            >>> tokens = Conditioning({"tokens": torch.zeros(2, 77, 8)})
+            >>> longer = Conditioning({"tokens": torch.zeros(2, 99, 8)})
+            >>> len(tokens.joined(tokens[:1])), tokens.joined(longer)
+            (3, None)
+        """
+        if self._rows() != other._rows():
+            return None
+        return Conditioning(
+            {name: torch.cat([mine, other.tensors[name]]) for name, mine in self.tensors.items()}
+        )
+
+    def _rows(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        return {name: (tensor.shape[1:], tensor.dtype) for name, tensor in self.tensors.items()}
+
     def to(self, device: torch.device | str) -> Conditioning:
         """The same conditioning on another device."""
         return Conditioning({name: tensor.to(device) for name, tensor in self.tensors.items()})

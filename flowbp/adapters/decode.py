@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from flowbp.adapters.attention import decoder_attention
 from flowbp.adapters.clamp import Clamp, hard_clamp
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.adapters.unscale import Unscale, scaled
@@ -83,7 +84,7 @@ class LatentDecoder:
 
     def _decode(self, latents: Tensor) -> Tensor:
         z = self.unscale(self.vae, latents.to(self.policy.state))
-        with self.policy.autocast(self.device):
+        with self.policy.autocast(self.device), decoder_attention(z):
             decoded = self.vae.decode(z.to(self.policy.weights), return_dict=False)[0]
         return self.clamp(decoded.to(self.policy.state) / 2 + 0.5)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.adapters.backbone import Conditioning
+from flowbp.adapters.compiling import compile_blocks, is_compiled
 from flowbp.adapters.decode import LatentDecoder
 from flowbp.adapters.loadable import load_transformer
 from flowbp.adapters.loading import Layout, load_model, pipeline_class
@@ -184,6 +185,8 @@ class DiffusersBackbone(ABC):
             return without_gradient(self._base_velocity)
         policy = self.policy.frozen
         frozen = frozen_copy(self.transformer, policy.weights)
+        if is_compiled(self.transformer):
+            compile_blocks(frozen)
         return without_gradient(attrs.evolve(self, transformer=frozen, policy=policy).velocity)
 
     def save(self, folder: Path) -> None:

@@ -10,6 +10,7 @@ from .draws import UniformPair as UniformPair
 from .draws import late_biased as late_biased
 from .guidance import guided_pull as guided_pull
 from .guidance import guided_velocity as guided_velocity
+from .guidance import guided_velocity_in_one_call as guided_velocity_in_one_call
 from .loss import Hinge as Hinge
 from .loss import Linear as Linear
 from .loss import LossShape as LossShape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from .pull import Pull, Pulled, add_gradients
@@ -38,6 +39,39 @@ def guided_velocity(
     def velocity(latents: Tensor, sigma: Tensor, /) -> Tensor:
         v_negative = negative(latents, sigma)
         return v_negative + scale * (positive(latents, sigma) - v_negative)
+
+    return velocity
+
+
+def guided_velocity_in_one_call(both: VelocityField, scale: float) -> VelocityField:
+    """The guided field of `guided_velocity`, both branches evaluated as one batch.
+
+    One large call keeps a device busier than two small ones.
+
+    Args:
+        both: the field of 2B samples, B under the prompts, then B under the negative prompt.
+        scale: s.
+
+    Returns:
+        A field of B samples.
+
+    Raises:
+        ValueError: `scale` is not finite.
+
+    Example:
+        >>> import torch
+        >>> factors = torch.tensor([[2.0], [1.0]])
+        >>> field = guided_velocity_in_one_call(lambda x, sigma: factors * x, 3.0)
+        >>> field(torch.ones(1, 1), torch.tensor(1.0))
+        tensor([[4.]])
+
+    Reference: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598.
+    """
+    _check(scale)
+
+    def velocity(latents: Tensor, sigma: Tensor, /) -> Tensor:
+        v_positive, v_negative = both(torch.cat([latents, latents]), sigma).chunk(2)
+        return v_negative + scale * (v_positive - v_negative)
 
     return velocity
 

@@ -11,7 +11,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from flowbp.core import guided_velocity, rollout
+from flowbp.adapters.guided import guided_field
+from flowbp.core import rollout
 from flowbp.evaluation.validators import above_zero, finite
 
 if TYPE_CHECKING:
@@ -195,10 +196,8 @@ def _sample(
     ).to(backbone.device)
     sigmas = backbone.sigmas(sampling.steps, **size)
     with _dropout_off(backbone.module):
-        velocity = backbone.velocity(backbone.encode(list(prompts[chosen])))
-        if negative is not None:
-            opposite = backbone.velocity(negative.repeat(len(indices)))
-            velocity = guided_velocity(velocity, opposite, sampling.guidance)
+        conditioning = backbone.encode(list(prompts[chosen]))
+        velocity = guided_field(backbone.velocity, conditioning, negative, sampling.guidance)
         parts = torch.split(
             rollout(velocity, noise, sigmas).sample, sampling.decode or sampling.batch
         )

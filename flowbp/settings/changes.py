@@ -27,6 +27,7 @@ FREE = (
 ROUNDING = (
     "run.device",
     "run.threads",
+    "run.compile",
     "batching.pull",
     "batching.decode",
     "embeddings.batch",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flowbp.adapters.backbone import Backbone, Conditioning
+from flowbp.adapters.guided import guided_field
 from flowbp.core import (
     FurtherCotangent,
     LossShape,
@@ -19,7 +20,6 @@ from flowbp.core import (
     VelocityField,
     anchor_term,
     guided_pull,
-    guided_velocity,
     in_micro_batches,
     loss_weights,
     module_pull,
@@ -223,18 +223,11 @@ class TrainingStep:
     def _in_portions(
         self, velocity_of: Callable[[Conditioning], VelocityField], conditioning: Conditioning
     ) -> VelocityField:
+        negative, guidance = self._negative, self.sampling.guidance
         return velocity_in_portions(
-            lambda part: self._guided(velocity_of, conditioning[part]), self.batching.samples
+            lambda part: guided_field(velocity_of, conditioning[part], negative, guidance),
+            self.batching.samples,
         )
-
-    def _guided(
-        self, velocity_of: Callable[[Conditioning], VelocityField], conditioning: Conditioning
-    ) -> VelocityField:
-        positive = velocity_of(conditioning)
-        if self._negative is None:
-            return positive
-        negative = velocity_of(self._negative.repeat(len(conditioning)))
-        return guided_velocity(positive, negative, self.sampling.guidance)
 
     def _pull(self, conditioning: Conditioning) -> Pull:
         backbone, size, opposite = self.backbone, self.batching.pull_size, self._negative

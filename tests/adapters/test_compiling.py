@@ -1,0 +1,102 @@
+"""Compiled blocks: the same gradients, no compilation after the first step, the same names."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from flowbp import Bridge, Linear
+from flowbp.adapters import Lora, compile_backbone, compile_blocks, diffusers_backbone
+from flowbp.adapters.compiling import is_compiled
+from flowbp.testing import random_backbone
+from flowbp.testing.published import SMALL
+from flowbp.training import Anchor, Batching, Sampling, Streams, TrainingStep
+
+NAMES = {"sd3": "sd3.5 medium", "flux1": "flux1 dev", "flux2": "flux2 klein 9B"}
+
+
+def backbone_of(name, **options):
+    return random_backbone(
+        NAMES[name],
+        text_tokens=3,
+        transformer=SMALL[NAMES[name].split()[0]],
+        vae=dict(block_out_channels=(32,) * 4, layers_per_block=1),
+        **options,
+    )
+
+
+def step_of(backbone, *, anchored=False):
+    return TrainingStep(
+        backbone=backbone,
+        reward=lambda images, prompts: images.mean((1, 2, 3)),
+        method=Bridge(active=2),
+        shape=Linear(),
+        sampling=Sampling(steps=4, guidance=2.0, height=32, width=32),
+        batching=Batching(samples=2, pull=1, decode=1),
+        anchor=Anchor(0.1, backbone.reference()) if anchored else None,
+    )
+
+
+def gradients(step, streams):
+    for parameter in step.backbone.trainable().values():
+        parameter.grad = None
+    step(["one", "two"], streams)
+    return {n: p.grad.clone() for n, p in step.backbone.trainable().items() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    ("name", "lora", "checkpointing"),
+    [("sd3", False, True), ("flux1", True, False)],
+)
+def test_gradients_are_those_of_the_plain_blocks(name, lora, checkpointing):
+    found = []
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        backbone = backbone_of(name, gradient_checkpointing=checkpointing)
+        if lora:
+            Lora(rank=2)(backbone, generator=torch.Generator().manual_seed(0))
+        if compiled:
+            assert compile_blocks(backbone.module, backend="aot_eager") > 0
+        step = step_of(backbone, anchored=name == "flux1")
+        names = list(backbone.module.state_dict())
+        first = gradients(step, Streams.of(0))
+        if compiled:
+            with torch.compiler.set_stance("fail_on_recompile"):
+                again = gradients(step, Streams.of(0))
+            assert all(torch.equal(first[key], again[key]) for key in first)
+        found.append((names, first))
+    (names, plain), (names_compiled, compiled) = found
+    assert names == names_compiled and plain.keys() == compiled.keys()
+    for key, gradient in plain.items():
+        error = (gradient - compiled[key]).norm()
+        assert error <= 1e-6 * max(gradient.norm(), 1e-3), key
+
+
+def test_the_decoder_is_compiled_too_and_its_gradients_stay():
+    torch._dynamo.reset()
+    plain = gradients(step_of(backbone_of("sd3")), Streams.of(0))
+    backbone = backbone_of("sd3")
+    compile_backbone(backbone, backend="eager")
+    assert is_compiled(backbone.decoder.vae.decoder) and is_compiled(backbone.module)
+    compiled = gradients(step_of(backbone), Streams.of(0))
+    assert all(torch.equal(plain[key], compiled[key]) for key in plain)
+
+
+def test_a_frozen_copy_is_compiled_where_the_model_is(monkeypatch):
+    backbone, copies = backbone_of("sd3"), []
+    monkeypatch.setattr(diffusers_backbone, "compile_blocks", copies.append)
+    backbone.reference()
+    assert not copies
+    compile_blocks(backbone.module, backend="eager")
+    backbone.reference()
+    (frozen,) = copies
+    assert frozen is not backbone.module and type(frozen) is type(backbone.module)
+
+
+def test_what_has_no_blocks_is_told():
+    with pytest.raises(
+        ValueError, match=r"a network with a list of blocks.*Linear"
+    ):
+        compile_backbone(SimpleNamespace(module=torch.nn.Linear(1, 1)))
