@@ -90,6 +90,30 @@ def cached_file(hub_id: str, name: str) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
+def cached_commit(hub_id: str) -> str | None:
+    """Which commit of a repository the cache has as its newest.
+
+    Args:
+        hub_id: ``owner/name``.
+
+    Returns:
+        The commit, or None where the cache has none or huggingface_hub is not installed.
+
+    Example:
+        >>> cached_commit("owner/no-such-repository") is None
+        True
+    """
+    try:
+        hub = require("huggingface_hub.file_download")
+    except ModuleNotFoundError:
+        return None
+    folder = Path(_part("constants").HF_HUB_CACHE) / hub.repo_folder_name(
+        repo_id=hub_id, repo_type="model"
+    )
+    reference = folder / "refs" / "main"
+    return reference.read_text().strip() if reference.is_file() else None
+
+
 def ask_hub(hub_id: str, *names: str, argument: str = "source", alone: bool = False) -> None:
     """Make sure that the hub has one of some files and gives it; nothing is downloaded.
 

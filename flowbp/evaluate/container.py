@@ -10,6 +10,7 @@ from dependency_injector import containers, providers
 from flowbp.configuration import Component
 from flowbp.container import chosen_device
 from flowbp.embeddings import cached
+from flowbp.evaluate.digests import Digests
 from flowbp.evaluate.pictures import Shot
 from flowbp.evaluate.schema import EvaluateSettings
 from flowbp.evaluation import HeldOut
@@ -53,6 +54,8 @@ class EvaluationContainer(containers.DeclarativeContainer):
         settings.provided.embeddings.folder,
         batch=settings.provided.embeddings.batch,
     )
+    # Of the files that models and metrics are read from.
+    digests: Any = providers.Singleton(Digests, settings.provided.evaluation.folder)
     prompts: Any = providers.Singleton(_listed, settings.provided.prompts)
     # What several metrics read alike is loaded once.
     towers: Any = providers.Singleton(Towers)

@@ -72,7 +72,7 @@ def check(container: EvaluationContainer, *, resume: bool = False) -> None:
         See `flowbp.evaluate.main`, of which it is `--check`.
     """
     if resume:
-        refuse_others(container.settings())
+        refuse_others(container.settings(), container.digests())
     refuse_unready(container.settings())
     print(overview(container.settings()))
     print("checked; nothing was run")
@@ -107,7 +107,7 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
         torch.set_num_threads(settings.evaluation.threads)
     with ExitStack() as stack:
         if resume:
-            refuse_others(settings)
+            refuse_others(settings, container.digests())
         refuse_unready(settings)
         print(overview(settings), flush=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -125,6 +125,7 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
         generate_missing(container)
         for scores in measured(container):
             write_scores(folder, scores)
+            container.digests().keep()
         write_comparison(container, scores)
     print(f"\n{scores_table(scores)}\n\nwritten to {folder}\n{listing(folder)}")
     return scores

@@ -13,7 +13,7 @@ from flowbp.evaluate.failing import EvaluateError, reason
 from flowbp.evaluate.memory import release
 from flowbp.evaluate.models import applied, cheapest_first
 from flowbp.evaluate.pictures import ForeignPictureError, Shot, read_picture, write_picture
-from flowbp.evaluate.resuming import keep_identity
+from flowbp.evaluate.resuming import keep_identity, refuse_changed
 from flowbp.evaluation import generate_batches
 from flowbp.run.encoding import encode_all
 from flowbp.run.telling import told_progress
@@ -70,6 +70,8 @@ def generate_missing(container: EvaluationContainer) -> None:
     if not to_do:
         return
     _build(container)
+    # Now, as loading may have fetched a newer commit from the hub.
+    refuse_changed(settings, container.digests())
     texts = dict.fromkeys(prompt.text for prompt in container.prompts())
     if settings.sampling.guidance != 1:
         texts[settings.sampling.negative_prompt] = None
@@ -98,7 +100,7 @@ def _generated(
         return
     settings = container.settings()
     folder, model = settings.evaluation.folder, settings.models[label]
-    keep_identity(folder, label, model)
+    keep_identity(settings, label, container.digests())
     texts = [prompt.text for prompt in container.prompts()]
     try:
         with applied(container.backbone(), model):

@@ -11,6 +11,7 @@ from flowbp.configuration import plain, read_text
 from flowbp.evaluate.container import EvaluationContainer
 from flowbp.evaluate.failing import EvaluateError, reason
 from flowbp.evaluate.figures import FIGURES, Kept
+from flowbp.evaluate.fingerprints import made_of
 from flowbp.evaluate.judging import (
     failure,
     is_of_sets,
@@ -86,6 +87,7 @@ class Measurement:
     failures: list[MetricFailure] = attrs.field(factory=list, init=False)
     totals: dict[str, Mapping[str, tuple[str, ...]]] = attrs.field(factory=dict, init=False)
     _trees: Mapping[str, Any] = attrs.field(init=False, repr=False)
+    _made: dict[str, Mapping[str, Any]] = attrs.field(factory=dict, init=False, repr=False)
 
     @_trees.default
     def _written(self) -> Mapping[str, Any]:
@@ -118,6 +120,7 @@ class Measurement:
 
     def recall(self, label: str) -> bool:
         """Take up the figures of a metric, if those of all pictures are kept."""
+        self._look(label)
         found: dict[Shot, _Figures] = {}
         for model in self.pictures.models:
             there = self._kept(label, model).read()
@@ -146,7 +149,11 @@ class Measurement:
             self.failures.append(MetricFailure(metric=label, message=reason(error)))
             self.found[label] = {}
             return
-        # Now, as what was downloaded has its place on disk only since.
+        # Now, as what was downloaded has its place on disk, and its commit, only since.
+        self._look(label)
+        changed = filter(None, (self._kept(label, m).changed() for m in self.pictures.models))
+        for what in set(changed):
+            print(f"{label}: {what} changed; pictures are judged again", flush=True)
         self.container.towers().hold({p for each in before for p in towers_of(metrics[each])})
         self.totals[label] = totals_of(label, metric)
         find = self._of_sets if is_of_sets(metric) else self._of_pictures
@@ -217,4 +224,13 @@ class Measurement:
 
     def _kept(self, label: str, model: str) -> Kept:
         folder = self.container.settings().evaluation.folder / FIGURES / label
-        return Kept(folder / f"{model}.jsonl", self._trees[label], self.pictures.digest(model))
+        return Kept(
+            folder / f"{model}.jsonl",
+            self._trees[label],
+            self.pictures.digest(model),
+            self._made[label],
+        )
+
+    def _look(self, label: str) -> None:
+        container = self.container
+        self._made[label] = made_of(container.settings().metrics[label], container.digests())
