@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowbp.configuration.parameters import parameters
-from flowbp.evaluate.failing import EvaluateError, reason
+from flowbp.evaluate.failing import MEMORY, EvaluateError, reason
 from flowbp.evaluate.pictures import Shot
 from flowbp.evaluation import Metric, MetricFailure, PictureSet, SetMetric
 from flowbp.evaluation.scoring import numbers
@@ -184,9 +184,12 @@ ValueError: it is white; evaluation.on_failure=report goes on without what fails
     which = f"the picture of {first.prompt.text!r}, seed {first.seed},"
     if len(shots) > 1:
         which = f"{len(shots)} pictures together, the first of {first.prompt.text!r},"
+    cure = "evaluation.on_failure=report goes on without what fails"
+    if isinstance(error, MEMORY):
+        cure = "what is done is kept, and --resume goes on"
     return EvaluateError(
         f"the metric `{label}` failed at {which} of the model `{first.model}`: {reason(error)}; "
-        "evaluation.on_failure=report goes on without what fails"
+        f"{cure}"
     )
 
 

@@ -8,18 +8,12 @@ from typing import Any
 import attrs
 
 from flowbp.configuration import plain, read_text
+from flowbp.evaluate.attempts import Attempts, Figures, nothing_judged
 from flowbp.evaluate.container import EvaluationContainer
 from flowbp.evaluate.failing import EvaluateError, reason
 from flowbp.evaluate.figures import FIGURES, Kept
 from flowbp.evaluate.fingerprints import made_of
-from flowbp.evaluate.judging import (
-    failure,
-    is_of_sets,
-    judge_pictures,
-    judge_set,
-    stopped,
-    totals_of,
-)
+from flowbp.evaluate.judging import is_of_sets, totals_of
 from flowbp.evaluate.memory import release
 from flowbp.evaluate.order import sharing_order
 from flowbp.evaluate.picture_sets import Pictures
@@ -29,7 +23,6 @@ from flowbp.run.telling import told_progress
 from flowbp.settings import resolved
 from flowbp.settings.needs import towers_of
 
-_Figures = Mapping[str, float]
 _PENDING = "not measured yet; --resume goes on"
 
 
@@ -83,7 +76,7 @@ class Measurement:
 
     container: EvaluationContainer
     pictures: Pictures
-    found: dict[str, dict[Shot, _Figures]] = attrs.field(factory=dict, init=False)
+    found: dict[str, dict[Shot, Figures]] = attrs.field(factory=dict, init=False)
     failures: list[MetricFailure] = attrs.field(factory=list, init=False)
     totals: dict[str, Mapping[str, tuple[str, ...]]] = attrs.field(factory=dict, init=False)
     _trees: Mapping[str, Any] = attrs.field(init=False, repr=False)
@@ -121,7 +114,7 @@ class Measurement:
     def recall(self, label: str) -> bool:
         """Take up the figures of a metric, if those of all pictures are kept."""
         self._look(label)
-        found: dict[Shot, _Figures] = {}
+        found: dict[Shot, Figures] = {}
         for model in self.pictures.models:
             there = self._kept(label, model).read()
             for shot in self.pictures.shots(model):
@@ -132,6 +125,7 @@ class Measurement:
         self.found[label] = found
         self.totals[label] = self._kept(label, self.pictures.models[0]).totals()
         print(f"{label}: all figures are there", flush=True)
+        self._refuse_nothing(label)
         return True
 
     def measure(self, label: str, *, before: Sequence[str]) -> None:
@@ -158,65 +152,48 @@ class Measurement:
         self.totals[label] = totals_of(label, metric)
         find = self._of_sets if is_of_sets(metric) else self._of_pictures
         total, found = len(self.pictures.shots()), self.found.setdefault(label, {})
+        attempts = Attempts(label, metric, self._stops, self.failures)
         with told_progress(f"measuring {label}", total, unit="picture") as progress:
-            for shot, values in find(label, metric):
+            for shot, values in find(label, attempts):
                 found[shot] = values
                 progress(len(found), total)
-        del metric
+        del metric, attempts
         release()
+        self._refuse_nothing(label)
 
-    def _of_pictures(self, label: str, metric: Any) -> Iterator[tuple[Shot, _Figures]]:
+    def _of_pictures(self, label: str, attempts: Attempts) -> Iterator[tuple[Shot, Figures]]:
         for model in self.pictures.models:
             kept = self._kept(label, model)
             there = kept.begin(self.totals[label])
             for shots in self.pictures.batches(model):
                 keys = {shot: self.pictures.key(shot) for shot in shots}
                 if all(key in there for key in keys.values()):
+                    attempts.expect(there[key] for key in keys.values())
                     yield from ((shot, there[key]) for shot, key in keys.items())
                     continue
                 # A batch is judged whole, so that figures round as they would in one go.
-                found = self._judged(label, metric, shots)
+                found = attempts.pictures(self.pictures.images(shots), shots)
                 kept.add((keys[s], values) for s, values in found.items() if keys[s] not in there)
                 yield from ((shot, found.get(shot, {})) for shot in shots)
 
-    def _of_sets(self, label: str, metric: Any) -> Iterator[tuple[Shot, _Figures]]:
+    def _of_sets(self, label: str, attempts: Attempts) -> Iterator[tuple[Shot, Figures]]:
         base = self.pictures.set_of(self.pictures.models[0])
         for model in self.pictures.models:
-            shots, pictures = self.pictures.shots(model), self.pictures.set_of(model)
-            try:
-                found = judge_set(label, metric, pictures, base, shots)
-            # As above: a metric is code of others.
-            except Exception as error:
-                if self._stops:
-                    raise stopped(label, shots, error) from error
-                self.failures.append(
-                    MetricFailure(metric=label, message=reason(error), model=model)
-                )
-                yield from ((shot, {}) for shot in shots)
-                continue
-            keys = map(self.pictures.key, shots)
-            figures = dict(zip(keys, found, strict=True))
-            self._kept(label, model).write(figures, self.totals[label])
-            yield from zip(shots, found, strict=True)
+            shots = self.pictures.shots(model)
+            found = attempts.sets(self.pictures.set_of(model), base, shots)
+            if found:
+                figures = {self.pictures.key(shot): values for shot, values in found.items()}
+                self._kept(label, model).write(figures, self.totals[label])
+            yield from ((shot, found.get(shot, {})) for shot in shots)
 
-    def _judged(self, label: str, metric: Any, shots: Sequence[Shot]) -> dict[Shot, _Figures]:
-        images = self.pictures.images(shots)
-        try:
-            return dict(zip(shots, judge_pictures(label, metric, images, shots), strict=True))
-        # As above; what it was at is found by asking for each picture alone.
-        except Exception as error:
-            together = error
-        found: dict[Shot, _Figures] = {}
-        for image, shot in zip(images, shots, strict=True):
-            try:
-                found[shot] = judge_pictures(label, metric, image[None], [shot])[0]
-            except Exception as error:
-                if self._stops:
-                    raise stopped(label, [shot], error) from error
-                self.failures.append(failure(label, shot, error))
-        if self._stops:
-            raise stopped(label, shots, together) from together
-        return found
+    def _refuse_nothing(self, label: str) -> None:
+        for each in nothing_judged(label, self.found[label]):
+            if self._stops:
+                raise EvaluateError(
+                    f"the metric `{label}` {each.message}; these are of the model `{each.model}`; "
+                    "evaluation.on_failure=report goes on without"
+                )
+            self.failures.append(each)
 
     @property
     def _stops(self) -> bool:

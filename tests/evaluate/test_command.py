@@ -142,7 +142,7 @@ def test_failures_are_reported_where_that_is_wished(evaluation_yaml, tmp_path, c
         f"metrics.tight.name={HERE}:no_batches",
         "evaluation.on_failure=report",
     ]
-    assert main([evaluation_yaml, *typed]) == 0
+    assert main([evaluation_yaml, *typed]) == 3
     told, found = capsys.readouterr().out, scores(tmp_path / "out")
     crosses = [row for row in found.rows if "cross" in row.prompt]
     assert crosses and len(crosses) < len(found.rows)
@@ -150,6 +150,8 @@ def test_failures_are_reported_where_that_is_wished(evaluation_yaml, tmp_path, c
     assert all("tight.no_batches" in row.values for row in found.rows)
     by_metric = {name: [f for f in found.failures if f.metric == name] for name in ("hard", "gone")}
     assert [(f.prompt, f.seed) for f in by_metric["hard"]] == [(r.prompt, r.seed) for r in crosses]
+    tight = [f.message for f in found.failures if f.metric == "tight"]
+    assert len(tight) == 4 and tight[0].startswith("4 pictures together, the first of")
     assert by_metric["gone"][0].message == "FileNotFoundError: no weights here"
     assert f"FAILED: hard at {len(crosses)} pictures of base, the first of" in told
     assert "FAILED: sets of base: RuntimeError: too many pictures" in told
