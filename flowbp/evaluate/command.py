@@ -26,6 +26,8 @@ models is what the others are compared with.
 An evaluation that stopped, at whatever moment, goes on with the same words and --resume: pictures
 that are there and whole are not made again. Metrics, models and seeds may be added then.
 
+A metric or model of a file is taken away by null: metrics.accuracy=null.
+
 examples:
   python -m flowbp.evaluate evaluation.yaml
   python -m flowbp.evaluate evaluation.yaml 'evaluation.seeds=[0, 1, 2]' --resume
