@@ -91,9 +91,9 @@ def unmet(component: Component[Any], path: _Path = ()) -> Found:
             try:
                 need.check()
             except Exception as error:
-                found.append((where, _told(error)))
+                found.append((where, told(error)))
     except Exception as error:
-        found.append((path, _told(error)))
+        found.append((path, told(error)))
     # One folder may be read twice.
     yield from dict.fromkeys(found)
 
@@ -112,6 +112,18 @@ def _within(value: Any, path: _Path) -> Iterator[tuple[_Path, Need]]:
             yield from _within(getattr(value, field.name), (*path, field.alias))
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
+    """An error of a check in words; that of a check of others with its type.
+
+    Args:
+        error: any.
+
+    Returns:
+        Its message.
+
+    Example:
+        >>> told(ValueError("`source` is empty")), told(KeyError("a"))
+        ('`source` is empty', "KeyError: 'a'")
+    """
     ours = isinstance(error, ValueError | OSError | ModuleNotFoundError)
     return str(error) if ours and str(error) else f"{type(error).__name__}: {error}"
