@@ -58,6 +58,17 @@ def _model(model: ModelSection) -> str:
     return f"{model.checkpoint}{scale}{'' if model.averaged else ', not averaged'}"
 
 
+def _no_report(settings: EvaluateSettings) -> str:
+    why = "no metric has figures of two models for the same picture"
+    if len(settings.models) == 1:
+        (label,) = settings.models
+        why = (
+            f"`{label}` is the only model; add another to compare, such as models.aligned="
+            "{checkpoint: runs/a/checkpoints/final}, and --resume"
+        )
+    return f"  no report.html, for {why}"
+
+
 def check(container: EvaluationContainer, *, resume: bool = False) -> None:
     """Print what an evaluation would do, and do nothing of it.
 
@@ -126,6 +137,8 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
         for scores in measured(container):
             write_scores(folder, scores)
             container.digests().keep()
-        write_comparison(container, scores)
+        compared = write_comparison(container, scores)
     print(f"\n{scores_table(scores)}\n\nwritten to {folder}\n{listing(folder)}")
+    if not compared:
+        print(_no_report(settings))
     return scores

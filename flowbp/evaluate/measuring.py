@@ -21,7 +21,7 @@ from flowbp.evaluate.pictures import Shot
 from flowbp.evaluation import MetricFailure, ScoreRow, Scores
 from flowbp.run.telling import told_progress
 from flowbp.settings import resolved
-from flowbp.settings.needs import towers_of
+from flowbp.settings.needs import towers_of, unmet
 
 _PENDING = "not measured yet; --resume goes on"
 
@@ -131,6 +131,12 @@ class Measurement:
     def measure(self, label: str, *, before: Sequence[str]) -> None:
         """Load a metric, have it judge, and let go of what none of those after it reads."""
         metrics = self.container.settings().metrics
+        unready = [] if self._stops else [message for _, message in unmet(metrics[label])]
+        if unready:
+            # It was told at the start, and trying again could take minutes.
+            self.failures.append(MetricFailure(metric=label, message="; ".join(unready)))
+            self.found[label] = {}
+            return
         try:
             metric = self.container.metric(label, metrics[label])
         # Loading runs code of others, and whatever it raises is the metric's failure.
@@ -154,14 +160,14 @@ class Measurement:
         total, found = len(self.pictures.shots()), self.found.setdefault(label, {})
         attempts = Attempts(label, metric, self._stops, self.failures)
         with told_progress(f"measuring {label}", total, unit="picture") as progress:
-            for shot, values in find(label, attempts):
-                found[shot] = values
+            for together in find(label, attempts):
+                found.update(together)
                 progress(len(found), total)
         del metric, attempts
         release()
         self._refuse_nothing(label)
 
-    def _of_pictures(self, label: str, attempts: Attempts) -> Iterator[tuple[Shot, Figures]]:
+    def _of_pictures(self, label: str, attempts: Attempts) -> Iterator[dict[Shot, Figures]]:
         for model in self.pictures.models:
             kept = self._kept(label, model)
             there = kept.begin(self.totals[label])
@@ -169,14 +175,14 @@ class Measurement:
                 keys = {shot: self.pictures.key(shot) for shot in shots}
                 if all(key in there for key in keys.values()):
                     attempts.expect(there[key] for key in keys.values())
-                    yield from ((shot, there[key]) for shot, key in keys.items())
+                    yield {shot: there[key] for shot, key in keys.items()}
                     continue
                 # A batch is judged whole, so that figures round as they would in one go.
                 found = attempts.pictures(self.pictures.images(shots), shots)
                 kept.add((keys[s], values) for s, values in found.items() if keys[s] not in there)
-                yield from ((shot, found.get(shot, {})) for shot in shots)
+                yield {shot: found.get(shot, {}) for shot in shots}
 
-    def _of_sets(self, label: str, attempts: Attempts) -> Iterator[tuple[Shot, Figures]]:
+    def _of_sets(self, label: str, attempts: Attempts) -> Iterator[dict[Shot, Figures]]:
         base = self.pictures.set_of(self.pictures.models[0])
         for model in self.pictures.models:
             shots = self.pictures.shots(model)
@@ -184,7 +190,7 @@ class Measurement:
             if found:
                 figures = {self.pictures.key(shot): values for shot, values in found.items()}
                 self._kept(label, model).write(figures, self.totals[label])
-            yield from ((shot, found.get(shot, {})) for shot in shots)
+            yield {shot: found.get(shot, {}) for shot in shots}
 
     def _refuse_nothing(self, label: str) -> None:
         for each in nothing_judged(label, self.found[label]):

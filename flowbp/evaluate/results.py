@@ -52,12 +52,15 @@ def write_scores(folder: Path, scores: Scores) -> None:
     write_whole(folder / TABLE, scores_to_csv(scores))
 
 
-def write_comparison(container: EvaluationContainer, scores: Scores) -> None:
+def write_comparison(container: EvaluationContainer, scores: Scores) -> bool:
     """Write `report.html` where there is something to compare; else there is none.
 
     Args:
         container: of the evaluation.
         scores: of all models.
+
+    Returns:
+        Whether there is one.
 
     Raises:
         OSError: the file cannot be written.
@@ -71,6 +74,7 @@ def write_comparison(container: EvaluationContainer, scores: Scores) -> None:
         (folder / REPORT).unlink(missing_ok=True)
     else:
         write_report(folder / REPORT, report)
+    return report is not None
 
 
 def _report(container: EvaluationContainer, scores: Scores) -> Report | None:
