@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
 
 from flowbp.configuration import ConfigurationError, Problem
+from flowbp.evaluate.ahead import WORKERS, written_behind
 from flowbp.evaluate.container import EvaluationContainer, all_shots
 from flowbp.evaluate.failing import EvaluateError, reason
 from flowbp.evaluate.memory import release
@@ -91,9 +93,11 @@ def generate_missing(container: EvaluationContainer) -> None:
 
 def _missing(container: EvaluationContainer, label: str, folder: Path) -> Mapping[int, Missing]:
     found = {}
-    for each in all_shots(container, label):
-        absent = (shot.number for shot in each if read_picture(folder, shot) is None)
-        found[each[0].seed] = Missing(each, frozenset(absent))
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for each in all_shots(container, label):
+            absent = pool.map(lambda shot: read_picture(folder, shot) is None, each)
+            numbers = (shot.number for shot, a in zip(each, absent, strict=True) if a)
+            found[each[0].seed] = Missing(each, frozenset(numbers))
     return found
 
 
@@ -126,17 +130,17 @@ def _generated(
     keep_identity(settings, label, container.digests())
     texts = [prompt.text for prompt in container.prompts()]
     try:
-        with applied(container.backbone(), model):
+        with written_behind(write_picture) as write, applied(container.backbone(), model):
             for seed, each in missing.items():
                 for chosen, images in generate_batches(
                     container.model(), texts, seed, settings.sampling, wanted=each.wanted
                 ):
                     made = [
                         (folder, shot, image)
-                        for shot, image in zip(each.shots[chosen], images, strict=True)
+                        for shot, image in zip(each.shots[chosen], images.cpu(), strict=True)
                         if shot.number in each.numbers
                     ]
-                    list(itertools.starmap(write_picture, made))
+                    write(made)
                     yield len(made)
     except (ValueError, TypeError) as error:
         raise EvaluateError(f"the model `{label}` stopped: {reason(error)}") from error
