@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from dependency_injector import containers, providers
 
+from flowbp.adapters import Backbone, compile_backbone
 from flowbp.configuration import Component
 from flowbp.container import chosen_device
 from flowbp.embeddings import cached
@@ -18,8 +20,11 @@ from flowbp.rewards import Towers
 from flowbp.settings import HeldOutSource, PointsByEmbedding, built_metric
 
 
-def _built(component: Component[Any], **offered: Any) -> Any:
-    return component.build(**offered)
+def _backbone(component: Component[Backbone], *, compiled: bool, device: torch.device) -> Backbone:
+    backbone = component.build(device=device)
+    if compiled:
+        compile_backbone(backbone)
+    return backbone
 
 
 def _listed(source: HeldOutSource) -> tuple[HeldOut, ...]:
@@ -46,7 +51,12 @@ class EvaluationContainer(containers.DeclarativeContainer):
 
     settings: Any = providers.Dependency(instance_of=EvaluateSettings)
     device: Any = providers.Singleton(chosen_device, settings.provided.evaluation.device)
-    backbone: Any = providers.Singleton(_built, settings.provided.backbone, device=device)
+    backbone: Any = providers.Singleton(
+        _backbone,
+        settings.provided.backbone,
+        compiled=settings.provided.evaluation.compile,
+        device=device,
+    )
     # The backbone as the evaluation uses it: every prompt is encoded once.
     model: Any = providers.Singleton(
         cached,
