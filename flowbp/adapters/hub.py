@@ -114,6 +114,24 @@ def cached_commit(hub_id: str) -> str | None:
     return reference.read_text().strip() if reference.is_file() else None
 
 
+def address(hub_id: str, name: str | None = None) -> str:
+    """Where a repository, or a file of it, is on the hub.
+
+    Args:
+        hub_id: ``owner/name``.
+        name: Of the file; None for the repository.
+
+    Returns:
+        Its address.
+
+    Example:
+        >>> address("owner/name").endswith("/owner/name")
+        True
+    """
+    place = f"{_part('constants').ENDPOINT}/{hub_id}"
+    return place if name is None else f"{place}/resolve/main/{name}"
+
+
 def ask_hub(hub_id: str, *names: str, argument: str = "source", alone: bool = False) -> None:
     """Make sure that the hub has one of some files and gives it; nothing is downloaded.
 

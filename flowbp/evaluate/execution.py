@@ -18,6 +18,7 @@ from flowbp.evaluation import Scores, scores_table
 from flowbp.files import write_whole
 from flowbp.run.lock import locked
 from flowbp.settings import free_folder, occupied, resolved
+from flowbp.settings.needs import readings
 
 
 def overview(settings: EvaluateSettings) -> str:
@@ -50,7 +51,10 @@ def overview(settings: EvaluateSettings) -> str:
         or "none",
         "folder": str(settings.evaluation.folder),
     }
-    return "\n".join(f"  {name:<12}{text}" for name, text in lines.items())
+    listed = [f"  {name:<12}{text}" for name, text in lines.items()]
+    for label, metric in settings.metrics.items():
+        listed += [f"  {label} reads {place}" for place in readings(metric)]
+    return "\n".join(listed)
 
 
 def _model(model: ModelSection) -> str:
@@ -84,8 +88,8 @@ def check(container: EvaluationContainer, *, resume: bool = False) -> None:
     """
     if resume:
         refuse_others(container.settings(), container.digests())
+    print(overview(container.settings()), flush=True)
     refuse_unready(container.settings())
-    print(overview(container.settings()))
     print("checked; nothing was run")
 
 
@@ -119,8 +123,8 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
     with ExitStack() as stack:
         if resume:
             refuse_others(settings, container.digests())
-        refuse_unready(settings)
         print(overview(settings), flush=True)
+        refuse_unready(settings)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             stack.enter_context(locked(folder))

@@ -12,6 +12,7 @@ from flowbp.configuration import Component
 from flowbp.configuration.tree import Step
 from flowbp.rewards import Need
 from flowbp.rewards.towers import place_name
+from flowbp.rewards.whereabouts import whereabouts
 from flowbp.settings.intervals import Found
 
 _Path = tuple[Step, ...]
@@ -66,6 +67,29 @@ def towers_of(component: Component[Any]) -> frozenset[str]:
     except Exception:
         return frozenset()
     return frozenset(place_name(need.tower) for need in needs if need.tower is not None)
+
+
+def readings(component: Component[Any]) -> Iterator[str]:
+    """From where a component, and those in its arguments, are read.
+
+    Args:
+        component: any.
+
+    Yields:
+        Each place once, with whether it is here; nothing of a component that does not say.
+
+    Example:
+        >>> from flowbp.metrics import clip_embedding
+        >>> for line in readings(Component("clip", clip_embedding, {"source": "owner/name"})):
+        ...     print(line.partition("/owner/")[2])
+        name (not here)
+    """
+    try:
+        found = [need.reading for _, need in needs_of(component) if need.reading is not None]
+        yield from dict.fromkeys(map(whereabouts, found))
+    # What raises is told by `unmet`.
+    except Exception:
+        return
 
 
 def unmet(component: Component[Any], path: _Path = ()) -> Found:

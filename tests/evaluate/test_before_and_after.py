@@ -95,3 +95,18 @@ def test_the_time_left_is_told_of_whole_batches(evaluation_yaml, monkeypatch):
     assert main([evaluation_yaml]) == 0
     assert [done for what, done, _ in calls if what == "generating"] == [4, 6, 10, 12]
     assert [done for what, done, _ in calls if what != "generating"] == [4, 6, 10, 12]
+
+
+def test_what_metrics_read_is_listed_with_whether_it_is_here(
+    evaluation_yaml, models, capsys, monkeypatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert main([evaluation_yaml, "metrics.hps.name=hpsv2", "--check"]) == 2
+    told = capsys.readouterr()
+    assert f"likeness reads {models}/reward (here, " in told.out
+    weights = "xswu/HPSv2/resolve/main/HPS_v2.1_compressed.pt (not here, 1.97 GB)"
+    assert f"hps reads https://huggingface.co/{weights}" in told.out
+    assert "hps reads https://huggingface.co/openai/clip-vit-large-patch14 (not here)" in told.out
+    assert "metrics.hps" in told.err and "HF_HUB_OFFLINE is set" in told.err
+    assert "checked" not in told.out
