@@ -138,6 +138,28 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     return content
 
 
+def read_shapes(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file without their values; only its header is read.
+
+    Args:
+        path: of a file that is whole.
+
+    Returns:
+        Tensors on the meta device by their keys.
+
+    Example:
+        >>> from flowbp.shapes.embedded import reward_folder
+        >>> found = read_shapes(reward_folder() / "model.safetensors")
+        >>> {tensor.device.type for tensor in found.values()}
+        {'meta'}
+    """
+    with require("safetensors").safe_open(path, framework="pt") as file:
+        names = file.keys()
+        return {
+            name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names
+        }
+
+
 def check_layout(
     weights: Mapping[str, Tensor], layout: Mapping[str, tuple[int, ...]], *, path: Path, what: str
 ) -> None:
