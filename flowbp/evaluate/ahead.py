@@ -10,8 +10,12 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-WORKERS = min(8, os.cpu_count() or 1)
-"""Threads of a pool: coding a picture is a core's work, in which Python is not held up."""
+READERS = 2
+"""Threads that read. Pillow decodes one picture at a time, however many threads there are; what is
+gained is that it does so while the device is at work."""
+
+# Encoding does not hold up Python, and is a core's work for each picture.
+_WRITERS = min(8, os.cpu_count() or 1)
 
 T = TypeVar("T")
 
@@ -84,6 +88,6 @@ def written_behind(
             pending.pop(0).result()
         pending.extend(pool.submit(write, *each) for each in files)
 
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(_WRITERS) as pool:
         yield begin
         begin([])

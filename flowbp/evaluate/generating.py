@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
 
 from flowbp.configuration import ConfigurationError, Problem
-from flowbp.evaluate.ahead import WORKERS, written_behind
+from flowbp.evaluate.ahead import written_behind
 from flowbp.evaluate.container import EvaluationContainer, all_shots
 from flowbp.evaluate.failing import EvaluateError, reason
 from flowbp.evaluate.memory import release
@@ -93,11 +92,9 @@ def generate_missing(container: EvaluationContainer) -> None:
 
 def _missing(container: EvaluationContainer, label: str, folder: Path) -> Mapping[int, Missing]:
     found = {}
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for each in all_shots(container, label):
-            absent = pool.map(lambda shot: read_picture(folder, shot) is None, each)
-            numbers = (shot.number for shot, a in zip(each, absent, strict=True) if a)
-            found[each[0].seed] = Missing(each, frozenset(numbers))
+    for each in all_shots(container, label):
+        absent = (shot.number for shot in each if read_picture(folder, shot) is None)
+        found[each[0].seed] = Missing(each, frozenset(absent))
     return found
 
 

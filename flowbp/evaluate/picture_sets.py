@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from flowbp.evaluate.ahead import WORKERS, ReadAhead
+from flowbp.evaluate.ahead import READERS, ReadAhead
 from flowbp.evaluate.container import EvaluationContainer, all_shots
 from flowbp.evaluate.figures import Kept
 from flowbp.evaluate.pictures import Shot
@@ -43,7 +43,7 @@ class Pictures:
     _files: dict[str, ReadAhead[Tensor]] = attrs.field(factory=dict, init=False, repr=False)
     _places: dict[str, Mapping[Shot, int]] = attrs.field(factory=dict, init=False, repr=False)
     _pool: ThreadPoolExecutor = attrs.field(
-        factory=lambda: ThreadPoolExecutor(WORKERS), init=False, repr=False
+        factory=lambda: ThreadPoolExecutor(READERS), init=False, repr=False
     )
 
     @property
@@ -105,7 +105,7 @@ class Pictures:
     def _files_of(self, model: str) -> ReadAhead[Tensor]:
         if model not in self._files:
             shots, folder = self.shots(model), self._folder
-            window = self.container.settings().evaluation.batch + WORKERS
+            window = self.container.settings().evaluation.batch + READERS
             self._files[model] = ReadAhead(
                 len(shots),
                 lambda number: read_png(shots[number].path(folder).read_bytes())[0],
