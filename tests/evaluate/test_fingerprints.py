@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from flowbp.configuration import Component
 from flowbp.evaluate import main
 from flowbp.evaluate.digests import DIGESTS, Digests
-from flowbp.evaluate.fingerprints import differences
+from flowbp.evaluate.fingerprints import differences, made_of
 
 # The tiny tokenizers count letters.
 pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
@@ -150,3 +151,30 @@ def test_a_large_file_is_read_once(tmp_path, monkeypatch):
 def test_what_is_remembered_may_be_damaged(tmp_path):
     (tmp_path / DIGESTS).write_text('{"a": 3')
     assert Digests(tmp_path).of(Path(__file__)).keys() == {"."}
+
+
+def test_a_hub_id_is_known_by_its_commit(tmp_path, monkeypatch):
+    from flowbp.metrics import clip_embedding
+    from flowbp.settings.set_metrics import distance_metric
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    reference = tmp_path / "models--owner--name" / "refs" / "main"
+    reference.parent.mkdir(parents=True)
+    reference.write_text("abc")
+    embedding = Component("clip", clip_embedding, {"source": "owner/name"})
+    metric = Component("distance", distance_metric, {"embedding": embedding})
+    found = made_of(metric, Digests(tmp_path))
+    assert found["embedding.source"] == found["model owner/name"] == "abc"
+    # Where the argument is null, of the model that is then taken.
+    default = Component("distance", distance_metric)
+    assert made_of(default, Digests(tmp_path)) == {"model openai/clip-vit-large-patch14": None}
+
+
+def test_the_code_of_what_is_in_an_argument_counts(tmp_path):
+    from flowbp.settings.metrics import reward_metric
+
+    from .metrics_of_ours import reward
+
+    inner = Component("tests.evaluate.metrics_of_ours:reward", reward, ready=True)
+    found = made_of(Component("reward", reward_metric, {"reward": inner}), Digests(tmp_path))
+    assert list(found) == ["code metrics_of_ours.py"]
