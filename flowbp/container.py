@@ -17,7 +17,7 @@ from flowbp.evaluation import HeldOut, HeldOutMeasure, Judge, Metric, spread
 from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.prompts import Shard, ShardedPrompts
 from flowbp.rewards import Reward, Towers, UncalibratedReward
-from flowbp.settings import AnchorSettings, Settings, identity
+from flowbp.settings import AnchorSettings, PointsByEmbedding, Settings, identity
 from flowbp.settings.checks import calibration_sampling, evaluation_sampling
 from flowbp.settings.intervals import interval
 from flowbp.settings.metrics import built_metric
@@ -144,8 +144,9 @@ def _checkpoints(settings: Settings) -> Checkpoints:
 
 def _metrics(settings: Settings, device: torch.device, towers: Towers) -> dict[str, Metric]:
     wanted = settings.evaluation.metrics if settings.evaluation else {}
+    points = PointsByEmbedding()
     return {
-        label: built_metric(label, component, device=device, towers=towers)
+        label: built_metric(label, component, device=device, towers=towers, points=points)
         for label, component in wanted.items()
     }
 

@@ -67,6 +67,22 @@ def test_evaluations_without_a_stop(yaml, tmp_path, capsys):
     assert same_weights(run, plain) and not (plain / "evaluations.jsonl").exists()
 
 
+def test_distances_are_from_step_0_also_where_a_run_goes_on(yaml, tmp_path):
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    models = load([yaml]).settings.reward.arguments["source"]
+    embedding = f"embedding: {{name: clip, source: {models}}}"
+    far, pixels = f"{{name: distance, {embedding}}}", "{name: pixel_distance}"
+    wanted = f"evaluation.metrics={{pixels: {pixels}, far: {far}}}"
+    typed = [HELD_OUT[0], "evaluation.every=2", wanted]
+    assert main([yaml, *typed, "training.steps=8", f"run.folder={whole}"]) == 0
+    assert main([yaml, *typed, "training.steps=4"]) == 0
+    assert main([yaml, *typed, "training.steps=8", "--resume"]) == 0
+    assert lines(run) == lines(whole) and same_weights(run, whole)
+    for name in ("pixels", "far"):
+        first, *others = [line[name] for line in lines(run)]
+        assert first == 0 and min(others) > 0
+
+
 def test_a_run_ends_early_and_says_so(yaml, tmp_path, held, capsys):
     run = tmp_path / "run"
     assert main([yaml, *ENDING]) == 0
@@ -138,6 +154,19 @@ MISTAKES = {
     "a taken label": (
         [*HELD_OUT, "evaluation.every=2", "evaluation.metrics={reward: {name: shapes}}"],
         "evaluation.metrics.reward: is the name of a figure that every evaluation has",
+    ),
+    "diversity of one picture": (
+        [*HELD_OUT, "evaluation.every=2", "evaluation.metrics={spread: {name: diversity}}"],
+        "evaluation.metrics.spread: needs several pictures of a prompt, and an evaluation inside "
+        "the run makes one of each; measure it by flowbp-eval",
+    ),
+    "a distance that is to rise": (
+        [
+            *HELD_OUT,
+            "evaluation.metrics={far: {name: pixel_distance}}",
+            "early_stop={metric: far, every: 2}",
+        ],
+        "early_stop.metric: is 'far', the distance from the model before training, of which more",
     ),
     "no patience": (
         [*HELD_OUT, "early_stop={metric: reward, every: 1, patience: 0}"],

@@ -13,7 +13,6 @@ from flowbp.evaluate.failing import EvaluateError, reason
 from flowbp.evaluate.figures import FIGURES, Kept
 from flowbp.evaluate.judging import (
     failure,
-    is_of_sets,
     judge_pictures,
     judge_set,
     stopped,
@@ -23,7 +22,7 @@ from flowbp.evaluate.memory import release
 from flowbp.evaluate.order import sharing_order
 from flowbp.evaluate.picture_sets import Pictures
 from flowbp.evaluate.pictures import Shot
-from flowbp.evaluation import MetricFailure, ScoreRow, Scores
+from flowbp.evaluation import MetricFailure, ScoreRow, Scores, is_of_sets
 from flowbp.run.telling import told_progress
 from flowbp.settings import resolved
 from flowbp.settings.needs import towers_of

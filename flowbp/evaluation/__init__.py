@@ -49,6 +49,7 @@ from flowbp.evaluation.scores_files import scores_to_json as scores_to_json
 from flowbp.evaluation.scores_table import scores_table as scores_table
 from flowbp.evaluation.set_metric import PictureSet as PictureSet
 from flowbp.evaluation.set_metric import SetMetric as SetMetric
+from flowbp.evaluation.set_metric import is_of_sets as is_of_sets
 from flowbp.evaluation.storage import evaluation_from_json as evaluation_from_json
 from flowbp.evaluation.storage import evaluation_to_json as evaluation_to_json
 from flowbp.evaluation.storage import from_json as from_json
