@@ -25,6 +25,7 @@ from flowbp.training import (
     Anchor,
     Calibration,
     Checkpoints,
+    EarlyStop,
     EvaluationLines,
     History,
     Intervals,
@@ -160,7 +161,7 @@ def _intervals(
     held_out: Sequence[HeldOut],
     sampling: EvaluationSampling | None,
 ) -> Intervals | None:
-    every, evaluation, stop = interval(settings), settings.evaluation, settings.early_stop
+    every, evaluation = interval(settings), settings.evaluation
     if every is None or evaluation is None or sampling is None:
         return None
     measure = HeldOutMeasure(
@@ -172,7 +173,11 @@ def _intervals(
         sampling=sampling,
         noise_seed=evaluation.noise_seed,
     )
-    return Intervals(measure=measure, every=every, stop=stop.rule if stop else None)
+    return Intervals(measure=measure, every=every, stop=_rule(settings))
+
+
+def _rule(settings: Settings) -> EarlyStop | None:
+    return settings.early_stop.rule if settings.early_stop else None
 
 
 def _calibration(settings: Settings) -> Calibration:
@@ -267,7 +272,9 @@ class RunContainer(containers.DeclarativeContainer):
     history: Any = providers.Singleton(History)
     observers: Any = providers.Singleton(_observers, settings)
     # Apart from the other observers, because a bar appears on the terminal once it is built.
-    progress: Any = providers.Factory(Progress, settings.provided.training.steps)
+    progress: Any = providers.Factory(
+        Progress, settings.provided.training.steps, stop=providers.Callable(_rule, settings)
+    )
 
     # Built before a checkpoint is loaded, so that its reference is the model before training.
     anchor: Any = providers.Singleton(_anchor, settings.provided.anchor, model)

@@ -86,7 +86,9 @@ def test_distances_are_from_step_0_also_where_a_run_goes_on(yaml, tmp_path):
 def test_a_run_ends_early_and_says_so(yaml, tmp_path, held, capsys):
     run = tmp_path / "run"
     assert main([yaml, *ENDING]) == 0
-    told = " ".join(capsys.readouterr().out.split())
+    printed = capsys.readouterr()
+    assert "best flat 0.25 after step 0, 2 of 2 without a rise" in printed.err
+    told = " ".join(printed.out.split())
     assert "every 2 steps on 3 of them, [flat] besides; ends after 2 without a rise of flat" in told
     assert "ended early, after step 4 of 8: flat has not risen by more than 0 for 2 eval" in told
     assert "the best, 0.25, is that of step 0, the model before training" in told
