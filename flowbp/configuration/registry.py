@@ -195,6 +195,17 @@ class Registry:
             return False
         return {p.name for p in parameters(target) if p.required} == self.called_with
 
+    def misnamed(self, target: Any) -> tuple[str, ...]:
+        """The arguments of a function that may be meant as a component, and is none by their names.
+
+        Empty for what is one, and for what requires another number of them.
+        """
+        if not inspect.isfunction(target) or self.is_ready(target):
+            return ()
+        required = tuple(p.name for p in parameters(target) if p.required)
+        others = self.offers.intersection(required)
+        return required if len(required) == len(self.called_with) and not others else ()
+
     def describes(self, annotation: Any) -> bool:
         """Whether a field's annotation is this registry's type."""
         return bool(annotation == self.builds or get_origin(annotation) == self.builds)
