@@ -31,28 +31,6 @@ def column(label: str, name: str) -> str:
     return name if name == label or name.startswith(f"{label}.") else f"{label}.{name}"
 
 
-def totals_of(label: str, metric: Any) -> dict[str, tuple[str, ...]]:
-    """Which of a metric's columns make up a total, by the total's name.
-
-    Args:
-        label: of the metric.
-        metric: any; it says so by an attribute `totals`.
-
-    Returns:
-        Names as `column` gives them.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> totals_of("mine", SimpleNamespace(totals={"all": ("cats", "dogs")}))
-        {'mine.all': ('mine.cats', 'mine.dogs')}
-    """
-    totals: Mapping[str, Sequence[str]] = getattr(metric, "totals", {})
-    return {
-        column(label, name): tuple(column(label, each) for each in columns)
-        for name, columns in totals.items()
-    }
-
-
 @torch.no_grad()
 def judge_pictures(
     label: str, metric: Metric, images: Tensor, shots: Sequence[Shot]

@@ -9,6 +9,7 @@ import attrs
 
 from flowbp.configuration import plain, read_text
 from flowbp.evaluate.container import EvaluationContainer
+from flowbp.evaluate.declared import Declared
 from flowbp.evaluate.failing import EvaluateError, reason
 from flowbp.evaluate.figures import FIGURES, Kept
 from flowbp.evaluate.judging import (
@@ -16,7 +17,6 @@ from flowbp.evaluate.judging import (
     judge_pictures,
     judge_set,
     stopped,
-    totals_of,
 )
 from flowbp.evaluate.memory import release
 from flowbp.evaluate.order import sharing_order
@@ -73,7 +73,7 @@ class Measurement:
         pictures: all of them.
         found: figures of every picture by the labels of metrics that are done.
         failures: of those metrics.
-        totals: of those metrics, by their labels.
+        declared: what those metrics say of their columns, by their labels.
 
     Example:
         See `measured`.
@@ -83,7 +83,7 @@ class Measurement:
     pictures: Pictures
     found: dict[str, dict[Shot, _Figures]] = attrs.field(factory=dict, init=False)
     failures: list[MetricFailure] = attrs.field(factory=list, init=False)
-    totals: dict[str, Mapping[str, tuple[str, ...]]] = attrs.field(factory=dict, init=False)
+    declared: dict[str, Declared] = attrs.field(factory=dict, init=False)
     _trees: Mapping[str, Any] = attrs.field(init=False, repr=False)
 
     @_trees.default
@@ -110,10 +110,11 @@ class Measurement:
                     values={column: value for each in known for column, value in each.items()},
                 )
             )
-        of_each = [self.totals.get(label, {}) for label in labels]
-        totals = {name: columns for own in of_each for name, columns in own.items()}
+        said = [self.declared[label] for label in labels if label in self.declared]
+        totals = {name: columns for own in said for name, columns in own.totals.items()}
+        scales = {name: scale for own in said for name, scale in own.scales.items()}
         failures.sort(key=lambda each: labels.index(each.metric))
-        return Scores(rows, failures, totals)
+        return Scores(rows, failures, totals, scales)
 
     def recall(self, label: str) -> bool:
         """Take up the figures of a metric, if those of all pictures are kept."""
@@ -126,7 +127,7 @@ class Measurement:
                     return False
                 found[shot] = values
         self.found[label] = found
-        self.totals[label] = self._kept(label, self.pictures.models[0]).totals()
+        self.declared[label] = self._kept(label, self.pictures.models[0]).declared()
         print(f"{label}: all figures are there", flush=True)
         return True
 
@@ -147,7 +148,7 @@ class Measurement:
             return
         # Now, as what was downloaded has its place on disk only since.
         self.container.towers().hold({p for each in before for p in towers_of(metrics[each])})
-        self.totals[label] = totals_of(label, metric)
+        self.declared[label] = Declared.by(label, metric)
         find = self._of_sets if is_of_sets(metric) else self._of_pictures
         total, found = len(self.pictures.shots()), self.found.setdefault(label, {})
         with told_progress(f"measuring {label}", total, unit="picture") as progress:
@@ -160,7 +161,7 @@ class Measurement:
     def _of_pictures(self, label: str, metric: Any) -> Iterator[tuple[Shot, _Figures]]:
         for model in self.pictures.models:
             kept = self._kept(label, model)
-            there = kept.begin(self.totals[label])
+            there = kept.begin(self.declared[label])
             for shots in self.pictures.batches(model):
                 keys = {shot: self.pictures.key(shot) for shot in shots}
                 if all(key in there for key in keys.values()):
@@ -188,7 +189,7 @@ class Measurement:
                 continue
             keys = map(self.pictures.key, shots)
             figures = dict(zip(keys, found, strict=True))
-            self._kept(label, model).write(figures, self.totals[label])
+            self._kept(label, model).write(figures, self.declared[label])
             yield from zip(shots, found, strict=True)
 
     def _judged(self, label: str, metric: Any, shots: Sequence[Shot]) -> dict[Shot, _Figures]:

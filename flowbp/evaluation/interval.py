@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -56,10 +55,10 @@ def spread(prompts: Sequence[_Prompt], count: int | None) -> tuple[_Prompt, ...]
 
 @attrs.frozen(kw_only=True, eq=False)
 class HeldOutMeasure:
-    """Samples held-out prompts from the same noise each time, and averages what they score.
+    """Samples held-out prompts from the same noise each time, and tells what each of them scores.
 
     Its figures are `reward`, `parts.<name>` of a composed reward, `accuracy` where there is a
-    judge, and the columns of the metrics; a column's mean is over the pictures that it judges.
+    judge, and the columns of the metrics, NaN for a picture that a metric does not judge.
     What metrics of sets compare with are the pictures of the first call, or of `begin`.
 
     Args:
@@ -99,7 +98,7 @@ class HeldOutMeasure:
         ...     sampling=Sampling(steps=2, height=4, width=4),
         ... )
         >>> measure()
-        {'reward': 0.5, 'accuracy': 1.0, 'dark': -0.5}
+        {'reward': (0.5,), 'accuracy': (1.0,), 'dark': (-0.5,)}
     """
 
     backbone: Backbone
@@ -125,11 +124,11 @@ class HeldOutMeasure:
             images = generate(self.backbone, texts, self.noise_seed, self.sampling)
             self._first[:] = [self._set("before training", images)]
 
-    def __call__(self) -> dict[str, float]:
+    def __call__(self) -> dict[str, tuple[float, ...]]:
         """Evaluate.
 
         Returns:
-            The figures.
+            The figures, a number for each prompt; their mean is over those that are not NaN.
 
         Raises:
             ValueError: a score is not finite or has the wrong shape, a metric fails or judges none
@@ -146,11 +145,11 @@ class HeldOutMeasure:
             label="interval",
         )
         records = found.records
-        figures = {"reward": _mean([record.reward for record in records])}
+        figures = {"reward": tuple(record.reward for record in records)}
         for name in found.parts:
-            figures[f"parts.{name}"] = _mean([record.parts[name] for record in records])
+            figures[f"parts.{name}"] = tuple(record.parts[name] for record in records)
         if found.judged:
-            figures["accuracy"] = _mean([float(bool(record.passed)) for record in records])
+            figures["accuracy"] = tuple(float(bool(record.passed)) for record in records)
         own = self._set("now", images)
         if self._compares and not self._first:
             self._first.append(own)
@@ -167,7 +166,7 @@ class HeldOutMeasure:
 
     def _measured(
         self, label: str, metric: Metric | SetMetric, own: PictureSet
-    ) -> Mapping[str, float]:
+    ) -> Mapping[str, tuple[float, ...]]:
         try:
             if is_of_sets(metric):
                 columns = columns_of_set(cast(SetMetric, metric), own, self._first[0])
@@ -175,7 +174,7 @@ class HeldOutMeasure:
                 columns = columns_of_pictures(
                     cast(Metric, metric), own.pictures, own.prompts, batch=self.sampling.batch
                 )
-            return {name: _mean_of_judged(name, values) for name, values in columns.items()}
+            return {name: _judging(name, values) for name, values in columns.items()}
         except ValueError as error:
             raise ValueError(f"the metric {label!r}: {error}") from error
         except torch.OutOfMemoryError as error:
@@ -192,15 +191,10 @@ class HeldOutMeasure:
         )
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def _mean_of_judged(name: str, values: Tensor) -> float:
-    judged = values[~values.isnan()]
-    if not len(judged):
+def _judging(name: str, values: Tensor) -> tuple[float, ...]:
+    if values.isnan().all():
         raise ValueError(
             f"`{name}` judges none of the {len(values)} held-out pictures; raise evaluation.count, "
             "or hold out prompts that it can judge"
         )
-    return float(judged.mean())
+    return tuple(values.tolist())

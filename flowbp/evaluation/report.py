@@ -16,9 +16,12 @@ from torch import Tensor
 from flowbp.evaluation.curves import training_charts
 from flowbp.evaluation.held_out_charts import held_out_charts
 from flowbp.evaluation.report_gallery import gallery
-from flowbp.evaluation.report_tables import kind_lines, metric_lines, unit_of
+from flowbp.evaluation.report_tables import kind_lines, metric_lines
 from flowbp.evaluation.report_warnings import warnings_of
-from flowbp.evaluation.scores import ScoreRow, Scores
+from flowbp.evaluation.score_rows import ScoreRow
+from flowbp.evaluation.scores import Scores
+from flowbp.evaluation.significance import LEAST, rule
+from flowbp.evaluation.units import unit_of
 from flowbp.evaluation.validators import not_empty
 from flowbp.files import write_whole
 
@@ -43,6 +46,8 @@ class Report:
         metrics: rows of the run's metrics with `step` and any of `reward`, `loss`,
             `gradient_norm`, `residual_0`, …; without rows there are no curves.
         held_out: evaluations inside the run, with `step` and figures; the reward is `reward`.
+        held_out_each: of these, by figure, the numbers of every prompt; without them nothing is
+            warned of.
         configuration: the resolved configuration as text.
         timings: seconds by what took them, in the order to show.
         environment: versions, device and seed, see `environment`.
@@ -70,6 +75,7 @@ class Report:
     trained: str | None = None
     metrics: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
     held_out: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
+    held_out_each: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
     configuration: str = ""
     timings: Mapping[str, float] = attrs.field(factory=dict)
     environment: Mapping[str, str] = attrs.field(factory=dict)
@@ -80,6 +86,11 @@ class Report:
             raise ValueError(
                 f"`scores` must have the base and at least one more model, got "
                 f"{', '.join(self.scores.models)}; a page of one has nothing to compare"
+            )
+        if self.held_out_each and len(self.held_out_each) != len(self.held_out):
+            raise ValueError(
+                f"`held_out_each` must be as many as the {len(self.held_out)} of `held_out`, got "
+                f"{len(self.held_out_each)}"
             )
         if self.trained is not None and self.trained not in self.scores.columns:
             raise ValueError(
@@ -116,17 +127,23 @@ def render(report: Report) -> str:
     engine.filters.update(duration=_duration)
     scores, script = report.scores, _template("report.js.j2").strip()
     lines = metric_lines(scores, seed=report.seed)
+    tested = sum(line.significant is not None for line in lines)
     return engine.get_template("report.html.j2").render(
         report=report,
         scores=scores,
         base=scores.models[0],
         others=scores.models[1:],
         lines=lines,
+        tested=tested,
+        rule=rule(tested),
+        least=LEAST,
         headlines=[line for line in lines if line.model == scores.models[1]][:3],
         kinds=kind_lines(scores, seed=report.seed) if len(scores.kinds) > 1 else (),
         units={column: unit_of(scores, column) for column in scores.columns},
         gallery=gallery(scores, report.picture),
-        warnings=warnings_of(lines, report.held_out, report.trained),
+        warnings=warnings_of(
+            lines, report.held_out, report.trained, each=report.held_out_each, seed=report.seed
+        ),
         over_time=held_out_charts(report.held_out, report.metrics),
         charts=training_charts(report.metrics),
         script=script,

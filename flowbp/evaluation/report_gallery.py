@@ -12,7 +12,8 @@ from torch import Tensor
 
 from flowbp.evaluation.pictures import TINY, data_uri
 from flowbp.evaluation.report_views import Key, View, pictures_of, sample_of, view_of
-from flowbp.evaluation.scores import ScoreRow, Scores
+from flowbp.evaluation.score_rows import ScoreRow
+from flowbp.evaluation.scores import Scores
 
 
 @attrs.frozen

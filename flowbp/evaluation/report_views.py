@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import attrs
 
 from flowbp.evaluation.interval import spread
-from flowbp.evaluation.scores import ScoreRow, Scores
+from flowbp.evaluation.score_rows import ScoreRow
+from flowbp.evaluation.scores import Scores
 
 Key = tuple[int, int]
 """A prompt's number and the seed of its noise."""
@@ -77,7 +78,8 @@ def sample_of(scores: Scores) -> tuple[Key, ...]:
 def view_of(scores: Scores, model: str, column: str) -> View:
     """The largest gains and losses of a model over the base in a column.
 
-    Of equal gains, as verdicts often have, the gain in the next column decides.
+    Where less is better, a gain is a fall. Of equal gains, as verdicts often have, the gain in the
+    next column decides.
 
     Args:
         scores: of all models.
@@ -93,10 +95,12 @@ def view_of(scores: Scores, model: str, column: str) -> View:
         View(gains=((0, 1),), losses=())
     """
     columns = [column, *(each for each in scores.columns if each != column)][:2]
+    # How far something has gone where neither is better: the farthest come first.
+    signs = {each: scores.scale(each).sign or 1 for each in columns}
     gains: dict[Key, tuple[float, ...]] = {}
     for key, rows in pictures_of(scores).items():
         base, other = rows[scores.models[0]], rows[model]
-        gain = tuple(_gain(base, other, each) for each in columns)
+        gain = tuple(signs[each] * _gain(base, other, each) for each in columns)
         if not math.isnan(gain[0]):
             gains[key] = tuple(0.0 if math.isnan(each) else each for each in gain)
     nothing = (0.0,) * len(columns)

@@ -6,12 +6,16 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from flowbp.evaluation.scores import MetricFailure, ScoreRow, Scores
+from flowbp.evaluation.comparing import Compared, compare
+from flowbp.evaluation.scale import Scale
+from flowbp.evaluation.score_rows import MetricFailure, ScoreRow
+from flowbp.evaluation.scores import Scores
+from flowbp.evaluation.significance import rule
 
 _FORMAT = 2
 _KEYS = ("model", "number", "seed", "prompt", "kind")
@@ -24,21 +28,25 @@ def scores_to_json(scores: Scores) -> str:
         scores: of all models.
 
     Returns:
-        An object with the keys ``format``, ``base``, ``totals``, ``summary``, ``failures`` and
-        ``rows``. In the summary a column or total of a model has its mean with ``low`` and
-        ``high`` of the interval, and against the base the paired ``gain`` likewise, ``prompts``
-        and ``significant``.
+        An object with the keys ``format``, ``base``, ``totals``, ``scales``, ``significance`` (the
+        rule in words), ``summary``, ``failures`` and ``rows``. In the summary a column or total of
+        a model has its mean with ``low`` and ``high`` of the interval, and against the base the
+        paired ``gain`` likewise, ``prompts``, ``p``, ``corrected_p`` (null where it was not
+        tested) and ``significant``.
 
     Example:
         >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
         >>> scores_from_json(scores_to_json(Scores([row]))) == Scores([row])
         True
     """
+    compared = compare(scores)
     tree = {
         "format": _FORMAT,
         "base": scores.models[0],
         "totals": {name: list(columns) for name, columns in scores.totals.items()},
-        "summary": {model: _summary(scores, model) for model in scores.models},
+        "scales": {name: attrs.asdict(scale) for name, scale in scores.scales.items()},
+        "significance": rule(sum(each.p is not None for each in compared)),
+        "summary": {model: _summary(scores, model, compared) for model in scores.models},
         "failures": [attrs.asdict(failure) for failure in scores.failures],
         "rows": [_written(row) for row in scores.rows],
     }
@@ -78,7 +86,8 @@ def scores_from_json(text: str) -> Scores:
         ]
         failures = [MetricFailure(**failure) for failure in tree["failures"]]
         totals = {name: tuple(columns) for name, columns in tree["totals"].items()}
-        return Scores(rows, failures, totals)
+        scales = {name: Scale(**scale) for name, scale in tree["scales"].items()}
+        return Scores(rows, failures, totals, scales)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"`text` holds no scores ({type(error).__name__}: {error}); give what scores_to_json "
@@ -125,17 +134,21 @@ def _written(row: ScoreRow) -> dict[str, Any]:
     return {**{key: getattr(row, key) for key in _KEYS}, "values": values}
 
 
-def _summary(scores: Scores, model: str) -> Mapping[str, Any]:
-    base, found = scores.models[0], {}
+def _summary(scores: Scores, model: str, compared: Sequence[Compared]) -> Mapping[str, Any]:
+    gains = {each.column: _gain(each) for each in compared if each.model == model}
+    found = {}
     for column in scores.figures:
         mean = scores.mean(model, column)
         tree: dict[str, Any] = {} if mean is None else attrs.asdict(mean)
-        paired = None if model == base else scores.paired(base, model, column)
-        if paired is not None:
-            tree["gain"] = {
-                **attrs.asdict(paired.change.gain),
-                "prompts": paired.prompts,
-                "significant": paired.significant,
-            }
-        found[column] = tree
+        found[column] = tree | ({"gain": gains[column]} if column in gains else {})
     return found
+
+
+def _gain(each: Compared) -> Mapping[str, Any]:
+    return {
+        **attrs.asdict(each.paired.change.gain),
+        "prompts": each.paired.prompts,
+        "p": each.p,
+        "corrected_p": each.corrected,
+        "significant": each.significant,
+    }

@@ -204,6 +204,7 @@ def write_results(
         trained="reward",
         metrics=history.rows,
         held_out=[{"step": row.step, **row.figures} for row in history.held_out],
+        held_out_each=[row.each for row in history.held_out],
         configuration=configuration_text(container),
         timings=timings,
         environment=environment(container.device(), settings.run.seed),

@@ -109,7 +109,7 @@ def test_the_page_says_the_figures() -> None:
     passed_before, passed_after = (sum(v[i] for v in VERDICTS) for i in (0, 1))
     assert f"{100 * passed_before / COUNT:.1f} % → {100 * passed_after / COUNT:.1f} %" in words
     assert "0.500 → 0.555" in words and "reward trained on" in words
-    assert "bootstrap over 30 prompts" in words
+    assert "p ≤ 0.05 after Holm's correction for the 2 comparisons of the table" in words
     for heading in ("Largest gains", "Largest losses", "An even sample", "Training", "Timings"):
         assert heading in words
     assert "1 min 52 s" in words and "0.734 s" in words
@@ -169,8 +169,14 @@ def test_reports_that_cannot_be_are_refused() -> None:
 def test_a_parting_is_warned_of() -> None:
     assert "From step 30 on the reward rose while accuracy fell" in render(report())
     assert 'class="warning"' not in render(report(held_out=HACKED[:3]))
+    # What has no numbers of its prompts is drawn, and not warned of.
+    assert 'class="warning"' not in render(report(held_out_each=()))
+    with pytest.raises(ValueError, match="`held_out_each` must be as many as the 5 of `held_out`"):
+        report(held_out_each=[{}])
     words = "".join(Page(page_of("several")).text)
-    assert "aligned: hpsv2, which was trained on, is up, and image_reward is down by 1." in words
+    assert (
+        "aligned: hpsv2, which was trained on, is better, and image_reward is down by 1." in words
+    )
 
 
 def test_environment_names_missing_packages() -> None:
