@@ -114,6 +114,39 @@ def test_a_finished_run_goes_on_only_with_another_rule(yaml, tmp_path, held, cap
     assert lines(run)[-1]["step"] == 8
 
 
+RISING = """
+import torch
+
+calls = []
+
+def peaking(images, prompts):
+    calls.append(1)
+    return torch.full((len(images),), {1: 0.25, 2: 0.5}.get(len(calls), 0.0))
+"""
+
+
+@pytest.mark.parametrize("patience", [2, 3], ids=["ended early", "all steps"])
+def test_the_best_is_told_where_it_is_not_the_last(yaml, tmp_path, monkeypatch, capsys, patience):
+    (tmp_path / f"rising{patience}.py").write_text(RISING)
+    monkeypatch.syspath_prepend(tmp_path)
+    typed = [
+        *HELD_OUT,
+        f"evaluation.metrics.held={{name: reward, reward: {{name: 'rising{patience}:peaking'}}}}",
+        f"early_stop={{metric: held, every: 2, patience: {patience}}}",
+    ]
+    assert main([yaml, *typed]) == 0
+    told = capsys.readouterr().out
+    assert ("ended early" in told) is (patience == 2)
+    best = tmp_path / "run/checkpoints/best-000002"
+    assert best.is_dir()
+    written, python = told.split("written to")[1].split("the best, in Python")
+    assert "checkpoints/best-000002" in written
+    assert "the model at its best held, 0.5 after step 2" in written
+    assert "the trained model after the last step" in written
+    first, last = python.split("the last, in Python")
+    assert str(best) in first and str(best.parent / "final") in last
+
+
 def test_the_best_checkpoint_is_named(yaml, tmp_path, held, capsys):
     typed = [*HELD_OUT, "early_stop={metric: reward, every: 1, patience: 6}"]
     assert main([yaml, *typed]) == 0

@@ -47,7 +47,7 @@ _DESCRIPTIONS = {
     "evaluations.jsonl": "the figures of the evaluations inside the run",
     "tensorboard": "the same for tensorboard --logdir",
     "samples": "pictures during training",
-    "checkpoints/final": "the trained model in its own format",
+    "checkpoints/final": "the trained model after the last step, in its own format",
 }
 
 
@@ -221,11 +221,12 @@ def _before_after(evaluated: Evaluated) -> Tensor:
     return grid(pictures, columns=len(shown))
 
 
-def listing(folder: Path) -> str:
+def listing(folder: Path, besides: Mapping[str, str] | None = None) -> str:
     """What there is in a run's folder, a line each.
 
     Args:
         folder: of the run.
+        besides: descriptions of what only this run has, by name.
 
     Returns:
         The lines, without a newline at the end.
@@ -237,4 +238,4 @@ def listing(folder: Path) -> str:
         >>> listing(folder)
         '  samples            pictures during training'
     """
-    return listed(folder, _DESCRIPTIONS)
+    return listed(folder, {**_DESCRIPTIONS, **(besides or {})})
