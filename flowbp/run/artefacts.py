@@ -201,7 +201,7 @@ def write_results(
         f"reward {settings.reward.name}",
         scores=scores_of(evaluated.comparison),
         picture=evaluated.picture,
-        trained="reward",
+        trained={evaluated.comparison.after.label: ["reward"]},
         metrics=history.rows,
         held_out=[{"step": row.step, **row.figures} for row in history.held_out],
         held_out_each=[row.each for row in history.held_out],
