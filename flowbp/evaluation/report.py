@@ -143,6 +143,8 @@ def render(report: Report) -> str:
         others=scores.models[1:],
         lines=lines,
         tested=tested,
+        prompts=len({row.number for row in scores.rows}),
+        pictures=sum(row.model == scores.models[0] for row in scores.rows),
         rule=rule(tested),
         least=LEAST,
         headlines=[line for line in lines if line.model == scores.models[1]][:3],

@@ -62,6 +62,9 @@ class Scores:
             model that lacks one of them there is no total.
         scales: what the numbers of columns are, where they are more than figures.
 
+    It knows the labels of the `models`, the base first, and the `columns` that any picture has, in
+    order of first appearance.
+
     Raises:
         ValueError: no rows, two of the same model, prompt and seed, or a total of no columns or by
             the name of one.
@@ -77,6 +80,9 @@ class Scores:
     failures: tuple[MetricFailure, ...] = attrs.field(default=(), converter=_tuple)
     totals: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
     scales: Mapping[str, Scale] = attrs.field(factory=dict)
+    # Once: a report asks for them thousands of times.
+    models: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)
+    columns: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)
 
     @totals.validator
     def _of_columns(self, _: Any, totals: Mapping[str, tuple[str, ...]]) -> None:
@@ -99,14 +105,12 @@ class Scores:
                 )
             seen.add(key)
 
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The labels of the models, the base first."""
+    @models.default
+    def _models(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(row.model for row in self.rows))
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that any picture has, in order of first appearance."""
+    @columns.default
+    def _columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(column for row in self.rows for column in row.values))
 
     @property
@@ -149,6 +153,22 @@ class Scores:
         """
         parts = [_by_prompt(self._values(model, part)) for part in self.parts(column)]
         return _estimate([list(part.values()) for part in parts], seed) if all(parts) else None
+
+    def counts(self, model: str, column: str) -> tuple[int, int]:
+        """How many prompts and pictures a column judges of a model.
+
+        Args:
+            model: its label.
+            column: of the values, or a total: the sum, and none where it lacks a column.
+
+        Returns:
+            Prompts with a picture that has a value, and pictures that have one.
+        """
+        found = [self._values(model, part) for part in self.parts(column)]
+        if not all(found):
+            return 0, 0
+        prompts = sum(len({number for number, _ in values}) for values in found)
+        return prompts, sum(map(len, found))
 
     def paired(self, base: str, other: str, column: str, *, seed: int = 0) -> Paired | None:
         """Compare two models picture by picture: same prompt, same noise.

@@ -26,29 +26,34 @@ def scores_table(scores: Scores, *, seed: int = 0) -> str:
         >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
         >>> other = ScoreRow(model="mine", number=0, seed=0, prompt="a", kind="k", values={"r": 3})
         >>> print(scores_table(Scores([row, other])))
-        column  model  mean  gain over base, 95 % interval
-        --------------------------------------------------
-        r       base   1.00
-                mine   3.00  +2.00 [+2.00, +2.00]
-        --------------------------------------------------
-        1 prompts, 1 pictures of each model
+        column  model  mean  n  gain over base, 95 % interval
+        -----------------------------------------------------
+        r       base   1.00  1
+                mine   3.00  1  +2.00 [+2.00, +2.00]
+        -----------------------------------------------------
+        n: prompts that a column judges; there are 1, and 1 pictures of each model
     """
     base = scores.models[0]
     found = {(each.model, each.column): each for each in compare(scores, seed=seed)}
-    cells = [["column", "model", "mean", f"gain over {base}, 95 % interval"]]
+    cells = [["column", "model", "mean", "n", f"gain over {base}, 95 % interval"]]
     for column in scores.figures:
         unit = unit_of(scores, column)
         for model in scores.models:
             mean = scores.mean(model, column, seed=seed)
-            told = "" if model == base else _gain(found.get((model, column)), unit)
+            told = "" if model == base else _gain(found.get((model, column)), unit, scores)
             first = column if model == base else ""
-            cells.append([first, model, "-" if mean is None else unit.plain(mean.mean), told])
-    widths = [max(len(line[place]) for line in cells) for place in range(4)]
+            average = "-" if mean is None else unit.plain(mean.mean)
+            judged = str(scores.counts(model, column)[0])
+            cells.append([first, model, average, judged, told])
+    widths = [max(len(line[place]) for line in cells) for place in range(5)]
     lines = [_line(line, widths) for line in cells]
-    rule = "-" * len(lines[0].ljust(sum(widths) + 6))
+    rule = "-" * len(lines[0].ljust(sum(widths) + 8))
     prompts = len({row.number for row in scores.rows})
     pictures = sum(row.model == base for row in scores.rows)
-    notes = [f"{prompts} prompts, {pictures} pictures of each model"]
+    notes = [
+        f"n: prompts that a column judges; there are {prompts}, and {pictures} pictures of each "
+        "model"
+    ]
     tested = sum(each.p is not None for each in found.values())
     if tested:
         notes.append(f"* significant: {significance(tested)}")
@@ -56,18 +61,21 @@ def scores_table(scores: Scores, *, seed: int = 0) -> str:
 
 
 def _line(cells: list[str], widths: list[int]) -> str:
-    column, model, mean, gain = cells
-    line = f"{column:<{widths[0]}}  {model:<{widths[1]}}  {mean:>{widths[2]}}  {gain}"
+    column, model, mean, judged, gain = cells
+    line = f"{column:<{widths[0]}}  {model:<{widths[1]}}  {mean:>{widths[2]}}"
+    line += f"  {judged:>{widths[3]}}  {gain}"
     return line.rstrip()
 
 
-def _gain(found: Compared | None, unit: Unit) -> str:
+def _gain(found: Compared | None, unit: Unit, scores: Scores) -> str:
     if found is None:
         return "-"
     gain = found.paired.change.gain
     star = " *" if found.significant else ""
     mean, low, high = map(unit.signed, (gain.mean, gain.low, gain.high))
-    return f"{mean} [{low}, {high}]{star}"
+    fewer = found.paired.prompts < scores.counts(found.model, found.column)[0]
+    both = f", of {found.paired.prompts} prompts" if fewer else ""
+    return f"{mean} [{low}, {high}]{star}{both}"
 
 
 def _failures(failures: tuple[MetricFailure, ...]) -> Iterator[str]:

@@ -108,6 +108,7 @@ def test_the_page_says_the_figures() -> None:
     words = " ".join("".join(Page(render(report())).text).split())
     passed_before, passed_after = (sum(v[i] for v in VERDICTS) for i in (0, 1))
     assert f"{100 * passed_before / COUNT:.1f} % → {100 * passed_after / COUNT:.1f} %" in words
+    assert "there are 30 prompts and 30 pictures of each model" in words
     assert "0.500 → 0.555" in words and "reward trained on" in words
     assert "p ≤ 0.05 after Holm's correction for the 2 comparisons of the table" in words
     for heading in ("Largest gains", "Largest losses", "An even sample", "Training", "Timings"):

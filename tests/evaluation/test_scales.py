@@ -9,7 +9,7 @@ import pytest
 
 from flowbp.evaluation import Scale, ScoreRow, Scores, compare, render, scores_table
 from flowbp.evaluation.report_tables import metric_lines
-from flowbp.evaluation.report_views import view_of
+from flowbp.evaluation.report_views import pictures_of, view_of
 from flowbp.evaluation.report_warnings import warnings_of
 from flowbp.evaluation.units import unit_of
 
@@ -36,9 +36,9 @@ def test_a_distance_from_the_base_is_no_gain():
     assert compare(two(0.4))[0].significant and compare(scores)[0].p is None
     assert "*" not in scores_table(scores)
     page = render(report(scores=scores, trained={}, held_out=()))
-    assert "neither more nor less is better" in page and "not tested" in page
+    assert "no better or worse" in page and "not tested" in page
     # What went farthest is shown first all the same.
-    assert len(view_of(scores, "mine", "c").gains) == 8
+    assert len(view_of(scores, pictures_of(scores), "mine", "c").gains) == 8
 
 
 @pytest.mark.parametrize(("after", "worth"), [(1.2, "bad"), (0.4, "good")])
@@ -46,7 +46,7 @@ def test_less_is_better(after, worth):
     scores = two(after, 0.8, scale=Scale(sign=-1))
     (line,) = metric_lines(scores)
     assert (line.verdict, line.worth) == ("up" if after > 0.8 else "down", worth)
-    view = view_of(scores, "mine", "c")
+    view = view_of(scores, pictures_of(scores), "mine", "c")
     assert bool(view.gains) == (worth == "good") and bool(view.losses) == (worth == "bad")
     rows = [attrs.evolve(r, values=r.values | {"r": float(r.model == "mine")}) for r in scores.rows]
     warned = warnings_of(metric_lines(Scores(rows, scales=scores.scales)), [], {"mine": ["r"]})
