@@ -16,6 +16,7 @@ from flowbp.evaluation import (
     Report,
     ScoreRow,
     Scores,
+    counted,
     environment,
     read_png,
     scores_to_csv,
@@ -33,6 +34,8 @@ DESCRIPTIONS = {
     SCORES: "every picture's scores, means, paired gains with intervals",
     TABLE: "every picture's scores, a line each",
     "images": "the pictures, with prompt and seed in each",
+    "figures": "what each metric found, for --resume",
+    "models": "what each model's pictures were made with, for --resume",
     CONFIGURATION: "all settings, defaults written out",
 }
 
@@ -96,7 +99,8 @@ def _report(container: EvaluationContainer, scores: Scores) -> Report | None:
     pictures = len(scores.rows) // len(scores.models)
     return Report(
         title=f"{', '.join(others)} against {base}",
-        subtitle=f"{pictures} pictures of each model, from the same noise{_unwarned(settings)}",
+        subtitle=f"{counted(pictures, 'picture')} of each model, from the same noise"
+        f"{_unwarned(settings)}",
         scores=scores,
         trained=_trained(settings, scores),
         picture=picture,

@@ -66,3 +66,4 @@ from flowbp.evaluation.summary import Row as Row
 from flowbp.evaluation.summary import Summary as Summary
 from flowbp.evaluation.summary import summarise as summarise
 from flowbp.evaluation.table import table as table
+from flowbp.evaluation.wording import counted as counted

@@ -17,6 +17,7 @@ from flowbp.evaluation import (
     Report,
     ScoreRow,
     choose_examples,
+    counted,
     environment,
     grid,
     png,
@@ -197,7 +198,8 @@ def write_results(
     history = container.history()
     report = Report(
         title=f"{method} on {settings.backbone.name}",
-        subtitle=f"{steps} optimizer steps of {settings.batching.total} samples, towards the "
+        subtitle=f"{counted(steps, 'optimizer step')} of "
+        f"{counted(settings.batching.total, 'sample')}, towards the "
         f"reward {settings.reward.name}",
         scores=scores_of(evaluated.comparison),
         picture=evaluated.picture,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flowbp.container import RunContainer
+from flowbp.evaluation import counted
 from flowbp.training import HeldOutFigures
 
 
@@ -30,7 +31,7 @@ def told_ending(container: RunContainer, done: int) -> str:
     place = f"in {folder / name}" if best.step else "the model before training"
     return (
         f"ended early, after step {done} of {total}: {rule.metric} has not risen by more than "
-        f"{rule.min_delta:g} for {rule.patience} evaluations; the best, "
+        f"{rule.min_delta:g} for {counted(rule.patience, 'evaluation')}; the best, "
         f"{best.figures[rule.metric]:.4g}, is that of step {best.step}, {place}"
     )
 

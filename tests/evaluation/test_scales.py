@@ -95,3 +95,11 @@ def test_numbers_keep_three_digits_of_what_tells_them_apart(before, after, writt
 def test_another_sign_is_refused():
     with pytest.raises(ValueError, match="`sign` must be 1"):
         Scale(sign=2)
+
+
+def test_of_one_prompt_there_is_no_interval():
+    rows = [row for row in two(0.4).rows if row.number == 0]
+    scores = Scores(rows)
+    assert "of one prompt: no interval" in scores_table(scores) and "[" not in scores_table(scores)
+    page = render(report(scores=scores, trained={}, held_out=(), held_out_each=()))
+    assert page.count("one prompt, no interval") == 2
