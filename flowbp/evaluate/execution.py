@@ -14,9 +14,10 @@ from flowbp.evaluate.readiness import refuse_unready
 from flowbp.evaluate.results import listing, write_comparison, write_scores
 from flowbp.evaluate.resuming import CONFIGURATION, refuse_others
 from flowbp.evaluate.schema import EvaluateSettings, ModelSection
-from flowbp.evaluation import Scores, scores_table
+from flowbp.evaluation import Scores, counted, scores_table
 from flowbp.files import write_whole
 from flowbp.run.lock import locked
+from flowbp.run.overview import told_embeddings
 from flowbp.settings import free_folder, occupied, resolved
 from flowbp.settings.needs import readings
 
@@ -41,7 +42,8 @@ def overview(settings: EvaluateSettings) -> str:
             label if model.checkpoint is None else f"{label} ({_model(model)})"
             for label, model in models.items()
         ),
-        "prompts": f"{count}, each from {len(seeds)} seeds: {', '.join(map(str, seeds))}",
+        "prompts": f"{count}, each from {counted(len(seeds), 'seed')}: "
+        f"{', '.join(map(str, seeds))}",
         "pictures": f"{count * len(seeds) * len(models)}, {sampling.height}x{sampling.width} "
         f"pixels, {sampling.steps} steps, guidance {sampling.guidance:g}",
         "metrics": ", ".join(
@@ -49,6 +51,7 @@ def overview(settings: EvaluateSettings) -> str:
             for label, metric in settings.metrics.items()
         )
         or "none",
+        "embeddings": told_embeddings(settings.embeddings),
         "folder": str(settings.evaluation.folder),
     }
     listed = [f"  {name:<12}{text}" for name, text in lines.items()]

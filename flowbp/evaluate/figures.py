@@ -6,12 +6,13 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from flowbp.evaluate.declared import Declared
 from flowbp.evaluate.failing import EvaluateError
 from flowbp.evaluate.fingerprints import differences
 from flowbp.evaluate.pictures import Shot
@@ -25,9 +26,9 @@ class Kept:
     """The figures of one metric on one model's pictures, as a file of JSON lines.
 
     The first line is the metric's configuration, and the files and code that it is made of: under
-    others, nothing of the file holds. It also has the metric's totals and, if all pictures were
-    judged together, names these. A line of a picture names the picture by its digest, so that it
-    does not hold for another either.
+    others, nothing of the file holds. It also has what the metric says of its columns and, if all
+    pictures were judged together, names these. A line of a picture names the picture by its digest,
+    so that it does not hold for another either.
 
     Args:
         path: of the file.
@@ -40,7 +41,7 @@ class Kept:
         >>> from flowbp.evaluation import HeldOutPrompt
         >>> kept = Kept(Path(mkdtemp()) / "base.jsonl", {"name": "hpsv2"}, "3f2a")
         >>> key = kept.key(Shot("base", 0, 1, HeldOutPrompt("a circle")), b"the file")
-        >>> kept.begin({})
+        >>> kept.begin(Declared())
         {}
         >>> kept.add([(key, {"hps": 0.25})])
         >>> kept.read() == {key: {"hps": 0.25}}
@@ -79,16 +80,15 @@ class Kept:
             return "its configuration"
         return next(differences(first.get("made_of"), self.made_of), None)
 
-    def totals(self) -> dict[str, tuple[str, ...]]:
-        """The columns of the metric's totals, of a file that has figures."""
-        first = json.loads(self._whole_lines().partition("\n")[0])
-        return {name: tuple(columns) for name, columns in first["totals"].items()}
+    def declared(self) -> Declared:
+        """What the metric says of its columns, of a file that has figures."""
+        return Declared.from_tree(json.loads(self._whole_lines().partition("\n")[0]))
 
-    def begin(self, totals: Mapping[str, Sequence[str]]) -> Mapping[str, Mapping[str, float]]:
+    def begin(self, declared: Declared) -> Mapping[str, Mapping[str, float]]:
         """Make the file ready for `add`.
 
         Args:
-            totals: the columns of the metric's totals.
+            declared: what the metric says of its columns.
 
         Returns:
             What `read` does.
@@ -100,7 +100,7 @@ class Kept:
         lines = self._whole_lines()
         kept = self._read(lines)
         if not kept:
-            write_whole(self.path, _line(self._heading(totals)))
+            write_whole(self.path, _line(self._heading(declared)))
         elif lines != self.path.read_text(encoding="utf-8"):
             write_whole(self.path, lines)
         return kept
@@ -117,19 +117,17 @@ class Kept:
         with self.path.open("a", encoding="utf-8") as stream:
             stream.writelines(itertools.starmap(_of_picture, found))
 
-    def write(
-        self, found: Mapping[str, Mapping[str, float]], totals: Mapping[str, Sequence[str]]
-    ) -> None:
+    def write(self, found: Mapping[str, Mapping[str, float]], declared: Declared) -> None:
         """Keep the figures of pictures that were judged together, all at once.
 
         Args:
             found: values by column, by the keys of the pictures.
-            totals: the columns of the metric's totals.
+            declared: what the metric says of its columns.
 
         Raises:
             OSError: the file cannot be written.
         """
-        first = _line(self._heading(totals) | {"together": self.together})
+        first = _line(self._heading(declared) | {"together": self.together})
         write_whole(self.path, first + "".join(itertools.starmap(_of_picture, found.items())))
 
     def _whole_lines(self) -> str:
@@ -137,14 +135,14 @@ class Kept:
         text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
         return text[: text.rfind("\n") + 1]
 
-    def _heading(self, totals: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        return {"metric": self.metric, "made_of": self.made_of, "totals": totals}
+    def _heading(self, declared: Declared) -> dict[str, Any]:
+        return {"metric": self.metric, "made_of": self.made_of, **declared.tree()}
 
     def _read(self, lines: str) -> Mapping[str, Mapping[str, float]]:
         try:
             first, *found = [json.loads(line) for line in lines.splitlines()] or [{}]
             kept = {line["picture"]: _numbers(line["values"]) for line in found}
-            same = self.changed() is None and "totals" in first
+            same = self.changed() is None and Declared().tree().keys() <= first.keys()
             return kept if same and first.get("together", self.together) == self.together else {}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._damaged(error) from error

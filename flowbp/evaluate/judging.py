@@ -8,29 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowbp.configuration.parameters import parameters
 from flowbp.evaluate.failing import MEMORY, EvaluateError, reason
 from flowbp.evaluate.pictures import Shot
 from flowbp.evaluation import Metric, MetricFailure, PictureSet, SetMetric
 from flowbp.evaluation.scoring import numbers
-
-_OF_SETS = {"model", "base"}
-
-
-def is_of_sets(metric: Metric | SetMetric) -> bool:
-    """Whether a metric is called with all pictures of a model and of the base.
-
-    Args:
-        metric: any, by the arguments that it is called with.
-
-    Returns:
-        True for a `SetMetric`.
-
-    Example:
-        >>> is_of_sets(lambda model, base: {}), is_of_sets(lambda images, prompts: {})
-        (True, False)
-    """
-    return {each.name for each in parameters(metric)} == _OF_SETS
 
 
 def column(label: str, name: str) -> str:
@@ -48,28 +29,6 @@ def column(label: str, name: str) -> str:
         ('hps', 'geneval.counting', 'sum.likeness.raw')
     """
     return name if name == label or name.startswith(f"{label}.") else f"{label}.{name}"
-
-
-def totals_of(label: str, metric: Any) -> dict[str, tuple[str, ...]]:
-    """Which of a metric's columns make up a total, by the total's name.
-
-    Args:
-        label: of the metric.
-        metric: any; it says so by an attribute `totals`.
-
-    Returns:
-        Names as `column` gives them.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> totals_of("mine", SimpleNamespace(totals={"all": ("cats", "dogs")}))
-        {'mine.all': ('mine.cats', 'mine.dogs')}
-    """
-    totals: Mapping[str, Sequence[str]] = getattr(metric, "totals", {})
-    return {
-        column(label, name): tuple(column(label, each) for each in columns)
-        for name, columns in totals.items()
-    }
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from flowbp.configuration import Component, read_arguments, without_nulls
 from flowbp.configuration.tree import Step
 from flowbp.evaluate.models import fault
 from flowbp.evaluate.schema import EvaluateSettings
+from flowbp.evaluate.trained import training_faults
 from flowbp.settings import Loaded, weighted_reward
 from flowbp.settings.checks import of_place
 from flowbp.settings.intervals import Found
@@ -49,6 +50,7 @@ def _problems(settings: EvaluateSettings, resume: bool) -> Found:
         found = fault(model)
         if found is not None:
             yield ("models", label, found[0]), found[1]
+    yield from training_faults(settings)
     for label, metric in settings.metrics.items():
         yield from _of_metric(metric, ("metrics", label))
 

@@ -10,15 +10,15 @@ import attrs
 from flowbp.configuration import plain, read_text
 from flowbp.evaluate.attempts import Attempts, Figures, nothing_judged
 from flowbp.evaluate.container import EvaluationContainer
+from flowbp.evaluate.declared import Declared
 from flowbp.evaluate.failing import EvaluateError, reason
 from flowbp.evaluate.figures import FIGURES, Kept
 from flowbp.evaluate.fingerprints import made_of
-from flowbp.evaluate.judging import is_of_sets, totals_of
 from flowbp.evaluate.memory import release
 from flowbp.evaluate.order import sharing_order
 from flowbp.evaluate.picture_sets import Pictures
 from flowbp.evaluate.pictures import Shot
-from flowbp.evaluation import MetricFailure, ScoreRow, Scores
+from flowbp.evaluation import MetricFailure, ScoreRow, Scores, is_of_sets
 from flowbp.run.telling import told_progress
 from flowbp.settings import resolved
 from flowbp.settings.needs import towers_of, unmet
@@ -68,7 +68,7 @@ class Measurement:
         pictures: all of them.
         found: figures of every picture by the labels of metrics that are done.
         failures: of those metrics.
-        totals: of those metrics, by their labels.
+        declared: what those metrics say of their columns, by their labels.
 
     Example:
         See `measured`.
@@ -78,7 +78,7 @@ class Measurement:
     pictures: Pictures
     found: dict[str, dict[Shot, Figures]] = attrs.field(factory=dict, init=False)
     failures: list[MetricFailure] = attrs.field(factory=list, init=False)
-    totals: dict[str, Mapping[str, tuple[str, ...]]] = attrs.field(factory=dict, init=False)
+    declared: dict[str, Declared] = attrs.field(factory=dict, init=False)
     _trees: Mapping[str, Any] = attrs.field(init=False, repr=False)
     _made: dict[str, Mapping[str, Any]] = attrs.field(factory=dict, init=False, repr=False)
 
@@ -106,10 +106,11 @@ class Measurement:
                     values={column: value for each in known for column, value in each.items()},
                 )
             )
-        of_each = [self.totals.get(label, {}) for label in labels]
-        totals = {name: columns for own in of_each for name, columns in own.items()}
+        said = [self.declared[label] for label in labels if label in self.declared]
+        totals = {name: columns for own in said for name, columns in own.totals.items()}
+        scales = {name: scale for own in said for name, scale in own.scales.items()}
         failures.sort(key=lambda each: labels.index(each.metric))
-        return Scores(rows, failures, totals)
+        return Scores(rows, failures, totals, scales)
 
     def recall(self, label: str) -> bool:
         """Take up the figures of a metric, if those of all pictures are kept."""
@@ -123,7 +124,7 @@ class Measurement:
                     return False
                 found[shot] = values
         self.found[label] = found
-        self.totals[label] = self._kept(label, self.pictures.models[0]).totals()
+        self.declared[label] = self._kept(label, self.pictures.models[0]).declared()
         print(f"{label}: all figures are there", flush=True)
         self._refuse_nothing(label)
         return True
@@ -155,7 +156,7 @@ class Measurement:
         for what in set(changed):
             print(f"{label}: {what} changed; pictures are judged again", flush=True)
         self.container.towers().hold({p for each in before for p in towers_of(metrics[each])})
-        self.totals[label] = totals_of(label, metric)
+        self.declared[label] = Declared.by(label, metric)
         find = self._of_sets if is_of_sets(metric) else self._of_pictures
         total, found = len(self.pictures.shots()), self.found.setdefault(label, {})
         attempts = Attempts(label, metric, self._stops, self.failures)
@@ -170,7 +171,7 @@ class Measurement:
     def _of_pictures(self, label: str, attempts: Attempts) -> Iterator[dict[Shot, Figures]]:
         for model in self.pictures.models:
             kept = self._kept(label, model)
-            there = kept.begin(self.totals[label])
+            there = kept.begin(self.declared[label])
             for shots in self.pictures.batches(model):
                 keys = {shot: self.pictures.key(shot) for shot in shots}
                 if all(key in there for key in keys.values()):
@@ -189,7 +190,7 @@ class Measurement:
             found = attempts.sets(self.pictures.set_of(model), base, shots)
             if found:
                 figures = {self.pictures.key(shot): values for shot, values in found.items()}
-                self._kept(label, model).write(figures, self.totals[label])
+                self._kept(label, model).write(figures, self.declared[label])
             yield {shot: found.get(shot, {}) for shot in shots}
 
     def _refuse_nothing(self, label: str) -> None:

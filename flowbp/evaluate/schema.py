@@ -83,6 +83,8 @@ class ModelSection:
         averaged: take the weights that the checkpoint holds as its model, which are the averaged
             ones where the run averaged; false takes those that the training would go on with.
         scale: of a LoRA; 0.5 is half of it.
+        trained_on: the metric that is the reward it was trained on, against which the others are
+            held out; null takes that of the run in whose folder the checkpoint is.
 
     Raises:
         ValueError: something is given that would be ignored.
@@ -95,6 +97,7 @@ class ModelSection:
     checkpoint: Path | None = None
     averaged: bool = True
     scale: float = attrs.field(default=1.0, validator=real(float("-inf")))
+    trained_on: str | None = None
 
     def __attrs_post_init__(self) -> None:
         """Refuse what would have no effect."""

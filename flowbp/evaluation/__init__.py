@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from flowbp.evaluation.bootstrap import Gain as Gain
+from flowbp.evaluation.bootstrap import bootstrap_gain as bootstrap_gain
+from flowbp.evaluation.comparing import Compared as Compared
+from flowbp.evaluation.comparing import compare as compare
 from flowbp.evaluation.comparison_scores import scores_of as scores_of
 from flowbp.evaluation.curves import Chart as Chart
 from flowbp.evaluation.curves import Curve as Curve
@@ -39,9 +43,10 @@ from flowbp.evaluation.records import Record as Record
 from flowbp.evaluation.report import Report as Report
 from flowbp.evaluation.report import render as render
 from flowbp.evaluation.report import write_report as write_report
-from flowbp.evaluation.scores import MetricFailure as MetricFailure
+from flowbp.evaluation.scale import Scale as Scale
+from flowbp.evaluation.score_rows import MetricFailure as MetricFailure
+from flowbp.evaluation.score_rows import ScoreRow as ScoreRow
 from flowbp.evaluation.scores import Paired as Paired
-from flowbp.evaluation.scores import ScoreRow as ScoreRow
 from flowbp.evaluation.scores import Scores as Scores
 from flowbp.evaluation.scores_files import scores_from_json as scores_from_json
 from flowbp.evaluation.scores_files import scores_to_csv as scores_to_csv
@@ -49,14 +54,16 @@ from flowbp.evaluation.scores_files import scores_to_json as scores_to_json
 from flowbp.evaluation.scores_table import scores_table as scores_table
 from flowbp.evaluation.set_metric import PictureSet as PictureSet
 from flowbp.evaluation.set_metric import SetMetric as SetMetric
+from flowbp.evaluation.set_metric import is_of_sets as is_of_sets
+from flowbp.evaluation.significance import holm as holm
+from flowbp.evaluation.significance import sign_flip_p as sign_flip_p
 from flowbp.evaluation.storage import evaluation_from_json as evaluation_from_json
 from flowbp.evaluation.storage import evaluation_to_json as evaluation_to_json
 from flowbp.evaluation.storage import from_json as from_json
 from flowbp.evaluation.storage import to_json as to_json
 from flowbp.evaluation.summary import Change as Change
-from flowbp.evaluation.summary import Gain as Gain
 from flowbp.evaluation.summary import Row as Row
 from flowbp.evaluation.summary import Summary as Summary
-from flowbp.evaluation.summary import bootstrap_gain as bootstrap_gain
 from flowbp.evaluation.summary import summarise as summarise
 from flowbp.evaluation.table import table as table
+from flowbp.evaluation.wording import counted as counted

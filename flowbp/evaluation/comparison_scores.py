@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flowbp.evaluation.records import Comparison, Evaluation, Record
-from flowbp.evaluation.scores import ScoreRow, Scores
+from flowbp.evaluation.scale import Scale
+from flowbp.evaluation.score_rows import ScoreRow
+from flowbp.evaluation.scores import Scores
 
 
 def scores_of(comparison: Comparison) -> Scores:
@@ -26,7 +28,8 @@ def scores_of(comparison: Comparison) -> Scores:
         (('accuracy', 'reward'), {'accuracy': 1.0, 'reward': 0.25})
     """
     sides = {"before": comparison.before, "after": comparison.after}
-    return Scores([row for model, side in sides.items() for row in _rows(model, side)])
+    rows = [row for model, side in sides.items() for row in _rows(model, side)]
+    return Scores(rows, scales={"accuracy": Scale(verdict=True)} if comparison.judged else {})
 
 
 def _rows(model: str, side: Evaluation) -> Iterator[ScoreRow]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 from torch import Tensor
 
+from flowbp.evaluation.scale import Scale
 from flowbp.evaluation.scoring import WHOLE, judged, rewarded
 from flowbp.evaluation.validators import not_empty
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class Metric(Protocol):
-    """Judges pictures; need not be differentiable."""
+    """Judges pictures; need not be differentiable.
+
+    An attribute `scales` may say what its columns' numbers are, see `Scale`, and an attribute
+    `totals` which columns have their means averaged.
+    """
 
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
         """Judge each picture.
@@ -78,6 +83,11 @@ class JudgeMetric:
 
     label: str = attrs.field(validator=not_empty)
     judge: Judge
+
+    @property
+    def scales(self) -> Mapping[str, Scale]:
+        """Its column holds verdicts."""
+        return {self.label: Scale(verdict=True)}
 
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
         """Judge the pictures ``(B, 3, H, W)``; ``(B,)`` of 1 and 0."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
+import torch
 
-SHARE = 0.25
-"""How much of its range a held-out figure must have lost."""
+from flowbp.evaluation.significance import LEAST, LEVEL, sign_flip_p
 
-IN_A_ROW = 2
-"""In how many evaluations after each other."""
+_Each = Mapping[str, Sequence[float]]
 
 
 @attrs.frozen
@@ -21,48 +21,98 @@ class Parting:
     Args:
         figure: its name.
         best: the step at which it was best.
-        since: the first step of those in a row at which the two are apart.
+        since: the first step since when the two are apart, up to the last.
+        prompts: on which the figure is known at best and then.
 
     Example:
-        >>> Parting("accuracy", best=50, since=100).since
+        >>> Parting("accuracy", best=50, since=100, prompts=48).since
         100
     """
 
     figure: str
     best: int
     since: int
+    prompts: int
 
 
-def parting(rows: Sequence[Mapping[str, Any]], figure: str, trained: str) -> Parting | None:
+def parting(
+    rows: Sequence[Mapping[str, Any]],
+    each: Sequence[_Each],
+    figure: str,
+    trained: str,
+    *,
+    of: int = 1,
+    seed: int = 0,
+) -> Parting | None:
     """Find where a figure and the reward part, if they do and have not met again.
 
-    At an evaluation the two are apart if the figure is below its best so far by more than `SHARE`
-    of the range that it has had so far, while the reward is above what it was at that best. They
-    part if they are apart in the last `IN_A_ROW` evaluations or more. It is a hint and no test:
-    the figures of few prompts are noisy.
+    At an evaluation the two are apart if, prompt by prompt, the figure is below its best and the
+    reward above what it was then, both by more than chance: sign-flip tests of the differences,
+    the reward's at `LEVEL`. The best of many evaluations is in part a lucky one, so that the
+    figure's is at `LEVEL` divided by the number of evaluations that could have been the best, and
+    of figures that are looked at. They part if they are apart at the last evaluation.
 
     Args:
-        rows: evaluations with `step` and figures, in order; those that lack one are left out.
+        rows: evaluations with `step`, in order.
+        each: of the same evaluations, by name, a number for each prompt, NaN for none; those that
+            lack one of the two, or have other prompts than the last, are left out.
         figure: the held-out one.
         trained: the reward.
+        of: how many figures are looked at.
+        seed: of the tests.
 
     Returns:
-        Where; None if they do not part.
+        Where; None if they do not part, and of fewer than `LEAST` prompts.
+
+    Raises:
+        ValueError: `each` is not as long as `rows`.
 
     Example:
-        >>> rows = [{"step": 25 * i, "reward": i, "accuracy": a}
+        >>> rows = [{"step": 25 * i} for i in range(5)]
+        >>> each = [{"reward": [i] * 20, "accuracy": [a] * 20}
         ...         for i, a in enumerate((0.5, 0.7, 0.8, 0.6, 0.5))]
-        >>> parting(rows, "accuracy", "reward")
-        Parting(figure='accuracy', best=50, since=75)
+        >>> parting(rows, each, "accuracy", "reward")
+        Parting(figure='accuracy', best=50, since=75, prompts=20)
     """
-    points = [row for row in rows if row.get(figure) is not None and row.get(trained) is not None]
-    apart: list[Mapping[str, Any]] = []
-    for i, row in enumerate(points):
-        best = max(points[: i + 1], key=lambda each: each[figure])
-        spread = best[figure] - min(each[figure] for each in points[: i + 1])
-        fallen = best[figure] - row[figure] > SHARE * spread
-        apart = [*apart, row] if fallen and row[trained] > best[trained] else []
-    if len(apart) < IN_A_ROW:
+    points = [
+        _Point(row["step"], own[figure], own[trained])
+        for row, own in zip(rows, each, strict=True)
+        if figure in own and trained in own
+    ]
+    points = [point for point in points if len(point.figure) == len(points[-1].figure)]
+    if not points:
         return None
-    best = max(points, key=lambda each: each[figure])
-    return Parting(figure, best["step"], apart[0]["step"])
+    best, since = max(points, key=lambda point: point.mean), None
+    level = LEVEL / (max(1, len(points) - 1) * of)
+    for point in reversed(points[points.index(best) + 1 :]):
+        fall, rise = _gains(best.figure, point.figure), _gains(point.trained, best.trained)
+        if not (_beyond_chance(fall, level, seed) and _beyond_chance(rise, LEVEL, seed)):
+            break
+        since = point.step
+    return None if since is None else Parting(figure, best.step, since, len(fall))
+
+
+@attrs.frozen(eq=False)
+class _Point:
+    step: int
+    figure: Sequence[float]
+    trained: Sequence[float]
+
+    @property
+    def mean(self) -> float:
+        known = [value for value in self.figure if not math.isnan(value)]
+        return math.fsum(known) / len(known)
+
+
+def _gains(after: Sequence[float], before: Sequence[float]) -> list[float]:
+    differences = (new - old for new, old in zip(after, before, strict=True))
+    return [each for each in differences if not math.isnan(each)]
+
+
+def _beyond_chance(gains: Sequence[float], level: float, seed: int) -> bool:
+    if len(gains) < LEAST or not math.fsum(gains) > 0:
+        return False
+    # Drawn flips give no p below one in their number.
+    flips = max(9_999, round(2 / level))
+    generator = torch.Generator().manual_seed(seed)
+    return sign_flip_p([gains], generator=generator, flips=flips) <= level

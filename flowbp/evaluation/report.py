@@ -16,9 +16,12 @@ from torch import Tensor
 from flowbp.evaluation.curves import training_charts
 from flowbp.evaluation.held_out_charts import held_out_charts
 from flowbp.evaluation.report_gallery import gallery
-from flowbp.evaluation.report_tables import kind_lines, metric_lines, unit_of
+from flowbp.evaluation.report_tables import kind_lines, metric_lines
 from flowbp.evaluation.report_warnings import warnings_of
-from flowbp.evaluation.scores import ScoreRow, Scores
+from flowbp.evaluation.score_rows import ScoreRow
+from flowbp.evaluation.scores import Scores
+from flowbp.evaluation.significance import LEAST, rule
+from flowbp.evaluation.units import unit_of
 from flowbp.evaluation.validators import not_empty
 from flowbp.files import write_whole
 
@@ -30,6 +33,10 @@ def _rows(rows: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     return tuple(rows)
 
 
+def _columns(trained: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    return {model: tuple(columns) for model, columns in trained.items()}
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Report:
     """What the page shows.
@@ -39,17 +46,19 @@ class Report:
         scores: of the base and at least one more model, on the same prompts and noise.
         picture: finds the picture of a row.
         subtitle: a sentence below the heading, such as the method and the number of steps.
-        trained: the column that was trained on, if any; the others are held out.
+        trained: by model the columns that it was trained on; the others are held out.
         metrics: rows of the run's metrics with `step` and any of `reward`, `loss`,
             `gradient_norm`, `residual_0`, …; without rows there are no curves.
         held_out: evaluations inside the run, with `step` and figures; the reward is `reward`.
+        held_out_each: of these, by figure, the numbers of every prompt; without them nothing is
+            warned of.
         configuration: the resolved configuration as text.
         timings: seconds by what took them, in the order to show.
         environment: versions, device and seed, see `environment`.
         seed: seed of the bootstrap behind the intervals.
 
     Raises:
-        ValueError: there is only one model, or no column `trained`.
+        ValueError: there is only one model, or no model or column that `trained` names.
 
     Example:
         >>> import torch
@@ -67,9 +76,10 @@ class Report:
     scores: Scores
     picture: Picture
     subtitle: str = ""
-    trained: str | None = None
+    trained: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, converter=_columns)
     metrics: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
     held_out: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
+    held_out_each: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
     configuration: str = ""
     timings: Mapping[str, float] = attrs.field(factory=dict)
     environment: Mapping[str, str] = attrs.field(factory=dict)
@@ -81,10 +91,19 @@ class Report:
                 f"`scores` must have the base and at least one more model, got "
                 f"{', '.join(self.scores.models)}; a page of one has nothing to compare"
             )
-        if self.trained is not None and self.trained not in self.scores.columns:
+        if self.held_out_each and len(self.held_out_each) != len(self.held_out):
             raise ValueError(
-                f"`trained` must be one of {', '.join(self.scores.columns)}, got {self.trained!r}"
+                f"`held_out_each` must be as many as the {len(self.held_out)} of `held_out`, got "
+                f"{len(self.held_out_each)}"
             )
+        for model, columns in self.trained.items():
+            unknown = {model} - {*self.scores.models}
+            unknown |= {*columns} - {*self.scores.columns}
+            if unknown:
+                raise ValueError(
+                    f"`trained` must be of the models {', '.join(self.scores.models)} and the "
+                    f"columns {', '.join(self.scores.columns)}, got {min(unknown)!r}"
+                )
 
 
 def render(report: Report) -> str:
@@ -116,17 +135,25 @@ def render(report: Report) -> str:
     engine.filters.update(duration=_duration)
     scores, script = report.scores, _template("report.js.j2").strip()
     lines = metric_lines(scores, seed=report.seed)
+    tested = sum(line.significant is not None for line in lines)
     return engine.get_template("report.html.j2").render(
         report=report,
         scores=scores,
         base=scores.models[0],
         others=scores.models[1:],
         lines=lines,
+        tested=tested,
+        prompts=len({row.number for row in scores.rows}),
+        pictures=sum(row.model == scores.models[0] for row in scores.rows),
+        rule=rule(tested),
+        least=LEAST,
         headlines=[line for line in lines if line.model == scores.models[1]][:3],
         kinds=kind_lines(scores, seed=report.seed) if len(scores.kinds) > 1 else (),
         units={column: unit_of(scores, column) for column in scores.columns},
         gallery=gallery(scores, report.picture),
-        warnings=warnings_of(lines, report.held_out, report.trained),
+        warnings=warnings_of(
+            lines, report.held_out, report.trained, each=report.held_out_each, seed=report.seed
+        ),
         over_time=held_out_charts(report.held_out, report.metrics),
         charts=training_charts(report.metrics),
         script=script,

@@ -11,8 +11,12 @@ from markupsafe import Markup
 from torch import Tensor
 
 from flowbp.evaluation.pictures import TINY, data_uri
-from flowbp.evaluation.report_views import Key, View, pictures_of, sample_of, view_of
-from flowbp.evaluation.scores import ScoreRow, Scores
+from flowbp.evaluation.report_views import Key, View, pictures_of, sample_of, view_of, within
+from flowbp.evaluation.score_rows import ScoreRow
+from flowbp.evaluation.scores import Scores
+
+MOST = 320
+"""Pictures that a page holds, of all models together: some 20 MB of photographs."""
 
 
 @attrs.frozen
@@ -47,6 +51,7 @@ class Gallery:
         besides: what other lists need.
         choices: keys of every list by model and column, as JSON that a page can hold.
         width: pixels that a tiny picture is shown with; None for others.
+        cut: whether lists are shorter than they could be, as the page would be too heavy.
 
     Example:
         See `gallery`.
@@ -56,10 +61,11 @@ class Gallery:
     besides: tuple[Example, ...]
     choices: Markup
     width: int | None
+    cut: bool
 
 
 def gallery(scores: Scores, picture: Callable[[ScoreRow], Tensor]) -> Gallery:
-    """Choose pictures and encode them.
+    """Choose pictures and encode them, at most `MOST` besides the lists that are shown at first.
 
     Args:
         scores: of all models.
@@ -75,13 +81,16 @@ def gallery(scores: Scores, picture: Callable[[ScoreRow], Tensor]) -> Gallery:
         >>> [len(each) for each in gallery(scores, lambda row: torch.zeros(3, 8, 8)).shown.values()]
         [1, 0, 1]
     """
-    rows, sample = pictures_of(scores), sample_of(scores)
-    others, columns = scores.models[1:], scores.columns
-    views = {model: {c: view_of(scores, model, c) for c in columns} for model in others}
-    first = views[others[0]][columns[0]] if columns else View((), ())
-    needed = dict.fromkeys(
-        key for each in views.values() for v in each.values() for key in (*v.gains, *v.losses)
-    )
+    rows = pictures_of(scores)
+    sample = sample_of(scores, rows)
+    places = [(model, column) for model in scores.models[1:] for column in scores.columns]
+    whole = [view_of(scores, rows, model, column) for model, column in places]
+    views = within(whole, MOST // len(scores.models), besides=sample)
+    first = views[0] if views else View((), ())
+    needed = dict.fromkeys(key for view in views for key in (*view.gains, *view.losses))
+    choices: dict[str, dict[str, Any]] = {model: {} for model in scores.models[1:]}
+    for (model, column), view in zip(places, views, strict=True):
+        choices[model][column] = _lists(view)
     examples = {key: _example(key, rows[key], picture) for key in (*needed, *sample)}
     shown = {"gains": first.gains, "losses": first.losses, "sample": sample}
     at_first = {key for keys in shown.values() for key in keys}
@@ -90,8 +99,9 @@ def gallery(scores: Scores, picture: Callable[[ScoreRow], Tensor]) -> Gallery:
     return Gallery(
         shown={name: tuple(examples[key] for key in keys) for name, keys in shown.items()},
         besides=tuple(example for key, example in examples.items() if key not in at_first),
-        choices=_json({m: {c: _lists(v) for c, v in each.items()} for m, each in views.items()}),
+        choices=_json(choices),
         width=width * max(1, round(TINY / width)) if 0 < width <= TINY else None,
+        cut=list(views) != whole,
     )
 
 

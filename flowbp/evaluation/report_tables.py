@@ -6,37 +6,9 @@ from collections.abc import Iterator
 
 import attrs
 
+from flowbp.evaluation.comparing import compare
 from flowbp.evaluation.scores import Paired, Scores
-
-
-@attrs.frozen
-class Unit:
-    """How the numbers of a column are written.
-
-    Args:
-        percent: as a share of pictures, which pass or fail.
-        digits: after the point.
-
-    Example:
-        >>> Unit(percent=True, digits=1).plain(0.5), Unit(percent=False, digits=3).signed(-0.5)
-        ('50.0 %', '−0.500')
-    """
-
-    percent: bool
-    digits: int
-
-    def plain(self, value: float) -> str:
-        """A mean."""
-        number = f"{self._scaled(value):.{self.digits}f}".replace("-", "−")
-        return f"{number} %" if self.percent else number
-
-    def signed(self, value: float) -> str:
-        """A difference; of shares in percentage points."""
-        # A typographic minus has the width of the plus, so that columns of figures line up.
-        return f"{self._scaled(value):+.{self.digits}f}".replace("-", "−")
-
-    def _scaled(self, value: float) -> float:
-        return 100 * value if self.percent else value
+from flowbp.evaluation.units import Unit, unit_of
 
 
 @attrs.frozen
@@ -49,6 +21,8 @@ class Line:
         column: the column.
         paired: the comparison.
         unit: how its numbers are written.
+        sign: of what is better, see `Scale`.
+        significant: whether the gain is called so; None where that was not tested.
 
     Example:
         See `metric_lines`.
@@ -59,38 +33,22 @@ class Line:
     column: str
     paired: Paired
     unit: Unit
+    sign: int = 1
+    significant: bool | None = None
 
     @property
     def verdict(self) -> str:
-        """What the interval says: `up`, `down`, or nothing where it says neither."""
-        if not self.paired.significant:
+        """What can be said: `up`, `down`, or nothing where neither is significant."""
+        if not self.significant:
             return ""
         return "up" if self.paired.change.gain.mean > 0 else "down"
 
-
-def unit_of(scores: Scores, column: str) -> Unit:
-    """How the numbers of a column are best written.
-
-    Args:
-        scores: of all models.
-        column: the column, or a total.
-
-    Returns:
-        Percent for a column of zeros and ones, else as many digits as its size asks for.
-
-    Example:
-        >>> from flowbp.evaluation.scores import ScoreRow
-        >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 20.5})
-        >>> unit_of(Scores([row]), "r").digits
-        2
-    """
-    parts = scores.totals.get(column, (column,))
-    values = [row.values[part] for row in scores.rows for part in parts if part in row.values]
-    values = [value for value in values if value == value]
-    if values and set(values) <= {0.0, 1.0}:
-        return Unit(percent=True, digits=1)
-    largest = max(map(abs, values), default=0.0)
-    return Unit(percent=False, digits=2 if largest >= 10 else 3)
+    @property
+    def worth(self) -> str:
+        """What that means: `good`, `bad`, or nothing where nothing can be said."""
+        if not self.verdict:
+            return ""
+        return "good" if self.sign * self.paired.change.gain.mean > 0 else "bad"
 
 
 def metric_lines(scores: Scores, *, seed: int = 0) -> tuple[Line, ...]:
@@ -98,23 +56,34 @@ def metric_lines(scores: Scores, *, seed: int = 0) -> tuple[Line, ...]:
 
     Args:
         scores: of all models.
-        seed: of the bootstrap.
+        seed: of bootstrap and test.
 
     Returns:
         The lines; a comparison without a picture that both have is left out.
 
     Example:
         >>> import attrs
-        >>> from flowbp.evaluation.scores import ScoreRow
+        >>> from flowbp.evaluation.score_rows import ScoreRow
         >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 0.5})
         >>> [line.name for line in metric_lines(Scores([row, attrs.evolve(row, model="mine")]))]
         ['r']
     """
-    return tuple(_lines(scores, scores, None, seed))
+    return tuple(
+        Line(
+            each.column,
+            each.model,
+            each.column,
+            each.paired,
+            unit_of(scores, each.column),
+            scores.scale(each.column).sign,
+            each.significant if each.p is not None else None,
+        )
+        for each in compare(scores, seed=seed)
+    )
 
 
 def kind_lines(scores: Scores, *, seed: int = 0) -> tuple[Line, ...]:
-    """One line for each kind of prompt, column and model but the base.
+    """One line for each kind of prompt, column and model but the base; none is tested.
 
     Args:
         scores: of all models.
@@ -126,16 +95,16 @@ def kind_lines(scores: Scores, *, seed: int = 0) -> tuple[Line, ...]:
     Example:
         See `metric_lines`.
     """
-    return tuple(
-        line for kind in scores.kinds for line in _lines(scores.of_kind(kind), scores, kind, seed)
-    )
+    return tuple(line for kind in scores.kinds for line in _of_kind(scores, kind, seed))
 
 
-def _lines(part: Scores, whole: Scores, kind: str | None, seed: int) -> Iterator[Line]:
-    base, *others = whole.models
-    # A total is of several kinds.
-    for column in whole.figures if kind is None else whole.columns:
+def _of_kind(scores: Scores, kind: str, seed: int) -> Iterator[Line]:
+    base, *others = scores.models
+    part = scores.of_kind(kind)
+    # Not of totals, which are of several kinds.
+    for column in scores.columns:
+        sign = scores.scale(column).sign
         for model in others:
             paired = part.paired(base, model, column, seed=seed)
             if paired is not None:
-                yield Line(kind or column, model, column, paired, unit_of(whole, column))
+                yield Line(kind, model, column, paired, unit_of(scores, column), sign)

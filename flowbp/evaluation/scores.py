@@ -9,71 +9,11 @@ from typing import Any
 import attrs
 import torch
 
-from flowbp.evaluation.summary import Change, Gain, stratified_gain
+from flowbp.evaluation.bootstrap import Gain, stratified_gain
+from flowbp.evaluation.scale import Scale
+from flowbp.evaluation.score_rows import MetricFailure, ScoreRow
+from flowbp.evaluation.summary import Change
 from flowbp.evaluation.validators import not_empty
-
-LEAST = 6
-"""Prompts below which no gain is called significant: a sign test could not either."""
-
-
-def _not_infinite(_: Any, attribute: attrs.Attribute[Any], value: Mapping[str, float]) -> None:
-    for column, number in value.items():
-        if math.isinf(number):
-            raise ValueError(
-                f"`{attribute.name}` must hold numbers, or NaN where a column says nothing, got "
-                f"{number} for {column!r}"
-            )
-
-
-@attrs.frozen(kw_only=True)
-class ScoreRow:
-    """What one picture scored.
-
-    Args:
-        model: label of the model that made it.
-        number: the prompt's place in the list, from 0.
-        seed: of its noise, together with `number`.
-        prompt: the text.
-        kind: the group that the prompt is counted in.
-        values: by column; NaN where the column says nothing of the picture.
-
-    Raises:
-        ValueError: a label is empty, or a value is infinite.
-
-    Example:
-        >>> ScoreRow(model="base", number=0, seed=1, prompt="a", kind="k", values={"hps": 0.3}).seed
-        1
-    """
-
-    model: str = attrs.field(validator=not_empty)
-    number: int
-    seed: int
-    prompt: str
-    kind: str = attrs.field(validator=not_empty)
-    values: Mapping[str, float] = attrs.field(factory=dict, validator=_not_infinite)
-
-
-@attrs.frozen(kw_only=True)
-class MetricFailure:
-    """A metric that could not judge something, and was told to go on.
-
-    Args:
-        metric: its label.
-        message: why.
-        model: label of the model whose pictures it was to judge; None if it could not be built.
-        prompt: of the picture; None if it was none in particular.
-        seed: of the picture.
-
-    Example:
-        >>> MetricFailure(metric="hps", message="no such file").model is None
-        True
-    """
-
-    metric: str
-    message: str
-    model: str | None = None
-    prompt: str | None = None
-    seed: int | None = None
 
 
 @attrs.frozen
@@ -81,24 +21,29 @@ class Paired:
     """One column of two models, on the pictures that it judges of both.
 
     Args:
-        prompts: how many took part.
         change: the means, and the mean difference with its interval.
-        fewest: prompts of a column, where it is a total of several.
+        differences: of each prompt, the other model minus the base; a group for each column, where
+            it is a total of several.
+        pictures: how many of each model took part.
 
     Example:
-        >>> Paired(8, Change(0.5, 0.75, Gain(0.25, 0.1, 0.4))).significant
-        True
+        >>> Paired(Change(0.5, 0.75, Gain(0.25, 0.1, 0.4)), ((0.1, 0.4),), 2).prompts
+        2
     """
 
-    prompts: int
     change: Change
-    fewest: int = attrs.field(default=attrs.Factory(lambda self: self.prompts, takes_self=True))
+    differences: tuple[tuple[float, ...], ...] = attrs.field(repr=False)
+    pictures: int
 
     @property
-    def significant(self) -> bool:
-        """Whether the interval excludes 0, of at least `LEAST` prompts of every column."""
-        gain = self.change.gain
-        return self.fewest >= LEAST and (gain.low > 0 or gain.high < 0)
+    def prompts(self) -> int:
+        """How many took part."""
+        return sum(map(len, self.differences))
+
+    @property
+    def fewest(self) -> int:
+        """How many took part in the column of a total that has fewest."""
+        return min(map(len, self.differences))
 
 
 def _tuple(rows: Iterable[Any]) -> tuple[Any, ...]:
@@ -115,6 +60,10 @@ class Scores:
         failures: what is missing, and why.
         totals: columns of different prompts whose means are averaged, by the total's name. Of a
             model that lacks one of them there is no total.
+        scales: what the numbers of columns are, where they are more than figures.
+
+    It knows the labels of the `models`, the base first, and the `columns` that any picture has, in
+    order of first appearance.
 
     Raises:
         ValueError: no rows, two of the same model, prompt and seed, or a total of no columns or by
@@ -130,6 +79,10 @@ class Scores:
     rows: tuple[ScoreRow, ...] = attrs.field(converter=_tuple, validator=not_empty)
     failures: tuple[MetricFailure, ...] = attrs.field(default=(), converter=_tuple)
     totals: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    scales: Mapping[str, Scale] = attrs.field(factory=dict)
+    # Once: a report asks for them thousands of times.
+    models: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)
+    columns: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)
 
     @totals.validator
     def _of_columns(self, _: Any, totals: Mapping[str, tuple[str, ...]]) -> None:
@@ -152,14 +105,12 @@ class Scores:
                 )
             seen.add(key)
 
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The labels of the models, the base first."""
+    @models.default
+    def _models(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(row.model for row in self.rows))
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that any picture has, in order of first appearance."""
+    @columns.default
+    def _columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(column for row in self.rows for column in row.values))
 
     @property
@@ -175,6 +126,11 @@ class Scores:
     def kinds(self) -> tuple[str, ...]:
         """The kinds of prompt, each once, in order of first appearance."""
         return tuple(dict.fromkeys(row.kind for row in self.rows))
+
+    def scale(self, column: str) -> Scale:
+        """What the numbers of a column are; of a total, those of its first column."""
+        known = (name for name in (column, *self.parts(column)) if name in self.scales)
+        return next((self.scales[name] for name in known), Scale())
 
     def of_kind(self, kind: str) -> Scores:
         """The scores of one kind of prompt.
@@ -195,8 +151,24 @@ class Scores:
         Returns:
             The mean over prompts of the mean over seeds; None where no picture has a value.
         """
-        parts = [_by_prompt(self._values(model, part)) for part in self._parts(column)]
+        parts = [_by_prompt(self._values(model, part)) for part in self.parts(column)]
         return _estimate([list(part.values()) for part in parts], seed) if all(parts) else None
+
+    def counts(self, model: str, column: str) -> tuple[int, int]:
+        """How many prompts and pictures a column judges of a model.
+
+        Args:
+            model: its label.
+            column: of the values, or a total: the sum, and none where it lacks a column.
+
+        Returns:
+            Prompts with a picture that has a value, and pictures that have one.
+        """
+        found = [self._values(model, part) for part in self.parts(column)]
+        if not all(found):
+            return 0, 0
+        prompts = sum(len({number for number, _ in values}) for values in found)
+        return prompts, sum(map(len, found))
 
     def paired(self, base: str, other: str, column: str, *, seed: int = 0) -> Paired | None:
         """Compare two models picture by picture: same prompt, same noise.
@@ -213,24 +185,24 @@ class Scores:
         Returns:
             The comparison; None where no picture of both has a value.
 
-        Reference:
-            Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8.
         """
-        pairs = []
-        for part in self._parts(column):
+        pairs, pictures = [], 0
+        for part in self.parts(column):
             old, new = self._values(base, part), self._values(other, part)
             both = [key for key in old if key in new]
             if not both:
                 return None
+            pictures += len(both)
             pairs.append([_by_prompt({key: each[key] for key in both}) for each in (old, new)])
-        gain = _estimate([[new[n] - old[n] for n in old] for old, new in pairs], seed)
+        differences = tuple(tuple(new[n] - old[n] for n in old) for old, new in pairs)
         before, after = (
             _mean([_mean(list(pair[place].values())) for pair in pairs]) for place in (0, 1)
         )
-        counts = [len(old) for old, _ in pairs]
-        return Paired(sum(counts), Change(before, after, gain), min(counts))
+        change = Change(before, after, _estimate(differences, seed))
+        return Paired(change, differences, pictures)
 
-    def _parts(self, column: str) -> tuple[str, ...]:
+    def parts(self, column: str) -> tuple[str, ...]:
+        """The columns of a total, or the column itself."""
         return self.totals.get(column, (column,))
 
     def _values(self, model: str, column: str) -> dict[tuple[int, int], float]:

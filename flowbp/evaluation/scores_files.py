@@ -6,14 +6,20 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from flowbp.evaluation.scores import MetricFailure, ScoreRow, Scores
+from flowbp.evaluation.comparing import Compared, compare
+from flowbp.evaluation.scale import Scale
+from flowbp.evaluation.score_rows import MetricFailure, ScoreRow
+from flowbp.evaluation.scores import Scores
+from flowbp.evaluation.significance import rule
 
 _FORMAT = 2
+# By which spreadsheets know formulas, and the apostrophe that stands before them.
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 _KEYS = ("model", "number", "seed", "prompt", "kind")
 
 
@@ -24,21 +30,25 @@ def scores_to_json(scores: Scores) -> str:
         scores: of all models.
 
     Returns:
-        An object with the keys ``format``, ``base``, ``totals``, ``summary``, ``failures`` and
-        ``rows``. In the summary a column or total of a model has its mean with ``low`` and
-        ``high`` of the interval, and against the base the paired ``gain`` likewise, ``prompts``
-        and ``significant``.
+        An object with the keys ``format``, ``base``, ``totals``, ``scales``, ``significance`` (the
+        rule in words), ``summary``, ``failures`` and ``rows``. In the summary a column or total of
+        a model has the ``prompts`` and ``pictures`` that it judges, its mean with ``low`` and
+        ``high`` of the interval, and against the base the paired ``gain`` likewise, ``p``,
+        ``corrected_p`` (null where it was not tested) and ``significant``.
 
     Example:
         >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
         >>> scores_from_json(scores_to_json(Scores([row]))) == Scores([row])
         True
     """
+    compared = compare(scores)
     tree = {
         "format": _FORMAT,
         "base": scores.models[0],
         "totals": {name: list(columns) for name, columns in scores.totals.items()},
-        "summary": {model: _summary(scores, model) for model in scores.models},
+        "scales": {name: attrs.asdict(scale) for name, scale in scores.scales.items()},
+        "significance": rule(sum(each.p is not None for each in compared)),
+        "summary": {model: _summary(scores, model, compared) for model in scores.models},
         "failures": [attrs.asdict(failure) for failure in scores.failures],
         "rows": [_written(row) for row in scores.rows],
     }
@@ -78,7 +88,8 @@ def scores_from_json(text: str) -> Scores:
         ]
         failures = [MetricFailure(**failure) for failure in tree["failures"]]
         totals = {name: tuple(columns) for name, columns in tree["totals"].items()}
-        return Scores(rows, failures, totals)
+        scales = {name: Scale(**scale) for name, scale in tree["scales"].items()}
+        return Scores(rows, failures, totals, scales)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"`text` holds no scores ({type(error).__name__}: {error}); give what scores_to_json "
@@ -95,6 +106,10 @@ def scores_to_csv(scores: Scores) -> str:
     Args:
         scores: of all models.
 
+    A text that a spreadsheet would run as a formula, one that begins with = + - @, a tab or a line
+    break, has an apostrophe before it; so has one that begins with an apostrophe, so that taking
+    the first one away gives every text back.
+
     Returns:
         The lines, the names of the columns first.
 
@@ -104,20 +119,29 @@ def scores_to_csv(scores: Scores) -> str:
         model,number,seed,prompt,kind,r
         base,0,0,a,k,1.0
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*_KEYS, *scores.figures])
+    lines = [_line([*_KEYS, *map(_inert, scores.figures)])]
     for row in scores.rows:
         values = (row.values.get(column, math.nan) for column in scores.figures)
         cells = ("" if math.isnan(value) else repr(value) for value in values)
-        writer.writerow([*(getattr(row, key) for key in _KEYS), *cells])
+        lines.append(_line([*(_inert(getattr(row, key)) for key in _KEYS), *cells]))
     for model in scores.models:
         means = {name: scores.mean(model, name) for name in scores.figures if name in scores.totals}
         if any(means.values()):
             found = (means.get(column) for column in scores.figures)
             cells = ("" if mean is None else repr(mean.mean) for mean in found)
-            writer.writerow([model, "", "", "", "total", *cells])
-    return stream.getvalue()
+            lines.append(_line([_inert(model), "", "", "", "total", *cells]))
+    return "".join(lines)
+
+
+def _line(cells: Sequence[Any]) -> str:
+    stream = io.StringIO()
+    # A carriage return in a prompt is quoted only if it is in the line's end, and read as one else.
+    csv.writer(stream, lineterminator="\r\n").writerow(cells)
+    return stream.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _inert(value: str | int) -> str | int:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 def _written(row: ScoreRow) -> dict[str, Any]:
@@ -125,17 +149,24 @@ def _written(row: ScoreRow) -> dict[str, Any]:
     return {**{key: getattr(row, key) for key in _KEYS}, "values": values}
 
 
-def _summary(scores: Scores, model: str) -> Mapping[str, Any]:
-    base, found = scores.models[0], {}
+def _summary(scores: Scores, model: str, compared: Sequence[Compared]) -> Mapping[str, Any]:
+    gains = {each.column: _gain(each) for each in compared if each.model == model}
+    found = {}
     for column in scores.figures:
         mean = scores.mean(model, column)
-        tree: dict[str, Any] = {} if mean is None else attrs.asdict(mean)
-        paired = None if model == base else scores.paired(base, model, column)
-        if paired is not None:
-            tree["gain"] = {
-                **attrs.asdict(paired.change.gain),
-                "prompts": paired.prompts,
-                "significant": paired.significant,
-            }
-        found[column] = tree
+        prompts, pictures = scores.counts(model, column)
+        tree: dict[str, Any] = {"prompts": prompts, "pictures": pictures}
+        tree |= {} if mean is None else attrs.asdict(mean)
+        found[column] = tree | ({"gain": gains[column]} if column in gains else {})
     return found
+
+
+def _gain(each: Compared) -> Mapping[str, Any]:
+    return {
+        **attrs.asdict(each.paired.change.gain),
+        "prompts": each.paired.prompts,
+        "pictures": each.paired.pictures,
+        "p": each.p,
+        "corrected_p": each.corrected,
+        "significant": each.significant,
+    }

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flowbp.evaluation.scores import MetricFailure, Scores
-from flowbp.evaluation.summary import Gain
+from flowbp.evaluation.comparing import Compared, compare
+from flowbp.evaluation.score_rows import MetricFailure
+from flowbp.evaluation.scores import Scores
+from flowbp.evaluation.significance import rule as significance
+from flowbp.evaluation.units import Unit, unit_of
+from flowbp.evaluation.wording import counted
 
 
 def scores_table(scores: Scores, *, seed: int = 0) -> str:
@@ -13,53 +17,68 @@ def scores_table(scores: Scores, *, seed: int = 0) -> str:
 
     Args:
         scores: of all models.
-        seed: of the bootstrap behind the intervals.
+        seed: of the bootstrap behind the intervals, and of the test.
 
     Returns:
         The lines, without a newline at the end.
 
     Example:
-        >>> from flowbp.evaluation.scores import ScoreRow
+        >>> from flowbp.evaluation.score_rows import ScoreRow
         >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
         >>> other = ScoreRow(model="mine", number=0, seed=0, prompt="a", kind="k", values={"r": 3})
         >>> print(scores_table(Scores([row, other])))
-        column  model    mean  gain over base, 95 % interval
-        ----------------------------------------------------
-        r       base   1.0000
-                mine   3.0000  +2.0000 [+2.0000, +2.0000]
-        ----------------------------------------------------
-        * the interval excludes 0; 1 prompts, 1 pictures of each model
+        column  model  mean  n  gain over base, 95 % interval
+        ---------------------------------------------------------
+        r       base   1.00  1
+                mine   3.00  1  +2.00, of one prompt: no interval
+        ---------------------------------------------------------
+        n: prompts that a column judges; there are 1, and 1 picture of each model
     """
     base = scores.models[0]
-    cells = [["column", "model", "mean", f"gain over {base}, 95 % interval"]]
+    found = {(each.model, each.column): each for each in compare(scores, seed=seed)}
+    cells = [["column", "model", "mean", "n", f"gain over {base}, 95 % interval"]]
     for column in scores.figures:
+        unit = unit_of(scores, column)
         for model in scores.models:
             mean = scores.mean(model, column, seed=seed)
-            told = "" if model == base else _gain(scores, base, model, column, seed)
+            told = "" if model == base else _gain(found.get((model, column)), unit, scores)
             first = column if model == base else ""
-            cells.append([first, model, "-" if mean is None else f"{mean.mean:.4f}", told])
-    widths = [max(len(line[place]) for line in cells) for place in range(4)]
+            average = "-" if mean is None else unit.plain(mean.mean)
+            judged = str(scores.counts(model, column)[0])
+            cells.append([first, model, average, judged, told])
+    widths = [max(len(line[place]) for line in cells) for place in range(5)]
     lines = [_line(line, widths) for line in cells]
-    rule = "-" * len(lines[0].ljust(sum(widths) + 6))
+    rule = "-" * len(lines[0].ljust(sum(widths) + 8))
     prompts = len({row.number for row in scores.rows})
     pictures = sum(row.model == base for row in scores.rows)
-    note = f"* the interval excludes 0; {prompts} prompts, {pictures} pictures of each model"
-    return "\n".join([lines[0], rule, *lines[1:], rule, note, *_failures(scores.failures)])
+    notes = [
+        f"n: prompts that a column judges; there are {prompts}, and "
+        f"{counted(pictures, 'picture')} of each model"
+    ]
+    tested = sum(each.p is not None for each in found.values())
+    if tested:
+        notes.append(f"* significant: {significance(tested)}")
+    return "\n".join([lines[0], rule, *lines[1:], rule, *notes, *_failures(scores.failures)])
 
 
 def _line(cells: list[str], widths: list[int]) -> str:
-    column, model, mean, gain = cells
-    line = f"{column:<{widths[0]}}  {model:<{widths[1]}}  {mean:>{widths[2]}}  {gain}"
+    column, model, mean, judged, gain = cells
+    line = f"{column:<{widths[0]}}  {model:<{widths[1]}}  {mean:>{widths[2]}}"
+    line += f"  {judged:>{widths[3]}}  {gain}"
     return line.rstrip()
 
 
-def _gain(scores: Scores, base: str, model: str, column: str, seed: int) -> str:
-    paired = scores.paired(base, model, column, seed=seed)
-    if paired is None:
+def _gain(found: Compared | None, unit: Unit, scores: Scores) -> str:
+    if found is None:
         return "-"
-    gain: Gain = paired.change.gain
-    star = " *" if paired.significant else ""
-    return f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]{star}"
+    gain = found.paired.change.gain
+    if found.paired.prompts == 1:
+        return f"{unit.signed(gain.mean)}, of one prompt: no interval"
+    star = " *" if found.significant else ""
+    mean, low, high = map(unit.signed, (gain.mean, gain.low, gain.high))
+    fewer = found.paired.prompts < scores.counts(found.model, found.column)[0]
+    both = f", of {found.paired.prompts} prompts" if fewer else ""
+    return f"{mean} [{low}, {high}]{star}{both}"
 
 
 def _failures(failures: tuple[MetricFailure, ...]) -> Iterator[str]:

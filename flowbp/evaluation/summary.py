@@ -7,26 +7,8 @@ from collections.abc import Mapping, Sequence
 import attrs
 import torch
 
+from flowbp.evaluation.bootstrap import Gain, bootstrap_gain
 from flowbp.evaluation.records import Comparison, Pair
-
-
-@attrs.frozen
-class Gain:
-    """A mean gain and the interval that a bootstrap over prompts gives it.
-
-    Args:
-        mean: the mean difference, after minus before.
-        low: lower end of the interval.
-        high: upper end of the interval.
-
-    Example:
-        >>> Gain(0.2, 0.1, 0.3).low
-        0.1
-    """
-
-    mean: float
-    low: float
-    high: float
 
 
 @attrs.frozen
@@ -87,93 +69,6 @@ class Summary:
     kinds: tuple[Row, ...]
     overall: Row
     parts: Mapping[str, Change] = attrs.field(factory=dict)
-
-
-def bootstrap_gain(
-    differences: Sequence[float],
-    *,
-    generator: torch.Generator,
-    resamples: int = 2000,
-    level: float = 0.95,
-) -> Gain:
-    """Mean of paired differences with a percentile bootstrap interval.
-
-    Draws `resamples` times n of the n differences with replacement; the interval runs between the
-    ``(1 ∓ level) / 2`` quantiles of the means so found. It tells how far the noise, and prompts
-    like these, could have gone otherwise; where a few prompts come again and again with other
-    noise, it says nothing about further prompts. Of very few it is too narrow, of one a point.
-
-    Args:
-        differences: after minus before, one for every prompt.
-        generator: the source of randomness, on the CPU.
-        resamples: how often to draw.
-        level: share of the resampled means inside the interval, in (0, 1).
-
-    Returns:
-        The mean and its interval.
-
-    Raises:
-        ValueError: for no differences, no resamples or a level outside (0, 1).
-
-    Example:
-        >>> gain = bootstrap_gain([0.0, 1.0, 1.0, 0.0], generator=torch.Generator().manual_seed(0))
-        >>> gain.mean, gain.low < gain.mean < gain.high
-        (0.5, True)
-
-    Reference:
-        Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
-    """
-    if not differences:
-        raise ValueError("`differences` is empty; a gain needs at least one prompt")
-    return stratified_gain([differences], generator=generator, resamples=resamples, level=level)
-
-
-def stratified_gain(
-    groups: Sequence[Sequence[float]],
-    *,
-    generator: torch.Generator,
-    resamples: int = 2000,
-    level: float = 0.95,
-) -> Gain:
-    """The mean of the means of several groups, each as in `bootstrap_gain` drawn for itself.
-
-    ``mean over groups g of mean over i in g of d_i``: groups count alike whatever their sizes, and
-    how many of a group are drawn is no chance.
-
-    Args:
-        groups: differences, one for every prompt of a group.
-        generator: the source of randomness, on the CPU.
-        resamples: how often to draw.
-        level: share of the resampled means inside the interval, in (0, 1).
-
-    Returns:
-        The mean and its interval.
-
-    Raises:
-        ValueError: for no groups or an empty one, no resamples or a level outside (0, 1).
-
-    Example:
-        >>> stratified_gain([[1.0] * 9, [0.0]], generator=torch.Generator().manual_seed(0))
-        Gain(mean=0.5, low=0.5, high=0.5)
-
-    Reference:
-        Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.2.
-    """
-    if not groups or not all(groups):
-        raise ValueError("`groups` is empty or holds an empty one; a gain needs a prompt of each")
-    if resamples < 1:
-        raise ValueError(f"`resamples` must be at least 1, got {resamples}; 2000 is a good number")
-    if not 0 < level < 1:
-        raise ValueError(f"`level` must be between 0 and 1, got {level}; 0.95 is usual")
-    means, drawn = [], []
-    for group in groups:
-        values = torch.tensor(group, dtype=torch.float64)
-        chosen = torch.randint(len(values), (resamples, len(values)), generator=generator)
-        means.append(values.mean())
-        drawn.append(values[chosen].mean(1))
-    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = torch.quantile(torch.stack(drawn).mean(0), ends).tolist()
-    return Gain(torch.stack(means).mean().item(), low, high)
 
 
 def summarise(comparison: Comparison, *, seed: int = 0, resamples: int = 2000) -> Summary:

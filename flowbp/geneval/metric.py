@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from flowbp.evaluation import HeldOut
+from flowbp.evaluation import HeldOut, Scale
 from flowbp.evaluation.validators import not_empty
 from flowbp.geneval.criteria import failures
 from flowbp.geneval.preparation import eight_bits
@@ -78,6 +78,11 @@ class TaskMetric:
     def totals(self) -> Mapping[str, tuple[str, ...]]:
         """GenEval's total, by its name: the columns of the six tasks, whose means are averaged."""
         return {column_name(self.label, _TOTAL): self._names()[1:]}
+
+    @property
+    def scales(self) -> Mapping[str, Scale]:
+        """All columns hold verdicts."""
+        return dict.fromkeys(self._names(), Scale(verdict=True))
 
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:

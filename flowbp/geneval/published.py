@@ -13,7 +13,7 @@ from torch import Tensor
 
 from flowbp.adapters.policy import CPU
 from flowbp.core._validators import integer
-from flowbp.evaluation import HeldOut
+from flowbp.evaluation import HeldOut, Scale
 from flowbp.evaluation.validators import not_empty
 from flowbp.geneval.colours import Colours
 from flowbp.geneval.detector import HUB_ID, Mask2Former, detector_needs
@@ -24,6 +24,7 @@ from flowbp.rewards.clip import ClipReward
 from flowbp.rewards.clip_source import clip_needs
 from flowbp.rewards.clipscore import VIT_L_14
 from flowbp.rewards.needs import Need, package
+from flowbp.rewards.pixels import crop_shortest_side_torchvision
 from flowbp.rewards.places import located
 from flowbp.rewards.towers import TOWERS, Towers
 
@@ -105,7 +106,11 @@ class GenEval:
             source=self.source, batch=self.batch, device=self.device, towers=self.towers
         )
         clip = ClipReward.from_pretrained(
-            self.clip, clean=repaired, device=self.device, towers=self.towers
+            self.clip,
+            resize=crop_shortest_side_torchvision,
+            clean=repaired,
+            device=self.device,
+            towers=self.towers,
         )
         return TaskMetric(read_tasks(self.metadata), detector, Colours(clip), self.label)
 
@@ -113,6 +118,11 @@ class GenEval:
     def totals(self) -> Mapping[str, tuple[str, ...]]:
         """GenEval's total, by its name: the columns of the six tasks, whose means are averaged."""
         return self.metric.totals
+
+    @property
+    def scales(self) -> Mapping[str, Scale]:
+        """All columns hold verdicts."""
+        return self.metric.scales
 
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
         """Judge pictures (B, 3, H, W) in [0, 1]; (B,) of 1, 0 and NaN by column."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flowbp.core._validators import integer
+from flowbp.evaluation.scale import Scale
 from flowbp.evaluation.set_metric import PictureSet
 from flowbp.evaluation.validators import not_empty
 from flowbp.metrics.embedding import Embedding, Points
@@ -76,6 +77,11 @@ class BaseDistance:
     batch: int = attrs.field(default=16, validator=integer(1))
     points: Points = attrs.field(factory=Points, repr=False)
 
+    @property
+    def scales(self) -> Mapping[str, Scale]:
+        """How far a model has gone is neither good nor bad."""
+        return {self.label: Scale(sign=0)}
+
     def __call__(self, model: PictureSet, base: PictureSet) -> Mapping[str, Tensor]:
         """Measure the distances.
 
@@ -117,6 +123,11 @@ class PixelDistance:
     """
 
     label: str = attrs.field(default="pixel distance from base", validator=not_empty)
+
+    @property
+    def scales(self) -> Mapping[str, Scale]:
+        """How far a model has gone is neither good nor bad."""
+        return {self.label: Scale(sign=0)}
 
     def __call__(self, model: PictureSet, base: PictureSet) -> Mapping[str, Tensor]:
         """Measure the distances.

@@ -32,6 +32,9 @@ from flowbp.rewards.part import RewardPart as RewardPart
 from flowbp.rewards.pickscore import PickScore as PickScore
 from flowbp.rewards.pixels import Resize as Resize
 from flowbp.rewards.pixels import crop_shortest_side as crop_shortest_side
+from flowbp.rewards.pixels import (
+    crop_shortest_side_torchvision as crop_shortest_side_torchvision,
+)
 from flowbp.rewards.pixels import normalise as normalise
 from flowbp.rewards.pixels import pad_longest_side as pad_longest_side
 from flowbp.rewards.pixels import stretch as stretch

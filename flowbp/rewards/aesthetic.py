@@ -17,6 +17,7 @@ from flowbp.rewards.clip_source import channel_statistics, clip_needs, load_clip
 from flowbp.rewards.clip_tower import ClipTower
 from flowbp.rewards.clipscore import VIT_L_14
 from flowbp.rewards.needs import Need, Reading, package
+from flowbp.rewards.pixels import crop_shortest_side_torchvision
 from flowbp.rewards.places import located, on_disk
 from flowbp.rewards.reward import check_prompts
 from flowbp.rewards.sources import check_file
@@ -119,6 +120,7 @@ class AestheticScore:
         )
         return ClipTower(
             model=model,
+            resize=crop_shortest_side_torchvision,
             mean=mean,
             std=std,
             batch=self.batch,

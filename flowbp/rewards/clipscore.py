@@ -16,6 +16,7 @@ from flowbp.rewards.cleaning import repaired
 from flowbp.rewards.clip import ClipReward
 from flowbp.rewards.clip_source import clip_needs
 from flowbp.rewards.needs import Need, package
+from flowbp.rewards.pixels import crop_shortest_side_torchvision
 from flowbp.rewards.places import located
 from flowbp.rewards.towers import TOWERS, Towers
 
@@ -86,6 +87,7 @@ class CLIPScore:
         return ClipReward.from_pretrained(
             self.source,
             tokenizer=self.tokenizer,
+            resize=crop_shortest_side_torchvision,
             clean=repaired,
             batch=self.batch,
             policy=self.policy,

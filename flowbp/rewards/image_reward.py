@@ -23,7 +23,7 @@ from flowbp.rewards.image_reward_model import (
 )
 from flowbp.rewards.inputs import check_inputs
 from flowbp.rewards.needs import Need, Reading, package
-from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, crop_shortest_side, normalise
+from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, crop_shortest_side_torchvision, normalise
 from flowbp.rewards.places import located, on_disk
 from flowbp.rewards.portions import in_portions
 from flowbp.rewards.sources import check_file, check_tokenizer, file_of
@@ -185,7 +185,7 @@ class ImageReward:
         size = self.model.vision.config.image_size
         with torch.autocast(self.device.type, enabled=False):
             pixels = images.to(device=self.device, dtype=self.policy.state)
-            pixels = normalise(crop_shortest_side(pixels, size), *self._statistics)
+            pixels = normalise(crop_shortest_side_torchvision(pixels, size), *self._statistics)
         with self.policy.autocast(self.device):
             raw: Tensor = self.model(pixels.to(self.policy.weights), ids, mask)
         return (raw - SCORE_MEAN) / SCORE_STD

@@ -46,7 +46,10 @@ def stretch(images: Tensor, size: int) -> Tensor:
 
 
 def crop_shortest_side(images: Tensor, size: int) -> Tensor:
-    """Resize the shortest side to `size` and cut the centre out, as CLIP does.
+    """Resize the shortest side to `size` and cut the centre out, as transformers does.
+
+    Of ``d`` pixels too many ``floor(d / 2)`` are cut off above or left. For models that were
+    trained with an image processor of transformers, such as PickScore.
 
     Args:
         images: (B, 3, H, W).
@@ -59,10 +62,34 @@ def crop_shortest_side(images: Tensor, size: int) -> Tensor:
         >>> crop_shortest_side(torch.zeros(1, 3, 6, 12), 4).shape
         torch.Size([1, 3, 4, 4])
     """
-    height, width = images.shape[-2:]
-    shortest = min(height, width)
-    images = _bicubic(images, size * height // shortest, size * width // shortest)
+    images = _shortest_side(images, size)
     top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
+    return images[..., top : top + size, left : left + size]
+
+
+def crop_shortest_side_torchvision(images: Tensor, size: int) -> Tensor:
+    """The same cut as torchvision does: half of an odd number is rounded to the even side.
+
+    Of ``d`` pixels too many ``round(d / 2)`` are cut off above or left: 2 of 3 and 2 of 5. For
+    models that were trained with torchvision's CenterCrop: ImageReward and the CLIP models of
+    OpenAI and open_clip.
+
+    Args:
+        images: (B, 3, H, W).
+        size: Pixels along a side.
+
+    Returns:
+        (B, 3, size, size).
+
+    Example:
+        >>> wide = torch.arange(7.0).expand(1, 1, 4, 7)
+        >>> crop_shortest_side_torchvision(wide, 4)[0, 0, 0], crop_shortest_side(wide, 4)[0, 0, 0]
+        (tensor([2., 3., 4., 5.]), tensor([1., 2., 3., 4.]))
+
+    Source: torchvision/transforms/functional.py, `center_crop`.
+    """
+    images = _shortest_side(images, size)
+    top, left = (round((side - size) / 2) for side in images.shape[-2:])
     return images[..., top : top + size, left : left + size]
 
 
@@ -110,6 +137,12 @@ def normalise(
     offset = torch.as_tensor(mean, dtype=images.dtype, device=images.device)[:, None, None]
     spread = torch.as_tensor(std, dtype=images.dtype, device=images.device)[:, None, None]
     return (images - offset) / spread
+
+
+def _shortest_side(images: Tensor, size: int) -> Tensor:
+    height, width = images.shape[-2:]
+    shortest = min(height, width)
+    return _bicubic(images, size * height // shortest, size * width // shortest)
 
 
 def _bicubic(images: Tensor, height: int, width: int) -> Tensor:

@@ -17,6 +17,9 @@ from flowbp.adapters.extras import require
 from flowbp.adapters.hub import why_unread
 
 _SHOWN = 3
+_OTHER = "it is another file"
+# How archives and pickles of torch.save begin.
+_BEGINNINGS = (b"PK", b"\x80")
 _AGAIN = "copy or download it again"
 
 
@@ -52,7 +55,7 @@ class PublishedFile:
         """
         found = path.stat().st_size
         if found != self.size:
-            kind = "it was cut off" if found < self.size else "it is another file"
+            kind = "it was cut off" if found < self.size and _is_of_torch(path) else _OTHER
             raise ValueError(
                 f"{path} has {found} bytes and the published {self.name} has {self.size}: {kind}; "
                 f"{_AGAIN} from {self.repository}, or write verify=false to accept it"
@@ -198,6 +201,11 @@ it holds no keys; name the file of this very model
     else:
         return
     raise ValueError(f"{path} does not hold {what}: {fault}; name the file of this very model")
+
+
+def _is_of_torch(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2).startswith(_BEGINNINGS)
 
 
 def _safetensors(path: Path) -> Mapping[str, Tensor]:

@@ -201,6 +201,7 @@ REGISTRIES: tuple[Registry, ...] = (
         Resize,
         {
             "crop_shortest_side": "rewards.pixels:crop_shortest_side",
+            "crop_shortest_side_torchvision": "rewards.pixels:crop_shortest_side_torchvision",
             "pad_longest_side": "rewards.pixels:pad_longest_side",
             "stretch": "rewards.pixels:stretch",
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,10 @@ def _named(_: object, attribute: attrs.Attribute[Any], value: str) -> None:
         )
 
 
+def _tuples(values: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(each) for name, each in values.items()}
+
+
 @attrs.frozen(kw_only=True)
 class HeldOutFigures:
     """What an evaluation inside a run found.
@@ -25,6 +30,8 @@ class HeldOutFigures:
     Args:
         step: optimizer steps that were done.
         figures: means over the held-out prompts, by name.
+        each: the numbers behind a mean, one for every prompt, NaN where it says nothing of one;
+            of a figure that was measured as a whole there are none.
 
     Example:
         >>> HeldOutFigures(step=25, figures={"reward": 0.3, "accuracy": 0.75}).step
@@ -33,6 +40,34 @@ class HeldOutFigures:
 
     step: int
     figures: Mapping[str, float]
+    each: Mapping[str, tuple[float, ...]] = attrs.field(factory=dict, converter=_tuples, repr=False)
+
+    @classmethod
+    def of(cls, step: int, found: Mapping[str, float | Sequence[float]]) -> HeldOutFigures:
+        """What was found after a step: figures, or a number for every prompt.
+
+        Args:
+            step: optimizer steps that were done.
+            found: by name.
+
+        Returns:
+            The figures, means over the numbers that are not NaN.
+
+        Example:
+            >>> HeldOutFigures.of(25, {"reward": (0.25, 0.75), "accuracy": 0.5}).figures
+            {'reward': 0.5, 'accuracy': 0.5}
+        """
+        each = {name: tuple(value) for name, value in found.items() if isinstance(value, Sequence)}
+        figures = {
+            name: _mean(value) if isinstance(value, Sequence) else value
+            for name, value in found.items()
+        }
+        return cls(step=step, figures=figures, each=each)
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 @attrs.frozen(kw_only=True)
@@ -66,6 +101,10 @@ class EarlyStop:
 
     def ends(self, rows: Sequence[HeldOutFigures]) -> bool:
         """Whether the run ends after these evaluations, the first of the run first."""
+        return self.waited(rows) >= self.patience
+
+    def waited(self, rows: Sequence[HeldOutFigures]) -> int:
+        """How many of these evaluations, the last ones, have been without a rise."""
         last, waited = None, 0
         for row in self._measured(rows):
             value = row.figures[self.metric]
@@ -73,7 +112,7 @@ class EarlyStop:
                 last, waited = value, 0
             else:
                 waited += 1
-        return waited >= self.patience
+        return waited
 
     def best(self, rows: Sequence[HeldOutFigures]) -> HeldOutFigures | None:
         """The evaluation with the highest figure, of equals the earliest; None without any."""

@@ -96,7 +96,5 @@ def test_a_frozen_copy_is_compiled_where_the_model_is(monkeypatch):
 
 
 def test_what_has_no_blocks_is_told():
-    with pytest.raises(
-        ValueError, match=r"a network with a list of blocks.*Linear"
-    ):
+    with pytest.raises(ValueError, match=r"a network with a list of blocks.*Linear"):
         compile_backbone(SimpleNamespace(module=torch.nn.Linear(1, 1)))

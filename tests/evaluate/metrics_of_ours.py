@@ -66,6 +66,16 @@ class BrokenDistance:
         raise RuntimeError("too many pictures")
 
 
+class Rising:
+    """A metric of sets that is higher, or lower, for every picture of a model but the base."""
+
+    def __init__(self, sign: float = 1.0) -> None:
+        self.sign = sign
+
+    def __call__(self, model: PictureSet, base: PictureSet):
+        return {"height": torch.full((len(model.keys),), self.sign * (model is not base))}
+
+
 class Unbuildable:
     """A metric whose files are gone."""
 

@@ -64,6 +64,7 @@ def test_what_is_written(evaluation_yaml, checkpoints, tmp_path, capsys):
     typed = ["models.base={}", f"models.b.checkpoint={checkpoints['full']}"]
     assert main([evaluation_yaml, *typed]) == 0
     told = capsys.readouterr()
+    assert "what each metric found, for --resume" in told.out
     assert "likeness  base " in told.out and "12 pictures of each model" in told.out
     assert "generating: 24 pictures" in told.err
     found = scores(out)
@@ -167,5 +168,8 @@ def test_the_default_evaluation(tmp_path, capsys):
 
 def test_check_writes_nothing(evaluation_yaml, tmp_path, capsys):
     assert main([evaluation_yaml, "--check"]) == 0
-    assert "6, each from 2 seeds: 3, 4" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "6, each from 2 seeds: 3, 4" in told and "embeddings  in memory, 8 prompts" in told
+    assert main([evaluation_yaml, "evaluation.seeds=[3]", "--check"]) == 0
+    assert "6, each from 1 seed: 3" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()

@@ -65,6 +65,10 @@ def test_they_stand_beside_each_other(
         assert math.isnan(values["spread"]) is (row["seed"] != 3)
         moved = row["model"] == "mine"
         assert (values["far"] > 0) is moved and (values["pixels"] > 0) is moved
+    scales = json.loads((tmp_path / "out" / "scores.json").read_text())["scales"]
+    assert {name for name, scale in scales.items() if not scale["sign"]} == {"far", "pixels"}
+    verdicts = {name for name, scale in scales.items() if scale["verdict"]}
+    assert verdicts == {name for name in scales if name.startswith("objects.")} and verdicts
 
 
 def test_the_total_stands_beside_its_tasks(

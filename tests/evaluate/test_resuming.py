@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flowbp.evaluate import main
+from flowbp.evaluate.declared import Declared
 from flowbp.evaluate.figures import Kept
 from flowbp.evaluate.pictures import Shot
 from flowbp.evaluation import HeldOutPrompt
@@ -139,11 +140,11 @@ def test_a_picture_of_another_prompt_is_refused(evaluation_yaml, done, capsys):
 
 def test_a_line_that_was_cut_off_is_judged_again(tmp_path):
     kept = Kept(tmp_path / "base.jsonl", {"name": "mine"}, "")
-    assert kept.begin({}) == {}
+    assert kept.begin(Declared()) == {}
     shots = [Shot("base", i, 0, HeldOutPrompt("a circle")) for i in range(2)]
     kept.add((kept.key(shot, b""), {"mine": 0.5}) for shot in shots)
     text = kept.path.read_text()
     for length in range(len(text)):
         kept.path.write_text(text[:length])
-        assert len(kept.begin({})) == max(0, text[:length].count("\n") - 1)
+        assert len(kept.begin(Declared())) == max(0, text[:length].count("\n") - 1)
         assert kept.path.read_text().endswith("\n") and text.startswith(kept.path.read_text())

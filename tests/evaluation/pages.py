@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
-from flowbp.evaluation import Report, ScoreRow, Scores, environment, render, scores_of
+from flowbp.evaluation import Report, Scale, ScoreRow, Scores, environment, render, scores_of
 
 from .samples import comparison, metrics
 
@@ -24,7 +26,12 @@ def picture(side: int, row: ScoreRow) -> Tensor:
     return torch.rand(3, side, side, generator=source)
 
 
-def report(judged: bool = True, side: int = 16, **changes: object) -> Report:
+def report(
+    judged: bool = True,
+    side: int = 16,
+    held_out: Sequence[Mapping[str, float]] = HACKED,
+    **changes: object,
+) -> Report:
     """A page of a run."""
     scores = scores_of(
         comparison(
@@ -40,9 +47,10 @@ def report(judged: bool = True, side: int = 16, **changes: object) -> Report:
             "subtitle": "150 steps",
             "scores": scores,
             "picture": lambda row: picture(side, row),
-            "trained": "reward",
+            "trained": {"after": ["reward"]},
             "metrics": metrics(40),
-            "held_out": HACKED,
+            "held_out": held_out,
+            "held_out_each": [{n: [v] * 20 for n, v in row.items()} for row in held_out],
             "configuration": "reward: {source: 'https://example.org/<model>'}",
             "timings": {"training": 112.4, "one step": 0.734},
             "environment": environment(torch.device("cpu"), 11),
@@ -75,7 +83,12 @@ def several(side: int = 160) -> Report:
                         },
                     )
                 )
-    return report(scores=Scores(rows), side=side, trained="hpsv2", held_out=())
+    return report(
+        scores=Scores(rows, scales={"geneval": Scale(verdict=True)}),
+        side=side,
+        trained={"aligned": ["hpsv2"], "half </script>": ["hpsv2"]},
+        held_out=(),
+    )
 
 
 def page_of(which: str) -> str:

@@ -108,8 +108,9 @@ def test_the_page_says_the_figures() -> None:
     words = " ".join("".join(Page(render(report())).text).split())
     passed_before, passed_after = (sum(v[i] for v in VERDICTS) for i in (0, 1))
     assert f"{100 * passed_before / COUNT:.1f} % → {100 * passed_after / COUNT:.1f} %" in words
+    assert "there are 30 prompts and 30 pictures of each model" in words
     assert "0.500 → 0.555" in words and "reward trained on" in words
-    assert "bootstrap over 30 prompts" in words
+    assert "p ≤ 0.05 after Holm's correction for the 2 comparisons of the table" in words
     for heading in ("Largest gains", "Largest losses", "An even sample", "Training", "Timings"):
         assert heading in words
     assert "1 min 52 s" in words and "0.734 s" in words
@@ -160,8 +161,9 @@ def test_reports_that_cannot_be_are_refused() -> None:
     scores = scores_of(comparison([(0.1, 0.2)]))
     with pytest.raises(ValueError, match="`scores` must have the base and at least one more"):
         report(scores=Scores(scores.rows[:1]))
-    with pytest.raises(ValueError, match="`trained` must be one of reward, got 'hps'"):
-        report(scores=scores, trained="hps")
+    for trained in ({"after": ["hps"]}, {"hps": ["reward"]}):
+        with pytest.raises(ValueError, match="columns reward, got 'hps'"):
+            report(scores=scores, trained=trained)
     with pytest.raises(ValueError, match="`title` must not be empty"):
         report(title="")
 
@@ -169,8 +171,14 @@ def test_reports_that_cannot_be_are_refused() -> None:
 def test_a_parting_is_warned_of() -> None:
     assert "From step 30 on the reward rose while accuracy fell" in render(report())
     assert 'class="warning"' not in render(report(held_out=HACKED[:3]))
+    # What has no numbers of its prompts is drawn, and not warned of.
+    assert 'class="warning"' not in render(report(held_out_each=()))
+    with pytest.raises(ValueError, match="`held_out_each` must be as many as the 5 of `held_out`"):
+        report(held_out_each=[{}])
     words = "".join(Page(page_of("several")).text)
-    assert "aligned: hpsv2, which was trained on, is up, and image_reward is down by 1." in words
+    assert (
+        "aligned: hpsv2, which was trained on, is better, and image_reward is down by 1." in words
+    )
 
 
 def test_environment_names_missing_packages() -> None:

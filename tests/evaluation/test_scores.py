@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import json
 import math
 import random
 from statistics import fmean
@@ -14,6 +16,7 @@ from flowbp.evaluation import (
     MetricFailure,
     ScoreRow,
     Scores,
+    compare,
     scores_from_json,
     scores_table,
     scores_to_csv,
@@ -91,19 +94,6 @@ def test_pictures_of_one_prompt_are_no_evidence_of_their_own():
     assert many.change.gain.high == pytest.approx(few.change.gain.high)
 
 
-def test_significance():
-    assert made(40, 2, gap=2.0).paired("base", "mine", "a").significant
-    assert not made(40, 2).paired("base", "other", "a").significant
-    # However large the gain, of few prompts.
-    assert not made(4, 2, gap=50.0).paired("base", "mine", "a").significant
-
-
-def test_false_alarms_are_about_one_in_twenty():
-    # The percentile bootstrap is a little too narrow at 30 prompts.
-    alarms = sum(made(30, 1, seed=n).paired("base", "mine", "b").significant for n in range(100))
-    assert alarms <= 14
-
-
 def test_files_hold_everything():
     scores = made(5, 2)
     again = scores_from_json(scores_to_json(scores))
@@ -121,6 +111,21 @@ def test_files_hold_everything():
             assert line[column] == ("" if math.isnan(value) else repr(value))
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    ["=HYPERLINK(1)", "+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'quoted' word", "''", "a = b", ""],
+)
+def test_no_prompt_is_a_formula_in_a_spreadsheet(prompt):
+    row = ScoreRow(model="base", number=0, seed=0, prompt=prompt, kind=prompt or "k")
+    text = scores_to_csv(Scores([attrs.evolve(row, values={"-a": -1.5})]))
+    (line,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert not line["prompt"].startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert line["prompt"].removeprefix("'") == prompt or line["prompt"] == prompt != "''"
+    assert line["kind"] == (line["prompt"] or "k")
+    # Numbers stay numbers.
+    assert float(line["'-a"]) == -1.5
+
+
 def test_a_kind_apart():
     scores = made(6, 1)
     assert scores.kinds == ("kind 0", "kind 1")
@@ -131,7 +136,7 @@ def test_a_column_that_says_nothing():
     row = ScoreRow(model="base", number=0, seed=0, prompt="p", kind="k", values={"a": math.nan})
     scores = Scores([row, attrs.evolve(row, model="mine", values={"a": 1.0})])
     assert scores.mean("base", "a") is None and scores.paired("base", "mine", "a") is None
-    assert scores_table(scores).splitlines()[2].split() == ["a", "base", "-"]
+    assert scores_table(scores).splitlines()[2].split() == ["a", "base", "-", "0"]
 
 
 def test_refusals():
@@ -192,10 +197,43 @@ def test_a_total_that_lacks_a_column_is_none():
     only = Scores([row for row in scores.rows if row.kind == "a"], totals=scores.totals)
     assert only.mean("base", "total") is None and only.paired("base", "mine", "total") is None
     told = [line.split() for line in scores_table(only).splitlines()]
-    assert ["total", "base", "-"] in told
+    assert ["total", "base", "-", "0"] in told
     # A few prompts of a column are no evidence for a total.
-    few = tasks({"a": 1, "b": 30})
-    assert not few.paired("base", "mine", "total").significant
+    few = compare(tasks({"a": 1, "b": 30}))
+    assert {each.column: each.p is not None for each in few} == {
+        "a": False,
+        "b": True,
+        "total": False,
+    }
+
+
+def test_every_figure_says_how_many_it_is_of():
+    rows = [
+        ScoreRow(
+            model=model,
+            number=number,
+            seed=seed,
+            prompt="p",
+            kind="k",
+            # Of 100 prompts and two seeds four pictures of two prompts are judged, one of one.
+            values={"few": 1.0 if number < 2 else math.nan} | ({"one": 1.0} if number == 7 else {}),
+        )
+        for model in ("base", "mine")
+        for seed in (0, 1)
+        for number in range(100)
+    ]
+    # The other model lacks one of them.
+    rows[-100] = attrs.evolve(rows[-100], values={})
+    scores = Scores(rows)
+    assert scores.counts("base", "few") == (2, 4) and scores.counts("mine", "few") == (2, 3)
+    assert scores.counts("base", "one") == (1, 2)
+    told = scores_table(scores).splitlines()
+    assert [line.split()[-1] for line in told[2:6:2]] == ["2", "1"]
+    assert "there are 100, and 200 pictures of each model" in told[7]
+    summary = json.loads(scores_to_json(scores))["summary"]
+    assert (summary["base"]["few"]["prompts"], summary["base"]["few"]["pictures"]) == (2, 4)
+    gain = summary["mine"]["few"]["gain"]
+    assert (gain["prompts"], gain["pictures"]) == (2, 3)
 
 
 def test_totals_in_files():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,12 @@ def test_bootstrap_interval_against_scipy() -> None:
     differences = np.random.default_rng(0).gamma(1.0, 0.3, 200) - 0.1
     gain = bootstrap_gain(differences.tolist(), generator=generator(), resamples=20_000)
     other = stats.bootstrap(
-        (differences,), np.mean, n_resamples=20_000, method="percentile", rng=1
+        (differences,),
+        np.mean,
+        n_resamples=20_000,
+        method="percentile",
+        rng=1,
+        confidence_level=1 - 2 * expanded(200, 0.95),
     ).confidence_interval
     assert gain.mean == pytest.approx(differences.mean(), rel=1e-12)
     # Two independent bootstraps of 20,000 draws: their ends scatter by about 2 % of the width.
@@ -31,13 +38,31 @@ def test_bootstrap_interval_against_scipy() -> None:
     assert gain.high == pytest.approx(other.high, abs=0.04 * width)
 
 
-def test_bootstrap_interval_against_all_resamples_of_three() -> None:
-    values = np.array([0.0, 1.0, 5.0])
-    means = [np.mean([a, b, c]) for a in values for b in values for c in values]
-    gain = bootstrap_gain(values.tolist(), generator=generator(), resamples=50_000, level=0.8)
-    assert (gain.low, gain.high) == pytest.approx(
-        (np.quantile(means, 0.1), np.quantile(means, 0.9)), abs=1e-9
-    )
+def expanded(count: int, level: float) -> float:
+    """The share below the interval, by scipy's own distributions."""
+    wide = np.sqrt(count / (count - 1)) * stats.t.ppf((1 + level) / 2, count - 1)
+    return stats.norm.cdf(-wide)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_bootstrap_interval_against_all_resamples_of_five(level: float) -> None:
+    values = np.array([0.0, 1.0, 1.5, 5.0, 9.0])
+    means = [np.mean(drawn) for drawn in itertools.product(values, repeat=5)]
+    ends = expanded(5, level), 1 - expanded(5, level)
+    gain = bootstrap_gain(values.tolist(), generator=generator(), resamples=50_000, level=level)
+    assert (gain.low, gain.high) == pytest.approx(np.quantile(means, ends), abs=0.11)
+
+
+@pytest.mark.parametrize("count", [6, 12, 48])
+def test_the_interval_holds_the_truth_as_often_as_it_says(count: int) -> None:
+    """The plain percentile interval held it in 85, 92 and 95 of 100."""
+    source = torch.Generator().manual_seed(count)
+    held = 0
+    for _ in range(400):
+        differences = torch.randn(count, generator=source).tolist()
+        gain = bootstrap_gain(differences, generator=source, resamples=500)
+        held += gain.low <= 0 <= gain.high
+    assert 0.915 <= held / 400 <= 0.98
 
 
 def test_bootstrap_is_a_function_of_its_generator() -> None:

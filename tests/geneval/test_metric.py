@@ -20,7 +20,7 @@ from flowbp.geneval import (
     column_name,
     overall,
 )
-from flowbp.rewards import Towers
+from flowbp.rewards import Towers, crop_shortest_side_torchvision
 from flowbp.shapes.embedded import reward_folder
 
 from .tiny import save
@@ -137,6 +137,8 @@ def test_it_loads_and_runs_on_real_classes(tmp_path, monkeypatch):
     metric = GenEval(
         metadata=metadata, source=tmp_path / "detector", clip=reward_folder(), towers=towers
     )
+    # GenEval prepares an object's crop by open_clip, whose centre is torchvision's.
+    assert metric.metric.colour_in.clip.resize is crop_shortest_side_torchvision
     columns = metric(images, [HeldOutPrompt("p"), CIRCLE])
     colour = metric.metric.colour_in(images[0], seen[0])
     assert nan_as_none(columns[column_name()]) == [float(colour == "red"), None]

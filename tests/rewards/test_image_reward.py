@@ -50,6 +50,12 @@ def test_it_scores_as_the_original_does(path, pictures):
     assert scores.std() > 0.01
 
 
+def test_the_centre_is_cut_out_where_torchvision_cuts_it(path):
+    reward, size = load(path), blip_original.SIZE
+    tall = torch.rand(3, 3, size + 3, size, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(reward(tall, PROMPTS), reward(tall[:, :, 2 : size + 2], PROMPTS))
+
+
 def test_its_gradient_is_the_originals(path, pictures):
     reward = load(path, policy=FLOAT64)
     x, y = (pictures.double().requires_grad_() for _ in range(2))

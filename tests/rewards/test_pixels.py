@@ -6,9 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from flowbp.rewards import crop_shortest_side, normalise, pad_longest_side, stretch
+from flowbp.rewards import (
+    crop_shortest_side,
+    crop_shortest_side_torchvision,
+    normalise,
+    pad_longest_side,
+    stretch,
+)
 
-RESIZES = [stretch, crop_shortest_side, pad_longest_side]
+RESIZES = [stretch, crop_shortest_side, crop_shortest_side_torchvision, pad_longest_side]
 
 
 def pictures(height, width, dtype=torch.float32):
@@ -50,6 +56,30 @@ def test_crop_takes_the_centre():
     images = pictures(20, 33)
     assert torch.equal(crop_shortest_side(images, 8), bicubic(images, 8, 13)[..., 2:10])
     assert torch.equal(crop_shortest_side(images.mT, 8), bicubic(images.mT, 13, 8)[..., 2:10, :])
+
+
+@pytest.mark.parametrize(
+    ("resize", "offsets"),
+    [
+        (crop_shortest_side, {8: 0, 9: 0, 10: 1, 11: 1, 13: 2, 15: 3}),
+        (crop_shortest_side_torchvision, {8: 0, 9: 0, 10: 1, 11: 2, 13: 2, 15: 4}),
+    ],
+)
+def test_the_offset_of_the_centre_is_that_of_the_library_it_is_of(resize, offsets):
+    """Worked out by hand from `(side - size) // 2` and `int(round((side - size) / 2.0))`."""
+    for side, offset in offsets.items():
+        wide = pictures(8, side)
+        assert torch.equal(resize(wide, 8), wide[..., offset : offset + 8])
+        assert torch.equal(resize(wide.mT, 8), wide.mT[..., offset : offset + 8, :])
+
+
+@pytest.mark.parametrize(
+    ("resize", "offset"), [(crop_shortest_side, 51), (crop_shortest_side_torchvision, 52)]
+)
+def test_an_aspect_ratio_of_sdxl_tells_the_two_crops_apart(resize, offset):
+    images = pictures(832, 1216)
+    whole = bicubic(images, 224, 1216 * 224 // 832)
+    assert torch.equal(resize(images, 224), whole[..., offset : offset + 224])
 
 
 def test_pad_puts_the_extra_pixel_right_or_below():

@@ -166,6 +166,11 @@ def test_a_missing_shard(arguments):
     ("raised", "cure"),
     [
         (errors.LocalEntryNotFoundError("no"), "could not be reached"),
+        (
+            errors.LocalEntryNotFoundError("no"),
+            "; run `hf download owner/mine` where there is a network, or download ",
+        ),
+        (errors.LocalEntryNotFoundError("no"), "from https://huggingface.co/owner/mine elsewhere"),
         (ConnectionError("no route"), "could not be reached"),
         (errors.GatedRepoError.__new__(errors.GatedRepoError), "accept its licence on"),
         (
@@ -191,6 +196,10 @@ def test_a_hub_id_is_asked_for_and_nothing_downloaded(monkeypatch, raised, cure)
     assert any(url.endswith("owner/mine/resolve/main/config.json") for url in asked)
     assert bool(found) is (raised is not None)
     assert all(cure in fault and "owner/mine" in fault for fault in found)
+    if cure is not None and "huggingface" in cure:
+        model, words = found
+        assert "download config.json, preprocessor_config.json and the weights (*.safet" in model
+        assert "download its tokenizer files (tokenizer*.json, special" in words
 
 
 def test_what_the_cache_has_is_checked_there(arguments, monkeypatch):

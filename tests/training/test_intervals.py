@@ -300,3 +300,11 @@ def test_the_files(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "events")).Reload().Scalars("evaluation/held")
     assert [event.step for event in events if event.step != 3] == [0, 2, 4, 6]
     assert [e.value for e in events if e.step == 6] == pytest.approx([lines[-1]["held"]])
+
+
+def test_the_numbers_of_every_prompt_are_kept_with_their_mean():
+    row = HeldOutFigures.of(8, {"held": (0.25, float("nan"), 0.75), "whole": 2.0})
+    assert row.figures == {"held": 0.5, "whole": 2.0} and set(row.each) == {"held"}
+    again = HeldOutFigures(**json.loads(json.dumps(attrs.asdict(row))))
+    # NaN equals nothing, not even itself.
+    assert str(again.each) == str(row.each) and again.figures == row.figures
