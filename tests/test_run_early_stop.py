@@ -23,6 +23,16 @@ import torch
 
 def constant(images, prompts):
     return torch.full((len(images),), 0.25)
+
+class Peak:
+    # Highest at its second call.
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, images, prompts):
+        self.calls += 1
+        return torch.full((len(images),), {2: 0.9}.get(self.calls, 0.1))
 """
 ENDING = [
     *HELD_OUT,
@@ -96,6 +106,33 @@ def test_a_run_ends_early_and_says_so(yaml, tmp_path, held, capsys):
     finished = json.loads((run / "finished.json").read_text())
     assert finished["steps"] == 4 and finished["ended_early"] is True
     assert "4 optimizer steps" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize("averaging", ["null", "{decay: 0.5, warmup: false}"])
+def test_the_results_are_of_the_best_model(yaml, tmp_path, held, capsys, averaging):
+    run, short = tmp_path / "run", tmp_path / "short"
+    metric = "evaluation.metrics.peak={name: reward, reward: {name: 'held:Peak'}}"
+    typed = [yaml, HELD_OUT[0], f"training.averaging={averaging}"]
+    rule = "early_stop={metric: peak, every: 2, patience: 2}"
+    assert main([*typed, "training.steps=8", metric, rule]) == 0
+    note = (
+        "The results are of the best model, that of step 2. It was chosen by held-out prompts that "
+        "are judged here again, so that its figures flatter it. The run ended early, after step 6 "
+    )
+    assert note in " ".join(capsys.readouterr().out.split())
+    page = " ".join((run / "report.html").read_text().split())
+    assert "2 optimizer steps" in page and note in page
+    assert json.loads((run / "finished.json").read_text())["steps"] == 6
+
+    def after(folder):
+        tree = json.loads((folder / "comparison.json").read_text())
+        return [record["reward"] for record in tree["after"]["records"]]
+
+    assert main([*typed, f"run.folder={short}", "training.steps=2"]) == 0
+    assert after(run) == after(short)
+    # The last model is kept as it was.
+    best = run / WEIGHTS.replace("final", "best-000002")
+    assert not same_weights(run, short) and best.is_file()
 
 
 def test_a_finished_run_goes_on_only_with_another_rule(yaml, tmp_path, held, capsys):

@@ -28,6 +28,7 @@ from flowbp.evaluation import (
 )
 from flowbp.files import write_whole
 from flowbp.run.before import BEFORE, BEFORE_PICTURES
+from flowbp.run.ending import Ending
 from flowbp.run.shell import listed
 from flowbp.settings import free_folder, occupied, resolved
 
@@ -60,7 +61,8 @@ class Evaluated:
         comparison: the records.
         before: pictures (n, 3, H, W) in [0, 1].
         after: the same after training.
-        steps: optimizer steps between the two.
+        steps: optimizer steps that the run did.
+        end: how the run ended before its last step; None if it did not.
 
     Example:
         See `flowbp.run.execution.execute`.
@@ -70,6 +72,7 @@ class Evaluated:
     before: Tensor
     after: Tensor
     steps: int
+    end: Ending | None = None
 
     def picture(self, row: ScoreRow) -> Tensor:
         """The picture (3, H, W) of a row of the comparison's scores."""
@@ -192,7 +195,8 @@ def write_results(
         See `flowbp.run.execution.execute`.
     """
     settings, method = container.settings(), type(container.method()).__name__
-    folder, steps = settings.run.folder, evaluated.steps
+    folder, end = settings.run.folder, evaluated.end
+    steps, note = (evaluated.steps, "") if end is None else (end.judged, f". {end.note}")
     (folder / COMPARISON).write_text(to_json(evaluated.comparison) + "\n", encoding="utf-8")
     (folder / PICTURE).write_bytes(png(_before_after(evaluated)))
     history = container.history()
@@ -200,7 +204,7 @@ def write_results(
         title=f"{method} on {settings.backbone.name}",
         subtitle=f"{counted(steps, 'optimizer step')} of "
         f"{counted(settings.batching.total, 'sample')}, towards the "
-        f"reward {settings.reward.name}",
+        f"reward {settings.reward.name}{note}",
         scores=scores_of(evaluated.comparison),
         picture=evaluated.picture,
         trained={evaluated.comparison.after.label: ["reward"]},

@@ -29,7 +29,7 @@ from flowbp.run.before import read_before, write_before
 from flowbp.run.calibrating import calibrate
 from flowbp.run.counting import count_trained, sketched, trained_parameters
 from flowbp.run.encoding import encode_prompts
-from flowbp.run.ending import best_checkpoint, told_best, told_ending
+from flowbp.run.ending import best_checkpoint, ending, take_best, told_best
 from flowbp.run.lock import locked
 from flowbp.run.overview import overview
 from flowbp.run.resuming import Resumption, resumption
@@ -160,18 +160,19 @@ def _finish(
         before = _before(container, folder)
     with _timed(timings, "train"):
         done = container.trainer().run(resume=found.checkpoint if found else None)
+    end = ending(container, done)
+    take_best(container, end)
     with _timed(timings, "evaluate after"):
         after = _evaluated(container, "after")
     if before is not None and after is not None:
         comparison = Comparison(before[0], after[0])
         with _timed(timings, "write"):
-            evaluated = Evaluated(comparison, before[1], after[1], done)
+            evaluated = Evaluated(comparison, before[1], after[1], done, end)
             write_results(container, evaluated, dict(timings))
         print(f"\n{table(comparison)}")
-    ending = told_ending(container, done)
-    write_finished(folder, done, timings, ended_early=bool(ending))
-    if ending:
-        print(f"\n{ending}")
+    write_finished(folder, done, timings, ended_early=end is not None)
+    if end is not None:
+        print(f"\n{end.note if comparison is not None else end.told}")
     print(f"\nwritten to {folder}\n{listing(folder, told_best(container, done))}")
     print(loading_advice(container, best_checkpoint(container, done)), end="")
     spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timings.items() if seconds)

@@ -60,4 +60,5 @@ from flowbp.training.step import TrainingStep as TrainingStep
 from flowbp.training.tensorboard import TensorBoard as TensorBoard
 from flowbp.training.trainer import Trainer as Trainer
 from flowbp.training.training_state import is_averaged as is_averaged
+from flowbp.training.training_state import load_trained as load_trained
 from flowbp.training.training_state import load_unaveraged as load_unaveraged

@@ -150,6 +150,27 @@ def load_unaveraged(parameters: Mapping[str, nn.Parameter], checkpoint: Path) ->
             parameter.copy_(saved[name])
 
 
+def load_trained(parameters: Mapping[str, nn.Parameter], checkpoint: Path) -> None:
+    """Set parameters to those of a checkpoint's model: the average where its run averaged.
+
+    Args:
+        parameters: by the names that training knows them by.
+        checkpoint: that `write_training_state` wrote.
+
+    Raises:
+        CheckpointError: the state cannot be read or is of another model.
+
+    Example:
+        ``load_trained(backbone.trainable(), Path("runs/a/checkpoints/best-000075"))``
+    """
+    state = _read(checkpoint)[0]
+    trained, average = state["parameters"], state["average"]
+    _refuse_other_model(parameters, trained, checkpoint)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(trained[name] if average is None else average[1][name])
+
+
 def _read(checkpoint: Path) -> tuple[Any, dict[str, Any]]:
     folder, safetensors = checkpoint / TRAINING, require("safetensors.torch")
     try:
