@@ -17,7 +17,7 @@ from flowbp.evaluation import HeldOut, HeldOutMeasure, Judge, Metric, spread
 from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.prompts import Shard, ShardedPrompts
 from flowbp.rewards import Reward, Towers, UncalibratedReward
-from flowbp.settings import AnchorSettings, RunSettings, Settings, identity
+from flowbp.settings import AnchorSettings, PointsByEmbedding, RunSettings, Settings, identity
 from flowbp.settings.checks import calibration_sampling, evaluation_sampling
 from flowbp.settings.devices import chosen_device
 from flowbp.settings.intervals import interval
@@ -26,6 +26,7 @@ from flowbp.training import (
     Anchor,
     Calibration,
     Checkpoints,
+    EarlyStop,
     EvaluationLines,
     History,
     Intervals,
@@ -133,8 +134,9 @@ def _checkpoints(settings: Settings) -> Checkpoints:
 
 def _metrics(settings: Settings, device: torch.device, towers: Towers) -> dict[str, Metric]:
     wanted = settings.evaluation.metrics if settings.evaluation else {}
+    points = PointsByEmbedding()
     return {
-        label: built_metric(label, component, device=device, towers=towers)
+        label: built_metric(label, component, device=device, towers=towers, points=points)
         for label, component in wanted.items()
     }
 
@@ -148,7 +150,7 @@ def _intervals(
     held_out: Sequence[HeldOut],
     sampling: EvaluationSampling | None,
 ) -> Intervals | None:
-    every, evaluation, stop = interval(settings), settings.evaluation, settings.early_stop
+    every, evaluation = interval(settings), settings.evaluation
     if every is None or evaluation is None or sampling is None:
         return None
     measure = HeldOutMeasure(
@@ -160,7 +162,11 @@ def _intervals(
         sampling=sampling,
         noise_seed=evaluation.noise_seed,
     )
-    return Intervals(measure=measure, every=every, stop=stop.rule if stop else None)
+    return Intervals(measure=measure, every=every, stop=_rule(settings))
+
+
+def _rule(settings: Settings) -> EarlyStop | None:
+    return settings.early_stop.rule if settings.early_stop else None
 
 
 def _calibration(settings: Settings) -> Calibration:
@@ -255,7 +261,9 @@ class RunContainer(containers.DeclarativeContainer):
     history: Any = providers.Singleton(History)
     observers: Any = providers.Singleton(_observers, settings)
     # Apart from the other observers, because a bar appears on the terminal once it is built.
-    progress: Any = providers.Factory(Progress, settings.provided.training.steps)
+    progress: Any = providers.Factory(
+        Progress, settings.provided.training.steps, stop=providers.Callable(_rule, settings)
+    )
 
     # Built before a checkpoint is loaded, so that its reference is the model before training.
     anchor: Any = providers.Singleton(_anchor, settings.provided.anchor, model)

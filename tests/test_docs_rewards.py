@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flowbp.configuration import Component
 from flowbp.settings import REGISTRIES, load
 
 PAGE = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text()
@@ -51,3 +52,17 @@ def test_every_name_is_in_a_table(kind):
     (registry,) = (each for each in REGISTRIES if each.kind == kind)
     for name in registry.targets:
         assert f"| `{name}` |" in PAGE, name
+
+
+def test_the_repositories_of_every_published_reward_are_told(monkeypatch):
+    monkeypatch.setattr("flowbp.adapters.hub.is_offline", lambda: True)
+    monkeypatch.setattr("flowbp.rewards.sources.cached_file", lambda *_: None)
+    from flowbp.settings.needs import unmet
+
+    names = ("aesthetic", "clipscore", "hpsv2", "image_reward", "pickscore")
+    (rewards,) = (each for each in REGISTRIES if each.kind == "reward")
+    for name in names:
+        faults = [fault for _, fault in unmet(Component(name, rewards.resolve(name)))]
+        places = {re.match(r"`\w+` '([^']+)'", fault)[1] for fault in faults}
+        assert places and all(place in PAGE for place in places), name
+        assert all(f"https://huggingface.co/{place}" in " ".join(faults) for place in places)

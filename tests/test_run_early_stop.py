@@ -77,10 +77,28 @@ def test_evaluations_without_a_stop(yaml, tmp_path, capsys):
     assert same_weights(run, plain) and not (plain / "evaluations.jsonl").exists()
 
 
+def test_distances_are_from_step_0_also_where_a_run_goes_on(yaml, tmp_path):
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    models = load([yaml]).settings.reward.arguments["source"]
+    embedding = f"embedding: {{name: clip, source: {models}}}"
+    far, pixels = f"{{name: distance, {embedding}}}", "{name: pixel_distance}"
+    wanted = f"evaluation.metrics={{pixels: {pixels}, far: {far}}}"
+    typed = [HELD_OUT[0], "evaluation.every=2", wanted]
+    assert main([yaml, *typed, "training.steps=8", f"run.folder={whole}"]) == 0
+    assert main([yaml, *typed, "training.steps=4"]) == 0
+    assert main([yaml, *typed, "training.steps=8", "--resume"]) == 0
+    assert lines(run) == lines(whole) and same_weights(run, whole)
+    for name in ("pixels", "far"):
+        first, *others = [line[name] for line in lines(run)]
+        assert first == 0 and min(others) > 0
+
+
 def test_a_run_ends_early_and_says_so(yaml, tmp_path, held, capsys):
     run = tmp_path / "run"
     assert main([yaml, *ENDING]) == 0
-    told = " ".join(capsys.readouterr().out.split())
+    printed = capsys.readouterr()
+    assert "best flat 0.25 after step 0, 2 of 2 without a rise" in printed.err
+    told = " ".join(printed.out.split())
     assert "every 2 steps on 3 of them, [flat] besides; ends after 2 without a rise of flat" in told
     assert "ended early, after step 4 of 8: flat has not risen by more than 0 for 2 eval" in told
     assert "the best, 0.25, is that of step 0, the model before training" in told
@@ -133,6 +151,39 @@ def test_a_finished_run_goes_on_only_with_another_rule(yaml, tmp_path, held, cap
     assert lines(run)[-1]["step"] == 8
 
 
+RISING = """
+import torch
+
+calls = []
+
+def peaking(images, prompts):
+    calls.append(1)
+    return torch.full((len(images),), {1: 0.25, 2: 0.5}.get(len(calls), 0.0))
+"""
+
+
+@pytest.mark.parametrize("patience", [2, 3], ids=["ended early", "all steps"])
+def test_the_best_is_told_where_it_is_not_the_last(yaml, tmp_path, monkeypatch, capsys, patience):
+    (tmp_path / f"rising{patience}.py").write_text(RISING)
+    monkeypatch.syspath_prepend(tmp_path)
+    typed = [
+        *HELD_OUT,
+        f"evaluation.metrics.held={{name: reward, reward: {{name: 'rising{patience}:peaking'}}}}",
+        f"early_stop={{metric: held, every: 2, patience: {patience}}}",
+    ]
+    assert main([yaml, *typed]) == 0
+    told = capsys.readouterr().out
+    assert ("ended early" in told) is (patience == 2)
+    best = tmp_path / "run/checkpoints/best-000002"
+    assert best.is_dir()
+    written, python = told.split("written to")[1].split("the best, in Python")
+    assert "checkpoints/best-000002" in written
+    assert "the model at its best held, 0.5 after step 2" in written
+    assert "the trained model after the last step" in written
+    first, last = python.split("the last, in Python")
+    assert str(best) in first and str(best.parent / "final") in last
+
+
 def test_the_best_checkpoint_is_named(yaml, tmp_path, held, capsys):
     typed = [*HELD_OUT, "early_stop={metric: reward, every: 1, patience: 6}"]
     assert main([yaml, *typed]) == 0
@@ -175,6 +226,19 @@ MISTAKES = {
     "a taken label": (
         [*HELD_OUT, "evaluation.every=2", "evaluation.metrics={reward: {name: shapes}}"],
         "evaluation.metrics.reward: is the name of a figure that every evaluation has",
+    ),
+    "diversity of one picture": (
+        [*HELD_OUT, "evaluation.every=2", "evaluation.metrics={spread: {name: diversity}}"],
+        "evaluation.metrics.spread: needs several pictures of a prompt, and an evaluation inside "
+        "the run makes one of each; measure it by flowbp-eval",
+    ),
+    "a distance that is to rise": (
+        [
+            *HELD_OUT,
+            "evaluation.metrics={far: {name: pixel_distance}}",
+            "early_stop={metric: far, every: 2}",
+        ],
+        "early_stop.metric: is 'far', the distance from the model before training, of which more",
     ),
     "no patience": (
         [*HELD_OUT, "early_stop={metric: reward, every: 1, patience: 0}"],

@@ -24,3 +24,6 @@ def test_a_short_job_says_no_more_than_that_it_began(capsys):
         for done in range(1, 4):
             progress(done, 3)
     assert capsys.readouterr().err == "encoding: 3 prompts\n"
+    with told_progress("encoding", 1):
+        pass
+    assert capsys.readouterr().err == "encoding: 1 prompt\n"

@@ -41,13 +41,13 @@ def compile_backbone(
         Traceback (most recent call last):
             ...
         ValueError: `compile` needs a network with a list of blocks (nn.ModuleList), and Linear \
-has none; write run.compile=false
+has none; write compile: false
     """
     _prepare()
     if compile_blocks(backbone.module, activations=activations, backend=backend) == 0:
         raise ValueError(
             "`compile` needs a network with a list of blocks (nn.ModuleList), and "
-            f"{type(backbone.module).__name__} has none; write run.compile=false"
+            f"{type(backbone.module).__name__} has none; write compile: false"
         )
     decoder = getattr(backbone, "decoder", None)
     if decoder is not None:

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from flowbp.adapters.extras import require
 
-_ELSEWHERE = "or download the whole repository elsewhere and give its folder"
+_WHOLE = "all of its files"
 
 
 def hub_file(hub_id: str, name: str) -> Path:
@@ -90,7 +90,55 @@ def cached_file(hub_id: str, name: str) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
-def ask_hub(hub_id: str, *names: str, argument: str = "source", alone: bool = False) -> None:
+def cached_commit(hub_id: str) -> str | None:
+    """Which commit of a repository the cache has as its newest.
+
+    Args:
+        hub_id: ``owner/name``.
+
+    Returns:
+        The commit, or None where the cache has none or huggingface_hub is not installed.
+
+    Example:
+        >>> cached_commit("owner/no-such-repository") is None
+        True
+    """
+    try:
+        hub = require("huggingface_hub.file_download")
+    except ModuleNotFoundError:
+        return None
+    folder = Path(_part("constants").HF_HUB_CACHE) / hub.repo_folder_name(
+        repo_id=hub_id, repo_type="model"
+    )
+    reference = folder / "refs" / "main"
+    return reference.read_text().strip() if reference.is_file() else None
+
+
+def address(hub_id: str, name: str | None = None) -> str:
+    """Where a repository, or a file of it, is on the hub.
+
+    Args:
+        hub_id: ``owner/name``.
+        name: Of the file; None for the repository.
+
+    Returns:
+        Its address.
+
+    Example:
+        >>> address("owner/name").endswith("/owner/name")
+        True
+    """
+    place = f"{_part('constants').ENDPOINT}/{hub_id}"
+    return place if name is None else f"{place}/resolve/main/{name}"
+
+
+def ask_hub(
+    hub_id: str,
+    *names: str,
+    argument: str = "source",
+    alone: bool = False,
+    wanted: str = _WHOLE,
+) -> None:
     """Make sure that the hub has one of some files and gives it; nothing is downloaded.
 
     Args:
@@ -98,6 +146,7 @@ def ask_hub(hub_id: str, *names: str, argument: str = "source", alone: bool = Fa
         names: Of files in the repository, any of which will do.
         argument: That names the repository, for the message.
         alone: Whether the file is all that is wanted, for the message.
+        wanted: Which of the repository's files a folder needs, in words, for the message.
 
     Raises:
         ModuleNotFoundError: huggingface_hub is not installed.
@@ -126,17 +175,20 @@ def ask_hub(hub_id: str, *names: str, argument: str = "source", alone: bool = Fa
             refused.__cause__ = error
         raise FileNotFoundError(
             f"`{argument}` {hub_id!r} could not be read, its {' or '.join(names)}: "
-            f"{why_unread(refused, hub_id, file=names[0] if alone else None)}"
+            f"{why_unread(refused, hub_id, file=names[0] if alone else None, wanted=wanted)}"
         ) from refused
 
 
-def why_unread(error: Exception, place: Path | str, *, file: str | None = None) -> str:
+def why_unread(
+    error: Exception, place: Path | str, *, file: str | None = None, wanted: str = _WHOLE
+) -> str:
     """Say why a model could not be read and what to do about it.
 
     Args:
         error: What a loader raised; the errors that it was raised from count too.
         place: A folder, or a hub id.
         file: Of the repository, if it is all that is wanted of it.
+        wanted: Else which of its files are, in words.
 
     Returns:
         Reason and cure.
@@ -150,7 +202,8 @@ def why_unread(error: Exception, place: Path | str, *, file: str | None = None) 
         return f"{said}; copy or download the whole folder again"
     errors, constants = _part("errors"), _part("constants")
     endpoint = constants.ENDPOINT
-    command, elsewhere = f"hf download {place}", _ELSEWHERE
+    command = f"hf download {place}"
+    elsewhere = f"or download {wanted} from {endpoint}/{place} elsewhere and give their folder"
     if file is not None:
         command = f"{command} {file}"
         elsewhere = (

@@ -3,6 +3,7 @@
 from .arguments import read_arguments as read_arguments
 from .describing import describe as describe
 from .merging import merge as merge
+from .merging import without_nulls as without_nulls
 from .problems import ConfigurationError as ConfigurationError
 from .problems import Problem as Problem
 from .registry import Component as Component

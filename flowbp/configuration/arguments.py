@@ -95,9 +95,13 @@ def _override(argument: str) -> tuple[tuple[str, ...], Tree]:
     try:
         data = plain(read_text(text, COMMAND_LINE))
     except ConfigurationError as error:
-        reasons = "; ".join(problem.message for problem in error.problems)
+        reasons = "; ".join(_reason(key, problem) for problem in error.problems)
         raise _refused(f"`{argument}` has a value that {reasons}") from error
     return tuple(key.split(".")), tree_of(data, COMMAND_LINE)
+
+
+def _reason(key: str, problem: Problem) -> str:
+    return f"at `{key}.{problem.path}` {problem.message}" if problem.path else problem.message
 
 
 def _refuse_conflicts(path: tuple[str, ...], others: Iterable[tuple[str, ...]]) -> None:

@@ -29,6 +29,33 @@ def merge(*trees: Tree) -> Tree:
     return functools.reduce(_lay, trees) if trees else Tree({}, "defaults")
 
 
+def without_nulls(tree: Tree, *path: str) -> Tree:
+    """Take away what is null in a mapping of a tree, by which a later file removes an entry.
+
+    Args:
+        tree: merged.
+        path: of the mapping, key by key; where there is none, nothing is done.
+
+    Returns:
+        The tree without these entries.
+
+    Example:
+        >>> from flowbp.configuration import plain, tree_of
+        >>> tree = tree_of({"metrics": {"mine": None, "taste": {"name": "pickscore"}}}, "a.yaml")
+        >>> plain(without_nulls(tree, "metrics"))
+        {'metrics': {'taste': {'name': 'pickscore'}}}
+    """
+    if not tree.is_mapping:
+        return tree
+    if not path:
+        kept = {key: each for key, each in tree.value.items() if each.value is not None}
+        return Tree(kept, tree.origin)
+    key, *rest = path
+    if key not in tree.value:
+        return tree
+    return Tree({**tree.value, key: without_nulls(tree.value[key], *rest)}, tree.origin)
+
+
 def _lay(below: Tree, above: Tree) -> Tree:
     if not (below.is_mapping and above.is_mapping) or _renamed(below, above):
         return above

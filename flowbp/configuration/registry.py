@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import pkgutil
 import re
+import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, Generic, TypeVar, cast, get_args, get_origin
@@ -195,6 +197,17 @@ class Registry:
             return False
         return {p.name for p in parameters(target) if p.required} == self.called_with
 
+    def misnamed(self, target: Any) -> tuple[str, ...]:
+        """The arguments of a function that may be meant as a component, and is none by their names.
+
+        Empty for what is one, and for what requires another number of them.
+        """
+        if not inspect.isfunction(target) or self.is_ready(target):
+            return ()
+        required = tuple(p.name for p in parameters(target) if p.required)
+        others = self.offers.intersection(required)
+        return required if len(required) == len(self.called_with) and not others else ()
+
     def describes(self, annotation: Any) -> bool:
         """Whether a field's annotation is this registry's type."""
         return bool(annotation == self.builds or get_origin(annotation) == self.builds)
@@ -209,9 +222,20 @@ def _imported(path: str) -> Any:
     # Importing runs code of others, and whatever it raises is a problem of the configuration.
     except Exception as error:
         raise Rejected(
-            f"{path!r} cannot be imported ({type(error).__name__}: {error}); "
-            "correct the path or install what is missing"
+            f"{path!r} cannot be imported ({type(error).__name__}: {error}). {_near(error)}"
+            "Correct the path or install what is missing"
         ) from error
+
+
+def _near(error: Exception) -> str:
+    """Names like the one that is not there."""
+    if isinstance(error, AttributeError) and error.name is not None:
+        return nearest(error.name, dir(error.obj))
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return ""
+    parent, _, name = error.name.rpartition(".")
+    place = getattr(sys.modules.get(parent), "__path__", []) if parent else None
+    return nearest(name, [module.name for module in pkgutil.iter_modules(place)])
 
 
 def _loaded(point: metadata.EntryPoint, kind: str) -> Any:

@@ -107,6 +107,8 @@ def _register(converter: Converter, registry: Registry) -> None:
                     f"{listed(rest)}, or name a function that returns one"
                 )
             return Component(name, target, ready=True)
+        if not rest:
+            _refuse_misnamed(registry, name, target)
         return Component(name, target, arguments_of(converter, target, rest, registry.offers))
 
     def instance(value: Any, _: Any) -> Any:
@@ -142,6 +144,21 @@ def _chosen(registry: Registry, value: Any) -> tuple[str, Any, dict[str, Any]]:
     if is_attrs_class(target):
         _refuse_reserved(target)
     return name, target, {key: item for key, item in value.items() if key != "name"}
+
+
+def _refuse_misnamed(registry: Registry, name: str, target: Any) -> None:
+    misnamed = registry.misnamed(target)
+    if not misnamed:
+        return
+    wanted = " and ".join(f"`{each}`" for each in sorted(registry.called_with))
+    found = " and ".join(f"`{each}`" for each in misnamed)
+    error = Rejected(
+        f"names {name!r}, which is called with {found}; a function is a {registry.kind} itself "
+        f"only if its arguments are {wanted}, so rename them; if it makes a {registry.kind}, "
+        f"{found} are keys to give"
+    )
+    error.add_note(AttributeValidationNote("at name", "name", str))
+    raise ClassValidationError(f"No {registry.kind}", [error], Registry)
 
 
 def _refuse_unregistered(_: Any, kind: Any) -> Any:

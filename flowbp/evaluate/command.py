@@ -15,6 +15,9 @@ from flowbp.run.shell import (
     told,
 )
 
+FAILED = 3
+"""Exit code: it is done, but a metric failed and is reported as failed."""
+
 _DESCRIPTION = "Sample several models on the same prompts and noise, and measure the pictures."
 _EPILOG = """\
 Files merge from left to right and overrides win, as in python -m flowbp.run; the first of the
@@ -23,6 +26,8 @@ models is what the others are compared with.
 An evaluation that stopped, at whatever moment, goes on with the same words and --resume: pictures
 that are there and whole are not made again. Metrics, models and seeds may be added then.
 
+A metric or model of a file is taken away by null: metrics.accuracy=null.
+
 examples:
   python -m flowbp.evaluate evaluation.yaml
   python -m flowbp.evaluate evaluation.yaml 'evaluation.seeds=[0, 1, 2]' --resume
@@ -30,7 +35,7 @@ examples:
       'models.mine={checkpoint: runs/b/checkpoints/final, scale: 0.5}'
 
 exit codes: 0 done, 1 the evaluation stopped, 2 a mistake in what was typed or configured,
-130 interrupted.
+3 done, but for metrics that failed and are reported as failed, 130 interrupted.
 """
 
 
@@ -41,8 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the command line by default.
 
     Returns:
-        The exit code: 0 done, 1 the evaluation stopped, 2 a mistake of the user's, 130
-        interrupted. A message is on stderr. Anything else is a bug, and raised.
+        The exit code: 0 done, 1 the evaluation stopped, 2 a mistake of the user's, 3 done but for
+        metrics that failed and are reported as failed, 130 interrupted. A message is on stderr.
+        Anything else is a bug, and raised.
 
     Raises:
         SystemExit: after `--help`, or at an option that does not exist.
@@ -110,8 +116,11 @@ def _evaluate(typed: argparse.Namespace) -> int:
     try:
         loaded = load(typed.inputs, resume=typed.resume)
         with quiet(), stopped_gently():
-            act = check if typed.check else execute
-            act(EvaluationContainer(settings=loaded.settings), resume=typed.resume)
+            container = EvaluationContainer(settings=loaded.settings)
+            if typed.check:
+                check(container, resume=typed.resume)
+            elif execute(container, resume=typed.resume).failures:
+                return told("some metrics failed, see above; the others are done", FAILED)
     except (ConfigurationError, EvaluateError, OSError, torch.OutOfMemoryError) as error:
         if typed.traceback:
             raise

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from dependency_injector import containers, providers
 
+from flowbp.adapters import Backbone, compile_backbone
 from flowbp.configuration import Component
 from flowbp.embeddings import cached
+from flowbp.evaluate.digests import Digests
 from flowbp.evaluate.pictures import Shot
 from flowbp.evaluate.schema import EvaluateSettings
 from flowbp.evaluation import HeldOut
@@ -16,8 +19,11 @@ from flowbp.rewards import Towers
 from flowbp.settings import HeldOutSource, PointsByEmbedding, built_metric, chosen_device
 
 
-def _built(component: Component[Any], **offered: Any) -> Any:
-    return component.build(**offered)
+def _backbone(component: Component[Backbone], *, compiled: bool, device: torch.device) -> Backbone:
+    backbone = component.build(device=device)
+    if compiled:
+        compile_backbone(backbone)
+    return backbone
 
 
 def _listed(source: HeldOutSource) -> tuple[HeldOut, ...]:
@@ -44,7 +50,12 @@ class EvaluationContainer(containers.DeclarativeContainer):
 
     settings: Any = providers.Dependency(instance_of=EvaluateSettings)
     device: Any = providers.Singleton(chosen_device, settings.provided.evaluation.device)
-    backbone: Any = providers.Singleton(_built, settings.provided.backbone, device=device)
+    backbone: Any = providers.Singleton(
+        _backbone,
+        settings.provided.backbone,
+        compiled=settings.provided.evaluation.compile,
+        device=device,
+    )
     # The backbone as the evaluation uses it: every prompt is encoded once.
     model: Any = providers.Singleton(
         cached,
@@ -52,6 +63,8 @@ class EvaluationContainer(containers.DeclarativeContainer):
         settings.provided.embeddings.folder,
         batch=settings.provided.embeddings.batch,
     )
+    # Of the files that models and metrics are read from.
+    digests: Any = providers.Singleton(Digests, settings.provided.evaluation.folder)
     prompts: Any = providers.Singleton(_listed, settings.provided.prompts)
     # What several metrics read alike is loaded once.
     towers: Any = providers.Singleton(Towers)

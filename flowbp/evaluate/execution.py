@@ -14,10 +14,12 @@ from flowbp.evaluate.readiness import refuse_unready
 from flowbp.evaluate.results import listing, write_comparison, write_scores
 from flowbp.evaluate.resuming import CONFIGURATION, refuse_others
 from flowbp.evaluate.schema import EvaluateSettings, ModelSection
-from flowbp.evaluation import Scores, scores_table
+from flowbp.evaluation import Scores, counted, scores_table
 from flowbp.files import write_whole
 from flowbp.run.lock import locked
+from flowbp.run.overview import told_embeddings
 from flowbp.settings import free_folder, occupied, resolved
+from flowbp.settings.needs import readings
 
 
 def overview(settings: EvaluateSettings) -> str:
@@ -40,7 +42,8 @@ def overview(settings: EvaluateSettings) -> str:
             label if model.checkpoint is None else f"{label} ({_model(model)})"
             for label, model in models.items()
         ),
-        "prompts": f"{count}, each from {len(seeds)} seeds: {', '.join(map(str, seeds))}",
+        "prompts": f"{count}, each from {counted(len(seeds), 'seed')}: "
+        f"{', '.join(map(str, seeds))}",
         "pictures": f"{count * len(seeds) * len(models)}, {sampling.height}x{sampling.width} "
         f"pixels, {sampling.steps} steps, guidance {sampling.guidance:g}",
         "metrics": ", ".join(
@@ -48,14 +51,29 @@ def overview(settings: EvaluateSettings) -> str:
             for label, metric in settings.metrics.items()
         )
         or "none",
+        "embeddings": told_embeddings(settings.embeddings),
         "folder": str(settings.evaluation.folder),
     }
-    return "\n".join(f"  {name:<12}{text}" for name, text in lines.items())
+    listed = [f"  {name:<12}{text}" for name, text in lines.items()]
+    for label, metric in settings.metrics.items():
+        listed += [f"  {label} reads {place}" for place in readings(metric)]
+    return "\n".join(listed)
 
 
 def _model(model: ModelSection) -> str:
     scale = "" if model.scale == 1 else f", scale {model.scale:g}"
     return f"{model.checkpoint}{scale}{'' if model.averaged else ', not averaged'}"
+
+
+def _no_report(settings: EvaluateSettings) -> str:
+    why = "no metric has figures of two models for the same picture"
+    if len(settings.models) == 1:
+        (label,) = settings.models
+        why = (
+            f"`{label}` is the only model; add another to compare, such as models.aligned="
+            "{checkpoint: runs/a/checkpoints/final}, and --resume"
+        )
+    return f"  no report.html, for {why}"
 
 
 def check(container: EvaluationContainer, *, resume: bool = False) -> None:
@@ -72,9 +90,9 @@ def check(container: EvaluationContainer, *, resume: bool = False) -> None:
         See `flowbp.evaluate.main`, of which it is `--check`.
     """
     if resume:
-        refuse_others(container.settings())
+        refuse_others(container.settings(), container.digests())
+    print(overview(container.settings()), flush=True)
     refuse_unready(container.settings())
-    print(overview(container.settings()))
     print("checked; nothing was run")
 
 
@@ -107,9 +125,9 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
         torch.set_num_threads(settings.evaluation.threads)
     with ExitStack() as stack:
         if resume:
-            refuse_others(settings)
-        refuse_unready(settings)
+            refuse_others(settings, container.digests())
         print(overview(settings), flush=True)
+        refuse_unready(settings)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             stack.enter_context(locked(folder))
@@ -125,6 +143,9 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
         generate_missing(container)
         for scores in measured(container):
             write_scores(folder, scores)
-        write_comparison(container, scores)
+            container.digests().keep()
+        compared = write_comparison(container, scores)
     print(f"\n{scores_table(scores)}\n\nwritten to {folder}\n{listing(folder)}")
+    if not compared:
+        print(_no_report(settings))
     return scores

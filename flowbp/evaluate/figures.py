@@ -14,6 +14,7 @@ import attrs
 
 from flowbp.evaluate.declared import Declared
 from flowbp.evaluate.failing import EvaluateError
+from flowbp.evaluate.fingerprints import differences
 from flowbp.evaluate.pictures import Shot
 from flowbp.files import write_whole
 
@@ -24,15 +25,16 @@ FIGURES = "figures"
 class Kept:
     """The figures of one metric on one model's pictures, as a file of JSON lines.
 
-    The first line is the metric's configuration: under another one, nothing of the file holds. It
-    also has what the metric says of its columns and, if all pictures were judged together, names
-    these. A line of a picture names the picture by its digest, so that it does not hold for
-    another either.
+    The first line is the metric's configuration, and the files and code that it is made of: under
+    others, nothing of the file holds. It also has what the metric says of its columns and, if all
+    pictures were judged together, names these. A line of a picture names the picture by its digest,
+    so that it does not hold for another either.
 
     Args:
         path: of the file.
         metric: its configuration.
         together: what all pictures that it may have judged together are known by.
+        made_of: as `flowbp.evaluate.fingerprints.made_of` gives it.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -49,6 +51,7 @@ class Kept:
     path: Path
     metric: Any
     together: str
+    made_of: Mapping[str, Any] = attrs.field(factory=dict)
 
     @staticmethod
     def key(shot: Shot, content: bytes) -> str:
@@ -62,6 +65,20 @@ class Kept:
             EvaluateError: the file is damaged.
         """
         return self._read(self._whole_lines())
+
+    def changed(self) -> str | None:
+        """What of the metric is not as it was when the file was begun; None if all of it is.
+
+        Raises:
+            EvaluateError: the file is damaged.
+        """
+        lines = self._whole_lines()
+        if not lines:
+            return None
+        first = self._first(lines)
+        if first.get("metric") != self.metric:
+            return "its configuration"
+        return next(differences(first.get("made_of"), self.made_of), None)
 
     def declared(self) -> Declared:
         """What the metric says of its columns, of a file that has figures."""
@@ -83,7 +100,7 @@ class Kept:
         lines = self._whole_lines()
         kept = self._read(lines)
         if not kept:
-            write_whole(self.path, _line({"metric": self.metric, **declared.tree()}))
+            write_whole(self.path, _line(self._heading(declared)))
         elif lines != self.path.read_text(encoding="utf-8"):
             write_whole(self.path, lines)
         return kept
@@ -110,8 +127,7 @@ class Kept:
         Raises:
             OSError: the file cannot be written.
         """
-        tree = {"metric": self.metric, **declared.tree(), "together": self.together}
-        first = _line(tree)
+        first = _line(self._heading(declared) | {"together": self.together})
         write_whole(self.path, first + "".join(itertools.starmap(_of_picture, found.items())))
 
     def _whole_lines(self) -> str:
@@ -119,17 +135,29 @@ class Kept:
         text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
         return text[: text.rfind("\n") + 1]
 
+    def _heading(self, declared: Declared) -> dict[str, Any]:
+        return {"metric": self.metric, "made_of": self.made_of, **declared.tree()}
+
     def _read(self, lines: str) -> Mapping[str, Mapping[str, float]]:
         try:
             first, *found = [json.loads(line) for line in lines.splitlines()] or [{}]
             kept = {line["picture"]: _numbers(line["values"]) for line in found}
-            same = first.get("metric") == self.metric and Declared().tree().keys() <= first.keys()
+            same = self.changed() is None and Declared().tree().keys() <= first.keys()
             return kept if same and first.get("together", self.together) == self.together else {}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise EvaluateError(
-                f"{self.path} is damaged ({type(error).__name__}: {error}); remove it, and its "
-                "metric judges those pictures again"
-            ) from error
+            raise self._damaged(error) from error
+
+    def _first(self, lines: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads(lines.partition("\n")[0]))
+        except (ValueError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> EvaluateError:
+        return EvaluateError(
+            f"{self.path} is damaged ({type(error).__name__}: {error}); remove it, and its metric "
+            "judges those pictures again"
+        )
 
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
 
 from flowbp.configuration import ConfigurationError, Problem
+from flowbp.evaluate.ahead import written_behind
 from flowbp.evaluate.container import EvaluationContainer, all_shots
 from flowbp.evaluate.failing import EvaluateError, reason
 from flowbp.evaluate.memory import release
 from flowbp.evaluate.models import applied, cheapest_first
-from flowbp.evaluate.pictures import ForeignPictureError, Shot, read_picture, write_picture
-from flowbp.evaluate.resuming import keep_identity
+from flowbp.evaluate.pictures import IMAGES, ForeignPictureError, Shot, read_picture, write_picture
+from flowbp.evaluate.resuming import keep_identity, refuse_changed
 from flowbp.evaluation import generate_batches
 from flowbp.run.encoding import encode_all
 from flowbp.run.telling import told_progress
@@ -64,12 +66,17 @@ def generate_missing(container: EvaluationContainer) -> None:
     except ForeignPictureError as error:
         raise EvaluateError(str(error)) from error
     to_do = sum(len(each.numbers) for found in missing.values() for each in found.values())
+    unused = _unused(container, folder)
+    if unused:
+        print(unused, flush=True)
     total = len(container.prompts()) * len(settings.evaluation.seeds) * len(settings.models)
     if total > to_do:
         print(f"{total - to_do} of {total} pictures are there", flush=True)
     if not to_do:
         return
     _build(container)
+    # Now, as loading may have fetched a newer commit from the hub.
+    refuse_changed(settings, container.digests())
     texts = dict.fromkeys(prompt.text for prompt in container.prompts())
     if settings.sampling.guidance != 1:
         texts[settings.sampling.negative_prompt] = None
@@ -77,8 +84,8 @@ def generate_missing(container: EvaluationContainer) -> None:
     with told_progress("generating", to_do, unit="picture") as progress:
         done = 0
         for label in cheapest_first(settings.models):
-            for _ in _generated(container, label, missing[label]):
-                done += 1
+            for made in _generated(container, label, missing[label]):
+                done += made
                 progress(done, to_do)
     _free(container)
 
@@ -91,25 +98,47 @@ def _missing(container: EvaluationContainer, label: str, folder: Path) -> Mappin
     return found
 
 
+def _unused(container: EvaluationContainer, folder: Path) -> str | None:
+    """What is said of pictures that an evaluation before this one made, and this one has not."""
+    settings = container.settings()
+    shots = itertools.chain(*(s for label in settings.models for s in all_shots(container, label)))
+    wanted = {shot.path(folder) for shot in shots}
+    others = [path for path in sorted((folder / IMAGES).glob("*/*.png")) if path not in wanted]
+    if not others:
+        return None
+    models = sorted({path.parent.name for path in others} - set(settings.models))
+    seeds = sorted({path.stem.rpartition("-")[2] for path in others}, key=lambda s: (len(s), s))
+    seeds = [seed for seed in seeds if seed not in map(str, settings.evaluation.seeds)]
+    named = [f"seeds {', '.join(seeds)}"] * bool(seeds) + [f"models {', '.join(models)}"] * bool(
+        models
+    )
+    of = f" of {' and '.join(named)}" if named else ""
+    return f"{len(others)} pictures{of} stay in {folder / IMAGES} and are in no score"
+
+
 def _generated(
     container: EvaluationContainer, label: str, missing: Mapping[int, Missing]
-) -> Iterator[Shot]:
+) -> Iterator[int]:
+    """How many pictures each batch made."""
     if not any(each.numbers for each in missing.values()):
         return
     settings = container.settings()
     folder, model = settings.evaluation.folder, settings.models[label]
-    keep_identity(folder, label, model)
+    keep_identity(settings, label, container.digests())
     texts = [prompt.text for prompt in container.prompts()]
     try:
-        with applied(container.backbone(), model):
+        with written_behind(write_picture) as write, applied(container.backbone(), model):
             for seed, each in missing.items():
                 for chosen, images in generate_batches(
                     container.model(), texts, seed, settings.sampling, wanted=each.wanted
                 ):
-                    for shot, image in zip(each.shots[chosen], images, strict=True):
-                        if shot.number in each.numbers:
-                            write_picture(folder, shot, image)
-                            yield shot
+                    made = [
+                        (folder, shot, image)
+                        for shot, image in zip(each.shots[chosen], images.cpu(), strict=True)
+                        if shot.number in each.numbers
+                    ]
+                    write(made)
+                    yield len(made)
     except (ValueError, TypeError) as error:
         raise EvaluateError(f"the model `{label}` stopped: {reason(error)}") from error
 

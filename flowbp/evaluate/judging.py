@@ -8,29 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowbp.configuration.parameters import parameters
-from flowbp.evaluate.failing import EvaluateError, reason
+from flowbp.evaluate.failing import MEMORY, EvaluateError, reason
 from flowbp.evaluate.pictures import Shot
 from flowbp.evaluation import Metric, MetricFailure, PictureSet, SetMetric
 from flowbp.evaluation.scoring import numbers
-
-_OF_SETS = {"model", "base"}
-
-
-def is_of_sets(metric: Metric | SetMetric) -> bool:
-    """Whether a metric is called with all pictures of a model and of the base.
-
-    Args:
-        metric: any, by the arguments that it is called with.
-
-    Returns:
-        True for a `SetMetric`.
-
-    Example:
-        >>> is_of_sets(lambda model, base: {}), is_of_sets(lambda images, prompts: {})
-        (True, False)
-    """
-    return {each.name for each in parameters(metric)} == _OF_SETS
 
 
 def column(label: str, name: str) -> str:
@@ -162,9 +143,12 @@ ValueError: it is white; evaluation.on_failure=report goes on without what fails
     which = f"the picture of {first.prompt.text!r}, seed {first.seed},"
     if len(shots) > 1:
         which = f"{len(shots)} pictures together, the first of {first.prompt.text!r},"
+    cure = "evaluation.on_failure=report goes on without what fails"
+    if isinstance(error, MEMORY):
+        cure = "what is done is kept, and --resume goes on"
     return EvaluateError(
         f"the metric `{label}` failed at {which} of the model `{first.model}`: {reason(error)}; "
-        "evaluation.on_failure=report goes on without what fails"
+        f"{cure}"
     )
 
 

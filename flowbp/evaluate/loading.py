@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flowbp.configuration import Component, read_arguments
+from flowbp.configuration import Component, read_arguments, without_nulls
 from flowbp.configuration.tree import Step
 from flowbp.evaluate.models import fault
 from flowbp.evaluate.schema import EvaluateSettings
+from flowbp.evaluate.trained import training_faults
 from flowbp.settings import Loaded, weighted_reward
 from flowbp.settings.checks import of_place
 from flowbp.settings.intervals import Found
@@ -20,7 +21,8 @@ def load(arguments: Sequence[str], *, resume: bool = False) -> Loaded[EvaluateSe
     """Read YAML files and overrides, and check all that can be checked without a model.
 
     Args:
-        arguments: such as ``["evaluation.yaml", "evaluation.seeds=[0, 1]"]``.
+        arguments: such as ``["evaluation.yaml", "evaluation.seeds=[0, 1]"]``; null takes a metric
+            or a model away.
         resume: whether the evaluation goes on in its folder, which is then not empty.
 
     Returns:
@@ -38,7 +40,7 @@ def load(arguments: Sequence[str], *, resume: bool = False) -> Loaded[EvaluateSe
 Names: `flux1`, `flux2`, `sd3`, `shapes`; or write package.module:Class
           defaults: sampling: is missing; it has no default
     """
-    tree = read_arguments(arguments)
+    tree = without_nulls(without_nulls(read_arguments(arguments), "metrics"), "models")
     return checked(EvaluateSettings, tree, lambda settings: _problems(settings, resume))
 
 
@@ -48,6 +50,7 @@ def _problems(settings: EvaluateSettings, resume: bool) -> Found:
         found = fault(model)
         if found is not None:
             yield ("models", label, found[0]), found[1]
+    yield from training_faults(settings)
     for label, metric in settings.metrics.items():
         yield from _of_metric(metric, ("metrics", label))
 

@@ -8,27 +8,21 @@ from typing import Any
 import attrs
 
 from flowbp.configuration import plain, read_text
+from flowbp.evaluate.attempts import Attempts, Figures, nothing_judged
 from flowbp.evaluate.container import EvaluationContainer
 from flowbp.evaluate.declared import Declared
 from flowbp.evaluate.failing import EvaluateError, reason
 from flowbp.evaluate.figures import FIGURES, Kept
-from flowbp.evaluate.judging import (
-    failure,
-    is_of_sets,
-    judge_pictures,
-    judge_set,
-    stopped,
-)
+from flowbp.evaluate.fingerprints import made_of
 from flowbp.evaluate.memory import release
 from flowbp.evaluate.order import sharing_order
 from flowbp.evaluate.picture_sets import Pictures
 from flowbp.evaluate.pictures import Shot
-from flowbp.evaluation import MetricFailure, ScoreRow, Scores
+from flowbp.evaluation import MetricFailure, ScoreRow, Scores, is_of_sets
 from flowbp.run.telling import told_progress
 from flowbp.settings import resolved
-from flowbp.settings.needs import towers_of
+from flowbp.settings.needs import towers_of, unmet
 
-_Figures = Mapping[str, float]
 _PENDING = "not measured yet; --resume goes on"
 
 
@@ -82,10 +76,11 @@ class Measurement:
 
     container: EvaluationContainer
     pictures: Pictures
-    found: dict[str, dict[Shot, _Figures]] = attrs.field(factory=dict, init=False)
+    found: dict[str, dict[Shot, Figures]] = attrs.field(factory=dict, init=False)
     failures: list[MetricFailure] = attrs.field(factory=list, init=False)
     declared: dict[str, Declared] = attrs.field(factory=dict, init=False)
     _trees: Mapping[str, Any] = attrs.field(init=False, repr=False)
+    _made: dict[str, Mapping[str, Any]] = attrs.field(factory=dict, init=False, repr=False)
 
     @_trees.default
     def _written(self) -> Mapping[str, Any]:
@@ -119,7 +114,8 @@ class Measurement:
 
     def recall(self, label: str) -> bool:
         """Take up the figures of a metric, if those of all pictures are kept."""
-        found: dict[Shot, _Figures] = {}
+        self._look(label)
+        found: dict[Shot, Figures] = {}
         for model in self.pictures.models:
             there = self._kept(label, model).read()
             for shot in self.pictures.shots(model):
@@ -130,11 +126,18 @@ class Measurement:
         self.found[label] = found
         self.declared[label] = self._kept(label, self.pictures.models[0]).declared()
         print(f"{label}: all figures are there", flush=True)
+        self._refuse_nothing(label)
         return True
 
     def measure(self, label: str, *, before: Sequence[str]) -> None:
         """Load a metric, have it judge, and let go of what none of those after it reads."""
         metrics = self.container.settings().metrics
+        unready = [] if self._stops else [message for _, message in unmet(metrics[label])]
+        if unready:
+            # It was told at the start, and trying again could take minutes.
+            self.failures.append(MetricFailure(metric=label, message="; ".join(unready)))
+            self.found[label] = {}
+            return
         try:
             metric = self.container.metric(label, metrics[label])
         # Loading runs code of others, and whatever it raises is the metric's failure.
@@ -147,70 +150,57 @@ class Measurement:
             self.failures.append(MetricFailure(metric=label, message=reason(error)))
             self.found[label] = {}
             return
-        # Now, as what was downloaded has its place on disk only since.
+        # Now, as what was downloaded has its place on disk, and its commit, only since.
+        self._look(label)
+        changed = filter(None, (self._kept(label, m).changed() for m in self.pictures.models))
+        for what in set(changed):
+            print(f"{label}: {what} changed; pictures are judged again", flush=True)
         self.container.towers().hold({p for each in before for p in towers_of(metrics[each])})
         self.declared[label] = Declared.by(label, metric)
         find = self._of_sets if is_of_sets(metric) else self._of_pictures
         total, found = len(self.pictures.shots()), self.found.setdefault(label, {})
+        attempts = Attempts(label, metric, self._stops, self.failures)
         with told_progress(f"measuring {label}", total, unit="picture") as progress:
-            for shot, values in find(label, metric):
-                found[shot] = values
+            for together in find(label, attempts):
+                found.update(together)
                 progress(len(found), total)
-        del metric
+        del metric, attempts
         release()
+        self._refuse_nothing(label)
 
-    def _of_pictures(self, label: str, metric: Any) -> Iterator[tuple[Shot, _Figures]]:
+    def _of_pictures(self, label: str, attempts: Attempts) -> Iterator[dict[Shot, Figures]]:
         for model in self.pictures.models:
             kept = self._kept(label, model)
             there = kept.begin(self.declared[label])
             for shots in self.pictures.batches(model):
                 keys = {shot: self.pictures.key(shot) for shot in shots}
                 if all(key in there for key in keys.values()):
-                    yield from ((shot, there[key]) for shot, key in keys.items())
+                    attempts.expect(there[key] for key in keys.values())
+                    yield {shot: there[key] for shot, key in keys.items()}
                     continue
                 # A batch is judged whole, so that figures round as they would in one go.
-                found = self._judged(label, metric, shots)
+                found = attempts.pictures(self.pictures.images(shots), shots)
                 kept.add((keys[s], values) for s, values in found.items() if keys[s] not in there)
-                yield from ((shot, found.get(shot, {})) for shot in shots)
+                yield {shot: found.get(shot, {}) for shot in shots}
 
-    def _of_sets(self, label: str, metric: Any) -> Iterator[tuple[Shot, _Figures]]:
+    def _of_sets(self, label: str, attempts: Attempts) -> Iterator[dict[Shot, Figures]]:
         base = self.pictures.set_of(self.pictures.models[0])
         for model in self.pictures.models:
-            shots, pictures = self.pictures.shots(model), self.pictures.set_of(model)
-            try:
-                found = judge_set(label, metric, pictures, base, shots)
-            # As above: a metric is code of others.
-            except Exception as error:
-                if self._stops:
-                    raise stopped(label, shots, error) from error
-                self.failures.append(
-                    MetricFailure(metric=label, message=reason(error), model=model)
-                )
-                yield from ((shot, {}) for shot in shots)
-                continue
-            keys = map(self.pictures.key, shots)
-            figures = dict(zip(keys, found, strict=True))
-            self._kept(label, model).write(figures, self.declared[label])
-            yield from zip(shots, found, strict=True)
+            shots = self.pictures.shots(model)
+            found = attempts.sets(self.pictures.set_of(model), base, shots)
+            if found:
+                figures = {self.pictures.key(shot): values for shot, values in found.items()}
+                self._kept(label, model).write(figures, self.declared[label])
+            yield {shot: found.get(shot, {}) for shot in shots}
 
-    def _judged(self, label: str, metric: Any, shots: Sequence[Shot]) -> dict[Shot, _Figures]:
-        images = self.pictures.images(shots)
-        try:
-            return dict(zip(shots, judge_pictures(label, metric, images, shots), strict=True))
-        # As above; what it was at is found by asking for each picture alone.
-        except Exception as error:
-            together = error
-        found: dict[Shot, _Figures] = {}
-        for image, shot in zip(images, shots, strict=True):
-            try:
-                found[shot] = judge_pictures(label, metric, image[None], [shot])[0]
-            except Exception as error:
-                if self._stops:
-                    raise stopped(label, [shot], error) from error
-                self.failures.append(failure(label, shot, error))
-        if self._stops:
-            raise stopped(label, shots, together) from together
-        return found
+    def _refuse_nothing(self, label: str) -> None:
+        for each in nothing_judged(label, self.found[label]):
+            if self._stops:
+                raise EvaluateError(
+                    f"the metric `{label}` {each.message}; these are of the model `{each.model}`; "
+                    "evaluation.on_failure=report goes on without"
+                )
+            self.failures.append(each)
 
     @property
     def _stops(self) -> bool:
@@ -218,4 +208,13 @@ class Measurement:
 
     def _kept(self, label: str, model: str) -> Kept:
         folder = self.container.settings().evaluation.folder / FIGURES / label
-        return Kept(folder / f"{model}.jsonl", self._trees[label], self.pictures.digest(model))
+        return Kept(
+            folder / f"{model}.jsonl",
+            self._trees[label],
+            self.pictures.digest(model),
+            self._made[label],
+        )
+
+    def _look(self, label: str) -> None:
+        container = self.container
+        self._made[label] = made_of(container.settings().metrics[label], container.digests())

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from flowbp.adapters import Backbone, Loadable, Lora
+from flowbp.adapters.extras import require
 from flowbp.adapters.lora_files import find_lora
 from flowbp.adapters.lora_layers import adapter_layers
 from flowbp.evaluate.schema import ModelSection
@@ -57,17 +58,35 @@ runs/a/checkpoints/final, or a LoRA")
             f"is {str(place)!r}, which does not exist; name a folder that a run saved, such as "
             "runs/a/checkpoints/final, or a LoRA"
         )
+    saved = _saved_in(place)
+    if saved is not None:
+        return "checkpoint", (
+            f"is {str(place)!r}, the folder of a run; name one of its checkpoints. Did you mean "
+            f"{str(saved)!r}?"
+        )
     if is_whole(place):
         if model.scale != 1:
             return "scale", f"is {model.scale:g}, and {place} is a whole model, no LoRA; remove it"
     else:
         try:
             find_lora(str(place))
+            require("peft", extra="lora")
+        except ModuleNotFoundError as error:
+            return "checkpoint", f"is {str(place)!r}, a LoRA, and {error}"
         except ValueError as error:
             return "checkpoint", (
                 f"is {str(place)!r}, which has no {_INDEX} and is no LoRA either: {error}"
             )
     return _fault_of_average(model, place)
+
+
+def _saved_in(run: Path) -> Path | None:
+    """The last checkpoint of a run, if a folder is a run's and no checkpoint itself."""
+    if not (run / "checkpoints").is_dir() or is_whole(run):
+        return None
+    final = run / "checkpoints" / "final"
+    names = sorted(path for path in (run / "checkpoints").iterdir() if path.is_dir())
+    return final if final.is_dir() or not names else names[-1]
 
 
 def _fault_of_average(model: ModelSection, place: Path) -> tuple[str, str] | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from flowbp.evaluate.ahead import READERS, ReadAhead
 from flowbp.evaluate.container import EvaluationContainer, all_shots
 from flowbp.evaluate.figures import Kept
 from flowbp.evaluate.pictures import Shot
@@ -38,6 +40,11 @@ class Pictures:
     container: EvaluationContainer
     _keys: dict[Shot, str] = attrs.field(factory=dict, init=False, repr=False)
     _sets: dict[str, PictureSet] = attrs.field(factory=dict, init=False, repr=False)
+    _files: dict[str, ReadAhead[Tensor]] = attrs.field(factory=dict, init=False, repr=False)
+    _places: dict[str, Mapping[Shot, int]] = attrs.field(factory=dict, init=False, repr=False)
+    _pool: ThreadPoolExecutor = attrs.field(
+        factory=lambda: ThreadPoolExecutor(READERS), init=False, repr=False
+    )
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -69,8 +76,13 @@ class Pictures:
         return hashlib.sha256("\n".join(keys).encode()).hexdigest()[:16]
 
     def images(self, shots: Sequence[Shot]) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1], on the evaluation's device."""
-        return torch.stack([*_Files(self._folder, shots, self._place)])
+        """Pictures (B, 3, H, W) of a model in [0, 1], on the evaluation's device.
+
+        Those that follow them in the model's order are begun to be read.
+        """
+        (model,) = {shot.model for shot in shots}
+        files, places = self._files_of(model), self._places_of(model)
+        return self._on_device(torch.stack([files[places[shot]] for shot in shots]))
 
     def set_of(self, model: str) -> PictureSet:
         """All of a model; the same object each time, by which what is known of it is found."""
@@ -81,7 +93,7 @@ class Pictures:
                 prompts=[shot.prompt for shot in shots],
                 numbers=[shot.number for shot in shots],
                 seeds=[shot.seed for shot in shots],
-                pictures=_Files(self._folder, shots, self._place),
+                pictures=_OnDevice(self._files_of(model), self._on_device),
             )
         return self._sets[model]
 
@@ -90,18 +102,34 @@ class Pictures:
         folder: Path = self.container.settings().evaluation.folder
         return folder
 
-    def _place(self, image: Tensor) -> Tensor:
-        return image.to(self.container.device())
+    def _files_of(self, model: str) -> ReadAhead[Tensor]:
+        if model not in self._files:
+            shots, folder = self.shots(model), self._folder
+            window = self.container.settings().evaluation.batch + READERS
+            self._files[model] = ReadAhead(
+                len(shots),
+                lambda number: read_png(shots[number].path(folder).read_bytes())[0],
+                self._pool,
+                window,
+            )
+        return self._files[model]
+
+    def _places_of(self, model: str) -> Mapping[Shot, int]:
+        if model not in self._places:
+            self._places[model] = {shot: place for place, shot in enumerate(self.shots(model))}
+        return self._places[model]
+
+    def _on_device(self, images: Tensor) -> Tensor:
+        return images.to(self.container.device())
 
 
 @attrs.frozen
-class _Files(Sequence[Tensor]):
-    folder: Path
-    shots: Sequence[Shot]
+class _OnDevice(Sequence[Tensor]):
+    files: Sequence[Tensor]
     place: Callable[[Tensor], Tensor]
 
     def __len__(self) -> int:
-        return len(self.shots)
+        return len(self.files)
 
     def __getitem__(self, number: Any) -> Any:
-        return self.place(read_png(self.shots[number].path(self.folder).read_bytes())[0])
+        return self.place(self.files[number])

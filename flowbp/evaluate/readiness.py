@@ -7,11 +7,12 @@ import sys
 from flowbp.configuration import ConfigurationError, Problem
 from flowbp.configuration.tree import path_text
 from flowbp.evaluate.schema import EvaluateSettings
+from flowbp.settings.fitting import unfit
 from flowbp.settings.needs import unmet
 
 
 def refuse_unready(settings: EvaluateSettings) -> None:
-    """Check packages and files of every metric, without loading weights.
+    """Check packages and files of every metric, and whether it can judge; no weights are loaded.
 
     Files are looked for where they are named, in the hub's cache or on the hub, and must be whole
     as far as their tables of contents tell; one whose hash is known is read to its end.
@@ -29,11 +30,13 @@ def refuse_unready(settings: EvaluateSettings) -> None:
         ...          "sampling={steps: 4, height: 64, width: 64}"]
         >>> refuse_unready(load(typed).settings)
     """
-    found = tuple(
-        Problem(path_text(path), message, "")
-        for label, metric in settings.metrics.items()
-        for path, message in unmet(metric, ("metrics", label))
-    )
+    prompts, seeds = settings.prompts.prompts(), settings.evaluation.seeds
+    found = []
+    for label, metric in settings.metrics.items():
+        wrong = unfit(metric, prompts, seeds)
+        for path, message in (*unmet(metric, ("metrics", label)), (("metrics", label), wrong)):
+            if message:
+                found.append(Problem(path_text(path), message, ""))
     if found and settings.evaluation.on_failure == "stop":
         raise ConfigurationError(found)
     for each in found:

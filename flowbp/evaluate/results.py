@@ -10,10 +10,13 @@ from torch.nn import functional
 
 from flowbp.evaluate.container import EvaluationContainer, all_shots
 from flowbp.evaluate.resuming import CONFIGURATION
+from flowbp.evaluate.schema import EvaluateSettings
+from flowbp.evaluate.trained import trained_on, unmeasured
 from flowbp.evaluation import (
     Report,
     ScoreRow,
     Scores,
+    counted,
     environment,
     read_png,
     scores_to_csv,
@@ -31,6 +34,8 @@ DESCRIPTIONS = {
     SCORES: "every picture's scores, means, paired gains with intervals",
     TABLE: "every picture's scores, a line each",
     "images": "the pictures, with prompt and seed in each",
+    "figures": "what each metric found, for --resume",
+    "models": "what each model's pictures were made with, for --resume",
     CONFIGURATION: "all settings, defaults written out",
 }
 
@@ -52,12 +57,15 @@ def write_scores(folder: Path, scores: Scores) -> None:
     write_whole(folder / TABLE, scores_to_csv(scores))
 
 
-def write_comparison(container: EvaluationContainer, scores: Scores) -> None:
+def write_comparison(container: EvaluationContainer, scores: Scores) -> bool:
     """Write `report.html` where there is something to compare; else there is none.
 
     Args:
         container: of the evaluation.
         scores: of all models.
+
+    Returns:
+        Whether there is one.
 
     Raises:
         OSError: the file cannot be written.
@@ -71,6 +79,7 @@ def write_comparison(container: EvaluationContainer, scores: Scores) -> None:
         (folder / REPORT).unlink(missing_ok=True)
     else:
         write_report(folder / REPORT, report)
+    return report is not None
 
 
 def _report(container: EvaluationContainer, scores: Scores) -> Report | None:
@@ -94,11 +103,31 @@ def _report(container: EvaluationContainer, scores: Scores) -> Report | None:
     pictures = len(scores.rows) // len(scores.models)
     return Report(
         title=f"{', '.join(others)} against {base}",
-        subtitle=f"{pictures} pictures of each model, from the same noise",
+        subtitle=f"{counted(pictures, 'picture')} of each model, from the same noise"
+        f"{_unwarned(settings)}",
         scores=scores,
+        trained=_trained(settings, scores),
         picture=picture,
         configuration=(folder / CONFIGURATION).read_text(encoding="utf-8"),
         environment=environment(container.device(), settings.evaluation.seeds[0]),
+    )
+
+
+def _trained(settings: EvaluateSettings, scores: Scores) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for model, labels in trained_on(settings).items():
+        # A metric that failed has none.
+        columns = [c for c in scores.columns if c.split(".")[0] in labels]
+        if columns and model in scores.models:
+            found[model] = tuple(columns)
+    return found
+
+
+def _unwarned(settings: EvaluateSettings) -> str:
+    return "".join(
+        f"; {label} was trained on {reward}, which no metric measures, so that this page cannot "
+        "warn of hacking it"
+        for label, reward in unmeasured(settings).items()
     )
 
 

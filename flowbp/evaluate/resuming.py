@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flowbp.configuration import ConfigurationError, Problem, plain, read_file, read_text
+from flowbp.evaluate.digests import Digests
+from flowbp.evaluate.fingerprints import differences, made_of
 from flowbp.evaluate.schema import EvaluateSettings, ModelSection
 from flowbp.files import write_whole
 from flowbp.settings import changes, resolved
@@ -22,15 +24,17 @@ _ROUNDING = ("sampling.batch", "sampling.decode", "backbone.decode_batch")
 _CURE = "give the former value, or name another evaluation.folder"
 
 
-def refuse_others(settings: EvaluateSettings) -> None:
+def refuse_others(settings: EvaluateSettings, digests: Digests) -> None:
     """Refuse a folder whose pictures were made otherwise.
 
     Args:
         settings: of the evaluation that is to go on.
+        digests: of files.
 
     Raises:
         ConfigurationError: there is no evaluation in the folder, or one of another backbone,
-            other prompts or another sampling, or a checkpoint is not the one it was.
+            other prompts or another sampling, or a model is not the one it was.
+        OSError: a file cannot be read.
 
     Example:
         See `flowbp.evaluate.execution.execute`.
@@ -52,64 +56,106 @@ def refuse_others(settings: EvaluateSettings) -> None:
         for c in changes(_decisive(old), _decisive(new))
         if c.key not in _ROUNDING
     ]
-    for label, model in settings.models.items():
-        kept = _kept(folder, label)
-        if kept is not None and kept != identity(model):
-            message = (
-                "was another model when its pictures were made: the checkpoint's files or its keys "
-                f"have changed; give it another label, or remove {_path(folder, label)} and "
-                f"{folder / 'images' / label}"
-            )
-            problems.append(Problem(f"models.{label}", message, ""))
+    # A backbone that is configured otherwise is made of something else, too.
+    problems = problems or list(_changed(settings, digests))
     if problems:
         raise ConfigurationError(problems)
 
 
-def identity(model: ModelSection) -> dict[str, Any]:
-    """What a model's pictures depend on: its keys, and its files by their sizes and times.
+def refuse_changed(settings: EvaluateSettings, digests: Digests) -> None:
+    """Refuse models whose files or code are not those that made their pictures.
 
     Args:
-        model: as it was configured.
-
-    Returns:
-        A tree of JSON.
-
-    Example:
-        >>> identity(ModelSection())
-        {'checkpoint': None, 'averaged': True, 'scale': 1.0, 'files': {}}
-    """
-    place = model.checkpoint
-    files: Mapping[str, Any] = {}
-    if place is not None:
-        found = sorted(place.rglob("*")) if place.is_dir() else [place]
-        files = {
-            str(path.relative_to(place.parent)): [path.stat().st_size, path.stat().st_mtime_ns]
-            for path in found
-            if path.is_file()
-        }
-    return {
-        "checkpoint": None if place is None else str(place),
-        "averaged": model.averaged,
-        "scale": model.scale,
-        "files": dict(files),
-    }
-
-
-def keep_identity(folder: Path, label: str, model: ModelSection) -> None:
-    """Write down what a model is, before its first picture is made.
-
-    Args:
-        folder: of the evaluation.
-        label: of the model.
-        model: as it was configured.
+        settings: of the evaluation.
+        digests: of files.
 
     Raises:
-        OSError: the file cannot be written.
+        ConfigurationError: with what has changed.
+        OSError: a file cannot be read.
 
     Example:
         See `flowbp.evaluate.generating.generate_missing`.
     """
-    write_whole(_path(folder, label), json.dumps(identity(model), indent=1) + "\n")
+    problems = list(_changed(settings, digests))
+    if problems:
+        raise ConfigurationError(problems)
+
+
+def _changed(settings: EvaluateSettings, digests: Digests) -> Iterator[Problem]:
+    folder, backbone = settings.evaluation.folder, made_of(settings.backbone, digests)
+    of_backbone: dict[str, None] = {}
+    for label, model in settings.models.items():
+        kept = _kept(folder, label)
+        if kept is None:
+            continue
+        of_backbone |= dict.fromkeys(differences(kept.get("backbone"), backbone))
+        changed = list(differences(kept.get("model"), identity(model, digests)))
+        if changed:
+            message = (
+                f"was another model when its pictures were made, for {_named(changed)} changed; "
+                f"give it another label, or remove {_path(folder, label)} and "
+                f"{folder / 'images' / label}"
+            )
+            yield Problem(f"models.{label}", message, "")
+    if of_backbone:
+        message = (
+            f"was another model when the pictures were made, for {_named(list(of_backbone))} "
+            "changed; take the former one, or name another evaluation.folder"
+        )
+        yield Problem("backbone", message, "")
+
+
+def _named(changed: Sequence[str]) -> str:
+    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+    return f"{changed[0]}{more}"
+
+
+def identity(model: ModelSection, digests: Digests) -> dict[str, Any]:
+    """What a model's pictures depend on besides the backbone: its keys and its files' content.
+
+    Args:
+        model: as it was configured.
+        digests: of files.
+
+    Returns:
+        A tree of JSON; the checkpoint's place is not in it, as it may have been moved.
+
+    Raises:
+        OSError: a file cannot be read.
+
+    Example:
+        >>> identity(ModelSection(), Digests(Path("/none")))
+        {'averaged': True, 'scale': 1.0, 'checkpoint': {}}
+    """
+    place = model.checkpoint
+    return {
+        "averaged": model.averaged,
+        "scale": model.scale,
+        "checkpoint": {} if place is None else dict(digests.of(place)),
+    }
+
+
+def keep_identity(settings: EvaluateSettings, label: str, digests: Digests) -> None:
+    """Write down what a model is, before its first picture is made.
+
+    Args:
+        settings: of the evaluation, whose backbone is loaded.
+        label: of the model.
+        digests: of files.
+
+    Raises:
+        OSError: the file cannot be written, or one of the model's cannot be read.
+
+    Example:
+        See `flowbp.evaluate.generating.generate_missing`.
+    """
+    found = {
+        "backbone": made_of(settings.backbone, digests),
+        "model": identity(settings.models[label], digests),
+    }
+    path = _path(settings.evaluation.folder, label)
+    write_whole(path, json.dumps(found, indent=1) + "\n")
+    digests.keep()
 
 
 def _path(folder: Path, label: str) -> Path:

@@ -50,6 +50,8 @@ class EvaluationSection:
         folder: everything goes here; it must be new or empty, unless the evaluation in it goes on.
         device: `auto` takes CUDA where there is any, else the CPU.
         threads: of torch on the CPU; torch decides if null.
+        compile: the network's blocks and the decoder with torch.compile; the first batches take a
+            minute or two longer, the others are faster on a GPU.
         seeds: of the noise; every prompt gets a picture of each, the same for all models.
         batch: pictures scored together; it changes memory and speed only.
         on_failure: `stop` at the first metric that fails, or `report` it as failed and go on.
@@ -65,6 +67,7 @@ class EvaluationSection:
     folder: Path
     device: str = attrs.field(default="auto", validator=check_device)
     threads: int | None = attrs.field(default=None, validator=attrs.validators.optional(integer(1)))
+    compile: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     seeds: tuple[int, ...] = attrs.field(default=(0,), validator=_seeds)
     batch: int = attrs.field(default=16, validator=integer(1))
     on_failure: Literal["stop", "report"] = "stop"
@@ -80,6 +83,8 @@ class ModelSection:
         averaged: take the weights that the checkpoint holds as its model, which are the averaged
             ones where the run averaged; false takes those that the training would go on with.
         scale: of a LoRA; 0.5 is half of it.
+        trained_on: the metric that is the reward it was trained on, against which the others are
+            held out; null takes that of the run in whose folder the checkpoint is.
 
     Raises:
         ValueError: something is given that would be ignored.
@@ -92,6 +97,7 @@ class ModelSection:
     checkpoint: Path | None = None
     averaged: bool = True
     scale: float = attrs.field(default=1.0, validator=real(float("-inf")))
+    trained_on: str | None = None
 
     def __attrs_post_init__(self) -> None:
         """Refuse what would have no effect."""

@@ -54,6 +54,7 @@ from flowbp.evaluation.scores_files import scores_to_json as scores_to_json
 from flowbp.evaluation.scores_table import scores_table as scores_table
 from flowbp.evaluation.set_metric import PictureSet as PictureSet
 from flowbp.evaluation.set_metric import SetMetric as SetMetric
+from flowbp.evaluation.set_metric import is_of_sets as is_of_sets
 from flowbp.evaluation.significance import holm as holm
 from flowbp.evaluation.significance import sign_flip_p as sign_flip_p
 from flowbp.evaluation.storage import evaluation_from_json as evaluation_from_json
@@ -65,3 +66,4 @@ from flowbp.evaluation.summary import Row as Row
 from flowbp.evaluation.summary import Summary as Summary
 from flowbp.evaluation.summary import summarise as summarise
 from flowbp.evaluation.table import table as table
+from flowbp.evaluation.wording import counted as counted

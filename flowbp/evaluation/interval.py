@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import attrs
 import torch
 from torch import Tensor
 
 from flowbp.evaluation.evaluate import HeldOut, Judge, evaluate
-from flowbp.evaluation.generate import Sampling
+from flowbp.evaluation.generate import Sampling, generate
+from flowbp.evaluation.interval_metrics import OnDevice, columns_of_pictures, columns_of_set
 from flowbp.evaluation.metric import Metric
+from flowbp.evaluation.set_metric import PictureSet, SetMetric, is_of_sets
 from flowbp.evaluation.validators import not_empty
 
 if TYPE_CHECKING:
@@ -57,12 +59,13 @@ class HeldOutMeasure:
 
     Its figures are `reward`, `parts.<name>` of a composed reward, `accuracy` where there is a
     judge, and the columns of the metrics, NaN for a picture that a metric does not judge.
+    What metrics of sets compare with are the pictures of the first call, or of `begin`.
 
     Args:
         backbone: the model.
         reward: that is trained on.
         judge: the held-out verdict; None when there is none.
-        metrics: besides, by the label that names them in errors.
+        metrics: besides, of pictures or of sets, by the label that names them in errors.
         prompts: what to sample.
         sampling: steps, size, guidance and batch size.
         noise_seed: seed of the noise.
@@ -101,10 +104,25 @@ class HeldOutMeasure:
     backbone: Backbone
     reward: Reward
     judge: Judge | None = None
-    metrics: Mapping[str, Metric] = attrs.field(factory=dict)
+    metrics: Mapping[str, Metric | SetMetric] = attrs.field(factory=dict)
     prompts: Sequence[HeldOut] = attrs.field(validator=not_empty)
     sampling: Sampling
     noise_seed: int = 0
+    _first: list[PictureSet] = attrs.field(factory=list, init=False, repr=False)
+
+    def begin(self) -> None:
+        """Take the model as it is now for the one that others are compared with.
+
+        A run that goes on calls it before its checkpoint is loaded. It samples the prompts if any
+        metric is of sets.
+
+        Raises:
+            ValueError: as the backbone does.
+        """
+        if self._compares:
+            texts = [prompt.text for prompt in self.prompts]
+            images = generate(self.backbone, texts, self.noise_seed, self.sampling)
+            self._first[:] = [self._set("before training", images)]
 
     def __call__(self) -> dict[str, tuple[float, ...]]:
         """Evaluate.
@@ -113,8 +131,9 @@ class HeldOutMeasure:
             The figures, a number for each prompt; their mean is over those that are not NaN.
 
         Raises:
-            ValueError: a score is not finite or has the wrong shape, a metric judges none of the
-                pictures, or two of them have a column of one name.
+            ValueError: a score is not finite or has the wrong shape, a metric fails or judges none
+                of the pictures, or two of them have a column of one name.
+            OutOfMemoryError: the device's; its notes name the metric, if it is one.
         """
         found, images = evaluate(
             self.backbone,
@@ -131,26 +150,45 @@ class HeldOutMeasure:
             figures[f"parts.{name}"] = tuple(record.parts[name] for record in records)
         if found.judged:
             figures["accuracy"] = tuple(float(bool(record.passed)) for record in records)
+        own = self._set("now", images)
+        if self._compares and not self._first:
+            self._first.append(own)
         for label, metric in self.metrics.items():
-            try:
-                columns = self._judged(metric, images)
-            except ValueError as error:
-                raise ValueError(f"the metric {label!r}: {error}") from error
-            for name, values in columns.items():
+            for name, value in self._measured(label, metric, own).items():
                 if name in figures:
                     raise ValueError(f"`{name}` is the name of two figures; give one another label")
-                figures[name] = _judging(name, values)
+                figures[name] = value
         return figures
 
-    @torch.no_grad()
-    def _judged(self, metric: Metric, images: Tensor) -> Mapping[str, Tensor]:
-        columns: dict[str, list[Tensor]] = {}
-        for start in range(0, len(images), self.sampling.batch):
-            chosen = slice(start, start + self.sampling.batch)
-            found = metric(images[chosen].to(self.backbone.device), self.prompts[chosen])
-            for name, values in found.items():
-                columns.setdefault(name, []).append(values.double().cpu())
-        return {name: torch.cat(values) for name, values in columns.items()}
+    @property
+    def _compares(self) -> bool:
+        return any(map(is_of_sets, self.metrics.values()))
+
+    def _measured(
+        self, label: str, metric: Metric | SetMetric, own: PictureSet
+    ) -> Mapping[str, tuple[float, ...]]:
+        try:
+            if is_of_sets(metric):
+                columns = columns_of_set(cast(SetMetric, metric), own, self._first[0])
+            else:
+                columns = columns_of_pictures(
+                    cast(Metric, metric), own.pictures, own.prompts, batch=self.sampling.batch
+                )
+            return {name: _judging(name, values) for name, values in columns.items()}
+        except ValueError as error:
+            raise ValueError(f"the metric {label!r}: {error}") from error
+        except torch.OutOfMemoryError as error:
+            error.add_note(f"it was the metric {label!r}, in an evaluation inside the run")
+            raise
+
+    def _set(self, label: str, images: Tensor) -> PictureSet:
+        return PictureSet(
+            label=label,
+            prompts=self.prompts,
+            numbers=range(len(images)),
+            seeds=[self.noise_seed] * len(images),
+            pictures=OnDevice(images, self.backbone.device),
+        )
 
 
 def _judging(name: str, values: Tensor) -> tuple[float, ...]:

@@ -33,6 +33,10 @@ def _rows(rows: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     return tuple(rows)
 
 
+def _columns(trained: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    return {model: tuple(columns) for model, columns in trained.items()}
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Report:
     """What the page shows.
@@ -42,7 +46,7 @@ class Report:
         scores: of the base and at least one more model, on the same prompts and noise.
         picture: finds the picture of a row.
         subtitle: a sentence below the heading, such as the method and the number of steps.
-        trained: the column that was trained on, if any; the others are held out.
+        trained: by model the columns that it was trained on; the others are held out.
         metrics: rows of the run's metrics with `step` and any of `reward`, `loss`,
             `gradient_norm`, `residual_0`, …; without rows there are no curves.
         held_out: evaluations inside the run, with `step` and figures; the reward is `reward`.
@@ -54,7 +58,7 @@ class Report:
         seed: seed of the bootstrap behind the intervals.
 
     Raises:
-        ValueError: there is only one model, or no column `trained`.
+        ValueError: there is only one model, or no model or column that `trained` names.
 
     Example:
         >>> import torch
@@ -72,7 +76,7 @@ class Report:
     scores: Scores
     picture: Picture
     subtitle: str = ""
-    trained: str | None = None
+    trained: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, converter=_columns)
     metrics: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
     held_out: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
     held_out_each: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
@@ -92,10 +96,14 @@ class Report:
                 f"`held_out_each` must be as many as the {len(self.held_out)} of `held_out`, got "
                 f"{len(self.held_out_each)}"
             )
-        if self.trained is not None and self.trained not in self.scores.columns:
-            raise ValueError(
-                f"`trained` must be one of {', '.join(self.scores.columns)}, got {self.trained!r}"
-            )
+        for model, columns in self.trained.items():
+            unknown = {model} - {*self.scores.models}
+            unknown |= {*columns} - {*self.scores.columns}
+            if unknown:
+                raise ValueError(
+                    f"`trained` must be of the models {', '.join(self.scores.models)} and the "
+                    f"columns {', '.join(self.scores.columns)}, got {min(unknown)!r}"
+                )
 
 
 def render(report: Report) -> str:

@@ -13,7 +13,7 @@ from flowbp.evaluation.report_tables import Line
 def warnings_of(
     lines: Sequence[Line],
     held_out: Sequence[Mapping[str, Any]],
-    trained: str | None,
+    trained: Mapping[str, Sequence[str]],
     *,
     each: Sequence[Mapping[str, Sequence[float]]] = (),
     seed: int = 0,
@@ -21,12 +21,13 @@ def warnings_of(
     """Say where the trained-on reward rose while a held-out figure fell.
 
     Inside a run that is `parting`; between the base and another model it is a significant gain of
-    the trained-on column beside a significant loss of another that has a better and a worse.
+    a column that this model was trained on beside a significant loss of another that has a better
+    and a worse.
 
     Args:
         lines: comparisons with the base.
         held_out: evaluations inside the run.
-        trained: the column that was trained on.
+        trained: by model the columns that it was trained on.
         each: of `held_out`, by figure, the numbers of every prompt.
         seed: of the tests behind the warnings.
 
@@ -37,10 +38,10 @@ def warnings_of(
         >>> rows = [{"step": 25 * i, "reward": i, "accuracy": a}
         ...         for i, a in enumerate((0.5, 0.8, 0.6, 0.5))]
         >>> each = [{name: [row[name]] * 20 for name in ("reward", "accuracy")} for row in rows]
-        >>> warnings_of([], rows, "reward", each=each)[0][:53]
+        >>> warnings_of([], rows, {"after": ["reward"]}, each=each)[0][:53]
         'From step 50 on the reward rose while accuracy fell: '
     """
-    if trained is None:
+    if not trained:
         return ()
     found = []
     names = figures_besides(held_out, "reward")
@@ -52,12 +53,17 @@ def warnings_of(
                 f"step {apart.best}, beyond chance on {apart.prompts} prompts. What is gained "
                 "since may be the reward's weakness, not better pictures."
             )
-    risen = {line.model for line in lines if line.column == trained and line.worth == "good"}
+    better = {(line.model, line.column) for line in lines if line.worth == "good"}
     for line in lines:
-        own = line.column == trained or line.column.startswith(f"{trained}.")
-        if line.model in risen and line.worth == "bad" and not own:
+        own = trained.get(line.model, ())
+        risen = [name for name in own if (line.model, name) in better]
+        if risen and line.worth == "bad" and not _of(own, line.column):
             found.append(
-                f"{line.model}: {trained}, which was trained on, is better, and {line.column} "
+                f"{line.model}: {risen[0]}, which was trained on, is better, and {line.column} "
                 f"is {line.verdict} by {line.unit.plain(abs(line.paired.change.gain.mean))}."
             )
     return tuple(found)
+
+
+def _of(columns: Sequence[str], name: str) -> bool:
+    return any(name == column or name.startswith(f"{column}.") for column in columns)

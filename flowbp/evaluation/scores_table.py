@@ -9,6 +9,7 @@ from flowbp.evaluation.score_rows import MetricFailure
 from flowbp.evaluation.scores import Scores
 from flowbp.evaluation.significance import rule as significance
 from flowbp.evaluation.units import Unit, unit_of
+from flowbp.evaluation.wording import counted
 
 
 def scores_table(scores: Scores, *, seed: int = 0) -> str:
@@ -27,11 +28,11 @@ def scores_table(scores: Scores, *, seed: int = 0) -> str:
         >>> other = ScoreRow(model="mine", number=0, seed=0, prompt="a", kind="k", values={"r": 3})
         >>> print(scores_table(Scores([row, other])))
         column  model  mean  n  gain over base, 95 % interval
-        -----------------------------------------------------
+        ---------------------------------------------------------
         r       base   1.00  1
-                mine   3.00  1  +2.00 [+2.00, +2.00]
-        -----------------------------------------------------
-        n: prompts that a column judges; there are 1, and 1 pictures of each model
+                mine   3.00  1  +2.00, of one prompt: no interval
+        ---------------------------------------------------------
+        n: prompts that a column judges; there are 1, and 1 picture of each model
     """
     base = scores.models[0]
     found = {(each.model, each.column): each for each in compare(scores, seed=seed)}
@@ -51,8 +52,8 @@ def scores_table(scores: Scores, *, seed: int = 0) -> str:
     prompts = len({row.number for row in scores.rows})
     pictures = sum(row.model == base for row in scores.rows)
     notes = [
-        f"n: prompts that a column judges; there are {prompts}, and {pictures} pictures of each "
-        "model"
+        f"n: prompts that a column judges; there are {prompts}, and "
+        f"{counted(pictures, 'picture')} of each model"
     ]
     tested = sum(each.p is not None for each in found.values())
     if tested:
@@ -71,6 +72,8 @@ def _gain(found: Compared | None, unit: Unit, scores: Scores) -> str:
     if found is None:
         return "-"
     gain = found.paired.change.gain
+    if found.paired.prompts == 1:
+        return f"{unit.signed(gain.mean)}, of one prompt: no interval"
     star = " *" if found.significant else ""
     mean, low, high = map(unit.signed, (gain.mean, gain.low, gain.high))
     fewer = found.paired.prompts < scores.counts(found.model, found.column)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +13,9 @@ from flowbp.evaluation.validators import not_empty
 
 if TYPE_CHECKING:
     from flowbp.evaluation.evaluate import HeldOut
+    from flowbp.evaluation.metric import Metric
+
+_OF_SETS = {"model", "base"}
 
 
 def _tuple(values: Iterable[Any]) -> tuple[Any, ...]:
@@ -84,3 +88,19 @@ class SetMetric(Protocol):
             By the name of a column (n,) numbers each, a row for each picture of `model`; NaN where
             the column says nothing of it.
         """
+
+
+def is_of_sets(metric: Metric | SetMetric) -> bool:
+    """Whether a metric is called with all pictures of a model and of the base.
+
+    Args:
+        metric: any, by the arguments that it is called with.
+
+    Returns:
+        True for a `SetMetric`.
+
+    Example:
+        >>> is_of_sets(lambda model, base: {}), is_of_sets(lambda images, prompts: {})
+        (True, False)
+    """
+    return set(inspect.signature(metric).parameters) == _OF_SETS

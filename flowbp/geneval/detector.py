@@ -21,7 +21,7 @@ from flowbp.geneval.preparation import prepare, shown_size
 from flowbp.geneval.scene import Detection
 from flowbp.geneval.vocabulary import CLASSES
 from flowbp.rewards.clip_tokenizer import reading
-from flowbp.rewards.needs import Need, package
+from flowbp.rewards.needs import Need, Reading, package
 from flowbp.rewards.places import located
 from flowbp.rewards.sources import check_model
 from flowbp.rewards.towers import TOWERS, Towers
@@ -128,7 +128,7 @@ def detector_needs(source: str | os.PathLike[str] = HUB_ID) -> tuple[Need, ...]:
     return (
         package("transformers"),
         package("scipy", extra="geneval"),
-        Need(check=check, tower=source),
+        Need(check=check, tower=source, reading=Reading(source)),
     )
 
 

@@ -87,6 +87,17 @@ class GenEval:
             *clip_needs(clip, tokenizer=clip, argument="clip"),
         )
 
+    @staticmethod
+    def unfit(metadata: str | os.PathLike[str], prompts: Sequence[HeldOut]) -> str:
+        """What is wrong with prompts of which it could judge none; empty if nothing is."""
+        known = {task.text for task in read_tasks(Path(metadata))}
+        if any(prompt.text in known for prompt in prompts):
+            return ""
+        return (
+            f"judges prompts of {metadata}, and of the {len(prompts)} here none is in it; take "
+            f"prompts={{name: geneval, metadata: {metadata}}}"
+        )
+
     @metric.default
     def _load(self) -> TaskMetric:
         # Now, because validators run last and loading comes before that.

@@ -16,7 +16,7 @@ from flowbp.adapters.weights import check_loading_report, check_weight_files
 from flowbp.metrics.vision_chat import BFLOAT16, VisionChat
 from flowbp.rewards.clip_source import channel_statistics
 from flowbp.rewards.clip_tokenizer import reading
-from flowbp.rewards.needs import Need, package
+from flowbp.rewards.needs import Need, Reading, package
 from flowbp.rewards.sources import check_model, check_tokenizer
 from flowbp.rewards.towers import TOWERS, Towers
 from flowbp.rewards.words import load_words
@@ -49,7 +49,7 @@ def chat_needs(source: str | os.PathLike[str]) -> tuple[Need, ...]:
     return (
         package("transformers"),
         package("jinja2", extra="judges"),
-        Need(check=model, tower=source),
+        Need(check=model, tower=source, reading=Reading(source)),
         Need(check=words),
     )
 

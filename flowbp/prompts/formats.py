@@ -16,6 +16,9 @@ from flowbp.prompts.entries import NOT_AN_OBJECT, NOT_UTF8, OTHER_FIELDS, Column
 Reader = Callable[[Path, Columns], Iterator[Entry]]
 
 
+_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
 def read_text(path: Path, columns: Columns) -> Iterator[Entry]:
     """Read a text file of one prompt a line.
 
@@ -109,6 +112,7 @@ def read_csv(path: Path, columns: Columns) -> Iterator[Entry]:
     content = _content(path).decode("utf-8", errors="surrogateescape")
     rows = _rows(path, csv.reader(io.StringIO(content, newline=""), strict=True))
     header = next((row for _, row in rows if row), [])
+    _refuse_delimiter(path, header, columns)
     place = header.index(columns.check(header, path.name))
     other = None if columns.kind is None else header.index(columns.kind)
     for number, row in rows:
@@ -204,6 +208,17 @@ def _object(line: bytes) -> dict[str, Any] | str:
     except ValueError:
         return NOT_AN_OBJECT
     return found if isinstance(found, dict) else NOT_AN_OBJECT
+
+
+def _refuse_delimiter(path: Path, header: list[str], columns: Columns) -> None:
+    if len(header) != 1 or columns.text == header[0]:
+        return
+    for sign, word in _DELIMITERS.items():
+        if sign in header[0]:
+            raise ValueError(
+                f"{path} has columns that {word} separate, in {header[0]!r}; save it with commas, "
+                "and double quotes around a field that holds one"
+            )
 
 
 def _rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:

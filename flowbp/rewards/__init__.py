@@ -24,6 +24,7 @@ from flowbp.rewards.image_reward_model import BLIP_LARGE as BLIP_LARGE
 from flowbp.rewards.image_reward_model import IMAGE_REWARD as IMAGE_REWARD
 from flowbp.rewards.image_reward_model import BlipSizes as BlipSizes
 from flowbp.rewards.needs import Need as Need
+from flowbp.rewards.needs import Reading as Reading
 from flowbp.rewards.needs import needing as needing
 from flowbp.rewards.needs import package as package
 from flowbp.rewards.open_clip import load_open_clip as load_open_clip

@@ -16,7 +16,7 @@ from flowbp.core._validators import integer
 from flowbp.rewards.clip_source import channel_statistics, clip_needs, load_clip_model
 from flowbp.rewards.clip_tower import ClipTower
 from flowbp.rewards.clipscore import VIT_L_14
-from flowbp.rewards.needs import Need, package
+from flowbp.rewards.needs import Need, Reading, package
 from flowbp.rewards.pixels import crop_shortest_side_torchvision
 from flowbp.rewards.places import located, on_disk
 from flowbp.rewards.reward import check_prompts
@@ -105,7 +105,9 @@ class AestheticScore:
     @staticmethod
     def needs(source: str | os.PathLike[str], clip: str | os.PathLike[str]) -> tuple[Need, ...]:
         """What its construction reads; see `flowbp.rewards.Need`."""
-        head = Need(check=partial(check_file, source, _FILE))
+        head = Need(
+            check=partial(check_file, source, _FILE), reading=Reading(source, (_FILE,), alone=True)
+        )
         return package("transformers"), head, *clip_needs(clip, argument="clip")
 
     @tower.default

@@ -21,7 +21,7 @@ from flowbp.rewards.clip_tokenizer import (
     load_tokenizer,
     reading,
 )
-from flowbp.rewards.needs import Need
+from flowbp.rewards.needs import Need, Reading
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD
 from flowbp.rewards.sources import check_model, check_tokenizer
 from flowbp.rewards.towers import TOWERS, Towers
@@ -159,11 +159,12 @@ def clip_needs(
     model = Need(
         check=partial(check_model, source, argument=argument, check=_check_folder),
         tower=source,
+        reading=Reading(source),
     )
     if tokenizer is None:
         return (model,)
     words = partial(check_tokenizer, tokenizer, files=TOKENIZER_FILES)
-    return model, Need(check=words)
+    return model, Need(check=words, reading=Reading(tokenizer, TOKENIZER_FILES))
 
 
 def channel_statistics(

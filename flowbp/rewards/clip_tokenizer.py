@@ -112,7 +112,8 @@ def reading(argument: str, value: str | os.PathLike[str]) -> Iterator[None]:
         Traceback (most recent call last):
             ...
         FileNotFoundError: `tokenizer` 'owner/name' could not be read: no connection; try \
-`hf download owner/name`, or download the whole repository elsewhere and give its folder
+`hf download owner/name`, or download all of its files from https://huggingface.co/owner/name \
+elsewhere and give their folder
     """
     try:
         yield

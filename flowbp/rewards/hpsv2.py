@@ -20,7 +20,7 @@ from flowbp.rewards.clip import ClipReward
 from flowbp.rewards.clip_architecture import VIT_H_14, ClipArchitecture
 from flowbp.rewards.clip_source import clip_needs
 from flowbp.rewards.clip_tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer
-from flowbp.rewards.needs import Need, package
+from flowbp.rewards.needs import Need, Reading, package
 from flowbp.rewards.open_clip import load_open_clip
 from flowbp.rewards.pixels import pad_longest_side
 from flowbp.rewards.places import Place, located, on_disk, tokenizer_place
@@ -121,8 +121,12 @@ class HPSv2:
         weights = Need(
             check=partial(check_file, source, published.name, published=known),
             tower=file_of(source, published.name) or source,
+            reading=Reading(source, (published.name,), alone=True, size=published.size),
         )
-        tokens = Need(check=partial(check_tokenizer, words, files=TOKENIZER_FILES))
+        tokens = Need(
+            check=partial(check_tokenizer, words, files=TOKENIZER_FILES),
+            reading=Reading(words, TOKENIZER_FILES),
+        )
         return *packages, weights, tokens
 
     @clip.default

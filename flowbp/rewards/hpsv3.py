@@ -14,15 +14,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from flowbp.adapters.policy import CPU, DtypePolicy
 from flowbp.core._validators import integer
+from flowbp.rewards.hpsv3_check import check_hpsv3
 from flowbp.rewards.hpsv3_model import FILE, HUB_ID, QWEN2_VL_7B, HPSv3Model, QwenSizes, load_model
 from flowbp.rewards.hpsv3_prompt import Conversation, read_template
 from flowbp.rewards.inputs import check_inputs
-from flowbp.rewards.needs import Need, package
+from flowbp.rewards.needs import Need, Reading, package
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, normalise
 from flowbp.rewards.places import located
 from flowbp.rewards.portions import in_portions
 from flowbp.rewards.qwen_pictures import fit, patches
-from flowbp.rewards.shards import check_shards
 from flowbp.rewards.sources import check_tokenizer
 from flowbp.rewards.templates import one_place
 from flowbp.rewards.towers import TOWERS, Towers
@@ -101,11 +101,18 @@ class HPSv3:
 
     @staticmethod
     def needs(
-        source: str | os.PathLike[str], tokenizer: str | os.PathLike[str]
+        source: str | os.PathLike[str], tokenizer: str | os.PathLike[str], sizes: QwenSizes
     ) -> tuple[Need, ...]:
         """What its construction reads; see `flowbp.rewards.Need`."""
-        weights = Need(check=partial(check_shards, source, name=FILE), tower=source)
-        words = Need(check=partial(check_tokenizer, tokenizer, files=_TOKENIZER_FILES))
+        weights = Need(
+            check=partial(check_hpsv3, source, sizes=sizes),
+            tower=source,
+            reading=Reading(source, (FILE,), alone=True),
+        )
+        words = Need(
+            check=partial(check_tokenizer, tokenizer, files=_TOKENIZER_FILES),
+            reading=Reading(tokenizer, _TOKENIZER_FILES),
+        )
         return package("transformers"), weights, words
 
     @conversation.default

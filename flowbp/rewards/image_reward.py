@@ -22,7 +22,7 @@ from flowbp.rewards.image_reward_model import (
     load_model,
 )
 from flowbp.rewards.inputs import check_inputs
-from flowbp.rewards.needs import Need, package
+from flowbp.rewards.needs import Need, Reading, package
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, crop_shortest_side_torchvision, normalise
 from flowbp.rewards.places import located, on_disk
 from flowbp.rewards.portions import in_portions
@@ -124,8 +124,12 @@ class ImageReward:
         weights = Need(
             check=partial(check_file, source, published.name, published=known),
             tower=file_of(source, published.name) or source,
+            reading=Reading(source, (published.name,), alone=True, size=published.size),
         )
-        words = Need(check=partial(check_tokenizer, tokenizer, files=_TOKENIZER_FILES))
+        words = Need(
+            check=partial(check_tokenizer, tokenizer, files=_TOKENIZER_FILES),
+            reading=Reading(tokenizer, _TOKENIZER_FILES),
+        )
         return package("transformers"), weights, words
 
     @words.default

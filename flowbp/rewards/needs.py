@@ -14,6 +14,27 @@ from flowbp.adapters.extras import require
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 
+@attrs.frozen
+class Reading:
+    """From where something is read.
+
+    Args:
+        place: a file, a folder or a hub id.
+        files: of a folder or repository, by any of which it is known to be there.
+        alone: whether the first of these is all that is read.
+        size: of that in bytes, where it is known.
+
+    Example:
+        >>> Reading("owner/name").files
+        ('config.json',)
+    """
+
+    place: str | os.PathLike[str]
+    files: tuple[str, ...] = ("config.json",)
+    alone: bool = attrs.field(default=False, kw_only=True)
+    size: int | None = attrs.field(default=None, kw_only=True)
+
+
 @attrs.frozen(kw_only=True)
 class Need:
     """One thing that a component reads when it is built.
@@ -24,6 +45,7 @@ class Need:
     Args:
         check: raises what is wrong with it, and loads no weights.
         tower: the place by which `Towers` shares the model in it; None where there is none.
+        reading: from where it is read, to be listed; None where nothing is.
 
     Example:
         >>> class Scale:
@@ -39,6 +61,7 @@ class Need:
 
     check: Callable[[], Any]
     tower: str | os.PathLike[str] | None = None
+    reading: Reading | None = None
 
 
 def needing(needs: Callable[..., Iterable[Need]]) -> Callable[[_Target], _Target]:

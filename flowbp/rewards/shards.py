@@ -39,12 +39,15 @@ def find_shards(source: str | os.PathLike[str], *, name: str) -> tuple[Path, ...
     return _shards_of(local_folder(source) or _download_folder(str(source)), source, name)
 
 
-def check_shards(source: str | os.PathLike[str], *, name: str) -> None:
+def check_shards(source: str | os.PathLike[str], *, name: str) -> tuple[Path, ...]:
     """Refuse files that are missing or were cut off; only their headers are read.
 
     Args:
         source: As of `find_shards`; of a hub id that the cache lacks, the hub is asked.
         name: The file's published name.
+
+    Returns:
+        The files; none where they are yet to be downloaded.
 
     Raises:
         FileNotFoundError: A file is missing, or the hub does not give it.
@@ -52,21 +55,24 @@ def check_shards(source: str | os.PathLike[str], *, name: str) -> None:
 
     Example:
         >>> from flowbp.shapes.embedded import reward_folder
-        >>> check_shards(reward_folder(), name="model.safetensors")
+        >>> [path.name for path in check_shards(reward_folder(), name="model.safetensors")]
+        ['model.safetensors']
     """
     path = Path(source).expanduser()
     if path.is_file():
         check_weight_file(path)
-        return
+        return (path,)
     folder = local_folder(source)
     if folder is None:
         cached = (cached_file(str(source), each) for each in (name, *_ON_HUB))
         folder = next((found.parent for found in cached if found is not None), None)
         if folder is None:
             ask_hub(str(source), name, *_ON_HUB, alone=True)
-            return
-    for shard in _shards_of(folder, source, name):
+            return ()
+    shards = _shards_of(folder, source, name)
+    for shard in shards:
         check_weight_file(shard)
+    return shards
 
 
 def _shards_of(folder: Path, source: str | os.PathLike[str], name: str) -> tuple[Path, ...]:

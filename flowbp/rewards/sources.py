@@ -13,6 +13,8 @@ from flowbp.rewards.places import Place, on_disk
 from flowbp.rewards.weight_files import PublishedFile
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_MODEL = f"config.json, preprocessor_config.json and the weights ({' or '.join(_WEIGHTS)})"
+_WORDS = "its tokenizer files (tokenizer*.json, special_tokens_map.json, vocab.*, merges.txt)"
 _AGAIN = "delete it, and copy or download it again"
 
 
@@ -102,7 +104,7 @@ def check_model(source: Place, *, argument: str, check: Callable[[Path], None]) 
         config = cached_file(str(source), "config.json")
         # What the cache lacks is fetched when the model is loaded, if the hub can be asked.
         if config is None or lacking(config.parent) is not None:
-            ask_hub(str(source), "config.json", argument=argument)
+            ask_hub(str(source), "config.json", argument=argument, wanted=_MODEL)
             return
         folder = config.parent
     check(folder)
@@ -134,7 +136,7 @@ def check_tokenizer(tokenizer: Place, *, files: Sequence[str], argument: str = "
     folder = on_disk(tokenizer)
     if folder is None:
         if not any(cached_file(str(tokenizer), name) for name in files):
-            ask_hub(str(tokenizer), *files, argument=argument)
+            ask_hub(str(tokenizer), *files, argument=argument, wanted=_WORDS)
         return
     if not any((folder / name).is_file() for name in files):
         raise FileNotFoundError(

@@ -17,6 +17,9 @@ from flowbp.adapters.extras import require
 from flowbp.adapters.hub import why_unread
 
 _SHOWN = 3
+_OTHER = "it is another file"
+# How archives and pickles of torch.save begin.
+_BEGINNINGS = (b"PK", b"\x80")
 _AGAIN = "copy or download it again"
 
 
@@ -52,7 +55,7 @@ class PublishedFile:
         """
         found = path.stat().st_size
         if found != self.size:
-            kind = "it was cut off" if found < self.size else "it is another file"
+            kind = "it was cut off" if found < self.size and _is_of_torch(path) else _OTHER
             raise ValueError(
                 f"{path} has {found} bytes and the published {self.name} has {self.size}: {kind}; "
                 f"{_AGAIN} from {self.repository}, or write verify=false to accept it"
@@ -138,6 +141,28 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     return content
 
 
+def read_shapes(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file without their values; only its header is read.
+
+    Args:
+        path: of a file that is whole.
+
+    Returns:
+        Tensors on the meta device by their keys.
+
+    Example:
+        >>> from flowbp.shapes.embedded import reward_folder
+        >>> found = read_shapes(reward_folder() / "model.safetensors")
+        >>> {tensor.device.type for tensor in found.values()}
+        {'meta'}
+    """
+    with require("safetensors").safe_open(path, framework="pt") as file:
+        names = file.keys()
+        return {
+            name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names
+        }
+
+
 def check_layout(
     weights: Mapping[str, Tensor], layout: Mapping[str, tuple[int, ...]], *, path: Path, what: str
 ) -> None:
@@ -176,6 +201,11 @@ it holds no keys; name the file of this very model
     else:
         return
     raise ValueError(f"{path} does not hold {what}: {fault}; name the file of this very model")
+
+
+def _is_of_torch(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2).startswith(_BEGINNINGS)
 
 
 def _safetensors(path: Path) -> Mapping[str, Tensor]:

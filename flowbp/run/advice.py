@@ -33,11 +33,12 @@ def warn_of_guidance(container: RunContainer) -> None:
             warnings.warn(f"{key} {problem}", stacklevel=2)
 
 
-def loading_advice(container: RunContainer) -> str:
+def loading_advice(container: RunContainer, best: str | None = None) -> str:
     """How the model of a run that is done is loaded elsewhere.
 
     Args:
         container: of the run.
+        best: the name of its best checkpoint, where that is not `final`.
 
     Returns:
         Lines, or nothing where the model does not tell.
@@ -45,7 +46,11 @@ def loading_advice(container: RunContainer) -> str:
     Example:
         See `flowbp.run.execution.execute`.
     """
-    model, folder = container.tuned(), container.checkpoints().folder / "final"
+    model, folder = container.tuned(), container.checkpoints().folder
     if not isinstance(model, WithLoading):
         return ""
-    return f"\nin Python\n{textwrap.indent(model.loading(folder), '  ')}\n"
+    places = {"the best, in Python": best, "the last, in Python": "final"} if best else {}
+    return "".join(
+        f"\n{what}\n{textwrap.indent(model.loading(folder / name), '  ')}\n"
+        for what, name in (places or {"in Python": "final"}).items()
+    )

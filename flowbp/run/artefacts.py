@@ -17,6 +17,7 @@ from flowbp.evaluation import (
     Report,
     ScoreRow,
     choose_examples,
+    counted,
     environment,
     grid,
     png,
@@ -49,7 +50,7 @@ _DESCRIPTIONS = {
     "evaluations.jsonl": "the figures of the evaluations inside the run",
     "tensorboard": "the same for tensorboard --logdir",
     "samples": "pictures during training",
-    "checkpoints/final": "the trained model in its own format",
+    "checkpoints/final": "the trained model after the last step, in its own format",
 }
 
 
@@ -202,11 +203,12 @@ def write_results(
     history = container.history()
     report = Report(
         title=f"{method} on {settings.backbone.name}",
-        subtitle=f"{steps} optimizer steps of {settings.batching.total} samples, towards the "
+        subtitle=f"{counted(steps, 'optimizer step')} of "
+        f"{counted(settings.batching.total, 'sample')}, towards the "
         f"reward {settings.reward.name}{note}",
         scores=scores_of(evaluated.comparison),
         picture=evaluated.picture,
-        trained="reward",
+        trained={evaluated.comparison.after.label: ["reward"]},
         metrics=history.rows,
         held_out=[{"step": row.step, **row.figures} for row in history.held_out],
         held_out_each=[row.each for row in history.held_out],
@@ -226,11 +228,12 @@ def _before_after(evaluated: Evaluated) -> Tensor:
     return grid(pictures, columns=len(shown))
 
 
-def listing(folder: Path) -> str:
+def listing(folder: Path, besides: Mapping[str, str] | None = None) -> str:
     """What there is in a run's folder, a line each.
 
     Args:
         folder: of the run.
+        besides: descriptions of what only this run has, by name.
 
     Returns:
         The lines, without a newline at the end.
@@ -242,4 +245,4 @@ def listing(folder: Path) -> str:
         >>> listing(folder)
         '  samples            pictures during training'
     """
-    return listed(folder, _DESCRIPTIONS)
+    return listed(folder, {**_DESCRIPTIONS, **(besides or {})})

@@ -29,7 +29,7 @@ from flowbp.run.before import read_before, write_before
 from flowbp.run.calibrating import calibrate
 from flowbp.run.counting import count_trained, sketched, trained_parameters
 from flowbp.run.encoding import encode_prompts
-from flowbp.run.ending import ending, take_best
+from flowbp.run.ending import best_checkpoint, ending, take_best, told_best
 from flowbp.run.lock import locked
 from flowbp.run.overview import overview
 from flowbp.run.resuming import Resumption, resumption
@@ -173,8 +173,8 @@ def _finish(
     write_finished(folder, done, timings, ended_early=end is not None)
     if end is not None:
         print(f"\n{end.note if comparison is not None else end.told}")
-    print(f"\nwritten to {folder}\n{listing(folder)}")
-    print(loading_advice(container), end="")
+    print(f"\nwritten to {folder}\n{listing(folder, told_best(container, done))}")
+    print(loading_advice(container, best_checkpoint(container, done)), end="")
     spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timings.items() if seconds)
     print(f"\n{sum(timings.values()):.1f} s: {spent}")
     return comparison

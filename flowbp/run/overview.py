@@ -9,9 +9,10 @@ from typing import Any
 
 from flowbp.adapters import Backbone, Lora
 from flowbp.configuration import Component, plain, read_text
+from flowbp.evaluation import counted
 from flowbp.prompts import Listed
 from flowbp.run.drawing import LEGEND, drawn, joined, weighted
-from flowbp.settings import Settings, resolved
+from flowbp.settings import EmbeddingSettings, Settings, resolved
 from flowbp.settings.checks import evaluation_sampling, example_plan
 from flowbp.settings.evaluation import EvaluationSettings
 from flowbp.settings.intervals import interval
@@ -45,7 +46,7 @@ def overview(settings: Settings, trained: int, *, replaced: Sequence[str] = ()) 
         "judge": _words(tree["judge"]) if tree["judge"] else "none",
         "replaced": ", ".join(replaced),
         "prompts": _words(tree["prompts"]) + _counted(settings.prompts),
-        "embeddings": _embeddings(settings),
+        "embeddings": told_embeddings(settings.embeddings),
         "evaluation": _evaluation(settings),
         **_method(settings, _words(tree["method"])),
         "optimizer": f"{_words(tree['optimizer'])}, schedule {_words(tree['schedule'])}",
@@ -71,13 +72,13 @@ def _method(settings: Settings, words: str) -> dict[str, str]:
         "example": drawn(plan, steps),
         "": LEGEND,
         " ": f"{joined(plan)}; weights {weighted(plan)}",
-        "sampling": f"{steps} steps, guidance {sampling.guidance:g}, "
+        "sampling": f"{counted(steps, 'step')}, guidance {sampling.guidance:g}, "
         f"{sampling.height}x{sampling.width} pixels",
-        "portions": f"{settings.batching.samples} samples at a time forward, pull "
+        "portions": f"{counted(settings.batching.samples, 'sample')} at a time forward, pull "
         f"{settings.batching.pull}, decode {settings.batching.decode}"
         f"{_checkpointing(settings.backbone)}",
-        "each step": f"{batch} samples, each with {spent.forward} velocity evaluations forward and "
-        f"{spent.backward} backward in this example",
+        "each step": f"{counted(batch, 'sample')}, each with {spent.forward} velocity evaluations "
+        f"forward and {spent.backward} backward in this example",
     }
 
 
@@ -114,9 +115,9 @@ def _evaluation(settings: Settings) -> str:
     if evaluation is None or sampling is None:
         return "none"
     return (
-        f"{len(evaluation.prompts.prompts())} held-out prompts before and after, {sampling.steps} "
-        f"steps, guidance {sampling.guidance:g}, noise seed {evaluation.noise_seed}"
-        f"{_left_out(evaluation.prompts)}{_inside(settings, evaluation)}"
+        f"{counted(len(evaluation.prompts.prompts()), 'held-out prompt')} before and after, "
+        f"{counted(sampling.steps, 'step')}, guidance {sampling.guidance:g}, noise seed "
+        f"{evaluation.noise_seed}{_left_out(evaluation.prompts)}{_inside(settings, evaluation)}"
     )
 
 
@@ -126,16 +127,27 @@ def _inside(settings: Settings, evaluation: EvaluationSettings) -> str:
         return ""
     which = "all" if evaluation.count is None else str(evaluation.count)
     besides = f", {_words(list(evaluation.metrics))} besides" if evaluation.metrics else ""
-    told = f"; every {every} steps on {which} of them{besides}"
+    told = f"; every {counted(every, 'step')} on {which} of them{besides}"
     if stop is None:
         return told
     return f"{told}; ends after {stop.patience} without a rise of {stop.metric}"
 
 
-def _embeddings(settings: Settings) -> str:
-    folder, batch = settings.embeddings.folder, settings.embeddings.batch
-    place = "in memory" if folder is None else f"in {folder}, shared by all runs"
-    return f"{place}, {batch} prompts encoded together"
+def told_embeddings(settings: EmbeddingSettings) -> str:
+    """Say where text embeddings are kept.
+
+    Args:
+        settings: of a run, or of an evaluation.
+
+    Returns:
+        A clause.
+
+    Example:
+        >>> told_embeddings(EmbeddingSettings(folder=None, batch=1))
+        'in memory, 1 prompt encoded together'
+    """
+    place = "in memory" if settings.folder is None else f"in {settings.folder}, shared by all runs"
+    return f"{place}, {counted(settings.batch, 'prompt')} encoded together"
 
 
 def _counted(source: object) -> str:

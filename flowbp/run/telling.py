@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from flowbp.adapters.extras import require
-from flowbp.evaluation import Progress
+from flowbp.evaluation import Progress, counted
 
 _QUIET = 10.0
 _SHARE = 0.1
@@ -42,7 +42,7 @@ def told_progress(
         ...     pass
     """
     if not sys.stderr.isatty():
-        print(f"{what}: {total} {unit}s", file=sys.stderr, flush=True)
+        print(f"{what}: {counted(total, unit)}", file=sys.stderr, flush=True)
         yield _Lines(what, clock)
         return
     tqdm = require("tqdm", extra="run").tqdm

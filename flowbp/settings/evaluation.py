@@ -32,6 +32,7 @@ class EvaluationSettings:
         count: how many of the prompts those inside the run take, each kind by its share; all if
             null.
         metrics: what those inside the run measure besides, by label; the run does not train on it.
+            One that a file gives is taken away by null.
 
     Raises:
         ValueError: a number is out of range.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from flowbp.configuration.tree import Step
 from flowbp.settings.evaluation import EarlyStopSettings, EvaluationSettings
 from flowbp.settings.rewards import weighted_reward
 from flowbp.settings.schema import Settings
+from flowbp.settings.set_metrics import distance_metric, diversity_metric, pixel_distance_metric
 
 Found = Iterator[tuple[tuple[Step, ...], str]]
 """Where a problem is, and what it is."""
 
 _TAKEN = ("reward", "accuracy", "parts")
+# Untyped, because the registry of metrics holds those of sets as well.
+_OF_SEVERAL: Any = diversity_metric
+_DISTANCES: tuple[Any, ...] = (distance_metric, pixel_distance_metric)
 
 
 def interval(settings: Settings) -> int | None:
@@ -73,7 +78,14 @@ def _of_evaluation(evaluation: EvaluationSettings, every: int | None) -> Found:
             ("evaluation", "count"),
             f"must be in [1, {there}], the number of held-out prompts, got {evaluation.count}",
         )
-    for label in evaluation.metrics:
+    for label, metric in evaluation.metrics.items():
+        if metric.target is _OF_SEVERAL:
+            yield (
+                ("evaluation", "metrics", label),
+                "needs several pictures of a prompt, and an evaluation inside the run makes one of "
+                "each; measure it by flowbp-eval with several evaluation.seeds, on what "
+                "checkpoints.every saves, and leave it out here",
+            )
         if label.split(".")[0] in _TAKEN:
             yield (
                 ("evaluation", "metrics", label),
@@ -91,6 +103,13 @@ def _of_stop(settings: Settings, stop: EarlyStopSettings, evaluation: Evaluation
             ("early_stop", "metric"),
             f"is {stop.metric!r}, and the evaluation has {', '.join(names)}; name one of these, or "
             "add a `judge` for accuracy, or something to evaluation.metrics",
+        )
+    measured = evaluation.metrics.get(stop.metric)
+    if measured is not None and measured.target in _DISTANCES:
+        yield (
+            ("early_stop", "metric"),
+            f"is {stop.metric!r}, the distance from the model before training, of which more is "
+            "not better; name a figure that is to rise",
         )
     if every is None:
         yield ("early_stop", "every"), "is null, and so is evaluation.every; give one of them"

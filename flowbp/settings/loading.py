@@ -15,6 +15,7 @@ from flowbp.configuration import (
     describe,
     read_arguments,
     structure,
+    without_nulls,
 )
 from flowbp.configuration.registry import component_type
 from flowbp.configuration.tree import Step, origin_of, path_text
@@ -72,6 +73,7 @@ or write package.module:Class
           defaults: batching: is missing; it has no default
     """
     tree = read_arguments(arguments, find=preset_or_file, names=_names())
+    tree = without_nulls(tree, "evaluation", "metrics")
     return checked(Settings, tree, lambda settings: problems(settings, resume=resume))
 
 

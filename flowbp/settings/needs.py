@@ -12,6 +12,7 @@ from flowbp.configuration import Component
 from flowbp.configuration.tree import Step
 from flowbp.rewards import Need
 from flowbp.rewards.towers import place_name
+from flowbp.rewards.whereabouts import whereabouts
 from flowbp.settings.intervals import Found
 
 _Path = tuple[Step, ...]
@@ -68,6 +69,29 @@ def towers_of(component: Component[Any]) -> frozenset[str]:
     return frozenset(place_name(need.tower) for need in needs if need.tower is not None)
 
 
+def readings(component: Component[Any]) -> Iterator[str]:
+    """From where a component, and those in its arguments, are read.
+
+    Args:
+        component: any.
+
+    Yields:
+        Each place once, with whether it is here; nothing of a component that does not say.
+
+    Example:
+        >>> from flowbp.metrics import clip_embedding
+        >>> for line in readings(Component("clip", clip_embedding, {"source": "owner/name"})):
+        ...     print(line.partition("/owner/")[2])
+        name (not here)
+    """
+    try:
+        found = [need.reading for _, need in needs_of(component) if need.reading is not None]
+        yield from dict.fromkeys(map(whereabouts, found))
+    # What raises is told by `unmet`.
+    except Exception:
+        return
+
+
 def unmet(component: Component[Any], path: _Path = ()) -> Found:
     """What is wrong with what a component reads, in words.
 
@@ -91,9 +115,9 @@ def unmet(component: Component[Any], path: _Path = ()) -> Found:
             try:
                 need.check()
             except Exception as error:
-                found.append((where, _told(error)))
+                found.append((where, told(error)))
     except Exception as error:
-        found.append((path, _told(error)))
+        found.append((path, told(error)))
     # One folder may be read twice.
     yield from dict.fromkeys(found)
 
@@ -112,6 +136,18 @@ def _within(value: Any, path: _Path) -> Iterator[tuple[_Path, Need]]:
             yield from _within(getattr(value, field.name), (*path, field.alias))
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
+    """An error of a check in words; that of a check of others with its type.
+
+    Args:
+        error: any.
+
+    Returns:
+        Its message.
+
+    Example:
+        >>> told(ValueError("`source` is empty")), told(KeyError("a"))
+        ('`source` is empty', "KeyError: 'a'")
+    """
     ours = isinstance(error, ValueError | OSError | ModuleNotFoundError)
     return str(error) if ours and str(error) else f"{type(error).__name__}: {error}"

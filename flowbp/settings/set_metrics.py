@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import torch
 
 from flowbp.configuration import Component
+from flowbp.evaluation import HeldOut
 from flowbp.metrics import (
     BaseDistance,
     Diversity,
@@ -55,6 +58,16 @@ def _needs(embedding: Component[Embedding] | None) -> tuple[Need, ...]:
     return embedding_needs() if embedding is None else ()
 
 
+def _one_of_each(prompts: Sequence[HeldOut], seeds: Sequence[int]) -> str:
+    # The same text twice is two pictures of it.
+    if len(seeds) > 1 or len({prompt.text for prompt in prompts}) < len(prompts):
+        return ""
+    return (
+        "needs several pictures of a prompt, and there is one of each; give evaluation.seeds more "
+        "than one number"
+    )
+
+
 @needing(_needs)
 def diversity_metric(
     *,
@@ -94,6 +107,9 @@ def diversity_metric(
         label=label,
         points=(points or PointsByEmbedding()).of(chosen),
     )
+
+
+diversity_metric.unfit = _one_of_each  # type: ignore[attr-defined]
 
 
 @needing(_needs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import torch
@@ -29,7 +30,8 @@ def check_reward(
     Scores are float32 (B,), finite, the same at every call, and do not depend on which other
     images share the batch or on their order; the gradient reaches the images, is finite, and
     agrees with central differences along random directions. What a composed reward tells of its
-    parts is (B,), finite, and beside the same scores.
+    parts is (B,), finite, and beside the same scores. A function that a configuration can name has
+    the arguments `images` and `prompts`, by which it is known to be a reward, and not to make one.
 
     Args:
         reward: to be checked.
@@ -55,11 +57,26 @@ def check_reward(
         raise ValueError(
             f"`prompts` must hold at least 2, got {len(prompts)}; batches are compared"
         )
+    _check_arguments(reward)
     generator = torch.Generator().manual_seed(seed)
     images = _pictures(len(prompts), height, width, generator).to(device)
     _check_scores(reward, images, prompts, tolerance)
     _check_parts(reward, images, prompts)
     _check_image_gradient(reward, images, prompts, generator, difference_tolerance, step)
+
+
+def _check_arguments(reward: Reward) -> None:
+    # What has no dotted path, as a lambda, is called by position alone.
+    if not inspect.isfunction(reward) or "<" in reward.__qualname__:
+        return
+    found = inspect.signature(reward).parameters.values()
+    required = [each.name for each in found if each.default is each.empty]
+    if set(required) != {"images", "prompts"}:
+        raise AssertionError(
+            f"`{reward.__name__}` must have the arguments `images` and `prompts`, got "
+            f"{', '.join(required) or 'none'}; by others a configuration takes a function for one "
+            "that makes a reward, and its arguments for keys, so rename them"
+        )
 
 
 def _pictures(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:

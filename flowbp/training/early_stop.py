@@ -101,6 +101,10 @@ class EarlyStop:
 
     def ends(self, rows: Sequence[HeldOutFigures]) -> bool:
         """Whether the run ends after these evaluations, the first of the run first."""
+        return self.waited(rows) >= self.patience
+
+    def waited(self, rows: Sequence[HeldOutFigures]) -> int:
+        """How many of these evaluations, the last ones, have been without a rise."""
         last, waited = None, 0
         for row in self._measured(rows):
             value = row.figures[self.metric]
@@ -108,7 +112,7 @@ class EarlyStop:
                 last, waited = value, 0
             else:
                 waited += 1
-        return waited >= self.patience
+        return waited
 
     def best(self, rows: Sequence[HeldOutFigures]) -> HeldOutFigures | None:
         """The evaluation with the highest figure, of equals the earliest; None without any."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from typing import Protocol, runtime_checkable
 
 import attrs
 
@@ -16,6 +17,19 @@ from flowbp.training.state import RunState
 Measure = Callable[[], Mapping[str, float | Sequence[float]]]
 """Evaluates the model as it is now: figures by name, always of the same names, or in place of a
 figure a number for every prompt, from which how far its mean is chance can be reckoned."""
+
+
+@runtime_checkable
+class ComparingMeasure(Protocol):
+    """A measure that compares with the model before training, which is that of its first call."""
+
+    def __call__(self) -> Mapping[str, float | Sequence[float]]:
+        """Evaluate, see `Measure`."""
+        ...
+
+    def begin(self) -> None:
+        """A run goes on; the model still is the one before training."""
+        ...
 
 
 class EvaluationError(RuntimeError):
@@ -72,6 +86,15 @@ class Intervals:
         """
         run.evaluations = [row for row in run.evaluations if self.due(row.step, total)]
         self._mark_best(run)
+
+    def begin(self) -> None:
+        """Have the measure look at the model before training, if it compares with that.
+
+        A run that goes on calls it before the checkpoint is loaded, so that figures are those of a
+        run that never stopped.
+        """
+        if isinstance(self.measure, ComparingMeasure):
+            self.measure.begin()
 
     def evaluate(self, run: RunState) -> None:
         """Evaluate, and add the figures to the run's.

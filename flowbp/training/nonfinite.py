@@ -15,9 +15,8 @@ _CAUSES = {
         "harder), `guidance` is too large, or the network computes in a dtype of too small a range"
     ),
     "rewards": (
-        "the latents are finite, so the decoder or the reward made it: float16 overflows there "
-        "(use bfloat16 or float32), and so does a reward that divides by, or takes the logarithm "
-        "of, something that can be 0"
+        "the latents are finite, so the decoder or the reward made it: it divides by, or takes the "
+        "logarithm of, something that can be 0, or computes in a dtype of too small a range"
     ),
     "loss": (
         "the rewards are finite, so the loss shape or the weight of the samples made it: a reward "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from torch import Tensor
 
 from flowbp.adapters.extras import require
+from flowbp.training.early_stop import EarlyStop, HeldOutFigures
 from flowbp.training.metrics import Metrics
 from flowbp.training.sizes import Portions
 
@@ -24,8 +25,11 @@ LINES = 10
 class Progress:
     """Step, reward, residuals, gradient norm, the anchor where there is one, and time left.
 
+    Every evaluation inside the run is a line of its own, also above a bar.
+
     Args:
         total: optimizer steps of the run.
+        stop: what may end the run; its evaluations tell how near that is.
         stream: where to; a stream that is no terminal gets about ten lines instead of a bar.
         clock: seconds from any origin.
 
@@ -45,12 +49,14 @@ class Progress:
         self,
         total: int,
         *,
+        stop: EarlyStop | None = None,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if total < 1:
             raise ValueError(f"`total` must be at least 1 optimizer step, got {total}")
         self._total = total
+        self._stop = stop
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._began: float | None = None
@@ -88,11 +94,29 @@ class Progress:
 
     def portions(self, step: int, portions: Portions, told: str) -> None:
         """Print the line, before the first step as it is."""
-        line = told if step == self._before + 1 and self._began is None else f"step {step}: {told}"
+        first = step == self._before + 1 and self._began is None
+        self._write(told if first else f"step {step}: {told}")
+
+    def evaluations(self, rows: Sequence[HeldOutFigures]) -> None:
+        """Print the figures of the last one, and how near the run is to its end."""
+        if not rows:
+            return
+        figures = "  ".join(f"{name} {value:.4g}" for name, value in rows[-1].figures.items())
+        self._write(f"held out, after step {rows[-1].step}: {figures}{self._nearness(rows)}")
+
+    def _write(self, line: str) -> None:
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
         else:
             print(line, file=self._stream, flush=True)
+
+    def _nearness(self, rows: Sequence[HeldOutFigures]) -> str:
+        best = None if self._stop is None else self._stop.best(rows)
+        if self._stop is None or best is None:
+            return ""
+        name, waited = self._stop.metric, self._stop.waited(rows)
+        found = f"; best {name} {best.figures[name]:.4g} after step {best.step}"
+        return f"{found}, {waited} of {self._stop.patience} without a rise" if waited else found
 
     def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
         """Nothing: there is no place for pictures."""

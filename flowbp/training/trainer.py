@@ -206,6 +206,8 @@ class Trainer:
         if resume is not None or self.checkpoints is not None:
             run.frozen = frozen_fingerprint(backbone.module, parameters.values())
         if resume is not None:
+            if self.intervals is not None:
+                self.intervals.begin()
             restore_training_state(run, resume)
             if self.intervals is not None:
                 self.intervals.take_over(run, self.steps)

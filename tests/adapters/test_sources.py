@@ -133,7 +133,7 @@ def test_offline_with_nothing_cached(family, offline):
     message = (
         rf"as a hub id it could not be read, its model_index\.json: it is not in the cache "
         rf"{offline}, and .* was not asked, for HF_HUB_OFFLINE is set; run `hf download {HUB_ID}`"
-        ".*give its folder"
+        ".*give their folder"
     )
     with pytest.raises(FileNotFoundError, match=message):
         load(family, HUB_ID)

@@ -90,7 +90,7 @@ def test_a_path_may_contain_an_equals_sign(base: str) -> None:
         ("seed=", "`seed=` has no value; write seed=null for none"),
         ("colour=#fff", "`colour=#fff` has no value; write colour=null for none, quotes for"),
         ("a=[1", "`a=[1` has a value that is not YAML"),
-        ("a={b: 1, b: 2}", "has a value that is given twice"),
+        ("a={b: 1, b: 2}", "has a value that at `a.b` is given twice, first on line 1; keep"),
         (
             "sizes.first=3",
             "sizes.first: cannot be reached: sizes is [1, 2] in base.yaml:2; override",

@@ -78,6 +78,8 @@ def test_a_name_with_two_sources_is_refused() -> None:
     [
         ("nowhere:Class", "'nowhere:Class' cannot be imported (ModuleNotFoundError: No module"),
         (f"{HERE}:Absent", "has no attribute 'Absent'"),
+        (f"{HERE}:Bridges", "'Bridges'). Did you mean `Bridge`? Correct the path or install what"),
+        ("flowbp.cores:Bridge", "'flowbp.cores'). Did you mean `core`? Correct the path"),
         ("a b:C", "'a b:C' is not a dotted path; write package.module:Class"),
         (f"{HERE}:HERE", "is a str; name a class or a function"),
         ("sparse", "no method is called 'sparse'. Names: `bridge`, `lagrange`, `halve`; or"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 import torch
 
@@ -65,6 +66,16 @@ class BrokenDistance:
         raise RuntimeError("too many pictures")
 
 
+class Rising:
+    """A metric of sets that is higher, or lower, for every picture of a model but the base."""
+
+    def __init__(self, sign: float = 1.0) -> None:
+        self.sign = sign
+
+    def __call__(self, model: PictureSet, base: PictureSet):
+        return {"height": torch.full((len(model.keys),), self.sign * (model is not base))}
+
+
 class Unbuildable:
     """A metric whose files are gone."""
 
@@ -82,3 +93,30 @@ def tones(images):
     """An embedding that remembers how many pictures it was shown."""
     EMBEDDED.append(len(images))
     return images.mean((2, 3)) + 0.1
+
+
+def judges_nothing(images, prompts):
+    """Has a column, and nothing in it."""
+    return {"judges_nothing": torch.full((len(images),), math.nan)}
+
+
+def other_columns(images, prompts):
+    """Has a column for what it happens to see."""
+    return {"cross" if "cross" in prompts[0].text else "other": images.mean((1, 2, 3))}
+
+
+HELD = []
+
+
+class Large:
+    """What only lives as long as nobody holds it."""
+
+
+def out_of_memory(images, prompts):
+    """Has too little memory for several pictures."""
+    large = Large()
+    HELD.append(weakref.ref(large))
+    if len(images) > 1:
+        raise torch.OutOfMemoryError("tried to allocate 80 GiB")
+    assert HELD[-2]() is None
+    return {"out_of_memory": images.mean((1, 2, 3))}

@@ -64,6 +64,7 @@ def test_what_is_written(evaluation_yaml, checkpoints, tmp_path, capsys):
     typed = ["models.base={}", f"models.b.checkpoint={checkpoints['full']}"]
     assert main([evaluation_yaml, *typed]) == 0
     told = capsys.readouterr()
+    assert "what each metric found, for --resume" in told.out
     assert "likeness  base " in told.out and "12 pictures of each model" in told.out
     assert "generating: 24 pictures" in told.err
     found = scores(out)
@@ -142,7 +143,7 @@ def test_failures_are_reported_where_that_is_wished(evaluation_yaml, tmp_path, c
         f"metrics.tight.name={HERE}:no_batches",
         "evaluation.on_failure=report",
     ]
-    assert main([evaluation_yaml, *typed]) == 0
+    assert main([evaluation_yaml, *typed]) == 3
     told, found = capsys.readouterr().out, scores(tmp_path / "out")
     crosses = [row for row in found.rows if "cross" in row.prompt]
     assert crosses and len(crosses) < len(found.rows)
@@ -150,6 +151,8 @@ def test_failures_are_reported_where_that_is_wished(evaluation_yaml, tmp_path, c
     assert all("tight.no_batches" in row.values for row in found.rows)
     by_metric = {name: [f for f in found.failures if f.metric == name] for name in ("hard", "gone")}
     assert [(f.prompt, f.seed) for f in by_metric["hard"]] == [(r.prompt, r.seed) for r in crosses]
+    tight = [f.message for f in found.failures if f.metric == "tight"]
+    assert len(tight) == 4 and tight[0].startswith("4 pictures together, the first of")
     assert by_metric["gone"][0].message == "FileNotFoundError: no weights here"
     assert f"FAILED: hard at {len(crosses)} pictures of base, the first of" in told
     assert "FAILED: sets of base: RuntimeError: too many pictures" in told
@@ -165,5 +168,8 @@ def test_the_default_evaluation(tmp_path, capsys):
 
 def test_check_writes_nothing(evaluation_yaml, tmp_path, capsys):
     assert main([evaluation_yaml, "--check"]) == 0
-    assert "6, each from 2 seeds: 3, 4" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "6, each from 2 seeds: 3, 4" in told and "embeddings  in memory, 8 prompts" in told
+    assert main([evaluation_yaml, "evaluation.seeds=[3]", "--check"]) == 0
+    assert "6, each from 1 seed: 3" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()

@@ -130,7 +130,7 @@ def test_an_answer_without_a_score_is_a_failure_that_quotes_it(evaluation_yaml, 
     assert main([evaluation_yaml, metric, "prompts.count=1"]) == 1
     assert "says no `Final Score:`" in capsys.readouterr().err
     assert main([evaluation_yaml, metric, "prompts.count=1", "evaluation.on_failure=report",
-                 f"evaluation.folder={tmp_path}/reported"]) == 0  # fmt: skip
+                 f"evaluation.folder={tmp_path}/reported"]) == 3  # fmt: skip
     rows, failures = scores(tmp_path / "reported")
     assert all("the judge's answer for" in failure["message"] for failure in failures)
     assert len(failures) == len(rows) == 2

@@ -49,7 +49,7 @@ def test_where_failures_are_reported_so_is_this(evaluation_yaml, cut_off, tmp_pa
     ]
     assert main([evaluation_yaml, *typed, "--check"]) == 0
     assert "is damaged" in capsys.readouterr().err
-    assert main([evaluation_yaml, *typed]) == 0
+    assert main([evaluation_yaml, *typed]) == 3
     assert "is damaged" in capsys.readouterr().err.splitlines()[0]
     failures = json.loads((tmp_path / "out" / "scores.json").read_text())["failures"]
     assert [failure["metric"] for failure in failures] == ["broken"]

@@ -129,7 +129,7 @@ def test_a_checkpoint_that_changed_is_refused(evaluation_yaml, checkpoints, tmp_
     assert main(typed) == 0
     assert main([*typed, "--resume"]) == 0
     (weights,) = place.glob("*.safetensors")
-    weights.write_bytes(weights.read_bytes())
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     capsys.readouterr()
     assert main([*typed, "--resume"]) == 2
     told = capsys.readouterr().err

@@ -47,7 +47,7 @@ def report(
             "subtitle": "150 steps",
             "scores": scores,
             "picture": lambda row: picture(side, row),
-            "trained": "reward",
+            "trained": {"after": ["reward"]},
             "metrics": metrics(40),
             "held_out": held_out,
             "held_out_each": [{n: [v] * 20 for n, v in row.items()} for row in held_out],
@@ -86,7 +86,7 @@ def several(side: int = 160) -> Report:
     return report(
         scores=Scores(rows, scales={"geneval": Scale(verdict=True)}),
         side=side,
-        trained="hpsv2",
+        trained={"aligned": ["hpsv2"], "half </script>": ["hpsv2"]},
         held_out=(),
     )
 

@@ -161,8 +161,9 @@ def test_reports_that_cannot_be_are_refused() -> None:
     scores = scores_of(comparison([(0.1, 0.2)]))
     with pytest.raises(ValueError, match="`scores` must have the base and at least one more"):
         report(scores=Scores(scores.rows[:1]))
-    with pytest.raises(ValueError, match="`trained` must be one of reward, got 'hps'"):
-        report(scores=scores, trained="hps")
+    for trained in ({"after": ["hps"]}, {"hps": ["reward"]}):
+        with pytest.raises(ValueError, match="columns reward, got 'hps'"):
+            report(scores=scores, trained=trained)
     with pytest.raises(ValueError, match="`title` must not be empty"):
         report(title="")
 

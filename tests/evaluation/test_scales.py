@@ -35,7 +35,7 @@ def test_a_distance_from_the_base_is_no_gain():
     assert line.significant is None and line.verdict == line.worth == ""
     assert compare(two(0.4))[0].significant and compare(scores)[0].p is None
     assert "*" not in scores_table(scores)
-    page = render(report(scores=scores, trained=None, held_out=()))
+    page = render(report(scores=scores, trained={}, held_out=()))
     assert "no better or worse" in page and "not tested" in page
     # What went farthest is shown first all the same.
     assert len(view_of(scores, pictures_of(scores), "mine", "c").gains) == 8
@@ -49,8 +49,22 @@ def test_less_is_better(after, worth):
     view = view_of(scores, pictures_of(scores), "mine", "c")
     assert bool(view.gains) == (worth == "good") and bool(view.losses) == (worth == "bad")
     rows = [attrs.evolve(r, values=r.values | {"r": float(r.model == "mine")}) for r in scores.rows]
-    warned = warnings_of(metric_lines(Scores(rows, scales=scores.scales)), [], "r")
+    warned = warnings_of(metric_lines(Scores(rows, scales=scores.scales)), [], {"mine": ["r"]})
     assert bool(warned) == (worth == "bad")
+
+
+def test_each_model_is_held_against_what_it_was_trained_on():
+    rows = [
+        attrs.evolve(row, model=model, values={"r": sign * height, "s": -sign * height})
+        for row in two(0.4).rows
+        if row.model == "mine"
+        for model, sign, height in (("base", 1, 0.0), ("a", 1, 1.0), ("b", -1, 1.0))
+    ]
+    lines = metric_lines(Scores(rows))
+    both = warnings_of(lines, [], {"a": ["r"], "b": ["s"]})
+    assert sorted(text.split(",")[0] for text in both) == ["a: r", "b: s"]
+    assert warnings_of(lines, [], {"a": ["s"], "b": ["r"]}) == ()
+    assert warnings_of(lines, [], {"a": ["r", "s"]}) == ()
 
 
 def test_a_judge_that_gives_all_the_least_mark_is_no_share():
@@ -81,3 +95,11 @@ def test_numbers_keep_three_digits_of_what_tells_them_apart(before, after, writt
 def test_another_sign_is_refused():
     with pytest.raises(ValueError, match="`sign` must be 1"):
         Scale(sign=2)
+
+
+def test_of_one_prompt_there_is_no_interval():
+    rows = [row for row in two(0.4).rows if row.number == 0]
+    scores = Scores(rows)
+    assert "of one prompt: no interval" in scores_table(scores) and "[" not in scores_table(scores)
+    page = render(report(scores=scores, trained={}, held_out=(), held_out_each=()))
+    assert page.count("one prompt, no interval") == 2

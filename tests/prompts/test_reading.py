@@ -47,6 +47,15 @@ def test_csv_quotes_commas_and_line_ends(written):
     assert lines_left_out(table) == {"blank": (3, 6)}
 
 
+@pytest.mark.parametrize(("sign", "word"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_another_delimiter_is_named(written, sign, word):
+    path = written("prompts.csv", f"id{sign}caption\n1{sign}a circle\n")
+    with pytest.raises(ValueError, match=f"has columns that {word} separate, in .*save it with c"):
+        read_prompts(path, Columns("caption"))
+    single = written("single.csv", "what; how\na circle\n")
+    assert texts(read_prompts(single, Columns("what; how"))) == ["a circle"]
+
+
 def test_json_lines(written):
     rows = ['{"caption": "a circle", "id": 1}', "", '{"caption": null}', '{"caption": "b\u2028c"}']
     table = read_prompts(written("prompts.jsonl", "\n".join(rows)), Columns("caption"))

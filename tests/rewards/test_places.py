@@ -52,6 +52,9 @@ def test_a_published_file_that_was_cut_off(tmp_path):
     path.write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"has 2 bytes and .* has 1972490005: it was cut off"):
         HPSv2(source=path)
+    path.write_bytes(b"garbage")
+    with pytest.raises(ValueError, match=r"has 7 bytes and .*: it is another file; copy or down"):
+        HPSv2(source=path)
 
 
 def test_another_file_of_the_same_size(folder, tmp_path):
@@ -91,7 +94,7 @@ def test_a_head_for_another_model(folder, tmp_path):
 def test_the_tokenizer_that_the_file_lacks_cannot_be_had(tmp_path, reach_nothing):
     path = save_hps(tmp_path / "hps.pt")
     message = (
-        r"`tokenizer` 'openai/clip-vit-large-patch14' could not be read: .*and give its folder"
+        r"`tokenizer` 'openai/clip-vit-large-patch14' could not be read: .*and give their folder"
     )
     with pytest.raises(FileNotFoundError, match=message):
         hpsv2(path, None)

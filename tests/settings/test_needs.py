@@ -24,6 +24,8 @@ from ..geneval.tiny import save as save_detector
 from ..metrics.test_vision_chat import qwen25
 from ..metrics.test_vision_chat import save as save_judge
 from ..rewards.published_rewards import published, save_head, save_hps
+from ..rewards.tiny_hpsv3 import TINY, original
+from ..rewards.tiny_hpsv3 import save as save_hpsv3
 from ..rewards.tiny_image_reward import save as save_image_reward
 
 
@@ -45,7 +47,7 @@ def arguments(tmp_path, models):
         "diversity": dict(embedding=named("clip", METRICS, source=clip)),
         "geneval": dict(metadata=tmp_path / "none", source=tmp_path / "detector", clip=clip),
         "hpsv2": dict(source=hps, tokenizer=clip, published=published(hps)),
-        "hpsv3": dict(source=clip / "model.safetensors", tokenizer=clip),
+        "hpsv3": dict(source=save_hpsv3(tmp_path, original()), tokenizer=clip, sizes=TINY),
         "image_reward": dict(source=image, tokenizer=words, published=published(image)),
         "pickscore": dict(source=clip),
         "unified_reward": dict(source=tmp_path / "judge", question="{prompt}?"),
@@ -110,6 +112,14 @@ def test_the_towers_are_those_that_are_loaded(name, arguments):
     assert len(towers) == 1
 
 
+def test_files_of_another_model_are_no_hpsv3(arguments):
+    from flowbp.rewards import HPSv3
+
+    change = arguments["hpsv3"] | {"source": arguments["clip"]["source"]}
+    (fault,) = told(Component("hpsv3", HPSv3, change))
+    assert "model.safetensors does not hold HPSv3: it lacks body." in fault
+
+
 def test_packages_are_named_with_the_command(arguments, monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
     component = Component("geneval", METRICS.resolve("geneval"), arguments["geneval"])
@@ -156,6 +166,11 @@ def test_a_missing_shard(arguments):
     ("raised", "cure"),
     [
         (errors.LocalEntryNotFoundError("no"), "could not be reached"),
+        (
+            errors.LocalEntryNotFoundError("no"),
+            "; run `hf download owner/mine` where there is a network, or download ",
+        ),
+        (errors.LocalEntryNotFoundError("no"), "from https://huggingface.co/owner/mine elsewhere"),
         (ConnectionError("no route"), "could not be reached"),
         (errors.GatedRepoError.__new__(errors.GatedRepoError), "accept its licence on"),
         (
@@ -181,6 +196,10 @@ def test_a_hub_id_is_asked_for_and_nothing_downloaded(monkeypatch, raised, cure)
     assert any(url.endswith("owner/mine/resolve/main/config.json") for url in asked)
     assert bool(found) is (raised is not None)
     assert all(cure in fault and "owner/mine" in fault for fault in found)
+    if cure is not None and "huggingface" in cure:
+        model, words = found
+        assert "download config.json, preprocessor_config.json and the weights (*.safet" in model
+        assert "download its tokenizer files (tokenizer*.json, special" in words
 
 
 def test_what_the_cache_has_is_checked_there(arguments, monkeypatch):

@@ -68,3 +68,23 @@ def test_check_tells_a_wrong_path(yaml, capsys):
     assert main(["--check", yaml, "reward={name: pickscore, source: /no/model}"]) == 2
     told = capsys.readouterr().err
     assert "reward.source" in told and "/no/model" in told and "Traceback" not in told
+
+
+def test_a_function_with_other_arguments_is_told_what_a_reward_is_called_with(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "named.py").write_text(
+        "def misnamed(pictures, texts):\n    return pictures.mean((1, 2, 3))\n"
+        "def making(red, green):\n    return lambda images, prompts: images[:, 0].mean((1, 2))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigurationError) as found:
+        load([*TYPED, "reward.name=named:misnamed"])
+    assert str(found.value).endswith(
+        "command line: reward.name: names 'named:misnamed', which is called with `pictures` and "
+        "`texts`; a function is a reward itself only if its arguments are `images` and `prompts`, "
+        "so rename them; if it makes a reward, `pictures` and `texts` are keys to give"
+    )
+    load([*TYPED, "reward={name: 'named:making', red: 1, green: 0}"])
+    with pytest.raises(ConfigurationError, match=r"reward\.green: is missing; it has no default"):
+        load([*TYPED, "reward={name: 'named:making', red: 1}"])

@@ -65,6 +65,15 @@ def test_dropout_left_on_is_found():
         check_reward(lambda x, p: colour(drop(x), p), PROMPTS)
 
 
+def misnamed(pictures, texts):
+    return colour(pictures, texts)
+
+
+def test_a_function_that_yaml_would_not_take_for_a_reward_is_found():
+    with pytest.raises(AssertionError, match="`misnamed` must have the arguments `images` and"):
+        check_reward(misnamed, PROMPTS)
+
+
 def test_one_prompt_is_not_enough():
     with pytest.raises(ValueError, match="`prompts` must hold at least 2, got 1"):
         check_reward(colour, ["one"])

@@ -11,7 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from flowbp.training import JsonLines, Metrics, Progress, SampleGrids, TensorBoard, figures
+from flowbp.training import (
+    EarlyStop,
+    HeldOutFigures,
+    JsonLines,
+    Metrics,
+    Progress,
+    SampleGrids,
+    TensorBoard,
+    figures,
+)
 
 ROW = Metrics(
     step=1,
@@ -134,3 +143,34 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
 def test_progress_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="`total` must be at least 1"):
         Progress(0)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["log", "terminal"])
+def test_evaluations_are_told_with_how_near_the_end_is(stream: io.StringIO) -> None:
+    stop = EarlyStop(metric="accuracy", patience=3)
+    progress = Progress(60, stop=stop, stream=stream)
+    found = [
+        HeldOutFigures(step=20 * i, figures={"reward": 0.25, "accuracy": value})
+        for i, value in enumerate((0.5, 0.75, 0.6875))
+    ]
+    for count in range(len(found) + 1):
+        progress.evaluations(found[:count])
+    progress.close()
+    told = [line for line in stream.getvalue().replace("\r", "\n").split("\n") if "held" in line]
+    assert [line.strip() for line in told] == [
+        "held out, after step 0: reward 0.25  accuracy 0.5; best accuracy 0.5 after step 0",
+        "held out, after step 20: reward 0.25  accuracy 0.75; best accuracy 0.75 after step 20",
+        "held out, after step 40: reward 0.25  accuracy 0.6875; best accuracy 0.75 after step 20, "
+        "1 of 3 without a rise",
+    ]
+
+
+def test_without_a_stop_evaluations_are_told_plainly() -> None:
+    stream = io.StringIO()
+    Progress(4, stream=stream).evaluations([HeldOutFigures(step=2, figures={"reward": 0.5})])
+    assert stream.getvalue() == "held out, after step 2: reward 0.5\n"

@@ -1,0 +1,99 @@
+"""What files hold, as digests; a large file is read once as long as it stays as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import attrs
+
+from flowbp.files import write_whole
+
+DIGESTS = ".digests.json"
+_SMALL = 2**20
+_READERS = 4
+
+
+@attrs.frozen(eq=False)
+class Digests:
+    """Digests of the content of files.
+
+    That of a large file is remembered with the file's size and times; where these are as they
+    were, the file is not read again.
+
+    Args:
+        folder: where `keep` writes what is remembered, and where it was written before.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> folder = Path(mkdtemp())
+        >>> (folder / "config.json").write_text("{}")
+        2
+        >>> list(Digests(folder).of(folder))
+        ['config.json']
+    """
+
+    folder: Path
+    _known: dict[str, tuple[list[int], str]] = attrs.field(init=False, repr=False)
+
+    @_known.default
+    def _read(self) -> dict[str, tuple[list[int], str]]:
+        try:
+            found = json.loads((self.folder / DIGESTS).read_text(encoding="utf-8"))
+            return {path: (list(times), str(digest)) for path, (times, digest) in found.items()}
+        # It only saves time: without it, everything is read.
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def of(self, place: Path) -> Mapping[str, str]:
+        """The digests of a file, or of all files of a folder.
+
+        Args:
+            place: that exists. What its hidden folders hold, such as a download's notes, does not
+                count.
+
+        Returns:
+            SHA-256 in hexadecimal digits, by paths in the folder; that of a file by ``.``.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        if place.is_file():
+            return {".": self._digest(place)}
+        paths = sorted(_files(place))
+        with ThreadPoolExecutor(_READERS) as readers:
+            digests = readers.map(self._digest, paths)
+            names = (path.relative_to(place).as_posix() for path in paths)
+            return dict(zip(names, digests, strict=True))
+
+    def keep(self) -> None:
+        """Write what is remembered.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if self._known:
+            write_whole(self.folder / DIGESTS, json.dumps(self._known) + "\n")
+
+    def _digest(self, path: Path) -> str:
+        found, name = path.stat(), str(path.resolve())
+        # The last time is set by every change, whatever time a program then gives the file.
+        status = [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+        times, digest = self._known.get(name, ([], ""))
+        if times != status:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if found.st_size >= _SMALL:
+                self._known[name] = (status, digest)
+        return digest
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.is_file():
+            yield path
+        elif path.is_dir() and not path.name.startswith(".") and path.name != "__pycache__":
+            yield from _files(path)

@@ -1,0 +1,132 @@
+"""What a component is made of besides its configuration: files, commits of the hub, code."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from flowbp.adapters.hub import cached_commit
+from flowbp.configuration import Component
+from flowbp.configuration.tree import Step, path_text
+from flowbp.evaluate.digests import Digests
+from flowbp.settings.needs import towers_of
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_OURS = __name__.partition(".")[0]
+_Path = tuple[Step, ...]
+
+
+def made_of(component: Component[Any], digests: Digests) -> dict[str, Any]:
+    """What a component depends on that its configuration does not show.
+
+    These are: the content of files and folders that its arguments name; for hub ids the commit that
+    the cache has; and the source of modules of others that it is made by.
+
+    Args:
+        component: any, with those in its arguments.
+        digests: of files.
+
+    Returns:
+        A tree of JSON: digests by the names of files, by the arguments' names and by modules. A
+        commit is None where the cache has none.
+
+    Raises:
+        OSError: a file cannot be read.
+
+    Example:
+        >>> from flowbp.metrics import clip_embedding
+        >>> made_of(Component("clip", clip_embedding, {"source": "a/b"}), Digests(Path("/none")))
+        {'source': None, 'model a/b': None}
+    """
+    found: dict[str, Any] = {}
+    for path, value in _values(component, ()):
+        if isinstance(value, Component):
+            for module in _modules(value):
+                found[f"code {module.name}"] = dict(digests.of(module))
+        else:
+            _add(found, path_text(path), str(value), digests)
+    # What is taken where an argument is null.
+    for place in sorted(towers_of(component)):
+        if not Path(place).is_absolute():
+            _add(found, f"model {place}", place, digests)
+    return found
+
+
+def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Where two trees of JSON differ; None is something that is not known, and differs not.
+
+    Args:
+        before: one tree.
+        now: another.
+        path: of both.
+
+    Yields:
+        Names of leaves.
+
+    Example:
+        >>> list(differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 2}, "c": None}))
+        ['a b']
+    """
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys((*before, *now)):
+            old, new = (tree.get(key, "") for tree in (before, now))
+            yield from differences(old, new, f"{path} {key}".strip())
+    elif before != now and before is not None and now is not None:
+        yield path
+
+
+def _add(found: dict[str, Any], name: str, text: str, digests: Digests) -> None:
+    place = _on_disk(text)
+    if place is not None:
+        found[name] = dict(digests.of(place))
+    elif _HUB_ID.fullmatch(text):
+        found[name] = cached_commit(text)
+
+
+def _on_disk(text: str) -> Path | None:
+    try:
+        place = Path(text).expanduser()
+        return place if text and place.exists() else None
+    # A question to a judge is too long for a name, for one.
+    except (OSError, RuntimeError):
+        return None
+
+
+def _values(value: Any, path: _Path) -> Iterator[tuple[_Path, Any]]:
+    """Components and texts, wherever they are in the arguments."""
+    if isinstance(value, Component):
+        yield path, value
+        for name, each in value.completed.items() if not value.ready else ():
+            # A default of another kind is of the code.
+            if name in value.arguments or isinstance(each, str | os.PathLike):
+                yield from _values(each, (*path, name))
+    elif isinstance(value, str | os.PathLike):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _values(each, (*path, key))
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            yield from _values(each, (*path, number))
+    elif attrs.has(type(value)):
+        for field in attrs.fields(type(value)):
+            yield from _values(getattr(value, field.name), (*path, field.alias))
+
+
+def _modules(component: Component[Any]) -> Iterator[Path]:
+    """The files of the modules of others that a component is named by and is defined in."""
+    target = component.target
+    named = component.name.partition(":")[0] if ":" in component.name else None
+    names = dict.fromkeys([named, getattr(target, "__module__", None)])
+    for name in names:
+        if name is None or name.partition(".")[0] == _OURS:
+            continue
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if path is not None and Path(path).is_file():
+            yield Path(path)

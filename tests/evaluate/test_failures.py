@@ -1,0 +1,62 @@
+"""No failure of a metric passes for success, and each is told with its own cure."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from flowbp.evaluate import main
+
+# The tiny tokenizers count letters.
+pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
+
+HERE = "tests.evaluate.metrics_of_ours"
+REPORT = "evaluation.on_failure=report"
+
+
+def failures(folder):
+    return json.loads((folder / "scores.json").read_text())["failures"]
+
+
+def test_a_metric_that_judges_nothing_has_failed(evaluation_yaml, tmp_path, capsys):
+    typed = [evaluation_yaml, f"metrics.mine.name={HERE}:judges_nothing"]
+    assert main(typed) == 1
+    message = "the metric `mine` judges none of the 12 pictures, all its figures are NaN"
+    assert message in capsys.readouterr().err
+    # Nor does it pass when its figures are kept.
+    assert main([*typed, "--resume"]) == 1
+    assert message in capsys.readouterr().err
+    assert main([*typed, "--resume", REPORT]) == 3
+    (found,) = failures(tmp_path / "out")
+    assert (found["metric"], found["model"]) == ("mine", "base")
+
+
+def test_columns_may_not_change(evaluation_yaml, tmp_path, capsys):
+    typed = [evaluation_yaml, f"metrics.mine.name={HERE}:other_columns", "evaluation.batch=1"]
+    assert main(typed) == 1
+    told = capsys.readouterr().err
+    assert "`mine` must return the same columns for all pictures, NaN where it judges" in told
+    assert "got ['mine." in told and "after ['mine." in told
+    assert main([*typed, "--resume", REPORT]) == 3
+    rows = json.loads((tmp_path / "out" / "scores.json").read_text())["rows"]
+    assert len({column for row in rows for column in row["values"]} - {"likeness"}) == 1
+
+
+def test_memory_has_its_own_cure_and_is_let_go(evaluation_yaml, tmp_path, capsys):
+    typed = [evaluation_yaml, f"metrics.mine.name={HERE}:out_of_memory"]
+    assert main(typed) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "at 4 pictures together" in told and "lower evaluation.batch" in told
+    assert "on_failure" not in told and "--resume goes on" in told
+    assert main([*typed, "--resume", REPORT]) == 3
+    found = failures(tmp_path / "out")
+    assert len(found) == 4 and all("lower evaluation.batch" in each["message"] for each in found)
+    assert main([*typed, "--resume", "evaluation.batch=1"]) == 0
+    assert not failures(tmp_path / "out")
+
+
+def test_where_all_metrics_fail_the_exit_code_says_so(evaluation_yaml, capsys):
+    typed = [f"metrics.{label}.name={HERE}:infinite" for label in ("a", "b")]
+    assert main([evaluation_yaml, *typed, "metrics.likeness={name: shapes}", REPORT]) == 3
+    assert "some metrics failed, see above" in capsys.readouterr().err

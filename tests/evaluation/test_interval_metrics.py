@@ -1,0 +1,128 @@
+"""Metrics inside a run: distances from the model before training, and how failures are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import fmean
+from typing import Any
+
+import attrs
+import pytest
+import torch
+
+from flowbp.evaluation import HeldOutMeasure, HeldOutPrompt, Sampling
+from flowbp.metrics import BaseDistance, PixelDistance
+
+from .samples import FakeBackbone, mean_reward
+
+PROMPTS = [HeldOutPrompt(text) for text in ("one", "two lines", "three")]
+
+
+@attrs.define
+class Shifted(FakeBackbone):
+    """A model whose pictures become brighter as it is trained."""
+
+    shift: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        FakeBackbone.__init__(self)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return (latents + self.shift).sigmoid()
+
+
+def measure(backbone: FakeBackbone, **metrics: Any) -> HeldOutMeasure:
+    return HeldOutMeasure(
+        backbone=backbone,
+        reward=mean_reward,
+        metrics=metrics,
+        prompts=PROMPTS,
+        sampling=Sampling(steps=2, height=4, width=4, batch=2),
+    )
+
+
+def distances() -> dict[str, Any]:
+    means = BaseDistance(embedding=lambda images: images.mean((2, 3)) - 0.5, label="far")
+    return {"far": means, "pixels": PixelDistance(label="pixels")}
+
+
+def test_distances_are_from_the_pictures_of_the_first_evaluation():
+    backbone = Shifted()
+    figures = measure(backbone, **distances())
+    assert figures()["far"] == figures()["pixels"] == (0, 0, 0)
+    backbone.shift = 1.0
+    once = figures()
+    backbone.shift = 2.0
+    assert 0 < fmean(once["pixels"]) < fmean(figures()["pixels"]) < 1 and fmean(once["far"]) > 0
+
+
+def test_one_that_goes_on_compares_with_the_same():
+    backbone = Shifted()
+    figures, again = (measure(backbone, **distances()) for _ in range(2))
+    figures()
+    again.begin()
+    backbone.shift = 1.0
+    assert figures() == again() and fmean(again()["pixels"]) > 0
+
+
+def test_without_such_metrics_nothing_is_sampled_twice():
+    backbone = Shifted()
+    measure(backbone).begin()
+    assert backbone.sizes == []
+
+
+def failing(error: Exception, when: Callable[[Any], bool]) -> Callable[..., Any]:
+    def metric(images: torch.Tensor, prompts: Any) -> dict[str, torch.Tensor]:
+        if when(prompts):
+            raise error
+        return {"mine": images.mean((1, 2, 3))}
+
+    return metric
+
+
+FAILURES = {
+    "any error, with its prompt": (
+        failing(RuntimeError("no kernel"), lambda own: "two lines" in [p.text for p in own]),
+        "the metric 'mine': RuntimeError: no kernel; it failed at 'two lines'",
+    ),
+    "pictures together": (
+        failing(KeyError("pair"), lambda own: len(own) == 2),
+        "the metric 'mine': KeyError: 'pair'; it failed at 2 pictures together, the first of "
+        "'one', and at none of them alone",
+    ),
+    "no columns": (
+        lambda images, prompts: images.mean((1, 2, 3)),
+        "the metric 'mine': it must return columns by name, got a Tensor; a reward as a metric",
+    ),
+    "a column of another length": (
+        lambda images, prompts: {"mine": images.mean().repeat(7)},
+        "`mine` must return one number per picture, shape (1,), got (7,)",
+    ),
+    "other columns for another batch": (
+        lambda images, prompts: {prompts[0].text: images.mean((1, 2, 3))},
+        "the metric 'mine': it returned the columns one for one batch and three for another, that "
+        "of 'three'; return the same for every batch",
+    ),
+}
+
+
+@pytest.mark.parametrize("metric, message", FAILURES.values(), ids=FAILURES)
+def test_a_failure_names_metric_and_prompt(metric, message):
+    with pytest.raises(ValueError) as caught:
+        measure(Shifted(), mine=metric)()
+    assert message in str(caught.value)
+
+
+def test_a_failure_of_a_metric_of_sets_names_it():
+    def metric(model, base):
+        raise AttributeError("no such thing")
+
+    with pytest.raises(ValueError, match="'mine': AttributeError: no such thing; it judges all 3"):
+        measure(Shifted(), mine=metric)()
+
+
+def test_a_device_out_of_memory_stays_that_and_names_the_metric():
+    metric = failing(torch.OutOfMemoryError("1 GiB"), lambda own: True)
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        measure(Shifted(), mine=metric)()
+    assert caught.value.__notes__ == ["it was the metric 'mine', in an evaluation inside the run"]
