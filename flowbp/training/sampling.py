@@ -101,8 +101,8 @@ class Batching:
     memory and speed; the gradient stays the same up to rounding.
 
     Args:
-        samples: samples at a time in the forward pass; under guidance the network gets both branches
-            of them in one call.
+        samples: samples at a time in the forward pass; under guidance the network gets both
+            branches of them in one call.
         accumulate: how many such portions make an optimizer step. The cached trajectory,
             2N + 1 latents for each sample, is all that grows with it.
         pull: samples at a time in the backward pass of the network. Under `auto` a `Trainer`
