@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -21,6 +23,7 @@ from flowbp.training.backoff import at_start, persistent
 from flowbp.training.state import RunState
 
 from ..training.short import Listener
+from .adapted import attached
 from .families import FAMILIES
 
 PROMPTS = ["a red box", "two dots"]
@@ -47,7 +50,7 @@ def gradient(backbone) -> torch.Tensor:
 
 @each_family
 def test_auto_is_off_until_it_is_switched(name):
-    backbone = FAMILIES[name].backbone()
+    backbone = FAMILIES[name].backbone(deepcopy(FAMILIES[name].pipeline()))
     assert backbone.gradient_checkpointing == "auto"
     for on in (False, True, False):
         if on is not backbone.transformer.is_gradient_checkpointing:
@@ -59,14 +62,13 @@ def test_auto_is_off_until_it_is_switched(name):
 
 def test_who_has_none_works_as_well():
     assert checkpointing_of(object()) is None
-    assert at_start(step_of(FAMILIES["sd3"].backbone())).checkpointing is False
+    assert at_start(step_of(attached(FAMILIES["sd3"]))).checkpointing is False
 
 
 @each_family
 def test_a_step_that_needed_checkpointing_has_its_gradient(name):
     """In float32, the embeddings cached, with dropout in an adapter: masks are drawn again."""
-    backbone = cached(FAMILIES[name].backbone(), None)
-    Lora(rank=2, dropout=0.3)(backbone.backbone, generator=torch.Generator().manual_seed(0))
+    backbone = cached(attached(FAMILIES[name], Lora(rank=2, dropout=0.3)), None)
     for parameter in backbone.trainable().values():
         torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(1))
     step = step_of(backbone)

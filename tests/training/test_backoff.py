@@ -79,7 +79,7 @@ def test_repeated_step_is_the_step(method, batching, stage) -> None:
 def test_a_run_goes_on_with_smaller_portions(stage: str) -> None:
     rows, states = [], []
     # Two whole steps fit, and memory gets short in the third.
-    calls = {SAMPLES: 2 * 12 + 3, PULL: 2 * 2 + 1, DECODE: 2}[stage]
+    calls = {SAMPLES: 2 * 6 + 3, PULL: 2 * 2 + 1, DECODE: 2}[stage]
     for backbone in (FakeBackbone(), ShortBackbone(spare=calls, **{stage: 2})):
         listener = Listener()
         step = make_step(backbone=backbone, batching=Batching(5))
@@ -131,7 +131,7 @@ def test_nothing_of_a_failed_step_is_kept_alive() -> None:
     backbone.velocity = velocity
     step = make_step(backbone=backbone, batching=Batching(4))
     persistent(started(step), PROMPTS[:4], [Listener()])
-    assert len(dead) > 12 and all(dead)
+    assert len(dead) > 6 and all(dead)
 
 
 def test_checkpointing_comes_last() -> None:
