@@ -14,7 +14,7 @@ from flowbp.configuration import Component
 from flowbp.core._validators import integer, real
 from flowbp.evaluation import Metric, Sampling
 from flowbp.settings import EmbeddingSettings, HeldOutSource
-from flowbp.settings.schema import check_device
+from flowbp.settings.devices import check_device
 
 # Labels become names of folders and columns, where a dot or slash would nest them.
 _LABEL = re.compile(r"[A-Za-z][\w-]*")

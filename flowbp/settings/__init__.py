@@ -34,11 +34,11 @@ from flowbp.settings.registries import SCALARS as SCALARS
 from flowbp.settings.rewards import CalibrationSettings as CalibrationSettings
 from flowbp.settings.rewards import PartSettings as PartSettings
 from flowbp.settings.rewards import weighted_reward as weighted_reward
+from flowbp.settings.running import RunSettings as RunSettings
 from flowbp.settings.schema import AnchorSettings as AnchorSettings
 from flowbp.settings.schema import CheckpointSettings as CheckpointSettings
 from flowbp.settings.schema import EmbeddingSettings as EmbeddingSettings
 from flowbp.settings.schema import ObserverSettings as ObserverSettings
-from flowbp.settings.schema import RunSettings as RunSettings
 from flowbp.settings.schema import SampleSettings as SampleSettings
 from flowbp.settings.schema import Settings as Settings
 from flowbp.settings.schema import TrainingSettings as TrainingSettings

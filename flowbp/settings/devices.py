@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import attrs
 import torch
 
 
@@ -21,3 +24,15 @@ def chosen_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
+
+
+def check_device(_: Any, attribute: attrs.Attribute[Any], value: str) -> None:
+    """A validator: `auto`, or a device of torch."""
+    if value == "auto":
+        return
+    try:
+        torch.device(value)
+    except RuntimeError as error:
+        raise ValueError(
+            f"`{attribute.name}` must be auto, cpu, cuda or another device of torch, got {value!r}"
+        ) from error
