@@ -8,17 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowbp.adapters import Conditioning
 from flowbp.evaluation import Comparison, Evaluation, Record
-
-
-class Codes:
-    """Conditioning of the fake backbone: one number per prompt."""
-
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
-
-    def repeat(self, times: int) -> Codes:
-        return Codes(self.values.repeat(times))
 
 
 class FakeBackbone:
@@ -31,9 +22,9 @@ class FakeBackbone:
         self.started: list[Tensor] = []
         self.encoded: list[list[str]] = []
 
-    def encode(self, prompts: Sequence[str]) -> Codes:
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
         self.encoded.append(list(prompts))
-        return Codes(torch.tensor([len(prompt) / 10 for prompt in prompts]))
+        return Conditioning({"code": torch.tensor([len(prompt) / 10 for prompt in prompts])})
 
     def noise(self, count: int, *, height: int, width: int, generator: torch.Generator) -> Tensor:
         return torch.randn(count, 3, height, width, generator=generator)
@@ -41,12 +32,12 @@ class FakeBackbone:
     def sigmas(self, steps: int, *, height: int, width: int) -> Tensor:
         return torch.linspace(1, 0, steps + 1)
 
-    def velocity(self, conditioning: Codes) -> Callable[[Tensor, Tensor], Tensor]:
+    def velocity(self, conditioning: Conditioning) -> Callable[[Tensor, Tensor], Tensor]:
         def field(latents: Tensor, sigma: Tensor) -> Tensor:
             self.sizes.append(len(latents))
             if sigma == 1:
                 self.started.append(latents)
-            return self.module(latents) * sigma + conditioning.values.view(-1, 1, 1, 1)
+            return self.module(latents) * sigma + conditioning.tensors["code"].view(-1, 1, 1, 1)
 
         return field
 
