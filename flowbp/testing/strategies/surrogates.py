@@ -9,7 +9,9 @@ from torch import Tensor
 
 from flowbp.core import Quadrature, Segment, Surrogate, euler, lagrange, uniform
 
-GAMMAS = st.floats(0.0, 2.0)
+# 0, or nothing so small that a product of a few underflows.
+GAMMAS = st.just(0.0) | st.floats(1e-6, 2.0)
+ALPHAS = st.just(0.0) | st.floats(1e-6, 1.0)
 
 
 @st.composite
@@ -60,6 +62,6 @@ def surrogates(draw: st.DrawFn, sigmas: Tensor) -> Surrogate:
     parts = [draw(segments(sigmas, start, stop)) for start, stop in itertools.pairwise(bounds)]
     return Surrogate(
         tuple(parts),
-        alpha=draw(st.floats(0, 1)) if len(parts) == 2 else 0.0,
+        alpha=draw(ALPHAS) if len(parts) == 2 else 0.0,
         reward_input=draw(st.sampled_from(["sample", "posterior_mean"])),
     )
