@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from functools import partial
 
 import numpy as np
@@ -43,7 +44,7 @@ def integral(p: np.polynomial.Polynomial, lower: float, upper: float) -> float:
     return antiderivative(upper) - antiderivative(lower)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: re.sub(" at 0x[0-9a-f]+", "", str(rule)))
 @given(stretch=stretches())
 def test_weights_are_over_the_supports_and_sum_to_the_length(rule, stretch):
     sigmas, start, stop, supports = stretch

@@ -60,7 +60,16 @@ def overview(settings: Settings, trained: int, *, replaced: Sequence[str] = ()) 
 def _line(name: str, text: str) -> str:
     line = f"  {name:<12}{text}"
     # Blanks are a part of the drawing, and wrapping would eat them.
-    return line if name == "example" else textwrap.fill(line, _WIDTH, subsequent_indent=" " * 14)
+    if name == "example":
+        return line
+    return textwrap.fill(
+        line,
+        _WIDTH,
+        subsequent_indent=" " * 14,
+        # Paths and ids stay whole, to be copied.
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def _method(settings: Settings, words: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import pytest
@@ -62,13 +63,22 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
+def named(method: object) -> str:
+    # Without the addresses of functions, which differ between processes.
+    return re.sub(" at 0x[0-9a-f]+", "", str(method))
+
+
+@pytest.mark.parametrize(
+    "method", METHODS, ids=lambda method: re.sub(" at 0x[0-9a-f]+", "", str(method))
+)
 def test_method(method):
     check_method(method, draws=3)
 
 
 @pytest.mark.parametrize("shift", [0.5, 3.0])
-@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize(
+    "method", METHODS, ids=lambda method: re.sub(" at 0x[0-9a-f]+", "", str(method))
+)
 def test_method_on_a_shifted_grid_in_single_precision(method, shift):
     uniform_grid = torch.linspace(1, 0, 26)
     check_method(method, sigmas=shift * uniform_grid / (1 + (shift - 1) * uniform_grid), draws=1)
