@@ -107,7 +107,7 @@ class Subject:
             vae=dict(block_out_channels=(32,) * 4, layers_per_block=1) if small else None,
         )
         self.reward = vision_reward(self.device, small=small)
-        self.side = 32 if small else 512
+        self.side, self.steps = (32, 6) if small else (512, 25)
         compile_backbone(self.backbone, backend="eager" if small else "inductor")
         self.parameters = list(self.backbone.trainable().values())
         for parameter in self.parameters:
@@ -138,7 +138,7 @@ class Subject:
     def step(self, case: Case) -> TrainingStep:
         """The streamed step of a case; the joint one reads its parts."""
         method: Any = Bridge(active=case.active, alpha=0.5, late_bias=4.0)
-        guided = Sampling(steps=25, guidance=3.5, height=self.side, width=self.side)
+        guided = Sampling(steps=self.steps, guidance=3.5, height=self.side, width=self.side)
         if case.method is not None:
             settings = settings_of("sd35_medium", case.method)
             method, kept = settings.method, settings.sampling
@@ -279,6 +279,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--rounds", type=int, default=3, help="timed ones, after the first")
     parser.add_argument("--sweeps", nargs="*", choices=SWEEPS, default=())
+    parser.add_argument("--cases", nargs="+", choices=[case.name for case in MAIN])
     parser.add_argument("--no-main", action="store_true", help="the sweeps alone")
     parser.add_argument("--no-count", action="store_true", help="no FLOP, which take a minute")
     parser.add_argument("--small", action="store_true", help="two-layer models, on the CPU")
@@ -286,8 +287,9 @@ def main() -> None:
     subject = Subject(small=wanted.small)
     report = Report(wanted.out, subject.device)
     if not wanted.no_main:
+        cases = [case for case in MAIN if wanted.cases is None or case.name in wanted.cases]
         results = alternate(
-            subject, MAIN, wanted.rounds, lambda rows: report.write("reference step", rows)
+            subject, cases, wanted.rounds, lambda rows: report.write("reference step", rows)
         )
         compare(subject, results)
         report.write("reference step", results)
