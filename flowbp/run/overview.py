@@ -85,7 +85,7 @@ def _method(settings: Settings, words: str) -> dict[str, str]:
         f"{sampling.height}x{sampling.width} pixels",
         "portions": f"{counted(settings.batching.samples, 'sample')} at a time forward, pull "
         f"{settings.batching.pull}, decode {settings.batching.decode}"
-        f"{_checkpointing(settings.backbone)}",
+        f"{_checkpointing(settings.backbone)}{', compiled' if settings.run.compile else ''}",
         "each step": f"{counted(batch, 'sample')}, each with {spent.forward} velocity evaluations "
         f"forward and {spent.backward} backward in this example",
     }

@@ -87,6 +87,9 @@ class Stage:
         return next((smaller for smaller in each if smaller is not None), None)
 
 
+_SHORT = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+"""What libraries under torch say, in errors of no type of their own."""
+
 _CURE = "smaller `height` and `width`, bfloat16 in the backbone's `policy`"
 
 SAMPLING = Stage(
@@ -129,6 +132,20 @@ class StageOutOfMemoryError(torch.OutOfMemoryError):
         super().__init__(f"out of memory in {stage.doing}: {cause}")
 
 
+def is_short_memory(error: RuntimeError) -> bool:
+    """Whether an error says that the device's memory ran out, in torch's words or a library's.
+
+    Args:
+        error: of anything that ran on the device.
+
+    Example:
+        >>> is_short_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling …"))
+        True
+    """
+    told = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in told for words in _SHORT)
+
+
 @contextmanager
 def running(stage: Stage, count: int) -> Iterator[None]:
     """Say in which stage memory ran out.
@@ -151,5 +168,7 @@ network: tried to allocate 2 GiB
         yield
     except StageOutOfMemoryError:
         raise
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_short_memory(error):
+            raise
         raise StageOutOfMemoryError(stage, count, str(error)) from error

@@ -185,6 +185,22 @@ def test_a_reward_without_room_has_smaller_portions() -> None:
     assert run.step.sizes == Portions(samples=3, pull=3, decode=1)
 
 
+@pytest.mark.parametrize("words", ["CUBLAS_STATUS_ALLOC_FAILED when calling", "another fault"])
+def test_memory_that_a_library_ran_out_of_is_memory_too(words: str) -> None:
+    def reward(images, prompts):
+        if len(images) > 1:
+            raise RuntimeError(f"CUDA error: {words}")
+        return images.mean((1, 2, 3))
+
+    run = started(make_step(reward=reward))
+    if "ALLOC" in words:
+        persistent(run, PROMPTS[:3], [Listener()])
+        assert run.step.sizes.decode == 1
+        return
+    with pytest.raises(RuntimeError, match=words):
+        persistent(run, PROMPTS[:3], [Listener()])
+
+
 def test_sizes_beyond_the_batch_are_halved_from_the_batch() -> None:
     backbone = ShortBackbone(pull=2)
     run = started(make_step(backbone=backbone, batching=Batching(4, pull=64)))
