@@ -142,3 +142,24 @@ def test_a_reward_that_cannot_be_called_is_found_before_anything_runs(
     assert "must make what is called with pictures and prompts" in told
     assert "makes a Red that cannot be called; docs/rewards.md" in told
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_reward_reads_is_checked_with_all_that_is_wrong(yaml, tmp_path, capsys):
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes(b"PK")
+    typed = [yaml, f"reward={{name: hpsv2, source: {cut}, verify: false}}", "backbone.source=/no/such/folder"]
+    assert main([*typed, "--check"]) == 2
+    told = capsys.readouterr().err
+    assert "problems in the configuration" in told and "backbone: `source`" in told
+    assert str(cut) in told
+
+
+def test_check_tells_where_a_reward_is_read_from(capsys, tmp_path):
+    assert main(["container.yaml", f"run.folder={tmp_path / 'run'}", "--check"]) == 0
+    assert "reward reads " in capsys.readouterr().out
+
+
+def test_a_reward_that_is_not_there_is_told_before_the_model_is_loaded(yaml, tmp_path, capsys):
+    assert main([yaml, f"reward={{name: hpsv2, source: {tmp_path / 'no.pt'}}}"]) == 2
+    assert "no.pt" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -135,7 +135,8 @@ def _run(typed: argparse.Namespace) -> int:
 
     from flowbp.configuration import ConfigurationError
     from flowbp.container import RunContainer
-    from flowbp.run.execution import RunError, check, execute
+    from flowbp.run.checking import check
+    from flowbp.run.execution import RunError, execute
     from flowbp.run.quiet import quiet
     from flowbp.settings import load, located, occupied
     from flowbp.training import EvaluationError, NonFiniteError

@@ -27,11 +27,13 @@ from flowbp.run.artefacts import (
 )
 from flowbp.run.before import read_before, write_before
 from flowbp.run.calibrating import calibrate
-from flowbp.run.counting import count_trained, sketched, trained_parameters
+from flowbp.run.checking import counted_parameters, refuse_processes
+from flowbp.run.counting import trained_parameters
 from flowbp.run.encoding import encode_prompts
 from flowbp.run.ending import best_checkpoint, ending, take_best, told_best
 from flowbp.run.lock import locked
 from flowbp.run.overview import overview
+from flowbp.run.readiness import unready
 from flowbp.run.resuming import Resumption, resumption
 from flowbp.run.telling import told_progress
 
@@ -48,29 +50,6 @@ _SECTIONS = {
 
 class RunError(RuntimeError):
     """A run cannot go on, for a reason outside this library that the message tells."""
-
-
-def check(container: RunContainer, *, resume: bool = False) -> None:
-    """Print what a run would do, and do nothing of it.
-
-    Args:
-        container: of the run.
-        resume: whether it would go on in its folder.
-
-    Raises:
-        ConfigurationError: the model's configuration cannot be read, or the run cannot go on.
-
-    Example:
-        See `flowbp.run.main`, of which it is `--check`.
-    """
-    _refuse_processes(container)
-    notes = resumption(container).notes if resume else ()
-    with _told_as("backbone"):
-        backbone = sketched(container)
-    with _told_as("tuning"):
-        trained = count_trained(container, backbone)
-    print(overview(container.settings(), trained, replaced=replaced(container)))
-    print(*notes, "checked; nothing was run", sep="\n")
 
 
 def execute(container: RunContainer, *, resume: bool = False) -> Comparison | None:
@@ -96,11 +75,14 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
     Example:
         See `RunContainer`; then ``execute(container)``.
     """
-    _refuse_processes(container)
+    refuse_processes(container)
     settings, timings = container.settings(), dict[str, float]()
     folder = settings.run.folder
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
+    problems = unready(container)
+    if problems:
+        counted_parameters(container, problems)
     with ExitStack() as stack:
         found = _resumed(container, stack) if resume else None
         with _timed(timings, "load"):
@@ -116,24 +98,6 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
             print(*found.notes, sep="\n", flush=True)
             write_whole(folder / CONFIGURATION, configuration_text(container))
         return _finish(container, found, timings)
-
-
-@contextmanager
-def _told_as(section: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, TypeError, ModuleNotFoundError) as error:
-        raise ConfigurationError([Problem(section, str(error), "")]) from error
-
-
-def _refuse_processes(container: RunContainer) -> None:
-    processes = container.shard().world_size
-    if processes > 1:
-        message = (
-            f"would train {processes} models, as WORLD_SIZE is {processes} in the environment, and "
-            "gradients are not shared between processes yet; unset RANK and WORLD_SIZE"
-        )
-        raise ConfigurationError([Problem("run", message, "")])
 
 
 def _resumed(container: RunContainer, stack: ExitStack) -> Resumption:
