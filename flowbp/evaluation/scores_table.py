@@ -27,7 +27,7 @@ def scores_table(scores: Scores, *, seed: int = 0) -> str:
         >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
         >>> other = ScoreRow(model="mine", number=0, seed=0, prompt="a", kind="k", values={"r": 3})
         >>> print(scores_table(Scores([row, other])))
-        column  model  mean  n  gain over base, 95 % interval
+        column  model  mean  n  change from base, 95 % interval
         ---------------------------------------------------------
         r       base   1.00  1
                 mine   3.00  1  +2.00, of one prompt: no interval
@@ -36,7 +36,7 @@ def scores_table(scores: Scores, *, seed: int = 0) -> str:
     """
     base = scores.models[0]
     found = {(each.model, each.column): each for each in compare(scores, seed=seed)}
-    cells = [["column", "model", "mean", "n", f"gain over {base}, 95 % interval"]]
+    cells = [["column", "model", "mean", "n", f"change from {base}, 95 % interval"]]
     for column in scores.figures:
         unit = unit_of(scores, column)
         for model in scores.models:
