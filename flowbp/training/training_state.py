@@ -79,7 +79,7 @@ def restore_training_state(run: RunState, checkpoint: Path) -> None:
     Example:
         See `Trainer.run`.
     """
-    saved, kept = _read(checkpoint)
+    saved, kept = _read(checkpoint, "rows", "evaluations", "frozen")
     _refuse_other_model(run.parameters, saved["parameters"], checkpoint)
     if kept["frozen"] != run.frozen:
         raise CheckpointError(
@@ -175,16 +175,19 @@ def load_trained(parameters: Mapping[str, nn.Parameter], checkpoint: Path) -> No
             parameter.copy_(trained[name] if average is None else average[1][name])
 
 
-def _read(checkpoint: Path) -> tuple[Any, dict[str, Any]]:
+def _read(checkpoint: Path, *needed: str) -> tuple[Any, dict[str, Any]]:
     folder, safetensors = checkpoint / TRAINING, require("safetensors.torch")
     try:
         tree = json.loads((folder / _REST).read_text(encoding="utf-8"))
-        kept = {name: tree[name] for name in ("rows", "evaluations", "frozen", "portions")}
+        kept = {name: tree[name] for name in needed}
+        # Portions that were never lowered may be left out.
+        kept["portions"] = tree.get("portions")
         return unpack(tree["state"], safetensors.load_file(folder / _TENSORS)), kept
     except (ValueError, KeyError, OSError, require("safetensors").SafetensorError) as error:
         raise CheckpointError(
-            f"the checkpoint {checkpoint} is damaged: its training state cannot be read "
-            f"({type(error).__name__}: {error}); remove this folder, and take another checkpoint"
+            f"the checkpoint {checkpoint} is damaged, or of another version of flowbp: its "
+            f"training state cannot be read ({type(error).__name__}: {error}); take another "
+            "checkpoint, or the version that wrote it"
         ) from error
 
 
