@@ -13,6 +13,7 @@ from flowbp.evaluation.evaluate import HeldOut, Judge, evaluate
 from flowbp.evaluation.generate import Sampling, generate
 from flowbp.evaluation.interval_metrics import OnDevice, columns_of_pictures, columns_of_set
 from flowbp.evaluation.metric import Metric
+from flowbp.evaluation.scale import Scale
 from flowbp.evaluation.set_metric import PictureSet, SetMetric, is_of_sets
 from flowbp.evaluation.validators import not_empty
 
@@ -159,6 +160,12 @@ class HeldOutMeasure:
                     raise ValueError(f"`{name}` is the name of two figures; give one another label")
                 figures[name] = value
         return figures
+
+    @property
+    def scales(self) -> Mapping[str, Scale]:
+        """What metrics say of their columns, by these; of other figures more is better."""
+        said = (getattr(metric, "scales", {}) for metric in self.metrics.values())
+        return {name: scale for own in said for name, scale in own.items()}
 
     @property
     def _compares(self) -> bool:

@@ -10,7 +10,7 @@ import attrs
 import pytest
 import torch
 
-from flowbp.evaluation import HeldOutMeasure, HeldOutPrompt, Sampling
+from flowbp.evaluation import HeldOutMeasure, HeldOutPrompt, Sampling, Scale
 from flowbp.metrics import BaseDistance, PixelDistance
 
 from .samples import FakeBackbone, mean_reward
@@ -69,6 +69,11 @@ def test_without_such_metrics_nothing_is_sampled_twice():
     backbone = Shifted()
     measure(backbone).begin()
     assert backbone.sizes == []
+
+
+def test_it_says_what_its_metrics_say_of_their_columns():
+    scales = measure(Shifted(), **distances(), mine=lambda images, prompts: {}).scales
+    assert scales == {"far": Scale(sign=0), "pixels": Scale(sign=0)}
 
 
 def failing(error: Exception, when: Callable[[Any], bool]) -> Callable[..., Any]:
