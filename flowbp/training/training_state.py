@@ -12,6 +12,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from flowbp.adapters.checkpointing import checkpointing_of
 from flowbp.adapters.extras import require
 from flowbp.training.backoff import in_portions
 from flowbp.training.checkpoint import CheckpointError
@@ -192,12 +193,18 @@ def _read(checkpoint: Path, *needed: str) -> tuple[Any, dict[str, Any]]:
 
 
 def _portions(run: RunState) -> dict[str, Any]:
-    return {"batching": attrs.asdict(run.step.batching), "now": attrs.asdict(run.step.sizes)}
+    return {"typed": _typed(run), "now": attrs.asdict(run.step.sizes)}
+
+
+def _typed(run: RunState) -> dict[str, Any]:
+    able = checkpointing_of(run.step.backbone)
+    wish = None if able is None else able.gradient_checkpointing
+    return {"batching": attrs.asdict(run.step.batching), "checkpointing": wish}
 
 
 def _restore_portions(run: RunState, saved: Mapping[str, Any] | None) -> None:
-    # Whoever types other sizes, on a larger device say, means those.
-    if saved is not None and saved["batching"] == attrs.asdict(run.step.batching):
+    # Whoever types other sizes, on a larger device say, means those, and so with checkpointing.
+    if saved is not None and saved.get("typed") == _typed(run):
         run.step, run.lowered = in_portions(run.step, Portions(**saved["now"])), True
 
 
