@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from flowbp.evaluation import write_report
 from flowbp.run import main
 from flowbp.settings import load
 
@@ -109,7 +110,14 @@ def test_a_run_ends_early_and_says_so(yaml, tmp_path, held, capsys):
 
 
 @pytest.mark.parametrize("averaging", ["null", "{decay: 0.5, warmup: false}"])
-def test_the_results_are_of_the_best_model(yaml, tmp_path, held, capsys, averaging):
+def test_the_results_are_of_the_best_model(yaml, tmp_path, held, capsys, monkeypatch, averaging):
+    reports = []
+
+    def keep(path, report):
+        reports.append(report)
+        write_report(path, report)
+
+    monkeypatch.setattr("flowbp.run.artefacts.write_report", keep)
     run, short = tmp_path / "run", tmp_path / "short"
     metric = "evaluation.metrics.peak={name: reward, reward: {name: 'held:Peak'}}"
     typed = [yaml, HELD_OUT[0], f"training.averaging={averaging}"]
@@ -121,6 +129,7 @@ def test_the_results_are_of_the_best_model(yaml, tmp_path, held, capsys, averagi
     )
     assert note in " ".join(capsys.readouterr().out.split())
     page = " ".join((run / "report.html").read_text().split())
+    assert [row["step"] for row in reports[0].held_out] == [0, 2]
     assert "2 optimizer steps" in page and note in page
     assert json.loads((run / "finished.json").read_text())["steps"] == 6
 

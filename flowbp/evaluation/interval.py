@@ -13,6 +13,7 @@ from flowbp.evaluation.evaluate import HeldOut, Judge, evaluate
 from flowbp.evaluation.generate import Sampling, generate
 from flowbp.evaluation.interval_metrics import OnDevice, columns_of_pictures, columns_of_set
 from flowbp.evaluation.metric import Metric
+from flowbp.evaluation.scale import Scale
 from flowbp.evaluation.set_metric import PictureSet, SetMetric, is_of_sets
 from flowbp.evaluation.validators import not_empty
 
@@ -58,7 +59,9 @@ class HeldOutMeasure:
     """Samples held-out prompts from the same noise each time, and tells what each of them scores.
 
     Its figures are `reward`, `parts.<name>` of a composed reward, `accuracy` where there is a
-    judge, and the columns of the metrics, NaN for a picture that a metric does not judge.
+    judge, and the columns of the metrics, NaN for a picture that a metric does not judge. A column
+    that a metric's `totals` name may be of prompts that are not held out; it is then left out. Any
+    other must judge a picture.
     What metrics of sets compare with are the pictures of the first call, or of `begin`.
 
     Args:
@@ -131,8 +134,9 @@ class HeldOutMeasure:
             The figures, a number for each prompt; their mean is over those that are not NaN.
 
         Raises:
-            ValueError: a score is not finite or has the wrong shape, a metric fails or judges none
-                of the pictures, or two of them have a column of one name.
+            ValueError: a score is not finite or has the wrong shape, a metric fails, a column that
+                is not of a total or all of those that are judge none of the pictures, or two
+                metrics have a column of one name.
             OutOfMemoryError: the device's; its notes name the metric, if it is one.
         """
         found, images = evaluate(
@@ -161,6 +165,12 @@ class HeldOutMeasure:
         return figures
 
     @property
+    def scales(self) -> Mapping[str, Scale]:
+        """What metrics say of their columns, by these; of other figures more is better."""
+        said = (getattr(metric, "scales", {}) for metric in self.metrics.values())
+        return {name: scale for own in said for name, scale in own.items()}
+
+    @property
     def _compares(self) -> bool:
         return any(map(is_of_sets, self.metrics.values()))
 
@@ -174,7 +184,7 @@ class HeldOutMeasure:
                 columns = columns_of_pictures(
                     cast(Metric, metric), own.pictures, own.prompts, batch=self.sampling.batch
                 )
-            return {name: _judging(name, values) for name, values in columns.items()}
+            return _judging(columns, getattr(metric, "totals", {}))
         except ValueError as error:
             raise ValueError(f"the metric {label!r}: {error}") from error
         except torch.OutOfMemoryError as error:
@@ -191,10 +201,16 @@ class HeldOutMeasure:
         )
 
 
-def _judging(name: str, values: Tensor) -> tuple[float, ...]:
-    if values.isnan().all():
+def _judging(
+    columns: Mapping[str, Tensor], totals: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[float, ...]]:
+    optional = {name for total in totals.values() for name in total}
+    empty = [name for name, values in columns.items() if values.isnan().all()]
+    needed = [name for name in empty if name not in optional]
+    if needed or (empty and len(empty) == len(columns)):
+        name = (needed or empty)[0]
         raise ValueError(
-            f"`{name}` judges none of the {len(values)} held-out pictures; raise evaluation.count, "
-            "or hold out prompts that it can judge"
+            f"`{name}` judges none of the {len(columns[name])} held-out pictures; raise "
+            "evaluation.count, or hold out prompts that it can judge"
         )
-    return tuple(values.tolist())
+    return {name: tuple(v.tolist()) for name, v in columns.items() if name not in empty}

@@ -1,4 +1,4 @@
-"""Where the trained-on reward and a held-out figure part: the sign of reward hacking."""
+"""Where the trained-on reward and a held-out figure part: what betrays reward hacking."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Each = Mapping[str, Sequence[float]]
 
 @attrs.frozen
 class Parting:
-    """A held-out figure that fell while the reward went on rising.
+    """A held-out figure that got worse while the reward went on rising.
 
     Args:
         figure: its name.
@@ -42,6 +42,7 @@ def parting(
     trained: str,
     *,
     of: int = 1,
+    sign: int = 1,
     seed: int = 0,
 ) -> Parting | None:
     """Find where a figure and the reward part, if they do and have not met again.
@@ -59,13 +60,15 @@ def parting(
         figure: the held-out one.
         trained: the reward.
         of: how many figures are looked at.
+        sign: of the figure: 1 where more of it is better, -1 where less is, which is the same of
+            its negative.
         seed: of the tests.
 
     Returns:
         Where; None if they do not part, and of fewer than `LEAST` prompts.
 
     Raises:
-        ValueError: `each` is not as long as `rows`.
+        ValueError: `each` is not as long as `rows`, or another sign.
 
     Example:
         >>> rows = [{"step": 25 * i} for i in range(5)]
@@ -74,8 +77,13 @@ def parting(
         >>> parting(rows, each, "accuracy", "reward")
         Parting(figure='accuracy', best=50, since=75, prompts=20)
     """
+    if sign not in (-1, 1):
+        raise ValueError(
+            f"`sign` must be 1 (more is better) or -1 (less is better), got {sign!r}; where "
+            "neither is better nothing parts"
+        )
     points = [
-        _Point(row["step"], own[figure], own[trained])
+        _Point(row["step"], [sign * value for value in own[figure]], own[trained])
         for row, own in zip(rows, each, strict=True)
         if figure in own and trained in own
     ]

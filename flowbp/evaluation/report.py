@@ -52,6 +52,7 @@ class Report:
         held_out: evaluations inside the run, with `step` and figures; the reward is `reward`.
         held_out_each: of these, by figure, the numbers of every prompt; without them nothing is
             warned of.
+        held_out_signs: of their figures: -1 where less is better, 0 where neither is; else more is.
         configuration: the resolved configuration as text.
         timings: seconds by what took them, in the order to show.
         environment: versions, device and seed, see `environment`.
@@ -80,6 +81,7 @@ class Report:
     metrics: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
     held_out: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
     held_out_each: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
+    held_out_signs: Mapping[str, int] = attrs.field(factory=dict)
     configuration: str = ""
     timings: Mapping[str, float] = attrs.field(factory=dict)
     environment: Mapping[str, str] = attrs.field(factory=dict)
@@ -152,7 +154,12 @@ def render(report: Report) -> str:
         units={column: unit_of(scores, column) for column in scores.columns},
         gallery=gallery(scores, report.picture),
         warnings=warnings_of(
-            lines, report.held_out, report.trained, each=report.held_out_each, seed=report.seed
+            lines,
+            report.held_out,
+            report.trained,
+            each=report.held_out_each,
+            signs=report.held_out_signs,
+            seed=report.seed,
         ),
         over_time=held_out_charts(report.held_out, report.metrics),
         charts=training_charts(report.metrics),

@@ -16,9 +16,10 @@ def warnings_of(
     trained: Mapping[str, Sequence[str]],
     *,
     each: Sequence[Mapping[str, Sequence[float]]] = (),
+    signs: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> tuple[str, ...]:
-    """Say where the trained-on reward rose while a held-out figure fell.
+    """Say where the trained-on reward rose while a held-out figure got worse.
 
     Inside a run that is `parting`; between the base and another model it is a significant gain of
     a column that this model was trained on beside a significant loss of another that has a better
@@ -29,6 +30,7 @@ def warnings_of(
         held_out: evaluations inside the run.
         trained: by model the columns that it was trained on.
         each: of `held_out`, by figure, the numbers of every prompt.
+        signs: of `held_out`, by figure: -1 where less is better, 0 where neither is; else more is.
         seed: of the tests behind the warnings.
 
     Returns:
@@ -43,16 +45,7 @@ def warnings_of(
     """
     if not trained:
         return ()
-    found = []
-    names = figures_besides(held_out, "reward")
-    for name in names:
-        apart = parting(held_out, each, name, "reward", of=len(names), seed=seed) if each else None
-        if apart is not None:
-            found.append(
-                f"From step {apart.since} on the reward rose while {name} fell: it was best at "
-                f"step {apart.best}, beyond chance on {apart.prompts} prompts. What is gained "
-                "since may be the reward's weakness, not better pictures."
-            )
+    found = _parted(held_out, each, signs or {}, seed) if each else []
     better = {(line.model, line.column) for line in lines if line.worth == "good"}
     for line in lines:
         own = trained.get(line.model, ())
@@ -63,6 +56,27 @@ def warnings_of(
                 f"is {line.verdict} by {line.unit.plain(abs(line.paired.change.gain.mean))}."
             )
     return tuple(found)
+
+
+def _parted(
+    held_out: Sequence[Mapping[str, Any]],
+    each: Sequence[Mapping[str, Sequence[float]]],
+    signs: Mapping[str, int],
+    seed: int,
+) -> list[str]:
+    found = []
+    names = [name for name in figures_besides(held_out, "reward") if signs.get(name) != 0]
+    for name in names:
+        sign = signs.get(name, 1)
+        apart = parting(held_out, each, name, "reward", of=len(names), sign=sign, seed=seed)
+        if apart is not None:
+            worse = "fell" if sign == 1 else "rose too, of which less is better"
+            found.append(
+                f"From step {apart.since} on the reward rose while {name} {worse}: it was best at "
+                f"step {apart.best}, beyond chance on {apart.prompts} prompts. What is gained "
+                "since may be the reward's weakness, not better pictures."
+            )
+    return found
 
 
 def _of(columns: Sequence[str], name: str) -> bool:

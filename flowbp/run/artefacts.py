@@ -201,6 +201,8 @@ def write_results(
     (folder / COMPARISON).write_text(to_json(evaluated.comparison) + "\n", encoding="utf-8")
     (folder / PICTURE).write_bytes(png(_before_after(evaluated)))
     history = container.history()
+    # What came after the model that the page is of says nothing of it.
+    held_out = [row for row in history.held_out if row.step <= steps]
     report = Report(
         title=f"{method} on {settings.backbone.name}",
         subtitle=f"{counted(steps, 'optimizer step')} of "
@@ -210,8 +212,9 @@ def write_results(
         picture=evaluated.picture,
         trained={evaluated.comparison.after.label: ["reward"]},
         metrics=history.rows,
-        held_out=[{"step": row.step, **row.figures} for row in history.held_out],
-        held_out_each=[row.each for row in history.held_out],
+        held_out=[{"step": row.step, **row.figures} for row in held_out],
+        held_out_each=[row.each for row in held_out],
+        held_out_signs={name: sign for row in held_out for name, sign in row.signs.items()},
         configuration=configuration_text(container),
         timings=timings,
         environment=environment(container.device(), settings.run.seed),

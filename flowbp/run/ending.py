@@ -66,6 +66,7 @@ def ending(container: RunContainer, done: int) -> Ending | None:
     if settings.early_stop is None or done >= total:
         return None
     rule, best = settings.early_stop.rule, _best(container)
+    changed = "fallen" if rule.less_is_better(container.history().held_out) else "risen"
     if best is None:
         return None
     place = folder / (best_checkpoint(container, done) or "final") if best.step else None
@@ -73,8 +74,8 @@ def ending(container: RunContainer, done: int) -> Ending | None:
         done=done,
         best=best.step,
         place=place,
-        told=f"ended early, after step {done} of {total}: {rule.metric} has not risen by more than "
-        f"{rule.min_delta:g} for {counted(rule.patience, 'evaluation')}; the best, "
+        told=f"ended early, after step {done} of {total}: {rule.metric} has not {changed} by more "
+        f"than {rule.min_delta:g} for {counted(rule.patience, 'evaluation')}; the best, "
         f"{best.figures[rule.metric]:.4g}, is that of step {best.step}, "
         f"{'the model before training' if place is None else f'in {place}'}",
     )

@@ -55,7 +55,10 @@ class EvaluationSettings:
 
 @attrs.frozen(kw_only=True)
 class EarlyStopSettings:
-    """Ends the run when a held-out figure does not rise any more; higher is better.
+    """Ends the run when a held-out figure does not get better any more.
+
+    Higher is better, unless the metric says by its `scales` that less is; of a figure of which
+    neither is there is no best, and it is refused.
 
     The checkpoint of its best evaluation stays, as `checkpoints/best-<step>` or `final`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -23,6 +23,10 @@ def _tuples(values: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...
     return {name: tuple(each) for name, each in values.items()}
 
 
+def _other_than_more(signs: Mapping[str, int]) -> dict[str, int]:
+    return {name: sign for name, sign in signs.items() if sign != 1}
+
+
 @attrs.frozen(kw_only=True)
 class HeldOutFigures:
     """What an evaluation inside a run found.
@@ -32,6 +36,7 @@ class HeldOutFigures:
         figures: means over the held-out prompts, by name.
         each: the numbers behind a mean, one for every prompt, NaN where it says nothing of one;
             of a figure that was measured as a whole there are none.
+        signs: of figures of which not more is better: -1 where less is, 0 where neither is.
 
     Example:
         >>> HeldOutFigures(step=25, figures={"reward": 0.3, "accuracy": 0.75}).step
@@ -41,14 +46,21 @@ class HeldOutFigures:
     step: int
     figures: Mapping[str, float]
     each: Mapping[str, tuple[float, ...]] = attrs.field(factory=dict, converter=_tuples, repr=False)
+    signs: Mapping[str, int] = attrs.field(factory=dict, converter=_other_than_more)
 
     @classmethod
-    def of(cls, step: int, found: Mapping[str, float | Sequence[float]]) -> HeldOutFigures:
+    def of(
+        cls,
+        step: int,
+        found: Mapping[str, float | Sequence[float]],
+        signs: Mapping[str, int] | None = None,
+    ) -> HeldOutFigures:
         """What was found after a step: figures, or a number for every prompt.
 
         Args:
             step: optimizer steps that were done.
             found: by name.
+            signs: by name 1, -1 or 0, see `flowbp.evaluation.Scale`; None is 1 for all.
 
         Returns:
             The figures, means over the numbers that are not NaN.
@@ -62,7 +74,8 @@ class HeldOutFigures:
             name: _mean(value) if isinstance(value, Sequence) else value
             for name, value in found.items()
         }
-        return cls(step=step, figures=figures, each=each)
+        own = {name: sign for name, sign in (signs or {}).items() if name in figures}
+        return cls(step=step, figures=figures, each=each, signs=own)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -72,12 +85,13 @@ def _mean(values: Sequence[float]) -> float:
 
 @attrs.frozen(kw_only=True)
 class EarlyStop:
-    """Ends a run whose held-out figure has not risen for a while; higher is better.
+    """Ends a run whose held-out figure has not risen for a while.
 
-    An evaluation is a rise if its figure is above that of the last rise by more than `min_delta`;
-    the first one is. The run ends with the evaluation that is the `patience`-th in a row without
-    one. The decision is a function of the figures alone, so that a run that was interrupted ends
-    at the step at which it would have ended.
+    Of a figure of which less is better, as the evaluations say, a fall is what is called a rise
+    here. An evaluation is a rise if its figure is above that of the last rise by more than
+    `min_delta`; the first one is. The run ends with the evaluation that is the `patience`-th in a
+    row without one. The decision is a function of the figures alone, so that a run that was
+    interrupted ends at the step at which it would have ended.
 
     Args:
         metric: the figure.
@@ -106,8 +120,7 @@ class EarlyStop:
     def waited(self, rows: Sequence[HeldOutFigures]) -> int:
         """How many of these evaluations, the last ones, have been without a rise."""
         last, waited = None, 0
-        for row in self._measured(rows):
-            value = row.figures[self.metric]
+        for value in map(self._worth(rows), self._measured(rows)):
             if last is None or value > last + self.min_delta:
                 last, waited = value, 0
             else:
@@ -115,9 +128,18 @@ class EarlyStop:
         return waited
 
     def best(self, rows: Sequence[HeldOutFigures]) -> HeldOutFigures | None:
-        """The evaluation with the highest figure, of equals the earliest; None without any."""
+        """The evaluation with the best figure, of equals the earliest; None without any."""
         measured = self._measured(rows)
-        return max(measured, key=lambda row: row.figures[self.metric]) if measured else None
+        return max(measured, key=self._worth(rows)) if measured else None
+
+    def less_is_better(self, rows: Sequence[HeldOutFigures]) -> bool:
+        """Whether the figure is one of which less is better, by the last that has it."""
+        measured = self._measured(rows)
+        return bool(measured) and measured[-1].signs.get(self.metric) == -1
+
+    def _worth(self, rows: Sequence[HeldOutFigures]) -> Callable[[HeldOutFigures], float]:
+        sign = -1 if self.less_is_better(rows) else 1
+        return lambda row: sign * row.figures[self.metric]
 
     def _measured(self, rows: Sequence[HeldOutFigures]) -> list[HeldOutFigures]:
         # Before a run went on with another metric its evaluations may lack it.

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import attrs
 
 from flowbp.core._validators import integer
+from flowbp.evaluation.scale import Scale
 from flowbp.training.early_stop import EarlyStop, HeldOutFigures
 from flowbp.training.randomness import generator_states, set_generator_states
 from flowbp.training.state import RunState
@@ -29,6 +30,20 @@ class ComparingMeasure(Protocol):
 
     def begin(self) -> None:
         """A run goes on; the model still is the one before training."""
+        ...
+
+
+@runtime_checkable
+class ScaledMeasure(Protocol):
+    """A measure that knows of which figures less is better, or neither; of others more is."""
+
+    def __call__(self) -> Mapping[str, float | Sequence[float]]:
+        """Evaluate, see `Measure`."""
+        ...
+
+    @property
+    def scales(self) -> Mapping[str, Scale]:
+        """By the name of a figure."""
         ...
 
 
@@ -83,7 +98,11 @@ class Intervals:
             run: that goes on. An evaluation after the last step of fewer is left out, as a run
                 that never stopped there would not have it.
             total: optimizer steps of the run.
+
+        Raises:
+            EvaluationError: `stop` names a figure of which neither more nor less is better.
         """
+        self._refuse_neither()
         run.evaluations = [row for row in run.evaluations if self.due(row.step, total)]
         self._mark_best(run)
 
@@ -103,13 +122,13 @@ class Intervals:
             run: its state after a finished step.
 
         Raises:
-            EvaluationError: a figure is not finite, `stop` names one that there is not, or
-                `measure` raised a ValueError.
+            EvaluationError: a figure is not finite, `stop` names one that there is not or of which
+                neither more nor less is better, or `measure` raised a ValueError.
         """
         states = generator_states(run.device)
         try:
             with nullcontext() if run.average is None else run.average.swapped():
-                found = HeldOutFigures.of(run.done, self.measure())
+                found = HeldOutFigures.of(run.done, self.measure(), self._signs)
         except ValueError as error:
             raise EvaluationError(_stopped(run.done, str(error))) from error
         finally:
@@ -126,6 +145,20 @@ class Intervals:
             raise EvaluationError(
                 f"`early_stop.metric` is {self.stop.metric!r}, and the evaluation has "
                 f"{', '.join(figures)}; name one of these"
+            )
+
+        self._refuse_neither()
+
+    @property
+    def _signs(self) -> Mapping[str, int]:
+        scales = self.measure.scales if isinstance(self.measure, ScaledMeasure) else {}
+        return {name: scale.sign for name, scale in scales.items()}
+
+    def _refuse_neither(self) -> None:
+        if self.stop is not None and self._signs.get(self.stop.metric) == 0:
+            raise EvaluationError(
+                f"`early_stop.metric` is {self.stop.metric!r}, of which neither more nor less is "
+                "better, so that nothing is its best; name another figure"
             )
 
     def _mark_best(self, run: RunState) -> None:

@@ -116,7 +116,8 @@ class Progress:
             return ""
         name, waited = self._stop.metric, self._stop.waited(rows)
         found = f"; best {name} {best.figures[name]:.4g} after step {best.step}"
-        return f"{found}, {waited} of {self._stop.patience} without a rise" if waited else found
+        change = "fall" if self._stop.less_is_better(rows) else "rise"
+        return f"{found}, {waited} of {self._stop.patience} without a {change}" if waited else found
 
     def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
         """Nothing: there is no place for pictures."""

@@ -12,6 +12,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from flowbp.adapters.checkpointing import checkpointing_of
 from flowbp.adapters.extras import require
 from flowbp.training.backoff import in_portions
 from flowbp.training.checkpoint import CheckpointError
@@ -79,7 +80,7 @@ def restore_training_state(run: RunState, checkpoint: Path) -> None:
     Example:
         See `Trainer.run`.
     """
-    saved, kept = _read(checkpoint)
+    saved, kept = _read(checkpoint, "rows", "evaluations", "frozen")
     _refuse_other_model(run.parameters, saved["parameters"], checkpoint)
     if kept["frozen"] != run.frozen:
         raise CheckpointError(
@@ -175,26 +176,35 @@ def load_trained(parameters: Mapping[str, nn.Parameter], checkpoint: Path) -> No
             parameter.copy_(trained[name] if average is None else average[1][name])
 
 
-def _read(checkpoint: Path) -> tuple[Any, dict[str, Any]]:
+def _read(checkpoint: Path, *needed: str) -> tuple[Any, dict[str, Any]]:
     folder, safetensors = checkpoint / TRAINING, require("safetensors.torch")
     try:
         tree = json.loads((folder / _REST).read_text(encoding="utf-8"))
-        kept = {name: tree[name] for name in ("rows", "evaluations", "frozen", "portions")}
+        kept = {name: tree[name] for name in needed}
+        # Portions that were never lowered may be left out.
+        kept["portions"] = tree.get("portions")
         return unpack(tree["state"], safetensors.load_file(folder / _TENSORS)), kept
     except (ValueError, KeyError, OSError, require("safetensors").SafetensorError) as error:
         raise CheckpointError(
-            f"the checkpoint {checkpoint} is damaged: its training state cannot be read "
-            f"({type(error).__name__}: {error}); remove this folder, and take another checkpoint"
+            f"the checkpoint {checkpoint} is damaged, or of another version of flowbp: its "
+            f"training state cannot be read ({type(error).__name__}: {error}); take another "
+            "checkpoint, or the version that wrote it"
         ) from error
 
 
 def _portions(run: RunState) -> dict[str, Any]:
-    return {"batching": attrs.asdict(run.step.batching), "now": attrs.asdict(run.step.sizes)}
+    return {"typed": _typed(run), "now": attrs.asdict(run.step.sizes)}
+
+
+def _typed(run: RunState) -> dict[str, Any]:
+    able = checkpointing_of(run.step.backbone)
+    wish = None if able is None else able.gradient_checkpointing
+    return {"batching": attrs.asdict(run.step.batching), "checkpointing": wish}
 
 
 def _restore_portions(run: RunState, saved: Mapping[str, Any] | None) -> None:
-    # Whoever types other sizes, on a larger device say, means those.
-    if saved is not None and saved["batching"] == attrs.asdict(run.step.batching):
+    # Whoever types other sizes, on a larger device say, means those, and so with checkpointing.
+    if saved is not None and saved.get("typed") == _typed(run):
         run.step, run.lowered = in_portions(run.step, Portions(**saved["now"])), True
 
 

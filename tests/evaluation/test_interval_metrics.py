@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import pytest
 import torch
 
-from flowbp.evaluation import HeldOutMeasure, HeldOutPrompt, Sampling
+from flowbp.evaluation import HeldOutMeasure, HeldOutPrompt, Sampling, Scale
 from flowbp.metrics import BaseDistance, PixelDistance
 
 from .samples import FakeBackbone, mean_reward
@@ -69,6 +69,45 @@ def test_without_such_metrics_nothing_is_sampled_twice():
     backbone = Shifted()
     measure(backbone).begin()
     assert backbone.sizes == []
+
+
+def test_it_says_what_its_metrics_say_of_their_columns():
+    scales = measure(Shifted(), **distances(), mine=lambda images, prompts: {}).scales
+    assert scales == {"far": Scale(sign=0), "pixels": Scale(sign=0)}
+
+
+@attrs.frozen
+class Tasks:
+    """A metric with a total, whose tasks judge only the prompts that are theirs."""
+
+    tasks: tuple[str, ...]
+    whole: str = "one"
+    totals: ClassVar = {"overall": ("one", "four")}
+
+    def __call__(self, images: torch.Tensor, prompts: Any) -> dict[str, torch.Tensor]:
+        def of(task: str) -> torch.Tensor:
+            return torch.tensor([1.0 if prompt.text == task else torch.nan for prompt in prompts])
+
+        return {**({"all": of(self.whole)} if self.whole else {}), **{t: of(t) for t in self.tasks}}
+
+
+def test_a_column_of_a_total_may_judge_nothing_of_what_is_held_out():
+    found = measure(Shifted(), mine=Tasks(("one", "four")))()
+    assert list(found) == ["reward", "all", "one"]
+
+
+@pytest.mark.parametrize(
+    "metric, column",
+    [
+        (Tasks(("one", "four", "five")), "five"),
+        (Tasks(("one", "four"), whole="no"), "all"),
+        (Tasks(("four",), whole=""), "four"),
+    ],
+    ids=["of no total", "the whole", "all of a total"],
+)
+def test_any_other_column_must_judge_something(metric, column):
+    with pytest.raises(ValueError, match=f"'mine': `{column}` judges none of the 3 held-out pict"):
+        measure(Shifted(), mine=metric)()
 
 
 def failing(error: Exception, when: Callable[[Any], bool]) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowbp.evaluation import Parting, held_out_charts, parting
+from flowbp.evaluation.report_warnings import warnings_of
 
 PROMPTS = 48
 RISING = [0.0, 0.1, 0.2, 0.3, 0.4]
@@ -119,6 +120,28 @@ def test_evaluations_without_the_figure_or_of_other_prompts_are_left_out() -> No
     nothing = float("nan")
     own = [{**row, "held": [nothing, *row["held"][1:]]} for row in own]
     assert parting(steps[2:], own, "held", "reward") == Parting("held", 20, 30, 19)
+
+
+def test_where_less_is_better_a_rise_is_worse() -> None:
+    falling = [-value for value in (0.0, 0.2, 0.4, 0.2, 0.1)]
+    apart = found(RISING, falling, sign=-1)
+    assert apart is not None and (apart.best, apart.since) == (20, 30)
+    assert found(RISING, [0.0, 0.2, 0.4, 0.6, 0.8]) is None
+    assert found(RISING, [0.4, 0.3, 0.2, 0.1, 0.0], sign=-1) is None
+    with pytest.raises(ValueError, match=r"`sign` must be 1 .* got 0"):
+        found(RISING, RISING, sign=0)
+
+
+def test_a_page_warns_of_what_is_worse() -> None:
+    names = {"less": -1, "neither": 0}
+    figures = {"less": [0.1 * i for i in range(5)], "neither": [-0.1 * i for i in range(5)]}
+    steps = [{"step": 10 * i, "reward": r} for i, r in enumerate(RISING)]
+    steps = [{**row, **{n: figures[n][i] for n in names}} for i, row in enumerate(steps)]
+    each = [{name: [row[name]] * 20 for name in ("reward", *names)} for row in steps]
+    (told,) = warnings_of([], steps, {"after": ["reward"]}, each=each, signs=names)
+    assert told.startswith("From step 10 on the reward rose while less rose too, of which less is ")
+    (told,) = warnings_of([], steps, {"after": ["reward"]}, each=each)
+    assert told.startswith("From step 10 on the reward rose while neither fell: ")
 
 
 def test_the_charts() -> None:

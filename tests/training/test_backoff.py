@@ -244,6 +244,21 @@ def test_smaller_portions_outlive_the_process(tmp_path: Path, changed: bool) -> 
         assert all(torch.equal(whole.state()[n], each) for n, each in backbone.state().items())
 
 
+@pytest.mark.parametrize("before, wish", [(False, True), ("auto", True), (True, False)])
+def test_checkpointing_that_is_typed_anew_is_meant(tmp_path: Path, before, wish) -> None:
+    def trainer(backbone, **changes):
+        step, places = make_step(backbone=backbone), Checkpoints(tmp_path, every=2)
+        return make_trainer(step, checkpoints=places, observers=[Listener()], **changes)
+
+    first = ShortBackbone(pull=1, relief=1, checkpointing=before)
+    trainer(first, steps=2).run()
+    # It saved the other one.
+    assert first.failed and first.on != wish
+    backbone = ShortBackbone(checkpointing=wish)
+    trainer(backbone).run(resume=tmp_path / "final")
+    assert backbone.on == wish
+
+
 def test_a_step_keeps_its_portions_when_another_part_is_replaced() -> None:
     step = in_portions(make_step(), Portions(samples=1, pull=1, decode=1))
     assert attrs.evolve(step, reward=step.reward).sizes.pull == 1

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowbp.evaluation import Scale
 from flowbp.training import (
     AdamW,
     Averaging,
@@ -79,6 +80,48 @@ def test_the_rule_against_a_plain_reading(values: list[int], patience: int, delt
     stop = EarlyStop(metric="held", patience=patience, min_delta=delta)
     assert stop.ends(figures(*values)) == expected
     assert stop.best(figures(*values)).step == 4 * values.index(max(values))
+
+
+def test_where_less_is_better_a_fall_is_a_rise() -> None:
+    stop = EarlyStop(metric="held", patience=2, min_delta=0.1)
+    rows = [attrs.evolve(row, signs={"held": -1}) for row in figures(0.7, 0.5, 0.45, 0.6)]
+    assert [stop.waited(rows[:n]) for n in range(5)] == [0, 0, 0, 1, 2]
+    assert stop.ends(rows) and stop.best(rows).step == 8 and stop.less_is_better(rows)
+    assert not stop.ends(figures(0.7, 0.5, 0.45, 0.9)) and not stop.less_is_better([])
+
+
+@attrs.frozen
+class Scaled:
+    """A measure that says what its figures are."""
+
+    measure: Callable[[], dict[str, float]]
+    scales: dict[str, Scale]
+
+    def __call__(self) -> dict[str, float]:
+        return self.measure()
+
+
+def test_a_run_ends_where_a_figure_falls_no_more_and_goes_on_so(tmp_path: Path) -> None:
+    run, _ = trainer(tmp_path, [0.5, 0.4, 0.1, 0.2, 0.3])
+    scaled = Scaled(run.intervals.measure, {"held": Scale(sign=-1), "bias": Scale(), "no": Scale()})
+    run = attrs.evolve(run, intervals=attrs.evolve(run.intervals, measure=scaled))
+    assert run.run() == 8 and names(tmp_path) == ["best-000004", "final"]
+    again, listener = trainer(tmp_path, [0.0])
+    assert again.run(resume=tmp_path / "checkpoints/final") == 8 and listener.rows == []
+    assert [row["signs"] for row in evaluations(tmp_path / "checkpoints")] == [{"held": -1}] * 5
+
+
+def test_a_figure_without_better_and_worse_ends_no_run(tmp_path: Path) -> None:
+    message = "`early_stop.metric` is 'held', of which neither more nor less is better"
+    before, _ = trainer(tmp_path, [0.5] * 9, stop=None, steps=2)
+    before.run()
+    for resume in (None, tmp_path / "checkpoints/final"):
+        run, listener = trainer(tmp_path / f"{resume is None}", [0.5] * 9)
+        scaled = Scaled(run.intervals.measure, {"held": Scale(sign=0)})
+        run = attrs.evolve(run, intervals=attrs.evolve(run.intervals, measure=scaled))
+        with pytest.raises(EvaluationError, match=message):
+            run.run(resume=resume)
+        assert listener.rows == []
 
 
 @pytest.mark.parametrize("changes", [{"patience": 0}, {"min_delta": -1.0}, {"metric": " "}])

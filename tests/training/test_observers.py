@@ -170,6 +170,17 @@ def test_evaluations_are_told_with_how_near_the_end_is(stream: io.StringIO) -> N
     ]
 
 
+def test_where_less_is_better_it_is_told_so() -> None:
+    stream = io.StringIO()
+    rows = [
+        HeldOutFigures(step=20 * i, figures={"loss": value}, signs={"loss": -1})
+        for i, value in enumerate((0.5, 0.25, 0.75))
+    ]
+    Progress(60, stop=EarlyStop(metric="loss"), stream=stream).evaluations(rows)
+    told = "best loss 0.25 after step 20, 1 of 3 without a fall"
+    assert stream.getvalue().strip().endswith(told)
+
+
 def test_without_a_stop_evaluations_are_told_plainly() -> None:
     stream = io.StringIO()
     Progress(4, stream=stream).evaluations([HeldOutFigures(step=2, figures={"reward": 0.5})])
