@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from flowbp.adapters.hub import cached_commit
 from flowbp.configuration import Component
 from flowbp.configuration.tree import Step, path_text
 from flowbp.evaluate.digests import Digests
+from flowbp.evaluate.sources import OURS, code_of, own_code
 from flowbp.settings.needs import towers_of
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_OURS = __name__.partition(".")[0]
 _Path = tuple[Step, ...]
 
 
@@ -26,14 +25,14 @@ def made_of(component: Component[Any], digests: Digests) -> dict[str, Any]:
     """What a component depends on that its configuration does not show.
 
     These are: the content of files and folders that its arguments name; for hub ids the commit that
-    the cache has; and the source of modules of others that it is made by.
+    the cache has; the code of others that it is made by; and flowbp's own.
 
     Args:
         component: any, with those in its arguments.
         digests: of files.
 
     Returns:
-        A tree of JSON: digests by the names of files, by the arguments' names and by modules. A
+        A tree of JSON: digests by the names of files, by the arguments' names and by packages. A
         commit is None where the cache has none.
 
     Raises:
@@ -41,14 +40,14 @@ def made_of(component: Component[Any], digests: Digests) -> dict[str, Any]:
 
     Example:
         >>> from flowbp.metrics import clip_embedding
-        >>> made_of(Component("clip", clip_embedding, {"source": "a/b"}), Digests(Path("/none")))
-        {'source': None, 'model a/b': None}
+        >>> clip = Component("clip", clip_embedding, {"source": "a/b"})
+        >>> [*made_of(clip, Digests(Path("/none"))).items()][1:]
+        [('source', None), ('model a/b', None)]
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {f"code {OURS}": own_code()}
     for path, value in _values(component, ()):
         if isinstance(value, Component):
-            for module in _modules(value):
-                found[f"code {module.name}"] = dict(digests.of(module))
+            found |= {f"code {name}": files for name, files in code_of(value, digests).items()}
         else:
             _add(found, path_text(path), str(value), digests)
     # What is taken where an argument is null.
@@ -117,16 +116,3 @@ def _values(value: Any, path: _Path) -> Iterator[tuple[_Path, Any]]:
     elif attrs.has(type(value)):
         for field in attrs.fields(type(value)):
             yield from _values(getattr(value, field.name), (*path, field.alias))
-
-
-def _modules(component: Component[Any]) -> Iterator[Path]:
-    """The files of the modules of others that a component is named by and is defined in."""
-    target = component.target
-    named = component.name.partition(":")[0] if ":" in component.name else None
-    names = dict.fromkeys([named, getattr(target, "__module__", None)])
-    for name in names:
-        if name is None or name.partition(".")[0] == _OURS:
-            continue
-        path = getattr(sys.modules.get(name), "__file__", None)
-        if path is not None and Path(path).is_file():
-            yield Path(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -167,7 +168,9 @@ def test_a_hub_id_is_known_by_its_commit(tmp_path, monkeypatch):
     assert found["embedding.source"] == found["model owner/name"] == "abc"
     # Where the argument is null, of the model that is then taken.
     default = Component("distance", distance_metric)
-    assert made_of(default, Digests(tmp_path)) == {"model openai/clip-vit-large-patch14": None}
+    assert list(made_of(default, Digests(tmp_path)).items())[1:] == [
+        ("model openai/clip-vit-large-patch14", None)
+    ]
 
 
 def test_the_code_of_what_is_in_an_argument_counts(tmp_path):
@@ -177,4 +180,39 @@ def test_the_code_of_what_is_in_an_argument_counts(tmp_path):
 
     inner = Component("tests.evaluate.metrics_of_ours:reward", reward, ready=True)
     found = made_of(Component("reward", reward_metric, {"reward": inner}), Digests(tmp_path))
-    assert list(found) == ["code metrics_of_ours.py"]
+    assert "evaluate/metrics_of_ours.py" in found["code tests"]
+
+
+def test_code_that_a_metric_imports_counts(tmp_path, monkeypatch):
+    files = {
+        "mp_of_ours/__init__.py": "",
+        "mp_of_ours/metric.py": "from mp_of_ours.helper import SCALE\nimport beside_it\nM = print",
+        "mp_of_ours/helper.py": "SCALE = 1",
+        "beside_it.py": "def later():\n    from second_beside import x",
+        "second_beside/__init__.py": "x = 1",
+        "not_imported.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    target = importlib.import_module("mp_of_ours.metric").M
+    metric = Component("mp_of_ours.metric:M", target, ready=True)
+    before = made_of(metric, Digests(tmp_path))
+    for name in files:
+        (tmp_path / name).write_text(files[name] + "\n# changed")
+        now = made_of(metric, Digests(tmp_path))
+        package, _, within = name.partition("/")
+        expected = [] if name == "not_imported.py" else [f"code {package} {within or '.'}"]
+        assert list(differences(before, now)) == expected
+        (tmp_path / name).write_text(files[name])
+
+
+def test_figures_of_another_flowbp_do_not_hold(tmp_path, monkeypatch):
+    from flowbp.metrics import clip_embedding
+
+    clip = Component("clip", clip_embedding, {"source": "owner/name"})
+    before = made_of(clip, Digests(tmp_path))
+    monkeypatch.setattr("flowbp.evaluate.fingerprints.own_code", lambda: "another")
+    assert list(differences(before, made_of(clip, Digests(tmp_path)))) == ["code flowbp"]
