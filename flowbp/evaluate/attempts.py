@@ -112,7 +112,7 @@ class Attempts:
         return dict(zip(shots, found, strict=True))
 
     def expect(self, found: Iterable[Figures]) -> None:
-        """Refuse figures of other columns than those before.
+        """Refuse figures of other columns than those before, in whatever order.
 
         Args:
             found: values by column, of some pictures.
@@ -121,12 +121,26 @@ class Attempts:
             ValueError: with both lists of columns.
         """
         for values in found:
-            self._columns.extend(() if self._columns else values)
-            if list(values) != self._columns:
+            if not self.agrees([values]):
                 raise ValueError(
                     f"`{self.label}` must return the same columns for all pictures, NaN where it "
                     f"judges nothing, got {list(values)} after {self._columns}"
                 )
+
+    def agrees(self, found: Iterable[Figures]) -> bool:
+        """Whether figures are of the columns of those before; the first decide on them.
+
+        Args:
+            found: values by column, of some pictures.
+
+        Returns:
+            False if there is another column, or one lacks.
+        """
+        for values in found:
+            self._columns.extend(() if self._columns else values)
+            if values.keys() != set(self._columns):
+                return False
+        return True
 
     def _judged(self, images: Tensor, shots: Sequence[Shot]) -> dict[Shot, Figures]:
         found = judge_pictures(self.label, self.metric, images, shots)

@@ -174,13 +174,18 @@ class Measurement:
             there = kept.begin(self.declared[label])
             for shots in self.pictures.batches(model):
                 keys = {shot: self.pictures.key(shot) for shot in shots}
-                if all(key in there for key in keys.values()):
-                    attempts.expect(there[key] for key in keys.values())
-                    yield {shot: there[key] for shot, key in keys.items()}
+                known = {shot: there[key] for shot, key in keys.items() if key in there}
+                if len(known) == len(shots) and attempts.agrees(known.values()):
+                    yield known
                     continue
                 # A batch is judged whole, so that figures round as they would in one go.
                 found = attempts.pictures(self.pictures.images(shots), shots)
-                kept.add((keys[s], values) for s, values in found.items() if keys[s] not in there)
+                kept.add(
+                    (keys[shot], values)
+                    for shot, values in found.items()
+                    # Of one that is kept twice, the later figures hold.
+                    if known.get(shot, {}).keys() != values.keys()
+                )
                 yield {shot: found.get(shot, {}) for shot in shots}
 
     def _of_sets(self, label: str, attempts: Attempts) -> Iterator[dict[Shot, Figures]]:
