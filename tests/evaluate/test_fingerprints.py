@@ -15,6 +15,8 @@ from flowbp.configuration import Component
 from flowbp.evaluate import main
 from flowbp.evaluate.digests import DIGESTS, Digests
 from flowbp.evaluate.fingerprints import differences, made_of
+from flowbp.evaluate.resuming import identity
+from flowbp.evaluate.schema import ModelSection
 
 # The tiny tokenizers count letters.
 pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
@@ -116,6 +118,28 @@ def test_a_restored_checkpoint_is_the_same(evaluation_yaml, checkpoints, tmp_pat
     elsewhere = shutil.copytree(checkpoints["lora"], tmp_path / "elsewhere")
     moved = [evaluation_yaml, f"models.b.checkpoint={elsewhere}"]
     assert main([*moved, "--resume"]) == 0
+
+
+def test_a_checkpoint_is_its_model_and_not_its_state_of_training(checkpoints, tmp_path):
+    place = shutil.copytree(checkpoints["lora"], tmp_path / "lora")
+    averaged, trained = (ModelSection(checkpoint=place, averaged=each) for each in (True, False))
+    before = identity(averaged, Digests(tmp_path))
+    of_training = [
+        name for name in identity(trained, Digests(tmp_path))["checkpoint"] if "training/" in name
+    ]
+    assert of_training == ["training/tensors.safetensors"]
+    shutil.rmtree(place / "training")
+    assert identity(averaged, Digests(tmp_path)) == before and before["checkpoint"]
+
+
+def test_reading_much_is_told_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("flowbp.evaluate.digests._MUCH", 2**20)
+    (tmp_path / "large").write_bytes(bytes(3 * 2**20))
+    digests = Digests(tmp_path)
+    digests.of(tmp_path / "large")
+    assert f"GiB of {tmp_path / 'large'}, to know them again" in capsys.readouterr().out
+    digests.of(tmp_path / "large")
+    assert not capsys.readouterr().out
 
 
 def test_a_commit_that_is_not_known_is_no_difference():
