@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from flowbp.configuration.tree import Step, path_text
 from flowbp.evaluate.digests import Digests
 from flowbp.evaluate.sources import OURS, code_of, own_code
 from flowbp.settings.needs import towers_of
+from flowbp.settings.registries import METRICS
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _Path = tuple[Step, ...]
@@ -101,10 +103,10 @@ def _values(value: Any, path: _Path) -> Iterator[tuple[_Path, Any]]:
     """Components and texts, wherever they are in the arguments."""
     if isinstance(value, Component):
         yield path, value
-        for name, each in value.completed.items() if not value.ready else ():
-            # A default of another kind is of the code.
-            if name in value.arguments or isinstance(each, str | os.PathLike):
-                yield from _values(each, (*path, name))
+        for name, each in value.arguments.items():
+            yield from _values(each, (*path, name))
+        for name, each in _default_places(value):
+            yield (*path, name), each
     elif isinstance(value, str | os.PathLike):
         yield path, value
     elif isinstance(value, Mapping):
@@ -116,3 +118,19 @@ def _values(value: Any, path: _Path) -> Iterator[tuple[_Path, Any]]:
     elif attrs.has(type(value)):
         for field in attrs.fields(type(value)):
             yield from _values(getattr(value, field.name), (*path, field.alias))
+
+
+def _default_places(component: Component[Any]) -> Iterator[tuple[str, Any]]:
+    """Defaults that are read from; any other is of the code, whatever lies on the disk."""
+    if component.ready:
+        return
+    needs = getattr(component.target, "needs", None)
+    read = inspect.signature(needs).parameters.keys() if callable(needs) else set()
+    for name, parameter in inspect.signature(component.target).parameters.items():
+        if name in component.arguments or name in METRICS.offers:
+            continue
+        place = name in read or "Path" in str(parameter.annotation)
+        if isinstance(parameter.default, os.PathLike) or (
+            place and isinstance(parameter.default, str)
+        ):
+            yield name, parameter.default

@@ -233,6 +233,20 @@ def test_code_that_a_metric_imports_counts(tmp_path, monkeypatch):
         (tmp_path / name).write_text(files[name])
 
 
+def test_only_a_default_that_is_read_from_is_a_place(tmp_path, monkeypatch):
+    def build(label="some", kind="some", folder: str | os.PathLike[str] = "some", weights="some"):
+        raise AssertionError
+
+    build.needs = lambda weights: ()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "file").write_text("1")
+    found = made_of(Component("mine", build), Digests(tmp_path))
+    assert {"folder", "weights"} == found.keys() & {"label", "kind", "folder", "weights"}
+    found = made_of(Component("mine", build, {"kind": "some"}), Digests(tmp_path))
+    assert found.keys() & {"label", "kind"} == {"kind"}
+
+
 def test_figures_of_another_flowbp_do_not_hold(tmp_path, monkeypatch):
     from flowbp.metrics import clip_embedding
 
