@@ -199,7 +199,8 @@ class Measurement:
             yield {shot: found.get(shot, {}) for shot in shots}
 
     def _refuse_nothing(self, label: str) -> None:
-        for each in nothing_judged(label, self.found[label]):
+        totals = self.declared[label].totals
+        for each in nothing_judged(label, self.found[label], totals=totals):
             if self._stops:
                 raise EvaluateError(
                     f"the metric `{label}` {each.message}; these are of the model `{each.model}`; "

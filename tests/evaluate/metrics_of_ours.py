@@ -132,3 +132,14 @@ def columns_as_they_come(images, prompts):
         raise RuntimeError("no more")
     CALLS_LEFT[0] -= 1
     return {name: images.mean((1, 2, 3)) for name in COLUMNS}
+
+
+class HalfEmpty:
+    """Judges nothing in one of its two columns, which may be one of a total."""
+
+    def __init__(self, total: bool) -> None:
+        self.totals = {"all": ("full", "empty")} if total else {}
+
+    def __call__(self, images, prompts):
+        mean = images.mean((1, 2, 3))
+        return {"full": mean, "empty": torch.full_like(mean, math.nan)}
