@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -46,9 +47,17 @@ class ReadAhead(Sequence[T], Generic[T]):
         return self.length
 
     def __getitem__(self, number: Any) -> Any:
-        """An item; whatever computing it raises is raised here."""
-        if not 0 <= number < self.length:
-            raise IndexError(f"`number` must be in [0, {self.length - 1}], got {number}")
+        """An item, or the items of a slice; whatever computing them raises is raised here."""
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(self.length))]
+        place = operator.index(number)
+        if not -self.length <= place < self.length:
+            raise IndexError(
+                f"`number` must be in [{-self.length}, {self.length - 1}], got {number}"
+            )
+        return self._item(place % self.length)
+
+    def _item(self, number: int) -> T:
         wanted = range(number, min(number + self.window + 1, self.length))
         for other in [each for each in self._begun if each not in wanted]:
             self._begun.pop(other).cancel()

@@ -112,7 +112,7 @@ class Attempts:
         return dict(zip(shots, found, strict=True))
 
     def expect(self, found: Iterable[Figures]) -> None:
-        """Refuse figures of other columns than those before.
+        """Refuse figures of other columns than those before, in whatever order.
 
         Args:
             found: values by column, of some pictures.
@@ -121,12 +121,26 @@ class Attempts:
             ValueError: with both lists of columns.
         """
         for values in found:
-            self._columns.extend(() if self._columns else values)
-            if list(values) != self._columns:
+            if not self.agrees([values]):
                 raise ValueError(
                     f"`{self.label}` must return the same columns for all pictures, NaN where it "
                     f"judges nothing, got {list(values)} after {self._columns}"
                 )
+
+    def agrees(self, found: Iterable[Figures]) -> bool:
+        """Whether figures are of the columns of those before; the first decide on them.
+
+        Args:
+            found: values by column, of some pictures.
+
+        Returns:
+            False if there is another column, or one lacks.
+        """
+        for values in found:
+            self._columns.extend(() if self._columns else values)
+            if values.keys() != set(self._columns):
+                return False
+        return True
 
     def _judged(self, images: Tensor, shots: Sequence[Shot]) -> dict[Shot, Figures]:
         found = judge_pictures(self.label, self.metric, images, shots)
@@ -142,35 +156,46 @@ class Attempts:
         )
 
 
-def nothing_judged(label: str, found: Mapping[Shot, Figures]) -> tuple[MetricFailure, ...]:
+def nothing_judged(
+    label: str, found: Mapping[Shot, Figures], *, totals: Mapping[str, Sequence[str]]
+) -> tuple[MetricFailure, ...]:
     """What a metric has no figure of though it did not fail.
 
     Args:
         label: of the metric.
         found: values by column, of pictures of all models; none of a picture at which it failed.
+        totals: columns by the name of their total. One of these may judge nothing of the prompts,
+            if another column judges some.
 
     Returns:
-        A failure for each model of whose pictures all figures are NaN.
+        A failure for each model in which all figures, or all of a column, are NaN.
 
     Example:
         >>> from flowbp.evaluation import HeldOutPrompt
         >>> shot = Shot("base", 0, 0, HeldOutPrompt("a circle"))
-        >>> [each.model for each in nothing_judged("mine", {shot: {"mine": math.nan}})]
+        >>> found = {shot: {"mine": math.nan}}
+        >>> [each.model for each in nothing_judged("mine", found, totals={})]
         ['base']
     """
     by_model: dict[str, list[Figures]] = {}
     for shot, values in found.items():
-        by_model.setdefault(shot.model, []).append(values)
-    return tuple(
-        MetricFailure(
-            metric=label,
-            message=f"judges none of the {len(rows)} pictures, all its figures are NaN; evaluate "
-            "prompts that it can judge",
-            model=model,
-        )
-        for model, rows in by_model.items()
-        if any(rows) and all(math.isnan(value) for values in rows for value in values.values())
-    )
+        if values:
+            by_model.setdefault(shot.model, []).append(values)
+    failures = []
+    for model, rows in by_model.items():
+        columns = list(rows[0])
+        empty = [name for name in columns if all(math.isnan(values[name]) for values in rows)]
+        missed = empty
+        if len(empty) < len(columns):
+            missed = [name for name in empty if name not in {c for t in totals.values() for c in t}]
+        if missed:
+            whose = "its figures" if missed == columns else f"figures of {', '.join(missed)}"
+            message = (
+                f"judges none of the {len(rows)} pictures, all {whose} are NaN; evaluate prompts "
+                "that it can judge"
+            )
+            failures.append(MetricFailure(metric=label, message=message, model=model))
+    return tuple(failures)
 
 
 def let_go(error: Exception) -> Exception:

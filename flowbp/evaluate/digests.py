@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,8 +13,12 @@ import attrs
 from flowbp.files import write_whole
 
 DIGESTS = ".digests.json"
-_SMALL = 2**20
+_SMALL, _MUCH = 2**20, 2**30
 _READERS = 4
+
+
+def _all(_: str) -> bool:
+    return True
 
 
 @attrs.frozen(eq=False)
@@ -22,7 +26,7 @@ class Digests:
     """Digests of the content of files.
 
     That of a large file is remembered with the file's size and times; where these are as they
-    were, the file is not read again.
+    were, the file is not read again. More than a GiB to read is told on the console.
 
     Args:
         folder: where `keep` writes what is remembered, and where it was written before.
@@ -48,12 +52,13 @@ class Digests:
         except (OSError, ValueError, TypeError, AttributeError):
             return {}
 
-    def of(self, place: Path) -> Mapping[str, str]:
+    def of(self, place: Path, *, counts: Callable[[str], bool] = _all) -> Mapping[str, str]:
         """The digests of a file, or of all files of a folder.
 
         Args:
             place: that exists. What its hidden folders hold, such as a download's notes, does not
                 count.
+            counts: whether a file of a folder does, by its path there; what does not is not read.
 
         Returns:
             SHA-256 in hexadecimal digits, by paths in the folder; that of a file by ``.``.
@@ -62,8 +67,10 @@ class Digests:
             OSError: a file cannot be read.
         """
         if place.is_file():
+            self._tell(place, [place])
             return {".": self._digest(place)}
-        paths = sorted(_files(place))
+        paths = [p for p in sorted(_files(place)) if counts(p.relative_to(place).as_posix())]
+        self._tell(place, paths)
         with ThreadPoolExecutor(_READERS) as readers:
             digests = readers.map(self._digest, paths)
             names = (path.relative_to(place).as_posix() for path in paths)
@@ -78,17 +85,31 @@ class Digests:
         if self._known:
             write_whole(self.folder / DIGESTS, json.dumps(self._known) + "\n")
 
+    def _tell(self, place: Path, paths: Sequence[Path]) -> None:
+        """Say so before much is read, which takes a while."""
+        sizes = {path: _status(path)[0] for path in paths}
+        unread = sum(size for path, size in sizes.items() if self._remembered(path) is None)
+        if unread > _MUCH:
+            print(f"reading {unread / 2**30:.1f} GiB of {place}, to know them again", flush=True)
+
+    def _remembered(self, path: Path) -> str | None:
+        status, digest = self._known.get(str(path.resolve()), ([], ""))
+        return digest if status == _status(path) else None
+
     def _digest(self, path: Path) -> str:
-        found, name = path.stat(), str(path.resolve())
-        # The last time is set by every change, whatever time a program then gives the file.
-        status = [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-        times, digest = self._known.get(name, ([], ""))
-        if times != status:
+        digest, status = self._remembered(path), _status(path)
+        if digest is None:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if found.st_size >= _SMALL:
-                self._known[name] = (status, digest)
+            if status[0] >= _SMALL:
+                self._known[str(path.resolve())] = (status, digest)
         return digest
+
+
+def _status(path: Path) -> list[int]:
+    found = path.stat()
+    # The last time is set by every change, whatever time a program then gives the file.
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def _files(folder: Path) -> Iterator[Path]:

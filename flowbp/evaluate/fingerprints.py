@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from flowbp.adapters.hub import cached_commit
 from flowbp.configuration import Component
 from flowbp.configuration.tree import Step, path_text
 from flowbp.evaluate.digests import Digests
+from flowbp.evaluate.sources import OURS, code_of, own_code
 from flowbp.settings.needs import towers_of
+from flowbp.settings.registries import METRICS
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_OURS = __name__.partition(".")[0]
 _Path = tuple[Step, ...]
 
 
@@ -26,14 +27,14 @@ def made_of(component: Component[Any], digests: Digests) -> dict[str, Any]:
     """What a component depends on that its configuration does not show.
 
     These are: the content of files and folders that its arguments name; for hub ids the commit that
-    the cache has; and the source of modules of others that it is made by.
+    the cache has; the code of others that it is made by; and flowbp's own.
 
     Args:
         component: any, with those in its arguments.
         digests: of files.
 
     Returns:
-        A tree of JSON: digests by the names of files, by the arguments' names and by modules. A
+        A tree of JSON: digests by the names of files, by the arguments' names and by packages. A
         commit is None where the cache has none.
 
     Raises:
@@ -41,14 +42,14 @@ def made_of(component: Component[Any], digests: Digests) -> dict[str, Any]:
 
     Example:
         >>> from flowbp.metrics import clip_embedding
-        >>> made_of(Component("clip", clip_embedding, {"source": "a/b"}), Digests(Path("/none")))
-        {'source': None, 'model a/b': None}
+        >>> clip = Component("clip", clip_embedding, {"source": "a/b"})
+        >>> [*made_of(clip, Digests(Path("/none"))).items()][1:]
+        [('source', None), ('model a/b', None)]
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {f"code {OURS}": own_code()}
     for path, value in _values(component, ()):
         if isinstance(value, Component):
-            for module in _modules(value):
-                found[f"code {module.name}"] = dict(digests.of(module))
+            found |= {f"code {name}": files for name, files in code_of(value, digests).items()}
         else:
             _add(found, path_text(path), str(value), digests)
     # What is taken where an argument is null.
@@ -102,10 +103,10 @@ def _values(value: Any, path: _Path) -> Iterator[tuple[_Path, Any]]:
     """Components and texts, wherever they are in the arguments."""
     if isinstance(value, Component):
         yield path, value
-        for name, each in value.completed.items() if not value.ready else ():
-            # A default of another kind is of the code.
-            if name in value.arguments or isinstance(each, str | os.PathLike):
-                yield from _values(each, (*path, name))
+        for name, each in value.arguments.items():
+            yield from _values(each, (*path, name))
+        for name, each in _default_places(value):
+            yield (*path, name), each
     elif isinstance(value, str | os.PathLike):
         yield path, value
     elif isinstance(value, Mapping):
@@ -119,14 +120,17 @@ def _values(value: Any, path: _Path) -> Iterator[tuple[_Path, Any]]:
             yield from _values(getattr(value, field.name), (*path, field.alias))
 
 
-def _modules(component: Component[Any]) -> Iterator[Path]:
-    """The files of the modules of others that a component is named by and is defined in."""
-    target = component.target
-    named = component.name.partition(":")[0] if ":" in component.name else None
-    names = dict.fromkeys([named, getattr(target, "__module__", None)])
-    for name in names:
-        if name is None or name.partition(".")[0] == _OURS:
+def _default_places(component: Component[Any]) -> Iterator[tuple[str, Any]]:
+    """Defaults that are read from; any other is of the code, whatever lies on the disk."""
+    if component.ready:
+        return
+    needs = getattr(component.target, "needs", None)
+    read = inspect.signature(needs).parameters.keys() if callable(needs) else set()
+    for name, parameter in inspect.signature(component.target).parameters.items():
+        if name in component.arguments or name in METRICS.offers:
             continue
-        path = getattr(sys.modules.get(name), "__file__", None)
-        if path is not None and Path(path).is_file():
-            yield Path(path)
+        place = name in read or "Path" in str(parameter.annotation)
+        if isinstance(parameter.default, os.PathLike) or (
+            place and isinstance(parameter.default, str)
+        ):
+            yield name, parameter.default

@@ -174,13 +174,18 @@ class Measurement:
             there = kept.begin(self.declared[label])
             for shots in self.pictures.batches(model):
                 keys = {shot: self.pictures.key(shot) for shot in shots}
-                if all(key in there for key in keys.values()):
-                    attempts.expect(there[key] for key in keys.values())
-                    yield {shot: there[key] for shot, key in keys.items()}
+                known = {shot: there[key] for shot, key in keys.items() if key in there}
+                if len(known) == len(shots) and attempts.agrees(known.values()):
+                    yield known
                     continue
                 # A batch is judged whole, so that figures round as they would in one go.
                 found = attempts.pictures(self.pictures.images(shots), shots)
-                kept.add((keys[s], values) for s, values in found.items() if keys[s] not in there)
+                kept.add(
+                    (keys[shot], values)
+                    for shot, values in found.items()
+                    # Of one that is kept twice, the later figures hold.
+                    if known.get(shot, {}).keys() != values.keys()
+                )
                 yield {shot: found.get(shot, {}) for shot in shots}
 
     def _of_sets(self, label: str, attempts: Attempts) -> Iterator[dict[Shot, Figures]]:
@@ -194,7 +199,8 @@ class Measurement:
             yield {shot: found.get(shot, {}) for shot in shots}
 
     def _refuse_nothing(self, label: str) -> None:
-        for each in nothing_judged(label, self.found[label]):
+        totals = self.declared[label].totals
+        for each in nothing_judged(label, self.found[label], totals=totals):
             if self._stops:
                 raise EvaluateError(
                     f"the metric `{label}` {each.message}; these are of the model `{each.model}`; "

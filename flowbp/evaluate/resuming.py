@@ -13,6 +13,7 @@ from flowbp.evaluate.fingerprints import differences, made_of
 from flowbp.evaluate.schema import EvaluateSettings, ModelSection
 from flowbp.files import write_whole
 from flowbp.settings import changes, resolved
+from flowbp.training.inspection import TRAINING
 
 CONFIGURATION, MODELS = "configuration.yaml", "models"
 
@@ -21,6 +22,7 @@ _DECISIVE = ("backbone", "prompts", "sampling")
 found; seeds only say how many pictures there are."""
 
 _ROUNDING = ("sampling.batch", "sampling.decode", "backbone.decode_batch")
+_WEIGHTS = ".safetensors"
 _CURE = "give the former value, or name another evaluation.folder"
 
 
@@ -118,7 +120,8 @@ def identity(model: ModelSection, digests: Digests) -> dict[str, Any]:
         digests: of files.
 
     Returns:
-        A tree of JSON; the checkpoint's place is not in it, as it may have been moved.
+        A tree of JSON; the checkpoint's place is not in it, as it may have been moved, and of its
+        state of training only the weights are, where these are taken.
 
     Raises:
         OSError: a file cannot be read.
@@ -128,10 +131,15 @@ def identity(model: ModelSection, digests: Digests) -> dict[str, Any]:
         {'averaged': True, 'scale': 1.0, 'checkpoint': {}}
     """
     place = model.checkpoint
+
+    def counts(name: str) -> bool:
+        weights = not model.averaged and name.endswith(_WEIGHTS)
+        return weights or not name.startswith(f"{TRAINING}/")
+
     return {
         "averaged": model.averaged,
         "scale": model.scale,
-        "checkpoint": {} if place is None else dict(digests.of(place)),
+        "checkpoint": {} if place is None else dict(digests.of(place, counts=counts)),
     }
 
 

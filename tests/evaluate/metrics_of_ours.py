@@ -120,3 +120,26 @@ def out_of_memory(images, prompts):
         raise torch.OutOfMemoryError("tried to allocate 80 GiB")
     assert HELD[-2]() is None
     return {"out_of_memory": images.mean((1, 2, 3))}
+
+
+COLUMNS = ["one", "two"]
+CALLS_LEFT = [0]
+
+
+def columns_as_they_come(images, prompts):
+    """Has the columns that it is told, in that order, as often as it may be called."""
+    if CALLS_LEFT[0] == 0:
+        raise RuntimeError("no more")
+    CALLS_LEFT[0] -= 1
+    return {name: images.mean((1, 2, 3)) for name in COLUMNS}
+
+
+class HalfEmpty:
+    """Judges nothing in one of its two columns, which may be one of a total."""
+
+    def __init__(self, total: bool) -> None:
+        self.totals = {"all": ("full", "empty")} if total else {}
+
+    def __call__(self, images, prompts):
+        mean = images.mean((1, 2, 3))
+        return {"full": mean, "empty": torch.full_like(mean, math.nan)}

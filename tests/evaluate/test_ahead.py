@@ -20,6 +20,16 @@ def test_any_order_gives_what_was_asked_for(order, window):
         assert len(items._begun) <= window
 
 
+@given(st.slices(5), st.integers(-5, 4))
+def test_it_is_indexed_as_a_list(chosen, number):
+    with ThreadPoolExecutor(2) as pool:
+        items = ReadAhead(5, str, pool, window=2)
+        assert items[chosen] == [*map(str, range(5))][chosen]
+        assert items[number] == str(range(5)[number])
+        with pytest.raises(TypeError):
+            items["1"]
+
+
 def test_the_next_are_read_while_one_is_used():
     begun = threading.Event()
 
@@ -40,7 +50,7 @@ def test_what_reading_raises_is_raised_where_the_item_is_asked_for():
         assert items[0] == -1
         with pytest.raises(ZeroDivisionError):
             items[1]
-        with pytest.raises(IndexError, match=r"must be in \[0, 2\]"):
+        with pytest.raises(IndexError, match=r"must be in \[-3, 2\], got 3"):
             items[3]
 
 

@@ -32,6 +32,14 @@ def test_a_metric_that_judges_nothing_has_failed(evaluation_yaml, tmp_path, caps
     assert (found["metric"], found["model"]) == ("mine", "base")
 
 
+def test_a_column_that_judges_nothing_has_failed_unless_it_is_of_a_total(evaluation_yaml, capsys):
+    typed = [evaluation_yaml, f"metrics.mine.name={HERE}:HalfEmpty"]
+    assert main([*typed, "metrics.mine.total=false"]) == 1
+    message = "judges none of the 12 pictures, all figures of mine.empty are NaN"
+    assert message in capsys.readouterr().err
+    assert main([*typed, "metrics.mine.total=true", "--resume"]) == 0
+
+
 def test_columns_may_not_change(evaluation_yaml, tmp_path, capsys):
     typed = [evaluation_yaml, f"metrics.mine.name={HERE}:other_columns", "evaluation.batch=1"]
     assert main(typed) == 1

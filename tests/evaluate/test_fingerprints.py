@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -14,6 +15,8 @@ from flowbp.configuration import Component
 from flowbp.evaluate import main
 from flowbp.evaluate.digests import DIGESTS, Digests
 from flowbp.evaluate.fingerprints import differences, made_of
+from flowbp.evaluate.resuming import identity
+from flowbp.evaluate.schema import ModelSection
 
 # The tiny tokenizers count letters.
 pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
@@ -117,6 +120,28 @@ def test_a_restored_checkpoint_is_the_same(evaluation_yaml, checkpoints, tmp_pat
     assert main([*moved, "--resume"]) == 0
 
 
+def test_a_checkpoint_is_its_model_and_not_its_state_of_training(checkpoints, tmp_path):
+    place = shutil.copytree(checkpoints["lora"], tmp_path / "lora")
+    averaged, trained = (ModelSection(checkpoint=place, averaged=each) for each in (True, False))
+    before = identity(averaged, Digests(tmp_path))
+    of_training = [
+        name for name in identity(trained, Digests(tmp_path))["checkpoint"] if "training/" in name
+    ]
+    assert of_training == ["training/tensors.safetensors"]
+    shutil.rmtree(place / "training")
+    assert identity(averaged, Digests(tmp_path)) == before and before["checkpoint"]
+
+
+def test_reading_much_is_told_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("flowbp.evaluate.digests._MUCH", 2**20)
+    (tmp_path / "large").write_bytes(bytes(3 * 2**20))
+    digests = Digests(tmp_path)
+    digests.of(tmp_path / "large")
+    assert f"GiB of {tmp_path / 'large'}, to know them again" in capsys.readouterr().out
+    digests.of(tmp_path / "large")
+    assert not capsys.readouterr().out
+
+
 def test_a_commit_that_is_not_known_is_no_difference():
     kept = {"source": "abc", "code": {".": "1"}}
     assert list(differences(kept, {"source": None, "code": {".": "1"}})) == []
@@ -167,7 +192,9 @@ def test_a_hub_id_is_known_by_its_commit(tmp_path, monkeypatch):
     assert found["embedding.source"] == found["model owner/name"] == "abc"
     # Where the argument is null, of the model that is then taken.
     default = Component("distance", distance_metric)
-    assert made_of(default, Digests(tmp_path)) == {"model openai/clip-vit-large-patch14": None}
+    assert list(made_of(default, Digests(tmp_path)).items())[1:] == [
+        ("model openai/clip-vit-large-patch14", None)
+    ]
 
 
 def test_the_code_of_what_is_in_an_argument_counts(tmp_path):
@@ -177,4 +204,53 @@ def test_the_code_of_what_is_in_an_argument_counts(tmp_path):
 
     inner = Component("tests.evaluate.metrics_of_ours:reward", reward, ready=True)
     found = made_of(Component("reward", reward_metric, {"reward": inner}), Digests(tmp_path))
-    assert list(found) == ["code metrics_of_ours.py"]
+    assert "evaluate/metrics_of_ours.py" in found["code tests"]
+
+
+def test_code_that_a_metric_imports_counts(tmp_path, monkeypatch):
+    files = {
+        "mp_of_ours/__init__.py": "",
+        "mp_of_ours/metric.py": "from mp_of_ours.helper import SCALE\nimport beside_it\nM = print",
+        "mp_of_ours/helper.py": "SCALE = 1",
+        "beside_it.py": "def later():\n    from second_beside import x",
+        "second_beside/__init__.py": "x = 1",
+        "not_imported.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    target = importlib.import_module("mp_of_ours.metric").M
+    metric = Component("mp_of_ours.metric:M", target, ready=True)
+    before = made_of(metric, Digests(tmp_path))
+    for name in files:
+        (tmp_path / name).write_text(files[name] + "\n# changed")
+        now = made_of(metric, Digests(tmp_path))
+        package, _, within = name.partition("/")
+        expected = [] if name == "not_imported.py" else [f"code {package} {within or '.'}"]
+        assert list(differences(before, now)) == expected
+        (tmp_path / name).write_text(files[name])
+
+
+def test_only_a_default_that_is_read_from_is_a_place(tmp_path, monkeypatch):
+    def build(label="some", kind="some", folder: str | os.PathLike[str] = "some", weights="some"):
+        raise AssertionError
+
+    build.needs = lambda weights: ()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "file").write_text("1")
+    found = made_of(Component("mine", build), Digests(tmp_path))
+    assert {"folder", "weights"} == found.keys() & {"label", "kind", "folder", "weights"}
+    found = made_of(Component("mine", build, {"kind": "some"}), Digests(tmp_path))
+    assert found.keys() & {"label", "kind"} == {"kind"}
+
+
+def test_figures_of_another_flowbp_do_not_hold(tmp_path, monkeypatch):
+    from flowbp.metrics import clip_embedding
+
+    clip = Component("clip", clip_embedding, {"source": "owner/name"})
+    before = made_of(clip, Digests(tmp_path))
+    monkeypatch.setattr("flowbp.evaluate.fingerprints.own_code", lambda: "another")
+    assert list(differences(before, made_of(clip, Digests(tmp_path)))) == ["code flowbp"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from flowbp.evaluate.pictures import Shot
 from flowbp.evaluation import HeldOutPrompt
 
 from ..killing import Processes
+from . import metrics_of_ours
 
 # The tiny tokenizers count letters.
 pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
@@ -153,3 +155,37 @@ def test_a_line_that_was_cut_off_is_judged_again(tmp_path):
         kept.path.write_text(text[:length])
         assert len(kept.begin(Declared())) == max(0, text[:length].count("\n") - 1)
         assert kept.path.read_text().endswith("\n") and text.startswith(kept.path.read_text())
+
+
+def columns(folder: Path) -> set[tuple[str, ...]]:
+    rows = json.loads((folder / "scores.json").read_text())["rows"]
+    return {tuple(sorted(row["values"].keys() - {"likeness"})) for row in rows}
+
+
+def test_columns_may_come_in_another_order(evaluation_yaml, tmp_path, monkeypatch):
+    typed = [evaluation_yaml, f"metrics.mine.name={HERE}:columns_as_they_come"]
+    monkeypatch.setattr(metrics_of_ours, "CALLS_LEFT", [1])
+    assert main(typed) == 1
+    # As of a metric that makes them of a set, in another process.
+    monkeypatch.setattr(metrics_of_ours, "COLUMNS", ["two", "one"])
+    monkeypatch.setattr(metrics_of_ours, "CALLS_LEFT", [99])
+    assert main([*typed, "--resume"]) == 0
+    assert columns(tmp_path / "out") == {("mine.one", "mine.two")}
+
+
+def test_kept_figures_of_other_columns_are_judged_again(evaluation_yaml, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    typed = [evaluation_yaml, f"metrics.mine.name={HERE}:columns_as_they_come"]
+    monkeypatch.setattr(metrics_of_ours, "CALLS_LEFT", [99])
+    assert main(typed) == 0
+    path = out / "figures" / "mine" / "base.jsonl"
+    heading, _, *lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([heading, *lines]))
+    monkeypatch.setattr(metrics_of_ours, "COLUMNS", ["one", "three"])
+    monkeypatch.setattr(metrics_of_ours, "CALLS_LEFT", [99])
+    assert main([*typed, "--resume"]) == 0
+    assert columns(out) == {("mine.one", "mine.three")}
+    monkeypatch.setattr(metrics_of_ours, "CALLS_LEFT", [0])
+    # Nothing is left to judge, and what was judged again is what was kept.
+    assert main([*typed, "--resume"]) == 0
+    assert columns(out) == {("mine.one", "mine.three")}
