@@ -147,7 +147,11 @@ def test_a_reward_that_cannot_be_called_is_found_before_anything_runs(
 def test_what_a_reward_reads_is_checked_with_all_that_is_wrong(yaml, tmp_path, capsys):
     cut = tmp_path / "cut.pt"
     cut.write_bytes(b"PK")
-    typed = [yaml, f"reward={{name: hpsv2, source: {cut}, verify: false}}", "backbone.source=/no/such/folder"]
+    typed = [
+        yaml,
+        f"reward={{name: hpsv2, source: {cut}, verify: false}}",
+        "backbone.source=/no/such/folder",
+    ]
     assert main([*typed, "--check"]) == 2
     told = capsys.readouterr().err
     assert "problems in the configuration" in told and "backbone: `source`" in told
