@@ -82,6 +82,7 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
         torch.set_num_threads(settings.run.threads)
     problems = unready(container)
     if problems:
+        # Raises, with what is wrong of the model besides.
         counted_parameters(container, problems)
     with ExitStack() as stack:
         found = _resumed(container, stack) if resume else None

@@ -35,7 +35,7 @@ def read_from(container: RunContainer) -> list[str]:
         container: of the run.
 
     Returns:
-        Lines; none for what ships with flowbp.
+        Lines; none of a component that does not say.
 
     Example:
         See `flowbp.run.checking.check`.
