@@ -9,9 +9,11 @@ from contextlib import contextmanager
 import attrs
 import pytest
 import torch
+from diffusers.models.attention import FeedForward
 
 from flowbp import Bridge, Linear
 from flowbp.adapters import DtypePolicy, Lora, compile_backbone
+from flowbp.adapters.fused_gelu import fuse_gelu
 from flowbp.container import RunContainer
 from flowbp.run.execution import execute
 from flowbp.settings import load
@@ -109,6 +111,21 @@ def test_compiled_blocks_have_the_gradients_of_float32():
         cosine = torch.nn.functional.cosine_similarity(theirs.flatten(), ours.flatten(), dim=0)
         print("compiled", f"cosine {cosine.item():.5f}")
         assert cosine > 0.995
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_gelu_within_the_product_is_gelu(policy):
+    """Sampling's kernel against float32, at the width of SD3.5 Medium."""
+    with torch.device("cuda"):
+        part = FeedForward(1536, activation_fn="gelu-approximate")
+        x = torch.randn(2, 77, 1536)
+    exact = part(x)
+    fuse_gelu(part)
+    part.to(policy.weights)
+    with torch.no_grad(), policy.autocast(torch.device("cuda")):
+        found = part(x.to(policy.weights))
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - exact).norm() <= 0.01 * exact.norm()
 
 
 def step_peak(backbone, active, streams):

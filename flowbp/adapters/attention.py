@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flowbp.adapters.policy import DtypePolicy
 
@@ -41,28 +38,51 @@ def avoid_cudnn(transformer: Any, policy: DtypePolicy, device: torch.device) -> 
             module.set_attention_backend("_native_flash")
 
 
-@contextmanager
-def decoder_attention(latents: Tensor) -> Iterator[None]:
-    """Context in which a VAE decodes, with plain attention where that is the fastest.
+class VaeAttention:
+    """A diffusers attention processor that computes plainly where that is the fastest.
 
     A VAE attends once, with one head as wide as all its channels, mostly 512. No fused kernel
     takes so wide a head but the memory-efficient one, whose backward pass is several times slower
     than two matrix products. Those need memory with the square of the positions, so larger
-    latents keep the fused kernel.
-
-    Args:
-        latents: (B, C, h, w), what is decoded.
-
-    Yields:
-        Nothing.
+    latents, and a CPU, keep torch's own choice.
 
     Example:
-        >>> with decoder_attention(torch.zeros(1, 16, 64, 64)):
-        ...     pass
+        >>> from diffusers.models.attention_processor import Attention
+        >>> attention = Attention(8, processor=VaeAttention(), residual_connection=True)
+        >>> attention(torch.zeros(1, 8, 2, 2)).shape
+        torch.Size([1, 8, 2, 2])
     """
-    positions = latents.shape[-2] * latents.shape[-1]
-    if latents.device.type != "cuda" or positions > _PLAIN_POSITIONS:
-        yield
-        return
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
+
+    def __init__(self) -> None:
+        from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+
+        self.plain, self.fused = AttnProcessor(), AttnProcessor2_0()
+
+    def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Attend among pixels, (B, C, H, W)."""
+        positions = hidden_states.shape[-2] * hidden_states.shape[-1]
+        plain = hidden_states.is_cuda and positions <= _PLAIN_POSITIONS
+        attended: Tensor = (self.plain if plain else self.fused)(
+            attn, hidden_states, *args, **kwargs
+        )
+        return attended
+
+
+def attend_plainly(vae: Any) -> None:
+    """Have a VAE's decoder attend with `VaeAttention`, unless another choice was made for it.
+
+    Args:
+        vae: A diffusers VAE, changed in place.
+
+    Example:
+        >>> from diffusers import AutoencoderKL
+        >>> vae = AutoencoderKL(block_out_channels=(32,), latent_channels=4)
+        >>> attend_plainly(vae)
+        >>> type(vae.decoder.mid_block.attentions[0].processor).__name__
+        'VaeAttention'
+    """
+    from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+
+    for part in vae.decoder.modules():
+        if isinstance(part, Attention) and type(part.processor) is AttnProcessor2_0:
+            part.set_processor(VaeAttention())

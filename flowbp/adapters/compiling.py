@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from flowbp.adapters.channels_last import lay_out_channels_last
+from flowbp.adapters.fused_gelu import fuse_gelu
+
 ACTIVATIONS = 0.5
 """What compiled blocks keep by default: on an H100 half the memory for 8 % more time of a pull."""
 
@@ -51,6 +54,7 @@ has none; write compile: false
         )
     decoder = getattr(backbone, "decoder", None)
     if decoder is not None:
+        lay_out_channels_last(decoder.vae.decoder)
         decoder.vae.decoder.compile(dynamic=False, backend=_keeping(1.0, backend))
 
 
@@ -81,6 +85,7 @@ def compile_blocks(
             f"`activations` must be a share in [0, 1], got {activations}; 0.5 keeps half of what "
             "the blocks would, 1 keeps all"
         )
+    fuse_gelu(network)
     lists = [part for part in network.children() if isinstance(part, nn.ModuleList)]
     blocks = [block for part in lists for block in part]
     for block in blocks:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from flowbp.adapters.attention import decoder_attention
+from flowbp.adapters.attention import attend_plainly
 from flowbp.adapters.clamp import Clamp, hard_clamp
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.adapters.unscale import Unscale, scaled
@@ -60,6 +60,7 @@ class LatentDecoder:
             )
         self.policy.place(self.vae, self.device)
         self.vae.requires_grad_(False).eval()
+        attend_plainly(self.vae)
 
     @property
     def scale_factor(self) -> int:
@@ -84,7 +85,7 @@ class LatentDecoder:
 
     def _decode(self, latents: Tensor) -> Tensor:
         z = self.unscale(self.vae, latents.to(self.policy.state))
-        with self.policy.autocast(self.device), decoder_attention(z):
+        with self.policy.autocast(self.device):
             decoded = self.vae.decode(z.to(self.policy.weights), return_dict=False)[0]
         return self.clamp(decoded.to(self.policy.state) / 2 + 0.5)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from flowbp import Bridge, Linear
-from flowbp.adapters import Lora, compile_backbone, compile_blocks, diffusers_backbone
+from flowbp.adapters import DtypePolicy, Lora, compile_backbone, compile_blocks, diffusers_backbone
 from flowbp.adapters.compiling import is_compiled
 from flowbp.testing import random_backbone
 from flowbp.testing.published import SMALL
@@ -75,13 +75,16 @@ def test_gradients_are_those_of_the_plain_blocks(name, lora, checkpointing, kept
 
 
 def test_the_decoder_is_compiled_too_and_its_gradients_stay():
+    """In float64: laid out otherwise, its sums round otherwise."""
     torch._dynamo.reset()
-    plain = gradients(step_of(backbone_of("sd3")), Streams.of(0))
-    backbone = backbone_of("sd3")
+    exact = DtypePolicy(torch.float64, torch.float64)
+    plain = gradients(step_of(backbone_of("sd3", policy=exact)), Streams.of(0))
+    backbone = backbone_of("sd3", policy=exact)
     compile_backbone(backbone, backend="eager")
     assert is_compiled(backbone.decoder.vae.decoder) and is_compiled(backbone.module)
     compiled = gradients(step_of(backbone), Streams.of(0))
-    assert all(torch.equal(plain[key], compiled[key]) for key in plain)
+    for key, gradient in plain.items():
+        assert (gradient - compiled[key]).norm() <= 1e-10 * max(gradient.norm(), 1e-3), key
 
 
 def test_a_frozen_copy_is_compiled_where_the_model_is(monkeypatch):
