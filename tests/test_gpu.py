@@ -128,6 +128,20 @@ def test_gelu_within_the_product_is_gelu(policy):
     assert (found.float() - exact).norm() <= 0.01 * exact.norm()
 
 
+def test_the_fused_optimizer_is_adam_with_decoupled_decay():
+    """Against torch's plain loop in float64, for three steps."""
+    results = []
+    for device, dtype in (("cpu", torch.float64), ("cuda", torch.float32)):
+        generator = torch.Generator().manual_seed(0)
+        weight = torch.nn.Parameter(torch.randn(64, 64, generator=generator).to(device, dtype))
+        optimizer = AdamW(1e-2, weight_decay=0.1).build([weight])
+        for _ in range(3):
+            weight.grad = torch.randn(64, 64, generator=generator).to(device, dtype)
+            optimizer.step()
+        results.append(weight.detach().cpu().double())
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
 def step_peak(backbone, active, streams):
     """The most memory, in bytes, that a step with so many active steps takes."""
     step = TrainingStep(

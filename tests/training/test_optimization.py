@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -49,6 +51,21 @@ def test_adamw_hands_its_numbers_on() -> None:
     defaults = recipe.build(parameters([1, 1])).defaults
     expected = {"lr": 1e-3, "betas": (0.8, 0.9), "weight_decay": 0.1, "eps": 1e-6}
     assert {name: defaults[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("places", "fused"), [([True, True], True), ([True, False], None), ([False], None)]
+)
+def test_adamw_is_one_kernel_where_all_parameters_are_on_cuda(
+    monkeypatch: pytest.MonkeyPatch, places: list[bool], fused: bool | None
+) -> None:
+    seen = []
+    monkeypatch.setattr(torch.optim, "AdamW", lambda params, **kw: seen.append((params, kw)))
+    trained = [SimpleNamespace(is_cuda=place) for place in places]
+    AdamW().build(iter(trained))
+    ((given, options),) = seen
+    assert given == trained
+    assert options["fused"] is fused
 
 
 @pytest.mark.parametrize(
