@@ -11,6 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from flowbp.adapters.compiling import is_compiled
 from flowbp.adapters.guided import guided_field
 from flowbp.core import rollout
 from flowbp.evaluation.validators import above_zero, finite
@@ -190,18 +191,22 @@ def _sample(
     negative: Conditioning | None,
 ) -> Tensor:
     size = {"height": sampling.height, "width": sampling.width}
-    indices = range(chosen.start, chosen.stop)
+    indices = list(range(chosen.start, chosen.stop))
+    if is_compiled(backbone.module):
+        # Every other size of a batch would be compiled anew, which takes longer than to sample it.
+        indices += indices[-1:] * (min(sampling.batch, len(prompts)) - len(indices))
     noise = torch.cat(
         [backbone.noise(1, generator=noise_generator(noise_seed, i), **size) for i in indices]
     ).to(backbone.device)
     sigmas = backbone.sigmas(sampling.steps, **size)
     with _dropout_off(backbone.module):
-        conditioning = backbone.encode(list(prompts[chosen]))
+        conditioning = backbone.encode([prompts[i] for i in indices])
         velocity = guided_field(backbone.velocity, conditioning, negative, sampling.guidance)
         parts = torch.split(
             rollout(velocity, noise, sigmas).sample, sampling.decode or sampling.batch
         )
-        return torch.cat([backbone.decode(part).float() for part in parts])
+        pictures = torch.cat([backbone.decode(part).float() for part in parts])
+        return pictures[: chosen.stop - chosen.start]
 
 
 @contextmanager

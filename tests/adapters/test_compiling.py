@@ -10,6 +10,8 @@ import torch
 from flowbp import Bridge, Linear
 from flowbp.adapters import DtypePolicy, Lora, compile_backbone, compile_blocks, diffusers_backbone
 from flowbp.adapters.compiling import is_compiled
+from flowbp.evaluation import Sampling as GenerationSampling
+from flowbp.evaluation import generate, generate_batches
 from flowbp.testing import random_backbone
 from flowbp.testing.published import SMALL
 from flowbp.training import Anchor, Batching, Sampling, Streams, TrainingStep
@@ -96,6 +98,22 @@ def test_a_frozen_copy_is_compiled_where_the_model_is(monkeypatch):
     backbone.reference()
     (frozen,) = copies
     assert frozen is not backbone.module and type(frozen) is type(backbone.module)
+
+
+def test_the_last_batch_of_an_evaluation_is_not_compiled_anew():
+    """Three prompts by two: the same pictures as without compiling, by code for two alone."""
+    prompts, exact = ["one", "two", "three"], DtypePolicy(torch.float64, torch.float64)
+    sampling = GenerationSampling(steps=2, height=32, width=32, guidance=2.0, batch=2)
+    torch._dynamo.reset()
+    plain = generate(backbone_of("sd3", policy=exact), prompts, 0, sampling)
+    backbone = backbone_of("sd3", policy=exact)
+    compile_backbone(backbone, backend="eager")
+    batches = generate_batches(backbone, prompts, 0, sampling)
+    found = [next(batches)[1]]
+    with torch.compiler.set_stance("fail_on_recompile"):
+        found += [images for _, images in batches]
+    assert [len(images) for images in found] == [2, 1]
+    torch.testing.assert_close(torch.cat(found), plain, rtol=0, atol=1e-6)
 
 
 def test_what_has_no_blocks_is_told():
