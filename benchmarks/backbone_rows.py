@@ -50,16 +50,31 @@ class Row:
     waits: dict[str, int] | None = None
 
 
+_PORTIONS = "largest pull and the first that did not fit"
+_KEY = ("model", "changed", "method", "side", "compiled", "batch")
+
+
 class Report:
-    """Collects rows and rewrites the files after each, as a benchmark may be cut off."""
+    """Collects rows and rewrites the files after each, as a benchmark may be cut off.
+
+    Rows that an earlier visit left there stay, if it was of the same environment, until they are
+    measured again.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.rows = folder, list[Row]()
         self.portions: dict[str, tuple[int, int | None]] = {}
+        self.environment = attrs.asdict(Environment.here())
+        file = folder / "backbones.json"
+        tree = json.loads(file.read_text()) if file.exists() else {}
+        if tree.get("environment") == self.environment:
+            self.rows = [Row(**row) for row in tree["rows"]]
+            self.portions = tree[_PORTIONS]
 
     def add(self, row: Row) -> None:
-        """A measured method."""
+        """A measured method, in the place of what it was."""
+        self.rows = [old for old in self.rows if _key(old) != _key(row)]
         self.rows.append(row)
         print(row, flush=True)
         self.write()
@@ -67,9 +82,9 @@ class Report:
     def write(self) -> None:
         """Both files."""
         tree = {
-            "environment": attrs.asdict(Environment.here()),
+            "environment": self.environment,
             "rows": [attrs.asdict(row) for row in self.rows],
-            "largest pull and the first that did not fit": self.portions,
+            _PORTIONS: self.portions,
         }
         (self.folder / "backbones.json").write_text(json.dumps(tree, indent=2) + "\n")
         (self.folder / "backbones.md").write_text(self.table() + "\n")
@@ -104,6 +119,10 @@ class Report:
             "" if row.waits is None else str(sum(row.waits.values())),
             largest_pull,
         )
+
+
+def _key(row: Row) -> tuple[object, ...]:
+    return tuple(getattr(row, name) for name in _KEY)
 
 
 def _yes(value: bool | None) -> str:

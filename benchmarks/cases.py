@@ -136,7 +136,7 @@ SWEEPS: dict[str, Callable[[], tuple[Case, ...]]] = {
     "batch": lambda: _batch(Case(name="B"), (1, 2, 4, 8, 16, 32, 64)),
     "resolution": _resolution,
     "method": lambda: tuple(map(_method, METHODS)),
-    "joint_active": lambda: _active(JOINT, (2, 5, 10, 15, 20, 25)),
+    "joint_active": lambda: _active(JOINT, (2, 5, 10, 25)),
     "joint_batch": lambda: _batch(JOINT, (1, 2, 4, 8, 16)),
 }
 """The sweeps by name; those of the joint graph are never compiled."""

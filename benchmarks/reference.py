@@ -7,20 +7,23 @@ SD3.5 Medium at full size with random weights in bfloat16, 512x512, 8 samples, 2
 3.5, Bridge with 5 active steps and alpha 1/2, 589 text tokens, AutoencoderKL and a ViT-H/14 reward.
 No optimizer: what is timed ends with the gradient. OUT gets reference.json and reference.md,
 rewritten after every case; tables that are there already stay until they are measured again, so
-that a visit to a device can be split. `--eager` compiles nothing. `--only` names rows. `--small` is
-two-layer models on the CPU.
+that a visit to a device can be split. `--eager` compiles nothing, and leaves out the compiled rows
+of the main table. `--only` names rows. `--small` is two-layer models on the CPU.
 
 `benchmarks.counting` adds the operations without a device, `benchmarks.plots` draws.
 
-By calculation from docs/performance.md, on one H100:
+By calculation from docs/performance.md and docs/gpu.md, a visit to one H100 in three commands takes
+13 to 15 minutes:
 
-    OUT --rounds 2 --sweeps active steps method       4.5 minutes and what compiling takes, 1 to 3:
-        (main: 4 rounds of 27 s; sweeps 42, 15 and 36 s; model and matrix product 25 s)
-    OUT --eager --no-main --sweeps batch resolution joint_active joint_batch        5 minutes
-        (104, 41, 80 and 40 s; nothing is compiled, which would take a minute for each new shape)
+    reference OUT --rounds 2 --sweeps active steps method    4 minutes, and 1 to 3 of compiling
+        (25 s for the model; 4 rounds of 27 s; sweeps of 42, 15 and 36 s)
+    reference OUT --eager --no-main --sweeps batch resolution joint_active joint_batch  4.5 minutes
+        (20 s for the model; 104, 41, 50 and 40 s; compiling would add a minute for each new shape)
+    backbones OUT --steps 1 --batch 4 --sides 512 1024 --methods bridge --portion-seconds 0 --eager
+        4 minutes (15 s for each model; 5, 12 and 15 s at 512, 20, 45 and 55 at 1024; trying
+        portions out, 10 s for each)
 
-`python -m benchmarks.backbones OUT --steps 1 --batch 4 --sides 512 1024 --methods bridge
---portion-seconds 0 --eager` besides takes 4 minutes.
+Without a batch of 64, which takes 51 s not compiled, name the others after `--only`.
 """
 
 from __future__ import annotations
@@ -142,7 +145,8 @@ def main() -> None:
     subject = Subject(small=wanted.small, compiled=not wanted.eager)
     tables, rate = Tables(wanted.out), matmul_rate(subject.device)
     if not wanted.no_main:
-        cases = chosen(MAIN, wanted.only, eager=wanted.eager)
+        able = [case for case in MAIN if not (wanted.eager and case.compiled)]
+        cases = chosen(able, wanted.only, eager=wanted.eager)
         put = partial(tables.put, MAIN_TABLE, rate)
         results = alternate(subject, cases, wanted.rounds, put)
         compare(subject, results)

@@ -91,7 +91,9 @@ class Tables:
 
 def seconds_of(row: Mapping[str, Any]) -> float | None:
     """The median of the timed runs, or the only run that there was."""
-    return statistics.median(row["seconds"]) if row["seconds"] else row["first_seconds"]
+    seconds: list[float] = row["seconds"]
+    first: float | None = row["first_seconds"]
+    return statistics.median(seconds) if seconds else first
 
 
 def _written(table: Row) -> str:

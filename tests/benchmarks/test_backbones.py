@@ -51,7 +51,7 @@ def test_what_does_not_fit_is_a_row(tmp_path):
     whole, bench.reward = bench.reward, short
     failed = bench.row("sparse", side=512, batch=1, steps=1)
     bench.reward = whole
-    fitted = bench.row("sparse", side=512, batch=1, steps=1)
+    fitted = bench.row("sparse", side=512, batch=2, steps=1)
     assert failed.seconds is None and fitted.seconds > 0
     report = Report(tmp_path)
     report.add(failed)
@@ -61,13 +61,31 @@ def test_what_does_not_fit_is_a_row(tmp_path):
     assert "out of memory" not in lines[3]
 
 
+def row(**figures):
+    return Row(
+        model="m", changed="", method="bridge", compiled=False, trained=1, batch=4, weights=1.0,
+        **({"side": 512} | figures),
+    )  # fmt: skip
+
+
+def test_a_later_visit_adds_its_rows_and_replaces_what_it_measures_again(tmp_path):
+    first = Report(tmp_path)
+    first.add(row(seconds=1.0))
+    first.add(row(side=1024, seconds=4.0))
+    later = Report(tmp_path)
+    later.add(row(seconds=2.0))
+    assert [(each.side, each.seconds) for each in Report(tmp_path).rows] == [
+        (1024, 4.0),
+        (512, 2.0),
+    ]
+    file = tmp_path / "backbones.json"
+    file.write_text(file.read_text().replace(first.environment["torch"], "another"))
+    assert Report(tmp_path).rows == []
+
+
 @pytest.mark.parametrize(("peak", "fits"), [(70.0, "yes"), (78.5, "no"), (None, "")])
 def test_80_gb_are_what_a_program_has_of_them(tmp_path, peak, fits):
-    row = Row(
-        model="m", changed="", method="bridge", side=512, compiled=False, trained=1, batch=4,
-        weights=1.0, seconds=1.0, peak=peak,
-    )  # fmt: skip
-    assert Report(tmp_path).line(row)[12] == fits
+    assert Report(tmp_path).line(row(seconds=1.0, peak=peak))[12] == fits
 
 
 def test_an_optimizer_has_its_state_before_the_first_step():
