@@ -54,8 +54,9 @@ class Bench:
         changed: Sequence[str] = (),
     ) -> None:
         self.model, self.small, self.changed = model, small, changed
-        self.device, self.compiled = device, compiled
+        self.device = device
         settings = self.settings("bridge")
+        self.compiled = compiled or settings.run.compile
         wanted = settings.backbone.arguments
         backbone = random_backbone(
             PUBLISHED[model],
@@ -71,7 +72,7 @@ class Bench:
         container = RunContainer(settings=settings)
         container.backbone.override(providers.Object(backbone))
         self.tuned: Backbone = container.tuned()
-        if compiled:
+        if compiled and not settings.run.compile:
             compile_backbone(self.tuned, backend="eager" if small else "inductor")
         networks = (backbone.transformer, backbone.decoder.vae, self.reward.model)
         self.weights = weights_gib(networks)

@@ -42,6 +42,12 @@ def test_blocks_and_decoder_are_compiled_unless_it_is_eager():
             assert (part._compiled_call_impl is not None) is expected
 
 
+def test_compiling_by_the_settings_is_told_too():
+    changed = ("run.compile=true", "run.activations=0.3")
+    device = torch.device("cpu")
+    assert Bench("sd35_medium", device, small=True, compiled=False, changed=changed).compiled
+
+
 def test_what_does_not_fit_is_a_row(tmp_path):
     bench = Bench("sd35_medium", torch.device("cpu"), small=True, compiled=False)
 
