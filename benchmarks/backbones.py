@@ -1,100 +1,62 @@
 """Every model family at full size under its preset: seconds a step, memory, the largest batch.
 
     python -m benchmarks.backbones OUT [--models sd35_medium flux1_dev flux2_klein]
-                                   [--methods bridge ...] [--batch 8] [--pull 4] [--steps 3]
+                                   [--methods bridge ...] [--sides 512 1024] [--batch 8]
+                                   [--pull 4] [--steps 3] [--eager] [--portion-seconds 120]
                                    [--set dotted.key=value ...] [--small]
 
-The weights are random; what is measured is the shipped presets' training step, with optimizer and
-average. OUT gets backbones.json and backbones.md, rewritten after every row.
+The weights are random; what is measured is the shipped presets' training step, with the state of
+the optimizer and the average, and all the memory that it takes. OUT gets backbones.json and
+backbones.md, rewritten after every row; what does not fit into the memory is a row that says so.
+
+Blocks and decoder are compiled unless `--eager` says otherwise, which takes a minute or more for
+every side and pull; `--pull` then saves compiling the pulls that `auto` would try. With `--steps 1`
+the only step is timed, after what `auto` tried or a short training.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import json
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import attrs
 import torch
 from dependency_injector import providers
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from benchmarks.measuring import Environment, Recorder, markdown, peak_gib, weights_gib
-from flowbp.adapters import Backbone, DtypePolicy
+from benchmarks.backbone_rows import Report, Row
+from benchmarks.measuring import Recorder, WithState, clear, fits, peak_gib, weights_gib
+from benchmarks.models import METHODS, PUBLISHED, SMALL_VAE, settings_of, vision_reward
+from flowbp.adapters import Backbone, compile_backbone
 from flowbp.container import RunContainer
-from flowbp.rewards import ClipReward
-from flowbp.settings import Settings, load
-from flowbp.testing import random_backbone
+from flowbp.settings import Settings
+from flowbp.testing import host_waits, random_backbone
 from flowbp.testing.published import SMALL
 from flowbp.training import PromptList
 
-PUBLISHED = {
-    "sd35_medium": "sd3.5 medium",
-    "flux1_dev": "flux1 dev",
-    "flux2_klein": "flux2 klein 9B",
-}
-METHODS = ("refl", "draft_lv", "drtune", "leap_align", "sparse", "bridge", "lagrange")
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-
-
-@attrs.frozen(kw_only=True)
-class Row:
-    """One model under one method."""
-
-    model: str
-    changed: str
-    method: str
-    trained: int
-    batch: int
-    pull: int
-    calls: int
-    seconds: float
-    weights: float
-    peak: float | None
-
-
-def settings_of(model: str, method: str, *overrides: str) -> Settings:
-    """The two presets as they ship, with what every run has to say besides."""
-    needed = ("run.folder=benchmark", "reward.name=clip", "reward.source=none", "samples=null")
-    files = (f"presets/{model}.yaml", f"presets/{method}.yaml")
-    return load([*files, *needed, "prompts.name=shapes", *overrides]).settings
-
-
-def vision_reward(device: torch.device, *, small: bool) -> ClipReward:
-    """A ViT-H/14 CLIP with random weights in bfloat16, the size of HPSv2.1 and PickScore."""
-    text = dict(vocab_size=3, eos_token_id=1)
-    if small:
-        text |= dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1)
-        vision = dict(image_size=28, hidden_size=8, intermediate_size=8, num_hidden_layers=1)
-        heads = dict(num_attention_heads=1)
-    else:
-        text |= dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24)
-        vision = dict(hidden_size=1280, intermediate_size=5120, num_hidden_layers=32)
-        heads = dict(num_attention_heads=16)
-    config = CLIPConfig(
-        text_config=text | heads,
-        vision_config=vision | heads | dict(patch_size=14),
-        projection_dim=1024,
-    )
-    dtype = torch.float32 if small else torch.bfloat16
-    with device:
-        model = CLIPModel(config)
-    return ClipReward(
-        model=model, tokenizer=CLIPTokenizer(), policy=DtypePolicy(dtype, dtype), device=device
-    )
+_SMALLER = 16
+_SHORT = ("sampling.steps=2", "method={name: sparse, active: 1}")
 
 
 class Bench:
     """One model on the device, tuned as its preset says, with the reward beside it."""
 
     def __init__(
-        self, model: str, device: torch.device, *, small: bool, changed: Sequence[str]
+        self,
+        model: str,
+        device: torch.device,
+        *,
+        small: bool,
+        compiled: bool,
+        changed: Sequence[str] = (),
     ) -> None:
         self.model, self.small, self.changed = model, small, changed
+        self.device = device
         settings = self.settings("bridge")
+        self.compiled = compiled or settings.run.compile
         wanted = settings.backbone.arguments
         backbone = random_backbone(
             PUBLISHED[model],
@@ -104,72 +66,96 @@ class Bench:
             decode_batch=wanted.get("decode_batch"),
             gradient_checkpointing=wanted.get("gradient_checkpointing", "auto"),
             transformer=SMALL[PUBLISHED[model].split()[0]] if small else None,
-            vae=dict(block_out_channels=(32,) * 4, layers_per_block=1) if small else None,
+            vae=SMALL_VAE if small else None,
         )
         self.reward = vision_reward(device, small=small)
         container = RunContainer(settings=settings)
         container.backbone.override(providers.Object(backbone))
         self.tuned: Backbone = container.tuned()
+        if compiled and not settings.run.compile:
+            compile_backbone(self.tuned, backend="eager" if small else "inductor")
         networks = (backbone.transformer, backbone.decoder.vae, self.reward.model)
         self.weights = weights_gib(networks)
         self.trained = sum(p.numel() for p in self.tuned.trainable().values())
 
     def settings(self, method: str, *overrides: str) -> Settings:
-        """The presets', in small if asked for."""
-        tiny = ("sampling.height=64", "sampling.width=64", "run.device=cpu") if self.small else ()
-        return settings_of(self.model, method, *tiny, *self.changed, *overrides)
+        """The presets', on the CPU if asked for in small."""
+        own = ("run.device=cpu",) if self.small else ()
+        # Of two for the same key the later one, as a short training has another than was typed.
+        last = {each.partition("=")[0]: each for each in (*own, *self.changed, *overrides)}
+        return settings_of(self.model, method, *last.values())
 
     def train(self, method: str, *overrides: str) -> tuple[Recorder, Settings]:
         """Run some optimizer steps; memory is back to the model's alone afterwards."""
-        settings, recorder = self.settings(method, *overrides), Recorder()
+        settings = self.settings(method, *overrides, "training.averaging.warmup=true")
         container = RunContainer(settings=settings)
         container.tuned.override(providers.Object(self.tuned))
         container.reward.override(providers.Object(self.reward))
         container.own_prompts.override(providers.Object(PromptList(["one", "two", "three"])))
+        container.optimizer.override(providers.Object(WithState(settings.optimizer)))
         container.checkpoints.override(providers.Object(None))
-        container.progress.override(providers.Object(recorder))
         container.observers.override(providers.Object(()))
-        container.trainer().run()
+        cuda = self.device.type == "cuda"
+        with host_waits(self.device) if cuda else nullcontext() as waits:
+            recorder = Recorder(waits)
+            container.progress.override(providers.Object(recorder))
+            container.trainer().run()
         return recorder, settings
 
-    def row(self, method: str, *, batch: int, steps: int, pull: int | None = None) -> Row:
-        """Time one method."""
+    def row(
+        self, method: str, *, side: int, batch: int, steps: int, pull: int | None = None
+    ) -> Row:
+        """Time one method at one size."""
         clear()
-        sizes = [f"batching.samples={batch}", "batching.accumulate=1", f"training.steps={steps}"]
-        sizes += [f"batching.pull={pull}"] if pull else []
-        recorder, settings = self.train(method, *sizes, "training.averaging.warmup=true")
-        return Row(
+        row = Row(
             model=self.model,
             changed=" ".join(self.changed),
             method=method,
+            side=side,
+            compiled=self.compiled,
             trained=self.trained,
             batch=batch,
+            weights=self.weights,
+        )
+        pixels = side // _SMALLER if self.small else side
+        sizes = [f"sampling.height={pixels}", f"sampling.width={pixels}"]
+        sizes += [f"batching.samples={batch}", "batching.accumulate=1", f"training.steps={steps}"]
+        sizes += [f"batching.pull={pull}"] if pull else []
+        found: list[Row] = []
+
+        def measure() -> None:
+            if steps == 1 and pull:
+                self.train("sparse", *sizes, *_SHORT)
+                clear()
+            found.append(self._measured(row, method, sizes))
+
+        return found[0] if fits(measure) else row
+
+    def _measured(self, row: Row, method: str, sizes: Sequence[str]) -> Row:
+        recorder, settings = self.train(method, *sizes)
+        last = recorder.chosen[-1] if recorder.chosen else None
+        return attrs.evolve(
+            row,
             pull=recorder.pull_of(settings.batching.pull_size),
+            checkpointing=None if last is None else last.checkpointing,
             calls=recorder.rows[-1].velocity_calls,
             seconds=recorder.seconds,
-            weights=self.weights,
             peak=peak_gib(),
+            waits=None if recorder.last_waits is None else dict(recorder.last_waits),
         )
 
     def fits(self, size: int) -> bool:
         """Whether one pull of so many samples fits, with all that training keeps besides."""
         clear()
         portions = (f"batching={{samples: {size}, pull: {size}, accumulate: 1}}",)
-        short = ("sampling.steps=2", "method={name: sparse, active: 1}", "training.steps=2")
-        try:
-            recorder, _ = self.train("sparse", *portions, *short, "training.averaging.warmup=true")
-        except torch.OutOfMemoryError:
-            return False
+        pulls: list[int] = []
+
+        def train() -> None:
+            recorder, _ = self.train("sparse", *portions, *_SHORT, "training.steps=2")
+            pulls.append(recorder.pull_of(size))
+
         # A training that ran out of memory goes on with less.
-        return recorder.pull_of(size) == size
-
-
-def clear() -> None:
-    """Free what the last training held."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+        return fits(train) and pulls == [size]
 
 
 def largest(bench: Bench, *, start: int, deadline: float) -> tuple[int, int | None]:
@@ -186,76 +172,32 @@ def largest(bench: Bench, *, start: int, deadline: float) -> tuple[int, int | No
     return found, None
 
 
-class Report:
-    """Collects rows and rewrites the files after each, as a benchmark may be cut off."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.rows = folder, list[Row]()
-        self.portions: dict[str, tuple[int, int | None]] = {}
-
-    def add(self, row: Row) -> None:
-        """A measured method."""
-        self.rows.append(row)
-        print(row, flush=True)
-        self.write()
-
-    def write(self) -> None:
-        """Both files."""
-        tree = {
-            "environment": attrs.asdict(Environment.here()),
-            "rows": [attrs.asdict(row) for row in self.rows],
-            "largest pull and the first that did not fit": self.portions,
-        }
-        (self.folder / "backbones.json").write_text(json.dumps(tree, indent=2) + "\n")
-        (self.folder / "backbones.md").write_text(self.table() + "\n")
-
-    def table(self) -> str:
-        """Markdown."""
-        columns = (
-            "model", "trained", "method", "batch", "pull", "velocity calls a sample",
-            "s per step", "weights GiB", "peak GiB", "largest pull",
-        )  # fmt: skip
-        return markdown(columns, map(self.line, self.rows))
-
-    def line(self, row: Row) -> tuple[str, ...]:
-        """The cells of one row."""
-        fits, too_many = self.portions.get(row.model, (None, None))
-        largest_pull = "" if fits is None else f"{fits}" if too_many else f">= {fits}"
-        return (
-            f"{row.model} {row.changed}".strip(),
-            f"{row.trained / 1e6:,.0f} M",
-            row.method,
-            str(row.batch),
-            str(row.pull),
-            str(row.calls),
-            f"{row.seconds:.2f}",
-            f"{row.weights:.1f}",
-            "" if row.peak is None else f"{row.peak:.1f}",
-            largest_pull,
-        )
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--models", nargs="+", choices=PUBLISHED, default=tuple(PUBLISHED))
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
+    parser.add_argument("--sides", nargs="+", type=int, default=(512,), help="of the pictures")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=3, help="timed steps are all but the first")
+    parser.add_argument("--steps", type=int, default=3, help="of several, the first is not timed")
     parser.add_argument("--portion-seconds", type=float, default=120.0)
     parser.add_argument("--pull", type=int, help="instead of the preset's")
     parser.add_argument("--start", type=int, default=1, help="the first pull that is tried")
+    parser.add_argument("--eager", action="store_true", help="nothing is compiled")
     parser.add_argument("--set", nargs="+", default=(), help="changes to the presets")
     parser.add_argument("--small", action="store_true", help="two-layer models, on the CPU")
     wanted = parser.parse_args()
     device = torch.device("cpu" if wanted.small else "cuda")
     report = Report(wanted.out)
     for model in wanted.models:
-        bench = Bench(model, device, small=wanted.small, changed=wanted.set)
-        for method in wanted.methods:
-            report.add(bench.row(method, batch=wanted.batch, steps=wanted.steps, pull=wanted.pull))
+        bench = Bench(
+            model, device, small=wanted.small, compiled=not wanted.eager, changed=wanted.set
+        )
+        sizes = {"batch": wanted.batch, "steps": wanted.steps, "pull": wanted.pull}
+        for side in wanted.sides:
+            for method in wanted.methods:
+                report.add(bench.row(method, side=side, **sizes))
         if not wanted.small:
             deadline = time.monotonic() + wanted.portion_seconds
             report.portions[model] = largest(bench, start=wanted.start, deadline=deadline)

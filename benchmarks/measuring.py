@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
+from unittest import mock
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from flowbp.training import Metrics, Portions
+from flowbp.testing.waits import Waits
+from flowbp.training import Metrics, OptimizerRecipe, Portions
+from flowbp.training.stages import is_short_memory
 
 GIB = 2**30
 
 
 class Recorder:
-    """Keeps the rows of a training, and measures memory from the second step on.
+    """Keeps the rows of a training, its peak of memory, and how often the host waited.
 
-    The first step allocates the optimizer's state and warms up what is chosen at run time.
+    Trying portions out is no part of a step, so that both begin anew once they are chosen.
+
+    Args:
+        waits: that grow while the training runs; None counts none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, waits: Waits | None = None) -> None:
         self.rows: list[Metrics] = []
         self.chosen: list[Portions] = []
+        self.last_waits: Waits | None = None
+        self._waits, self._before = waits, Waits()
 
     def row(self, metrics: Metrics) -> None:
-        """Keep it."""
+        """Keep it, and what the host waited for since the one before."""
         self.rows.append(metrics)
-        if len(self.rows) == 1 and torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        if self._waits is not None:
+            self.last_waits = self._waits - self._before
+            self._before = self._waits.copy()
 
     def portions(self, step: int, portions: Portions, told: str) -> None:
         """Keep them, and print the line."""
         self.chosen.append(portions)
         print(f"step {step}: {told}", flush=True)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        if self._waits is not None:
+            self._before = self._waits.copy()
 
     def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
         """Nothing: pictures are not measured."""
@@ -54,9 +69,65 @@ class Recorder:
         return later[len(later) // 2]
 
 
+@attrs.frozen
+class WithState:
+    """Builds an optimizer whose state is there from the start: the first step has all's memory.
+
+    Args:
+        recipe: of the optimizer.
+    """
+
+    recipe: OptimizerRecipe
+
+    @property
+    def learning_rate(self) -> float:
+        """The recipe's."""
+        return self.recipe.learning_rate
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The recipe's, after a step without a gradient."""
+        trained = list(parameters)
+        optimizer = self.recipe.build(trained)
+        for parameter in trained:
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return optimizer
+
+
 def peak_gib() -> float | None:
     """The most that was allocated on the device since the last reset; None on the CPU."""
     return torch.cuda.max_memory_allocated() / GIB if torch.cuda.is_available() else None
+
+
+def clear() -> None:
+    """Free what nothing refers to any more, and forget the peak."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def fits(work: Callable[[], object]) -> bool:
+    """Do a piece of work; False if the device's memory ran out, which is then free again."""
+    try:
+        work()
+    except RuntimeError as error:
+        # A compiler that runs out of memory says so in an error of its own.
+        if not is_short_memory(error) and "out of memory" not in str(error):
+            raise
+    else:
+        return True
+    # Past the handler, because the traceback keeps alive what the work had allocated.
+    clear()
+    return False
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """What tensors without data need: torch has no autocast for them, and all dtypes are given."""
+    with mock.patch("torch.autocast", lambda *_, **__: nullcontext()):
+        yield
 
 
 def synchronize(device: torch.device) -> None:

@@ -39,3 +39,4 @@ from flowbp.testing.streamed import check_streamed as check_streamed
 from flowbp.testing.velocity import check_gradients as check_gradients
 from flowbp.testing.velocity import check_velocity_field as check_velocity_field
 from flowbp.testing.velocity import parametric_velocity as parametric_velocity
+from flowbp.testing.waits import host_waits as host_waits

@@ -1,0 +1,142 @@
+"""What the reference benchmark times: ways to compute a step's gradient, and sweeps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from benchmarks.models import METHODS, settings_of
+from flowbp.core import Bridge, Method, Plan, Sparse
+from flowbp.training import Batching, Sampling
+
+PORTION = 8
+BRIDGE = Bridge(active=5, alpha=0.5, late_bias=4.0)
+
+
+@attrs.frozen(kw_only=True)
+class Case:
+    """One way to compute the gradient of a step.
+
+    Args:
+        name: in the table.
+        at: the value that a sweep varies.
+        joint: one graph instead of the streamed one, the whole batch at once.
+        compiled: whether compiled code is used.
+        checkpointing: of the transformer's blocks.
+        samples: of the step; more than eight are sampled in portions of eight.
+        pull: samples at a time in the backward pass.
+        decode: samples at a time in the decoder.
+        steps: N.
+        side: of the pictures, in pixels.
+        method: draws the plan.
+        detach_negative: as of `Sampling`.
+    """
+
+    name: str
+    at: int | None = None
+    joint: bool = False
+    compiled: bool = True
+    checkpointing: bool = False
+    samples: int = 8
+    pull: int = PORTION
+    decode: int = 4
+    steps: int = 25
+    side: int = 512
+    method: Method[Plan] = BRIDGE
+    detach_negative: bool = True
+
+    @property
+    def batching(self) -> Batching:
+        """The portions of the streamed step."""
+        return Batching(
+            samples=min(self.samples, PORTION),
+            accumulate=max(1, self.samples // PORTION),
+            pull=self.pull,
+            decode=self.decode,
+        )
+
+    @property
+    def sampling(self) -> Sampling:
+        """Guidance 3.5 at this grid and size."""
+        return Sampling(
+            steps=self.steps,
+            guidance=3.5,
+            height=self.side,
+            width=self.side,
+            detach_negative=self.detach_negative,
+        )
+
+    @property
+    def brief(self) -> Case:
+        """The same shapes in a fraction of the time, to choose and compile kernels."""
+        samples = self.samples if self.joint else min(self.samples, PORTION)
+        return attrs.evolve(self, steps=2, samples=samples, method=Bridge(active=2))
+
+
+JOINT = Case(name="joint graph", joint=True, compiled=False, checkpointing=True)
+MAIN = (
+    JOINT,
+    attrs.evolve(JOINT, name="joint graph, blocks compiled", compiled=True),
+    Case(name="streamed, not compiled", compiled=False),
+    Case(name="streamed, blocks compiled"),
+    Case(name="streamed, compiled, small memory", checkpointing=True, decode=1),
+)
+
+
+def _active(of: Case, counts: Sequence[int]) -> tuple[Case, ...]:
+    return tuple(
+        attrs.evolve(of, name=f"K = {k}", at=k, method=attrs.evolve(BRIDGE, active=k))
+        for k in counts
+    )
+
+
+def _active_from_one() -> tuple[Case, ...]:
+    # Bridge is of two steps at least; Sparse is Bridge without the joint.
+    one = Case(name="K = 1, Sparse", at=1, method=Sparse(active=1, late_bias=BRIDGE.late_bias))
+    return (one, *_active(one, (2, 5, 10, 15, 20, 25)))
+
+
+def _steps() -> tuple[Case, ...]:
+    return tuple(Case(name=f"N = {n}", at=n, steps=n) for n in (10, 25, 50))
+
+
+def _batch(of: Case, counts: Sequence[int]) -> tuple[Case, ...]:
+    return tuple(
+        attrs.evolve(of, name=f"B = {n}", at=n, samples=n, pull=min(n, PORTION)) for n in counts
+    )
+
+
+def _resolution() -> tuple[Case, ...]:
+    # A pull takes 3.8 GiB a sample at 512, not compiled, and grows with the tokens, 1613, 2893 and
+    # 4685: 30, 54 and 44 GiB for these. The decoder takes 2.9 GiB a picture and grows with the
+    # pixels: 12, 13 and 12 GiB. Weights, gradients and reward are 11 GiB besides.
+    sizes = ((512, 8, 4), (768, 8, 2), (1024, 4, 1))
+    return tuple(
+        Case(
+            name=f"{side} x {side}, pull {pull}, decode {decode}",
+            at=side,
+            side=side,
+            pull=pull,
+            decode=decode,
+        )
+        for side, pull, decode in sizes
+    )
+
+
+def _method(name: str) -> Case:
+    settings = settings_of("sd35_medium", name)
+    detached = settings.sampling.detach_negative
+    return Case(name=name, method=settings.method, detach_negative=detached)
+
+
+SWEEPS: dict[str, Callable[[], tuple[Case, ...]]] = {
+    "active": _active_from_one,
+    "steps": _steps,
+    "batch": lambda: _batch(Case(name="B"), (1, 2, 4, 8, 16, 32, 64)),
+    "resolution": _resolution,
+    "method": lambda: tuple(map(_method, METHODS)),
+    "joint_active": lambda: _active(JOINT, (2, 5, 10, 25)),
+    "joint_batch": lambda: _batch(JOINT, (1, 2, 4, 8, 16)),
+}
+"""The sweeps by name; those of the joint graph are never compiled."""

@@ -1,0 +1,104 @@
+"""The model of the reference benchmark, and one step of a case on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from benchmarks.cases import Case
+from benchmarks.joint import joint_step
+from benchmarks.measuring import synchronize
+from benchmarks.models import SMALL_VAE, vision_reward
+from flowbp.adapters import DtypePolicy, compile_backbone
+from flowbp.core import Linear
+from flowbp.embeddings import cached
+from flowbp.testing import random_backbone
+from flowbp.testing.published import SMALL
+from flowbp.training import Streams, TrainingStep
+
+Network = Any
+_SMALLER = 16
+
+
+class Subject:
+    """SD3.5 Medium with its reward; in small two layers, and pictures of a 16th of the side."""
+
+    def __init__(self, *, small: bool, device: str | None = None, compiled: bool = True) -> None:
+        self.small = small
+        self.device = torch.device(device or ("cpu" if small else "cuda"))
+        dtype = torch.float32 if small else torch.bfloat16
+        self.backbone = random_backbone(
+            "sd3.5 medium",
+            policy=DtypePolicy(dtype, dtype),
+            device=self.device,
+            text_tokens=3 if small else 512,
+            transformer=SMALL["sd3.5"] if small else None,
+            vae=SMALL_VAE if small else None,
+        )
+        self.reward = vision_reward(self.device, small=small)
+        meta = self.device.type == "meta"
+        # As a run has it: prompts are encoded once. Tensors without data cannot be kept.
+        self.model: Any = self.backbone if meta else cached(self.backbone, None)
+        if compiled:
+            compile_backbone(self.backbone, backend="eager" if small else "inductor")
+        self.parameters = list(self.backbone.trainable().values())
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        self.evaluated = 0
+        self.backbone.module.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, module: Network, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self.evaluated += len(kwargs["hidden_states"])
+
+    def prepared(self, case: Case) -> Callable[[], None]:
+        """One step of a case, to be run; what a training does once or encodes ahead is done.
+
+        Its gradient is then in `.grad`, which is zeroed before.
+        """
+        step, prompts = self.step(case), [f"prompt {i}" for i in range(case.samples)]
+        self.model.encode(prompts)
+        self.reward.embed_prompts(prompts)
+        return partial(self._run, case, step, prompts)
+
+    def _run(self, case: Case, step: TrainingStep, prompts: Sequence[str]) -> None:
+        torch._foreach_zero_([p.grad for p in self.parameters])
+        self.evaluated = 0
+        self.backbone.checkpoint_gradients(case.checkpointing)
+        with torch.compiler.set_stance("default" if case.compiled else "force_eager"):
+            if case.joint:
+                joint_step(step, prompts, Streams.of(0))
+            else:
+                step(prompts, Streams.of(0))
+        synchronize(self.device)
+
+    def step(self, case: Case) -> TrainingStep:
+        """The streamed step of a case; the joint one reads its parts."""
+        sampling = case.sampling
+        if self.small:
+            side = case.side // _SMALLER
+            sampling = attrs.evolve(sampling, height=side, width=side)
+        return TrainingStep(
+            backbone=self.model,
+            reward=self.reward,
+            method=case.method,
+            shape=Linear(),
+            sampling=sampling,
+            batching=case.batching,
+        )
+
+    def gradient(self) -> list[Tensor]:
+        """A copy of the gradients."""
+        return [p.grad.clone() for p in self.parameters if p.grad is not None]
+
+    def cosine(self, reference: Sequence[Tensor]) -> float:
+        """Of the present gradient to another, as long vectors in float32."""
+        products = torch.zeros(3, dtype=torch.float64)
+        for mine, theirs in zip(self.gradient(), reference, strict=True):
+            a, b = mine.flatten().float(), theirs.flatten().float()
+            products += torch.stack([a @ b, a @ a, b @ b]).double().cpu()
+        return float(products[0] / (products[1] * products[2]).sqrt())

@@ -1,0 +1,71 @@
+"""The joint graph as it is usually written has the gradient of the streamed step."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+import torch
+
+from benchmarks.cases import JOINT, Case
+from benchmarks.joint import plain_decode
+from benchmarks.subject import Subject
+from flowbp.core import Bridge, LeapAlign, Sparse
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return Subject(small=True, compiled=False)
+
+
+@pytest.mark.parametrize("method", [Bridge(active=4, alpha=0.5), Sparse(active=1)])
+@pytest.mark.parametrize("checkpointing", [False, True])
+# Portions round alike only where they are the same.
+@pytest.mark.parametrize(("size", "tolerance"), [(3, 1e-6), (2, 1e-5)])
+def test_the_gradients_agree(subject, method, checkpointing, size, tolerance):
+    sizes = dict(method=method, steps=5, samples=3)
+    subject.prepared(attrs.evolve(JOINT, checkpointing=checkpointing, **sizes))()
+    joint = subject.gradient()
+    subject.prepared(Case(name="streamed", compiled=False, pull=size, decode=size, **sizes))()
+    assert subject.cosine(joint) == pytest.approx(1, abs=1e-6)
+    streamed = subject.gradient()
+    largest = max(gradient.abs().max() for gradient in joint)
+    assert largest > 0
+    for mine, theirs in zip(streamed, joint, strict=True):
+        assert (mine - theirs).abs().max() <= tolerance * largest
+
+
+def test_it_takes_nothing_of_the_library_s_decoding(subject, monkeypatch):
+    decoder, sizes = subject.backbone.decoder, []
+    latents = torch.randn(3, 16, 4, 4, generator=torch.Generator().manual_seed(0))
+    expected = decoder(latents)
+    monkeypatch.setattr(type(decoder), "__call__", None)
+    monkeypatch.setattr(type(decoder), "_decode", None)
+    whole = decoder.vae.decode
+
+    def decode(z, **options):
+        sizes.append(len(z))
+        return whole(z, **options)
+
+    monkeypatch.setattr(decoder.vae, "decode", decode)
+    images = plain_decode(decoder, latents)
+    assert sizes == [3]
+    assert torch.allclose(images, expected, atol=1e-6) and images.min() >= 0 <= 1 - images.max()
+
+
+def test_it_takes_nothing_of_the_compiled_decoder(subject):
+    def refuse(graph, inputs):
+        raise AssertionError("compiled")
+
+    decoder = subject.backbone.decoder
+    part = decoder.vae.decoder.conv_out
+    part.compile(backend=refuse)
+    try:
+        plain_decode(decoder, torch.zeros(1, 16, 4, 4))
+    finally:
+        part._compiled_call_impl = None
+
+
+@pytest.mark.parametrize("changes", [dict(method=LeapAlign()), dict(detach_negative=False)])
+def test_what_it_does_not_compute_is_refused(subject, changes):
+    with pytest.raises(ValueError, match="`step` must have a plain loss"):
+        subject.prepared(attrs.evolve(JOINT, **changes))()

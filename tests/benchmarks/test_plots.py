@@ -1,0 +1,83 @@
+"""The plots show what was measured, and what did not fit."""
+
+from __future__ import annotations
+
+import json
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.plots import PLOTS, drawn, main
+from benchmarks.svg import Series, draw
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def table(heights, *, compiled):
+    """A sweep whose rows have these peaks of memory; None did not fit."""
+    rows = [
+        {
+            "at": at,
+            "fits": peak is not None,
+            "compiled": compiled,
+            "peak_gib": peak,
+            "seconds": [0.1 * at + 2] if peak is not None else [],
+            "first_seconds": None,
+        }
+        for at, peak in heights.items()
+    ]
+    return {"environment": {"device": "NVIDIA <one>"}, "rows": rows}
+
+
+def made_up():
+    return {
+        "active": table(dict.fromkeys((1, 2, 5, 10, 15, 20, 25), 10.5), compiled=True),
+        "joint_active": table({2: 41.0, 5: 44.5, 10: 49.5, 20: 61.0, 25: None}, compiled=False),
+        "batch": table({1: 3.0, 2: 5.4, 4: 9.0, 8: 18.0, 16: 18.1, 64: 18.9}, compiled=False),
+        "joint_batch": table({1: 8.0, 2: 14.0, 4: 24.0, 8: 44.5, 16: None}, compiled=False),
+    }
+
+
+def read(text):
+    """The words and the numbers of marks of an SVG file."""
+    root = ElementTree.fromstring(text)
+    words = [each.text for each in root.iter(f"{SVG}text")]
+    return words, len(list(root.iter(f"{SVG}circle"))), len(list(root.iter(f"{SVG}rect")))
+
+
+def test_every_plot_has_its_points_and_says_what_did_not_fit():
+    plots = drawn(made_up())
+    assert set(plots) == set(PLOTS)
+    # The legend has a mark of each line, and the ground is a rectangle.
+    words, circles, squares = read(plots["memory_active.svg"])
+    assert (circles, squares) == (7 + 1, 4 + 1 + 1)
+    assert {"NVIDIA <one>", "streamed, compiled", "joint graph, not compiled"} <= set(words)
+    assert "out of memory" in words
+    words, *_ = read(plots["memory_batch.svg"])
+    assert {"1", "2", "4", "8", "16", "64"} <= set(words)
+
+
+def test_what_was_not_measured_is_left_out():
+    tables = made_up()
+    plots = drawn({"active": tables["active"]})
+    assert set(plots) == {"memory_active.svg", "time_active.svg"}
+    assert "joint graph" not in plots["time_active.svg"]
+    with pytest.raises(ValueError, match=r"`tables` must hold a sweep .* got \['method'\]"):
+        drawn({"method": tables["active"]})
+
+
+def test_a_higher_value_is_higher_up():
+    text = draw("Seconds", "here", "K", [Series("one", ((1, 1.0), (2, 3.0)))])
+    marks = ElementTree.fromstring(text).iter(f"{SVG}circle")
+    # The first is in the legend.
+    _, first, last = [float(each.get("cy")) for each in marks]
+    assert first > last
+
+
+def test_the_command_writes_the_files(tmp_path, monkeypatch):
+    file = tmp_path / "reference.json"
+    file.write_text(json.dumps(made_up()))
+    monkeypatch.setattr(sys, "argv", ["plots", str(file), str(tmp_path)])
+    main()
+    assert {path.name for path in tmp_path.glob("*.svg")} == set(PLOTS)
