@@ -47,6 +47,11 @@ class Case:
     detach_negative: bool = True
 
     @property
+    def as_written(self) -> bool:
+        """Whether the model stays as diffusers writes it, its blocks compiled or not."""
+        return self.joint or not self.compiled
+
+    @property
     def batching(self) -> Batching:
         """The portions of the streamed step."""
         return Batching(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 
 from flowbp.adapters import Backbone, Conditioning, LatentDecoder
@@ -69,10 +71,27 @@ def plain_decode(decoder: LatentDecoder, latents: Tensor) -> Tensor:
     """
     policy, vae = decoder.policy, decoder.vae
     z = decoder.unscale(vae, latents.to(policy.state))
-    with policy.autocast(decoder.device), torch.compiler.set_stance("force_eager"):
+    with (
+        policy.autocast(decoder.device),
+        torch.compiler.set_stance("force_eager"),
+        _attention_of_diffusers(vae),
+    ):
         decoded = vae.decode(z.to(policy.weights), return_dict=False)[0]
     images: Tensor = (decoded.to(policy.state) / 2 + 0.5).clamp(0, 1)
     return images
+
+
+@contextmanager
+def _attention_of_diffusers(vae: Any) -> Iterator[None]:
+    parts = [part for part in vae.decoder.modules() if isinstance(part, Attention)]
+    ours = [part.processor for part in parts]
+    for part in parts:
+        part.set_processor(AttnProcessor2_0())
+    try:
+        yield
+    finally:
+        for part, processor in zip(parts, ours, strict=True):
+            part.set_processor(processor)
 
 
 def _without_gradient(backbone: Backbone, conditioning: Conditioning) -> VelocityField:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import attrs
 import torch
+from diffusers.models.activations import GELU
 from torch import Tensor
 
 from benchmarks.cases import Case
 from benchmarks.joint import joint_step
 from benchmarks.measuring import synchronize
 from benchmarks.models import SMALL_VAE, vision_reward
-from flowbp.adapters import DtypePolicy, compile_backbone
+from flowbp.adapters import ACTIVATIONS, DtypePolicy, compile_backbone, compile_blocks
+from flowbp.adapters.fused_gelu import TanhGelu
 from flowbp.core import Linear
 from flowbp.embeddings import cached
 from flowbp.testing import random_backbone
@@ -44,13 +47,23 @@ class Subject:
         meta = self.device.type == "meta"
         # As a run has it: prompts are encoded once. Tensors without data cannot be kept.
         self.model: Any = self.backbone if meta else cached(self.backbone, None)
+        # The VAE is laid out otherwise for the compiler, which without it is slower.
+        self.plain = attrs.evolve(self.model, **self._with_a_decoder_of_its_own(self.model))
+        self.backend = "eager" if small else "inductor"
+        self.compiled = compiled
         if compiled:
-            compile_backbone(self.backbone, backend="eager" if small else "inductor")
+            compile_backbone(self.backbone, backend=self.backend)
         self.parameters = list(self.backbone.trainable().values())
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         self.evaluated = 0
         self.backbone.module.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _with_a_decoder_of_its_own(self, model: Any) -> dict[str, Any]:
+        decoder = copy.deepcopy(self.backbone.decoder)
+        if model is self.backbone:
+            return {"decoder": decoder}
+        return {"backbone": attrs.evolve(self.backbone, decoder=decoder)}
 
     def _count(self, module: Network, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self.evaluated += len(kwargs["hidden_states"])
@@ -60,10 +73,21 @@ class Subject:
 
         Its gradient is then in `.grad`, which is zeroed before.
         """
+        self._prepare_blocks(case)
         step, prompts = self.step(case), [f"prompt {i}" for i in range(case.samples)]
         self.model.encode(prompts)
         self.reward.embed_prompts(prompts)
         return partial(self._run, case, step, prompts)
+
+    def _prepare_blocks(self, case: Case) -> None:
+        network = self.backbone.module
+        if self.compiled:
+            kept = 1.0 if case.joint else ACTIVATIONS
+            compile_blocks(network, activations=kept, backend=self.backend)
+        if case.as_written:
+            for part in network.modules():
+                if type(part) is TanhGelu:
+                    part.__class__ = GELU
 
     def _run(self, case: Case, step: TrainingStep, prompts: Sequence[str]) -> None:
         torch._foreach_zero_([p.grad for p in self.parameters])
@@ -83,7 +107,7 @@ class Subject:
             side = case.side // _SMALLER
             sampling = attrs.evolve(sampling, height=side, width=side)
         return TrainingStep(
-            backbone=self.model,
+            backbone=self.plain if case.as_written else self.model,
             reward=self.reward,
             method=case.method,
             shape=Linear(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 
 from benchmarks.cases import JOINT, Case
 from benchmarks.joint import plain_decode
@@ -50,6 +51,25 @@ def test_it_takes_nothing_of_the_library_s_decoding(subject, monkeypatch):
     images = plain_decode(decoder, latents)
     assert sizes == [3]
     assert torch.allclose(images, expected, atol=1e-6) and images.min() >= 0 <= 1 - images.max()
+
+
+def test_rows_that_are_not_the_library_s_have_the_model_as_diffusers_writes_it():
+    subject = Subject(small=True, compiled=True)
+    feed_forward = subject.backbone.module.transformer_blocks[0].ff.net
+    kinds, norms, attended = [], [], []
+    for case in (JOINT, Case(name="streamed"), attrs.evolve(JOINT, compiled=True)):
+        subject.prepared(case)
+        decoder = subject.step(case).backbone.decoder.vae.decoder
+        kinds.append(type(feed_forward[0]).__name__)
+        norms.append(type(decoder.conv_norm_out).__name__)
+    assert kinds == ["GELU", "TanhGelu", "GELU"]
+    assert norms == ["GroupNorm", "ChannelsLastGroupNorm", "GroupNorm"]
+    latents = torch.zeros(1, 16, 4, 4)
+    (part,) = (p for p in subject.plain.decoder.vae.decoder.modules() if isinstance(p, Attention))
+    part.register_forward_hook(lambda *_: attended.append(type(part.processor).__name__))
+    plain_decode(subject.plain.decoder, latents)
+    subject.plain.decode(latents)
+    assert attended == ["AttnProcessor2_0", "VaeAttention"]
 
 
 def test_it_takes_nothing_of_the_compiled_decoder(subject):
