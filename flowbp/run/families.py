@@ -63,7 +63,7 @@ def named_model(component: Component[Any]) -> NamedModel | None:
 
     Example:
         >>> named_model(Component("shapes", embedded_backbone)).picture_sizes.multiple
-        8
+        16
     """
     if component.target == embedded_backbone:
         return NamedModel(SD3Backbone, base_folder())

@@ -37,7 +37,7 @@ def undrawable(backbone: Component[Any], size: PictureSize) -> list[Problem]:
         >>> from flowbp.shapes.embedded import embedded_backbone
         >>> asked = Sampling(steps=4, height=60, width=64)
         >>> print(*undrawable(Component("shapes", embedded_backbone), asked))
-        sampling.height: must be a positive multiple of 8, got 60; the nearest are 56 and 64
+        sampling.height: must be a positive multiple of 16, got 60; the nearest are 48 and 64
     """
     named = named_model(backbone)
     if named is None:
