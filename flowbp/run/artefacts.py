@@ -14,6 +14,7 @@ from torch.nn.functional import avg_pool2d
 from flowbp.container import RunContainer
 from flowbp.evaluation import (
     Comparison,
+    HeldOutMeasure,
     Report,
     ScoreRow,
     choose_examples,
@@ -214,12 +215,19 @@ def write_results(
         metrics=history.rows,
         held_out=[{"step": row.step, **row.figures} for row in held_out],
         held_out_each=[row.each for row in held_out],
+        held_out_prompts=_held_out_prompts(container),
         held_out_signs={name: sign for row in held_out for name, sign in row.signs.items()},
         configuration=configuration_text(container),
         timings=timings,
         environment=environment(container.device(), settings.run.seed),
     )
     write_report(folder / REPORT, report)
+
+
+def _held_out_prompts(container: RunContainer) -> Sequence[str] | None:
+    """Those of the evaluations inside the run; None where another measure does not say."""
+    measure = getattr(container.intervals(), "measure", None)
+    return [each.text for each in measure.prompts] if isinstance(measure, HeldOutMeasure) else None
 
 
 def _before_after(evaluated: Evaluated) -> Tensor:
