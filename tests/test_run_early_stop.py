@@ -117,7 +117,7 @@ def test_the_results_are_of_the_best_model(yaml, tmp_path, held, capsys, monkeyp
         reports.append(report)
         write_report(path, report)
 
-    monkeypatch.setattr("flowbp.run.artefacts.write_report", keep)
+    monkeypatch.setattr("flowbp.run.results.write_report", keep)
     run, short = tmp_path / "run", tmp_path / "short"
     metric = "evaluation.metrics.peak={name: reward, reward: {name: 'held:Peak'}}"
     typed = [yaml, HELD_OUT[0], f"training.averaging={averaging}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import traceback
@@ -47,7 +48,14 @@ MISTAKES = {
         ["prompts.path: must be a file of prompts", "none.txt", "check the path"],
     ),
     "missing model": (["backbone.source=/no/model"], ["container.yaml:3: backbone", "/no/model"]),
-    "picture size": (["sampling.height=17"], ["container.yaml:8: sampling", "`height`", "17"]),
+    "picture size": (
+        ["sampling={steps: 4, guidance: 1, height: 17, width: 2}"],
+        [
+            "command line: sampling.height: must be a positive multiple of 4, got 17; the nearest "
+            "are 16 and 20",
+            "command line: sampling.width: must be a positive multiple of 4, got 2; the nearest is",
+        ],
+    ),
 }
 
 
@@ -166,4 +174,20 @@ def test_check_tells_where_a_reward_is_read_from(capsys, tmp_path):
 def test_a_reward_that_is_not_there_is_told_before_the_model_is_loaded(yaml, tmp_path, capsys):
     assert main([yaml, f"reward={{name: hpsv2, source: {tmp_path / 'no.pt'}}}"]) == 2
     assert "no.pt" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", [[], ["--check"]])
+def test_a_size_is_refused_without_weights_and_with_all_that_is_wrong(
+    yaml, models, tmp_path, capsys, option
+):
+    base = shutil.copytree(models / "base", tmp_path / "base")
+    for weights in base.rglob("*.safetensors"):
+        weights.unlink()
+    typed = [f"backbone.source={base}", "sampling.width=18", "reward.source=/no/reward", *option]
+    assert main([yaml, *typed]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("2 problems") and "/no/reward" in told
+    wanted = "sampling.width: must be a positive multiple of 4, got 18; the nearest are 16 and 20"
+    assert f"command line: {wanted}" in told
     assert not (tmp_path / "run").exists()

@@ -13,6 +13,7 @@ from flowbp.adapters.clamp import returning_clamp as returning_clamp
 from flowbp.adapters.compiling import ACTIVATIONS as ACTIVATIONS
 from flowbp.adapters.compiling import compile_backbone as compile_backbone
 from flowbp.adapters.compiling import compile_blocks as compile_blocks
+from flowbp.adapters.configs import read_config as read_config
 from flowbp.adapters.decode import LatentDecoder as LatentDecoder
 from flowbp.adapters.diffusers_backbone import DiffusersBackbone as DiffusersBackbone
 from flowbp.adapters.flux1 import Flux1Backbone as Flux1Backbone
@@ -42,6 +43,7 @@ from flowbp.adapters.sigmas import Shift as Shift
 from flowbp.adapters.sigmas import empirical_shift as empirical_shift
 from flowbp.adapters.sigmas import linear_shift as linear_shift
 from flowbp.adapters.sigmas import scheduler_sigmas as scheduler_sigmas
+from flowbp.adapters.sizes import PictureSizes as PictureSizes
 from flowbp.adapters.text_encoders import CutPromptWarning as CutPromptWarning
 from flowbp.adapters.text_encoders import TextEncoders as TextEncoders
 from flowbp.adapters.text_encoders import WithTextEncoders as WithTextEncoders

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import attrs
 import torch
@@ -23,6 +23,7 @@ from flowbp.adapters.reference import (
     without_gradient,
 )
 from flowbp.adapters.sigmas import check_scheduler
+from flowbp.adapters.sizes import PictureSizes
 from flowbp.core import VelocityField
 
 JOINT_ATTENTION = (
@@ -150,6 +151,25 @@ class DiffusersBackbone(DiffusersParts):
         Raises:
             ValueError: Two of them are of different models.
         """
+
+    @classmethod
+    @abstractmethod
+    def picture_sizes(cls, transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> PictureSizes:
+        """The pictures that a model of the family can draw, found without its weights.
+
+        Args:
+            transformer: Its configuration.
+            vae: Its configuration.
+        """
+
+    def check_size(self, height: int, width: int) -> None:
+        """Refuse a picture of `height` x `width` pixels that the model cannot draw.
+
+        Raises:
+            ValueError: With the nearest sizes that it can.
+        """
+        sizes = self.picture_sizes(self.transformer.config, self.decoder.vae.config)
+        sizes.check(height=height, width=width)
 
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:

@@ -26,7 +26,7 @@ from flowbp.adapters.loading import Layout, load_pipeline
 from flowbp.adapters.packing import PATCH
 from flowbp.adapters.policy import FLOAT32, DtypePolicy
 from flowbp.adapters.sigmas import scheduler_sigmas
-from flowbp.adapters.sizes import check_size
+from flowbp.adapters.sizes import PictureSizes, pixels_per_latent
 from flowbp.core import VelocityField
 
 if TYPE_CHECKING:
@@ -248,10 +248,15 @@ class Flux1Backbone(DiffusersBackbone):
                 "leave it out, or use classifier-free guidance when sampling"
             )
 
+    @classmethod
+    def picture_sizes(cls, transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> PictureSizes:
+        """Sides that divide into patches."""
+        return PictureSizes(pixels_per_latent(vae) * PATCH)
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """The (C, h, w) of a picture, whose sides must divide into patches."""
+        """The (C, h, w) of a picture."""
+        self.check_size(height, width)
         scale = self.decoder.scale_factor
-        check_size(height=height, width=width, multiple=scale * PATCH)
         channels: int = self.transformer.config["in_channels"] // PATCH**2
         return channels, height // scale, width // scale
 

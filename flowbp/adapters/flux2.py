@@ -24,7 +24,7 @@ from flowbp.adapters.loading import Layout, load_pipeline
 from flowbp.adapters.packing import PATCH
 from flowbp.adapters.policy import FLOAT32, DtypePolicy
 from flowbp.adapters.sigmas import empirical_shift, scheduler_sigmas
-from flowbp.adapters.sizes import check_size
+from flowbp.adapters.sizes import PictureSizes, pixels_per_latent
 from flowbp.adapters.text_tower import TextTower
 from flowbp.adapters.unscale import batch_normalised
 from flowbp.core import VelocityField
@@ -239,11 +239,16 @@ class Flux2Backbone(DiffusersBackbone):
                 "that is FLUX.2 dev, and this adapter is for FLUX.2 klein"
             )
 
+    @classmethod
+    def picture_sizes(cls, transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> PictureSizes:
+        """Sides that divide into patches."""
+        return PictureSizes(pixels_per_latent(vae) * PATCH)
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """The (C, h, w) of a picture, whose sides must divide into patches."""
-        multiple = self.decoder.scale_factor * PATCH
-        check_size(height=height, width=width, multiple=multiple)
-        return self.transformer.config["in_channels"], height // multiple, width // multiple
+        """The (C, h, w) of a picture."""
+        self.check_size(height, width)
+        patch = self.decoder.scale_factor * PATCH
+        return self.transformer.config["in_channels"], height // patch, width // patch
 
     def pipeline_parts(self) -> Mapping[str, Any]:
         """Whether the checkpoint was distilled."""

@@ -23,7 +23,7 @@ from flowbp.adapters.policy import FLOAT32, DtypePolicy
 from flowbp.adapters.sd3_text import SD3Text
 from flowbp.adapters.sd3_velocity import SD3Velocity
 from flowbp.adapters.sigmas import scheduler_sigmas
-from flowbp.adapters.sizes import check_size
+from flowbp.adapters.sizes import PictureSizes, pixels_per_latent
 from flowbp.adapters.text_tower import TextTower
 from flowbp.core import VelocityField
 
@@ -219,13 +219,17 @@ class SD3Backbone(DiffusersBackbone):
         """Refuse a VAE of another model."""
         check_channels(self.decoder, self.transformer.config["in_channels"])
 
+    @classmethod
+    def picture_sizes(cls, transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> PictureSizes:
+        """Sides that divide into patches and are within the positional embedding."""
+        multiple = pixels_per_latent(vae) * transformer["patch_size"]
+        return PictureSizes(multiple, (transformer["pos_embed_max_size"] or 0) * multiple or None)
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """The (C, h, w) of a picture; its sides are bounded by the positional embedding."""
-        config, scale = self.transformer.config, self.decoder.scale_factor
-        multiple = scale * config["patch_size"]
-        largest = (config["pos_embed_max_size"] or 0) * multiple or None
-        check_size(height=height, width=width, multiple=multiple, largest=largest)
-        return config["in_channels"], height // scale, width // scale
+        """The (C, h, w) of a picture."""
+        self.check_size(height, width)
+        scale = self.decoder.scale_factor
+        return self.transformer.config["in_channels"], height // scale, width // scale
 
     def pipeline_parts(self) -> Mapping[str, Any]:
         """None for the parts of a T5 that is not there.

@@ -1,12 +1,12 @@
 """YAML into typed, validated configurations: overlays, overrides, components chosen by name."""
 
 from .arguments import read_arguments as read_arguments
+from .component import Component as Component
 from .describing import describe as describe
 from .merging import merge as merge
 from .merging import without_nulls as without_nulls
 from .problems import ConfigurationError as ConfigurationError
 from .problems import Problem as Problem
-from .registry import Component as Component
 from .registry import Registry as Registry
 from .rules import Scalar as Scalar
 from .structuring import structure as structure

@@ -10,8 +10,9 @@ from typing import Any, Union, get_args, get_origin
 import attrs
 from cattrs import Converter
 
+from .component import Component, component_type
 from .parameters import Parameter, is_attrs_class, parameters, type_of
-from .registry import Component, Registry, component_type
+from .registry import Registry
 from .rules import Scalar, strict_converter
 from .text import dump
 

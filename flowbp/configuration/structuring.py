@@ -16,10 +16,11 @@ from cattrs.errors import (
     StructureHandlerNotFoundError,
 )
 
+from .component import Component, component_type
 from .fields import arguments_of, built, message_of
 from .parameters import is_attrs_class, parameters
 from .problems import ConfigurationError, Problem, Rejected, listed
-from .registry import Component, Registry, component_type
+from .registry import Registry
 from .rules import Scalar, strict_converter
 from .tree import Step, Tree, origin_of, path_text, plain
 

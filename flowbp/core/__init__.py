@@ -2,6 +2,7 @@
 
 from .anchor import AnchorTerm as AnchorTerm
 from .anchor import anchor_term as anchor_term
+from .chain import Chain as Chain
 from .draws import DirichletPair as DirichletPair
 from .draws import MidpointJPair as MidpointJPair
 from .draws import MidpointPair as MidpointPair
@@ -29,7 +30,7 @@ from .methods import Method as Method
 from .methods import ReFL as ReFL
 from .methods import Sparse as Sparse
 from .methods import Variant as Variant
-from .plan import Chain as Chain
+from .micro_batches import in_micro_batches as in_micro_batches
 from .plan import Plan as Plan
 from .plan import RewardInput as RewardInput
 from .plan import Segment as Segment
@@ -38,7 +39,6 @@ from .pull import ParametricVelocity as ParametricVelocity
 from .pull import Pull as Pull
 from .pull import Pulled as Pulled
 from .pull import functional_pull as functional_pull
-from .pull import in_micro_batches as in_micro_batches
 from .pull import module_pull as module_pull
 from .quadrature import Quadrature as Quadrature
 from .quadrature import adams_bashforth as adams_bashforth

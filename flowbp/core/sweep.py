@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .plan import Chain, Plan, Surrogate
+from .chain import Chain
+from .plan import Plan, Surrogate
 from .pull import ParametricVelocity, Pull, add_gradients, functional_pull
 from .reading import check
 from .trajectory import Trajectory, grid

@@ -15,6 +15,7 @@ from flowbp.evaluate.judging import failure, judge_pictures, judge_set, stopped
 from flowbp.evaluate.memory import release
 from flowbp.evaluate.pictures import Shot
 from flowbp.evaluation import MetricFailure, PictureSet
+from flowbp.evaluation.asking import Names, outcomes
 
 Figures = Mapping[str, float]
 
@@ -44,7 +45,7 @@ class Attempts:
     metric: Any
     stops: bool
     failures: list[MetricFailure]
-    _columns: list[str] = attrs.field(factory=list, init=False, repr=False)
+    _names: Names = attrs.field(factory=Names, init=False, repr=False)
 
     def pictures(self, images: Tensor, shots: Sequence[Shot]) -> dict[Shot, Figures]:
         """Have some pictures judged together, or each alone where they cannot be.
@@ -59,23 +60,22 @@ class Attempts:
         Raises:
             EvaluateError: the metric failed, and that is to stop the evaluation.
         """
-        try:
-            return self._judged(images, shots)
-        # A metric is code of others, and whatever it raises is its failure.
-        except Exception as error:
-            together = let_go(error)
+        asked = outcomes(self._judged, images, shots)
+        whole = next(asked)
+        if whole.error is None:
+            return whole.result()
+        together = let_go(whole.error)
         if self.stops and (len(shots) == 1 or isinstance(together, MEMORY)):
             raise stopped(self.label, shots, together) from together
         found: dict[Shot, Figures] = {}
         failed = []
-        # What it was at is found by asking for each picture alone.
-        for image, shot in zip(images, shots, strict=True):
-            try:
-                found |= self._judged(image[None], [shot])
-            except Exception as error:
-                if self.stops:
-                    raise stopped(self.label, [shot], error) from error
-                failed.append(failure(self.label, shot, let_go(error)))
+        for alone in asked:
+            if alone.error is None:
+                found |= alone.result()
+            elif self.stops:
+                raise stopped(self.label, alone.of, alone.error) from alone.error
+            else:
+                failed.append(failure(self.label, alone.of[0], let_go(alone.error)))
         if self.stops:
             raise stopped(self.label, shots, together) from together
         self.failures.extend(failed or [self._of_batch(shots, together)])
@@ -100,7 +100,7 @@ class Attempts:
         try:
             found = judge_set(self.label, self.metric, model, base, shots)
             self.expect(found)
-        # As above.
+        # A metric is code of others, and whatever it raises is its failure.
         except Exception as error:
             if self.stops:
                 raise stopped(self.label, shots, error) from error
@@ -124,7 +124,7 @@ class Attempts:
             if not self.agrees([values]):
                 raise ValueError(
                     f"`{self.label}` must return the same columns for all pictures, NaN where it "
-                    f"judges nothing, got {list(values)} after {self._columns}"
+                    f"judges nothing, got {list(values)} after {self._names.first}"
                 )
 
     def agrees(self, found: Iterable[Figures]) -> bool:
@@ -136,11 +136,7 @@ class Attempts:
         Returns:
             False if there is another column, or one lacks.
         """
-        for values in found:
-            self._columns.extend(() if self._columns else values)
-            if values.keys() != set(self._columns):
-                return False
-        return True
+        return all(map(self._names.agree, found))
 
     def _judged(self, images: Tensor, shots: Sequence[Shot]) -> dict[Shot, Figures]:
         found = judge_pictures(self.label, self.metric, images, shots)

@@ -84,7 +84,8 @@ def check(container: EvaluationContainer, *, resume: bool = False) -> None:
         resume: whether it would go on in its folder.
 
     Raises:
-        ConfigurationError: it cannot go on, or a metric lacks what it reads.
+        ConfigurationError: it cannot go on, its pictures cannot be drawn, or a metric lacks what it
+            reads.
 
     Example:
         See `flowbp.evaluate.main`, of which it is `--check`.
@@ -92,7 +93,7 @@ def check(container: EvaluationContainer, *, resume: bool = False) -> None:
     if resume:
         refuse_others(container.settings(), container.digests())
     print(overview(container.settings()), flush=True)
-    refuse_unready(container.settings())
+    refuse_unready(container)
     print("checked; nothing was run")
 
 
@@ -110,8 +111,8 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
         The scores.
 
     Raises:
-        ConfigurationError: the backbone cannot be built, the folder is another evaluation's, or a
-            metric lacks what it reads.
+        ConfigurationError: the backbone cannot be built or cannot draw pictures of the size, the
+            folder is another evaluation's, or a metric lacks what it reads.
         EvaluateError: a checkpoint is of another model, a picture of another evaluation, or a
             metric failed and the settings say to stop then.
         OSError: a file could not be written, or the folder is taken or in use.
@@ -127,7 +128,7 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
         if resume:
             refuse_others(settings, container.digests())
         print(overview(settings), flush=True)
-        refuse_unready(settings)
+        refuse_unready(container)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             stack.enter_context(locked(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from flowbp.evaluate.failing import MEMORY, EvaluateError, reason
 from flowbp.evaluate.pictures import Shot
 from flowbp.evaluation import Metric, MetricFailure, PictureSet, SetMetric
-from flowbp.evaluation.scoring import numbers
+from flowbp.evaluation.asking import columns
 
 
 def column(label: str, name: str) -> str:
@@ -107,18 +108,10 @@ def rows(label: str, found: Any, shots: Sequence[Shot]) -> list[Mapping[str, flo
         ValueError: `bright` must return columns by name, got a Tensor; a reward as a metric is \
 {name: reward, reward: {name: ...}}
     """
-    if not isinstance(found, Mapping):
-        raise ValueError(
-            f"`{label}` must return columns by name, got a {type(found).__name__}; a reward as a "
-            "metric is {name: reward, reward: {name: ...}}"
-        )
     texts = [shot.prompt.text for shot in shots]
-    columns = {column(label, n): numbers(n, each, texts).tolist() for n, each in found.items()}
-    for name, values in columns.items():
-        for value, text in zip(values, texts, strict=True):
-            if value in (torch.inf, -torch.inf):
-                raise ValueError(f"`{name}` of the prompt {text!r} must be finite, got {value}")
-    return [{name: values[i] for name, values in columns.items()} for i in range(len(shots))]
+    by_name = columns(found, texts, metric=f"`{label}`", called=partial(column, label))
+    values = {name: each.tolist() for name, each in by_name.items()}
+    return [{name: each[i] for name, each in values.items()} for i in range(len(shots))]
 
 
 def stopped(label: str, shots: Sequence[Shot], error: Exception) -> EvaluateError:

@@ -1,4 +1,4 @@
-"""Whether the metrics could be loaded, found before any picture is made."""
+"""Whether the pictures can be drawn and the metrics loaded, found before any picture is made."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import sys
 
 from flowbp.configuration import ConfigurationError, Problem
 from flowbp.configuration.tree import path_text
-from flowbp.evaluate.schema import EvaluateSettings
+from flowbp.evaluate.container import EvaluationContainer
+from flowbp.run.sizing import undrawable
 from flowbp.settings.fitting import unfit
 from flowbp.settings.needs import unmet
 
 
-def refuse_unready(settings: EvaluateSettings) -> None:
-    """Check packages and files of every metric, and whether it can judge; no weights are loaded.
+def refuse_unready(container: EvaluationContainer) -> None:
+    """Check the pictures' size, and every metric's packages, files and whether it can judge.
+
+    No weights are loaded.
 
     Files are looked for where they are named, in the hub's cache or on the hub, and must be whole
     as far as their tables of contents tell; one whose hash is known is read to its end.
 
     Args:
-        settings: of the evaluation. If a metric's failure is only reported, so is what is found.
+        container: of the evaluation; a backbone that was overridden is not asked. If a metric's
+            failure is only reported, so is what is found of it.
 
     Raises:
         ConfigurationError: all that is wrong.
@@ -28,8 +32,9 @@ def refuse_unready(settings: EvaluateSettings) -> None:
         >>> typed = ["evaluation.folder=evaluations/new", "backbone.name=shapes",
         ...          "prompts={name: shapes, count: 12}", "metrics.likeness.name=shapes",
         ...          "sampling={steps: 4, height: 64, width: 64}"]
-        >>> refuse_unready(load(typed).settings)
+        >>> refuse_unready(EvaluationContainer(settings=load(typed).settings))
     """
+    settings = container.settings()
     prompts, seeds = settings.prompts.prompts(), settings.evaluation.seeds
     found = []
     for label, metric in settings.metrics.items():
@@ -37,7 +42,10 @@ def refuse_unready(settings: EvaluateSettings) -> None:
         for path, message in (*unmet(metric, ("metrics", label)), (("metrics", label), wrong)):
             if message:
                 found.append(Problem(path_text(path), message, ""))
-    if found and settings.evaluation.on_failure == "stop":
-        raise ConfigurationError(found)
+    refused = [] if settings.evaluation.on_failure == "report" else list(found)
+    if not (container.backbone.overridden or container.model.overridden):
+        refused += undrawable(settings.backbone, settings.sampling)
+    if refused:
+        raise ConfigurationError(refused)
     for each in found:
         print(f"{each}; it will be reported as failed", file=sys.stderr, flush=True)

@@ -9,6 +9,8 @@ from statistics import NormalDist
 import attrs
 import torch
 
+from flowbp.evaluation.clusters import Groups, Prompts, clustered
+
 _NORMAL = NormalDist()
 
 
@@ -34,6 +36,7 @@ class Gain:
 def bootstrap_gain(
     differences: Sequence[float],
     *,
+    prompts: Sequence[str] | None = None,
     generator: torch.Generator,
     resamples: int = 2000,
     level: float = 0.95,
@@ -46,12 +49,14 @@ def bootstrap_gain(
     give an interval that is too narrow for few prompts: what is drawn varies less than the prompts
     it stands for, and how much these vary is itself uncertain.
 
-    It tells how far the noise, and prompts like these, could have gone otherwise; where a few
-    prompts come again and again with other noise, it says nothing about further prompts. Of fewer
-    than 8 it still is too narrow, of one a point.
+    Differences of equal prompts are drawn together, and n counts different prompts: a list that
+    is repeated with other noise is no larger sample of prompts. It tells how far the noise, and
+    prompts like these, could have gone otherwise. Of fewer than 8 prompts it still is too narrow,
+    of one a point.
 
     Args:
-        differences: after minus before, one for every prompt.
+        differences: after minus before, one for every prompt of a list.
+        prompts: the list; None if all differ.
         generator: the source of randomness, on the CPU.
         resamples: how often to draw.
         level: share of the resampled means inside the interval, in (0, 1).
@@ -60,7 +65,8 @@ def bootstrap_gain(
         The mean and its interval.
 
     Raises:
-        ValueError: for no differences, no resamples or a level outside (0, 1).
+        ValueError: for no differences, other prompts than one for each, no resamples or a level
+            outside (0, 1).
 
     Example:
         >>> gain = bootstrap_gain([0.0, 1.0, 1.0, 0.0], generator=torch.Generator().manual_seed(0))
@@ -69,16 +75,24 @@ def bootstrap_gain(
 
     Reference:
         Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69,
-        2015, section 5.3 (expanded percentile interval).
+        2015, section 5.3 (expanded percentile interval); Davison and Hinkley, Bootstrap Methods
+        and their Application, 1997, section 3.8 (clusters).
     """
     if not differences:
         raise ValueError("`differences` is empty; a gain needs at least one prompt")
-    return stratified_gain([differences], generator=generator, resamples=resamples, level=level)
+    return stratified_gain(
+        [differences],
+        prompts=None if prompts is None else [prompts],
+        generator=generator,
+        resamples=resamples,
+        level=level,
+    )
 
 
 def stratified_gain(
-    groups: Sequence[Sequence[float]],
+    groups: Groups,
     *,
+    prompts: Prompts | None = None,
     generator: torch.Generator,
     resamples: int = 2000,
     level: float = 0.95,
@@ -90,6 +104,7 @@ def stratified_gain(
 
     Args:
         groups: differences, one for every prompt of a group.
+        prompts: of each difference of each group; None if all differ.
         generator: the source of randomness, on the CPU.
         resamples: how often to draw.
         level: share of the resampled means inside the interval, in (0, 1).
@@ -98,7 +113,8 @@ def stratified_gain(
         The mean and its interval.
 
     Raises:
-        ValueError: for no groups or an empty one, no resamples or a level outside (0, 1).
+        ValueError: for no groups or an empty one, other prompts than one for each difference, no
+            resamples or a level outside (0, 1).
 
     Example:
         >>> stratified_gain([[1.0] * 9, [0.0]], generator=torch.Generator().manual_seed(0))
@@ -107,23 +123,19 @@ def stratified_gain(
     Reference:
         Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.2.
     """
-    if not groups or not all(groups):
-        raise ValueError("`groups` is empty or holds an empty one; a gain needs a prompt of each")
     if resamples < 1:
         raise ValueError(f"`resamples` must be at least 1, got {resamples}; 2000 is a good number")
     if not 0 < level < 1:
         raise ValueError(f"`level` must be between 0 and 1, got {level}; 0.95 is usual")
-    means, drawn = [], []
-    for group in groups:
-        values = torch.tensor(group, dtype=torch.float64)
-        chosen = torch.randint(len(values), (resamples, len(values)), generator=generator)
-        means.append(values.mean())
-        drawn.append(values[chosen].mean(1))
-    least = max(2, min(map(len, groups)))
+    found, drawn = clustered(groups, prompts), []
+    for each in found:
+        chosen = torch.randint(len(each), (resamples, len(each)), generator=generator)
+        drawn.append(each.sums[chosen].sum(1) / each.sizes[chosen].sum(1))
+    least = max(2, min(map(len, found)))
     tail = _NORMAL.cdf(-math.sqrt(least / (least - 1)) * _student(level, least - 1))
     ends = torch.tensor([tail, 1 - tail], dtype=torch.float64)
     low, high = torch.quantile(torch.stack(drawn).mean(0), ends).tolist()
-    return Gain(torch.stack(means).mean().item(), low, high)
+    return Gain(torch.stack([each.mean for each in found]).mean().item(), low, high)
 
 
 def _student(level: float, freedom: int) -> float:

@@ -39,8 +39,9 @@ class Compared:
 def compare(scores: Scores, *, seed: int = 0) -> tuple[Compared, ...]:
     """Compare every model with the base in every column and total.
 
-    Tested are those of at least `LEAST` prompts, of every column if it is a total, in which more or
-    less is better: the distance from the base is 0 for the base by definition, and no gain.
+    Tested are those of at least `LEAST` different prompts, of every column if it is a total, in
+    which more or less is better: the distance from the base is 0 for the base by definition, and
+    no gain.
 
     Args:
         scores: of all models.
@@ -52,7 +53,8 @@ def compare(scores: Scores, *, seed: int = 0) -> tuple[Compared, ...]:
     Example:
         >>> from flowbp.evaluation.score_rows import ScoreRow
         >>> rows = [
-        ...     ScoreRow(model=m, number=n, seed=0, prompt="a", kind="k", values={"r": gain * n})
+        ...     ScoreRow(model=m, number=n, seed=0, prompt=f"{n}", kind="k",
+        ...              values={"r": gain * n})
         ...     for m, gain in (("base", 0.0), ("mine", 1.0)) for n in range(12)]
         >>> [(each.column, each.p, each.significant) for each in compare(Scores(rows))]
         [('r', 0.0009765625, True)]
@@ -79,4 +81,5 @@ def compare(scores: Scores, *, seed: int = 0) -> tuple[Compared, ...]:
 
 def _p(each: Compared, flips: int, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
-    return sign_flip_p(each.paired.differences, generator=generator, flips=flips)
+    paired = each.paired
+    return sign_flip_p(paired.differences, prompts=paired.texts, generator=generator, flips=flips)

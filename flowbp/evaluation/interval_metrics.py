@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 from torch import Tensor
 
+from flowbp.evaluation.asking import Names, columns, outcomes
 from flowbp.evaluation.metric import Metric
-from flowbp.evaluation.scoring import numbers
 from flowbp.evaluation.set_metric import PictureSet, SetMetric
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def columns_of_pictures(
 
     Raises:
         ValueError: the metric raised an error, of whatever type, or returned no columns of one
-            number a picture, or others for another batch; the message names the prompt.
+            finite number or NaN a picture, or others for another batch; the message names the
+            prompt.
         OutOfMemoryError: the device's memory is too small for `batch` pictures.
 
     Example:
@@ -71,20 +72,19 @@ def columns_of_pictures(
         >>> columns_of_pictures(bright, torch.ones(2, 3, 2, 2), [HeldOutPrompt("a")] * 2, batch=1)
         {'bright': tensor([1., 1.], dtype=torch.float64)}
     """
-    found: dict[str, list[Tensor]] = {}
+    names = Names()
+    found: list[dict[str, Tensor]] = []
     for start in range(0, len(prompts), batch):
         chosen = range(start, min(start + batch, len(prompts)))
         pictures = torch.stack([images[number] for number in chosen])
-        columns = _asked(metric, pictures, prompts[chosen.start : chosen.stop])
-        if found and columns.keys() != found.keys():
+        found.append(_asked(metric, pictures, prompts[chosen.start : chosen.stop]))
+        if not names.agree(found[-1]):
             raise ValueError(
-                f"it returned the columns {', '.join(found)} for one batch and "
-                f"{', '.join(columns) or 'none'} for another, that of {prompts[start].text!r}; "
+                f"it returned the columns {', '.join(names.first) or 'none'} for one batch and "
+                f"{', '.join(found[-1]) or 'none'} for another, that of {prompts[start].text!r}; "
                 "return the same for every batch, NaN where one says nothing of a picture"
             )
-        for name, values in columns.items():
-            found.setdefault(name, []).append(values)
-    return {name: torch.cat(values) for name, values in found.items()}
+    return {name: torch.cat([each[name] for each in found]) for name in names.first}
 
 
 @torch.no_grad()
@@ -101,14 +101,14 @@ def columns_of_set(metric: SetMetric, model: PictureSet, base: PictureSet) -> di
 
     Raises:
         ValueError: the metric raised an error, of whatever type, or returned no columns of one
-            number a picture.
+            finite number or NaN a picture.
         OutOfMemoryError: the device's memory is too small.
 
     Example:
         See `flowbp.metrics.BaseDistance`.
     """
     try:
-        return _columns(metric(model, base), model.prompts)
+        return columns(metric(model, base), [prompt.text for prompt in model.prompts])
     except torch.OutOfMemoryError:
         raise
     # A metric is code of others, and whatever it raises is its failure.
@@ -117,34 +117,24 @@ def columns_of_set(metric: SetMetric, model: PictureSet, base: PictureSet) -> di
 
 
 def _asked(metric: Metric, images: Tensor, prompts: Sequence[HeldOut]) -> dict[str, Tensor]:
-    try:
-        return _columns(metric(images, prompts), prompts)
-    except torch.OutOfMemoryError:
-        raise
-    # As above; what it was at is found by asking for each picture alone.
-    except Exception as error:
-        together = error
-    for image, prompt in zip(images, prompts, strict=True):
-        try:
-            _columns(metric(image[None], [prompt]), [prompt])
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            raise ValueError(f"{_told(error)}; it failed at {prompt.text!r}") from error
+    def judge(images: Tensor, prompts: Sequence[HeldOut]) -> dict[str, Tensor]:
+        return columns(metric(images, prompts), [prompt.text for prompt in prompts])
+
+    asked = outcomes(judge, images, prompts)
+    together = next(asked)
+    if together.error is None or isinstance(together.error, torch.OutOfMemoryError):
+        return together.result()
+    for alone in asked:
+        if isinstance(alone.error, torch.OutOfMemoryError):
+            raise alone.error
+        if alone.error is not None:
+            raise ValueError(
+                f"{_told(alone.error)}; it failed at {alone.of[0].text!r}"
+            ) from alone.error
     raise ValueError(
-        f"{_told(together)}; it failed at {len(prompts)} pictures together, the first of "
+        f"{_told(together.error)}; it failed at {len(prompts)} pictures together, the first of "
         f"{prompts[0].text!r}, and at none of them alone"
-    ) from together
-
-
-def _columns(found: Any, prompts: Sequence[HeldOut]) -> dict[str, Tensor]:
-    if not isinstance(found, Mapping):
-        raise ValueError(
-            f"it must return columns by name, got a {type(found).__name__}; a reward as a metric "
-            "is {name: reward, reward: {name: ...}}"
-        )
-    texts = [prompt.text for prompt in prompts]
-    return {name: numbers(name, values, texts) for name, values in found.items()}
+    ) from together.error
 
 
 def _told(error: Exception) -> str:

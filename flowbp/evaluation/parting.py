@@ -22,7 +22,7 @@ class Parting:
         figure: its name.
         best: the step at which it was best.
         since: the first step since when the two are apart, up to the last.
-        prompts: on which the figure is known at best and then.
+        prompts: how many different ones the figure is known on at best and then.
 
     Example:
         >>> Parting("accuracy", best=50, since=100, prompts=48).since
@@ -41,6 +41,7 @@ def parting(
     figure: str,
     trained: str,
     *,
+    prompts: Sequence[str] | None = None,
     of: int = 1,
     sign: int = 1,
     seed: int = 0,
@@ -59,6 +60,8 @@ def parting(
             lack one of the two, or have other prompts than the last, are left out.
         figure: the held-out one.
         trained: the reward.
+        prompts: their texts, of which equal ones are one; evaluations of another number of them
+            are left out. None if all differ.
         of: how many figures are looked at.
         sign: of the figure: 1 where more of it is better, -1 where less is, which is the same of
             its negative.
@@ -87,17 +90,20 @@ def parting(
         for row, own in zip(rows, each, strict=True)
         if figure in own and trained in own
     ]
-    points = [point for point in points if len(point.figure) == len(points[-1].figure)]
+    if points:
+        count = len(points[-1].figure if prompts is None else prompts)
+        points = [point for point in points if len(point.figure) == count]
     if not points:
         return None
     best, since = max(points, key=lambda point: point.mean), None
     level = LEVEL / (max(1, len(points) - 1) * of)
     for point in reversed(points[points.index(best) + 1 :]):
-        fall, rise = _gains(best.figure, point.figure), _gains(point.trained, best.trained)
-        if not (_beyond_chance(fall, level, seed) and _beyond_chance(rise, LEVEL, seed)):
+        fall = _Gains.of(best.figure, point.figure, prompts)
+        rise = _Gains.of(point.trained, best.trained, prompts)
+        if not (fall.beyond_chance(level, seed) and rise.beyond_chance(LEVEL, seed)):
             break
         since = point.step
-    return None if since is None else Parting(figure, best.step, since, len(fall))
+    return None if since is None else Parting(figure, best.step, since, fall.prompts)
 
 
 @attrs.frozen(eq=False)
@@ -112,15 +118,33 @@ class _Point:
         return math.fsum(known) / len(known)
 
 
-def _gains(after: Sequence[float], before: Sequence[float]) -> list[float]:
-    differences = (new - old for new, old in zip(after, before, strict=True))
-    return [each for each in differences if not math.isnan(each)]
+@attrs.frozen(eq=False)
+class _Gains:
+    values: Sequence[float]
+    texts: Sequence[str]
 
+    @classmethod
+    def of(
+        cls, after: Sequence[float], before: Sequence[float], prompts: Sequence[str] | None
+    ) -> _Gains:
+        texts = map(str, range(len(after))) if prompts is None else prompts
+        differences = (new - old for new, old in zip(after, before, strict=True))
+        known = [
+            (each, text)
+            for each, text in zip(differences, texts, strict=True)
+            if not math.isnan(each)
+        ]
+        return cls([each for each, _ in known], [text for _, text in known])
 
-def _beyond_chance(gains: Sequence[float], level: float, seed: int) -> bool:
-    if len(gains) < LEAST or not math.fsum(gains) > 0:
-        return False
-    # Drawn flips give no p below one in their number.
-    flips = max(9_999, round(2 / level))
-    generator = torch.Generator().manual_seed(seed)
-    return sign_flip_p([gains], generator=generator, flips=flips) <= level
+    @property
+    def prompts(self) -> int:
+        return len(set(self.texts))
+
+    def beyond_chance(self, level: float, seed: int) -> bool:
+        if self.prompts < LEAST or not math.fsum(self.values) > 0:
+            return False
+        # Drawn flips give no p below one in their number.
+        flips = max(9_999, round(2 / level))
+        generator = torch.Generator().manual_seed(seed)
+        p = sign_flip_p([self.values], prompts=[self.texts], generator=generator, flips=flips)
+        return p <= level

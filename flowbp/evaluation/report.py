@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Report:
         held_out: evaluations inside the run, with `step` and figures; the reward is `reward`.
         held_out_each: of these, by figure, the numbers of every prompt; without them nothing is
             warned of.
+        held_out_prompts: of these numbers; None if all differ.
         held_out_signs: of their figures: -1 where less is better, 0 where neither is; else more is.
         configuration: the resolved configuration as text.
         timings: seconds by what took them, in the order to show.
@@ -81,6 +82,7 @@ class Report:
     metrics: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
     held_out: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
     held_out_each: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
+    held_out_prompts: Sequence[str] | None = None
     held_out_signs: Mapping[str, int] = attrs.field(factory=dict)
     configuration: str = ""
     timings: Mapping[str, float] = attrs.field(factory=dict)
@@ -145,7 +147,7 @@ def render(report: Report) -> str:
         others=scores.models[1:],
         lines=lines,
         tested=tested,
-        prompts=len({row.number for row in scores.rows}),
+        prompts=scores.prompts,
         pictures=sum(row.model == scores.models[0] for row in scores.rows),
         rule=rule(tested),
         least=LEAST,
@@ -158,6 +160,7 @@ def render(report: Report) -> str:
             report.held_out,
             report.trained,
             each=report.held_out_each,
+            prompts=report.held_out_prompts,
             signs=report.held_out_signs,
             seed=report.seed,
         ),

@@ -16,6 +16,7 @@ def warnings_of(
     trained: Mapping[str, Sequence[str]],
     *,
     each: Sequence[Mapping[str, Sequence[float]]] = (),
+    prompts: Sequence[str] | None = None,
     signs: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> tuple[str, ...]:
@@ -30,6 +31,7 @@ def warnings_of(
         held_out: evaluations inside the run.
         trained: by model the columns that it was trained on.
         each: of `held_out`, by figure, the numbers of every prompt.
+        prompts: of these numbers; None if all differ.
         signs: of `held_out`, by figure: -1 where less is better, 0 where neither is; else more is.
         seed: of the tests behind the warnings.
 
@@ -45,7 +47,7 @@ def warnings_of(
     """
     if not trained:
         return ()
-    found = _parted(held_out, each, signs or {}, seed) if each else []
+    found = _parted(held_out, each, prompts, signs or {}, seed) if each else []
     better = {(line.model, line.column) for line in lines if line.worth == "good"}
     for line in lines:
         own = trained.get(line.model, ())
@@ -61,6 +63,7 @@ def warnings_of(
 def _parted(
     held_out: Sequence[Mapping[str, Any]],
     each: Sequence[Mapping[str, Sequence[float]]],
+    prompts: Sequence[str] | None,
     signs: Mapping[str, int],
     seed: int,
 ) -> list[str]:
@@ -68,7 +71,16 @@ def _parted(
     names = [name for name in figures_besides(held_out, "reward") if signs.get(name) != 0]
     for name in names:
         sign = signs.get(name, 1)
-        apart = parting(held_out, each, name, "reward", of=len(names), sign=sign, seed=seed)
+        apart = parting(
+            held_out,
+            each,
+            name,
+            "reward",
+            prompts=prompts,
+            of=len(names),
+            sign=sign,
+            seed=seed,
+        )
         if apart is not None:
             worse = "fell" if sign == 1 else "rose too, of which less is better"
             found.append(

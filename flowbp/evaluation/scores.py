@@ -22,28 +22,31 @@ class Paired:
 
     Args:
         change: the means, and the mean difference with its interval.
-        differences: of each prompt, the other model minus the base; a group for each column, where
-            it is a total of several.
+        differences: of each place in the list of prompts, the other model minus the base; a group
+            for each column, where it is a total of several.
+        texts: the prompts there, which may be equal.
         pictures: how many of each model took part.
 
     Example:
-        >>> Paired(Change(0.5, 0.75, Gain(0.25, 0.1, 0.4)), ((0.1, 0.4),), 2).prompts
+        >>> change = Change(0.5, 0.75, Gain(0.25, 0.1, 0.4))
+        >>> Paired(change, ((0.1, 0.5, 0.15),), (("a", "b", "a"),), 3).prompts
         2
     """
 
     change: Change
     differences: tuple[tuple[float, ...], ...] = attrs.field(repr=False)
+    texts: tuple[tuple[str, ...], ...] = attrs.field(repr=False)
     pictures: int
 
     @property
     def prompts(self) -> int:
-        """How many took part."""
-        return sum(map(len, self.differences))
+        """How many different ones took part."""
+        return sum(len(set(texts)) for texts in self.texts)
 
     @property
     def fewest(self) -> int:
-        """How many took part in the column of a total that has fewest."""
-        return min(map(len, self.differences))
+        """How many different ones took part in the column of a total that has fewest."""
+        return min(len(set(texts)) for texts in self.texts)
 
 
 def _tuple(rows: Iterable[Any]) -> tuple[Any, ...]:
@@ -83,6 +86,7 @@ class Scores:
     # Once: a report asks for them thousands of times.
     models: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)
     columns: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)
+    _texts: Mapping[int, str] = attrs.field(init=False, eq=False, repr=False)
 
     @totals.validator
     def _of_columns(self, _: Any, totals: Mapping[str, tuple[str, ...]]) -> None:
@@ -112,6 +116,15 @@ class Scores:
     @columns.default
     def _columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(column for row in self.rows for column in row.values))
+
+    @_texts.default
+    def _by_number(self) -> Mapping[int, str]:
+        return {row.number: row.prompt for row in self.rows}
+
+    @property
+    def prompts(self) -> int:
+        """How many different ones there are."""
+        return len({row.prompt for row in self.rows})
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -149,10 +162,11 @@ class Scores:
             seed: of the bootstrap.
 
         Returns:
-            The mean over prompts of the mean over seeds; None where no picture has a value.
+            The mean over the list of prompts of the mean over seeds; None where no picture has a
+            value.
         """
-        parts = [_by_prompt(self._values(model, part)) for part in self.parts(column)]
-        return _estimate([list(part.values()) for part in parts], seed) if all(parts) else None
+        parts = [_by_place(self._values(model, part)) for part in self.parts(column)]
+        return self._estimate(parts, seed) if all(parts) else None
 
     def counts(self, model: str, column: str) -> tuple[int, int]:
         """How many prompts and pictures a column judges of a model.
@@ -162,19 +176,20 @@ class Scores:
             column: of the values, or a total: the sum, and none where it lacks a column.
 
         Returns:
-            Prompts with a picture that has a value, and pictures that have one.
+            Different prompts with a picture that has a value, and pictures that have one.
         """
         found = [self._values(model, part) for part in self.parts(column)]
         if not all(found):
             return 0, 0
-        prompts = sum(len({number for number, _ in values}) for values in found)
+        prompts = sum(len({self._texts[number] for number, _ in values}) for values in found)
         return prompts, sum(map(len, found))
 
     def paired(self, base: str, other: str, column: str, *, seed: int = 0) -> Paired | None:
         """Compare two models picture by picture: same prompt, same noise.
 
-        Differences are averaged over the seeds of a prompt first, and the bootstrap draws prompts:
-        pictures of one prompt resemble each other, and are no evidence of their own.
+        Differences are averaged over the seeds of a place in the list first, and the bootstrap
+        draws prompts with all their places: pictures of one prompt resemble each other, and are no
+        evidence of their own.
 
         Args:
             base: label of the one.
@@ -193,13 +208,14 @@ class Scores:
             if not both:
                 return None
             pictures += len(both)
-            pairs.append([_by_prompt({key: each[key] for key in both}) for each in (old, new)])
-        differences = tuple(tuple(new[n] - old[n] for n in old) for old, new in pairs)
+            pairs.append([_by_place({key: each[key] for key in both}) for each in (old, new)])
+        differences = [{n: new[n] - old[n] for n in old} for old, new in pairs]
         before, after = (
             _mean([_mean(list(pair[place].values())) for pair in pairs]) for place in (0, 1)
         )
-        change = Change(before, after, _estimate(differences, seed))
-        return Paired(change, differences, pictures)
+        change = Change(before, after, self._estimate(differences, seed))
+        groups = tuple(tuple(group.values()) for group in differences)
+        return Paired(change, groups, self._prompts(differences), pictures)
 
     def parts(self, column: str) -> tuple[str, ...]:
         """The columns of a total, or the column itself."""
@@ -209,8 +225,18 @@ class Scores:
         found = {(r.number, r.seed): r.values.get(column) for r in self.rows if r.model == model}
         return {key: v for key, v in found.items() if v is not None and not math.isnan(v)}
 
+    def _prompts(self, groups: Sequence[Mapping[int, float]]) -> tuple[tuple[str, ...], ...]:
+        return tuple(tuple(self._texts[number] for number in group) for group in groups)
 
-def _by_prompt(values: Mapping[tuple[int, int], float]) -> dict[int, float]:
+    def _estimate(self, groups: Sequence[Mapping[int, float]], seed: int) -> Gain:
+        return stratified_gain(
+            [list(group.values()) for group in groups],
+            prompts=self._prompts(groups),
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+
+def _by_place(values: Mapping[tuple[int, int], float]) -> dict[int, float]:
     found: dict[int, list[float]] = {}
     for (number, _), value in values.items():
         found.setdefault(number, []).append(value)
@@ -219,7 +245,3 @@ def _by_prompt(values: Mapping[tuple[int, int], float]) -> dict[int, float]:
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
-
-
-def _estimate(groups: Sequence[Sequence[float]], seed: int) -> Gain:
-    return stratified_gain(groups, generator=torch.Generator().manual_seed(seed))

@@ -49,10 +49,9 @@ def scores_table(scores: Scores, *, seed: int = 0) -> str:
     widths = [max(len(line[place]) for line in cells) for place in range(5)]
     lines = [_line(line, widths) for line in cells]
     rule = "-" * len(lines[0].ljust(sum(widths) + 8))
-    prompts = len({row.number for row in scores.rows})
     pictures = sum(row.model == base for row in scores.rows)
     notes = [
-        f"n: prompts that a column judges; there are {prompts}, and "
+        f"n: prompts that a column judges; there are {scores.prompts}, and "
         f"{counted(pictures, 'picture')} of each model"
     ]
     tested = sum(each.p is not None for each in found.values())

@@ -6,29 +6,37 @@ from collections.abc import Sequence
 
 import torch
 
+from flowbp.evaluation.clusters import Groups, Prompts, clustered
+
 LEVEL = 0.05
 """The chance of one gain or more that is called significant, where no model differs."""
 
 LEAST = 10
-"""Prompts below which no gain is called significant: so few are no sample of prompts, and where
-gains and losses are not alike in size the test is too generous for them."""
+"""Different prompts below which no gain is called significant: so few are no sample of prompts,
+and where gains and losses are not alike in size the test is too generous for them."""
 
 _FLIPS = 9_999
 _CHUNK = 1_000
 
 
 def sign_flip_p(
-    groups: Sequence[Sequence[float]], *, generator: torch.Generator, flips: int = _FLIPS
+    groups: Groups,
+    *,
+    prompts: Prompts | None = None,
+    generator: torch.Generator,
+    flips: int = _FLIPS,
 ) -> float:
     """The probability of a mean gain this far from 0, if either model could be the better one.
 
-    If two models do not differ, every difference of a prompt could as well have the other sign.
+    If two models do not differ, every difference of a prompt could as well have the other sign;
+    differences of equal prompts have it together.
     ``p`` is the share of all choices of signs whose mean is at least as far from 0: of all 2^n
     where these are no more than `flips`, else of as many drawn ones, the given one counted too.
     Of verdicts this is McNemar's exact test.
 
     Args:
         groups: differences, one for every prompt; several groups as for `stratified_gain`.
+        prompts: of each difference of each group; None if all differ.
         generator: the source of randomness, on the CPU.
         flips: choices of signs to draw.
 
@@ -36,7 +44,8 @@ def sign_flip_p(
         p in (0, 1], two-sided.
 
     Raises:
-        ValueError: for no groups or an empty one, or fewer than one flip.
+        ValueError: for no groups or an empty one, other prompts than one for each difference, or
+            fewer than one flip.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -49,11 +58,9 @@ def sign_flip_p(
         Fisher, The Design of Experiments, 1935, section 21; Phipson and Smyth, "Permutation
         p-values should never be zero", 2010, for the drawn ones.
     """
-    if not groups or not all(groups):
-        raise ValueError("`groups` is empty or holds an empty one; a test needs a prompt of each")
     if flips < 1:
         raise ValueError(f"`flips` must be at least 1, got {flips}; {_FLIPS} is a good number")
-    shares = torch.cat([torch.tensor(g, dtype=torch.float64) / len(g) for g in groups])
+    shares = torch.cat([each.shares for each in clustered(groups, prompts)])
     shares = shares[shares != 0]
     # A tie must count, whatever the order of summation makes of it.
     least = shares.sum().abs() - 1e-12 * shares.abs().sum()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import torch
 
 from flowbp.evaluation.bootstrap import Gain, bootstrap_gain
-from flowbp.evaluation.records import Comparison, Pair
+from flowbp.evaluation.records import Comparison, Pair, Record
 
 
 @attrs.frozen
@@ -36,7 +36,7 @@ class Row:
 
     Args:
         name: the kind.
-        count: how many prompts it has.
+        count: how many prompts it has; one that stands twice in the list counts twice.
         reward: change of the mean reward.
         accuracy: change of the share of prompts that pass; None without a judge.
 
@@ -57,7 +57,7 @@ class Summary:
 
     Args:
         kinds: one row per kind of prompt, in order of first appearance.
-        overall: the row of all prompts, each counted once whatever its kind.
+        overall: the row of all prompts of the list, whatever their kind.
         parts: changes of what a composed reward tells of its parts, over all prompts.
 
     Example:
@@ -103,35 +103,30 @@ def summarise(comparison: Comparison, *, seed: int = 0, resamples: int = 2000) -
         row(kind, [pair for pair in pairs if pair.before.kind == kind])
         for kind in comparison.before.kinds
     )
-    parts = {
-        name: _change(
-            [pair.before.parts[name] for pair in pairs],
-            [pair.after.parts[name] for pair in pairs],
-            seed,
-            resamples,
-        )
-        for name in comparison.before.parts
-    }
+
+    def part(name: str) -> Change:
+        return _change(pairs, lambda record: record.parts[name], seed, resamples)
+
+    parts = {name: part(name) for name in comparison.before.parts}
     return Summary(kinds, row("overall", pairs), parts)
 
 
 def _row(name: str, pairs: Sequence[Pair], judged: bool, seed: int, resamples: int) -> Row:
-    def change(before: list[float], after: list[float]) -> Change:
-        return _change(before, after, seed, resamples)
+    def change(figure: Callable[[Record], float]) -> Change:
+        return _change(pairs, figure, seed, resamples)
 
-    reward = change([p.before.reward for p in pairs], [p.after.reward for p in pairs])
-    accuracy = None
-    if judged:
-        accuracy = change(
-            [float(bool(p.before.passed)) for p in pairs],
-            [float(bool(p.after.passed)) for p in pairs],
-        )
-    return Row(name, len(pairs), reward, accuracy)
+    accuracy = change(lambda record: float(bool(record.passed))) if judged else None
+    return Row(name, len(pairs), change(lambda record: record.reward), accuracy)
 
 
-def _change(before: list[float], after: list[float], seed: int, resamples: int) -> Change:
+def _change(
+    pairs: Sequence[Pair], figure: Callable[[Record], float], seed: int, resamples: int
+) -> Change:
+    before = [figure(pair.before) for pair in pairs]
+    after = [figure(pair.after) for pair in pairs]
     gain = bootstrap_gain(
         [new - old for old, new in zip(before, after, strict=True)],
+        prompts=[pair.before.prompt for pair in pairs],
         generator=torch.Generator().manual_seed(seed),
         resamples=resamples,
     )

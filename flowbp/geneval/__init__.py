@@ -15,7 +15,6 @@ from flowbp.geneval.metadata import read_tasks as read_tasks
 from flowbp.geneval.metric import LABEL as LABEL
 from flowbp.geneval.metric import TaskMetric as TaskMetric
 from flowbp.geneval.metric import column_name as column_name
-from flowbp.geneval.metric import overall as overall
 from flowbp.geneval.preparation import prepare as prepare
 from flowbp.geneval.published import GenEval as GenEval
 from flowbp.geneval.scene import Detection as Detection

@@ -76,7 +76,11 @@ class TaskMetric:
 
     @property
     def totals(self) -> Mapping[str, tuple[str, ...]]:
-        """GenEval's total, by its name: the columns of the six tasks, whose means are averaged."""
+        """GenEval's total, by its name: the columns of the six tasks, whose means are averaged.
+
+        `Scores` does so; where a task has no pictures there is none, as a total of fewer tasks is
+        another figure.
+        """
         return {column_name(self.label, _TOTAL): self._names()[1:]}
 
     @property
@@ -139,22 +143,3 @@ def column_name(label: str = LABEL, kind: str | None = None) -> str:
         ('GenEval.all (HF detector)', 'mine.counting (HF detector)')
     """
     return f"{label}.{kind or 'all'} ({_DETECTOR})"
-
-
-def overall(columns: Mapping[str, Tensor], label: str = LABEL) -> float:
-    """GenEval's total: the mean of the accuracies of the six tasks.
-
-    Args:
-        columns: what the metric gave for all pictures.
-        label: of the metric.
-
-    Returns:
-        In [0, 1]; NaN where a task has no pictures, as a total of fewer tasks is another figure.
-
-    Example:
-        >>> column = torch.tensor([1.0, math.nan, 0.0])
-        >>> overall({column_name(kind=kind): column for kind in TASKS})
-        0.5
-    """
-    means = [columns[column_name(label, kind)].double().nanmean() for kind in TASKS]
-    return float(torch.stack(means).mean())

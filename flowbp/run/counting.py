@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
 from torch import nn
 
-from flowbp.adapters import (
-    FLOAT32,
-    Backbone,
-    DiffusersBackbone,
-    DtypePolicy,
-    Flux1Backbone,
-    Flux2Backbone,
-    Full,
-    Lora,
-    SD3Backbone,
-)
+from flowbp.adapters import FLOAT32, Backbone, DiffusersBackbone, DtypePolicy, Full, Lora
 from flowbp.adapters.extras import require
-from flowbp.adapters.hub import hub_file
 from flowbp.adapters.loading import pipeline_class
-from flowbp.adapters.source import local_folder
 from flowbp.container import RunContainer
-from flowbp.shapes.embedded import base_folder, embedded_backbone
-
-_FAMILIES: Mapping[Any, type[DiffusersBackbone]] = {
-    SD3Backbone.from_pretrained: SD3Backbone,
-    Flux1Backbone.from_pretrained: Flux1Backbone,
-    Flux2Backbone.from_pretrained: Flux2Backbone,
-}
-"""The library's own models, by what loads them."""
+from flowbp.run.families import NamedModel, named_model
 
 
 @attrs.frozen(eq=False)
@@ -94,10 +74,9 @@ def sketched(container: RunContainer) -> Any:
     replaced = container.backbone.overridden or container.tuned.overridden
     # What another tuning needs of a backbone is not known here.
     if not replaced and isinstance(container.tuning(), Full | Lora):
-        if component.target == embedded_backbone:
-            return _on_meta(base_folder(), SD3Backbone)
-        if component.target in _FAMILIES:
-            return _on_meta(component.arguments["source"], _FAMILIES[component.target])
+        named = named_model(component)
+        if named is not None:
+            return _on_meta(named)
     return container.backbone()
 
 
@@ -141,17 +120,8 @@ def trained_parameters(backbone: Backbone) -> int:
     return sum(parameter.numel() for parameter in backbone.trainable().values())
 
 
-def _on_meta(source: str | Path, family: type[DiffusersBackbone]) -> Sketch:
-    # Neither is left to diffusers: it does not expand ~, and takes a hub that is out of reach for
-    # one that has no such file.
-    place = local_folder(source) or hub_file(str(source), "transformer/config.json").parents[1]
-    _, kind = family.layout.models["transformer"]
-    transformer: Any = getattr(require("diffusers"), kind)
-    config = transformer.load_config(place, subfolder="transformer")
-    if config["_class_name"] != kind:
-        raise ValueError(
-            f"`source` must hold a {kind}, got {config['_class_name']} in {str(source)!r}; "
-            "name the backbone of that model family"
-        )
+def _on_meta(model: NamedModel) -> Sketch:
+    _, kind = model.family.layout.models["transformer"]
+    config = model.config("transformer")
     with torch.device("meta"):
-        return Sketch(family, transformer.from_config(config))
+        return Sketch(model.family, getattr(require("diffusers"), kind).from_config(config))

@@ -17,13 +17,11 @@ from flowbp.files import write_whole
 from flowbp.run.advice import loading_advice, warn_of_guidance
 from flowbp.run.artefacts import (
     CONFIGURATION,
-    Evaluated,
     claim,
     configuration_text,
     listing,
     replaced,
     write_finished,
-    write_results,
 )
 from flowbp.run.before import read_before, write_before
 from flowbp.run.calibrating import calibrate
@@ -34,6 +32,7 @@ from flowbp.run.ending import best_checkpoint, ending, take_best, told_best
 from flowbp.run.lock import locked
 from flowbp.run.overview import overview
 from flowbp.run.readiness import unready
+from flowbp.run.results import Evaluated, write_results
 from flowbp.run.resuming import Resumption, resumption
 from flowbp.run.telling import told_progress
 

@@ -1,4 +1,4 @@
-"""Whether what scores the pictures of a run could be loaded, found before the model is."""
+"""Whether pictures can be drawn and what scores them loaded, found before the model is."""
 
 from __future__ import annotations
 
@@ -9,23 +9,30 @@ from flowbp.configuration import Component, Problem
 from flowbp.configuration.tree import Step, path_text
 from flowbp.container import RunContainer
 from flowbp.run.artefacts import replaced
+from flowbp.run.sizing import undrawable
 from flowbp.settings.needs import readings, unmet
 
 
 def unready(container: RunContainer) -> list[Problem]:
-    """What is wrong with the packages and files of reward, judge and metrics; none is loaded.
+    """What is wrong with the pictures' size, and with what reward, judge and metrics read.
+
+    None of them is loaded.
 
     Args:
         container: of the run; what was overridden from Python is not asked.
 
     Returns:
-        All that is wrong, none if they could be loaded as far as that can be seen.
+        All that is wrong, as far as that can be seen.
 
     Example:
         See `flowbp.run.checking.check`.
     """
     found = [each for path, component in _scorers(container) for each in unmet(component, path)]
-    return [Problem(path_text(path), message, "") for path, message in found]
+    problems = [Problem(path_text(path), message, "") for path, message in found]
+    settings = container.settings()
+    if not {"backbone", "tuned", "model"} & set(replaced(container)):
+        problems += undrawable(settings.backbone, settings.sampling)
+    return problems
 
 
 def read_from(container: RunContainer) -> list[str]:

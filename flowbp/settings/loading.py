@@ -17,7 +17,7 @@ from flowbp.configuration import (
     structure,
     without_nulls,
 )
-from flowbp.configuration.registry import component_type
+from flowbp.configuration.component import component_type
 from flowbp.configuration.tree import Step, origin_of, path_text
 from flowbp.settings.checks import problems
 from flowbp.settings.intervals import Found

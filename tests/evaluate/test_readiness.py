@@ -53,3 +53,19 @@ def test_where_failures_are_reported_so_is_this(evaluation_yaml, cut_off, tmp_pa
     assert "is damaged" in capsys.readouterr().err.splitlines()[0]
     failures = json.loads((tmp_path / "out" / "scores.json").read_text())["failures"]
     assert [failure["metric"] for failure in failures] == ["broken"]
+
+
+@pytest.mark.parametrize("check", [[], ["--check"]])
+@pytest.mark.parametrize("failure", ["stop", "report"])
+def test_a_size_is_refused_before_the_model_is_loaded(
+    evaluation_yaml, models, tmp_path, capsys, check, failure
+):
+    base = shutil.copytree(models / "base", tmp_path / "base")
+    for weights in base.rglob("*.safetensors"):
+        weights.unlink()
+    typed = [f"backbone.source={base}", "sampling.height=15", f"evaluation.on_failure={failure}"]
+    assert main([evaluation_yaml, *typed, *check]) == 2
+    told = capsys.readouterr().err
+    wanted = "sampling.height: must be a positive multiple of 4, got 15; the nearest are 12 and 16"
+    assert f"command line: {wanted}" in told
+    assert not (tmp_path / "out").exists()

@@ -14,7 +14,8 @@ from .samples import comparison, metrics
 COUNT = 30
 REWARDS = [(0.5, 0.5 + 0.01 * (i - 9)) for i in range(COUNT)]
 VERDICTS = [(i % 3 == 0, i % 4 != 0) for i in range(COUNT)]
-PROMPTS = ["<script>alert('x')</script>", 'a "red" circle & more', "two squares"]
+TEXTS = ["<script>alert('x')</script>", 'a "red" circle & more', "two squares"]
+PROMPTS = [f"{TEXTS[i % 3]} {i}" for i in range(COUNT)]
 HACKED = [
     {"step": 10 * i, "reward": 0.2 + 0.1 * i, "accuracy": a, "aesthetic": 5 + 0.1 * i}
     for i, a in enumerate((0.5, 0.6, 0.7, 0.55, 0.4))
@@ -73,7 +74,7 @@ def several(side: int = 160) -> Report:
                         model=model,
                         number=number,
                         seed=seed,
-                        prompt=PROMPTS[number % 3],
+                        prompt=PROMPTS[number],
                         kind=kind,
                         values={
                             "hpsv2": 0.25 + 0.05 * strength + 0.01 * noise[0],

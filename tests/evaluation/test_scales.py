@@ -19,7 +19,7 @@ from .pages import report
 def two(after: float, before: float = 0.0, *, scale: Scale | None = None, noise: float = 0.1):
     source = random.Random(0)
     rows = [
-        ScoreRow(model="base", number=n, seed=0, prompt="p", kind="k", values={"c": before})
+        ScoreRow(model="base", number=n, seed=0, prompt=f"p {n}", kind="k", values={"c": before})
         for n in range(20)
     ]
     other = [

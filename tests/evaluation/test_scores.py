@@ -85,7 +85,12 @@ def test_pictures_of_one_prompt_are_no_evidence_of_their_own():
             for model in ("base", "mine"):
                 values = {"a": gain if model == "mine" else 0.0}
                 row = ScoreRow(
-                    model=model, number=number, seed=seed, prompt="p", kind="k", values=values
+                    model=model,
+                    number=number,
+                    seed=seed,
+                    prompt=f"p {number}",
+                    kind="k",
+                    values=values,
                 )
                 rows.append(row)
     few = Scores([row for row in rows if row.seed == 0]).paired("base", "mine", "a")
@@ -213,7 +218,7 @@ def test_every_figure_says_how_many_it_is_of():
             model=model,
             number=number,
             seed=seed,
-            prompt="p",
+            prompt=f"p {number}",
             kind="k",
             # Of 100 prompts and two seeds four pictures of two prompts are judged, one of one.
             values={"few": 1.0 if number < 2 else math.nan} | ({"one": 1.0} if number == 7 else {}),

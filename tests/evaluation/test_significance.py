@@ -37,7 +37,12 @@ def differing(count: int, columns: int, models: int, source: random.Random, **ga
             shift = gaps if number else {}
             values = {name: source.gauss(shift.get(name, 0.0), 1) for name in names}
             row = ScoreRow(
-                model=f"m{number}", number=prompt, seed=0, prompt="p", kind="k", values=values
+                model=f"m{number}",
+                number=prompt,
+                seed=0,
+                prompt=f"p {prompt}",
+                kind="k",
+                values=values,
             )
             rows.append(row)
     return Scores(rows)
@@ -128,7 +133,7 @@ def test_so_many_comparisons_that_drawn_flips_alone_could_show_none():
 
 def test_three_improved_prompts_of_six_are_no_evidence():
     base = [
-        ScoreRow(model="base", number=n, seed=0, prompt="p", kind="k", values={"v": 0.0})
+        ScoreRow(model="base", number=n, seed=0, prompt=f"p {n}", kind="k", values={"v": 0.0})
         for n in range(6)
     ]
     mine = [attrs.evolve(row, model="mine", values={"v": float(row.number < 3)}) for row in base]

@@ -14,6 +14,7 @@ from .samples import comparison
 REWARDS = [(0.25, 0.5), (0.25, 0.25), (0.5, 0.375), (0.0, 1.0)]
 VERDICTS = [(False, True), (True, True), (True, False), (False, True)]
 KINDS = ["counting", "position"]
+PROMPTS = ["two circles", "a cross above a circle", "three squares", "a circle left of a cross"]
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -88,7 +89,7 @@ def test_bootstrap_refuses(
 
 
 def test_summary_per_kind_and_overall() -> None:
-    summary = summarise(comparison(REWARDS, VERDICTS, kinds=KINDS))
+    summary = summarise(comparison(REWARDS, VERDICTS, kinds=KINDS, prompts=PROMPTS))
     counting, position = summary.kinds
     assert [(row.name, row.count) for row in summary.kinds] == [("counting", 2), ("position", 2)]
     assert (counting.reward.before, counting.reward.after) == (0.375, 0.4375)
@@ -103,13 +104,15 @@ def test_summary_per_kind_and_overall() -> None:
 
 
 def test_a_row_does_not_depend_on_the_other_kinds() -> None:
-    both = summarise(comparison(REWARDS, VERDICTS, kinds=KINDS))
-    alone = summarise(comparison(REWARDS[::2], VERDICTS[::2], kinds=["counting"]))
+    both = summarise(comparison(REWARDS, VERDICTS, kinds=KINDS, prompts=PROMPTS))
+    alone = summarise(
+        comparison(REWARDS[::2], VERDICTS[::2], kinds=["counting"], prompts=PROMPTS[::2])
+    )
     assert both.kinds[0] == alone.kinds[0]
 
 
 def test_table_with_a_judge() -> None:
-    lines = table(comparison(REWARDS, VERDICTS, kinds=KINDS)).splitlines()
+    lines = table(comparison(REWARDS, VERDICTS, kinds=KINDS, prompts=PROMPTS)).splitlines()
     assert lines[0].split() == ["kind", "n", "reward", "gain", "accuracy", "gain"]
     assert lines[2] == "counting  2  0.375 → 0.438  +0.062   50.0% → 50.0%   +0.0"
     assert lines[3] == "position  2  0.125 → 0.625  +0.500  50.0% → 100.0%  +50.0"
@@ -121,6 +124,6 @@ def test_table_with_a_judge() -> None:
 
 
 def test_table_without_a_judge_has_no_accuracy() -> None:
-    text = table(comparison(REWARDS, kinds=KINDS))
+    text = table(comparison(REWARDS, kinds=KINDS, prompts=PROMPTS))
     assert "accuracy" not in text
     assert text.splitlines()[0].split() == ["kind", "n", "reward", "gain"]

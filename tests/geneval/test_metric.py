@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from flowbp.evaluation import HeldOutPrompt
+from flowbp.evaluation import HeldOutPrompt, ScoreRow, Scores
 from flowbp.geneval import (
     TASKS,
     Detection,
@@ -18,7 +18,6 @@ from flowbp.geneval import (
     TaskMetric,
     Wanted,
     column_name,
-    overall,
 )
 from flowbp.rewards import Towers, crop_shortest_side_torchvision
 from flowbp.shapes.embedded import reward_folder
@@ -102,21 +101,27 @@ def test_the_total_is_the_mean_of_the_six_tasks():
     generator = torch.Generator().manual_seed(0)
     kinds = [TASKS[int(n)] for n in torch.randint(6, (200,), generator=generator)]
     passed = (torch.rand(200, generator=generator) > 0.4).float()
-    columns = {
-        column_name(kind=task): torch.tensor(
-            [
-                value if kind == task else math.nan
-                for value, kind in zip(passed.tolist(), kinds, strict=True)
-            ]
+    rows = [
+        ScoreRow(
+            model="base",
+            number=number,
+            seed=0,
+            prompt=f"{number}",
+            kind=kind,
+            values={column_name(kind=t): value if kind == t else math.nan for t in TASKS},
         )
-        for task in TASKS
-    }
+        for number, (value, kind) in enumerate(zip(passed.tolist(), kinds, strict=True))
+    ]
+    totals = TaskMetric([DOG], Seen(0.5), lambda image, found: "red").totals
+    total = column_name(kind="overall")
     accuracies = []
     for task in TASKS:
         own = [v for v, kind in zip(passed.tolist(), kinds, strict=True) if kind == task]
         accuracies.append(sum(own) / len(own))
-    assert overall(columns) == pytest.approx(sum(accuracies) / 6, abs=1e-12)
-    assert math.isnan(overall(columns | {column_name(kind="colors"): torch.tensor([math.nan])}))
+    found = Scores(rows, totals=totals).mean("base", total)
+    assert found is not None and found.mean == pytest.approx(sum(accuracies) / 6, abs=1e-12)
+    of_five = Scores([row for row in rows if row.kind != "colors"], totals=totals)
+    assert of_five.mean("base", total) is None
 
 
 def test_it_loads_and_runs_on_real_classes(tmp_path, monkeypatch):

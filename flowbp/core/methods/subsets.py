@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from .._validators import fits_grid, has, integer, real
+from ..chain import Chain
 from ..draws import PairDraw, UniformPair, late_biased, window
-from ..plan import Chain, Segment, Surrogate
+from ..plan import Segment, Surrogate
 from ..quadrature import euler
 from ..trajectory import grid
 from .method import rescale

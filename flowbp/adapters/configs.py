@@ -1,0 +1,51 @@
+"""What a model says of itself, read without its weights."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from flowbp.adapters.extras import require
+from flowbp.adapters.hub import hub_file
+from flowbp.adapters.loading import Layout
+from flowbp.adapters.source import local_folder
+
+
+def read_config(source: str | os.PathLike[str], layout: Layout, name: str) -> Mapping[str, Any]:
+    """The configuration of a diffusers component, with the defaults of what it leaves out.
+
+    Args:
+        source: A hub id or a folder in diffusers layout.
+        layout: What it must hold.
+        name: Of the component, such as ``transformer``.
+
+    Returns:
+        Its arguments by name.
+
+    Raises:
+        ModuleNotFoundError: diffusers is not installed.
+        OSError: No such source, or no such file in it.
+        ValueError: The component is of another class.
+
+    Example:
+        >>> from flowbp.adapters import SD3Backbone
+        >>> from flowbp.shapes.embedded import base_folder
+        >>> read_config(base_folder(), SD3Backbone.layout, "transformer")["patch_size"]
+        2
+    """
+    # Neither is left to diffusers: it does not expand ~, and takes a hub that is out of reach for
+    # one that has no such file.
+    place = local_folder(source) or hub_file(str(source), f"{name}/config.json").parents[1]
+    library, kind = layout.models[name]
+    component: Any = getattr(require(library), kind)
+    config: dict[str, Any] = component.load_config(place, subfolder=name)
+    if config["_class_name"] != kind:
+        raise ValueError(
+            f"`source` must hold a {kind}, got {config['_class_name']} in {str(source)!r}; "
+            "name the backbone of that model family"
+        )
+    arguments = inspect.signature(component.__init__).parameters.values()
+    defaults = {each.name: each.default for each in arguments if each.default is not each.empty}
+    return defaults | config

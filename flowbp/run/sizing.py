@@ -1,0 +1,51 @@
+"""Whether a model can draw pictures of the size that is asked for, found before it is loaded."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from flowbp.configuration import Component, Problem
+from flowbp.run.families import named_model
+
+
+class PictureSize(Protocol):
+    """Has the sides of a picture, in pixels."""
+
+    @property
+    def height(self) -> int:
+        """From top to bottom."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """From left to right."""
+        ...
+
+
+def undrawable(backbone: Component[Any], size: PictureSize) -> list[Problem]:
+    """What is wrong with the size of pictures, as problems of the section `sampling`.
+
+    Args:
+        backbone: what would load the model.
+        size: what is asked for.
+
+    Returns:
+        One problem for each side that is wrong; none of a model that only says when it is loaded.
+
+    Example:
+        >>> from flowbp.evaluation import Sampling
+        >>> from flowbp.shapes.embedded import embedded_backbone
+        >>> asked = Sampling(steps=4, height=60, width=64)
+        >>> print(*undrawable(Component("shapes", embedded_backbone), asked))
+        sampling.height: must be a positive multiple of 16, got 60; the nearest are 48 and 64
+    """
+    named = named_model(backbone)
+    if named is None:
+        return []
+    try:
+        sizes = named.picture_sizes
+    # What cannot be read is told by what loads it, with all that is missing.
+    except (OSError, ValueError, ImportError):
+        return []
+    sides = {"height": sizes.fault(size.height), "width": sizes.fault(size.width)}
+    return [Problem(f"sampling.{side}", wrong, "") for side, wrong in sides.items() if wrong]

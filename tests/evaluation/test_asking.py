@@ -1,0 +1,106 @@
+"""What is asked of a metric, in what order, and what it may answer."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+import torch
+
+from flowbp.evaluate.attempts import let_go
+from flowbp.evaluation.asking import Names, columns, outcomes
+
+IMAGES = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 2, 2)
+PICTURES = ["a", "b", "c"]
+
+
+class Judge:
+    """Remembers what it was asked, and fails at what it is told to."""
+
+    def __init__(self, fails) -> None:
+        self.fails, self.asked = fails, []
+
+    def __call__(self, images, of):
+        self.asked.append((images[:, 0, 0, 0].tolist(), list(of)))
+        if self.fails(of):
+            raise KeyError(of[0])
+        return [name.upper() for name in of]
+
+
+def test_what_succeeds_together_is_asked_once():
+    judge = Judge(lambda of: False)
+    (whole,) = outcomes(judge, IMAGES, PICTURES)
+    assert (whole.of, whole.found, whole.error) == (PICTURES, ["A", "B", "C"], None)
+    assert whole.result() == ["A", "B", "C"]
+    assert judge.asked == [([0, 1, 2], PICTURES)]
+
+
+def test_what_fails_together_is_asked_one_by_one_with_its_picture():
+    judge = Judge(lambda of: "b" in of)
+    whole, *alone = outcomes(judge, IMAGES, PICTURES)
+    with pytest.raises(KeyError, match="a"):
+        whole.result()
+    assert [each.of for each in alone] == [["a"], ["b"], ["c"]]
+    assert [each.found for each in alone] == [["A"], None, ["C"]]
+    assert judge.asked[1:] == [([0], ["a"]), ([1], ["b"]), ([2], ["c"])]
+
+
+def test_nothing_is_asked_before_it_is_wanted():
+    judge = Judge(lambda of: True)
+    asked = outcomes(judge, IMAGES, PICTURES)
+    assert not judge.asked
+    next(asked), next(asked)
+    assert len(judge.asked) == 2
+
+
+def test_a_failure_that_is_let_go_of_holds_nothing_while_the_next_is_asked():
+    held = []
+
+    class Large:
+        pass
+
+    def judge(images, of):
+        large = Large()
+        assert all(reference() is None for reference in held)
+        held.append(weakref.ref(large))
+        raise RuntimeError("no room")
+
+    for each in outcomes(judge, IMAGES, PICTURES):
+        assert isinstance(let_go(each.error), RuntimeError)
+    assert len(held) == 4
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_who_stops_the_program_stops_it(error):
+    def judge(images, of):
+        raise error
+
+    with pytest.raises(error):
+        next(outcomes(judge, IMAGES, PICTURES))
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (torch.ones(2), "it must return columns by name, got a Tensor"),
+        ({"x": torch.ones(2, 1)}, r"`x` must return one number per picture, shape \(2,\)"),
+        ({"x": torch.ones(3)}, r"got \(3,\); the first prompt of the batch is 'a'"),
+        ({"x": torch.tensor([0, torch.inf])}, "`m.x` of the prompt 'b' must be finite, got inf"),
+        ({"x": torch.tensor([-torch.inf, 0])}, "`m.x` of the prompt 'a' must be finite, got -inf"),
+    ],
+)
+def test_what_is_no_set_of_columns_is_refused(found, message):
+    with pytest.raises(ValueError, match=message):
+        columns(found, ["a", "b"], called=lambda name: f"m.{name}")
+
+
+def test_columns_are_named_and_may_say_nothing():
+    found = columns({"x": torch.tensor([1.0, torch.nan])}, ["a", "b"], called=str.upper)
+    assert list(found) == ["X"] and found["X"].dtype == torch.float64
+    assert found["X"][0] == 1 and found["X"][1].isnan()
+
+
+def test_the_first_names_decide_even_if_there_are_none():
+    names = Names()
+    assert names.first == [] and names.agree([]) and not names.agree(["a"])
+    assert names.first == [] and names.agree([])
