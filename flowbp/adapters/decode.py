@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from flowbp.adapters.attention import attend_plainly
 from flowbp.adapters.clamp import Clamp, hard_clamp
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
+from flowbp.adapters.sizes import pixels_per_latent
 from flowbp.adapters.unscale import Unscale, scaled
 
 if TYPE_CHECKING:
@@ -65,8 +66,7 @@ class LatentDecoder:
     @property
     def scale_factor(self) -> int:
         """Pixels per latent of the VAE along one side."""
-        factor: int = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
-        return factor
+        return pixels_per_latent(self.vae.config)
 
     def __call__(self, latents: Tensor) -> Tensor:
         """Decode latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], in `policy.state`."""
