@@ -29,7 +29,7 @@ from flowbp.training import (
     TrainingStep,
     fitted,
 )
-from flowbp.training.fitting import RESERVE
+from flowbp.training.fits import RESERVE
 
 from .tiny_run import save_models, write_configuration
 

@@ -26,8 +26,9 @@ from flowbp.training.ema import Averaging as Averaging
 from flowbp.training.ema import MovingAverage as MovingAverage
 from flowbp.training.evaluation_lines import EvaluationLines as EvaluationLines
 from flowbp.training.feed import PromptFeed as PromptFeed
-from flowbp.training.fitting import Fit as Fit
-from flowbp.training.fitting import fit as fit
+from flowbp.training.fits import Fit as Fit
+from flowbp.training.fits import fit as fit
+from flowbp.training.fits import fit_downwards as fit_downwards
 from flowbp.training.fitting import fitted as fitted
 from flowbp.training.history import History as History
 from flowbp.training.inspection import Saved as Saved

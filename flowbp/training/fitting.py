@@ -1,107 +1,28 @@
-"""Portions that fit into the memory of a device, found by trying one sample and two."""
+"""The portions of a step that fit into the memory of its device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import attrs
 import torch
 
 from flowbp.adapters.checkpointing import WithCheckpointing, checkpointing_of
+from flowbp.adapters.compiling import is_compiled
 from flowbp.training.cotangent import Scorer, score
+from flowbp.training.fits import Fit, even, fit, fit_downwards
 from flowbp.training.memory import GIB, Memory, release
 from flowbp.training.randomness import generator, generator_states, set_generator_states
 from flowbp.training.sampling import AUTO
 from flowbp.training.sizes import Portions
 from flowbp.training.step import TrainingStep
 
-RESERVE = 0.1
-"""The share of the free memory that is left free: for fragments, and for what varies."""
-
 _ENOUGH = 4
 """Samples at a time from which on gradient checkpointing would save no time."""
 
-
-@attrs.frozen
-class Fit:
-    """How many samples fit at a time.
-
-    Args:
-        count: of them; 0 if not even one does.
-        free: bytes that were there for them.
-        each: bytes that one more takes.
-
-    Example:
-        >>> Fit(count=4, free=2**30, each=2**28).count
-        4
-    """
-
-    count: int
-    free: int
-    each: int
-
-
-def fit(memory: Memory, work: Callable[[int], object], most: int, *, owed: int = 0) -> Fit:
-    """Find how many samples fit at a time, from the memory that one and two of them take.
-
-    `peak(n) = fixed + n each`, and the largest n with `peak(n) <= (1 - RESERVE) (free - owed)`.
-
-    Args:
-        memory: of the device.
-        work: works on so many samples at a time.
-        most: the largest number that is wanted, at least 1.
-        owed: bytes that will be allocated later by something else.
-
-    Returns:
-        What was found, at most `most`.
-
-    Example:
-        >>> class Toy:
-        ...     def free(self):
-        ...         return 1000
-        ...     def peak(self, work):
-        ...         return work()
-        >>> fit(Toy(), lambda count: 100 + 150 * count, 8)
-        Fit(count=5, free=1000, each=150)
-    """
-    free, peaks = max(memory.free() - owed, 0), list[int]()
-    try:
-        # Once unmeasured: kernels are chosen, and gradients allocated that then stay.
-        work(1)
-        free = max(memory.free() - owed, 0)
-        for count in (1, 2)[:most]:
-            peaks.append(memory.peak(partial(work, count)))
-    except torch.OutOfMemoryError:
-        # That many do not fit, which is all there was to find out.
-        return Fit(len(peaks), free, peaks[0] if peaks else free)
-    usable = int(free * (1 - RESERVE))
-    if most == 1:
-        return Fit(int(peaks[0] <= usable), free, peaks[0])
-    first, second = peaks
-    each = max(second - first, 1)
-    count = (usable - max(first - each, 0)) // each
-    return Fit(min(most, max(count, 0)), free, each)
-
-
-def even(largest: int, samples: int) -> int:
-    """A size at most `largest` that parts `samples` well: a divisor of it if one is near.
-
-    Args:
-        largest: at least 1.
-        samples: of the whole.
-
-    Returns:
-        The size.
-
-    Example:
-        >>> even(7, 8), even(3, 8), even(6, 7), even(9, 8), even(5, 10)
-        (4, 2, 4, 8, 5)
-    """
-    largest = min(largest, samples)
-    divisor = next(size for size in range(largest, 0, -1) if samples % size == 0)
-    parts = -(-samples // largest)
-    return divisor if 2 * divisor > largest else -(-samples // parts)
+_COMPILED_PULLS = (8, 4, 2, 1)
+_COMPILED_DECODES = (4, 2, 1)
+"""What is tried of compiled code, which takes long for each; more at a time is not faster."""
 
 
 def fitted(
@@ -109,9 +30,11 @@ def fitted(
 ) -> tuple[Portions, str]:
     """Choose what the batching, or the backbone's checkpointing, leaves to be chosen.
 
-    Pulls, and decoder and reward, are tried with one sample and with two. Checkpointing stays off
-    if without it the wanted pull fits, or under `auto` at least four samples or all there are. No
-    gradient is left behind, and no generator has moved.
+    Pulls, and decoder and reward, are tried with one sample and with two. A compiled backbone,
+    where every size takes long, is tried with what is wanted of it, eight and four samples at the
+    most, and with half of that where it does not fit. Checkpointing stays off if without it the
+    wanted pull fits, or under `auto` at least four samples or all there are. No gradient is left
+    behind, and no generator has moved.
 
     Args:
         step: whose portions are chosen.
@@ -141,9 +64,13 @@ class _Fitting:
     ) -> None:
         size = {"height": step.sampling.height, "width": step.sampling.width}
         source, backbone = generator(0, "fitting"), step.backbone
-        self.step, self.memory, self.prompts = step, memory, list(prompts)
+        self.step, self.memory = step, memory
+        self.compiled = is_compiled(backbone.module)
+        # As many as are ever tried at a time.
+        copies = _COMPILED_PULLS[0] if self.compiled and len(prompts) > 1 else 1
         with torch.no_grad():
-            self.conditioning = backbone.encode(self.prompts)
+            self.conditioning = backbone.encode(list(prompts)).repeat(copies)
+        self.prompts = list(prompts) * copies
         drawn = backbone.noise(len(self.prompts), generator=source, **size)
         self.latents = drawn.to(backbone.device)
         self.owed = owed + self._cached()
@@ -164,12 +91,12 @@ class _Fitting:
         pulls = decodes = None
         pull, decode = batching.pull_size, batching.decode_size
         # A batch of one has no second sample to try.
-        alone = len(self.prompts) < 2
+        alone = len(self.prompts) == 1
         if AUTO in (batching.pull, wish):
             pulls, on = self._pulls(able, on, 1 if alone else pull, may_switch=wish == AUTO)
             pull = even(max(pulls.count, 1), pull) if batching.pull == AUTO else pull
         if batching.decode == AUTO:
-            decodes = self._fit(self._score, 1 if alone else decode)
+            decodes = self._fit(self._score, 1 if alone else decode, _COMPILED_DECODES)
             decode = even(max(decodes.count, 1), decode)
         chosen = attrs.evolve(batching.portions, pull=pull, decode=decode, checkpointing=on)
         found = pulls or decodes
@@ -183,15 +110,25 @@ class _Fitting:
     ) -> tuple[Fit, bool | None]:
         if able is not None:
             able.checkpoint_gradients(bool(on))
-        found = self._fit(self._pull, most)
-        needed = min(_ENOUGH, most) if self.step.batching.pull == AUTO else most
+        wished = self.step.batching.pull == AUTO
+        needed = min(_ENOUGH, most) if wished else most
+        sizes = _COMPILED_PULLS if wished else (most,)
+        switchable = able is not None and may_switch
+        found = self._fit(self._pull, most, sizes, least=needed if switchable else 1)
         if able is None or not may_switch or found.count >= needed:
             return found, on
         able.checkpoint_gradients(True)
-        return self._fit(self._pull, most), True
+        return self._fit(self._pull, most, sizes), True
 
-    def _fit(self, work: Callable[[int], object], most: int) -> Fit:
-        found = fit(self.memory, work, most, owed=self.owed)
+    def _fit(
+        self, work: Callable[[int], object], most: int, compiled: Sequence[int], *, least: int = 1
+    ) -> Fit:
+        if self.compiled:
+            sizes = dict.fromkeys(even(size, most) for size in compiled)
+            wanted = [size for size in sizes if size >= least]
+            found = fit_downwards(self.memory, work, wanted, owed=self.owed)
+        else:
+            found = fit(self.memory, work, most, owed=self.owed)
         release(self.step.backbone.device)
         return found
 

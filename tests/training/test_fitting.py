@@ -22,7 +22,7 @@ from flowbp.training import (
     memory_of,
     state_bytes,
 )
-from flowbp.training.fitting import even
+from flowbp.training.fits import even, fit_downwards
 
 from .fakes import PROMPTS, FakeBackbone, gradients, make_step, make_trainer
 from .short import DECODE, PULL, Listener, ShortBackbone
@@ -85,6 +85,54 @@ def test_what_fits_is_chosen(free, owed, wish, batching, pull, decode, on) -> No
     wanted = Portions(samples=batching.samples, pull=pull, decode=decode, checkpointing=on)
     assert portions == wanted
     assert told.startswith(f"{portions}: {free - owed:.1f} GiB free, ")
+
+
+@pytest.mark.parametrize(
+    ("free", "wish", "batching", "pull", "decode", "on", "tried"),
+    [
+        (100, None, Batching(8), 8, 4, None, [8, 4]),
+        (34, None, Batching(8), 4, 2, None, [8, 4, 4, 2]),
+        (100, "auto", Batching(12), 6, 4, False, [6, 4]),
+        (34, "auto", Batching(8, pull=2), 2, 2, False, [2, 4, 2]),
+        (20, "auto", Batching(8), 8, 1, True, [8, 4, 8, 4, 2, 1]),
+        (20, "auto", Batching(8, pull=6, decode=3), 6, 3, True, [6, 6]),
+        (20, True, Batching(8), 8, 1, True, [8, 4, 2, 1]),
+        (3, "auto", Batching(1), 1, 1, True, [1, 1, 1]),
+        (0, None, Batching(2), 1, 1, None, [2, 1, 2, 1]),
+    ],
+)
+def test_compiled_code_is_tried_from_above(
+    monkeypatch, free, wish, batching, pull, decode, on, tried
+) -> None:
+    monkeypatch.setattr("flowbp.training.fitting.is_compiled", lambda network: True)
+    sizes = []
+
+    def fit_and_tell(memory, work, wanted, **options):
+        def told(count):
+            sizes.append(count)
+            work(count)
+
+        return fit_downwards(memory, told, wanted, **options)
+
+    monkeypatch.setattr("flowbp.training.fitting.fit_downwards", fit_and_tell)
+    portions, _ = chosen(free, batching, checkpointing=wish)
+    assert portions == Portions(
+        samples=batching.samples, pull=pull, decode=decode, checkpointing=on
+    )
+    assert sizes[::2] == tried and sizes[1::2] == tried
+
+
+def test_a_size_that_runs_out_of_memory_while_it_is_tried_is_passed_over() -> None:
+    toy = type("Toy", (), {"free": lambda self: 1000, "peak": lambda self, work: work()})()
+
+    def work(count: int) -> int:
+        if count > 2:
+            raise torch.OutOfMemoryError
+        return 100 * count
+
+    assert fit_downwards(toy, work, (8, 4, 2, 1)) == Fit(2, 1000, 100)
+    assert fit_downwards(toy, work, (8, 4)) == Fit(0, 1000, 250)
+    assert fit_downwards(toy, work, (2, 1), owed=880) == Fit(1, 120, 100)
 
 
 def test_the_line_of_the_start() -> None:
