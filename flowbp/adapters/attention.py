@@ -58,12 +58,19 @@ class VaeAttention:
 
         self.plain, self.fused = AttnProcessor(), AttnProcessor2_0()
 
-    def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
         """Attend among pixels, (B, C, H, W)."""
         positions = hidden_states.shape[-2] * hidden_states.shape[-1]
         plain = hidden_states.is_cuda and positions <= _PLAIN_POSITIONS
         attended: Tensor = (self.plain if plain else self.fused)(
-            attn, hidden_states, *args, **kwargs
+            attn, hidden_states, encoder_hidden_states, attention_mask, temb
         )
         return attended
 

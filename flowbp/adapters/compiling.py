@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
 from flowbp.adapters.channels_last import lay_out_channels_last
+from flowbp.adapters.decode import LatentDecoder
 from flowbp.adapters.fused_gelu import fuse_gelu
 
 ACTIVATIONS = 0.5
 """What compiled blocks keep by default: on an H100 half the memory for 8 % more time of a pull."""
+
+_SETTINGS = WeakKeyDictionary[nn.Module, tuple[float, str]]()
+"""How each network was compiled."""
 
 _VARIANTS = 64
 """How often one block's code may be compiled: for kinds of blocks, batch sizes, with a graph or
@@ -26,13 +32,16 @@ def compile_backbone(
     The code is compiled when it is first called with a shape, which takes about half a minute for
     each number of samples at a time, with a graph and without; torch keeps what it compiled on
     disk. Gradient checkpointing, adapters that are attached later, weights that are loaded later
-    and the names of parameters are as without.
+    and the names of parameters are as without. A deep copy is not compiled, and its decoder, which
+    is laid out for the compiler, slower than before; save weights, not whole modules.
 
     Args:
-        backbone: A `Backbone`, or what wraps one. Its blocks are compiled in place, for good.
+        backbone: A `Backbone`, or what wraps one. Its blocks, and the VAE of its `LatentDecoder`,
+            are compiled in place, for good; another kind of decoder is left as it is.
         activations: Share of the memory for what a block keeps between its forward and backward
             pass, in [0, 1]; the rest is computed again, what is cheapest first. torch decides
-            what that is. 1 keeps all; below about 0.3 little is left to save.
+            what that is. 1 keeps all; below about 0.3 little is left to save. Under gradient
+            checkpointing blocks keep all, one at a time.
         backend: Of torch.compile.
 
     Raises:
@@ -46,16 +55,16 @@ def compile_backbone(
         ValueError: `compile` needs a network with a list of blocks (nn.ModuleList), and Linear \
 has none; write compile: false
     """
-    _prepare()
     if compile_blocks(backbone.module, activations=activations, backend=backend) == 0:
         raise ValueError(
             "`compile` needs a network with a list of blocks (nn.ModuleList), and "
             f"{type(backbone.module).__name__} has none; write compile: false"
         )
     decoder = getattr(backbone, "decoder", None)
-    if decoder is not None:
-        lay_out_channels_last(decoder.vae.decoder)
-        decoder.vae.decoder.compile(dynamic=False, backend=_keeping(1.0, backend))
+    if isinstance(decoder, LatentDecoder):
+        network = decoder.vae.decoder
+        lay_out_channels_last(network)
+        network.compile(dynamic=False, backend=_keeping(1.0, backend))
 
 
 def compile_blocks(
@@ -85,13 +94,38 @@ def compile_blocks(
             f"`activations` must be a share in [0, 1], got {activations}; 0.5 keeps half of what "
             "the blocks would, 1 keeps all"
         )
+    _prepare()
     fuse_gelu(network)
-    lists = [part for part in network.children() if isinstance(part, nn.ModuleList)]
-    blocks = [block for part in lists for block in part]
+    _SETTINGS[network] = (activations, backend)
+    # What checkpointing computes again anyway has one block's activations at a time.
+    kept = 1.0 if getattr(network, "gradient_checkpointing", False) else activations
+    blocks = [
+        b for part in network.children() if isinstance(part, nn.ModuleList) for b in _in(part)
+    ]
     for block in blocks:
         # Shapes that are fixed make faster code, and there are few of them.
-        block.compile(dynamic=False, backend=_keeping(activations, backend))
+        block.compile(dynamic=False, backend=_keeping(kept, backend))
     return len(blocks)
+
+
+def compile_like(network: nn.Module, other: nn.Module) -> None:
+    """Compile the blocks of a network as those of another were, if they were.
+
+    Args:
+        network: A copy of the other, or the other itself after its checkpointing was switched.
+        other: Any.
+
+    Example:
+        >>> copy, other = nn.Module(), nn.Module()
+        >>> copy.blocks, other.blocks = nn.ModuleList([nn.Identity()]), nn.ModuleList()
+        >>> compile_like(copy, other)
+        >>> is_compiled(copy)
+        False
+    """
+    settings = _SETTINGS.get(other)
+    if settings is not None:
+        activations, backend = settings
+        compile_blocks(network, activations=activations, backend=backend)
 
 
 def is_compiled(network: nn.Module) -> bool:
@@ -105,6 +139,14 @@ def is_compiled(network: nn.Module) -> bool:
         False
     """
     return any(getattr(part, "_compiled_call_impl", None) for part in network.modules())
+
+
+def _in(blocks: nn.ModuleList) -> Iterator[nn.Module]:
+    for block in blocks:
+        if isinstance(block, nn.ModuleList):
+            yield from _in(block)
+        else:
+            yield block
 
 
 @lru_cache

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.checkpointing import Checkpointing
-from flowbp.adapters.compiling import compile_blocks, is_compiled
+from flowbp.adapters.compiling import compile_like
 from flowbp.adapters.diffusers_parts import DiffusersParts
 from flowbp.adapters.lora_export import adapter_of
 from flowbp.adapters.reference import (
@@ -88,6 +88,7 @@ class DiffusersBackbone(DiffusersParts):
             self.transformer.enable_gradient_checkpointing()
         else:
             self.transformer.disable_gradient_checkpointing()
+        compile_like(self.transformer, self.transformer)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encode B prompts, without gradient."""
@@ -131,8 +132,7 @@ class DiffusersBackbone(DiffusersParts):
             return without_gradient(self._base_velocity)
         policy = self.policy.frozen
         frozen = frozen_copy(self.transformer, policy.weights)
-        if is_compiled(self.transformer):
-            compile_blocks(frozen)
+        compile_like(frozen, self.transformer)
         return without_gradient(attrs.evolve(self, transformer=frozen, policy=policy).velocity)
 
     def _base_velocity(self, conditioning: Conditioning) -> VelocityField:

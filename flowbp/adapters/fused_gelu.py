@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -14,7 +15,7 @@ def fuse_gelu(network: nn.Module) -> None:
 
     On a CUDA device and without gradient, as in sampling, `gelu(x W + b)` is one kernel of cuBLAS
     there, which rounds once less; everywhere else the two are computed as before. Only for the
-    tanh form of gelu, which is cuBLAS's own, and for layers without an adapter.
+    tanh form of gelu, which is cuBLAS's own, and for layers without adapter, hook or quantization.
 
     Args:
         network: With diffusers' own feed-forward parts; changed in place, for good. Parameters
@@ -27,10 +28,12 @@ def fuse_gelu(network: nn.Module) -> None:
         >>> type(part.net[0]).__name__, list(part.net[0].state_dict())
         ('TanhGelu', ['proj.weight', 'proj.bias'])
     """
-    from diffusers.models.activations import GELU
-
+    diffusers = sys.modules.get("diffusers.models.activations")
+    if diffusers is None:
+        # Nobody can have made such a part.
+        return
     for part in network.modules():
-        if type(part) is GELU and part.approximate == "tanh":
+        if type(part) is diffusers.GELU and part.approximate == "tanh":
             cast(Any, part).__class__ = TanhGelu
 
 
@@ -56,4 +59,8 @@ class TanhGelu(nn.Module):
 
 
 def _is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
-    return type(layer) is nn.Linear and layer.bias is not None
+    """Whether it is a product and nothing else: no adapter, quantized weight, or hook."""
+    if type(layer) is not nn.Linear or layer.bias is None:
+        return False
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    return type(layer.weight) in (nn.Parameter, Tensor) and not hooked

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from flowbp import Bridge, Linear
-from flowbp.adapters import DtypePolicy, Lora, compile_backbone, compile_blocks, diffusers_backbone
+from flowbp.adapters import DtypePolicy, Lora, compile_backbone, compile_blocks, compiling
+from flowbp.adapters.channels_last import lay_out_channels_last
 from flowbp.adapters.compiling import is_compiled
 from flowbp.evaluation import Sampling as GenerationSampling
 from flowbp.evaluation import generate, generate_batches
@@ -89,15 +92,84 @@ def test_the_decoder_is_compiled_too_and_its_gradients_stay():
         assert (gradient - compiled[key]).norm() <= 1e-10 * max(gradient.norm(), 1e-3), key
 
 
-def test_a_frozen_copy_is_compiled_where_the_model_is(monkeypatch):
-    backbone, copies = backbone_of("sd3"), []
-    monkeypatch.setattr(diffusers_backbone, "compile_blocks", copies.append)
+@pytest.fixture
+def asked(monkeypatch):
+    """What is asked of torch.compile: blocks by the share that they keep, and the backend."""
+    seen = []
+    keeping = compiling._keeping
+
+    def told(activations, backend):
+        seen.append((activations, backend))
+        return keeping(activations, backend)
+
+    monkeypatch.setattr(compiling, "_keeping", told)
+    return seen
+
+
+def test_a_frozen_copy_is_compiled_as_the_model_is(asked):
+    backbone = backbone_of("sd3")
     backbone.reference()
-    assert not copies
-    compile_blocks(backbone.module, backend="eager")
+    assert not asked
+    blocks = compile_blocks(backbone.module, activations=0.7, backend="eager")
+    assert asked == [(0.7, "eager")] * blocks
+    asked.clear()
     backbone.reference()
-    (frozen,) = copies
-    assert frozen is not backbone.module and type(frozen) is type(backbone.module)
+    assert set(asked) == {(0.7, "eager")}
+
+
+def test_blocks_that_are_computed_again_anyway_keep_all(asked):
+    backbone = backbone_of("sd3", gradient_checkpointing=True)
+    compile_blocks(backbone.module, activations=0.7, backend="eager")
+    assert set(asked) == {(1.0, "eager")}
+    for on, kept in ((False, 0.7), (True, 1.0)):
+        asked.clear()
+        backbone.checkpoint_gradients(on)
+        assert set(asked) == {(kept, "eager")}
+    asked.clear()
+    plain = backbone_of("sd3")
+    plain.checkpoint_gradients(True)
+    assert not asked and not is_compiled(plain.module)
+
+
+def test_the_whole_decoder_is_one_graph_and_nothing_is_logged(caplog):
+    backbone = backbone_of("sd3")
+    for name in ("diffusers", "diffusers.models"):
+        logging.getLogger(name).propagate = True
+    latents = torch.zeros(1, 16, 4, 4)
+    backbone.decode(latents)
+    assert not caplog.records
+    decoder = backbone.decoder.vae.decoder
+    lay_out_channels_last(decoder)
+    torch._dynamo.reset()
+    decoder.compile(backend="eager", fullgraph=True)
+    backbone.decode(latents)
+
+
+def test_blocks_in_lists_of_lists_are_compiled():
+    """As in networks of stages, whose lists are never called themselves."""
+    network = torch.nn.Module()
+    blocks = [torch.nn.Linear(1, 1) for _ in range(3)]
+    network.stages = torch.nn.ModuleList([torch.nn.ModuleList(blocks[:2]), blocks[2]])
+    assert compile_blocks(network, backend="eager") == 3
+    assert all(is_compiled(block) for block in blocks)
+
+
+def test_a_decoder_of_another_kind_is_left():
+    network = torch.nn.Module()
+    network.blocks = torch.nn.ModuleList([torch.nn.Linear(1, 1)])
+    backbone = SimpleNamespace(module=network, decoder=torch.nn.Conv2d(1, 3, 1))
+    compile_backbone(backbone, backend="eager")
+    assert is_compiled(network) and not is_compiled(backbone.decoder)
+
+
+def test_a_network_of_one_s_own_needs_no_diffusers(monkeypatch):
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "diffusers":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    network = torch.nn.Module()
+    network.blocks = torch.nn.ModuleList([torch.nn.Linear(1, 1)])
+    assert compile_blocks(network, backend="eager") == 1
 
 
 def test_the_last_batch_of_an_evaluation_is_not_compiled_anew():

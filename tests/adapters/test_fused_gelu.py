@@ -92,6 +92,28 @@ def test_an_adapter_is_not_passed_over(feed_forward, kernel):
     assert not kernel
 
 
+class Quantized(OnADevice):
+    """A weight of another kind, as quantization leaves in a layer."""
+
+
+@pytest.mark.parametrize("change", ["quantized", "hooked", "hooked before"])
+def test_a_layer_that_does_more_is_called(feed_forward, kernel, change):
+    fuse_gelu(feed_forward)
+    part = feed_forward.net[0]
+    called = []
+    if change == "quantized":
+        weight = part.proj.weight.detach().as_subclass(Quantized)
+        part.proj.weight = torch.nn.Parameter(weight, requires_grad=False)
+        assert type(part.proj.weight) is not torch.nn.Parameter
+    elif change == "hooked":
+        part.proj.register_forward_hook(lambda *_: called.append(1))
+    else:
+        part.proj.register_forward_pre_hook(lambda *_: called.append(1))
+    with torch.no_grad():
+        part(torch.ones(1, 2, 4).double().as_subclass(OnADevice))
+    assert not kernel and called == [1] * (change != "quantized")
+
+
 @pytest.mark.parametrize("activation", ["gelu", "geglu", "linear-silu"])
 def test_other_activations_are_left(activation):
     part = FeedForward(4, activation_fn=activation)
