@@ -113,8 +113,7 @@ def fits(work: Callable[[], object]) -> bool:
     try:
         work()
     except RuntimeError as error:
-        # A compiler that runs out of memory says so in an error of its own.
-        if not is_short_memory(error) and "out of memory" not in str(error):
+        if not is_short_memory(error):
             raise
     else:
         return True

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
+from flowbp.adapters import SD3Backbone
 from flowbp.run import main
 
 # The tiny tokenizer counts letters.
@@ -60,6 +62,17 @@ def test_a_run_that_does_not_fit_at_all_says_what_is_left(yaml, reward, capsys):
     assert "out of memory in decoding and scoring: tried to allocate 3 GiB; `decode` of" in told
     assert "a smaller reward" in told and "lower batching" not in told
     assert "the parameters after step 0 are saved" in told and "Traceback" not in told
+
+
+def test_prompts_that_cannot_be_encoded_are_told_before_the_run(yaml, monkeypatch, capsys):
+    def encode(*_):
+        raise torch.OutOfMemoryError("tried to allocate 3 GiB")
+
+    monkeypatch.setattr(SD3Backbone, "encode", encode)
+    assert main([yaml]) == 1
+    told = capsys.readouterr().err
+    assert "encoding the prompts: tried to allocate 3 GiB; lower `embeddings.batch`" in told
+    assert "lower evaluation.batch" not in told and "Traceback" not in told
 
 
 def test_a_check_tells_auto(yaml, capsys):

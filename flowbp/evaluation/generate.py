@@ -193,7 +193,8 @@ def _sample(
     size = {"height": sampling.height, "width": sampling.width}
     indices = list(range(chosen.start, chosen.stop))
     if is_compiled(backbone.module):
-        # Every other size of a batch would be compiled anew, which takes longer than to sample it.
+        # A smaller last batch would be compiled anew, which takes longer than to sample a whole
+        # one. A list shorter than a batch has a single size, its own.
         indices += indices[-1:] * (min(sampling.batch, len(prompts)) - len(indices))
     noise = torch.cat(
         [backbone.noise(1, generator=noise_generator(noise_seed, i), **size) for i in indices]

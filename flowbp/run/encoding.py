@@ -11,6 +11,7 @@ from flowbp.container import RunContainer
 from flowbp.embeddings import CachedBackbone
 from flowbp.run.telling import told_progress
 from flowbp.training import Streams
+from flowbp.training.stages import ENCODING, running
 
 
 def run_prompts(container: RunContainer) -> tuple[str, ...]:
@@ -52,6 +53,7 @@ def encode_prompts(container: RunContainer) -> None:
 
     Raises:
         EmbeddingsError: the cache has no room, or cannot be written.
+        ExhaustedError: the encoders do not fit into the device's memory.
 
     Example:
         See `flowbp.run.execution.execute`.
@@ -71,6 +73,7 @@ def encode_all(model: CachedBackbone, prompts: Sequence[str]) -> None:
 
     Raises:
         EmbeddingsError: the cache has no room, or cannot be written.
+        ExhaustedError: the encoders do not fit into the device's memory.
 
     Example:
         >>> from flowbp.embeddings import cached
@@ -92,6 +95,6 @@ def encode_all(model: CachedBackbone, prompts: Sequence[str]) -> None:
     absent = model.absent(prompts)
     if absent:
         what = f"encoding, {len(prompts) - len(absent):,} of {len(prompts):,} prompts are cached"
-        with told_progress(what, len(absent)) as progress:
+        with told_progress(what, len(absent)) as progress, running(ENCODING, len(absent)):
             model.fill(absent, progress)
     model.release()

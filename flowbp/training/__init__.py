@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from flowbp.training.anchor import Anchor as Anchor
-from flowbp.training.backoff import ExhaustedError as ExhaustedError
 from flowbp.training.backoff import in_portions as in_portions
 from flowbp.training.calibration import Calibration as Calibration
 from flowbp.training.calibration import calibrated as calibrated
@@ -70,6 +69,7 @@ from flowbp.training.schedule import LinearDecay as LinearDecay
 from flowbp.training.schedule import Schedule as Schedule
 from flowbp.training.sizes import Portions as Portions
 from flowbp.training.snapshots import Snapshots as Snapshots
+from flowbp.training.stages import ExhaustedError as ExhaustedError
 from flowbp.training.stages import Stage as Stage
 from flowbp.training.stages import StageOutOfMemoryError as StageOutOfMemoryError
 from flowbp.training.step import TrainingStep as TrainingStep

@@ -7,19 +7,16 @@ from collections.abc import Sequence
 import attrs
 
 from flowbp.adapters.checkpointing import checkpointing_of
+from flowbp.adapters.compiling import is_compiled
 from flowbp.training.memory import release
 from flowbp.training.observers import Observer
 from flowbp.training.portion_lines import tell_portions
 from flowbp.training.randomness import generator_states, set_generator_states
 from flowbp.training.result import StepResult
 from flowbp.training.sizes import Portions
-from flowbp.training.stages import StageOutOfMemoryError
+from flowbp.training.stages import ExhaustedError, StageOutOfMemoryError
 from flowbp.training.state import RunState
 from flowbp.training.step import TrainingStep
-
-
-class ExhaustedError(StageOutOfMemoryError):
-    """A stage of a step does not fit into the device's memory in the smallest portions either."""
 
 
 def in_portions(step: TrainingStep, portions: Portions) -> TrainingStep:
@@ -91,10 +88,12 @@ def persistent(run: RunState, prompts: Sequence[str], observers: Sequence[Observ
         now = run.step.portions or at_start(run.step)
         smaller = stage.lowered(now, count)
         if smaller is None:
-            raise ExhaustedError(stage, count, f"{cause}; {stage.cure}")
+            raise ExhaustedError(stage, count, cause)
         run.streams.set_states(streams)
         set_generator_states(own, run.device)
         run.step, run.lowered = in_portions(run.step, smaller), True
         change = smaller.changed_from(now)
         told = f"out of memory in {stage.doing}: {change} from here on; the step is repeated"
+        if is_compiled(run.step.backbone.module):
+            told = f"{told}, and compiled for that first, which takes a while"
         tell_portions(observers, run.done + 1, smaller, told)

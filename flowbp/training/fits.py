@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import attrs
-import torch
 
 from flowbp.training.memory import Memory
+from flowbp.training.stages import is_short_memory
 
 RESERVE = 0.1
 """The share of the free memory that is left free: for fragments, and for what varies."""
@@ -63,7 +63,9 @@ def fit(memory: Memory, work: Callable[[int], object], most: int, *, owed: int =
         free = max(memory.free() - owed, 0)
         for count in (1, 2)[:most]:
             peaks.append(memory.peak(partial(work, count)))
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_short_memory(error):
+            raise
         # That many do not fit, which is all there was to find out.
         return Fit(len(peaks), free, peaks[0] if peaks else free)
     usable = int(free * (1 - RESERVE))
@@ -108,7 +110,9 @@ def fit_downwards(
             work(count)
             free = max(memory.free() - owed, 0)
             peak = memory.peak(partial(work, count))
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_short_memory(error):
+                raise
             peak = free + 1
         if peak <= int(free * (1 - RESERVE)):
             return Fit(count, free, peak // count)

@@ -15,6 +15,7 @@ from flowbp.training.memory import GIB, Memory, release
 from flowbp.training.randomness import generator, generator_states, set_generator_states
 from flowbp.training.sampling import AUTO
 from flowbp.training.sizes import Portions
+from flowbp.training.stages import ENCODING, running
 from flowbp.training.step import TrainingStep
 
 _ENOUGH = 4
@@ -45,6 +46,9 @@ def fitted(
     Returns:
         The portions, and a line that tells them; it is empty where nothing was left to be chosen.
 
+    Raises:
+        ExhaustedError: the prompts cannot be encoded in the device's memory.
+
     Example:
         See `Trainer`.
     """
@@ -68,7 +72,7 @@ class _Fitting:
         self.compiled = is_compiled(backbone.module)
         # As many as are ever tried at a time.
         copies = _COMPILED_PULLS[0] if self.compiled and len(prompts) > 1 else 1
-        with torch.no_grad():
+        with torch.no_grad(), running(ENCODING, len(prompts)):
             self.conditioning = backbone.encode(list(prompts)).repeat(copies)
         self.prompts = list(prompts) * copies
         drawn = backbone.noise(len(self.prompts), generator=source, **size)

@@ -57,11 +57,11 @@ def checkpointed(portions: Portions, count: int) -> Portions | None:
 
 @attrs.frozen
 class Stage:
-    """A part of a step whose memory goes by one of the portions.
+    """A part of a step that may run out of memory.
 
     Args:
         doing: what it does, for a message.
-        lowerings: that make it smaller, tried in this order.
+        lowerings: that make it smaller, tried in this order; none if no portion does.
         cure: what else helps.
 
     Example:
@@ -87,11 +87,19 @@ class Stage:
         return next((smaller for smaller in each if smaller is not None), None)
 
 
-_SHORT = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
-"""What libraries under torch say, in errors of no type of their own."""
+_SHORT = ("out of memory", "OutOfMemoryError", "_ALLOC_FAILED")
+"""What compilers and libraries under torch say, in errors of other types."""
 
 _CURE = "smaller `height` and `width`, bfloat16 in the backbone's `policy`"
 
+ENCODING = Stage(
+    "encoding the prompts",
+    (),
+    "lower `embeddings.batch`, the number of prompts that are encoded together (from Python, "
+    "`batch` of flowbp.embeddings.cached); a shorter `text_length` of the backbone, bfloat16 in "
+    "its `policy`, or a larger device help too",
+)
+"""The text encoders, for prompts whose embeddings are not kept."""
 SAMPLING = Stage(
     "sampling",
     (halved("samples"),),
@@ -112,6 +120,13 @@ SWEEP = Stage(
     f"has it: {_CURE}, training a LoRA (`tuning`), or a larger device",
 )
 """The velocities with their gradient."""
+UPDATE = Stage(
+    "the update of the parameters",
+    (),
+    "no portion makes it smaller, nor does gradient checkpointing: training a LoRA (`tuning`), "
+    "bfloat16 weights in the backbone's `policy`, or a larger device do",
+)
+"""The optimizer, whose first step allocates its state, and the average."""
 
 
 class StageOutOfMemoryError(torch.OutOfMemoryError):
@@ -132,18 +147,48 @@ class StageOutOfMemoryError(torch.OutOfMemoryError):
         super().__init__(f"out of memory in {stage.doing}: {cause}")
 
 
-def is_short_memory(error: RuntimeError) -> bool:
-    """Whether an error says that the device's memory ran out, in torch's words or a library's.
+class ExhaustedError(StageOutOfMemoryError):
+    """A stage does not fit into the device's memory in the smallest portions either.
 
     Args:
-        error: of anything that ran on the device.
+        stage: which.
+        count: samples that it had to work on.
+        cause: what the device said.
+
+    Example:
+        >>> str(ExhaustedError(UPDATE, 8, "tried to allocate 2 GiB")).split("; ")[1][:27]
+        'no portion makes it smaller'
+    """
+
+    def __str__(self) -> str:
+        """What the device said, and what else helps."""
+        return f"{super().__str__()}; {self.stage.cure}"
+
+
+def is_short_memory(error: RuntimeError) -> bool:
+    """Whether an error says that the device's memory ran out, itself or by its cause.
+
+    Torch has a type for that, but a library under it may say so in words alone, and a compiler
+    that runs out of memory wraps the error in one of its own.
+
+    Args:
+        error: of anything that ran on the device, or was compiled for it.
+
+    Returns:
+        Whether smaller work might have fit.
 
     Example:
         >>> is_short_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling …"))
         True
+        >>> is_short_memory(RuntimeError("backend='inductor' raised: OutOfMemoryError: …"))
+        True
+        >>> is_short_memory(RuntimeError("shapes do not match"))
+        False
     """
-    told = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or any(words in told for words in _SHORT)
+    told, cause = str(error), error.__cause__
+    if isinstance(error, torch.OutOfMemoryError) or any(words in told for words in _SHORT):
+        return True
+    return isinstance(cause, RuntimeError) and is_short_memory(cause)
 
 
 @contextmanager
@@ -155,7 +200,8 @@ def running(stage: Stage, count: int) -> Iterator[None]:
         count: samples that it has to work on.
 
     Raises:
-        StageOutOfMemoryError: memory ran out, and no stage inside said so.
+        StageOutOfMemoryError: memory ran out, and no stage inside said so; an `ExhaustedError`
+            where the stage has no lowerings.
 
     Example:
         >>> with running(SWEEP, 4):
@@ -171,4 +217,5 @@ network: tried to allocate 2 GiB
     except RuntimeError as error:
         if not is_short_memory(error):
             raise
-        raise StageOutOfMemoryError(stage, count, str(error)) from error
+        kind = StageOutOfMemoryError if stage.lowerings else ExhaustedError
+        raise kind(stage, count, str(error)) from error

@@ -38,7 +38,7 @@ from flowbp.training.randomness import Streams
 from flowbp.training.result import StepResult
 from flowbp.training.sampling import Batching, Sampling
 from flowbp.training.sizes import Portions
-from flowbp.training.stages import SAMPLING, SCORING, SWEEP, running
+from flowbp.training.stages import ENCODING, SAMPLING, SCORING, SWEEP, running
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -66,6 +66,7 @@ class TrainingStep:
     Raises:
         ValueError: the backbone cannot draw this size, the method does not fit the grid, or the
             backbone has no trainable parameter.
+        ExhaustedError: the negative prompt cannot be encoded in the device's memory.
 
     Example:
         See `Trainer`, which runs it.
@@ -93,7 +94,7 @@ class TrainingStep:
     def _encoded_negative(self) -> Conditioning | None:
         if not self.sampling.guided:
             return None
-        with torch.no_grad():
+        with torch.no_grad(), running(ENCODING, 1):
             return self.backbone.encode([self.sampling.negative_prompt])
 
     def __attrs_post_init__(self) -> None:
@@ -117,7 +118,8 @@ class TrainingStep:
 
         Raises:
             ValueError: another number of prompts, or a reward or network without gradient.
-            StageOutOfMemoryError: a portion does not fit into the device's memory.
+            StageOutOfMemoryError: a portion does not fit into the device's memory; an
+                `ExhaustedError` where no smaller one would help.
         """
         if len(prompts) != self.batching.total:
             raise ValueError(
@@ -159,7 +161,8 @@ class TrainingStep:
     def _sample(
         self, plan: Plan, prompts: Sequence[str], streams: Streams
     ) -> tuple[Trajectory, Conditioning]:
-        conditioning = self.backbone.encode(list(prompts))
+        with running(ENCODING, len(prompts)):
+            conditioning = self.backbone.encode(list(prompts))
         noise = self.backbone.noise(
             len(prompts),
             height=self.sampling.height,

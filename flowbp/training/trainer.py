@@ -151,8 +151,8 @@ class Trainer:
                 bad latents as `failed-<step>`; the average, if there is one, with `-averaged`
                 besides. Or the parameters that a checkpoint would hold are not finite; they are
                 saved as `failed-<step>`.
-            ExhaustedError: a step does not fit into memory in the smallest portions; saved as any
-                other exception's.
+            ExhaustedError: a step does not fit into memory in the smallest portions, or its
+                update at all; saved as any other exception's.
             EvaluationError: an evaluation at an interval gave no figures that can be used.
             KeyboardInterrupt: Ctrl-C, never in the middle of an update; after saving
                 `interrupted-<step>`, which its notes name. Any other exception, an observer's or

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from flowbp.training.interrupt import uninterrupted
 from flowbp.training.metrics import Metrics
+from flowbp.training.stages import UPDATE, running
 from flowbp.training.state import RunState
 
 
@@ -19,6 +20,9 @@ def update(run: RunState, rate: float, row: Callable[[], Metrics]) -> None:
         rate: the learning rate.
         row: makes the figures of the step once the parameters are changed.
 
+    Raises:
+        ExhaustedError: the optimizer's state, or the average's work, does not fit into memory.
+
     Example:
         See `Trainer`.
     """
@@ -26,9 +30,10 @@ def update(run: RunState, rate: float, row: Callable[[], Metrics]) -> None:
         group["lr"] = rate
     with uninterrupted():
         run.updating = True
-        run.optimizer.step()
-        if run.average is not None:
-            run.average.update()
+        with running(UPDATE, run.step.batching.total):
+            run.optimizer.step()
+            if run.average is not None:
+                run.average.update()
         run.rows.append(row())
         run.set_mark()
         run.updating = False

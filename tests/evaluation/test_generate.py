@@ -73,6 +73,14 @@ def test_pictures_are_decoded_in_portions(decode: int | None, sizes: list[int]) 
     torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("count", "sizes"), [(5, [2, 2, 2]), (4, [2, 2]), (1, [1])])
+def test_compiled_code_is_given_one_size(count: int, sizes: list[int]) -> None:
+    backbone = FakeBackbone()
+    backbone.module.compile(backend="eager")
+    images = generate(backbone, PROMPTS[:count], 0, Sampling(**SIZE, batch=2))
+    assert [len(each) for each in backbone.encoded] == sizes and len(images) == count
+
+
 def test_training_mode_is_left_as_it_was_and_no_gradient_is_kept() -> None:
     backbone = FakeBackbone()
     frozen = backbone.module[0].train(False)

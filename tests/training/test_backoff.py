@@ -168,6 +168,46 @@ def test_what_does_not_fit_at_all_is_told(tmp_path: Path, stage: str, message: s
     assert isinstance(caught.value, torch.OutOfMemoryError)
 
 
+def test_prompts_that_cannot_be_encoded_are_told_at_once(tmp_path: Path, monkeypatch) -> None:
+    backbone, listener, tried = FakeBackbone(), Listener(), []
+    step = make_step(backbone=backbone, batching=Batching(4))
+
+    def encode(prompts):
+        tried.append(prompts)
+        raise torch.OutOfMemoryError("no room for the encoder")
+
+    monkeypatch.setattr(backbone, "encode", encode)
+    trainer = make_trainer(step, observers=[listener], checkpoints=Checkpoints(tmp_path))
+    with pytest.raises(ExhaustedError) as caught:
+        trainer.run()
+    told = "out of memory in encoding the prompts: no room for the encoder; lower `embeddings."
+    assert str(caught.value).startswith(told) and str(caught.value).count("lower") == 1
+    assert len(tried) == 1 and listener.told == []
+    assert "the parameters after step 0 are saved" in caught.value.__notes__[0]
+
+
+def test_what_runs_out_of_memory_while_it_is_compiled_has_smaller_portions() -> None:
+    torch._dynamo.reset()
+    plain = make_step(portions=Portions(samples=1, pull=3, decode=3))
+    expected = plain(PROMPTS[:3], Streams.of(0))
+
+    def backend(graph, inputs):
+        # Two branches of three samples.
+        if any(each.ndim == 4 and len(each) == 6 for each in inputs):
+            raise torch.OutOfMemoryError("no room to compile")
+        return graph.forward
+
+    backbone, listener = FakeBackbone(), Listener()
+    backbone.module.compile(dynamic=False, backend=backend)
+    run = started(make_step(backbone=backbone))
+    result = persistent(run, PROMPTS[:3], [listener])
+    assert run.step.sizes.samples == 1
+    assert torch.allclose(result.latents, expected.latents, rtol=1e-12, atol=1e-12)
+    close(gradients(run.step), gradients(plain))
+    (told,) = (told for _, _, told in listener.told)
+    assert told.endswith("the step is repeated, and compiled for that first, which takes a while")
+
+
 def test_a_step_alone_says_what_did_not_fit() -> None:
     step = make_step(backbone=ShortBackbone(decode=1))
     with pytest.raises(StageOutOfMemoryError, match="decoding and scoring: no room for 3 samples"):

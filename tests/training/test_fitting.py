@@ -14,6 +14,7 @@ from flowbp.training import (
     Anchor,
     Batching,
     CudaMemory,
+    ExhaustedError,
     Fit,
     Portions,
     Streams,
@@ -122,17 +123,53 @@ def test_compiled_code_is_tried_from_above(
     assert sizes[::2] == tried and sizes[1::2] == tried
 
 
-def test_a_size_that_runs_out_of_memory_while_it_is_tried_is_passed_over() -> None:
-    toy = type("Toy", (), {"free": lambda self: 1000, "peak": lambda self, work: work()})()
+SHORTAGES = [
+    torch.OutOfMemoryError(),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("backend='compiled' raised:\nOutOfMemoryError: CUDA out of memory."),
+]
 
+
+def failing_beyond(most: int, error: RuntimeError) -> Callable[[int], int]:
     def work(count: int) -> int:
-        if count > 2:
-            raise torch.OutOfMemoryError
+        if count > most:
+            raise error
         return 100 * count
 
+    return work
+
+
+@pytest.mark.parametrize("error", SHORTAGES)
+def test_a_size_that_runs_out_of_memory_while_it_is_tried_is_passed_over(error) -> None:
+    toy = type("Toy", (), {"free": lambda self: 1000, "peak": lambda self, work: work()})()
+    work = failing_beyond(2, error)
     assert fit_downwards(toy, work, (8, 4, 2, 1)) == Fit(2, 1000, 100)
     assert fit_downwards(toy, work, (8, 4)) == Fit(0, 1000, 250)
     assert fit_downwards(toy, work, (2, 1), owed=880) == Fit(1, 120, 100)
+    assert fit(toy, failing_beyond(1, error), 8) == Fit(1, 1000, 100)
+    assert fit(toy, failing_beyond(0, error), 8) == Fit(0, 1000, 1000)
+
+
+def test_another_fault_while_sizes_are_tried_is_not_hidden() -> None:
+    toy = type("Toy", (), {"free": lambda self: 1000, "peak": lambda self, work: work()})()
+    work = failing_beyond(1, RuntimeError("shapes do not match"))
+    for tried in (lambda: fit(toy, work, 8), lambda: fit_downwards(toy, work, (2, 1))):
+        with pytest.raises(RuntimeError, match="shapes do not match"):
+            tried()
+
+
+def test_prompts_that_cannot_be_encoded_are_told_with_their_own_cure(monkeypatch) -> None:
+    backbone = FakeBackbone()
+    step = make_step(backbone=backbone, batching=Batching(8))
+
+    def encode(prompts):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(backbone, "encode", encode)
+    with pytest.raises(ExhaustedError, match=r"encoding the prompts: no room; .*embeddings\.batch"):
+        fitted(step, PROMPTS[:2], ToyMemory(backbone, 100 * GIB))
+    with pytest.raises(ExhaustedError, match=r"encoding the prompts: no room; .*embeddings\.batch"):
+        make_step(backbone=backbone)
 
 
 def test_the_line_of_the_start() -> None:

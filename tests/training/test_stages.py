@@ -1,0 +1,78 @@
+"""Which errors say that memory ran out, and what a stage makes of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flowbp.training import ExhaustedError, StageOutOfMemoryError
+from flowbp.training.stages import ENCODING, SWEEP, UPDATE, is_short_memory, running
+
+SHORT = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def compiling_short() -> RuntimeError:
+    """What torch raises where a backend of torch.compile runs out of memory."""
+
+    def backend(graph, inputs):
+        raise SHORT
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.compile(lambda x: x + 1, backend=backend)(torch.ones(3))
+    assert not isinstance(caught.value, torch.OutOfMemoryError)
+    return caught.value
+
+
+def caused(cause: Exception) -> RuntimeError:
+    error = RuntimeError("the reward failed")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SHORT,
+        torch.OutOfMemoryError(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("backend='compiled' raised:\nOutOfMemoryError: "),
+        caused(caused(SHORT)),
+    ],
+)
+def test_what_says_that_memory_ran_out(error: RuntimeError) -> None:
+    assert is_short_memory(error)
+    with pytest.raises(StageOutOfMemoryError), running(SWEEP, 8):
+        raise error
+
+
+def test_memory_that_ran_out_while_compiling_is_memory_too() -> None:
+    error = compiling_short()
+    with pytest.raises(StageOutOfMemoryError, match="Tried to allocate 2"), running(SWEEP, 8):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: device-side assert triggered"),
+        RuntimeError("out of resource: shared memory, Required: 98304, Hardware limit: 65536"),
+        caused(ValueError("no such word")),
+    ],
+)
+def test_another_fault_is_left_as_it_is(error: RuntimeError) -> None:
+    assert not is_short_memory(error)
+    with pytest.raises(RuntimeError) as caught, running(UPDATE, 8):
+        raise error
+    assert caught.value is error
+
+
+def test_a_stage_without_lowerings_tells_its_cure_at_once() -> None:
+    for stage, cure in ((ENCODING, "lower `embeddings.batch`"), (UPDATE, "LoRA")):
+        told = f"out of memory in {stage.doing}: CUDA out of memory.* {cure}"
+        with pytest.raises(ExhaustedError, match=told), running(SWEEP, 8), running(stage, 8):
+            raise SHORT
+    with pytest.raises(StageOutOfMemoryError) as caught, running(SWEEP, 8):
+        raise SHORT
+    assert not isinstance(caught.value, ExhaustedError)
