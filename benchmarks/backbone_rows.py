@@ -25,6 +25,8 @@ class Row:
         compiled: whether blocks and decoder were.
         trained: parameters.
         batch: samples of a step.
+        steps: of the training; of several, the first is not timed.
+        typed_pull: what `--pull` said; None leaves it to the preset.
         pull: samples at a time in the backward pass; None where the memory did not suffice.
         checkpointing: of the blocks; None where it was not switched.
         calls: velocity calls for a sample, of the step that was timed.
@@ -41,6 +43,8 @@ class Row:
     compiled: bool
     trained: int
     batch: int
+    steps: int
+    typed_pull: int | None = None
     weights: float
     pull: int | None = None
     checkpointing: bool | None = None
@@ -51,7 +55,7 @@ class Row:
 
 
 _PORTIONS = "largest pull and the first that did not fit"
-_KEY = ("model", "changed", "method", "side", "compiled", "batch")
+_KEY = ("model", "changed", "method", "side", "compiled", "batch", "steps", "typed_pull")
 
 
 class Report:
@@ -92,9 +96,9 @@ class Report:
     def table(self) -> str:
         """Markdown."""
         columns = (
-            "model", "trained", "method", "side", "compiled", "batch", "pull", "checkpointing",
-            "velocity calls a sample", "s per step", "weights GiB", "peak GiB", "fits in 80 GB",
-            "waits", "largest pull",
+            "model", "trained", "method", "side", "compiled", "batch", "steps", "pull",
+            "checkpointing", "velocity calls a sample", "s per step", "weights GiB", "peak GiB",
+            "fits in 80 GB", "waits", "largest pull",
         )  # fmt: skip
         return markdown(columns, map(self.line, self.rows))
 
@@ -109,7 +113,8 @@ class Report:
             str(row.side),
             _yes(row.compiled),
             str(row.batch),
-            "" if row.pull is None else str(row.pull),
+            str(row.steps),
+            _pull(row),
             _yes(row.checkpointing),
             "" if row.calls is None else str(row.calls),
             "out of memory" if row.seconds is None else f"{row.seconds:.2f}",
@@ -123,6 +128,12 @@ class Report:
 
 def _key(row: Row) -> tuple[object, ...]:
     return tuple(getattr(row, name) for name in _KEY)
+
+
+def _pull(row: Row) -> str:
+    # What ran out of memory has none but the typed one.
+    pull = row.typed_pull if row.pull is None else row.pull
+    return "" if pull is None else str(pull)
 
 
 def _yes(value: bool | None) -> str:

@@ -11,7 +11,8 @@ backbones.md, rewritten after every row; what does not fit into the memory is a 
 
 Blocks and decoder are compiled unless `--eager` says otherwise, which takes a minute or more for
 every side and pull; `--pull` then saves compiling the pulls that `auto` would try. With `--steps 1`
-the only step is timed, after what `auto` tried or a short training.
+the only step is timed: after a short training, which compiles for the sizes that `--pull` says or
+`auto` takes, or, with neither `--pull` nor compiling, after what `auto` tried.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import torch
 from dependency_injector import providers
 
 from benchmarks.backbone_rows import Report, Row
-from benchmarks.measuring import Recorder, WithState, clear, fits, peak_gib, weights_gib
+from benchmarks.measuring import Recorder, WithState, clear, collect, fits, peak_gib, weights_gib
 from benchmarks.models import METHODS, PUBLISHED, SMALL_VAE, settings_of, vision_reward
 from flowbp.adapters import Backbone, compile_backbone
 from flowbp.container import RunContainer
@@ -39,6 +40,8 @@ from flowbp.training import PromptList
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _SMALLER = 16
 _SHORT = ("sampling.steps=2", "method={name: sparse, active: 1}")
+# A pull at a joint has a graph of its own where only adapters are trained, and so code of its own.
+_WARM = ("sampling.steps=2", "method={name: bridge, active: 2}")
 
 
 class Bench:
@@ -115,6 +118,8 @@ class Bench:
             compiled=self.compiled,
             trained=self.trained,
             batch=batch,
+            steps=steps,
+            typed_pull=pull,
             weights=self.weights,
         )
         pixels = side // _SMALLER if self.small else side
@@ -124,9 +129,9 @@ class Bench:
         found: list[Row] = []
 
         def measure() -> None:
-            if steps == 1 and pull:
-                self.train("sparse", *sizes, *_SHORT)
-                clear()
+            if steps == 1 and (pull or self.compiled):
+                self.train(method, *sizes, *_WARM)
+                collect()
             found.append(self._measured(row, method, sizes))
 
         return found[0] if fits(measure) else row

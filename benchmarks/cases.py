@@ -22,6 +22,7 @@ class Case:
         name: in the table.
         at: the value that a sweep varies.
         joint: one graph instead of the streamed one, the whole batch at once.
+        one_pass: that graph is built while sampling, not after it; of a joint one only.
         compiled: whether compiled code is used.
         checkpointing: of the transformer's blocks.
         samples: of the step; more than eight are sampled in portions of eight.
@@ -31,11 +32,15 @@ class Case:
         side: of the pictures, in pixels.
         method: draws the plan.
         detach_negative: as of `Sampling`.
+
+    Raises:
+        ValueError: one pass of what is no joint graph.
     """
 
     name: str
     at: int | None = None
     joint: bool = False
+    one_pass: bool = False
     compiled: bool = True
     checkpointing: bool = False
     samples: int = 8
@@ -45,6 +50,13 @@ class Case:
     side: int = 512
     method: Method[Plan] = BRIDGE
     detach_negative: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        """Check what only a joint graph has."""
+        if self.one_pass and not self.joint:
+            raise ValueError(
+                "`one_pass` is of a joint graph, got one_pass=True with joint=False; set joint=True"
+            )
 
     @property
     def as_written(self) -> bool:
@@ -76,13 +88,19 @@ class Case:
     def brief(self) -> Case:
         """The same shapes in a fraction of the time, to choose and compile kernels."""
         samples = self.samples if self.joint else min(self.samples, PORTION)
-        return attrs.evolve(self, steps=2, samples=samples, method=Bridge(active=2))
+        # Of three steps one is not active, as in the whole: both branches in one call.
+        return attrs.evolve(self, steps=3, samples=samples, method=Bridge(active=2))
 
 
 JOINT = Case(name="joint graph", joint=True, compiled=False, checkpointing=True)
+ONE_PASS = attrs.evolve(
+    JOINT, name="joint graph in one pass, blocks compiled", one_pass=True, compiled=True
+)
 MAIN = (
     JOINT,
     attrs.evolve(JOINT, name="joint graph, blocks compiled", compiled=True),
+    attrs.evolve(ONE_PASS, name="joint graph in one pass", compiled=False),
+    ONE_PASS,
     Case(name="streamed, not compiled", compiled=False),
     Case(name="streamed, blocks compiled"),
     Case(name="streamed, compiled, small memory", checkpointing=True, decode=1),
@@ -141,7 +159,7 @@ SWEEPS: dict[str, Callable[[], tuple[Case, ...]]] = {
     "batch": lambda: _batch(Case(name="B"), (1, 2, 4, 8, 16, 32, 64)),
     "resolution": _resolution,
     "method": lambda: tuple(map(_method, METHODS)),
-    "joint_active": lambda: _active(JOINT, (2, 5, 10, 25)),
-    "joint_batch": lambda: _batch(JOINT, (1, 2, 4, 8, 16)),
+    "joint_active": lambda: _active(ONE_PASS, (2, 5, 10, 25)),
+    "joint_batch": lambda: _batch(ONE_PASS, (1, 2, 4, 8, 16)),
 }
-"""The sweeps by name; those of the joint graph are never compiled."""
+"""The sweeps by name; those of the joint graph are of the one in one pass, the faster."""

@@ -100,12 +100,18 @@ def peak_gib() -> float | None:
     return torch.cuda.max_memory_allocated() / GIB if torch.cuda.is_available() else None
 
 
-def clear() -> None:
-    """Free what nothing refers to any more, and forget the peak."""
+def collect() -> None:
+    """Free what nothing refers to any more, for the allocator to keep, and forget the peak."""
     gc.collect()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+
+
+def clear() -> None:
+    """`collect`, and give back what the allocator keeps; what comes next asks for it anew."""
+    collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def fits(work: Callable[[], object]) -> bool:

@@ -3,7 +3,8 @@
     python -m benchmarks.plots OUT/reference.json docs/
 
 Draws memory and time against K, and memory against the batch, of the sweeps `active`,
-`joint_active`, `batch` and `joint_batch` of `benchmarks.reference`, as far as they are there.
+`joint_active`, `batch` and `joint_batch` of `benchmarks.reference`, as far as they are there. The
+lines of a plot are all of compiled code, or none is.
 """
 
 from __future__ import annotations
@@ -70,12 +71,14 @@ def drawn(tables: Mapping[str, Table]) -> dict[str, str]:
         SVG files.
 
     Raises:
-        ValueError: there is nothing for any of them.
+        ValueError: there is nothing for any of them, or one of them would compare what is compiled
+            with what is not.
     """
     found = {}
     for file, plot in PLOTS.items():
         there = {name: label for name, label in plot.tables.items() if name in tables}
         lines = [_series(tables[name], label, plot.height) for name, label in there.items()]
+        _check_alike({name: tables[name] for name in there})
         if any(line.points for line in lines):
             devices = {tables[name]["environment"]["device"]: None for name in there}
             where = ", ".join(devices)
@@ -88,12 +91,26 @@ def drawn(tables: Mapping[str, Table]) -> dict[str, str]:
     return found
 
 
+def _check_alike(tables: Mapping[str, Table]) -> None:
+    how = {name: _how(table) for name, table in tables.items()}
+    if len(set(how.values())) > 1:
+        raise ValueError(
+            f"`tables` must have the lines of a plot all compiled or all not compiled, got {how}; "
+            "measure one of them again, with or without --eager"
+        )
+
+
+def _how(table: Table) -> str:
+    compiled = {row["compiled"] for row in table["rows"]}
+    return "compiled" if compiled == {True} else "not compiled"
+
+
 def _series(table: Table, label: str, height: Callable[[Row], float | None]) -> Series:
     rows = table["rows"]
     points = [(row["at"], height(row)) for row in rows if row["fits"]]
-    how = "compiled" if all(row["compiled"] for row in rows) else "not compiled"
+    passes = " in one pass" if all(row["one_pass"] for row in rows) else ""
     return Series(
-        f"{label}, {how}",
+        f"{label}{passes}, {_how(table)}",
         tuple((x, y) for x, y in points if y is not None),
         tuple(row["at"] for row in rows if not row["fits"]),
     )

@@ -5,25 +5,35 @@
 
 SD3.5 Medium at full size with random weights in bfloat16, 512x512, 8 samples, 25 steps, guidance
 3.5, Bridge with 5 active steps and alpha 1/2, 589 text tokens, AutoencoderKL and a ViT-H/14 reward.
-No optimizer: what is timed ends with the gradient. OUT gets reference.json and reference.md,
-rewritten after every case; tables that are there already stay until they are measured again, so
-that a visit to a device can be split. `--eager` compiles nothing, and leaves out the compiled rows
-of the main table. `--only` names rows. `--small` is two-layer models on the CPU.
+The joint graph is timed as it is usually written, every active velocity evaluated again after
+sampling, and in one pass, nothing evaluated twice; `benchmarks.joint` says what each evaluates. The
+sweeps `joint_active` and `joint_batch` are of the one pass.
+
+No optimizer: what is timed ends with the gradient. The first run of a case, or a short one before
+it in a sweep, chooses kernels, compiles, and leaves the allocator its memory; no later run is timed
+with an empty one.
+
+OUT gets reference.json and reference.md, rewritten after every case; tables that are there already
+stay until they are measured again, so that a visit to a device can be split. `--eager` compiles
+nothing, and leaves out the compiled rows of the main table. `--only` names rows. `--small` is
+two-layer models on the CPU.
 
 `benchmarks.counting` adds the operations without a device, `benchmarks.plots` draws.
 
 By calculation from docs/performance.md and docs/gpu.md, a visit to one H100 in three commands takes
 13 to 15 minutes:
 
-    reference OUT --rounds 2 --sweeps active steps method    4 minutes, and 1 to 3 of compiling
-        (25 s for the model; 4 rounds of 27 s; sweeps of 42, 15 and 36 s)
-    reference OUT --eager --no-main --sweeps batch resolution joint_active joint_batch  4.5 minutes
-        (20 s for the model; 104, 41, 50 and 40 s; compiling would add a minute for each new shape)
+    reference OUT --rounds 2 --sweeps active joint_active steps method
+        5 minutes, and 1 to 3 of compiling
+        (25 s for the model; 4 rounds of 37 s; sweeps of 42, 25, 15 and 36 s)
+    reference OUT --eager --no-main --sweeps batch resolution joint_batch    3.5 minutes
+        (20 s for the model; 104, 41 and 35 s; compiling would add a minute for each new shape)
     backbones OUT --steps 1 --batch 4 --sides 512 1024 --methods bridge --portion-seconds 0 --eager
         4 minutes (15 s for each model; 5, 12 and 15 s at 512, 20, 45 and 55 at 1024; trying
         portions out, 10 s for each)
 
-Without a batch of 64, which takes 51 s not compiled, name the others after `--only`.
+What a plot compares is of one command: all compiled, or all not. Without a batch of 64, which takes
+51 s not compiled, name the others after `--only`.
 """
 
 from __future__ import annotations
@@ -39,7 +49,7 @@ import attrs
 import torch
 
 from benchmarks.cases import MAIN, SWEEPS, Case
-from benchmarks.measuring import GIB, clear, fits, matmul_rate
+from benchmarks.measuring import GIB, clear, collect, fits, matmul_rate
 from benchmarks.subject import Subject
 from benchmarks.tables import OUT_OF_MEMORY, Measured, Tables
 from flowbp.testing import host_waits
@@ -61,9 +71,13 @@ def peak_above(measured: Measured, device: torch.device) -> Iterator[None]:
 
 
 def timed(subject: Subject, result: Measured) -> float | None:
-    """Run a case; how long it took, or None, said in the result, if its memory ran out."""
+    """Run a case; how long it took, or None, said in the result, if its memory ran out.
+
+    The allocator keeps what it has, because a training does not ask the device for memory at every
+    step either. The peak is of what is allocated, and does not depend on it.
+    """
     step = subject.prepared(result.case)
-    clear()
+    collect()
 
     def run() -> None:
         with peak_above(result, subject.device):
@@ -84,6 +98,8 @@ def alternate(subject: Subject, cases: Sequence[Case], rounds: int, done: Done) 
         for result in results:
             if not result.fits:
                 continue
+            if number == 0:
+                clear()
             seconds = timed(subject, result)
             if number == 0:
                 result.first_seconds = seconds
@@ -116,6 +132,7 @@ def sweep(subject: Subject, cases: Sequence[Case], done: Done) -> list[Measured]
     """Run each case once, after a short run of the same shapes."""
     results = list[Measured]()
     for case in cases:
+        clear()
         result = Measured(case, fits=fits(subject.prepared(case.brief)))
         results.append(result)
         if result.fits:

@@ -13,7 +13,7 @@ from diffusers.models.activations import GELU
 from torch import Tensor
 
 from benchmarks.cases import Case
-from benchmarks.joint import joint_step
+from benchmarks.joint import after_sampling, joint_step, while_sampling
 from benchmarks.measuring import synchronize
 from benchmarks.models import SMALL_VAE, vision_reward
 from flowbp.adapters import ACTIVATIONS, DtypePolicy, compile_backbone, compile_blocks
@@ -95,7 +95,8 @@ class Subject:
         self.backbone.checkpoint_gradients(case.checkpointing)
         with torch.compiler.set_stance("default" if case.compiled else "force_eager"):
             if case.joint:
-                joint_step(step, prompts, Streams.of(0))
+                read = while_sampling if case.one_pass else after_sampling
+                joint_step(step, prompts, Streams.of(0), read=read)
             else:
                 step(prompts, Streams.of(0))
         synchronize(self.device)

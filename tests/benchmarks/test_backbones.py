@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from benchmarks.backbone_rows import Report, Row
 from benchmarks.backbones import Bench, main
@@ -58,6 +59,7 @@ def test_what_does_not_fit_is_a_row(tmp_path):
     failed = bench.row("sparse", side=512, batch=1, steps=1)
     bench.reward = whole
     fitted = bench.row("sparse", side=512, batch=2, steps=1)
+    assert (failed.steps, failed.typed_pull) == (1, None)
     assert failed.seconds is None and fitted.seconds > 0
     report = Report(tmp_path)
     report.add(failed)
@@ -70,7 +72,7 @@ def test_what_does_not_fit_is_a_row(tmp_path):
 def row(**figures):
     return Row(
         model="m", changed="", method="bridge", compiled=False, trained=1, batch=4, weights=1.0,
-        **({"side": 512} | figures),
+        **({"side": 512, "steps": 1} | figures),
     )  # fmt: skip
 
 
@@ -89,9 +91,45 @@ def test_a_later_visit_adds_its_rows_and_replaces_what_it_measures_again(tmp_pat
     assert Report(tmp_path).rows == []
 
 
+def test_a_row_of_another_pull_or_number_of_steps_is_another_row(tmp_path):
+    report = Report(tmp_path)
+    for sizes in ({}, {"typed_pull": 4, "pull": 4}, {"typed_pull": 8}, {"steps": 3}):
+        report.add(row(**sizes))
+    report.add(row(typed_pull=8, seconds=2.0))
+    assert [each.seconds for each in report.rows] == [None, None, None, 2.0]
+    assert [report.line(each)[6:8] for each in report.rows] == [
+        ("1", ""), ("1", "4"), ("3", ""), ("1", "8"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "pull"),
+    [("sd35_medium", "leap_align", None), ("flux1_dev", "bridge", 1)],
+)
+def test_the_only_step_is_timed_without_compiling(monkeypatch, model, method, pull):
+    """Nor the pull at a joint, which with adapters alone has code of its own."""
+    bench = Bench(
+        model, torch.device("cpu"), small=True, compiled=True, changed=("sampling.steps=11",)
+    )
+    torch._dynamo.reset()
+    graphs, measured = [], Bench._measured
+
+    def measure(*given):
+        graphs.append(counters["stats"]["unique_graphs"])
+        row = measured(*given)
+        graphs.append(counters["stats"]["unique_graphs"])
+        return row
+
+    counters.clear()
+    monkeypatch.setattr(Bench, "_measured", measure)
+    assert bench.row(method, side=512, batch=2, steps=1, pull=pull).seconds > 0
+    before, after = graphs
+    assert before == after > 0
+
+
 @pytest.mark.parametrize(("peak", "fits"), [(70.0, "yes"), (78.5, "no"), (None, "")])
 def test_80_gb_are_what_a_program_has_of_them(tmp_path, peak, fits):
-    assert Report(tmp_path).line(row(seconds=1.0, peak=peak))[12] == fits
+    assert Report(tmp_path).line(row(seconds=1.0, peak=peak))[13] == fits
 
 
 def test_an_optimizer_has_its_state_before_the_first_step():

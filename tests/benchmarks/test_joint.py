@@ -1,4 +1,4 @@
-"""The joint graph as it is usually written has the gradient of the streamed step."""
+"""The joint graph, as it is usually written or in one pass, has the streamed step's gradient."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 
-from benchmarks.cases import JOINT, Case
-from benchmarks.joint import plain_decode
+from benchmarks.cases import JOINT, MAIN, ONE_PASS, Case
+from benchmarks.joint import Fields, after_sampling, plain_decode, while_sampling
 from benchmarks.subject import Subject
-from flowbp.core import Bridge, LeapAlign, Sparse
+from flowbp.core import Bridge, DRaFT, DRTune, Lagrange, LeapAlign, ReFL, Sparse
 
 
 @pytest.fixture(scope="module")
@@ -18,13 +18,21 @@ def subject():
     return Subject(small=True, compiled=False)
 
 
+@pytest.fixture(scope="module")
+def one_pass():
+    return attrs.evolve(ONE_PASS, compiled=False)
+
+
 @pytest.mark.parametrize("method", [Bridge(active=4, alpha=0.5), Sparse(active=1)])
 @pytest.mark.parametrize("checkpointing", [False, True])
-# Portions round alike only where they are the same.
-@pytest.mark.parametrize(("size", "tolerance"), [(3, 1e-6), (2, 1e-5)])
-def test_the_gradients_agree(subject, method, checkpointing, size, tolerance):
+# Portions round alike only where they are the same; and so do calls of one branch or of two.
+@pytest.mark.parametrize(
+    ("built", "size", "tolerance"),
+    [(JOINT, 3, 1e-6), (JOINT, 2, 1e-5), (attrs.evolve(ONE_PASS, compiled=False), 3, 1e-5)],
+)
+def test_the_gradients_agree(subject, method, built, checkpointing, size, tolerance):
     sizes = dict(method=method, steps=5, samples=3)
-    subject.prepared(attrs.evolve(JOINT, checkpointing=checkpointing, **sizes))()
+    subject.prepared(attrs.evolve(built, checkpointing=checkpointing, **sizes))()
     joint = subject.gradient()
     subject.prepared(Case(name="streamed", compiled=False, pull=size, decode=size, **sizes))()
     assert subject.cosine(joint) == pytest.approx(1, abs=1e-6)
@@ -33,6 +41,53 @@ def test_the_gradients_agree(subject, method, checkpointing, size, tolerance):
     assert largest > 0
     for mine, theirs in zip(streamed, joint, strict=True):
         assert (mine - theirs).abs().max() <= tolerance * largest
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Bridge(active=4, alpha=0.5, rescale=0.5, tail=0.8),
+        Lagrange(order=3, rescale=0.5),
+        LeapAlign(),
+        DRTune(active=2),
+        DRaFT(last=3),
+        ReFL(last=3),
+    ],
+)
+def test_one_pass_has_the_graph_of_two_for_every_plan(method):
+    sigmas = torch.linspace(1, 0, 9, dtype=torch.float64)
+    noise = torch.randn(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a = torch.tensor([0.3, 0.7], dtype=torch.float64, requires_grad=True)
+
+    def guided(x, sigma):
+        negative = torch.cos(a * x.T + sigma).T.detach()
+        return negative + 3.5 * (torch.tanh(a * x.T - sigma).T - negative)
+
+    fields = Fields(sampled=guided, active=guided)
+    plan = method.draw(sigmas, torch.Generator().manual_seed(1))
+    (x, gradient), (y, another) = (
+        (read := build(fields, noise, sigmas, plan), torch.autograd.grad(read.square().sum(), a)[0])
+        for build in (after_sampling, while_sampling)
+    )
+    assert gradient.abs().min() > 0
+    assert torch.allclose(x, y, rtol=1e-12) and torch.allclose(gradient, another, rtol=1e-12)
+
+
+def test_one_pass_evaluates_nothing_twice_and_two_every_active_velocity(subject, one_pass):
+    calls = []
+    for case in (JOINT, one_pass):
+        # Checkpointing evaluates blocks again, and not the network.
+        subject.prepared(case)()
+        calls.append(subject.evaluated / case.samples)
+    assert calls == [2 * 25 + 2 * 5, 2 * 25]
+
+
+def test_the_main_table_has_both_graphs_compiled_and_not():
+    joint = [(case.one_pass, case.compiled) for case in MAIN if case.joint]
+    assert joint == [(False, False), (False, True), (True, False), (True, True)]
+    assert all(case.checkpointing for case in MAIN if case.joint)
+    with pytest.raises(ValueError, match="`one_pass` is of a joint graph, got one_pass=True"):
+        Case(name="streamed", one_pass=True)
 
 
 def test_it_takes_nothing_of_the_library_s_decoding(subject, monkeypatch):

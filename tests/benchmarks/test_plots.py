@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from xml.etree import ElementTree
 
 import pytest
@@ -14,13 +15,14 @@ from benchmarks.svg import Series, draw
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def table(heights, *, compiled):
+def table(heights, *, compiled, one_pass=False):
     """A sweep whose rows have these peaks of memory; None did not fit."""
     rows = [
         {
             "at": at,
             "fits": peak is not None,
             "compiled": compiled,
+            "one_pass": one_pass,
             "peak_gib": peak,
             "seconds": [0.1 * at + 2] if peak is not None else [],
             "first_seconds": None,
@@ -31,11 +33,12 @@ def table(heights, *, compiled):
 
 
 def made_up():
+    joint = partial(table, one_pass=True)
     return {
         "active": table(dict.fromkeys((1, 2, 5, 10, 15, 20, 25), 10.5), compiled=True),
-        "joint_active": table({2: 41.0, 5: 44.5, 10: 49.5, 20: 61.0, 25: None}, compiled=False),
+        "joint_active": joint({2: 41.0, 5: 44.5, 10: 49.5, 20: 61.0, 25: None}, compiled=True),
         "batch": table({1: 3.0, 2: 5.4, 4: 9.0, 8: 18.0, 16: 18.1, 64: 18.9}, compiled=False),
-        "joint_batch": table({1: 8.0, 2: 14.0, 4: 24.0, 8: 44.5, 16: None}, compiled=False),
+        "joint_batch": joint({1: 8.0, 2: 14.0, 4: 24.0, 8: 44.5, 16: None}, compiled=False),
     }
 
 
@@ -52,7 +55,7 @@ def test_every_plot_has_its_points_and_says_what_did_not_fit():
     # The legend has a mark of each line, and the ground is a rectangle.
     words, circles, squares = read(plots["memory_active.svg"])
     assert (circles, squares) == (7 + 1, 4 + 1 + 1)
-    assert {"NVIDIA <one>", "streamed, compiled", "joint graph, not compiled"} <= set(words)
+    assert {"NVIDIA <one>", "streamed, compiled", "joint graph in one pass, compiled"} <= set(words)
     assert "out of memory" in words
     words, *_ = read(plots["memory_batch.svg"])
     assert {"1", "2", "4", "8", "16", "64"} <= set(words)
@@ -65,6 +68,18 @@ def test_what_was_not_measured_is_left_out():
     assert "joint graph" not in plots["time_active.svg"]
     with pytest.raises(ValueError, match=r"`tables` must hold a sweep .* got \['method'\]"):
         drawn({"method": tables["active"]})
+
+
+def test_compiled_lines_are_compared_with_compiled_ones():
+    tables = made_up()
+    tables["joint_active"] = table({2: 41.0}, compiled=False)
+    with pytest.raises(ValueError, match=r"all compiled or all not compiled, got .*'joint_active'"):
+        drawn(tables)
+
+
+def test_a_graph_built_after_sampling_is_not_called_one_pass():
+    words, *_ = read(drawn({"joint_batch": table({8: 31.7}, compiled=False)})["memory_batch.svg"])
+    assert "joint graph, not compiled" in words
 
 
 def test_a_higher_value_is_higher_up():

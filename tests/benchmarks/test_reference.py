@@ -52,16 +52,20 @@ def test_a_visit_in_two_parts_and_the_count(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_case_of_a_sweep_can_be_drawn_and_worked_in_portions(name):
-    """Also the short run before it; and the sweeps of the joint graph are of what it computes."""
+    """Also the short run before it; and the sweeps of the joint graph are of what it computes.
+
+    The short run has steps that are active and steps that are not, and so the shapes of both.
+    """
     cases = SWEEPS[name]()
     assert len({case.name for case in cases}) == len(cases) > 2
     for case in (*cases, *(case.brief for case in cases)):
         sigmas = torch.linspace(1, 0, case.steps + 1)
         plan = case.method.draw(sigmas, torch.Generator().manual_seed(0))
         assert case.batching.total == case.samples
+        assert case in cases or 0 < sum(len(s.active) for s in plan.segments) < case.steps
         assert case.pull <= case.samples and case.sampling.height == case.side
         if name.startswith("joint"):
-            assert case.joint and not case.compiled and case.detach_negative
+            assert case.joint and case.one_pass and case.detach_negative
             assert plan.noised == 0 and plan.residual_floor is None
 
 
@@ -118,6 +122,17 @@ def test_what_does_not_fit_is_not_run_again(tmp_path):
     # There is nothing to compare with.
     assert [result.cosine for result in results] == [None, None]
     assert len(results[1].seconds) == 2
+
+
+def test_a_timed_run_finds_the_memory_that_the_run_before_it_left(monkeypatch):
+    """The allocator is emptied before first and short runs alone."""
+    subject, cleared = Short(4), []
+    monkeypatch.setattr(reference, "clear", lambda: cleared.append(len(subject.ran)))
+    alternate(subject, small_cases(4, 2), 2, lambda rows: None)
+    assert cleared == [0, 1] and len(subject.ran) == 6
+    cleared.clear()
+    sweep(subject, small_cases(4, 2), lambda rows: None)
+    assert cleared == [6, 8] and len(subject.ran) == 10
 
 
 def test_what_is_no_lack_of_memory_ends_the_benchmark():
