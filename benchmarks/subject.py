@@ -80,6 +80,7 @@ class Subject:
         return partial(self._run, case, step, prompts)
 
     def _prepare_blocks(self, case: Case) -> None:
+        self.backbone.checkpoint_gradients(case.checkpointing)
         network = self.backbone.module
         if self.compiled:
             kept = 1.0 if case.joint else ACTIVATIONS
@@ -92,7 +93,6 @@ class Subject:
     def _run(self, case: Case, step: TrainingStep, prompts: Sequence[str]) -> None:
         torch._foreach_zero_([p.grad for p in self.parameters])
         self.evaluated = 0
-        self.backbone.checkpoint_gradients(case.checkpointing)
         with torch.compiler.set_stance("default" if case.compiled else "force_eager"):
             if case.joint:
                 read = while_sampling if case.one_pass else after_sampling
