@@ -63,6 +63,9 @@ class Report:
 
     Rows that an earlier visit left there stay, if it was of the same environment, until they are
     measured again.
+
+    Raises:
+        SystemExit: the rows there have other columns.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -73,6 +76,11 @@ class Report:
         file = folder / "backbones.json"
         tree = json.loads(file.read_text()) if file.exists() else {}
         if tree.get("environment") == self.environment:
+            names = {field.name for field in attrs.fields(Row)}
+            if any(row.keys() != names for row in tree["rows"]):
+                raise SystemExit(
+                    f"{file} has other columns than are written now; name a new folder"
+                )
             self.rows = [Row(**row) for row in tree["rows"]]
             self.portions = tree[_PORTIONS]
 

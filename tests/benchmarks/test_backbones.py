@@ -91,6 +91,16 @@ def test_a_later_visit_adds_its_rows_and_replaces_what_it_measures_again(tmp_pat
     assert Report(tmp_path).rows == []
 
 
+def test_rows_of_other_columns_are_not_overwritten(tmp_path):
+    Report(tmp_path).add(row())
+    file = tmp_path / "backbones.json"
+    written = file.read_text().replace('"side"', '"width"')
+    file.write_text(written)
+    with pytest.raises(SystemExit, match="other columns than are written now; name a new folder"):
+        Report(tmp_path)
+    assert file.read_text() == written
+
+
 def test_a_row_of_another_pull_or_number_of_steps_is_another_row(tmp_path):
     report = Report(tmp_path)
     for sizes in ({}, {"typed_pull": 4, "pull": 4}, {"typed_pull": 8}, {"steps": 3}):
