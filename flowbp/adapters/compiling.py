@@ -40,8 +40,7 @@ def compile_backbone(
             are compiled in place, for good; another kind of decoder is left as it is.
         activations: Share of the memory for what a block keeps between its forward and backward
             pass, in [0, 1]; the rest is computed again, what is cheapest first. torch decides
-            what that is. 1 keeps all; below about 0.3 little is left to save. Under gradient
-            checkpointing blocks keep all, one at a time.
+            what that is. 1 keeps all; below about 0.3 little is left to save.
         backend: Of torch.compile.
 
     Raises:
@@ -97,14 +96,12 @@ def compile_blocks(
     _prepare()
     fuse_gelu(network)
     _SETTINGS[network] = (activations, backend)
-    # What checkpointing computes again anyway has one block's activations at a time.
-    kept = 1.0 if getattr(network, "gradient_checkpointing", False) else activations
     blocks = [
         b for part in network.children() if isinstance(part, nn.ModuleList) for b in _in(part)
     ]
     for block in blocks:
         # Shapes that are fixed make faster code, and there are few of them.
-        block.compile(dynamic=False, backend=_keeping(kept, backend))
+        block.compile(dynamic=False, backend=_keeping(activations, backend))
     return len(blocks)
 
 
@@ -112,7 +109,7 @@ def compile_like(network: nn.Module, other: nn.Module) -> None:
     """Compile the blocks of a network as those of another were, if they were.
 
     Args:
-        network: A copy of the other, or the other itself after its checkpointing was switched.
+        network: A copy of the other.
         other: Any.
 
     Example:

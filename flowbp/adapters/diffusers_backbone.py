@@ -88,7 +88,6 @@ class DiffusersBackbone(DiffusersParts):
             self.transformer.enable_gradient_checkpointing()
         else:
             self.transformer.disable_gradient_checkpointing()
-        compile_like(self.transformer, self.transformer)
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encode B prompts, without gradient."""
