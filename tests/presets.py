@@ -60,7 +60,7 @@ def named(*names: str) -> list[str]:
 
 TINY = dict(zip(BACKBONES, ("sd3", "flux1 dev", "flux2 klein-base"), strict=True))
 OVERLAY = """
-run: {{folder: {folder}, device: cpu, threads: 1}}
+run: {{folder: {folder}, device: cpu, threads: 1, compile: false}}
 backbone: {{source: {source}, text_length: {text_length}}}
 reward: {{name: clip, source: {reward}}}
 prompts: {{name: shapes}}
