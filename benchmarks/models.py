@@ -19,10 +19,13 @@ SMALL_VAE = dict(block_out_channels=(32,) * 4, layers_per_block=1)
 
 
 def settings_of(model: str, method: str, *overrides: str) -> Settings:
-    """The two presets as they ship, with what every run has to say besides."""
-    needed = ("run.folder=benchmark", "reward.name=clip", "reward.source=none", "samples=null")
+    """The two presets as they ship, with what every run has to say besides.
+
+    But for compiling, which the benchmarks switch themselves.
+    """
+    needed = ("run.folder=benchmark", "run.compile=false", "reward.name=clip", "reward.source=none")
     files = (f"presets/{model}.yaml", f"presets/{method}.yaml")
-    return load([*files, *needed, "prompts.name=shapes", *overrides]).settings
+    return load([*files, *needed, "samples=null", "prompts.name=shapes", *overrides]).settings
 
 
 def vision_reward(device: torch.device, *, small: bool) -> ClipReward:
