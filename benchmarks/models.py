@@ -21,9 +21,11 @@ SMALL_VAE = dict(block_out_channels=(32,) * 4, layers_per_block=1)
 def settings_of(model: str, method: str, *overrides: str) -> Settings:
     """The two presets as they ship, with what every run has to say besides.
 
-    But for compiling, which the benchmarks switch themselves.
+    But for compiling, which the benchmarks switch themselves unless `overrides` say so.
     """
-    needed = ("run.folder=benchmark", "run.compile=false", "reward.name=clip", "reward.source=none")
+    needed = ["run.folder=benchmark", "reward.name=clip", "reward.source=none"]
+    if not any(each.startswith("run.compile=") for each in overrides):
+        needed.append("run.compile=false")
     files = (f"presets/{model}.yaml", f"presets/{method}.yaml")
     return load([*files, *needed, "samples=null", "prompts.name=shapes", *overrides]).settings
 
