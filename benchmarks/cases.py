@@ -147,6 +147,15 @@ def _resolution() -> tuple[Case, ...]:
     )
 
 
+def _portions() -> tuple[Case, ...]:
+    # Small pulls wait for the host: TORCHINDUCTOR_CPP_WRAPPER=1 compiles code that launches faster.
+    sizes = ((8, 4), (8, 2), (4, 4), (4, 2), (2, 1))
+    return tuple(
+        Case(name=f"pull {pull}, decode {decode}", pull=pull, decode=decode)
+        for pull, decode in sizes
+    )
+
+
 def _method(name: str) -> Case:
     settings = settings_of("sd35_medium", name)
     detached = settings.sampling.detach_negative
@@ -158,6 +167,7 @@ SWEEPS: dict[str, Callable[[], tuple[Case, ...]]] = {
     "steps": _steps,
     "batch": lambda: _batch(Case(name="B"), (1, 2, 4, 8, 16, 32, 64)),
     "resolution": _resolution,
+    "portions": _portions,
     "method": lambda: tuple(map(_method, METHODS)),
     "joint_active": lambda: _active(ONE_PASS, (2, 5, 10, 25)),
     "joint_batch": lambda: _batch(ONE_PASS, (1, 2, 4, 8, 16)),
