@@ -66,7 +66,7 @@ class ChannelsLastGroupNorm(nn.GroupNorm):
         where = (..., *(None,) * len(spatial))
         normal: Tensor = (x - center[where]) * scale[where]
         if self.affine:
-            normal = normal + self.bias[(slice(None), *(None,) * len(spatial))]
+            normal = normal + self.bias[where]
         return normal.to(input.dtype)
 
 
