@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from benchmarks.models import METHODS, settings_of
+from flowbp.adapters import ACTIVATIONS
 from flowbp.core import Bridge, Method, Plan, Sparse
 from flowbp.training import Batching, Sampling
 
@@ -25,6 +26,7 @@ class Case:
         one_pass: that graph is built while sampling, not after it; of a joint one only.
         compiled: whether compiled code is used.
         checkpointing: of the transformer's blocks.
+        activations: as of `compile_backbone`; of the streamed step.
         samples: of the step; more than eight are sampled in portions of eight.
         pull: samples at a time in the backward pass.
         decode: samples at a time in the decoder.
@@ -43,6 +45,7 @@ class Case:
     one_pass: bool = False
     compiled: bool = True
     checkpointing: bool = False
+    activations: float = ACTIVATIONS
     samples: int = 8
     pull: int = PORTION
     decode: int = 4
@@ -103,6 +106,8 @@ MAIN = (
     ONE_PASS,
     Case(name="streamed, not compiled", compiled=False),
     Case(name="streamed, blocks compiled"),
+    Case(name="streamed, compiled, pulls of 4", pull=4, decode=2),
+    Case(name="streamed, compiled, keeps 30%", activations=0.3, decode=2),
     Case(name="streamed, compiled, small memory", checkpointing=True, decode=1),
 )
 
@@ -156,6 +161,13 @@ def _portions() -> tuple[Case, ...]:
     )
 
 
+def _activations() -> tuple[Case, ...]:
+    shares = (0.5, 0.35, 0.3, 0.2)
+    return tuple(
+        Case(name=f"keeps {share:.0%}, decode 2", activations=share, decode=2) for share in shares
+    )
+
+
 def _method(name: str) -> Case:
     settings = settings_of("sd35_medium", name)
     detached = settings.sampling.detach_negative
@@ -168,6 +180,7 @@ SWEEPS: dict[str, Callable[[], tuple[Case, ...]]] = {
     "batch": lambda: _batch(Case(name="B"), (1, 2, 4, 8, 16, 32, 64)),
     "resolution": _resolution,
     "portions": _portions,
+    "activations": _activations,
     "method": lambda: tuple(map(_method, METHODS)),
     "joint_active": lambda: _active(ONE_PASS, (2, 5, 10, 25)),
     "joint_batch": lambda: _batch(ONE_PASS, (1, 2, 4, 8, 16)),

@@ -144,7 +144,7 @@ def joint_step(
         x = read(fields, noise, step.sigmas, plan)
         images = plain_decode(backbone.decoder, x)
         loss = step.shape(step.reward(images, list(prompts))).mean()
-        loss.backward()
+        torch.autograd.backward(loss)
 
 
 def plain_decode(decoder: LatentDecoder, latents: Tensor) -> Tensor:

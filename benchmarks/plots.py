@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="reference.json")
     parser.add_argument("folder", type=Path)
     wanted = parser.parse_args()
+    wanted.folder.mkdir(parents=True, exist_ok=True)
     for name, text in drawn(json.loads(wanted.file.read_text())).items():
         (wanted.folder / name).write_text(text)
         print(wanted.folder / name)

@@ -16,7 +16,7 @@ from benchmarks.cases import Case
 from benchmarks.joint import after_sampling, joint_step, while_sampling
 from benchmarks.measuring import synchronize
 from benchmarks.models import SMALL_VAE, vision_reward
-from flowbp.adapters import ACTIVATIONS, DtypePolicy, compile_backbone, compile_blocks
+from flowbp.adapters import DtypePolicy, compile_backbone, compile_blocks
 from flowbp.adapters.fused_gelu import TanhGelu
 from flowbp.core import Linear
 from flowbp.embeddings import cached
@@ -83,7 +83,7 @@ class Subject:
         self.backbone.checkpoint_gradients(case.checkpointing)
         network = self.backbone.module
         if self.compiled:
-            kept = 1.0 if case.joint else ACTIVATIONS
+            kept = 1.0 if case.joint else case.activations
             compile_blocks(network, activations=kept, backend=self.backend)
         if case.as_written:
             for part in network.modules():
@@ -91,7 +91,7 @@ class Subject:
                     part.__class__ = GELU
 
     def _run(self, case: Case, step: TrainingStep, prompts: Sequence[str]) -> None:
-        torch._foreach_zero_([p.grad for p in self.parameters])
+        torch._foreach_zero_([p.grad for p in self.parameters if p.grad is not None])
         self.evaluated = 0
         with torch.compiler.set_stance("default" if case.compiled else "force_eager"):
             if case.joint:
