@@ -17,6 +17,15 @@ Point = tuple[float, float]
 _WIDTH, _HEIGHT = 400.0, 190.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 392.0, 8.0, 162.0
 _SMOOTHED_FROM = 20
+_NOTES = {
+    "Reward": "Mean over the samples of a step.",
+    "Loss": "What is minimised. A loss shape, or a method that weighs samples by their residuals, "
+    "makes it another than minus the reward.",
+    "Gradient norm": "Before clipping.",
+    "Residual per segment": "How far the surrogate's segments land from the sampled path: mean "
+    "absolute difference of latents.",
+    "Distance to the reference": "The anchor's penalty, strength included.",
+}
 
 
 @attrs.frozen
@@ -109,11 +118,11 @@ def training_charts(metrics: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
         curves = [curve(metrics, key) for key in chosen]
         shown = [c for c in curves if any(math.isfinite(value) for _, value in c.points)]
         if shown:
-            charts.append(draw(title, shown))
+            charts.append(draw(title, shown, note=_NOTES.get(title, "")))
     return tuple(charts)
 
 
-def draw(title: str, curves: Sequence[Curve]) -> Chart:
+def draw(title: str, curves: Sequence[Curve], *, note: str = "") -> Chart:
     """Draw curves over a common axis of steps.
 
     Long curves are drawn twice: thin as they are, and thick as their trailing mean.
@@ -121,6 +130,7 @@ def draw(title: str, curves: Sequence[Curve]) -> Chart:
     Args:
         title: what the chart shows; read out to those who cannot see it.
         curves: at least one, with a finite value between them.
+        note: what is shown, in a sentence or two; how the lines are to be read is added.
 
     Returns:
         The chart; its colours come from the classes `curve-0`, `curve-1`, … of the page's style.
@@ -147,13 +157,13 @@ def draw(title: str, curves: Sequence[Curve]) -> Chart:
         lines += [
             _line(trailing_mean(c, window), f"curve-{i}", across, up) for i, c in enumerate(curves)
         ]
-    note = f"Thick line: mean of the last {window} rows." if smooth and window > 1 else ""
+    thick = f"Thick line: mean of the last {window} rows." if smooth and window > 1 else ""
     parts = Markup("").join([_frame(across, up), *lines])
     label = Markup("{}, from step {:g} to {:g}").format(title, min(steps), max(steps))
     svg = Markup('<svg viewBox="0 0 {:g} {:g}" role="img"><title>{}</title>{}</svg>').format(
         _WIDTH, _HEIGHT, label, parts
     )
-    return Chart(title, svg, tuple(c.name for c in curves), note)
+    return Chart(title, svg, tuple(c.name for c in curves), f"{note} {thick}".strip())
 
 
 def trailing_mean(values: Curve, window: int) -> Curve:

@@ -15,7 +15,7 @@ from flowbp.settings import free_folder, occupied, resolved
 CONFIGURATION, COMPARISON, REPORT = "configuration.yaml", "comparison.json", "report.html"
 PICTURE, FINISHED = "before_after.png", "finished.json"
 
-_DESCRIPTIONS = {
+DESCRIPTIONS = {
     REPORT: "before and after side by side; open it in a browser",
     PICTURE: "some of its pictures, before above after, whatever their outcome",
     COMPARISON: "every prompt's reward and verdict, before and after",
@@ -30,6 +30,7 @@ _DESCRIPTIONS = {
     "samples": "pictures during training",
     "checkpoints/final": "the trained model after the last step, in its own format",
 }
+"""The files of a run's folder that its end tells of."""
 
 
 def replaced(container: RunContainer) -> Sequence[str]:
@@ -146,4 +147,4 @@ def listing(folder: Path, besides: Mapping[str, str] | None = None) -> str:
         >>> listing(folder)
         '  samples            pictures during training'
     """
-    return listed(folder, {**_DESCRIPTIONS, **(besides or {})})
+    return listed(folder, {**DESCRIPTIONS, **(besides or {})})

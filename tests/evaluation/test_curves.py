@@ -60,12 +60,13 @@ def test_charts_of_a_run() -> None:
         "Residual per segment",
     ]
     assert charts[3].names == ("residual_0", "residual_1")
+    assert charts[2].note.startswith("Before clipping. ")
     for chart in charts:
         root = ElementTree.fromstring(str(chart.svg))
         assert root.find("title").text == f"{chart.title}, from step 0 to 59"
         assert len(root.findall("path")) == 2 * len(chart.names)
         assert "nan" not in chart.svg
-        assert chart.note == "Thick line: mean of the last 5 rows."
+        assert chart.note.endswith(". Thick line: mean of the last 5 rows.")
 
 
 def test_missing_keys_leave_charts_out() -> None:
