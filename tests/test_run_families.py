@@ -75,3 +75,19 @@ def test_guidance_of_a_distilled_model_is_warned_of(guidance, told, yaml, tmp_pa
     found = [each for each in messages if each.startswith("sampling.guidance is 3, and the")]
     assert len(found) == told and all("write 1, or name a base" in each for each in found)
     assert any(each.startswith("evaluation.guidance is 2, and the") for each in messages)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_hub_out_of_reach_is_asked_once(check, yaml, monkeypatch, capsys):
+    asked = []
+
+    def download(hub_id, name):
+        asked.append((hub_id, name))
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    typed = [yaml, "backbone={name: flux1, source: owner/model}", "sampling.height=63"]
+    assert main(["--check", *typed] if check else typed) == 2
+    assert asked == [("owner/model", "transformer/config.json")]
+    told = capsys.readouterr().err
+    assert told.count("'owner/model' is no local folder") == 1

@@ -40,7 +40,7 @@ def counted_parameters(container: RunContainer, found: list[Problem]) -> int:
 
     Args:
         container: of the run.
-        found: what is known to be wrong.
+        found: what is known to be wrong; if the backbone is among it, it is not asked for again.
 
     Returns:
         The number, if nothing is wrong.
@@ -51,6 +51,8 @@ def counted_parameters(container: RunContainer, found: list[Problem]) -> int:
     Example:
         See `check`.
     """
+    if any(problem.path == "backbone" for problem in found):
+        raise ConfigurationError(found)
     try:
         with told_as("backbone"):
             backbone = sketched(container)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -16,6 +17,7 @@ from flowbp.adapters import (
     SD3Backbone,
     read_config,
 )
+from flowbp.adapters.source import is_hub_id
 from flowbp.configuration import Component
 from flowbp.shapes.embedded import base_folder, embedded_backbone
 
@@ -41,6 +43,11 @@ class NamedModel:
 
     family: type[DiffusersBackbone]
     source: str | os.PathLike[str]
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether its source is a hub id and no folder."""
+        return is_hub_id(str(self.source)) and not Path(self.source).expanduser().is_dir()
 
     def config(self, name: str) -> Mapping[str, Any]:
         """The configuration of a component, see `flowbp.adapters.read_config`."""
