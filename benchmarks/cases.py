@@ -29,7 +29,8 @@ class Case:
         activations: as of `compile_backbone`; of the streamed step.
         samples: of the step; more than eight are sampled in portions of eight.
         pull: samples at a time in the backward pass.
-        decode: samples at a time in the decoder.
+        decode: samples at a time in the decoder; in a joint graph each part is then checkpointed,
+            so that one part's activations are alive.
         steps: N.
         side: of the pictures, in pixels.
         method: draws the plan.
@@ -95,7 +96,7 @@ class Case:
         return attrs.evolve(self, steps=3, samples=samples, method=Bridge(active=2))
 
 
-JOINT = Case(name="joint graph", joint=True, compiled=False, checkpointing=True)
+JOINT = Case(name="joint graph", joint=True, compiled=False, checkpointing=True, decode=PORTION)
 ONE_PASS = attrs.evolve(
     JOINT, name="joint graph in one pass, blocks compiled", one_pass=True, compiled=True
 )
@@ -104,6 +105,7 @@ MAIN = (
     attrs.evolve(JOINT, name="joint graph, blocks compiled", compiled=True),
     attrs.evolve(ONE_PASS, name="joint graph in one pass", compiled=False),
     ONE_PASS,
+    attrs.evolve(ONE_PASS, name=f"{ONE_PASS.name}, decoded by fours", decode=4),
     Case(name="streamed, not compiled", compiled=False),
     Case(name="streamed, blocks compiled"),
     Case(name="streamed, compiled, pulls of 4", pull=4, decode=2),
@@ -131,7 +133,15 @@ def _steps() -> tuple[Case, ...]:
 
 def _batch(of: Case, counts: Sequence[int]) -> tuple[Case, ...]:
     return tuple(
-        attrs.evolve(of, name=f"B = {n}", at=n, samples=n, pull=min(n, PORTION)) for n in counts
+        attrs.evolve(
+            of,
+            name=f"B = {n}",
+            at=n,
+            samples=n,
+            pull=min(n, PORTION),
+            decode=n if of.joint else of.decode,
+        )
+        for n in counts
     )
 
 

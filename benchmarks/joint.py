@@ -13,6 +13,7 @@ import attrs
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from flowbp.adapters import Backbone, Conditioning, LatentDecoder
 from flowbp.adapters.guided import guided_field
@@ -103,18 +104,23 @@ def _pinned(path: Tensor, latents: Tensor) -> Tensor:
 
 
 def joint_step(
-    step: TrainingStep, prompts: Sequence[str], streams: Streams, *, read: Read = after_sampling
+    step: TrainingStep,
+    prompts: Sequence[str],
+    streams: Streams,
+    *,
+    read: Read = after_sampling,
+    decode: int | None = None,
 ) -> None:
     """Add the same gradient to the parameters as `step` does, by one backward pass.
 
-    The velocities of all active steps are one graph with all pictures, which are decoded and scored
-    at once.
+    The velocities of all active steps are one graph with all pictures, which are scored at once.
 
     Args:
         step: Whose model, method, reward and loss are used; its portions are not.
         prompts: of the batch.
         streams: the generators, used in the step's order.
         read: `after_sampling` or `while_sampling`, which say what is evaluated.
+        decode: pictures decoded at a time, checkpointed where these are not all; None is all.
 
     Raises:
         ValueError: the negative branch is not detached, or the plan has renoised copies or weighs
@@ -142,9 +148,17 @@ def joint_step(
     )
     with torch.enable_grad():
         x = read(fields, noise, step.sigmas, plan)
-        images = plain_decode(backbone.decoder, x)
+        images = _decoded(backbone.decoder, x, decode or len(x))
         loss = step.shape(step.reward(images, list(prompts))).mean()
         torch.autograd.backward(loss)
+
+
+def _decoded(decoder: LatentDecoder, latents: Tensor, portion: int) -> Tensor:
+    if portion >= len(latents):
+        return plain_decode(decoder, latents)
+    parts = torch.split(latents, portion)
+    images = [checkpoint(plain_decode, decoder, part, use_reentrant=False) for part in parts]
+    return torch.cat(images)
 
 
 def plain_decode(decoder: LatentDecoder, latents: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ class Subject:
         with torch.compiler.set_stance("default" if case.compiled else "force_eager"):
             if case.joint:
                 read = while_sampling if case.one_pass else after_sampling
-                joint_step(step, prompts, Streams.of(0), read=read)
+                joint_step(step, prompts, Streams.of(0), read=read, decode=case.decode)
             else:
                 step(prompts, Streams.of(0))
         synchronize(self.device)

@@ -28,7 +28,12 @@ def one_pass():
 # Portions round alike only where they are the same; and so do calls of one branch or of two.
 @pytest.mark.parametrize(
     ("built", "size", "tolerance"),
-    [(JOINT, 3, 1e-6), (JOINT, 2, 1e-5), (attrs.evolve(ONE_PASS, compiled=False), 3, 1e-5)],
+    [
+        (JOINT, 3, 1e-6),
+        (JOINT, 2, 1e-5),
+        (attrs.evolve(ONE_PASS, compiled=False), 3, 1e-5),
+        (attrs.evolve(ONE_PASS, compiled=False, decode=2), 3, 1e-5),
+    ],
 )
 def test_the_gradients_agree(subject, method, built, checkpointing, size, tolerance):
     sizes = dict(method=method, steps=5, samples=3)
@@ -41,6 +46,22 @@ def test_the_gradients_agree(subject, method, built, checkpointing, size, tolera
     assert largest > 0
     for mine, theirs in zip(streamed, joint, strict=True):
         assert (mine - theirs).abs().max() <= tolerance * largest
+
+
+def test_pictures_of_a_joint_graph_that_are_decoded_in_parts_are_decoded_again(
+    subject, monkeypatch
+):
+    decoded = []
+    vae = subject.plain.decoder.vae
+    decode = type(vae).decode
+    monkeypatch.setattr(
+        type(vae), "decode", lambda vae, z, **how: decoded.append(len(z)) or decode(vae, z, **how)
+    )
+    case = attrs.evolve(JOINT, steps=2, samples=3, method=Sparse(active=1))
+    for parts, expected in ((3, [3]), (2, [2, 1, 1, 2])):
+        subject.prepared(attrs.evolve(case, decode=parts))()
+        assert decoded == expected
+        decoded.clear()
 
 
 @pytest.mark.parametrize(
@@ -83,8 +104,9 @@ def test_one_pass_evaluates_nothing_twice_and_two_every_active_velocity(subject,
 
 
 def test_the_main_table_has_both_graphs_compiled_and_not():
-    joint = [(case.one_pass, case.compiled) for case in MAIN if case.joint]
-    assert joint == [(False, False), (False, True), (True, False), (True, True)]
+    joint = [(case.one_pass, case.compiled, case.decode) for case in MAIN if case.joint]
+    two, one = [(False, False, 8), (False, True, 8)], [(True, False, 8), (True, True, 8)]
+    assert joint == [*two, *one, (True, True, 4)]
     assert all(case.checkpointing for case in MAIN if case.joint)
     with pytest.raises(ValueError, match="`one_pass` is of a joint graph, got one_pass=True"):
         Case(name="streamed", one_pass=True)
