@@ -13,7 +13,10 @@ CONTAINER = Path(__file__).parents[1] / "container.yaml"
 def test_it_lifts_held_out_accuracy(tmp_path):
     folder = tmp_path / "run"
     assert main([str(CONTAINER), f"run.folder={folder}", "observers.tensorboard=false"]) == 0
-    overall = summarise(from_json((folder / "comparison.json").read_text())).overall
+    comparison = from_json((folder / "comparison.json").read_text())
+    shown = (folder / "before_after.txt").read_text().splitlines()
+    assert len(shown) == 12 and set(shown) <= {each.prompt for each in comparison.before.records}
+    overall = summarise(comparison).overall
     assert overall.count == 960
     assert 0.5 <= overall.accuracy.before <= 0.6
     # 20 points and more are measured. Another processor rounds otherwise, and ends elsewhere.

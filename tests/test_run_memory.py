@@ -82,3 +82,7 @@ def test_a_check_tells_auto(yaml, capsys):
     assert f"  portions    {line}\n" in told
     assert main([yaml, "--check", "backbone.gradient_checkpointing=true"]) == 0
     assert "pull auto, decode auto, gradient checkpointing on\n" in capsys.readouterr().out
+    for typed, share in (("run.compile=true", 50), ("run={compile: true, activations: 0.3}", 30)):
+        assert main([yaml, "--check", typed]) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert f"compiled, blocks keep {share}% of their activations" in told

@@ -13,11 +13,12 @@ from flowbp.run.shell import listed
 from flowbp.settings import free_folder, occupied, resolved
 
 CONFIGURATION, COMPARISON, REPORT = "configuration.yaml", "comparison.json", "report.html"
-PICTURE, FINISHED = "before_after.png", "finished.json"
+PICTURE, PICTURE_PROMPTS, FINISHED = "before_after.png", "before_after.txt", "finished.json"
 
 DESCRIPTIONS = {
     REPORT: "before and after side by side; open it in a browser",
-    PICTURE: "some of its pictures, before above after, whatever their outcome",
+    PICTURE: "some pictures, before above after, chosen evenly, whatever their outcome",
+    PICTURE_PROMPTS: "the prompts of its columns",
     COMPARISON: "every prompt's reward and verdict, before and after",
     BEFORE: "the evaluation before training",
     BEFORE_PICTURES: "its pictures, for a run that is resumed",

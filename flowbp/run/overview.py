@@ -7,12 +7,12 @@ import textwrap
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
-from flowbp.adapters import Backbone, Lora
+from flowbp.adapters import ACTIVATIONS, Backbone, Lora
 from flowbp.configuration import Component, plain, read_text
 from flowbp.evaluation import counted
 from flowbp.prompts import Listed
 from flowbp.run.drawing import LEGEND, drawn, joined, weighted
-from flowbp.settings import EmbeddingSettings, Settings, resolved
+from flowbp.settings import EmbeddingSettings, RunSettings, Settings, resolved
 from flowbp.settings.checks import evaluation_sampling, example_plan
 from flowbp.settings.evaluation import EvaluationSettings
 from flowbp.settings.intervals import interval
@@ -85,7 +85,7 @@ def _method(settings: Settings, words: str) -> dict[str, str]:
         f"{sampling.height}x{sampling.width} pixels",
         "portions": f"{counted(settings.batching.samples, 'sample')} at a time forward, pull "
         f"{settings.batching.pull}, decode {settings.batching.decode}"
-        f"{_checkpointing(settings.backbone)}{', compiled' if settings.run.compile else ''}",
+        f"{_checkpointing(settings.backbone)}{_compiled(settings.run)}",
         "each step": f"{counted(batch, 'sample')}, each with {spent.forward} velocity evaluations "
         f"forward and {spent.backward} backward in this example",
     }
@@ -99,6 +99,13 @@ def _checkpointing(backbone: Component[Backbone]) -> str:
         return ""
     wanted = backbone.arguments.get(name, taken[name].default)
     return f", gradient checkpointing {wanted if wanted == 'auto' else 'on' if wanted else 'off'}"
+
+
+def _compiled(run: RunSettings) -> str:
+    if not run.compile:
+        return ""
+    kept = ACTIVATIONS if run.activations is None else run.activations
+    return f", compiled, blocks keep {kept:.0%} of their activations"
 
 
 def _tuning(tree: Mapping[str, Any]) -> str:

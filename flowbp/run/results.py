@@ -25,7 +25,13 @@ from flowbp.evaluation import (
     upscale,
     write_report,
 )
-from flowbp.run.artefacts import COMPARISON, PICTURE, REPORT, configuration_text
+from flowbp.run.artefacts import (
+    COMPARISON,
+    PICTURE,
+    PICTURE_PROMPTS,
+    REPORT,
+    configuration_text,
+)
 from flowbp.run.ending import Ending
 
 _SHOWN, _SIDE = 12, 128
@@ -62,7 +68,7 @@ class Evaluated:
 def write_results(
     container: RunContainer, evaluated: Evaluated, timings: Mapping[str, float]
 ) -> None:
-    """Write `comparison.json`, `before_after.png` and `report.html`.
+    """Write `comparison.json`, `before_after.png` with its prompts, and `report.html`.
 
     Args:
         container: of the run.
@@ -79,7 +85,11 @@ def write_results(
     folder, end = settings.run.folder, evaluated.end
     steps, note = (evaluated.steps, "") if end is None else (end.judged, f". {end.note}")
     (folder / COMPARISON).write_text(to_json(evaluated.comparison) + "\n", encoding="utf-8")
-    (folder / PICTURE).write_bytes(png(_before_after(evaluated)))
+    shown = choose_examples(evaluated.comparison, sample=_SHOWN).sample
+    (folder / PICTURE).write_bytes(png(_before_after(evaluated, shown)))
+    records = evaluated.comparison.before.records
+    prompts = "".join(f"{records[i].prompt}\n" for i in shown)
+    (folder / PICTURE_PROMPTS).write_text(prompts, encoding="utf-8")
     history = container.history()
     # What came after the model that the page is of says nothing of it.
     held_out = [row for row in history.held_out if row.step <= steps]
@@ -109,10 +119,10 @@ def _held_out_prompts(container: RunContainer) -> Sequence[str] | None:
     return [each.text for each in measure.prompts] if isinstance(measure, HeldOutMeasure) else None
 
 
-def _before_after(evaluated: Evaluated) -> Tensor:
-    """Evenly chosen pictures in a row, and the same prompts and noise after training below."""
-    shown = list(choose_examples(evaluated.comparison, sample=_SHOWN).sample)
-    pictures = torch.cat([evaluated.before[shown], evaluated.after[shown]])
+def _before_after(evaluated: Evaluated, shown: Sequence[int]) -> Tensor:
+    """Some pictures in a row, and the same prompts and noise after training below."""
+    places = list(shown)
+    pictures = torch.cat([evaluated.before[places], evaluated.after[places]])
     larger, smaller = _SIDE // pictures.shape[-1], -(-pictures.shape[-1] // _SIDE)
     pictures = avg_pool2d(upscale(pictures, max(1, larger)), smaller)
-    return grid(pictures, columns=len(shown))
+    return grid(pictures, columns=len(places))
