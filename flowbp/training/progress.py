@@ -59,7 +59,7 @@ class Progress:
         self._stop = stop
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
-        self._began: float | None = None
+        self._first_done: float | None = None
         self._before = 0
         self._bar: tqdm[Any] | None = None
         if self._stream.isatty():
@@ -76,8 +76,8 @@ class Progress:
 
     def row(self, metrics: Metrics) -> None:
         """Move the bar, or print a line if it is time for one."""
-        if self._began is None:
-            self._began = self._clock() - metrics.seconds
+        if self._first_done is None:
+            self._first_done = self._clock()
         if self._bar is not None:
             self._bar.set_postfix_str(_figures(metrics, ", "), refresh=False)
             self._bar.update()
@@ -85,7 +85,9 @@ class Progress:
         interval = math.ceil(self._total / LINES)
         done = metrics.step - self._before
         if done == 1 or metrics.step == self._total or metrics.step % interval == 0:
-            left = (self._clock() - self._began) / done * (self._total - metrics.step)
+            # The first step compiles and chooses kernels: it counts only while it is alone.
+            passed = metrics.seconds if done == 1 else self._clock() - self._first_done
+            left = passed / max(1, done - 1) * (self._total - metrics.step)
             print(
                 f"step {metrics.step}/{self._total}  {_figures(metrics, '  ')}  {_time(left)} left",
                 file=self._stream,
@@ -94,7 +96,7 @@ class Progress:
 
     def portions(self, step: int, portions: Portions, told: str) -> None:
         """Print the line, before the first step as it is."""
-        first = step == self._before + 1 and self._began is None
+        first = step == self._before + 1 and self._first_done is None
         self._write(told if first else f"step {step}: {told}")
 
     def evaluations(self, rows: Sequence[HeldOutFigures]) -> None:

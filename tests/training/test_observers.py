@@ -126,6 +126,15 @@ def test_progress_is_sparse_where_there_is_no_terminal() -> None:
     assert lines[-1].startswith("step 299/299")
 
 
+def test_the_first_step_which_compiles_says_nothing_of_the_others() -> None:
+    stream, times = io.StringIO(), iter([100.0, 102.0, 104.0, 105.0])
+    progress = Progress(4, stream=stream, clock=lambda: next(times))
+    for row, seconds in zip(rows(4), (90.0, 2.0, 2.0, 1.0), strict=True):
+        progress.row(attrs.evolve(row, seconds=seconds))
+    left = [line.rsplit("  ", 1)[1] for line in stream.getvalue().splitlines()]
+    assert left == ["4:30 left", "0:04 left", "0:02 left", "0:00 left"]
+
+
 def test_progress_is_a_bar_on_a_terminal() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
