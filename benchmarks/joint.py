@@ -44,16 +44,7 @@ def after_sampling(fields: Fields, noise: Tensor, sigmas: Tensor, plan: Plan) ->
     """Sample all steps without a graph, then evaluate the active velocities again with one.
 
     A sample takes 2N calls and then 2K: v⁺ with a graph, and v⁻, which was known. 60 for N = 25 and
-    K = 5.
-
-    Args:
-        fields: of the prompts.
-        noise: (B, …).
-        sigmas: (N+1,) from 1 to 0.
-        plan: on this grid.
-
-    Returns:
-        (B, …), differentiable in the parameters.
+    K = 5. Arguments and result are those of `Read`.
     """
     trajectory = rollout(fields.sampled, noise, sigmas, stop=plan.horizon)
     return joint_read(fields.active, trajectory, plan)
@@ -65,15 +56,7 @@ def while_sampling(fields: Fields, noise: Tensor, sigmas: Tensor, plan: Plan) ->
     A sample takes 2N calls: v⁺ and v⁻ of every step, K of the v⁺ with a graph. 50 for N = 25,
     whatever K. The path x̂ of the plan grows with the steps; at a joint it is pinned to the latents,
     and the step's velocity is that of `alpha x_j + (1 - alpha) sg(x_j)`.
-
-    Args:
-        fields: of the prompts.
-        noise: (B, …).
-        sigmas: (N+1,) from 1 to 0.
-        plan: on this grid.
-
-    Returns:
-        (B, …), differentiable in the parameters.
+    Arguments and result are those of `Read`.
     """
     levels: list[float] = sigmas.double().tolist()
     weights = {i: w for segment in plan.segments for i, w in segment.weights.items()}
@@ -109,7 +92,7 @@ def joint_step(
     streams: Streams,
     *,
     read: Read = after_sampling,
-    decode: int | None = None,
+    decode: int,
 ) -> None:
     """Add the same gradient to the parameters as `step` does, by one backward pass.
 
@@ -120,7 +103,7 @@ def joint_step(
         prompts: of the batch.
         streams: the generators, used in the step's order.
         read: `after_sampling` or `while_sampling`, which say what is evaluated.
-        decode: pictures decoded at a time, checkpointed where these are not all; None is all.
+        decode: pictures decoded at a time, checkpointed where these are not all.
 
     Raises:
         ValueError: the negative branch is not detached, or the plan has renoised copies or weighs
@@ -148,7 +131,7 @@ def joint_step(
     )
     with torch.enable_grad():
         x = read(fields, noise, step.sigmas, plan)
-        images = _decoded(backbone.decoder, x, decode or len(x))
+        images = _decoded(backbone.decoder, x, decode)
         loss = step.shape(step.reward(images, list(prompts))).mean()
         torch.autograd.backward(loss)
 

@@ -21,11 +21,11 @@ two-layer models on the CPU.
 `benchmarks.counting` adds the operations without a device, `benchmarks.plots` draws.
 
 By calculation from docs/performance.md and docs/gpu.md, a visit to one H100 in three commands takes
-13 to 15 minutes:
+14 to 16 minutes:
 
     reference OUT --rounds 2 --sweeps active joint_active steps method
-        5 minutes, and 1 to 3 of compiling
-        (25 s for the model; 4 rounds of 37 s; sweeps of 42, 25, 15 and 36 s)
+        6 minutes, and 1 to 4 of compiling
+        (25 s for the model; 4 rounds of 48 s; sweeps of 42, 25, 15 and 36 s)
     reference OUT --eager --no-main --sweeps batch resolution joint_batch    3.5 minutes
         (20 s for the model; 104, 41 and 35 s; compiling would add a minute for each new shape)
     backbones OUT --steps 1 --batch 4 --sides 512 1024 --methods bridge --portion-seconds 0 --eager

@@ -40,7 +40,7 @@ def compile_backbone(
             are compiled in place, for good; another kind of decoder is left as it is.
         activations: Share of the memory for what a block keeps between its forward and backward
             pass, in [0, 1]; the rest is computed again, what is cheapest first. torch decides
-            what that is. 1 keeps all; below about 0.3 little is left to save.
+            what that is. 1 keeps all; below 0.5 matrix products are computed again too.
         backend: Of torch.compile.
 
     Raises:

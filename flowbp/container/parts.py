@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import torch
 
-from flowbp.adapters import ACTIVATIONS, Backbone, Tuning, compile_backbone, reference_of
+from flowbp.adapters import Backbone, Tuning, compile_backbone, reference_of
 from flowbp.configuration import Component
 from flowbp.evaluation import HeldOut, HeldOutMeasure, Judge, Metric, spread
 from flowbp.evaluation import Sampling as EvaluationSampling
@@ -62,8 +62,7 @@ def tuned_of(tuning: Tuning, backbone: Backbone, run: RunSettings) -> Backbone:
     """The backbone with what is trained of it chosen, compiled if the run wants it."""
     tuned = tuning(backbone, generator=generator(run.seed, "tuning"))
     if run.compile:
-        kept = ACTIVATIONS if run.activations is None else run.activations
-        compile_backbone(tuned, activations=kept)
+        compile_backbone(tuned, activations=run.kept_activations)
     return tuned
 
 

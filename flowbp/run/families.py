@@ -17,7 +17,6 @@ from flowbp.adapters import (
     SD3Backbone,
     read_config,
 )
-from flowbp.adapters.source import is_hub_id
 from flowbp.configuration import Component
 from flowbp.shapes.embedded import base_folder, embedded_backbone
 
@@ -45,9 +44,9 @@ class NamedModel:
     source: str | os.PathLike[str]
 
     @property
-    def is_on_hub(self) -> bool:
-        """Whether its source is a hub id and no folder."""
-        return is_hub_id(str(self.source)) and not Path(self.source).expanduser().is_dir()
+    def is_folder(self) -> bool:
+        """Whether its source is a folder that is there."""
+        return Path(self.source).expanduser().is_dir()
 
     def config(self, name: str) -> Mapping[str, Any]:
         """The configuration of a component, see `flowbp.adapters.read_config`."""

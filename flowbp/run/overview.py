@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
-from flowbp.adapters import ACTIVATIONS, Backbone, Lora
+from flowbp.adapters import Backbone, Lora
 from flowbp.configuration import Component, plain, read_text
 from flowbp.evaluation import counted
 from flowbp.prompts import Listed
@@ -104,8 +104,7 @@ def _checkpointing(backbone: Component[Backbone]) -> str:
 def _compiled(run: RunSettings) -> str:
     if not run.compile:
         return ""
-    kept = ACTIVATIONS if run.activations is None else run.activations
-    return f", compiled, blocks keep {kept:.0%} of their activations"
+    return f", compiled, blocks keep {run.kept_activations:.0%} of their activations"
 
 
 def _tuning(tree: Mapping[str, Any]) -> str:

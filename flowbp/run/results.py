@@ -85,7 +85,7 @@ def write_results(
     folder, end = settings.run.folder, evaluated.end
     steps, note = (evaluated.steps, "") if end is None else (end.judged, f". {end.note}")
     (folder / COMPARISON).write_text(to_json(evaluated.comparison) + "\n", encoding="utf-8")
-    shown = choose_examples(evaluated.comparison, sample=_SHOWN).sample
+    shown = list(choose_examples(evaluated.comparison, sample=_SHOWN).sample)
     (folder / PICTURE).write_bytes(png(_before_after(evaluated, shown)))
     records = evaluated.comparison.before.records
     prompts = "".join(f"{records[i].prompt}\n" for i in shown)
@@ -119,10 +119,9 @@ def _held_out_prompts(container: RunContainer) -> Sequence[str] | None:
     return [each.text for each in measure.prompts] if isinstance(measure, HeldOutMeasure) else None
 
 
-def _before_after(evaluated: Evaluated, shown: Sequence[int]) -> Tensor:
+def _before_after(evaluated: Evaluated, shown: list[int]) -> Tensor:
     """Some pictures in a row, and the same prompts and noise after training below."""
-    places = list(shown)
-    pictures = torch.cat([evaluated.before[places], evaluated.after[places]])
+    pictures = torch.cat([evaluated.before[shown], evaluated.after[shown]])
     larger, smaller = _SIDE // pictures.shape[-1], -(-pictures.shape[-1] // _SIDE)
     pictures = avg_pool2d(upscale(pictures, max(1, larger)), smaller)
-    return grid(pictures, columns=len(places))
+    return grid(pictures, columns=len(shown))

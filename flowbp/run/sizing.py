@@ -30,8 +30,9 @@ def undrawable(backbone: Component[Any], size: PictureSize) -> list[Problem]:
         size: what is asked for.
 
     Returns:
-        One problem for each side that is wrong, or one of `backbone` if the hub does not give the
-        model's configuration; none of a model that only says when it is loaded.
+        One problem for each side that is wrong, or one of `backbone` if there is no folder and the
+        hub does not give the model's configuration; none of a model that only says when it is
+        loaded.
 
     Example:
         >>> from flowbp.evaluation import Sampling
@@ -48,7 +49,7 @@ def undrawable(backbone: Component[Any], size: PictureSize) -> list[Problem]:
     except (OSError, ValueError, ImportError) as error:
         # A hub out of reach is asked for half a minute, so once is enough. What a folder lacks is
         # told by what loads it, with all that is missing.
-        out_of_reach = isinstance(error, OSError) and named.is_on_hub
-        return [Problem("backbone", str(error), "")] if out_of_reach else []
+        absent = isinstance(error, OSError) and not named.is_folder
+        return [Problem("backbone", str(error), "")] if absent else []
     sides = {"height": sizes.fault(size.height), "width": sizes.fault(size.width)}
     return [Problem(f"sampling.{side}", wrong, "") for side, wrong in sides.items() if wrong]

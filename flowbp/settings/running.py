@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from flowbp.adapters import ACTIVATIONS
 from flowbp.core._validators import integer, real
 from flowbp.settings.devices import check_device
 
@@ -52,3 +53,8 @@ class RunSettings:
                 f"`activations` is {self.activations}, but only compiled blocks choose what they "
                 "keep; write compile=true, or leave activations out"
             )
+
+    @property
+    def kept_activations(self) -> float:
+        """The share that compiled blocks keep: `activations`, or what they keep by default."""
+        return ACTIVATIONS if self.activations is None else self.activations
