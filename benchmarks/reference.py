@@ -20,20 +20,13 @@ two-layer models on the CPU.
 
 `benchmarks.counting` adds the operations without a device, `benchmarks.plots` draws.
 
-By calculation from docs/performance.md and docs/gpu.md, a visit to one H100 in three commands takes
-14 to 16 minutes:
+How long it takes on one H100 and 16 cores: 25 s for the models; 400 s for the first round of the main
+table with nothing compiled before (`TORCHINDUCTOR_CACHE_DIR` says where torch keeps what it
+compiled), 80 s with it; 45 s for a later round, and as long for the gradients that are compared. A
+sweep takes the sum of its rows and a fraction of it, and 40 to 60 s for each new share of
+`activations` or new size that is compiled.
 
-    reference OUT --rounds 2 --sweeps active joint_active steps method
-        6 minutes, and 1 to 4 of compiling
-        (25 s for the model; 4 rounds of 48 s; sweeps of 42, 25, 15 and 36 s)
-    reference OUT --eager --no-main --sweeps batch resolution joint_batch    3.5 minutes
-        (20 s for the model; 104, 41 and 35 s; compiling would add a minute for each new shape)
-    backbones OUT --steps 1 --batch 4 --sides 512 1024 --methods bridge --portion-seconds 0 --eager
-        4 minutes (15 s for each model; 5, 12 and 15 s at 512, 20, 45 and 55 at 1024; trying
-        portions out, 10 s for each)
-
-What a plot compares is of one command: all compiled, or all not. Without a batch of 64, which takes
-51 s not compiled, name the others after `--only`.
+A plot compares times of one command, all compiled or all not.
 """
 
 from __future__ import annotations

@@ -70,8 +70,11 @@ def test_what_was_not_measured_is_left_out():
         drawn({"method": tables["active"]})
 
 
-def test_compiled_lines_are_compared_with_compiled_ones():
+def test_times_are_compared_of_compiled_code_alone_and_memory_as_the_legend_says():
     tables = made_up()
+    tables["joint_batch"] = table({8: 31.0}, compiled=True)
+    words, *_ = read(drawn(tables)["memory_batch.svg"])
+    assert {"streamed, not compiled", "joint graph, compiled"} <= set(words)
     tables["joint_active"] = table({2: 41.0}, compiled=False)
     with pytest.raises(ValueError, match=r"all compiled or all not compiled, got .*'joint_active'"):
         drawn(tables)
