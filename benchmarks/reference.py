@@ -20,8 +20,8 @@ two-layer models on the CPU.
 
 `benchmarks.counting` adds the operations without a device, `benchmarks.plots` draws.
 
-How long it takes on one H100 and 16 cores: 25 s for the models; 400 s for the first round of the main
-table with nothing compiled before (`TORCHINDUCTOR_CACHE_DIR` says where torch keeps what it
+How long it takes on one H100 and 16 cores: 25 s for the models; 400 s for the first round of the
+main table with nothing compiled before (`TORCHINDUCTOR_CACHE_DIR` says where torch keeps what it
 compiled), 80 s with it; 45 s for a later round, and as long for the gradients that are compared. A
 sweep takes the sum of its rows and a fraction of it, and 40 to 60 s for each new share of
 `activations` or new size that is compiled.

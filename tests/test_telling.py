@@ -11,8 +11,9 @@ def test_a_log_hears_of_the_time_left_now_and_then(capsys):
         for done in range(1, 1001):
             now += 2.0
             progress(done, 1000)
-    first, *lines = capsys.readouterr().err.splitlines()
+    first, *lines, last = capsys.readouterr().err.splitlines()
     assert first == "generating: 1000 pictures"
+    assert last == "generating: 1000/1000, took 0:33:20"
     assert lines[0] == "generating: 5/1000, 0:33:10 left"
     # The first after ten seconds, then the later the longer it has run.
     assert 20 < len(lines) < 50

@@ -19,8 +19,9 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 392.0, 8.0, 162.0
 _SMOOTHED_FROM = 20
 _NOTES = {
     "Reward": "Mean over the samples of a step.",
-    "Loss": "What is minimised: minus the reward, unless there is a loss shape. LeapAlign and "
-    "Lagrange weigh samples by their residuals, so that its size says nothing of the reward.",
+    "Loss": "What is minimised: minus the reward, through the loss shape if there is one. "
+    "LeapAlign and Lagrange also weigh samples by their residuals: under them its size says "
+    "nothing of the reward.",
     "Gradient norm": "Before clipping.",
     "Residual per segment": "How far the surrogate's segments land from the sampled path: mean "
     "absolute difference of latents. It varies with the plan that each step draws.",

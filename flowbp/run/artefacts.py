@@ -29,7 +29,7 @@ DESCRIPTIONS = {
     "evaluations.jsonl": "the figures of the evaluations inside the run",
     "tensorboard": "the same for tensorboard --logdir",
     "samples": "pictures during training",
-    "checkpoints/final": "the trained model after the last step, in its own format",
+    "checkpoints/final": "the trained model after the last step, as its backbone saves it",
 }
 """The files of a run's folder that its end tells of."""
 

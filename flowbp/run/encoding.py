@@ -94,7 +94,7 @@ def encode_all(model: CachedBackbone, prompts: Sequence[str]) -> None:
         )
     absent = model.absent(prompts)
     if absent:
-        what = f"encoding, {len(prompts) - len(absent):,} of {len(prompts):,} prompts are cached"
+        what = f"encoding, {len(prompts) - len(absent):,} of this run's {len(prompts):,} are cached"
         with told_progress(what, len(absent)) as progress, running(ENCODING, len(absent)):
             model.fill(absent, progress)
     model.release()

@@ -26,7 +26,7 @@ def told_progress(
     """A bar on a terminal, elsewhere a line at the start and some with the time left.
 
     A line in a log comes ten seconds after the last at the earliest, and the later the longer the
-    job has run.
+    job has run; where there was one, a last one tells what it took.
 
     Args:
         what: is done, such as ``evaluating before training``.
@@ -58,7 +58,12 @@ class _Lines:
     def __call__(self, done: int, total: int) -> None:
         now = self._clock()
         spent = now - self._began
-        if now - self._last < max(_QUIET, _SHARE * spent) or done == total:
+        if done == total:
+            if self._last > self._began:
+                took = timedelta(seconds=round(spent))
+                print(f"{self._what}: {done}/{total}, took {took}", file=sys.stderr, flush=True)
+            return
+        if now - self._last < max(_QUIET, _SHARE * spent):
             return
         self._last = now
         left = timedelta(seconds=round(spent / done * (total - done)))
