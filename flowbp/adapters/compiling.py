@@ -29,7 +29,7 @@ def compile_backbone(
 ) -> None:
     """Have a backbone's network, and its decoder where it has one, run compiled.
 
-    The code is compiled when it is first called with a shape, which takes about half a minute for
+    The code is compiled when it is first called with a shape, which takes one to two minutes for
     each number of samples at a time, with a graph and without; torch keeps what it compiled on
     disk. Gradient checkpointing, adapters that are attached later, weights that are loaded later
     and the names of parameters are as without. A deep copy is not compiled, and its decoder, which

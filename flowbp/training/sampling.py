@@ -103,8 +103,8 @@ class Batching:
     Args:
         samples: samples at a time in the forward pass; under guidance the network gets both
             branches of them in one call.
-        accumulate: how many such portions make an optimizer step. The cached trajectory,
-            2N + 1 latents for each sample, is all that grows with it.
+        accumulate: how many such portions make an optimizer step. What grows with it is
+            the cached trajectory, 2N + 1 latents for each sample, and the encoded prompts.
         pull: samples at a time in the backward pass of the network. Under `auto` a `Trainer`
             chooses as many as fit into the memory of a CUDA device, at most `samples`, which it is
             elsewhere.

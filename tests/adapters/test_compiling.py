@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -10,11 +11,13 @@ import pytest
 import torch
 
 from flowbp import Bridge, Linear
-from flowbp.adapters import DtypePolicy, Lora, compile_backbone, compile_blocks, compiling
+from flowbp.adapters import DtypePolicy, Full, Lora, compile_backbone, compile_blocks, compiling
 from flowbp.adapters.channels_last import lay_out_channels_last
 from flowbp.adapters.compiling import is_compiled
+from flowbp.container.parts import tuned_of
 from flowbp.evaluation import Sampling as GenerationSampling
 from flowbp.evaluation import generate, generate_batches
+from flowbp.settings import RunSettings
 from flowbp.testing import random_backbone
 from flowbp.testing.published import SMALL
 from flowbp.training import Anchor, Batching, Sampling, Streams, TrainingStep
@@ -69,7 +72,9 @@ def test_gradients_are_those_of_the_plain_blocks(name, lora, checkpointing, kept
         first = gradients(step, Streams.of(0))
         if compiled:
             with torch.compiler.set_stance("fail_on_recompile"):
+                other = gradients(step, Streams.of(1))
                 again = gradients(step, Streams.of(0))
+            assert any(not torch.equal(first[key], other[key]) for key in first)
             assert all(torch.equal(first[key], again[key]) for key in first)
         found.append((names, first))
     (names, plain), (names_compiled, compiled) = found
@@ -87,9 +92,35 @@ def test_the_decoder_is_compiled_too_and_its_gradients_stay():
     backbone = backbone_of("sd3", policy=exact)
     compile_backbone(backbone, backend="eager")
     assert is_compiled(backbone.decoder.vae.decoder) and is_compiled(backbone.module)
-    compiled = gradients(step_of(backbone), Streams.of(0))
+    step = step_of(backbone)
+    compiled = gradients(step, Streams.of(0))
     for key, gradient in plain.items():
         assert (gradient - compiled[key]).norm() <= 1e-10 * max(gradient.norm(), 1e-3), key
+    with torch.compiler.set_stance("fail_on_recompile"):
+        gradients(step, Streams.of(1))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a compiler on the CPU")
+def test_what_inductor_compiles_has_the_gradients_of_the_plain_blocks():
+    """The backend of runs, in float64: it rounds otherwise, by 4e-6 in float32."""
+    torch._dynamo.reset()
+    backbone = backbone_of("sd3", policy=DtypePolicy(torch.float64, torch.float64))
+    del backbone.module.transformer_blocks[1:]
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(1, *backbone.latent_shape(32, 32), generator=generator).double()
+    conditioning, found = backbone.encode(["one"]), []
+    for compiled in (False, True):
+        if compiled:
+            compile_blocks(backbone.module)
+        backbone.module.zero_grad()
+        velocity = backbone.velocity(conditioning)(latents, torch.tensor(0.5).double())
+        velocity.square().sum().backward()
+        found.append({n: p.grad for n, p in backbone.module.named_parameters()})
+    plain, compiled = found
+    reached = {key: gradient for key, gradient in plain.items() if gradient is not None}
+    assert any(key.startswith("transformer_blocks") for key in reached)
+    for key, gradient in reached.items():
+        assert (gradient - compiled[key]).norm() <= 1e-6 * gradient.norm(), key
 
 
 @pytest.fixture
@@ -104,6 +135,15 @@ def asked(monkeypatch):
 
     monkeypatch.setattr(compiling, "_keeping", told)
     return seen
+
+
+def test_a_run_compiles_with_the_share_that_it_names(asked, tmp_path):
+    plain = RunSettings(folder=tmp_path / "plain")
+    assert not is_compiled(tuned_of(Full(), backbone_of("sd3"), plain).module) and not asked
+    run = RunSettings(folder=tmp_path / "compiled", compile=True, activations=0.2)
+    tuned = tuned_of(Full(), backbone_of("sd3"), run)
+    assert is_compiled(tuned.module) and is_compiled(tuned.decoder.vae.decoder)
+    assert set(asked) == {(0.2, "inductor"), (1.0, "inductor")}
 
 
 def test_a_frozen_copy_is_compiled_as_the_model_is(asked):

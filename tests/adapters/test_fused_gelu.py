@@ -76,9 +76,15 @@ def test_autocast_casts_the_weights_too(feed_forward, kernel, monkeypatch):
     fuse_gelu(part)
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
+    x = torch.randn(1, 2, 4, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        images = part.net[0](torch.zeros(1, 2, 4).as_subclass(OnADevice))
-    assert kernel == [{torch.bfloat16}] and images.dtype == torch.bfloat16
+        found = part.net[0](x.as_subclass(OnADevice)).as_subclass(torch.Tensor)
+        expected = functional.gelu(
+            functional.linear(*(t.bfloat16() for t in (x, *part.net[0].proj.parameters()))),
+            approximate="tanh",
+        )
+    assert kernel == [{torch.bfloat16}]
+    torch.testing.assert_close(found, expected)
 
 
 def test_an_adapter_is_not_passed_over(feed_forward, kernel):
