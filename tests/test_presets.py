@@ -11,8 +11,7 @@ import yaml as pyyaml
 
 from flowbp.adapters import DtypePolicy, Flux1Backbone, Flux2Backbone, SD3Backbone
 from flowbp.configuration import ConfigurationError, plain, read_arguments
-from flowbp.core import Bridge, DRaFT, Linear
-from flowbp.rewards import ClipReward
+from flowbp.core import Bridge, DRaFT, Hinge, Linear
 from flowbp.run import main
 from flowbp.settings import load, preset_or_file, presets
 from flowbp.settings.registries import REGISTRIES
@@ -34,7 +33,7 @@ def settings(*names, last=()):
 
 @cache
 def tree(*names):
-    return plain(read_arguments(named(*names), find=preset_or_file))
+    return plain(read_arguments([*named(*names), "reward.name=hpsv2"], find=preset_or_file))
 
 
 @pytest.mark.parametrize("backbone, method", COMBINATIONS)
@@ -67,7 +66,22 @@ def test_what_a_backbone_preset_holds_besides(backbone):
     assert found.training.averaging == Averaging(0.995)
     assert found.batching.total == 64
     assert found.batching.pull == found.batching.decode == "auto"
-    assert tree(backbone)["loss"] == {"name": "hinge", "target": 0.55}
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_published_hinge_is_of_the_reward_that_it_was_published_for(backbone):
+    """Its target is below every PickScore: nothing would be trained."""
+    typed = [*named("refl", backbone), "run.folder=new", "prompts.name=shapes"]
+    assert load([*typed, "reward.name=hpsv2"]).settings.loss == Hinge(0.55)
+    assert load([*typed, "reward.name=pickscore"]).settings.loss == Linear()
+    assert load([*typed, "reward.name=hpsv2", "loss={name: linear}"]).settings.loss == Linear()
+
+
+def test_a_missing_reward_is_told_as_such_and_not_by_the_case_that_it_decides():
+    with pytest.raises(ConfigurationError) as caught:
+        load([*named("sd35_medium", "bridge"), "run.folder=new", "prompts.name=shapes"])
+    (problem,) = caught.value.problems
+    assert problem.path == "reward" and "is missing" in problem.message
 
 
 def test_the_models_that_the_presets_name():
@@ -172,7 +186,7 @@ def test_every_case_is_one_of_a_component_that_there_is():
 
 def test_the_example_is_checked_as_far_as_it_goes_without_weights():
     found = settings("sd35_medium", "bridge")
-    assert found.reward.target == ClipReward.from_pretrained and found.loss == Linear()
+    assert found.reward.name == "pickscore" and found.loss == Linear()
     assert len(found.prompts) == 24 and len(found.evaluation.prompts.prompts()) == 8
     held_out = {prompt.text for prompt in found.evaluation.prompts.prompts()}
     assert held_out.isdisjoint(itertools.islice(found.prompts.stream(torch.Generator()), 24))

@@ -20,7 +20,8 @@ def choose(
     """The trees to merge: each file, followed by those of its cases that hold.
 
     What decides is looked up in all files and `above` merged without cases; no case may set what
-    decides, so that the answer is the same after merging.
+    decides, so that the answer is the same after merging. Where a key of `names` is not given, none
+    of its cases holds.
 
     Args:
         layers: the files, from left to right.
@@ -32,8 +33,8 @@ def choose(
         Trees for `merge`, without `above`.
 
     Raises:
-        ConfigurationError: a deciding key is not there or not text, a case is of a name that there
-            is not, or sets what decides.
+        ConfigurationError: a deciding key is neither given nor of `names`, or not text, a case is
+            of a name that there is not, or sets what decides.
 
     Example:
         >>> from flowbp.configuration import plain, read_text
@@ -48,7 +49,7 @@ def choose(
     # Of several cases of one line, one stands for all.
     conditions = {(each.key, each.origin): each for case in cases for each in case.conditions}
     problems = [
-        *_undecided(conditions.values(), whole),
+        *_undecided(conditions.values(), whole, names),
         *_unnamed(cases, names),
         *_cascades(cases, conditions.values()),
     ]
@@ -65,15 +66,17 @@ def _holding(layer: Layer, whole: Tree) -> Iterator[Tree]:
 
 def _decision(key: str, whole: Tree) -> str | None:
     for step in key.split("."):
-        if whole.value is None:
+        if not whole.is_mapping or step not in whole.value:
             return None
         whole = whole.value[step]
     return None if whole.value is None else str(whole.value)
 
 
-def _undecided(conditions: Iterable[Condition], whole: Tree) -> Iterator[Problem]:
+def _undecided(
+    conditions: Iterable[Condition], whole: Tree, names: Collection[str]
+) -> Iterator[Problem]:
     for condition in conditions:
-        message = _why_undecided(condition.key, whole)
+        message = _why_undecided(condition.key, whole, names)
         if message:
             yield Problem(path_text(condition.path), message, condition.origin)
 
@@ -91,12 +94,14 @@ def _unnamed(cases: Iterable[Case], names: Mapping[str, Collection[str]]) -> Ite
             )
 
 
-def _why_undecided(key: str, whole: Tree) -> str:
+def _why_undecided(key: str, whole: Tree, names: Collection[str]) -> str:
     tree, steps = whole, key.split(".")
     for depth, step in enumerate(steps):
         if tree.value is None:
             return ""
         if not tree.is_mapping or step not in tree.value:
+            if key in names:
+                return ""
             close = nearest(key, _texts(whole))
             return f"decides on {key}, which nothing gives. {close}Correct the key, or give it"
         tree = tree.value[step]

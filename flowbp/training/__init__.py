@@ -30,6 +30,7 @@ from flowbp.training.fits import fit as fit
 from flowbp.training.fits import fit_downwards as fit_downwards
 from flowbp.training.fitting import fitted as fitted
 from flowbp.training.history import History as History
+from flowbp.training.idle import NoGradientWarning as NoGradientWarning
 from flowbp.training.inspection import Saved as Saved
 from flowbp.training.inspection import newest_checkpoint as newest_checkpoint
 from flowbp.training.inspection import saved_checkpoints as saved_checkpoints

@@ -16,6 +16,7 @@ from flowbp.training.backoff import persistent
 from flowbp.training.checkpoints import Checkpoints
 from flowbp.training.ema import Averaging
 from flowbp.training.fingerprint import frozen_fingerprint
+from flowbp.training.idle import warn_of_no_gradient
 from flowbp.training.interrupt import uninterrupted
 from flowbp.training.intervals import Intervals
 from flowbp.training.memory import Memory, memory_of
@@ -144,6 +145,7 @@ class Trainer:
 
         Warns:
             UserWarning: trainable parameters are of half precision, where small updates are lost.
+            NoGradientWarning: the first step whose gradient is zero.
 
         Raises:
             NonFiniteError: latents, rewards, loss, cotangent or gradients are not finite. The
@@ -253,6 +255,7 @@ class Trainer:
         rate = self.optimizer.learning_rate * self.schedule.factor(run.done, self.steps)
         number = run.done + 1
         update(run, rate, lambda: row_of(number, measured, result, rate, self.clock() - began))
+        warn_of_no_gradient(run.rows, self.step.shape)
 
     def _show(self, run: RunState) -> None:
         if self.snapshots is None or not self.snapshots.due(run.done, self.steps):

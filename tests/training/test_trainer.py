@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowbp.core import Bridge, DRaFT, DRaFTLV, Sparse
+from flowbp.core import Bridge, DRaFT, DRaFTLV, Hinge, Sparse
 from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.training import (
     AdamW,
@@ -21,6 +21,7 @@ from flowbp.training import (
     ExhaustedError,
     JsonLines,
     LinearDecay,
+    NoGradientWarning,
     SampleGrids,
     Sampling,
     Snapshots,
@@ -50,6 +51,14 @@ def test_run_raises_the_reward(method: object) -> None:
     make_trainer(step, steps=60, optimizer=AdamW(5e-2), observers=[recorder]).run()
     rewards = [row.reward for row in recorder.rows]
     assert sum(rewards[-10:]) / 10 > sum(rewards[:10]) / 10 + 0.08
+
+
+def test_a_hinge_that_every_sample_has_passed_is_told_once() -> None:
+    with pytest.warns(NoGradientWarning) as told:
+        make_trainer(make_step(shape=Hinge(-1.0)), steps=3).run()
+    (warning,) = told
+    assert "step 1 has no gradient" in str(warning.message)
+    assert "under Hinge(target=-1.0) 0;" in str(warning.message)
 
 
 @pytest.mark.parametrize("method", [Bridge(active=3), DRaFTLV(noised=1)])
