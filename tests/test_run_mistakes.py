@@ -21,12 +21,15 @@ MISTAKES = {
     "wrong type": (["batching.samples=two"], ["batching.samples: must be an integer, got 'two'"]),
     "size by another word": (
         ["batching.pull=all"],
-        ["batching.pull: must be int or 'auto', got 'all'"],
+        ["batching.pull: must be an integer or 'auto', got 'all'"],
     ),
-    "size of nothing": (["batching.decode=null"], ["batching.decode: must be int or 'auto'"]),
+    "size of nothing": (
+        ["batching.decode=null"],
+        ["batching.decode: must be an integer or 'auto'"],
+    ),
     "checkpointing by another word": (
         ["backbone.gradient_checkpointing=sometimes"],
-        ["backbone.gradient_checkpointing: must be bool or 'auto', got 'sometimes'"],
+        ["backbone.gradient_checkpointing: must be true or false or 'auto', got 'sometimes'"],
     ),
     "wrong value": (["method.alpha=2"], ["method.alpha: must be a number in [0, 1], got 2"]),
     "method and grid": (["method.active=5"], ["method.active: must be in [2, 4], got 5"]),

@@ -138,6 +138,13 @@ def _quotes(value: Any, kinds: type | tuple[type, ...]) -> str:
 
 
 _SCALARS: dict[Any, Read] = {bool: _bool, int: _int, float: _float, str: _str, Path: _path}
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+}
 
 
 def _choice_rule(kind: Any, _: Converter) -> Read:
@@ -176,6 +183,8 @@ def _union_rule(kind: Any, converter: Converter) -> Read:
 def _word(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(repr(choice) for choice in get_args(kind))
+    if kind in _WORDS:
+        return _WORDS[kind]
     return kind.__name__ if isinstance(kind, type) else str(kind)
 
 

@@ -31,20 +31,30 @@ def grid(sigmas: Tensor) -> list[float]:
         N+1 Python floats.
 
     Raises:
+        TypeError: `sigmas` is no tensor.
         ValueError: the levels are not such a grid.
 
     Example:
         >>> grid(torch.tensor([1.0, 0.5, 0.0]))
         [1.0, 0.5, 0.0]
     """
+    if not isinstance(sigmas, Tensor):
+        raise TypeError(
+            f"`sigmas` must be a tensor (N+1,), got {type(sigmas).__name__}; use torch.tensor"
+        )
     if sigmas.ndim != 1 or sigmas.shape[0] < 2:
         raise ValueError(
             f"`sigmas` must have shape (N+1,) with N >= 1, got {tuple(sigmas.shape)}; "
             "give the N noise levels in sampling order followed by 0"
         )
     levels: list[float] = sigmas.double().tolist()
+    if levels[0] > 1:
+        raise ValueError(
+            f"`sigmas` must be noise levels of at most 1, got {levels[0]:g} first; timesteps of a "
+            "scheduler are 1000 times as large: divide them, or take its `sigmas`"
+        )
     ordered = all(later < earlier for earlier, later in itertools.pairwise(levels))
-    if not ordered or levels[0] > 1 or levels[-1] != 0:
+    if not ordered or levels[-1] != 0:
         raise ValueError(
             "`sigmas` must fall strictly from at most 1 (noise) to exactly 0 (sample), "
             f"got {[round(level, 6) for level in levels]}; sort them and append 0"

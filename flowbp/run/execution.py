@@ -122,6 +122,10 @@ def _finish(
         calibrate(container, found)
     with _timed(timings, "evaluate before"):
         before = _before(container, folder)
+    if settings.run.compile:
+        print(
+            "compiling: until the second step there may be nothing to see for minutes", flush=True
+        )
     with _timed(timings, "train"):
         done = container.trainer().run(resume=found.checkpoint if found else None)
     end = ending(container, done)

@@ -88,7 +88,7 @@ def test_defaults() -> None:
         ("folder: 3", "folder: must be a path, got 3"),
         ("colour: green", "colour: must be 'red' or 'blue', got 'green'"),
         ("mode: true", "mode: must be 'fast' or 'exact' or 1, got True"),
-        ("seed: 1.5", "seed: must be int or str, got 1.5"),
+        ("seed: 1.5", "seed: must be an integer or text, got 1.5"),
         ("ratio: half", "ratio: Invalid literal for Fraction: 'half'"),
         ("methods: {name: bridge}", "methods: must be a list, got {'name': 'bridge'}"),
         ("methods: [bridge]", "methods[0]: must be a mapping with the `name` of a method, got"),

@@ -162,3 +162,10 @@ def test_saved_tensor_hooks_under_a_functional_pull():
         x, torch.tensor(1.0), x, through_latents=False
     )
     assert leaf.grad is not None
+
+
+def test_a_scheduler_s_timesteps_and_a_list_are_told_with_the_cure():
+    with pytest.raises(ValueError, match=r"at most 1, got 1000 first.*1000 times.*divide them"):
+        Sparse(active=1).draw(torch.tensor([1000.0, 500.0, 0.0]), torch.Generator())
+    with pytest.raises(TypeError, match=r"`sigmas` must be a tensor \(N\+1,\), got list"):
+        rollout(lambda x, sigma: x, torch.ones(1, 1), [1.0, 0.0])
