@@ -165,3 +165,13 @@ class Recorder:
 
     def close(self) -> None:
         self.closed += 1
+
+
+def saved(folder: Path) -> dict[str, torch.Tensor]:
+    """The parameters in a checkpoint of a `FakeBackbone`."""
+    return torch.load(folder / "weights.pt", weights_only=True)
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    """Whether two states are equal, bit for bit."""
+    return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)

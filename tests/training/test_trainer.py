@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
-from flowbp.core import Bridge, DRaFT, DRaFTLV, Hinge, Sparse
-from flowbp.evaluation import Sampling as EvaluationSampling
+from flowbp.core import Bridge, DRaFT, DRaFTLV, Sparse
 from flowbp.training import (
     AdamW,
     Averaging,
@@ -18,24 +15,13 @@ from flowbp.training import (
     CheckpointError,
     Checkpoints,
     Constant,
-    ExhaustedError,
     JsonLines,
     LinearDecay,
-    NoGradientWarning,
-    SampleGrids,
     Sampling,
     Snapshots,
 )
 
-from .fakes import PROMPTS, FakeBackbone, Recorder, make_step, make_trainer
-
-
-def saved(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "weights.pt", weights_only=True)
-
-
-def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
+from .fakes import PROMPTS, FakeBackbone, Recorder, make_step, make_trainer, same, saved
 
 
 def states_by_step(backbone: FakeBackbone) -> tuple[Recorder, list[dict[str, torch.Tensor]]]:
@@ -51,14 +37,6 @@ def test_run_raises_the_reward(method: object) -> None:
     make_trainer(step, steps=60, optimizer=AdamW(5e-2), observers=[recorder]).run()
     rewards = [row.reward for row in recorder.rows]
     assert sum(rewards[-10:]) / 10 > sum(rewards[:10]) / 10 + 0.08
-
-
-def test_a_hinge_that_every_sample_has_passed_is_told_once() -> None:
-    with pytest.warns(NoGradientWarning) as told:
-        make_trainer(make_step(shape=Hinge(-1.0)), steps=3).run()
-    (warning,) = told
-    assert "step 1 has no gradient" in str(warning.message)
-    assert "under Hinge(target=-1.0) 0;" in str(warning.message)
 
 
 @pytest.mark.parametrize("method", [Bridge(active=3), DRaFTLV(noised=1)])
@@ -169,123 +147,10 @@ def test_averaging_does_not_change_what_is_trained() -> None:
     assert all(same(*pair) for pair in zip(*runs, strict=True))
 
 
-def test_snapshots_are_of_fixed_noise_at_intervals(tmp_path: Path) -> None:
-    recorder = Recorder()
-    make_trainer(
-        steps=5,
-        snapshots=Snapshots(["red", "blue"], every=2, seed=3),
-        observers=[recorder, SampleGrids(tmp_path)],
-        schedule=Constant(),
-    ).run()
-    assert [step for step, _, _ in recorder.shown] == [0, 2, 4, 5]
-    assert {prompts for _, _, prompts in recorder.shown} == {("red", "blue")}
-    first, last = recorder.shown[0][1], recorder.shown[-1][1]
-    assert first.shape == (2, 3, 4, 4)
-    assert not torch.equal(first, last)
-    again = Recorder()
-    make_trainer(
-        steps=1, seed=9, snapshots=Snapshots(["red", "blue"], every=1, seed=3), observers=[again]
-    ).run()
-    assert torch.equal(again.shown[0][1], first)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *(f"{step:06}.png" for step in (0, 2, 4, 5)),
-        "prompts.txt",
-    ]
-
-
-def test_interrupt_saves_closes_and_goes_on_up(tmp_path: Path) -> None:
-    backbone = FakeBackbone()
-    states = []
-
-    def act(step: int) -> None:
-        states.append(backbone.state())
-        if step == 2:
-            raise KeyboardInterrupt
-
-    recorder = Recorder(act=act)
-    trainer = make_trainer(
-        make_step(backbone=backbone), observers=[recorder], checkpoints=Checkpoints(tmp_path)
-    )
-    with pytest.raises(KeyboardInterrupt) as caught:
-        trainer.run()
-    assert caught.value.__notes__ == [
-        f"the parameters after step 2 are saved in {tmp_path / 'interrupted-000002'}"
-    ]
-    assert same(saved(tmp_path / "interrupted-000002"), states[-1])
-    assert recorder.closed == 1
-
-
-def test_interrupt_in_the_middle_of_an_update_waits_for_its_end(tmp_path: Path) -> None:
-    class Interrupting(AdamW):
-        def build(self, parameters):
-            optimizer = super().build(parameters)
-            step = optimizer.step
-
-            def interrupted():
-                os.kill(os.getpid(), signal.SIGINT)
-                step()
-
-            optimizer.step = interrupted
-            return optimizer
-
-    undisturbed = FakeBackbone()
-    make_trainer(make_step(backbone=undisturbed), steps=1).run()
-    with pytest.raises(KeyboardInterrupt):
-        make_trainer(optimizer=Interrupting(1e-2), checkpoints=Checkpoints(tmp_path)).run()
-    assert same(saved(tmp_path / "interrupted-000001"), undisturbed.state())
-
-
-def test_observers_are_closed_when_one_fails() -> None:
-    def fail(step: int) -> None:
-        raise RuntimeError("disk")
-
-    recorders = [Recorder(), Recorder(act=fail)]
-    with pytest.raises(RuntimeError, match="disk"):
-        make_trainer(observers=recorders).run()
-    assert [recorder.closed for recorder in recorders] == [1, 1]
-
-
-def test_any_failure_saves_what_was_trained_and_says_where(tmp_path: Path) -> None:
-    backbone, states = FakeBackbone(), []
-
-    def fail(step: int) -> None:
-        states.append(backbone.state())
-        if step == 2:
-            raise RuntimeError("no space left for events")
-
-    step, folder = make_step(backbone=backbone), Checkpoints(tmp_path)
-    trainer = make_trainer(step, observers=[Recorder(act=fail)], checkpoints=folder)
-    with pytest.raises(RuntimeError, match="no space") as caught:
-        trainer.run()
-    place = tmp_path / "stopped-000002"
-    assert caught.value.__notes__ == [f"the parameters after step 2 are saved in {place}"]
-    assert same(saved(place), states[-1])
-
-
-def test_a_failing_picture_does_not_cost_the_last_checkpoint(tmp_path: Path) -> None:
-    class Broken(Recorder):
-        def pictures(self, step, images, prompts):
-            if step:
-                raise RuntimeError("cannot write the picture")
-
-    snapshots = Snapshots(PROMPTS[:1], every=1000)
-    trainer = make_trainer(
-        observers=[Broken()], snapshots=snapshots, checkpoints=Checkpoints(tmp_path)
-    )
-    with pytest.raises(RuntimeError, match="picture"):
-        trainer.run()
-    assert (tmp_path / "final" / "weights.pt").exists()
-
-
 def test_guidance_that_trains_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`guidance` must not be 0 .* 1 switches guidance off"):
         Sampling(steps=4, guidance=0, height=8, width=8)
     Sampling(steps=4, guidance=0, height=8, width=8, detach_negative=False)
-
-
-def test_snapshots_refuse_a_single_text() -> None:
-    with pytest.raises(TypeError, match="the single text 'a circle'"):
-        Snapshots("a circle", every=4)
 
 
 def test_prompts_come_from_the_source() -> None:
@@ -314,37 +179,6 @@ def test_rows_are_standard_json(tmp_path: Path) -> None:
     assert all(row["residual_1"] is None for row in rows)
 
 
-def test_an_observer_cannot_cost_the_last_checkpoint(tmp_path: Path) -> None:
-    def fail(step: int) -> None:
-        if step == 4:
-            raise OSError(28, "No space left on device")
-
-    checkpoints = Checkpoints(tmp_path)
-    with pytest.raises(OSError, match="No space") as caught:
-        make_trainer(observers=[Recorder(act=fail)], checkpoints=checkpoints).run()
-    place = tmp_path / "final"
-    assert caught.value.__notes__ == [f"the parameters after step 4 are saved in {place}"]
-    assert [path.name for path in tmp_path.iterdir()] == ["final"]
-
-
-def test_failure_in_the_middle_of_an_update_is_told(tmp_path: Path) -> None:
-    class Failing(AdamW):
-        def build(self, parameters):
-            optimizer = super().build(parameters)
-
-            def fail():
-                raise torch.OutOfMemoryError("no memory for the moments")
-
-            optimizer.step = fail
-            return optimizer
-
-    told = "in the update of the parameters: no memory for the moments; .* training a LoRA"
-    with pytest.raises(ExhaustedError, match=told) as caught:
-        make_trainer(optimizer=Failing(1e-2), checkpoints=Checkpoints(tmp_path)).run()
-    assert "some of them already changed by the next step" in caught.value.__notes__[0]
-    assert (tmp_path / "stopped-000000" / "weights.pt").exists()
-
-
 @pytest.mark.parametrize("name", ["final", "step-000002"])
 def test_taken_name_is_refused_before_training(tmp_path: Path, name: str) -> None:
     (tmp_path / "final").mkdir()
@@ -367,27 +201,3 @@ def test_coarse_weights_are_warned_of(dtype: torch.dtype, warned: bool) -> None:
     told = [str(each.message) for each in caught if "rounded away" in str(each.message)]
     assert bool(told) == warned
     assert all("1 of 4" in text and "compute: bfloat16" in text for text in told)
-
-
-def test_snapshots_refuse_blanks() -> None:
-    with pytest.raises(ValueError, match="`prompts` must hold no blank prompts, got ' '"):
-        Snapshots(["a circle", " "], every=4)
-
-
-def test_snapshots_decode_in_the_portions_of_their_sampling() -> None:
-    sizes: list[int] = []
-    backbone = FakeBackbone()
-    plain = backbone.decode
-
-    def decode(latents: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(latents))
-        return plain(latents)
-
-    backbone.decode = decode
-    step = make_step(backbone=backbone, batching=Batching(5, decode=1))
-    Snapshots(PROMPTS, every=1).take(step)
-    assert sizes == [1] * 5
-    sizes.clear()
-    sampling = EvaluationSampling(steps=2, height=4, width=4, decode=2)
-    images = Snapshots(PROMPTS, every=1, sampling=sampling).take(step)
-    assert sizes == [2, 2, 1] and len(images) == 5
