@@ -96,37 +96,46 @@ def _must_be(what: str, value: Any, cure: str = "") -> Rejected:
     return Rejected(f"must be {what}, got {value!r}{f'; {cure}' if cure else ''}")
 
 
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+}
+
+
 def _bool(value: Any, _: Any) -> bool:
     if isinstance(value, bool):
         return value
-    raise _must_be("true or false", value)
+    raise _must_be(_WORDS[bool], value)
 
 
 def _int(value: Any, _: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, float) and value.is_integer():
-        raise _must_be("an integer", value, f"write {int(value)}")
-    raise _must_be("an integer", value, _quotes(value, int))
+        raise _must_be(_WORDS[int], value, f"write {int(value)}")
+    raise _must_be(_WORDS[int], value, _quotes(value, int))
 
 
 def _float(value: Any, _: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    raise _must_be("a number", value, _quotes(value, (int, float)))
+    raise _must_be(_WORDS[float], value, _quotes(value, (int, float)))
 
 
 def _str(value: Any, _: Any) -> str:
     if isinstance(value, str):
         return value
     scalar = value is not None and not isinstance(value, list | dict)
-    raise _must_be("text", value, "put it in quotes" if scalar else "")
+    raise _must_be(_WORDS[str], value, "put it in quotes" if scalar else "")
 
 
 def _path(value: Any, _: Any) -> Path:
     if isinstance(value, str) and value:
         return Path(value)
-    raise _must_be("a path", value)
+    raise _must_be(_WORDS[Path], value)
 
 
 def _quotes(value: Any, kinds: type | tuple[type, ...]) -> str:
@@ -138,13 +147,6 @@ def _quotes(value: Any, kinds: type | tuple[type, ...]) -> str:
 
 
 _SCALARS: dict[Any, Read] = {bool: _bool, int: _int, float: _float, str: _str, Path: _path}
-_WORDS: dict[Any, str] = {
-    bool: "true or false",
-    int: "an integer",
-    float: "a number",
-    str: "text",
-    Path: "a path",
-}
 
 
 def _choice_rule(kind: Any, _: Converter) -> Read:

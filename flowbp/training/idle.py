@@ -17,7 +17,7 @@ def warn_of_no_gradient(rows: Sequence[Metrics], shape: LossShape) -> None:
     """Warn at the first step whose gradient is zero: the reward pushes nothing.
 
     Args:
-        rows: of the steps that are done; the last is looked at.
+        rows: of the steps that are done, one at least; the last is looked at.
         shape: makes a loss of each reward.
 
     Warns:
@@ -33,10 +33,9 @@ def warn_of_no_gradient(rows: Sequence[Metrics], shape: LossShape) -> None:
         >>> print(str(caught[0].message).split("; ")[0])
         step 1 has no gradient: its mean reward is 22.5, its loss under Hinge(target=0.55) 0
     """
-    without = [row for row in rows if row.gradient_norm == 0.0]
-    if not rows or without != [rows[-1]]:
-        return
     last = rows[-1]
+    if last.gradient_norm != 0.0 or any(row.gradient_norm == 0.0 for row in rows[:-1]):
+        return
     warnings.warn(
         f"step {last.step} has no gradient: its mean reward is {last.reward:.4g}, its loss under "
         f"{shape} {last.loss:.4g}; nothing is trained while that lasts. A hinge pushes no sample "

@@ -10,6 +10,7 @@ from flowbp.adapters import DtypePolicy
 from flowbp.adapters import attention as attention_module
 from flowbp.adapters.attention import VaeAttention, attend_plainly, avoid_cudnn
 
+from .devices import OnADevice
 from .tiny import tiny_vae
 from .tiny_flux import flux1_transformer
 
@@ -39,12 +40,6 @@ def test_nothing_is_set_where_torch_does_not_take_cudnn_s(policy, device):
     transformer = flux1_transformer()
     avoid_cudnn(transformer, policy, torch.device(device))
     assert backends(transformer) == {None}
-
-
-class OnADevice(torch.Tensor):
-    """Says that it lies on a GPU."""
-
-    is_cuda = True
 
 
 def attended(processor, latents, cotangent):

@@ -12,11 +12,7 @@ from torch.nn import functional
 
 from flowbp.adapters.fused_gelu import TanhGelu, fuse_gelu
 
-
-class OnADevice(torch.Tensor):
-    """Says that it lies on a GPU."""
-
-    is_cuda = True
+from .devices import OnADevice
 
 
 @pytest.fixture
