@@ -3,9 +3,9 @@
     python -m benchmarks.plots OUT/reference.json docs/
 
 Draws memory and time against K, and memory against the batch, of the sweeps `active`,
-`joint_active`, `batch` and `joint_batch` of `benchmarks.reference`, as far as they are there. Times
-are compared of compiled code alone, or of none; memory, of which compiling leaves a checkpointed
-joint graph what it takes, as the legend says.
+`joint_active`, `batch` and `joint_batch` of `benchmarks.reference`, as far as they are there. The
+lines of times are all of compiled code, or none is. Those of memory may differ, as the legend says:
+a checkpointed joint graph takes the same either way.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import yaml as pyyaml
 from flowbp.adapters import DtypePolicy, Flux1Backbone, Flux2Backbone, SD3Backbone
 from flowbp.configuration import ConfigurationError, plain, read_arguments
 from flowbp.core import Bridge, DRaFT, Hinge, Linear
+from flowbp.rewards import PickScore
 from flowbp.run import main
 from flowbp.settings import load, preset_or_file, presets
 from flowbp.settings.registries import REGISTRIES
@@ -186,7 +187,7 @@ def test_every_case_is_one_of_a_component_that_there_is():
 
 def test_the_example_is_checked_as_far_as_it_goes_without_weights():
     found = settings("sd35_medium", "bridge")
-    assert found.reward.name == "pickscore" and found.loss == Linear()
+    assert found.reward.target == PickScore and found.loss == Linear()
     assert len(found.prompts) == 24 and len(found.evaluation.prompts.prompts()) == 8
     held_out = {prompt.text for prompt in found.evaluation.prompts.prompts()}
     assert held_out.isdisjoint(itertools.islice(found.prompts.stream(torch.Generator()), 24))

@@ -29,8 +29,8 @@ def compile_backbone(
 ) -> None:
     """Have a backbone's network, and its decoder where it has one, run compiled.
 
-    The code is compiled when it is first called with a shape, which takes one to two minutes for
-    each number of samples at a time, with a graph and without; torch keeps what it compiled on
+    The code is compiled when it is first called with a shape, which takes 40 to 100 s on an H100
+    for each number of samples at a time, with a graph and without; torch keeps what it compiled on
     disk. Gradient checkpointing, adapters that are attached later, weights that are loaded later
     and the names of parameters are as without. A deep copy is not compiled, and its decoder, which
     is laid out for the compiler, slower than before; save weights, not whole modules.
