@@ -205,7 +205,7 @@ def test_keys_that_only_round_are_told(yaml, stopped, capsys):
     told = capsys.readouterr().out
     assert "run.threads changed from 1 to 2: from here on, figures agree" in told
     assert 'batching.pull changed from "auto" to 1' in told
-    assert "embeddings.batch changed from 8 to 4" in told
+    assert "embeddings.batch changed from 1 to 4" in told
     assert f"resuming after step 2 of 2, from {stopped / 'checkpoints' / 'final'}" in told
 
 
@@ -228,6 +228,19 @@ def test_a_resumed_run_may_keep_its_embeddings_elsewhere(yaml, tmp_path, run, ca
     assert "rounding" not in capsys.readouterr().out
     whole = tmp_path / "whole"
     assert main([*evaluated, "training.steps=4", f"run.folder={whole}"]) == 0
+    assert rows(run) == rows(whole) and same_weights(run, whole)
+
+
+def test_a_run_whose_prompts_recur_is_resumed_exactly(yaml, tmp_path, run, capsys):
+    listed = ["a red box", "two rays", "a red box", "a grey ray above a box", "one box"]
+    (tmp_path / "prompts.txt").write_text("\n".join(listed))
+    typed = [yaml, f"prompts={{name: text, path: {tmp_path / 'prompts.txt'}}}", SAVING]
+    typed += ["batching.samples=3", "embeddings.folder=null", "sampling.guidance=2"]
+    whole = tmp_path / "whole"
+    assert main([*typed, "training.steps=5", f"run.folder={whole}"]) == 0
+    for steps in (1, 3, 5):
+        goes_on = [] if steps == 1 else ["--resume"]
+        assert main([*typed, f"training.steps={steps}", *goes_on]) == 0
     assert rows(run) == rows(whole) and same_weights(run, whole)
 
 

@@ -91,7 +91,7 @@ def test_check_tells_what_was_left_out_and_where_embeddings_lie(yaml, tmp_path, 
     assert main([yaml, f"prompts={text}", f"evaluation.prompts={text}", "--check"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert told.count("lines left out: 1 blank (2); 1 said before (4)") == 2
-    assert "2 of them" in told and "run-embeddings, shared by all runs, 8 prompts" in told
+    assert "2 of them" in told and "run-embeddings, shared by all runs, prompts encoded one" in told
     assert not (tmp_path / "run-embeddings").exists()
 
 

@@ -18,18 +18,20 @@ from flowbp.core._validators import integer
 from flowbp.embeddings.identity import identity
 from flowbp.embeddings.stores import EmbeddingsError, FolderStore, MemoryStore, Row, Store
 
-BATCH = 8
-"""Prompts encoded together by default."""
+BATCH = 1
+"""Prompts encoded together by default: with one, no other prompt can change how it rounds."""
 
 
 @attrs.frozen(eq=False)
 class CachedBackbone:
     """A backbone whose `encode` looks into a store first; all else is the backbone's own.
 
-    Prompts are always encoded `batch` at a time, the last batch being filled up with copies of
-    its last prompt: matrix products of one size round alike, so that an embedding is the same
-    to the bit whether it comes from the store or not, and whatever other prompts there are. The
-    tests hold that on the CPU.
+    Prompts are encoded one at a time: an embedding is the same to the bit whether it comes from the
+    store or not, and whatever other prompts there are. The tests hold that on the CPU.
+
+    With a larger `batch`, a GPU encodes a long list sooner; the last batch is filled up with copies
+    of its last prompt. A prompt then rounds by its place in the batch, so that which others are
+    encoded beside it can change the last bits.
 
     Args:
         backbone: any.

@@ -52,8 +52,9 @@ class ClipReward:
     """Cosine of a CLIP model's image and text embeddings, optionally times its logit scale.
 
     ``score = f(image) . g(prompt) / (|f(image)| |g(prompt)|)``, the last steps in float32 whatever
-    the policy. Text embeddings are computed once per distinct prompt and kept on the device. Which
-    other pictures share the batch changes a score by rounding alone.
+    the policy. Text embeddings are computed once per distinct prompt, each by itself, and kept on
+    the device: they are the same to the bit whatever else is scored before or beside. Which other
+    pictures share the batch changes a score by rounding alone.
 
     Construction moves the model to `device`, casts and freezes it.
 
@@ -66,7 +67,7 @@ class ClipReward:
         logit_scale: Multiply the cosine by ``exp(model.logit_scale)``, as PickScore does.
         clean: Applied to each prompt before the tokenizer. CLIP's original pipeline repaired
             broken Unicode and HTML entities there, which transformers 5 no longer does.
-        batch: Pictures, and new prompts, in the model at a time; see `ClipTower`. None takes all.
+        batch: Pictures in the model at a time; see `ClipTower`. None takes all.
         policy: Dtypes of the model.
         device: Where it runs.
 
@@ -193,17 +194,17 @@ class ClipReward:
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Unit embeddings (B, D) of B prompts, without gradient; each prompt is read once."""
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
-        size = self.batch or len(new) or 1
-        for start in range(0, len(new), size):
-            part = new[start : start + size]
-            self._embeddings.update(zip(part, self._read(part), strict=True))
+        for prompt in prompts:
+            if prompt not in self._embeddings:
+                # One at a time: a product of another size rounds otherwise, and what is kept
+                # would depend on the batch in which a prompt came first, unknown to a resumed run.
+                self._embeddings[prompt] = self._read(prompt)
         return torch.stack([self._embeddings[prompt] for prompt in prompts])
 
     @torch.no_grad()
-    def _read(self, prompts: Sequence[str]) -> Tensor:
+    def _read(self, prompt: str) -> Tensor:
         batch = self.tokenizer(
-            [self.clean(prompt) for prompt in prompts],
+            [self.clean(prompt)],
             padding="max_length",
             max_length=self.model.config.text_config.max_position_embeddings,
             truncation=True,
@@ -213,7 +214,7 @@ class ClipReward:
         )
         with self.policy.autocast(self.device):
             output = self.model.get_text_features(input_ids=batch.input_ids.to(self.device))
-        return self.tower.unit(output)
+        return self.tower.unit(output)[0]
 
     def _scale(self) -> Tensor:
         scale: Tensor = self.model.logit_scale.to(self.policy.state).exp()

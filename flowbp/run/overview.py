@@ -158,11 +158,12 @@ def told_embeddings(settings: EmbeddingSettings) -> str:
         A clause.
 
     Example:
-        >>> told_embeddings(EmbeddingSettings(folder=None, batch=1))
-        'in memory, 1 prompt encoded together'
+        >>> told_embeddings(EmbeddingSettings(folder=None))
+        'in memory, prompts encoded one at a time'
     """
     place = "in memory" if settings.folder is None else f"in {settings.folder}, shared by all runs"
-    return f"{place}, {counted(settings.batch, 'prompt')} encoded together"
+    together = "one at a time" if settings.batch == 1 else f"{settings.batch} together"
+    return f"{place}, prompts encoded {together}"
 
 
 def _counted(source: object) -> str:

@@ -39,14 +39,15 @@ class EmbeddingSettings:
 
     Args:
         folder: shared by all runs and models; null keeps them in memory, for this run only.
-        batch: prompts encoded together.
+        batch: prompts encoded together; more than one is faster on a GPU, and then which prompts
+            come together changes how they round.
 
     Raises:
         ValueError: a number is below 1.
 
     Example:
         >>> EmbeddingSettings(folder=None).batch
-        8
+        1
     """
 
     folder: Path | None = Path("~/.cache/flowbp/embeddings")

@@ -95,9 +95,8 @@ _CURE = "smaller `height` and `width`, bfloat16 in the backbone's `policy`"
 ENCODING = Stage(
     "encoding the prompts",
     (),
-    "lower `embeddings.batch`, the number of prompts that are encoded together (from Python, "
-    "`batch` of flowbp.embeddings.cached); a shorter `text_length` of the backbone, bfloat16 in "
-    "its `policy`, or a larger device help too",
+    "a shorter `text_length` of the backbone, bfloat16 in its `policy`, a larger device, or, where "
+    "it is more, `embeddings.batch=1` (from Python, `batch` of flowbp.embeddings.cached) helps",
 )
 """The text encoders, for prompts whose embeddings are not kept."""
 SAMPLING = Stage(

@@ -69,7 +69,7 @@ def test_another_fault_is_left_as_it_is(error: RuntimeError) -> None:
 
 
 def test_a_stage_without_lowerings_tells_its_cure_at_once() -> None:
-    for stage, cure in ((ENCODING, "lower `embeddings.batch`"), (UPDATE, "LoRA")):
+    for stage, cure in ((ENCODING, "`embeddings.batch=1`"), (UPDATE, "LoRA")):
         told = f"out of memory in {stage.doing}: CUDA out of memory.* {cure}"
         with pytest.raises(ExhaustedError, match=told), running(SWEEP, 8), running(stage, 8):
             raise SHORT
