@@ -26,6 +26,7 @@ ROOT = Path(flowbp.__file__).parent
 # Each may import from those before it, and from itself.
 LAYERS = [
     "core",
+    "digits",
     "files",
     "adapters",
     "rewards",

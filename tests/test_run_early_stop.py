@@ -98,11 +98,11 @@ def test_a_run_ends_early_and_says_so(yaml, tmp_path, held, capsys):
     run = tmp_path / "run"
     assert main([yaml, *ENDING]) == 0
     printed = capsys.readouterr()
-    assert "best flat 0.25 after step 0, 2 of 2 without a rise" in printed.err
+    assert "best flat 0.2500 after step 0, 2 of 2 without a rise" in printed.err
     told = " ".join(printed.out.split())
     assert "every 2 steps on 3 of them, [flat] besides; ends after 2 without a rise of flat" in told
     assert "ended early, after step 4 of 8: flat has not risen by more than 0 for 2 eval" in told
-    assert "the best, 0.25, is that of step 0, the model before training" in told
+    assert "the best, 0.2500, is that of step 0, the model before training" in told
     assert [line["step"] for line in lines(run)] == [0, 2, 4]
     finished = json.loads((run / "finished.json").read_text())
     assert finished["steps"] == 4 and finished["ended_early"] is True
@@ -187,7 +187,7 @@ def test_the_best_is_told_where_it_is_not_the_last(yaml, tmp_path, monkeypatch, 
     assert best.is_dir()
     written, python = told.split("written to")[1].split("the best, in Python")
     assert "checkpoints/best-000002" in written
-    assert "the model at its best held, 0.5 after step 2" in written
+    assert "the model at its best held, 0.5000 after step 2" in written
     assert "the trained model after the last step" in written
     first, last = python.split("the last, in Python")
     assert str(best) in first and str(best.parent / "final") in last

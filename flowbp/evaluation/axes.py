@@ -8,6 +8,8 @@ from typing import Protocol
 
 import attrs
 
+from flowbp.digits import Precision, precision, written
+
 
 class Axis(Protocol):
     """Places values on a line."""
@@ -56,7 +58,9 @@ class LinearAxis:
         digits = max(0, -math.floor(math.log10(power)) + (step == 2.5 * power))
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         values = [i * step for i in range(first, last + 1)]
-        return tuple((value, f"{value:.{digits}f}") for value in values)
+        size = max(map(abs, values), default=0.0)
+        shared = Precision(digits, precision([size], 1).power)
+        return tuple((value, shared.plain(value)) for value in values)
 
 
 @attrs.frozen
@@ -91,7 +95,7 @@ class LogAxis:
         """The powers of ten between `low` and `high`; of many, an even choice."""
         first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
         stride = max(1, math.ceil((last - first + 1) / 5))
-        return tuple((10.0**i, f"{10.0**i:g}") for i in range(first, last + 1, stride))
+        return tuple((10.0**i, written(10.0**i, 1)) for i in range(first, last + 1, stride))
 
 
 def axis_for(values: Sequence[float]) -> Axis:

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from flowbp.digits import written
 from flowbp.evaluation.curves import Chart, Curve, curve, draw
 
 Rows = Sequence[Mapping[str, Any]]
@@ -91,7 +92,7 @@ def _ranged(values: Curve) -> Curve:
 
 
 def _ends(values: Curve) -> str:
-    return f"{values.name} {values.points[0][1]:.3g} → {values.points[-1][1]:.3g}"
+    return f"{values.name} {written(values.points[0][1])} → {written(values.points[-1][1])}"
 
 
 def _words(name: str) -> str:

@@ -8,7 +8,7 @@ import attrs
 
 from flowbp.evaluation.comparing import compare
 from flowbp.evaluation.scores import Paired, Scores
-from flowbp.evaluation.units import Unit, unit_of
+from flowbp.evaluation.units import Unit, WrittenChange, unit_of
 
 
 @attrs.frozen
@@ -35,6 +35,11 @@ class Line:
     unit: Unit
     sign: int = 1
     significant: bool | None = None
+
+    @property
+    def written(self) -> WrittenChange:
+        """The change in words."""
+        return self.unit.change(self.paired.change)
 
     @property
     def verdict(self) -> str:

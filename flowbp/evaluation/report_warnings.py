@@ -55,7 +55,8 @@ def warnings_of(
         if risen and line.worth == "bad" and not _of(own, line.column):
             found.append(
                 f"{line.model}: {risen[0]}, which was trained on, is better, and {line.column} "
-                f"is {line.verdict} by {line.unit.plain(abs(line.paired.change.gain.mean))}."
+                f"is {line.verdict} by {line.written.gain.lstrip('+−')}"
+                f"{' points' if line.unit.percent else ''}."
             )
     return tuple(found)
 

@@ -8,7 +8,7 @@ from flowbp.evaluation.comparing import Compared, compare
 from flowbp.evaluation.score_rows import MetricFailure
 from flowbp.evaluation.scores import Scores
 from flowbp.evaluation.significance import rule as significance
-from flowbp.evaluation.units import Unit, unit_of
+from flowbp.evaluation.units import Unit, finer, unit_of
 from flowbp.evaluation.wording import counted
 
 
@@ -38,7 +38,8 @@ def scores_table(scores: Scores, *, seed: int = 0) -> str:
     found = {(each.model, each.column): each for each in compare(scores, seed=seed)}
     cells = [["column", "model", "mean", "n", f"change from {base}, 95 % interval"]]
     for column in scores.figures:
-        unit = unit_of(scores, column)
+        changes = [each.paired.change for each in found.values() if each.column == column]
+        unit = finer(unit_of(scores, column), changes)
         for model in scores.models:
             mean = scores.mean(model, column, seed=seed)
             told = "" if model == base else _gain(found.get((model, column)), unit, scores)
@@ -70,14 +71,13 @@ def _line(cells: list[str], widths: list[int]) -> str:
 def _gain(found: Compared | None, unit: Unit, scores: Scores) -> str:
     if found is None:
         return "-"
-    gain = found.paired.change.gain
+    written = unit.change(found.paired.change)
     if found.paired.prompts == 1:
-        return f"{unit.signed(gain.mean)}, of one prompt: no interval"
+        return f"{written.gain}, of one prompt: no interval"
     star = " *" if found.significant else ""
-    mean, low, high = map(unit.signed, (gain.mean, gain.low, gain.high))
     fewer = found.paired.prompts < scores.counts(found.model, found.column)[0]
     both = f", of {found.paired.prompts} prompts" if fewer else ""
-    return f"{mean} [{low}, {high}]{star}{both}"
+    return f"{written.interval}{star}{both}"
 
 
 def _failures(failures: tuple[MetricFailure, ...]) -> Iterator[str]:

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 from flowbp.evaluation.records import Comparison
 from flowbp.evaluation.summary import Change, Row, Summary, summarise
+from flowbp.evaluation.units import Unit
+
+_SHARE = Unit(percent=True)
 
 
 def table(comparison: Comparison, *, seed: int = 0) -> str:
@@ -26,12 +29,12 @@ def table(comparison: Comparison, *, seed: int = 0) -> str:
         >>> record = Record(index=0, prompt="a circle", kind="single_object", reward=0.25)
         >>> old = Evaluation(label="before", noise_seed=0, seconds=1, records=[record])
         >>> print(table(Comparison(old, old)))
-        kind           n         reward    gain
-        ---------------------------------------
-        single_object  1  0.250 → 0.250  +0.000
-        ---------------------------------------
-        overall        1  0.250 → 0.250  +0.000
-        reward gain +0.000, 95 % interval [+0.000, +0.000]
+        kind           n         reward  gain
+        -------------------------------------
+        single_object  1  0.250 → 0.250     0
+        -------------------------------------
+        overall        1  0.250 → 0.250     0
+        reward gain 0, 95 % interval [0, 0]
     """
     summary = summarise(comparison, seed=seed)
     header = ["kind", "n", "reward", "gain"]
@@ -46,18 +49,15 @@ def table(comparison: Comparison, *, seed: int = 0) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    cells = [row.name, str(row.count), *_reward(row.reward)]
+    cells = [row.name, str(row.count), *_change(row.reward, Unit())]
     if row.accuracy is not None:
-        cells += _accuracy(row.accuracy)
+        cells += _change(row.accuracy, _SHARE)
     return cells
 
 
-def _reward(change: Change) -> list[str]:
-    return [f"{change.before:.3f} → {change.after:.3f}", f"{change.gain.mean:+.3f}"]
-
-
-def _accuracy(change: Change) -> list[str]:
-    return [f"{change.before:.1%} → {change.after:.1%}", f"{100 * change.gain.mean:+.1f}"]
+def _change(change: Change, unit: Unit) -> list[str]:
+    written = unit.change(change)
+    return [f"{written.before} → {written.after}", written.gain]
 
 
 def _line(cells: list[str], widths: list[int]) -> str:
@@ -70,22 +70,19 @@ def _line(cells: list[str], widths: list[int]) -> str:
 
 
 def _intervals(row: Row) -> list[str]:
-    gain = row.reward.gain
-    lines = [f"reward gain {gain.mean:+.3f}, 95 % interval [{gain.low:+.3f}, {gain.high:+.3f}]"]
+    lines = [f"reward gain {_gain(row.reward, Unit())}"]
     if row.accuracy is not None:
-        mean, low, high = (
-            100 * value
-            for value in (row.accuracy.gain.mean, row.accuracy.gain.low, row.accuracy.gain.high)
-        )
-        lines.append(f"accuracy gain {mean:+.1f} points, 95 % interval [{low:+.1f}, {high:+.1f}]")
+        lines.append(f"accuracy gain {_gain(row.accuracy, _SHARE, ' points')}")
     return lines
+
+
+def _gain(change: Change, unit: Unit, of: str = "") -> str:
+    written = unit.change(change)
+    return f"{written.gain}{of}, 95 % interval [{written.low}, {written.high}]"
 
 
 def _parts(summary: Summary) -> Iterator[str]:
     width = max(map(len, summary.parts), default=0)
     for name, change in summary.parts.items():
-        gain = change.gain
-        yield (
-            f"  {name:<{width}}  {change.before:.4g} → {change.after:.4g}, "
-            f"gain {gain.mean:+.3g} [{gain.low:+.3g}, {gain.high:+.3g}]"
-        )
+        written = Unit().change(change)
+        yield (f"  {name:<{width}}  {written.before} → {written.after}, gain {written.interval}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flowbp.core import Plan, Segment
+from flowbp.digits import written
 
 LEGEND = "● active  ◆ active joint  · cached  - leapt over  | ends of segments"
 """What the characters of `drawn` mean."""
@@ -43,20 +44,24 @@ def weighted(plan: Plan) -> str:
         plan: a surrogate or chain.
 
     Returns:
-        Such as ``2: -0.2500, 3: -0.5000 x 0.25``; of many steps the first ones.
+        Such as ``2: −0.2500, 3: −0.5000 x 0.250``; of many steps the first ones.
 
     Example:
         >>> from flowbp.core import Surrogate
         >>> weighted(Surrogate((Segment(0, 2, {0: -0.5, 1: -0.5}, {0: 1.0, 1: 0.25}),)))
-        '0: -0.5000, 1: -0.5000 x 0.25'
+        '0: −0.5000, 1: −0.5000 x 0.250'
     """
     items = [
-        f"{step}: {segment.weights[step]:.4f}" + (f" x {scale:.3g}" if scale != 1 else "")
+        f"{step}: {written(segment.weights[step], 4)}{_scaled(scale)}"
         for segment in plan.segments
         for step, scale in sorted(segment.active.items())
     ]
     rest = len(items) - _MOST
     return ", ".join(items[:_MOST]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _scaled(scale: float) -> str:
+    return f" x {written(scale)}" if scale != 1 else ""
 
 
 def joined(plan: Plan) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import attrs
 
 from flowbp.container import RunContainer
+from flowbp.digits import written
 from flowbp.evaluation import counted
 from flowbp.training import HeldOutFigures, load_trained
 
@@ -76,7 +77,7 @@ def ending(container: RunContainer, done: int) -> Ending | None:
         place=place,
         told=f"ended early, after step {done} of {total}: {rule.metric} has not {changed} by more "
         f"than {rule.min_delta:g} for {counted(rule.patience, 'evaluation')}; the best, "
-        f"{best.figures[rule.metric]:.4g}, is that of step {best.step}, "
+        f"{written(best.figures[rule.metric], 4)}, is that of step {best.step}, "
         f"{'the model before training' if place is None else f'in {place}'}",
     )
 
@@ -132,7 +133,8 @@ def told_best(container: RunContainer, done: int) -> dict[str, str]:
     if name is None or best is None:
         return {}
     metric = container.settings().early_stop.metric
-    what = f"the model at its best {metric}, {best.figures[metric]:.4g} after step {best.step}"
+    figure = written(best.figures[metric], 4)
+    what = f"the model at its best {metric}, {figure} after step {best.step}"
     return {f"checkpoints/{name}": what}
 
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 from flowbp.core import LossShape
+from flowbp.digits import written
 from flowbp.training.metrics import Metrics
 
 
@@ -31,14 +32,15 @@ def warn_of_no_gradient(rows: Sequence[Metrics], shape: LossShape) -> None:
         >>> with warnings.catch_warnings(record=True) as caught:
         ...     warn_of_no_gradient([row], Hinge(0.55))
         >>> print(str(caught[0].message).split("; ")[0])
-        step 1 has no gradient: its mean reward is 22.5, its loss under Hinge(target=0.55) 0
+        step 1 has no gradient: its mean reward is 22.50, its loss under Hinge(target=0.55) 0
     """
     last = rows[-1]
     if last.gradient_norm != 0.0 or any(row.gradient_norm == 0.0 for row in rows[:-1]):
         return
+    reward, loss = written(last.reward, 4), written(last.loss, 4)
     warnings.warn(
-        f"step {last.step} has no gradient: its mean reward is {last.reward:.4g}, its loss under "
-        f"{shape} {last.loss:.4g}; nothing is trained while that lasts. A hinge pushes no sample "
+        f"step {last.step} has no gradient: its mean reward is {reward}, its loss under {shape} "
+        f"{loss}; nothing is trained while that lasts. A hinge pushes no sample "
         "that scores its target: give `loss` a target in this reward's units, or take "
         "{name: linear}; otherwise the reward does not depend on the pictures",
         NoGradientWarning,

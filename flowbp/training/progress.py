@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from torch import Tensor
 
 from flowbp.adapters.extras import require
+from flowbp.digits import written
 from flowbp.training.early_stop import EarlyStop, HeldOutFigures
 from flowbp.training.metrics import Metrics
 from flowbp.training.sizes import Portions
@@ -103,7 +104,9 @@ class Progress:
         """Print the figures of the last one, and how near the run is to its end."""
         if not rows:
             return
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in rows[-1].figures.items())
+        figures = "  ".join(
+            f"{name} {written(value, 4)}" for name, value in rows[-1].figures.items()
+        )
         self._write(f"held out, after step {rows[-1].step}: {figures}{self._nearness(rows)}")
 
     def _write(self, line: str) -> None:
@@ -117,7 +120,7 @@ class Progress:
         if self._stop is None or best is None:
             return ""
         name, waited = self._stop.metric, self._stop.waited(rows)
-        found = f"; best {name} {best.figures[name]:.4g} after step {best.step}"
+        found = f"; best {name} {written(best.figures[name], 4)} after step {best.step}"
         change = "fall" if self._stop.less_is_better(rows) else "rise"
         return f"{found}, {waited} of {self._stop.patience} without a {change}" if waited else found
 
@@ -132,14 +135,14 @@ class Progress:
 
 def _figures(metrics: Metrics, separator: str) -> str:
     gaps = (metrics.residual_0, metrics.residual_1)
-    residuals = " ".join("-" if gap is None else f"{gap:.4f}" for gap in gaps)
+    residuals = " ".join("-" if gap is None else written(gap) for gap in gaps)
     figures = [
-        f"reward {metrics.reward:.4f}",
+        f"reward {written(metrics.reward, 4)}",
         f"residuals {residuals}",
-        f"gradient {metrics.gradient_norm:.2f}",
+        f"gradient {written(metrics.gradient_norm)}",
     ]
     if metrics.anchor is not None:
-        figures.append(f"anchor {metrics.anchor:.3g}")
+        figures.append(f"anchor {written(metrics.anchor)}")
     return separator.join(figures)
 
 

@@ -152,5 +152,5 @@ def test_the_charts() -> None:
         "Held against reward",
     ]
     assert charts[0].names == ("held-out prompts", "training prompts")
-    assert charts[1].note == "Each over its own range. held 0.5 → 0.5; reward 0 → 0.4."
+    assert charts[1].note == "Each over its own range. held 0.500 → 0.500; reward 0 → 0.400."
     assert held_out_charts(rows([0.1], [0.2])) == ()

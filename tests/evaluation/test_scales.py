@@ -81,7 +81,7 @@ def test_a_judge_that_gives_all_the_least_mark_is_no_share():
         (0.25, 0.41, ("0.250", "0.410")),
         (21.5, 23.0, ("21.50", "23.00")),
         (1234.0, 2234.0, ("1234", "2234")),
-        (0.0, 0.0, ("0.00", "0.00")),
+        (0.0, 0.0, ("0", "0")),
     ],
 )
 def test_numbers_keep_three_digits_of_what_tells_them_apart(before, after, written):

@@ -122,7 +122,7 @@ def test_progress_is_sparse_where_there_is_no_terminal() -> None:
     progress.close()
     lines = stream.getvalue().splitlines()
     assert len(lines) == 11
-    assert lines[0] == "step 1/299  reward 0.5000  residuals 0.1250 -  gradient 2.00  9:56 left"
+    assert lines[0] == "step 1/299  reward 0.5000  residuals 0.125 -  gradient 2.00  9:56 left"
     assert lines[-1].startswith("step 299/299")
 
 
@@ -146,7 +146,7 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
         progress.row(row)
     progress.close()
     assert "2/2" in stream.getvalue()
-    assert "reward 0.5000, residuals 0.1250 -, gradient 2.00" in stream.getvalue()
+    assert "reward 0.5000, residuals 0.125 -, gradient 2.00" in stream.getvalue()
 
 
 def test_progress_of_nothing_is_refused() -> None:
@@ -171,11 +171,12 @@ def test_evaluations_are_told_with_how_near_the_end_is(stream: io.StringIO) -> N
         progress.evaluations(found[:count])
     progress.close()
     told = [line for line in stream.getvalue().replace("\r", "\n").split("\n") if "held" in line]
+    held = "held out, after step {}: reward 0.2500  accuracy {}"
+    best = "; best accuracy {} after step "
     assert [line.strip() for line in told] == [
-        "held out, after step 0: reward 0.25  accuracy 0.5; best accuracy 0.5 after step 0",
-        "held out, after step 20: reward 0.25  accuracy 0.75; best accuracy 0.75 after step 20",
-        "held out, after step 40: reward 0.25  accuracy 0.6875; best accuracy 0.75 after step 20, "
-        "1 of 3 without a rise",
+        held.format(0, "0.5000") + best.format("0.5000") + "0",
+        held.format(20, "0.7500") + best.format("0.7500") + "20",
+        held.format(40, "0.6875") + best.format("0.7500") + "20, 1 of 3 without a rise",
     ]
 
 
@@ -186,11 +187,11 @@ def test_where_less_is_better_it_is_told_so() -> None:
         for i, value in enumerate((0.5, 0.25, 0.75))
     ]
     Progress(60, stop=EarlyStop(metric="loss"), stream=stream).evaluations(rows)
-    told = "best loss 0.25 after step 20, 1 of 3 without a fall"
+    told = "best loss 0.2500 after step 20, 1 of 3 without a fall"
     assert stream.getvalue().strip().endswith(told)
 
 
 def test_without_a_stop_evaluations_are_told_plainly() -> None:
     stream = io.StringIO()
     Progress(4, stream=stream).evaluations([HeldOutFigures(step=2, figures={"reward": 0.5})])
-    assert stream.getvalue() == "held out, after step 2: reward 0.5\n"
+    assert stream.getvalue() == "held out, after step 2: reward 0.5000\n"
