@@ -91,3 +91,43 @@ def test_a_hub_out_of_reach_is_asked_once(check, yaml, monkeypatch, capsys):
     assert asked == [("owner/model", "transformer/config.json")]
     told = capsys.readouterr().err
     assert told.count("'owner/model' is no local folder") == 1
+
+
+@pytest.mark.parametrize(
+    "name, options, scales, warned",
+    [
+        ("flux1 dev", "", "sampling.guidance=3", ["sampling.guidance is 3", "guidance of 3.5"]),
+        ("flux1 dev", ", embedded_guidance: 4", "sampling.guidance=2", ["guidance of 4"]),
+        ("flux1 dev", ", embedded_guidance: 1", "sampling.guidance=2", []),
+        ("flux1 dev", ", embedded_guidance: 4", "sampling.guidance=1", []),
+        ("flux1 schnell", "", "sampling.guidance=3", ["sampling.guidance is 3", "as schnell"]),
+        (
+            "flux1 dev",
+            "",
+            "evaluation={prompts: {name: shapes, count: 2}, guidance: 2}",
+            ["evaluation.guidance is 2", "backbone.embedded_guidance=1"],
+        ),
+    ],
+)
+def test_guidance_on_top_of_guidance_is_warned_of_by_the_check(
+    name, options, scales, warned, yaml, tmp_path, recwarn
+):
+    source = saved(name, tmp_path / "model")
+    backbone = f"backbone={{name: flux1, source: {source}, text_length: 16{options}}}"
+    assert main(["--check", yaml, backbone, scales]) == 0
+    found = [str(each.message) for each in recwarn if "guidance is" in str(each.message)]
+    assert len(found) == bool(warned) and all(part in found[0] for part in warned)
+
+
+def test_an_evaluation_warns_of_guidance_too(tmp_path, recwarn):
+    from flowbp.evaluate import main as evaluate
+
+    source = saved("flux1 dev", tmp_path / "model")
+    typed = [
+        f"evaluation={{folder: {tmp_path / 'out'}, device: cpu}}",
+        f"backbone={{name: flux1, source: {source}, text_length: 16}}",
+        "prompts={name: shapes, count: 2}",
+        "sampling={steps: 2, height: 16, width: 16, guidance: 2}",
+    ]
+    assert evaluate([*typed, "--check"]) == 0
+    assert len([each for each in recwarn if "sampling.guidance is 2" in str(each.message)]) == 1

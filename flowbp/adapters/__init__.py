@@ -14,6 +14,7 @@ from flowbp.adapters.compiling import ACTIVATIONS as ACTIVATIONS
 from flowbp.adapters.compiling import compile_backbone as compile_backbone
 from flowbp.adapters.compiling import compile_blocks as compile_blocks
 from flowbp.adapters.configs import read_config as read_config
+from flowbp.adapters.configs import read_stated as read_stated
 from flowbp.adapters.decode import LatentDecoder as LatentDecoder
 from flowbp.adapters.diffusers_backbone import DiffusersBackbone as DiffusersBackbone
 from flowbp.adapters.flux1 import Flux1Backbone as Flux1Backbone
@@ -22,6 +23,12 @@ from flowbp.adapters.flux1_velocity import Flux1Velocity as Flux1Velocity
 from flowbp.adapters.flux2 import Flux2Backbone as Flux2Backbone
 from flowbp.adapters.flux2_text import Flux2Text as Flux2Text
 from flowbp.adapters.flux2_velocity import Flux2Velocity as Flux2Velocity
+from flowbp.adapters.grids import MODEL_GRID as MODEL_GRID
+from flowbp.adapters.grids import EvenGrid as EvenGrid
+from flowbp.adapters.grids import Grid as Grid
+from flowbp.adapters.grids import ListedGrid as ListedGrid
+from flowbp.adapters.grids import ModelGrid as ModelGrid
+from flowbp.adapters.grids import WithShift as WithShift
 from flowbp.adapters.guidance_advice import WithGuidanceAdvice as WithGuidanceAdvice
 from flowbp.adapters.loadable import Loadable as Loadable
 from flowbp.adapters.loading import Layout as Layout
@@ -31,6 +38,7 @@ from flowbp.adapters.lora import Adaptable as Adaptable
 from flowbp.adapters.lora import Lora as Lora
 from flowbp.adapters.lora_export import save_lora as save_lora
 from flowbp.adapters.plain_loading import WithLoading as WithLoading
+from flowbp.adapters.plain_sampling import WithPlainSampling as WithPlainSampling
 from flowbp.adapters.policy import FLOAT32 as FLOAT32
 from flowbp.adapters.policy import DtypePolicy as DtypePolicy
 from flowbp.adapters.reference import Reference as Reference
@@ -41,6 +49,7 @@ from flowbp.adapters.sd3_text import SD3Text as SD3Text
 from flowbp.adapters.sd3_velocity import SD3Velocity as SD3Velocity
 from flowbp.adapters.sigmas import Shift as Shift
 from flowbp.adapters.sigmas import empirical_shift as empirical_shift
+from flowbp.adapters.sigmas import even_levels as even_levels
 from flowbp.adapters.sigmas import linear_shift as linear_shift
 from flowbp.adapters.sigmas import scheduler_sigmas as scheduler_sigmas
 from flowbp.adapters.sizes import PictureSizes as PictureSizes

@@ -10,7 +10,7 @@ from typing import Any
 from flowbp.adapters.extras import require
 from flowbp.adapters.hub import hub_file
 from flowbp.adapters.loading import Layout
-from flowbp.adapters.source import local_folder
+from flowbp.adapters.source import local_folder, read_json
 
 
 def read_config(source: str | os.PathLike[str], layout: Layout, name: str) -> Mapping[str, Any]:
@@ -49,3 +49,27 @@ def read_config(source: str | os.PathLike[str], layout: Layout, name: str) -> Ma
     arguments = inspect.signature(component.__init__).parameters.values()
     defaults = {each.name: each.default for each in arguments if each.default is not each.empty}
     return defaults | config
+
+
+def read_stated(source: str | os.PathLike[str], file: str) -> Mapping[str, Any]:
+    """A JSON file of a pipeline that belongs to no network, as it is written.
+
+    Args:
+        source: A hub id or a folder in diffusers layout.
+        file: Such as ``model_index.json``.
+
+    Returns:
+        Its content.
+
+    Raises:
+        OSError: No such source, or no such file in it.
+        ValueError: It is not a JSON object.
+
+    Example:
+        >>> from flowbp.shapes.embedded import base_folder
+        >>> read_stated(base_folder(), "model_index.json")["_class_name"]
+        'StableDiffusion3Pipeline'
+    """
+    folder = local_folder(source)
+    path = hub_file(str(source), file) if folder is None else folder / file
+    return read_json(path, what="a folder in diffusers layout")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -15,6 +15,7 @@ from flowbp.adapters.checkpointing import Checkpointing
 from flowbp.adapters.compiling import compile_like
 from flowbp.adapters.diffusers_parts import DiffusersParts
 from flowbp.adapters.lora_export import adapter_of
+from flowbp.adapters.plain_sampling import sampling_lines
 from flowbp.adapters.reference import (
     Reference,
     adapters_disabled,
@@ -22,7 +23,13 @@ from flowbp.adapters.reference import (
     only_adapters_train,
     without_gradient,
 )
-from flowbp.adapters.sigmas import check_scheduler
+from flowbp.adapters.sigmas import (
+    Shift,
+    check_scheduler,
+    even_levels,
+    linear_shift,
+    scheduler_sigmas,
+)
 from flowbp.adapters.sizes import PictureSizes
 from flowbp.core import VelocityField
 
@@ -69,6 +76,10 @@ class DiffusersBackbone(DiffusersParts):
 
     lora_targets: ClassVar[tuple[str, ...]]
     """The linear layers that an adapter is attached to by default, by the ends of names."""
+    dynamic_shift: ClassVar[Shift] = staticmethod(linear_shift)
+    """The mu of the family's pipeline, for schedulers with dynamic shifting."""
+    even_grid: ClassVar[bool] = True
+    """Whether the pipeline gives the scheduler even levels, or lets it take its own."""
 
     gradient_checkpointing: Checkpointing = attrs.field(
         default="auto", validator=attrs.validators.in_((True, False, "auto"))
@@ -179,8 +190,96 @@ class DiffusersBackbone(DiffusersParts):
         """
 
     @abstractmethod
+    def image_tokens(self, height: int, width: int) -> int:
+        """The patches of a picture of `height` x `width` pixels, as the transformer counts them.
+
+        Raises:
+            ValueError: A size the model cannot draw.
+        """
+
     def sigmas(self, steps: int, *, height: int, width: int) -> Tensor:
-        """The grid (N+1,) that the model samples on, 1 … 0, float32 on the CPU."""
+        """The pipeline's own grid (N+1,), float32 on the CPU; `scheduler_sigmas` has the details.
+
+        Raises:
+            ValueError: `steps` is less than 1, or a size the model cannot draw.
+        """
+        levels = even_levels(steps) if self.even_grid else None
+        return self._scheduled(steps, levels, height, width)
+
+    def shifted(self, levels: Sequence[float], *, height: int, width: int) -> Tensor:
+        """The grid (N+1,) that N falling levels become, as the pipeline given ``sigmas=`` has it.
+
+        Raises:
+            ValueError: No level, or a size the model cannot draw.
+        """
+        return self._scheduled(len(levels), levels, height, width)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What a picture depends on that the model or a default decides: to be written down."""
+        config = self.scheduler.config
+        dynamic = config["use_dynamic_shifting"]
+        return {
+            "weights": str(self.policy.weights).removeprefix("torch."),
+            "compute": str(self.policy.compute).removeprefix("torch."),
+            "text_length": self.text.text_length,
+            "scheduler_shift": "dynamic" if dynamic else config["shift"],
+        }
+
+    @classmethod
+    def guidance_fault(
+        cls,
+        guidance: float,
+        read: Callable[[str], Mapping[str, Any]],
+        options: Mapping[str, Any],
+    ) -> str | None:
+        """What is wrong with sampling at this scale of guidance, found without weights.
+
+        Args:
+            guidance: The scale.
+            read: Gives the configuration of ``transformer``, ``scheduler`` or ``model_index``.
+            options: Arguments that the backbone is built with.
+        """
+        return None
+
+    def guidance_problem(self, guidance: float) -> str | None:
+        """What is wrong with sampling at this scale, and the cure; None if nothing is."""
+        parts: dict[str, Mapping[str, Any]] = {
+            "transformer": self.transformer.config,
+            "scheduler": self.scheduler.config,
+            "model_index": self.pipeline_parts(),
+        }
+        return self.guidance_fault(guidance, parts.__getitem__, self.facts)
+
+    def plain_guidance(self, guidance: float, negative_prompt: str) -> Mapping[str, Any] | None:
+        """The pipeline's arguments for a scale of guidance, or None where it has none for it."""
+        if guidance < 1:
+            return None
+        negative = {"negative_prompt": negative_prompt} if negative_prompt else {}
+        return {"guidance_scale": guidance, **negative}
+
+    def sampling(
+        self, sigmas: Tensor, *, height: int, width: int, guidance: float, negative_prompt: str
+    ) -> str:
+        """The lines of Python that sample on `sigmas` (N+1,) in plain diffusers."""
+        options = self.plain_guidance(guidance, negative_prompt)
+        if options is None:
+            return (
+                f"# {self.layout.pipeline} does not sample with this guidance and negative prompt"
+            )
+        options = {**options, "max_sequence_length": self.text.text_length}
+        return sampling_lines(self, sigmas, options, height=height, width=width)
+
+    def _scheduled(
+        self, steps: int, levels: Sequence[float] | None, height: int, width: int
+    ) -> Tensor:
+        return scheduler_sigmas(
+            self.scheduler,
+            steps,
+            image_tokens=self.image_tokens(height, width),
+            shift=self.dynamic_shift,
+            levels=levels,
+        )
 
     @abstractmethod
     def velocity(self, conditioning: Conditioning) -> VelocityField:

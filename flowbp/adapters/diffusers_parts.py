@@ -31,6 +31,11 @@ class TextEncoding(Protocol):
     """Encodes prompts, frozen."""
 
     @property
+    def text_length(self) -> int:
+        """Tokens that are read, the pipeline's ``max_sequence_length``."""
+        ...
+
+    @property
     def encoders(self) -> TextEncoders:
         """The encoders by their names in the pipeline, ``text_encoder`` and so on."""
         ...

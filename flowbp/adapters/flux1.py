@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import torch
-from torch import Tensor
 
 from flowbp.adapters.attention import avoid_cudnn
 from flowbp.adapters.backbone import Conditioning
@@ -25,7 +24,6 @@ from flowbp.adapters.flux1_velocity import Flux1Velocity
 from flowbp.adapters.loading import Layout, load_pipeline
 from flowbp.adapters.packing import PATCH
 from flowbp.adapters.policy import FLOAT32, DtypePolicy
-from flowbp.adapters.sigmas import scheduler_sigmas
 from flowbp.adapters.sizes import PictureSizes, pixels_per_latent
 from flowbp.core import VelocityField
 
@@ -214,24 +212,70 @@ class Flux1Backbone(DiffusersBackbone):
             gradient_checkpointing=gradient_checkpointing,
         )
 
-    def sigmas(self, steps: int, *, height: int, width: int) -> Tensor:
-        """The scheduler's grid (N+1,), float32 on the CPU; `scheduler_sigmas` has the details."""
+    def image_tokens(self, height: int, width: int) -> int:
+        """The patches of a picture of `height` x `width` pixels."""
         _, rows, columns = self.latent_shape(height, width)
-        tokens = (rows // PATCH) * (columns // PATCH)
-        return scheduler_sigmas(self.scheduler, steps, image_tokens=tokens, even=True)
+        return (rows // PATCH) * (columns // PATCH)
 
     def velocity(self, conditioning: Conditioning) -> VelocityField:
         """The velocity field under `conditioning`: (B, C, h, w) and sigma to (B, C, h, w)."""
-        guidance = self.embedded_guidance
-        if guidance is None and self.transformer.config["guidance_embeds"]:
-            guidance = DEFAULT_GUIDANCE
         return Flux1Velocity(
             transformer=self.transformer,
             conditioning=conditioning,
             policy=self.policy,
             train_timesteps=self.scheduler.config["num_train_timesteps"],
-            guidance=guidance,
+            guidance=self.told_guidance,
         )
+
+    @property
+    def told_guidance(self) -> float | None:
+        """What the guidance embedding is told; None where the transformer has none."""
+        if self.embedded_guidance is None and self.transformer.config["guidance_embeds"]:
+            return DEFAULT_GUIDANCE
+        return self.embedded_guidance
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What a picture depends on that the model or a default decides."""
+        return {**super().facts, "embedded_guidance": self.told_guidance}
+
+    @classmethod
+    def guidance_fault(
+        cls,
+        guidance: float,
+        read: Callable[[str], Mapping[str, Any]],
+        options: Mapping[str, Any],
+    ) -> str | None:
+        """That dev is guided already, and schnell is to be sampled without guidance."""
+        if guidance == 1:
+            return None
+        if not read("transformer")["guidance_embeds"]:
+            if read("scheduler").get("use_dynamic_shifting"):
+                return None
+            return (
+                f"is {guidance:g}, and the model has neither a guidance embedding nor dynamic "
+                "shifting, as schnell, which was distilled to be sampled with guidance 1; write 1, "
+                "unless this is a base checkpoint"
+            )
+        given = options.get("embedded_guidance")
+        embedded = DEFAULT_GUIDANCE if given is None else given
+        if embedded <= 1:
+            return None
+        return (
+            f"is {guidance:g}, on top of an embedded guidance of {embedded:g}: the model was "
+            "distilled to do guidance in a single evaluation, and now guides twice at twice the "
+            "cost; write 1 and set the strength as backbone.embedded_guidance, or write "
+            "backbone.embedded_guidance=1 for classifier-free guidance alone"
+        )
+
+    def plain_guidance(self, guidance: float, negative_prompt: str) -> Mapping[str, Any] | None:
+        """FluxPipeline's arguments: its ``guidance_scale`` is the embedded guidance."""
+        if guidance < 1:
+            return None
+        told = {} if self.told_guidance is None else {"guidance_scale": self.told_guidance}
+        if guidance == 1:
+            return told
+        return {**told, "true_cfg_scale": guidance, "negative_prompt": negative_prompt}
 
     def check_components(self) -> None:
         """Refuse a VAE of another model, and a guidance that nothing would read."""

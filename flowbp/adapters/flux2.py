@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import torch
-from torch import Tensor
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.checkpointing import Checkpointing
@@ -23,7 +22,7 @@ from flowbp.adapters.flux2_velocity import Flux2Velocity
 from flowbp.adapters.loading import Layout, load_pipeline
 from flowbp.adapters.packing import PATCH
 from flowbp.adapters.policy import FLOAT32, DtypePolicy
-from flowbp.adapters.sigmas import empirical_shift, scheduler_sigmas
+from flowbp.adapters.sigmas import Shift, empirical_shift
 from flowbp.adapters.sizes import PictureSizes, pixels_per_latent
 from flowbp.adapters.text_tower import TextTower
 from flowbp.adapters.unscale import batch_normalised
@@ -82,6 +81,7 @@ class Flux2Backbone(DiffusersBackbone):
 
     layout: ClassVar[Layout] = _LAYOUT
     lora_targets: ClassVar[tuple[str, ...]] = (*JOINT_ATTENTION, *_SINGLE_BLOCKS)
+    dynamic_shift: ClassVar[Shift] = staticmethod(empirical_shift)
 
     text: Flux2Text
     distilled: bool = False
@@ -203,12 +203,10 @@ class Flux2Backbone(DiffusersBackbone):
             distilled=bool(pipeline.config["is_distilled"]),
         )
 
-    def sigmas(self, steps: int, *, height: int, width: int) -> Tensor:
-        """The scheduler's grid (N+1,), float32 on the CPU; `scheduler_sigmas` has the details."""
+    def image_tokens(self, height: int, width: int) -> int:
+        """The patches of a picture of `height` x `width` pixels."""
         _, rows, columns = self.latent_shape(height, width)
-        return scheduler_sigmas(
-            self.scheduler, steps, image_tokens=rows * columns, shift=empirical_shift, even=True
-        )
+        return rows * columns
 
     def velocity(self, conditioning: Conditioning) -> VelocityField:
         """The velocity field under `conditioning`: (B, C, h, w) and sigma to (B, C, h, w)."""
@@ -219,15 +217,27 @@ class Flux2Backbone(DiffusersBackbone):
             train_timesteps=self.scheduler.config["num_train_timesteps"],
         )
 
-    def guidance_problem(self, guidance: float) -> str | None:
-        """That a distilled checkpoint is to be sampled without guidance, None where all is well."""
-        if not self.distilled or guidance == 1:
+    @classmethod
+    def guidance_fault(
+        cls,
+        guidance: float,
+        read: Callable[[str], Mapping[str, Any]],
+        options: Mapping[str, Any],
+    ) -> str | None:
+        """That a distilled checkpoint is to be sampled without guidance."""
+        if guidance == 1 or not read("model_index").get("is_distilled"):
             return None
         return (
             f"is {guidance:g}, and the checkpoint says that it was distilled, so that it is to be "
             "sampled with guidance 1 (its diffusers pipeline ignores any other); write 1, or name "
             "a base checkpoint as backbone.source"
         )
+
+    def plain_guidance(self, guidance: float, negative_prompt: str) -> Mapping[str, Any] | None:
+        """Flux2KleinPipeline's arguments; it has no other negative prompt than the empty one."""
+        if guidance < 1 or negative_prompt or (self.distilled and guidance != 1):
+            return None
+        return {"guidance_scale": guidance}
 
     def check_components(self) -> None:
         """Refuse a VAE of another model, and a transformer whose guidance nothing would set."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 import torch
-from torch import Tensor
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.checkpointing import Checkpointing
@@ -22,7 +21,6 @@ from flowbp.adapters.loading import Layout, load_pipeline
 from flowbp.adapters.policy import FLOAT32, DtypePolicy
 from flowbp.adapters.sd3_text import SD3Text
 from flowbp.adapters.sd3_velocity import SD3Velocity
-from flowbp.adapters.sigmas import scheduler_sigmas
 from flowbp.adapters.sizes import PictureSizes, pixels_per_latent
 from flowbp.adapters.text_tower import TextTower
 from flowbp.core import VelocityField
@@ -75,6 +73,7 @@ class SD3Backbone(DiffusersBackbone):
 
     layout: ClassVar[Layout] = _LAYOUT
     lora_targets: ClassVar[tuple[str, ...]] = JOINT_ATTENTION
+    even_grid: ClassVar[bool] = False
 
     text: SD3Text
 
@@ -199,12 +198,11 @@ class SD3Backbone(DiffusersBackbone):
             gradient_checkpointing=gradient_checkpointing,
         )
 
-    def sigmas(self, steps: int, *, height: int, width: int) -> Tensor:
-        """The scheduler's grid (N+1,), float32 on the CPU; `scheduler_sigmas` has the details."""
+    def image_tokens(self, height: int, width: int) -> int:
+        """The patches of a picture of `height` x `width` pixels."""
         _, rows, columns = self.latent_shape(height, width)
-        patch = self.transformer.config["patch_size"]
-        tokens = (rows // patch) * (columns // patch)
-        return scheduler_sigmas(self.scheduler, steps, image_tokens=tokens)
+        patch: int = self.transformer.config["patch_size"]
+        return (rows // patch) * (columns // patch)
 
     def velocity(self, conditioning: Conditioning) -> VelocityField:
         """The velocity field under `conditioning`: (B, C, h, w) and sigma to (B, C, h, w)."""

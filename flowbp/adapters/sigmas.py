@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Protocol
 
@@ -106,13 +107,34 @@ def empirical_shift(
     return slope * steps + (m_200 - 200 * slope)
 
 
+def even_levels(steps: int) -> tuple[float, ...]:
+    """The even levels ``1, 1 - 1/N, …, 1/N`` of N `steps`, before any shift.
+
+    Args:
+        steps: N, at least 1.
+
+    Returns:
+        N of them.
+
+    Raises:
+        ValueError: `steps` is less than 1.
+
+    Example:
+        >>> even_levels(4)
+        (1.0, 0.75, 0.5, 0.25)
+    """
+    if steps < 1:
+        raise ValueError(f"`steps` must be at least 1, got {steps}")
+    return tuple(1 - i / steps for i in range(steps))
+
+
 def scheduler_sigmas(
     scheduler: FlowMatchEulerDiscreteScheduler,
     steps: int,
     *,
     image_tokens: int,
     shift: Shift = linear_shift,
-    even: bool = False,
+    levels: Sequence[float] | None = None,
 ) -> Tensor:
     """The sigmas a scheduler would use, without changing it.
 
@@ -121,8 +143,8 @@ def scheduler_sigmas(
         steps: N, at least 1.
         image_tokens: Patches of the picture, which dynamic shifting depends on.
         shift: Its mu, used where the scheduler has dynamic shifting.
-        even: Shift the even grid ``1, 1 - 1/N, …, 1/N``, which FLUX's pipelines give the
-            scheduler, in place of the scheduler's own, which ends at its smallest sigma.
+        levels: N of them to shift, as FLUX's pipelines give the scheduler the even ones, in place
+            of the scheduler's own, which end at its smallest sigma.
 
     Returns:
         (N+1,) float32 on the CPU, ending in 0; equal to ``scheduler.sigmas`` after the family's
@@ -133,9 +155,10 @@ def scheduler_sigmas(
 
     Example:
         >>> from diffusers import FlowMatchEulerDiscreteScheduler
-        >>> scheduler_sigmas(FlowMatchEulerDiscreteScheduler(), 2, image_tokens=256)
+        >>> scheduler = FlowMatchEulerDiscreteScheduler()
+        >>> scheduler_sigmas(scheduler, 2, image_tokens=256)
         tensor([1.0000, 0.0010, 0.0000])
-        >>> scheduler_sigmas(FlowMatchEulerDiscreteScheduler(), 2, image_tokens=256, even=True)
+        >>> scheduler_sigmas(scheduler, 2, image_tokens=256, levels=[1, 0.5])
         tensor([1.0000, 0.5000, 0.0000])
     """
     if steps < 1:
@@ -143,7 +166,7 @@ def scheduler_sigmas(
     mu = None
     if scheduler.config["use_dynamic_shifting"]:
         mu = shift(scheduler, steps=steps, image_tokens=image_tokens)
-    grid = [1 - i / steps for i in range(steps)] if even else None
+    grid = None if levels is None else list(levels)
     working = deepcopy(scheduler)
     working.set_timesteps(steps, device="cpu", sigmas=grid, mu=mu)
     sigmas: Tensor = working.sigmas

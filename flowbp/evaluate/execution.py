@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 import torch
@@ -16,8 +17,10 @@ from flowbp.evaluate.resuming import CONFIGURATION, refuse_others
 from flowbp.evaluate.schema import EvaluateSettings, ModelSection
 from flowbp.evaluation import Scores, counted, scores_table
 from flowbp.files import write_whole
+from flowbp.run.advice import warn_of_guidance
+from flowbp.run.families import named_model
 from flowbp.run.lock import locked
-from flowbp.run.overview import told_embeddings
+from flowbp.run.overview import told_embeddings, told_grid
 from flowbp.settings import free_folder, occupied, resolved
 from flowbp.settings.needs import readings
 
@@ -45,7 +48,7 @@ def overview(settings: EvaluateSettings) -> str:
         "prompts": f"{count}, each from {counted(len(seeds), 'seed')}: "
         f"{', '.join(map(str, seeds))}",
         "pictures": f"{count * len(seeds) * len(models)}, {sampling.height}x{sampling.width} "
-        f"pixels, {sampling.steps} steps, guidance {sampling.guidance:g}",
+        f"pixels, {sampling.steps} steps{told_grid(sampling)}, guidance {sampling.guidance:g}",
         "metrics": ", ".join(
             label if label == metric.name else f"{label} ({metric.name})"
             for label, metric in settings.metrics.items()
@@ -63,6 +66,13 @@ def overview(settings: EvaluateSettings) -> str:
 def _model(model: ModelSection) -> str:
     scale = "" if model.scale == 1 else f", scale {model.scale:g}"
     return f"{model.checkpoint}{scale}{'' if model.averaged else ', not averaged'}"
+
+
+def _sampled(container: EvaluationContainer) -> tuple[object, Mapping[str, float]]:
+    settings = container.settings()
+    # One that was put in its place is not known before it is built.
+    named = None if container.backbone.overridden else named_model(settings.backbone)
+    return named, {"sampling.guidance": settings.sampling.guidance}
 
 
 def _no_report(settings: EvaluateSettings) -> str:
@@ -94,6 +104,7 @@ def check(container: EvaluationContainer, *, resume: bool = False) -> None:
         refuse_others(container.settings(), container.digests())
     print(overview(container.settings()), flush=True)
     refuse_unready(container)
+    warn_of_guidance(*_sampled(container))
     print("checked; nothing was run")
 
 
@@ -129,6 +140,7 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
             refuse_others(settings, container.digests())
         print(overview(settings), flush=True)
         refuse_unready(container)
+        warn_of_guidance(*_sampled(container))
         folder.mkdir(parents=True, exist_ok=True)
         try:
             stack.enter_context(locked(folder))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.adapters.compiling import is_compiled
+from flowbp.adapters.grids import MODEL_GRID, Grid
 from flowbp.adapters.guided import guided_field
 from flowbp.core import rollout
 from flowbp.evaluation.validators import above_zero, finite
@@ -42,10 +43,11 @@ class Sampling:
         negative_prompt: text of ``v⁻``.
         batch: prompts sampled together. It changes memory and speed, not which noise is used.
         decode: pictures decoded together; `batch` if None.
+        grid: the sigmas of the steps; the model's own unless said otherwise.
 
     Raises:
-        ValueError: for a size, count or scale that cannot be sampled, and for a negative prompt
-            that `guidance` = 1 would ignore.
+        ValueError: for a grid of another number of steps, a size, count or scale that cannot be
+            sampled, and for a negative prompt that `guidance` = 1 would ignore.
 
     Example:
         >>> Sampling(steps=25, height=512, width=512, guidance=3.5).batch
@@ -59,8 +61,10 @@ class Sampling:
     negative_prompt: str = ""
     batch: int = attrs.field(default=16, validator=above_zero)
     decode: int | None = attrs.field(default=None, validator=attrs.validators.optional(above_zero))
+    grid: Grid = MODEL_GRID
 
     def __attrs_post_init__(self) -> None:
+        self.grid.known(self.steps)
         if self.negative_prompt and self.guidance == 1.0:
             raise ValueError(
                 f"`negative_prompt` is {self.negative_prompt!r} but `guidance` is 1, which never "
@@ -199,7 +203,7 @@ def _sample(
     noise = torch.cat(
         [backbone.noise(1, generator=noise_generator(noise_seed, i), **size) for i in indices]
     ).to(backbone.device)
-    sigmas = backbone.sigmas(sampling.steps, **size)
+    sigmas = sampling.grid.sigmas_of(backbone, sampling.steps, **size)
     with _dropout_off(backbone.module):
         conditioning = backbone.encode([prompts[i] for i in indices])
         velocity = guided_field(backbone.velocity, conditioning, negative, sampling.guidance)

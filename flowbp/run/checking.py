@@ -7,8 +7,10 @@ from contextlib import contextmanager
 
 from flowbp.configuration import ConfigurationError, Problem
 from flowbp.container import RunContainer
+from flowbp.run.advice import guidance_scales, warn_of_guidance
 from flowbp.run.artefacts import replaced
 from flowbp.run.counting import count_trained, sketched
+from flowbp.run.families import named_model
 from flowbp.run.overview import overview
 from flowbp.run.readiness import read_from, unready
 from flowbp.run.resuming import resumption
@@ -21,6 +23,9 @@ def check(container: RunContainer, *, resume: bool = False) -> None:
         container: of the run.
         resume: whether it would go on in its folder.
 
+    Warns:
+        UserWarning: a scale of guidance that the model is not made for.
+
     Raises:
         ConfigurationError: the model's configuration cannot be read, what scores its pictures
             could not be loaded, or the run cannot go on.
@@ -32,6 +37,9 @@ def check(container: RunContainer, *, resume: bool = False) -> None:
     notes = resumption(container).notes if resume else ()
     trained = counted_parameters(container, unready(container))
     print(overview(container.settings(), trained, replaced=replaced(container)))
+    if not {"backbone", "tuned"} & set(replaced(container)):
+        settings = container.settings()
+        warn_of_guidance(named_model(settings.backbone), guidance_scales(settings))
     print(*read_from(container), *notes, "checked; nothing was run", sep="\n")
 
 

@@ -14,7 +14,7 @@ from flowbp.configuration import ConfigurationError, Problem
 from flowbp.container import RunContainer
 from flowbp.evaluation import Comparison, Evaluation, evaluate, table
 from flowbp.files import write_whole
-from flowbp.run.advice import loading_advice, warn_of_guidance
+from flowbp.run.advice import guidance_scales, loading_advice, warn_of_guidance
 from flowbp.run.artefacts import (
     CONFIGURATION,
     claim,
@@ -89,7 +89,7 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
             _build(container)
         trained = trained_parameters(container.tuned())
         print(overview(settings, trained, replaced=replaced(container)), flush=True)
-        warn_of_guidance(container)
+        warn_of_guidance(container.tuned(), guidance_scales(settings))
         if found is None:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder))

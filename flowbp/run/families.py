@@ -16,6 +16,7 @@ from flowbp.adapters import (
     PictureSizes,
     SD3Backbone,
     read_config,
+    read_stated,
 )
 from flowbp.configuration import Component
 from flowbp.shapes.embedded import base_folder, embedded_backbone
@@ -35,6 +36,7 @@ class NamedModel:
     Args:
         family: its class.
         source: a hub id or a folder in diffusers layout.
+        options: the other arguments that it would be loaded with.
 
     Example:
         See `named_model`.
@@ -42,6 +44,7 @@ class NamedModel:
 
     family: type[DiffusersBackbone]
     source: str | os.PathLike[str]
+    options: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property
     def is_folder(self) -> bool:
@@ -51,6 +54,20 @@ class NamedModel:
     def config(self, name: str) -> Mapping[str, Any]:
         """The configuration of a component, see `flowbp.adapters.read_config`."""
         return read_config(self.source, self.family.layout, name)
+
+    def guidance_problem(self, guidance: float) -> str | None:
+        """What it would say of a scale of guidance; None where its files do not say."""
+        try:
+            return self.family.guidance_fault(guidance, self._stated, self.options)
+        except (OSError, ValueError, ImportError):
+            # What is missing or of another model is refused elsewhere.
+            return None
+
+    def _stated(self, name: str) -> Mapping[str, Any]:
+        if name == "transformer":
+            return self.config(name)
+        files = {"scheduler": "scheduler/scheduler_config.json"}
+        return read_stated(self.source, files.get(name, f"{name}.json"))
 
     @property
     def picture_sizes(self) -> PictureSizes:
@@ -74,5 +91,6 @@ def named_model(component: Component[Any]) -> NamedModel | None:
     if component.target == embedded_backbone:
         return NamedModel(SD3Backbone, base_folder())
     if component.target in _FAMILIES:
-        return NamedModel(_FAMILIES[component.target], component.arguments["source"])
+        arguments = component.arguments
+        return NamedModel(_FAMILIES[component.target], arguments["source"], arguments)
     return None

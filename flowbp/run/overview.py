@@ -7,8 +7,9 @@ import textwrap
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
-from flowbp.adapters import Backbone, Lora
+from flowbp.adapters import MODEL_GRID, Backbone, Lora
 from flowbp.configuration import Component, plain, read_text
+from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.evaluation import counted
 from flowbp.prompts import Listed
 from flowbp.run.drawing import LEGEND, drawn, joined, weighted
@@ -16,7 +17,7 @@ from flowbp.settings import EmbeddingSettings, RunSettings, Settings, resolved
 from flowbp.settings.checks import evaluation_sampling, example_plan
 from flowbp.settings.evaluation import EvaluationSettings
 from flowbp.settings.intervals import interval
-from flowbp.training import cost
+from flowbp.training import Sampling, cost
 
 _WIDTH = 100
 
@@ -24,8 +25,8 @@ _WIDTH = 100
 def overview(settings: Settings, trained: int, *, replaced: Sequence[str] = ()) -> str:
     """Say what a run would do: parts, an example of the method's draw, cost, prompts, folder.
 
-    The draw is on an even grid, as the model's own is only known once it is loaded; a method
-    draws anew in every step.
+    The draw is on an even grid where the sampling's is the model's, which is only known once that
+    is loaded; a method draws anew in every step.
 
     Args:
         settings: of the run.
@@ -81,8 +82,8 @@ def _method(settings: Settings, words: str) -> dict[str, str]:
         "example": drawn(plan, steps),
         "": LEGEND,
         " ": f"{joined(plan)}; weights {weighted(plan)}",
-        "sampling": f"{counted(steps, 'step')}, guidance {sampling.guidance:g}, "
-        f"{sampling.height}x{sampling.width} pixels",
+        "sampling": f"{counted(steps, 'step')}{told_grid(sampling)}, guidance "
+        f"{sampling.guidance:g}, {sampling.height}x{sampling.width} pixels",
         "portions": f"{counted(settings.batching.samples, 'sample')} at a time forward, pull "
         f"{settings.batching.pull}, decode {settings.batching.decode}"
         f"{_checkpointing(settings.backbone)}{_compiled(settings.run)}",
@@ -131,8 +132,9 @@ def _evaluation(settings: Settings) -> str:
         return "none"
     return (
         f"{counted(len(evaluation.prompts.prompts()), 'held-out prompt')} before and after, "
-        f"{counted(sampling.steps, 'step')}, guidance {sampling.guidance:g}, noise seed "
-        f"{evaluation.noise_seed}{_left_out(evaluation.prompts)}{_inside(settings, evaluation)}"
+        f"{counted(sampling.steps, 'step')}{told_grid(sampling) if evaluation.grid else ''}, "
+        f"guidance {sampling.guidance:g}, noise seed {evaluation.noise_seed}"
+        f"{_left_out(evaluation.prompts)}{_inside(settings, evaluation)}"
     )
 
 
@@ -146,6 +148,29 @@ def _inside(settings: Settings, evaluation: EvaluationSettings) -> str:
     if stop is None:
         return told
     return f"{told}; ends after {stop.patience} without a rise of {stop.metric}"
+
+
+def told_grid(sampling: EvaluationSampling | Sampling) -> str:
+    """Say which sigmas the steps have.
+
+    Args:
+        sampling: of a run, or of an evaluation.
+
+    Returns:
+        A clause to come after the number of steps.
+
+    Example:
+        >>> from flowbp.adapters import EvenGrid
+        >>> told_grid(EvaluationSampling(steps=25, height=8, width=8, grid=EvenGrid(shift=3.0)))
+        ' on the grid even (shift 3.0), last sigma 0.1111'
+    """
+    if sampling.grid == MODEL_GRID:
+        return " on the model's own grid"
+    words = _words(plain(read_text(resolved(sampling), "the settings"))["grid"])
+    known = sampling.grid.known(sampling.steps)
+    return f" on the grid {words}" + (
+        "" if known is None else f", last sigma {known[-2].item():.4f}"
+    )
 
 
 def told_embeddings(settings: EmbeddingSettings) -> str:

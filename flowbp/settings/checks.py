@@ -45,7 +45,7 @@ def problems(settings: Settings, *, resume: bool = False) -> Found:
 
 
 def example_plan(settings: Settings) -> Plan:
-    """What the method may draw on an even grid of as many steps as the sampling has.
+    """What the method may draw on the sampling's grid, or an even one where it is the model's.
 
     Args:
         settings: of the run; its seed is the draw's.
@@ -60,7 +60,9 @@ def example_plan(settings: Settings) -> Plan:
     Example:
         See `load`.
     """
-    grid = torch.linspace(1, 0, settings.sampling.steps + 1)
+    sampling = settings.sampling
+    known = sampling.grid.known(sampling.steps)
+    grid = torch.linspace(1, 0, sampling.steps + 1) if known is None else known
     return settings.method.draw(grid, torch.Generator().manual_seed(settings.run.seed))
 
 
@@ -74,7 +76,8 @@ def evaluation_sampling(settings: Settings) -> Sampling | None:
         The sampling of the training with what `evaluation` says besides.
 
     Raises:
-        ValueError: a negative prompt that `guidance` = 1 would ignore.
+        ValueError: a negative prompt that `guidance` = 1 would ignore, or a grid of another number
+            of steps.
 
     Example:
         See `load`.
@@ -91,6 +94,7 @@ def evaluation_sampling(settings: Settings) -> Sampling | None:
         negative_prompt=sampling.negative_prompt,
         batch=evaluation.batch,
         decode=_decoded(settings, evaluation.batch),
+        grid=evaluation.grid or sampling.grid,
     )
 
 
@@ -115,6 +119,7 @@ def calibration_sampling(settings: Settings) -> Sampling:
         negative_prompt=sampling.negative_prompt,
         batch=batching.samples,
         decode=_decoded(settings, batching.samples),
+        grid=sampling.grid,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from flowbp.adapters import Grid
 from flowbp.configuration import Component
 from flowbp.core._validators import integer, real
 from flowbp.evaluation import Metric
@@ -27,6 +28,7 @@ class EvaluationSettings:
         batch: prompts sampled together; it changes memory and speed only.
         steps: Euler steps; those of `sampling` if null.
         guidance: scale of guidance; that of `sampling` if null.
+        grid: sigmas of the steps; that of `sampling` if null.
         every: optimizer steps from one evaluation inside the run to the next, besides one before
             training and one at the end; null has none.
         count: how many of the prompts those inside the run take, each kind by its share; all if
@@ -48,6 +50,7 @@ class EvaluationSettings:
     batch: int = attrs.field(default=16, validator=integer(1))
     steps: int | None = attrs.field(default=None, validator=_optional(integer(1)))
     guidance: float | None = attrs.field(default=None, validator=_optional(real(float("-inf"))))
+    grid: Grid | None = None
     every: int | None = attrs.field(default=None, validator=_optional(integer(1)))
     count: int | None = attrs.field(default=None, validator=_optional(integer(1)))
     metrics: Mapping[str, Component[Metric]] = attrs.field(factory=dict)

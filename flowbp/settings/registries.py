@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from flowbp.adapters import Backbone, Tuning
+from flowbp.adapters import Backbone, Grid, Tuning
 from flowbp.adapters.clamp import Clamp
 from flowbp.configuration import Registry, Scalar
 from flowbp.core import ActiveDraw, LossShape, Method, PairDraw, Quadrature
@@ -173,6 +173,15 @@ REGISTRIES: tuple[Registry, ...] = (
             "lagrange": "core:lagrange",
             "uniform": "core:uniform",
             "adams_bashforth": "core:adams_bashforth",
+        },
+    ),
+    _registry(
+        "grid",
+        Grid,
+        {
+            "even": "adapters:EvenGrid",
+            "listed": "adapters:ListedGrid",
+            "model": "adapters:ModelGrid",
         },
     ),
     _registry(

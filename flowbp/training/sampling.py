@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import attrs
 
+from flowbp.adapters.grids import MODEL_GRID, Grid
 from flowbp.core._validators import integer, real
 from flowbp.training.sizes import Portions
 
@@ -37,10 +38,12 @@ class Sampling:
         width: of the pictures, in pixels.
         negative_prompt: text of `v⁻`.
         detach_negative: leave `v⁻` out of the backward pass, where it is then not evaluated.
+        grid: the sigmas of the steps; the model's own unless said otherwise.
 
     Raises:
-        ValueError: a number is out of range, or guidance 1 would ignore `negative_prompt` or
-            `detach_negative=False`, or guidance 0 would train nothing.
+        ValueError: a number is out of range, the grid is of another number of steps, or guidance 1
+            would ignore `negative_prompt` or `detach_negative=False`, or guidance 0 would train
+            nothing.
 
     Example:
         >>> Sampling(steps=25, guidance=3.5, height=512, width=512).branches
@@ -55,9 +58,11 @@ class Sampling:
     width: int = attrs.field(validator=integer(1))
     negative_prompt: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
     detach_negative: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
+    grid: Grid = MODEL_GRID
 
     def __attrs_post_init__(self) -> None:
         """Refuse what guidance 1 would ignore, and a guidance that would train nothing."""
+        self.grid.known(self.steps)
         if self.guidance == 0 and self.detach_negative:
             raise ValueError(
                 "`guidance` must not be 0 while `detach_negative` is True, got 0: only the "

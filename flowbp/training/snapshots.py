@@ -63,5 +63,6 @@ class Snapshots:
             negative_prompt=step.sampling.negative_prompt,
             batch=step.sizes.samples,
             decode=step.sizes.decode,
+            grid=step.sampling.grid,
         )
         return generate(step.backbone, self.prompts, self.seed, sampling)

@@ -88,7 +88,9 @@ class TrainingStep:
     @sigmas.default
     def _sigmas(self) -> Tensor:
         sampling = self.sampling
-        return self.backbone.sigmas(sampling.steps, height=sampling.height, width=sampling.width)
+        return sampling.grid.sigmas_of(
+            self.backbone, sampling.steps, height=sampling.height, width=sampling.width
+        )
 
     @_negative.default
     def _encoded_negative(self) -> Conditioning | None:
