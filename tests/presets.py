@@ -72,6 +72,13 @@ samples: null
 checkpoints: {{every: null, keep: null}}
 observers: {{tensorboard: false}}
 """
+# Samples of a GPU, and portions of them that make its share of a step.
+SAMPLES = {
+    "sd35_medium": {"draft_lv": (4, 1), None: (8, 1)},
+    "flux1_dev": {"leap_align": (8, 1), "bridge": (8, 1), "lagrange": (8, 1), None: (4, 1)},
+    "flux2_klein": {"draft_lv": (2, 2), None: (4, 1)},
+}
+GPUS = 8
 
 
 def write_tiny(backbone: str, sources: Mapping[str, Path], models: Path, folder: Path) -> str:

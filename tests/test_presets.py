@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import itertools
+import re
 from functools import cache
 
 import pytest
 import torch
 import yaml as pyyaml
 
-from flowbp.adapters import DtypePolicy, Flux1Backbone, Flux2Backbone, SD3Backbone
+from flowbp.adapters import (
+    DtypePolicy,
+    EvenGrid,
+    Flux1Backbone,
+    Flux2Backbone,
+    Flux2Text,
+    ModelGrid,
+    SD3Backbone,
+)
 from flowbp.configuration import ConfigurationError, plain, read_arguments
 from flowbp.core import Bridge, DRaFT, Hinge, Linear
 from flowbp.rewards import PickScore
 from flowbp.run import main
 from flowbp.settings import load, preset_or_file, presets
 from flowbp.settings.registries import REGISTRIES
-from flowbp.training import AdamW, Averaging, Batching, Sampling
+from flowbp.training import AdamW, Averaging, Batching, Constant, Sampling
 
-from .presets import BACKBONES, COMBINATIONS, METHODS, PUBLISHED, ROOT, named
+from .presets import BACKBONES, COMBINATIONS, GPUS, METHODS, PUBLISHED, ROOT, SAMPLES, named
 
 EXAMPLE = "examples/my.yaml"
 
@@ -46,7 +55,12 @@ def test_every_combination_holds_the_published_method(backbone, method):
         assert found.method == wanted
         exception = (backbone, method) == ("sd35_medium", "leap_align")
         assert found.sampling == Sampling(
-            steps=25, guidance=guidance, height=512, width=512, detach_negative=not exception
+            steps=25,
+            guidance=guidance,
+            height=512,
+            width=512,
+            detach_negative=not exception,
+            grid=EvenGrid(shift=3.0) if backbone == "sd35_medium" else ModelGrid(),
         )
         # What the method draws fits the published grid, whatever the draw.
         for seed in range(20):
@@ -65,8 +79,8 @@ def test_what_a_backbone_preset_holds_besides(backbone):
     assert found.optimizer == AdamW(1e-5, betas=(0.9, 0.999), weight_decay=1e-4)
     assert found.training.steps == 300 and found.training.clip == 1.0
     assert found.training.averaging == Averaging(0.995)
-    assert found.batching.total == 64
     assert found.batching.pull == found.batching.decode == "auto"
+    assert found.schedule == Constant() and found.training.averaging.warmup is False
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -105,7 +119,7 @@ def test_the_models_that_the_presets_name():
         **shared,
     }
     assert flux2.arguments == {"source": "black-forest-labs/FLUX.2-klein-base-9B", **shared}
-    assert [tree(name)["tuning"] for name in BACKBONES] == [
+    assert [tree(name, "refl")["tuning"] for name in BACKBONES] == [
         {"name": "full"},
         {"name": "lora", "rank": 64, "alpha": 128},
         {"name": "lora", "rank": 64, "alpha": 128},
@@ -203,12 +217,73 @@ def test_a_hub_out_of_reach_is_told_with_the_line_of_the_preset(monkeypatch, cap
     typed = [*named("sd35_medium", "bridge"), EXAMPLE, f"run.folder={tmp_path / 'run'}"]
     assert main([*typed, "--check"]) == 2
     told = capsys.readouterr().err
-    assert "presets/sd35_medium.yaml:5: backbone: `source` 'stabilityai/" in told
+    assert "presets/sd35_medium.yaml:6: backbone: `source` 'stabilityai/" in told
     assert "could not be reached; run `hf download stabilityai/" in told and "Traceback" not in told
 
 
-def test_portions_make_the_published_batch():
-    assert settings("sd35_medium", "refl").batching == Batching(8, 8, pull="auto", decode="auto")
+@pytest.mark.parametrize("backbone, method", COMBINATIONS)
+def test_portions_make_the_published_batch(backbone, method):
+    samples, portions = SAMPLES[backbone].get(method, SAMPLES[backbone][None])
+    for names in itertools.permutations((backbone, method)):
+        assert settings(*names).batching == Batching(samples, portions * GPUS)
+    published = {"sd35_medium": 64, "flux1_dev": 32, "flux2_klein": 32}
+    if method == "refl":
+        assert settings(backbone, method).batching.total == GPUS * 8 * published[backbone] // 64
+
+
+def test_the_grid_of_sd35_medium_gives_the_last_step_its_published_weight():
+    found = settings("sd35_medium", "draft_lv")
+    sigmas = found.sampling.grid.known(found.sampling.steps)
+    plan = found.method.draw(sigmas, torch.Generator())
+    assert plan.segments[-1].weights[24] == pytest.approx(-1 / 9, abs=1e-6)
+
+
+def test_what_is_ours_is_said_in_the_preset_and_in_the_docs():
+    """Each line that departs from what was published, or adds to it, follows such a comment."""
+    ours = {
+        "sd35_medium": ("batching:", "run:", "loss:", "samples:"),
+        "flux1_dev": ("  policy:", "tuning:", "batching:", "run:", "loss:", "samples:"),
+        "flux2_klein": ("  policy:", "tuning:", "batching:", "run:", "loss:", "samples:"),
+    }
+    for backbone, keys in ours.items():
+        lines = presets()[f"presets/{backbone}.yaml"].read_text().splitlines()
+        for key in keys:
+            (at,) = (number for number, line in enumerate(lines) if line.startswith(key))
+            first = at
+            while lines[first - 1].lstrip().startswith("#"):
+                first -= 1
+            assert "ours" in " ".join(lines[first : at + 1]).lower(), (backbone, key)
+    assert "Ours: the published" in presets()["presets/lagrange.yaml"].read_text()
+    table = (ROOT / "docs/presets.md").read_text().split("which is ours:")[1].split("\n## ")[0]
+    for said in (
+        "LoRA",
+        "rank 64",
+        "bfloat16",
+        "batching.accumulate",
+        "guidance scale",
+        "run.compile",
+    ):
+        assert said in table
+
+
+def test_the_tables_of_the_docs_hold_what_the_presets_do():
+    """The numbers of every method, as the page writes them."""
+    page = (ROOT / "docs/presets.md").read_text()
+    rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| ")}
+    cells = {name: [cell.strip() for cell in line.split("|")[3:6]] for name, line in rows.items()}
+    for index, backbone in enumerate(BACKBONES):
+        sparse, bridge = (settings(backbone, name).method for name in ("sparse", "bridge"))
+        numbers = [float(each) for each in re.findall(r"[\d.]+", cells["Sparse"][index])]
+        assert numbers == [sparse.active, sparse.late_bias, sparse.rescale]
+        numbers = [float(each) for each in re.findall(r"[\d.]+", cells["Bridge"][index])]
+        assert numbers == [bridge.active, bridge.late_bias, bridge.rescale, bridge.alpha]
+        lagrange = settings(backbone, "lagrange").method
+        numbers = [float(each) for each in re.findall(r"[\d.]+", cells["Lagrange"][index])]
+        assert numbers[:2] == [lagrange.tau, lagrange.rescale]
+
+
+def test_the_layers_of_the_text_encoder_are_the_published_ones():
+    assert Flux2Text.__attrs_attrs__.layers.default == (9, 18, 27)
 
 
 def test_a_case_of_a_name_that_there_is_not_is_refused(tmp_path):

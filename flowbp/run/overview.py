@@ -166,7 +166,8 @@ def told_grid(sampling: EvaluationSampling | Sampling) -> str:
     """
     if sampling.grid == MODEL_GRID:
         return " on the model's own grid"
-    words = _words(plain(read_text(resolved(sampling), "the settings"))["grid"])
+    tree = plain(read_text(resolved(sampling), "the settings"))["grid"]
+    words = _words({k: "the model's" if v is None else v for k, v in tree.items()})
     known = sampling.grid.known(sampling.steps)
     return f" on the grid {words}" + (
         "" if known is None else f", last sigma {known[-2].item():.4f}"
