@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flowbp.adapters.backbone import Backbone
 from flowbp.adapters.extras import require
-from flowbp.adapters.lora_files import LoraFile, fill, find_lora, read_lora
+from flowbp.adapters.lora_files import configuration_of, fill, read_lora
 from flowbp.adapters.lora_layers import adapter_layers, initialise, replace_modules
+from flowbp.adapters.lora_source import find_lora
 from flowbp.adapters.policy import DtypePolicy
 from flowbp.core._validators import integer, real
 
@@ -72,7 +73,8 @@ class Lora:
 
     Args:
         start: a LoRA to go on from: a safetensors file, a folder with one, or a hub id, in any
-            form that the model's diffusers pipeline loads. Rank, alpha and targets are its own.
+            form that peft writes or the model's diffusers pipeline loads. Rank and targets are its
+            own; its alpha is taken into B, so that it goes on with alpha equal to the rank.
         rank: of each A and B, 32 without a `start`.
         alpha: `rank` without a `start`.
         targets: ends of the names of linear layers, such as ``to_q`` or
@@ -171,14 +173,14 @@ class Lora:
             if found is None:
                 initialise(layer, ADAPTER, generator)
         if found is not None:
-            fill(layers, ADAPTER, found.tensors)
+            fill(layers, ADAPTER, found)
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(".lora_" in name)
         # Injected modules start in training mode, whatever that of the rest.
         module.train(module.training)
         return backbone
 
-    def _attach(self, backbone: Adaptable) -> LoraFile | None:
+    def _attach(self, backbone: Adaptable) -> dict[str, Tensor] | None:
         module: Any = backbone.module
         if self.start is None:
             names = _targeted(module, self.targets, backbone.lora_targets)
@@ -191,11 +193,9 @@ class Lora:
             return None
         found = read_lora(self.start, backbone.lora_pipeline, module)
         try:
-            _load(found, backbone.lora_pipeline, module)
+            _load(found, backbone.lora_pipeline.transformer_name, module)
         except (RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"`start` {self.start!r} does not fit its own metadata or the model: {error}"
-            ) from error
+            raise ValueError(f"`start` {self.start!r} does not fit the model: {error}") from error
         return found
 
 
@@ -233,16 +233,11 @@ def _targeted(
     return sorted({name for target in targets or default for name in ending(target)})
 
 
-def _load(found: LoraFile, pipeline: Any, module: Any) -> None:
-    prefix = pipeline.transformer_name
-    tensors = {f"{prefix}.{name}": tensor for name, tensor in found.tensors.items()}
-    metadata = found.metadata and {f"{prefix}.{n}": each for n, each in found.metadata.items()}
-    alphas = {} if found.alphas is None else {"network_alphas": found.alphas or None}
-    pipeline.load_lora_into_transformer(
-        tensors,
-        transformer=module,
+def _load(found: Mapping[str, Tensor], prefix: str, module: Any) -> None:
+    module.load_lora_adapter(
+        {f"{prefix}.{name}": tensor for name, tensor in found.items()},
+        prefix=prefix,
         adapter_name=ADAPTER,
-        metadata=metadata,
+        metadata={f"{prefix}.{name}": each for name, each in configuration_of(found).items()},
         low_cpu_mem_usage=True,
-        **alphas,
     )

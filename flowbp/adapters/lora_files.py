@@ -1,135 +1,100 @@
-"""Adapters as files, in the form of diffusers' own pipelines."""
+"""An adapter's tensors, from any form that can be read to the layers of a transformer."""
 
 from __future__ import annotations
 
-import inspect
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor, nn
 
 from flowbp.adapters.extras import require
-from flowbp.adapters.hub import why_unread
-from flowbp.adapters.source import is_hub_id
-from flowbp.adapters.weights import check_weight_file
-
-WEIGHTS = "pytorch_lora_weights.safetensors"
-"""The file that a pipeline's ``load_lora_weights`` looks for in a folder."""
+from flowbp.adapters.lora_source import PEFT_PREFIX, RawLora, read_raw
+from flowbp.adapters.lora_strength import at_full_strength
 
 _FACTOR = re.compile(r"(?P<layer>.+)\.lora_(?P<side>[AB])\.(weight|bias)")
-COMPUTED = (
-    "r",
-    "lora_alpha",
-    "rank_pattern",
-    "alpha_pattern",
-    "use_rslora",
-    "lora_bias",
-)
-"""What the numbers depend on of peft's configuration, besides the layers. The rest is how someone
-trained: other versions of peft refuse keys that they do not know, and diffusers leaves a dropout
-active when one samples."""
+_OLDER_NAMES = {
+    ".lora_A.default.": ".lora_A.",
+    ".lora_B.default.": ".lora_B.",
+    ".lora_down.": ".lora_A.",
+    ".lora_up.": ".lora_B.",
+}
 
 
-@attrs.frozen(eq=False)
-class LoraFile:
-    """An adapter that was read.
+def read_lora(start: str, pipeline: Any, transformer: nn.Module) -> dict[str, Tensor]:
+    """Read an adapter in any form that peft or a diffusers pipeline writes, for a transformer.
+
+    Its scale, alpha over rank or what else its configuration says, is taken into B.
 
     Args:
-        tensors: by name, without the name of the transformer; ``<layer>.lora_A.weight`` and so on.
-        alphas: by name, as many as the file has as tensors; None where the pipeline knows of none.
-        metadata: of peft's configuration what the numbers depend on, where the file has it.
-    """
-
-    tensors: Mapping[str, Tensor]
-    alphas: Mapping[str, float] | None
-    metadata: Mapping[str, Any] | None
-
-
-def find_lora(start: str) -> Path | None:
-    """The file that `start` means, or None where it is a hub id; nothing is read but its header.
-
-    Args:
-        start: a safetensors file, a folder with one, or a hub id of the form ``owner/name``.
-
-    Returns:
-        The file (``~`` expanded), or None for a hub id.
-
-    Raises:
-        ValueError: there is no such file or folder, the folder holds none or several that it could
-            be, or the file is damaged or of another format.
-
-    Example:
-        >>> find_lora("someone/some-lora") is None
-        True
-    """
-    path = Path(start).expanduser()
-    if path.is_dir():
-        path = _only_file(path)
-    elif not path.is_file():
-        if is_hub_id(start) and path.suffix != ".safetensors":
-            return None
-        raise ValueError(
-            f"`start` must be a folder or file with a LoRA, or a hub id like owner/name, got "
-            f"{start!r}; there is no {path}"
-        )
-    if path.suffix != ".safetensors":
-        raise ValueError(
-            f"`start` must be a .safetensors file, got {str(path)!r}; nothing is unpickled here, "
-            "convert it"
-        )
-    check_weight_file(path)
-    return path
-
-
-def read_lora(start: str, pipeline: Any, transformer: nn.Module) -> LoraFile:
-    """Read an adapter in any form that a diffusers pipeline understands, for a transformer.
-
-    Args:
-        start: as in `find_lora`.
+        start: as in `flowbp.adapters.lora_source.find_lora`.
         pipeline: the class of the model's pipeline.
         transformer: where every tensor must find its place.
 
     Returns:
-        What was read, in peft's form.
+        ``<layer>.lora_A.weight`` and so on, without the name of the transformer; the layer adds
+        B A, with no further factor.
 
     Raises:
         FileNotFoundError: a hub id that cannot be read.
-        ValueError: a form that the pipeline does not understand, a tensor that has no place in the
-            transformer, or none at all.
+        ValueError: a form that is not understood, what cannot be honoured, a tensor that has no
+            place in the transformer, or none at all.
 
     Example:
         See `flowbp.adapters.Lora`.
     """
-    found = _read(start, pipeline)
-    tensors = _of_transformer(found.tensors, pipeline.transformer_name, start)
-    convert = require("diffusers.utils").convert_unet_state_dict_to_peft
-    if not any(".lora_A." in name for name in tensors):
-        tensors = convert(tensors)
+    raw = read_raw(start)
+    try:
+        scaled = at_full_strength(raw)
+    except ValueError as error:
+        raise ValueError(f"`start` {start!r} cannot be taken up: {error}") from error
+    linears = {name for name, each in transformer.named_modules() if isinstance(each, nn.Linear)}
+    tensors = _by_own_names(scaled, linears, pipeline.transformer_name)
+    if tensors is None:
+        tensors = _converted(scaled, pipeline, start)
     _check_places(tensors, transformer, start)
-    metadata = _metadata(found.metadata or {}, pipeline.transformer_name, tensors)
-    return LoraFile(tensors, found.alphas, metadata)
+    _check_complete(raw, tensors, linears, start)
+    return tensors
 
 
-def targets_of(tensors: Iterable[str]) -> dict[str, list[str]]:
-    """What peft's configuration says of the layers that an adapter has.
+def configuration_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What peft's configuration says of an adapter whose scale is 1.
 
-    In full, for the shortest ends that peft finds for one model may mean more in another.
+    Layers are named in full, for the shortest ends that peft finds for one model may mean more in
+    another.
 
     Args:
-        tensors: their names.
+        tensors: as `read_lora` gives them.
 
     Returns:
-        ``target_modules`` alone.
+        Ranks, alphas equal to them, and the layers.
 
     Example:
-        >>> targets_of(["a.lora_A.weight", "a.lora_B.weight"])
-        {'target_modules': ['a']}
+        >>> pair = {"a.lora_A.weight": torch.zeros(2, 5), "a.lora_B.weight": torch.zeros(5, 2)}
+        >>> found = configuration_of(pair)
+        >>> found["r"], found["lora_alpha"], found["target_modules"]
+        (2, 2, ['a'])
     """
-    return {"target_modules": sorted({name.split(".lora_")[0] for name in tensors})}
+    ranks = {
+        name.split(".lora_")[0]: int(tensor.shape[0])
+        for name, tensor in sorted(tensors.items())
+        if name.endswith(".lora_A.weight")
+    }
+    rank = Counter(ranks.values()).most_common(1)[0][0]
+    # Anchored, as ends of names may be those of several layers.
+    others = {f"^{layer}": each for layer, each in ranks.items() if each != rank}
+    return {
+        "r": rank,
+        "lora_alpha": rank,
+        "rank_pattern": others,
+        "alpha_pattern": others,
+        "use_rslora": False,
+        "lora_bias": any(name.endswith(".bias") for name in tensors),
+        "target_modules": sorted(ranks),
+    }
 
 
 @torch.no_grad()
@@ -150,34 +115,41 @@ def fill(layers: Mapping[str, Any], adapter: str, tensors: Mapping[str, Tensor])
         getattr(getattr(layers[layer], f"lora_{side}")[adapter], kind).copy_(tensor)
 
 
-def _read(start: str, pipeline: Any) -> LoraFile:
-    place = find_lora(start)
-    options = {"return_lora_metadata": True, "use_safetensors": True}
-    with_alphas = "return_alphas" in inspect.signature(pipeline.lora_state_dict).parameters
-    if with_alphas:
-        options["return_alphas"] = True
+def _by_own_names(
+    tensors: Mapping[str, Tensor], linears: Iterable[str], prefix: str
+) -> dict[str, Tensor] | None:
+    """Tensors by the transformer's own names; None where one is of another's, to be converted."""
+    found = {}
+    for name, tensor in tensors.items():
+        own = name.removeprefix(PEFT_PREFIX).removeprefix(f"{prefix}.")
+        for older, newer in _OLDER_NAMES.items():
+            own = own.replace(older, newer)
+        match = _FACTOR.fullmatch(own)
+        layer = match["layer"] if match else own.removesuffix(".alpha")
+        if layer not in linears:
+            return None
+        if match:
+            found[own] = tensor
+    return found
+
+
+def _converted(tensors: Mapping[str, Tensor], pipeline: Any, start: str) -> dict[str, Tensor]:
+    given = dict(tensors)
+    # Only the forms of kohya are read with an alpha, which is the rank by now.
+    if not any(".lora_down." in name for name in given):
+        given = {name: each for name, each in given.items() if not name.endswith(".alpha")}
     try:
-        read = pipeline.lora_state_dict(str(place or start), **options)
-    # Converters of other forms and the hub's client raise whatever they like.
+        read = pipeline.lora_state_dict(given, use_safetensors=True)
+    # Converters of other forms raise whatever they like.
     except Exception as error:
-        told = f"`start` {start!r} could not be read as a LoRA of {pipeline.__name__}"
-        if place is not None:
-            raise ValueError(f"{told}: {error}; convert it to the form of diffusers") from error
-        raise FileNotFoundError(f"{told}: {why_unread(error, start)}") from error
-    alphas = {name: float(each) for name, each in (read[1] or {}).items()} if with_alphas else None
-    return LoraFile(read[0], alphas, read[-1])
-
-
-def _only_file(folder: Path) -> Path:
-    found = sorted(folder.glob("*.safetensors"))
-    named = [path for path in found if path.name == WEIGHTS] or found
-    if len(named) != 1:
-        names = ", ".join(path.name for path in found) or "no .safetensors file"
         raise ValueError(
-            f"`start` must be a folder with {WEIGHTS}, got {str(folder)!r} with {names}; "
-            "name the file itself"
-        )
-    return named[0]
+            f"`start` {start!r} could not be read as a LoRA of {pipeline.__name__}: {error}; "
+            "convert it to the form of diffusers"
+        ) from error
+    found = _of_transformer(read, pipeline.transformer_name, start)
+    if not any(".lora_A." in name for name in found):
+        found = require("diffusers.utils").convert_unet_state_dict_to_peft(found)
+    return found
 
 
 def _of_transformer(tensors: Mapping[str, Tensor], prefix: str, start: str) -> dict[str, Tensor]:
@@ -194,16 +166,6 @@ def _of_transformer(tensors: Mapping[str, Tensor], prefix: str, start: str) -> d
     return {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
 
 
-def _metadata(
-    found: Mapping[str, Any], prefix: str, tensors: Mapping[str, Tensor]
-) -> dict[str, Any] | None:
-    kept = {name: found.get(f"{prefix}.{name}") for name in COMPUTED}
-    kept = {name: value for name, value in kept.items() if value is not None}
-    if not kept:
-        return None
-    return kept | targets_of(tensors)
-
-
 def _check_places(tensors: Mapping[str, Tensor], transformer: nn.Module, start: str) -> None:
     if not tensors:
         raise ValueError(f"`start` {start!r} must hold a LoRA, got a file without tensors")
@@ -216,12 +178,38 @@ def _check_places(tensors: Mapping[str, Tensor], transformer: nn.Module, start: 
                 f"`start` {start!r} holds {name!r}, which has no place in the "
                 f"{type(transformer).__name__}; it is of another model or no plain LoRA"
             )
+        other = f"{match['layer']}.lora_{'B' if match['side'] == 'A' else 'A'}.weight"
+        if other not in tensors:
+            raise ValueError(f"`start` {start!r} holds {name!r} without {other!r}; it is damaged")
         outer = module.in_features if match["side"] == "A" else module.out_features
-        if tensor.shape[-1 if match["side"] == "A" else 0] != outer:
+        if tensor.ndim == 0 or tensor.shape[-1 if match["side"] == "A" else 0] != outer:
             raise ValueError(
                 f"`start` {start!r} holds {name!r} of shape {tuple(tensor.shape)}, where the "
                 f"model has {outer} features; it is of a model of another size"
             )
-        other = f"{match['layer']}.lora_{'B' if match['side'] == 'A' else 'A'}.weight"
-        if other not in tensors:
-            raise ValueError(f"`start` {start!r} holds {name!r} without {other!r}; it is damaged")
+        if name.endswith("A.weight") and tensor.shape[0] != tensors[other].shape[-1]:
+            raise ValueError(
+                f"`start` {start!r} holds {name!r} of shape {tuple(tensor.shape)} and {other!r} of "
+                f"shape {tuple(tensors[other].shape)}, whose ranks differ; it is damaged"
+            )
+
+
+def _check_complete(
+    raw: RawLora, tensors: Mapping[str, Tensor], linears: Iterable[str], start: str
+) -> None:
+    """Refuse an adapter of peft whose tensors are fewer than its configuration says."""
+    if raw.config is None or not raw.config.get("target_modules"):
+        return
+    wanted = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+    config = SimpleNamespace(**{name: raw.config.get(name) for name in wanted})
+    exists = require("peft.tuners.tuners_utils", extra="lora").check_target_module_exists
+    lost = [
+        name
+        for name in sorted(linears)
+        if exists(config, name) and f"{name}.lora_A.weight" not in tensors
+    ]
+    if lost:
+        raise ValueError(
+            f"`start` {start!r} has no tensors for {len(lost)} layers that its target_modules "
+            f"name, the first being {lost[0]!r}; it is of a smaller model, or damaged"
+        )

@@ -14,6 +14,9 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
+WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
+"""How files of weights end; a place that does is one on disk, and no hub is asked for it."""
+
 
 def local_folder(source: str | os.PathLike[str]) -> Path | None:
     """The folder that `source` names, or None where it is a hub id.
@@ -43,7 +46,7 @@ def local_folder(source: str | os.PathLike[str]) -> Path | None:
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a text has the form ``owner/name``.
+    """Whether a text has the form ``owner/name``, and not that of a file of weights.
 
     Args:
         text: Any.
@@ -55,7 +58,7 @@ def is_hub_id(text: str) -> bool:
         >>> is_hub_id("black-forest-labs/FLUX.1-dev"), is_hub_id("./folder")
         (True, False)
     """
-    return _HUB_ID.fullmatch(text) is not None
+    return _HUB_ID.fullmatch(text) is not None and not text.lower().endswith(WEIGHT_FILES)
 
 
 def read_json(path: Path, *, what: str) -> Mapping[str, Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flowbp.adapters.extras import require
+
+# Of safetensors: bytes that hold the header's length, and where its texts are.
+_SIZE, _TEXTS = 8, "__metadata__"
 
 
 def check_weight_files(folder: Path) -> None:
@@ -47,6 +51,58 @@ def check_weight_file(path: Path) -> None:
         raise ValueError(
             f"{path} is damaged, {error}; delete it, and copy or download it again"
         ) from error
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Texts by their keys.
+
+    Raises:
+        ValueError: The file is damaged.
+
+    Example:
+        >>> from flowbp.shapes.embedded import base_folder
+        >>> read_header(base_folder() / "vae" / "diffusion_pytorch_model.safetensors")
+        {'format': 'pt'}
+    """
+    check_weight_file(path)
+    with require("safetensors").safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
+def add_to_header(path: Path, texts: Mapping[str, str]) -> None:
+    """Add texts to the header of a safetensors file, and put all of it in sorted order.
+
+    The library writes them in another order each time, so that equal files differ in bytes.
+
+    Args:
+        path: The file; it is written anew.
+        texts: By their keys; nothing only sorts.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from safetensors.torch import save_file
+        >>> import torch
+        >>> path = Path(mkdtemp()) / "a.safetensors"
+        >>> save_file({"x": torch.ones(1)}, path, metadata={"format": "pt"})
+        >>> add_to_header(path, {"by": "me"})
+        >>> read_header(path)
+        {'by': 'me', 'format': 'pt'}
+    """
+    content = path.read_bytes()
+    size = int.from_bytes(content[:_SIZE], "little")
+    entries = json.loads(content[_SIZE : _SIZE + size])
+    texts = entries.pop(_TEXTS, {}) | dict(texts)
+    sorted_texts = {_TEXTS: dict(sorted(texts.items()))} if texts else {}
+    header = json.dumps(sorted_texts | entries, ensure_ascii=False, separators=(",", ":")).encode()
+    # The format pads with spaces, so that tensors are aligned.
+    header += b" " * (-len(header) % _SIZE)
+    path.write_bytes(len(header).to_bytes(_SIZE, "little") + header + content[_SIZE + size :])
 
 
 def check_loading_report(

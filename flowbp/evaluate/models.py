@@ -11,8 +11,10 @@ import torch
 
 from flowbp.adapters import Backbone, Loadable, Lora
 from flowbp.adapters.extras import require
-from flowbp.adapters.lora_files import find_lora
+from flowbp.adapters.lora import ADAPTER
+from flowbp.adapters.lora_export import trained_scales
 from flowbp.adapters.lora_layers import adapter_layers
+from flowbp.adapters.lora_source import find_lora
 from flowbp.evaluate.schema import ModelSection
 from flowbp.training import is_averaged, load_unaveraged
 
@@ -169,8 +171,14 @@ def _adapted(backbone: Backbone, model: ModelSection, place: Path) -> Iterator[N
     # Nothing is drawn, for the adapter starts from a file.
     Lora(start=str(place))(backbone, generator=torch.Generator())
     try:
-        _unaveraged(backbone, model, place)
-        for layer in adapter_layers(module).values():
+        layers = adapter_layers(module)
+        if not model.averaged:
+            _unaveraged(backbone, model, place)
+            # A file's B has its scale within; the parameters of training have not.
+            file = find_lora(str(place))
+            for name, scale in (trained_scales(file) if file else {}).items():
+                layers[name].scaling[ADAPTER] = scale
+        for layer in layers.values():
             layer.scale_layer(model.scale)
         yield
     finally:

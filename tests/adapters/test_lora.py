@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flowbp.adapters import Full, Lora
-from flowbp.adapters.lora_files import WEIGHTS
+from flowbp.adapters.lora_source import WEIGHTS
 
 from .adapted import (
     PROMPTS,
@@ -108,13 +108,15 @@ def test_every_default_target_is_adapted(family):
 
 
 def test_an_export_is_started_from_exactly(family, tmp_path):
-    original = trained(family, Lora(rank=2, alpha=7))
+    # A scale that is a power of two multiplies without rounding.
+    original = trained(family, Lora(rank=2, alpha=8))
     original.save(tmp_path)
     for start in (tmp_path, tmp_path / WEIGHTS):
         again = attached(family, Lora(start=str(start)))
         assert again.trainable().keys() == original.trainable().keys()
         for name, parameter in original.trainable().items():
-            assert torch.equal(again.trainable()[name], parameter)
+            scale = 4 if ".lora_B." in name else 1
+            assert torch.equal(again.trainable()[name], scale * parameter)
         with torch.no_grad():
             assert torch.equal(velocity_of(again), velocity_of(original))
         again.save(tmp_path / "again")
@@ -143,19 +145,18 @@ def load_file_of(backbone, folder):
     return load_file(folder / WEIGHTS)
 
 
-def test_alphas_kept_as_tensors_are_read(tmp_path):
-    family = TUNED["flux1 dev"]
-    original = trained(family, Lora(rank=2, alpha=7))
-    tensors = load_file_of(original, tmp_path)
+def test_alphas_kept_as_tensors_are_read(family, tmp_path):
+    plain, strong = trained(family, Lora(rank=2)), trained(family, Lora(rank=2, alpha=8))
+    tensors = load_file_of(plain, tmp_path)
     layers = {name.split(".lora_")[0] for name in tensors}
-    alphas = {f"{layer}.alpha": torch.tensor(7.0) for layer in layers}
+    alphas = {f"{layer}.alpha": torch.tensor(8.0) for layer in layers}
     save_file(tensors | alphas, tmp_path / "alphas.safetensors")
     again = attached(family, Lora(start=str(tmp_path / "alphas.safetensors")))
     again.save(tmp_path / "out")
     with torch.no_grad():
-        assert torch.equal(velocity_of(again), velocity_of(original))
+        assert torch.equal(velocity_of(again), velocity_of(strong))
         resaved = attached(family, Lora(start=str(tmp_path / "out")))
-        assert torch.equal(velocity_of(resaved), velocity_of(original))
+        assert torch.equal(velocity_of(resaved), velocity_of(strong))
 
 
 def test_older_names_of_the_factors_are_read(tmp_path):
@@ -214,7 +215,8 @@ def test_the_metadata_tells_nothing_of_another_machine(family, tmp_path):
     metadata = {f"transformer.{name}": value for name, value in theirs.items()}
     path = tmp_path / "theirs.safetensors"
     save_file(tensors, path, {"lora_adapter_metadata": json.dumps(metadata), "format": "pt"})
-    attached(family, Lora(start=str(path))).save(tmp_path / "out")
+    with pytest.warns(UserWarning, match="new_in_peft_9, which this version of peft does not know"):
+        attached(family, Lora(start=str(path))).save(tmp_path / "out")
     assert b"/home/me" not in (tmp_path / "out" / WEIGHTS).read_bytes()
 
 

@@ -7,13 +7,14 @@ import sys
 from copy import deepcopy
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from flowbp.adapters import Adaptable, Lora
 from flowbp.adapters.lora_export import adapter_of
-from flowbp.adapters.lora_files import WEIGHTS
+from flowbp.adapters.lora_source import WEIGHTS
 
 from .adapted import TUNED, attached, seeded, trained
 
@@ -120,7 +121,7 @@ def pair(layer):
         ({"widened": True}, r"of shape \(3, 17\), where the model has 16 features"),
         (
             {"metadata": {"lora_adapter_metadata": json.dumps({"transformer.r": 5})}},
-            "does not fit its own metadata or the model",
+            "metadata of .* says rank 5 of .*, whose tensors have rank 3",
         ),
     ],
     ids=["text encoder", "foreign", "another depth", "norm", "half", "width", "metadata"],
@@ -147,10 +148,11 @@ def test_a_form_that_nothing_understands_is_refused(tmp_path):
 
 def test_a_hub_that_cannot_be_reached_is_told(monkeypatch):
     def fail(*_, **__):
-        raise RuntimeError("no route to the hub")
+        raise OSError("no route to the hub")
 
     backbone = SD3.backbone(deepcopy(SD3.pipeline()))
-    monkeypatch.setattr(backbone.lora_pipeline, "lora_state_dict", fail)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    monkeypatch.setattr(huggingface_hub, "model_info", fail)
     with pytest.raises(FileNotFoundError, match=r"'me/lora'.*: no route to the hub; try `hf"):
         Lora(start="me/lora")(backbone, generator=seeded())
 

@@ -1,0 +1,308 @@
+"""How strong an adapter is, as its file or its configuration says it, and taking that into B."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from flowbp.adapters.extras import require
+from flowbp.adapters.lora_source import PEFT_CONFIG, PEFT_PREFIX, RawLora
+
+_FACTOR = re.compile(
+    r"(?P<layer>.+)(\.lora_A|\.lora_down|[._]lora\.down|\.lora_linear_layer\.down"
+    r"|(?P<up>\.lora_B|\.lora_up|[._]lora\.up|\.lora_linear_layer\.up))(\.default)?\.(weight|bias)"
+)
+_ALPHA = ".alpha"
+_FOREIGN = {
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "lokr_": "LoKr",
+    "hada_": "LoHa",
+    "lora_mid": "a LoRA of convolutions",
+}
+"""Marks in names of tensors by which adapters are told that are no plain LoRA."""
+
+_HONOURED = {
+    "peft_type",
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "rank_pattern",
+    "alpha_pattern",
+    "lora_bias",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+}
+# Of how someone trained, or of where; none changes what a trained adapter of linear layers means.
+_OF_TRAINING = {
+    "task_type",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "revision",
+    "inference_mode",
+    "peft_version",
+    "lora_dropout",
+    "fan_in_fan_out",
+    "megatron_core",
+    "loftq_config",
+    "eva_config",
+    "corda_config",
+    "lora_ga_config",
+    "runtime_config",
+    "velora_config",
+    "ensure_weight_tying",
+}
+_INITIALISATIONS = (True, False, None, "gaussian", "orthogonal", "eva")
+"""Those of peft that leave the base model as it is."""
+
+
+@attrs.frozen
+class Strength:
+    """What a configuration of peft says of the scale of each layer.
+
+    Args:
+        where: it is said, for messages.
+        rank: of a layer without a pattern.
+        alpha: of a layer without a pattern.
+        rank_pattern: ranks by the ends of names, as peft matches them.
+        alpha_pattern: alphas likewise.
+        rank_stabilised: whether alpha is divided by the root of the rank.
+
+    Example:
+        >>> Strength("here", 4, 8.0, {}, {"to_q": 16.0}, False).scale("block.to_q", 4)
+        4.0
+    """
+
+    where: str
+    rank: int
+    alpha: float
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    rank_stabilised: bool
+
+    def scale(self, layer: str, rank: int) -> float:
+        """What a layer's B A is multiplied with.
+
+        Args:
+            layer: its name in the network.
+            rank: of its tensors.
+
+        Raises:
+            ValueError: the configuration says another rank.
+        """
+        said = _by_pattern(self.rank_pattern, layer, self.rank)
+        if said != rank:
+            raise ValueError(
+                f"{self.where} says rank {said} of {layer!r}, whose tensors have rank {rank}; they "
+                "are not of one adapter, copy or download both again"
+            )
+        alpha: float = _by_pattern(self.alpha_pattern, layer, self.alpha)
+        return alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
+
+
+def at_full_strength(raw: RawLora) -> dict[str, Tensor]:
+    """An adapter's tensors with the scale of each layer taken into its B, so that it is 1.
+
+    The product is taken in float64 and rounded once, to float32 or to the file's dtype where that
+    is wider; it is exact where alpha over rank is a power of two. A tensor ``.alpha`` stays, equal
+    to the rank.
+
+    Args:
+        raw: as it was read.
+
+    Returns:
+        Tensors by the names that the file has.
+
+    Raises:
+        ValueError: it is no plain LoRA, asks for what cannot be honoured, or is said to be of two
+            different strengths.
+
+    Example:
+        See `flowbp.adapters.lora_files.read_lora`.
+    """
+    _refuse_foreign(raw)
+    ranks = {
+        found["layer"]: int(tensor.shape[0])
+        for name, tensor in raw.tensors.items()
+        if (found := _FACTOR.fullmatch(name)) and not found["up"] and tensor.ndim > 1
+    }
+    said = _said(raw)
+    alphas = {
+        name.removesuffix(_ALPHA): _number(tensor, name, raw)
+        for name, tensor in raw.tensors.items()
+        if name.endswith(_ALPHA)
+    }
+    lone = sorted(layer for layer in alphas if layer not in ranks)
+    if lone:
+        raise ValueError(
+            f"{raw.place} holds {lone[0] + _ALPHA!r} without the factors of that layer; it is "
+            "damaged or no plain LoRA"
+        )
+    scales = {layer: _agreed(layer, rank, alphas, said, raw) for layer, rank in ranks.items()}
+    scaled = dict(raw.tensors)
+    for name, tensor in raw.tensors.items():
+        found = _FACTOR.fullmatch(name)
+        if found and found["up"]:
+            scaled[name] = multiplied(tensor, scales.get(found["layer"], 1.0))
+        elif name.endswith(_ALPHA):
+            scaled[name] = torch.tensor(float(ranks[name.removesuffix(_ALPHA)]))
+    return scaled
+
+
+def multiplied(tensor: Tensor, scale: float) -> Tensor:
+    """`tensor` times `scale`, rounded once, in float32 or what is wider.
+
+    Args:
+        tensor: of any dtype.
+        scale: 1 leaves it as it is.
+
+    Returns:
+        The product.
+
+    Example:
+        >>> multiplied(torch.ones(1, dtype=torch.bfloat16), 1 / 3)
+        tensor([0.3333])
+    """
+    if scale == 1:
+        return tensor
+    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return (tensor.double() * scale).to(wide)
+
+
+def _agreed(
+    layer: str, rank: int, alphas: Mapping[str, float], said: list[Strength], raw: RawLora
+) -> float:
+    name = layer.removeprefix(PEFT_PREFIX).removeprefix("transformer.")
+    found = {each.where: each.scale(name, rank) for each in said}
+    if layer in alphas:
+        found[f"{layer}{_ALPHA}"] = alphas[layer] / rank
+    if not all(math.isclose(one, other) for one in found.values() for other in found.values()):
+        told = ", ".join(f"{scale:g} by {where}" for where, scale in found.items())
+        raise ValueError(
+            f"{raw.place} is of two strengths, its {layer!r} is scaled with {told}; remove what is "
+            "wrong"
+        )
+    return next(iter(found.values()), 1.0)
+
+
+def _said(raw: RawLora) -> list[Strength]:
+    said = []
+    if raw.config is not None:
+        said.append(_strength(raw.config, str(raw.place.with_name(PEFT_CONFIG))))
+    if raw.metadata is not None:
+        of_encoders = tuple(each for each in raw.metadata if each.startswith("text_encoder"))
+        rest = {
+            name.removeprefix("transformer."): value
+            for name, value in raw.metadata.items()
+            if name not in of_encoders
+        }
+        if rest:
+            said.append(_strength(rest, f"the metadata of {raw.place}"))
+    return said
+
+
+def _strength(found: Mapping[str, Any], where: str) -> Strength:
+    defaults = require("peft", extra="lora").LoraConfig().to_dict()
+    _refuse_unhonoured(found, defaults, where)
+
+    def value(key: str, kinds: tuple[type, ...], sound: Callable[[Any], bool]) -> Any:
+        given = found.get(key)
+        given = defaults[key] if given is None else given
+        if isinstance(given, bool) is not (kinds == (bool,)) or not (
+            isinstance(given, kinds) and sound(given)
+        ):
+            raise ValueError(
+                f"{where} has {key}={given!r}, which peft does not write; copy or download it again"
+            )
+        return given
+
+    def positive(number: Any) -> bool:
+        return (
+            isinstance(number, int | float)
+            and not isinstance(number, bool)
+            and 0 < number < math.inf
+        )
+
+    def pattern(numbers: dict[str, Any]) -> bool:
+        return all(_is_pattern(key) and positive(number) for key, number in numbers.items())
+
+    return Strength(
+        where,
+        value("r", (int,), positive),
+        value("lora_alpha", (int, float), positive),
+        value("rank_pattern", (dict,), pattern),
+        value("alpha_pattern", (dict,), pattern),
+        value("use_rslora", (bool,), lambda _: True),
+    )
+
+
+def _refuse_unhonoured(found: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> None:
+    kind = found.get("peft_type", "LORA")
+    if str(kind) != "LORA":
+        raise ValueError(
+            f"{where} is of peft_type={kind!r}, and a LoRA is needed; merge it into the model, and "
+            "train from that folder"
+        )
+    start = found.get("init_lora_weights")
+    if start not in _INITIALISATIONS:
+        raise ValueError(
+            f"{where} has init_lora_weights={start!r}, which changes the base model too; convert "
+            "it with peft's save_pretrained(path_initial_model_for_weight_conversion=...)"
+        )
+    unknown = sorted(found.keys() - defaults.keys())
+    if unknown:
+        warnings.warn(
+            f"{where} has {', '.join(unknown)}, which this version of peft does not know and which "
+            "is ignored; if the adapter needs it, run: pip install -U peft",
+            stacklevel=2,
+        )
+    for key in sorted(found.keys() & defaults.keys() - _HONOURED - _OF_TRAINING):
+        value = found[key]
+        if key != "init_lora_weights" and value != defaults[key] and value not in (None, False):
+            raise ValueError(
+                f"{where} has {key}={value!r}, which cannot be honoured here; merge the adapter "
+                "into the model with peft, and train from that folder"
+            )
+
+
+def _refuse_foreign(raw: RawLora) -> None:
+    for name in sorted(raw.tensors):
+        for mark, kind in _FOREIGN.items():
+            if mark in name:
+                raise ValueError(
+                    f"{raw.place} holds {name!r}, which is of {kind} and no plain LoRA; merge it "
+                    "into the model, and train from that folder"
+                )
+
+
+def _by_pattern(pattern: Mapping[str, Any], layer: str, default: Any) -> Any:
+    # As peft does in `get_pattern_key`, which is no part of its interface.
+    found = (key for key in pattern if re.match(rf"(.*\.)?({key})$", layer))
+    return pattern.get(next(found, ""), default)
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
+
+
+def _number(tensor: Tensor, name: str, raw: RawLora) -> float:
+    alpha = float(tensor) if tensor.numel() == 1 else math.nan
+    if not 0 < alpha < math.inf:
+        raise ValueError(
+            f"{raw.place} holds {name!r} that is no single number above 0; it is damaged, copy or "
+            "download it again"
+        )
+    return alpha
