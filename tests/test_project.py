@@ -27,7 +27,9 @@ ROOT = Path(flowbp.__file__).parent
 LAYERS = [
     "core",
     "digits",
+    "disk",
     "files",
+    "configuration",
     "adapters",
     "rewards",
     "shapes",
@@ -37,7 +39,6 @@ LAYERS = [
     "metrics",
     "training",
     "prompts",
-    "configuration",
     "settings",
     "container",
     "run",

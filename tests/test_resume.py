@@ -23,6 +23,7 @@ from .tiny_run import write_configuration
 pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
 
 WEIGHTS = "checkpoints/final/transformer/diffusion_pytorch_model.safetensors"
+WEIGHTS_OF_VAE = "vae/diffusion_pytorch_model.safetensors"
 SAVING = "checkpoints.every=1"
 
 
@@ -245,16 +246,21 @@ def test_a_run_whose_prompts_recur_is_resumed_exactly(yaml, tmp_path, run, capsy
 
 
 def damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
     if how == "truncated":
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "a bit":
+        place = len(content) // 2
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     else:
         path.unlink()
 
 
-@pytest.mark.parametrize("how", ["truncated", "missing"])
-@pytest.mark.parametrize(
-    "name", ["training/tensors.safetensors", "training/manifest.json", "vae/config.json"]
-)
+DAMAGES = ["truncated", "missing", "a bit"]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("name", ["training/tensors.safetensors", "manifest.json", WEIGHTS_OF_VAE])
 def test_damaged_checkpoint_is_refused(yaml, stopped, capsys, no_models, name, how):
     no_models()
     final = stopped / "checkpoints/final"
@@ -322,25 +328,58 @@ def test_new_run_does_not_enter_a_folder_in_use(yaml, run, capsys):
     assert main([yaml]) == 0
 
 
+@pytest.fixture(scope="module")
+def evaluated(models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluated")
+    typed = ["evaluation.prompts={name: shapes, count: 2}"]
+    assert main([str(write_configuration(folder, models)), *typed]) == 0
+    (folder / "run/finished.json").unlink()
+    return folder / "run"
+
+
+@pytest.mark.parametrize("how", ["truncated", "a bit"])
 @pytest.mark.parametrize("name", ["before.json", "before.safetensors"])
-def test_damaged_evaluation_is_told(yaml, run, capsys, name):
-    typed = [yaml, "evaluation.prompts={name: shapes, count: 2}"]
-    assert main(typed) == 0
-    (run / "finished.json").unlink()
-    damage(run / name, "truncated")
-    assert main([*typed, "--resume"]) == 1
+def test_damaged_evaluation_is_reported(yaml, evaluated, run, capsys, name, how):
+    shutil.copytree(evaluated, run)
+    damage(run / name, how)
+    assert main([yaml, "evaluation.prompts={name: shapes, count: 2}", "--resume"]) == 1
     told = capsys.readouterr().err
-    assert "before.json and before.safetensors beside it cannot be read" in told
-    assert "remove both" in told and "Traceback" not in told
+    assert f"{run / name} is damaged" in told
+    assert "remove before.json and before.safetensors" in told and "Traceback" not in told
 
 
 @pytest.mark.parametrize("name", ["configuration.yaml", "finished.json"])
 def test_damaged_records_of_the_run_are_told(yaml, stopped, capsys, no_models, name):
     no_models()
-    (stopped / name).write_text("{")
+    for content in (b"{", b'{"steps": 1e999, "ended_early": false', b"steps: \xff"):
+        (stopped / name).write_bytes(content)
+        assert main([yaml, SAVING, "--resume"]) == 2
+        told = capsys.readouterr().err
+        assert name in told and "Traceback" not in told
+
+
+def test_a_checkpoint_of_another_step_is_not_taken_for_this_one(yaml, stopped, capsys, no_models):
+    no_models()
+    final, first = stopped / "checkpoints/final", stopped / "checkpoints/step-000001"
+    other = "training/tensors.safetensors"
+    shutil.copyfile(first / other, final / other)
+    assert main([yaml, SAVING, "--resume"]) == 2
+    assert f"its file {other} is not what was saved" in capsys.readouterr().err.replace(
+        "the content of ", ""
+    )
+    shutil.rmtree(final)
+    first.rename(first.with_name("step-000002"))
+    assert main([yaml, SAVING, "--resume"]) == 2
+    assert "it was saved after step 1, which is not what it is named" in capsys.readouterr().err
+
+
+def test_a_file_too_many_is_refused(yaml, stopped, capsys, no_models):
+    no_models()
+    extra = stopped / "checkpoints/final/transformer/diffusion_pytorch_model.bin"
+    extra.write_bytes(b"other weights")
     assert main([yaml, SAVING, "--resume"]) == 2
     told = capsys.readouterr().err
-    assert name in told and "Traceback" not in told
+    assert "transformer/diffusion_pytorch_model.bin was not there when it was saved" in told
 
 
 def test_other_parts_from_python_are_refused(yaml, stopped):

@@ -58,15 +58,3 @@ class Declared:
             "totals": {name: list(columns) for name, columns in self.totals.items()},
             "scales": {name: attrs.asdict(scale) for name, scale in self.scales.items()},
         }
-
-    @classmethod
-    def from_tree(cls, tree: Mapping[str, Any]) -> Declared:
-        """What `tree` returned, and maybe more; other keys are left.
-
-        Raises:
-            KeyError: a key lacks.
-        """
-        return cls(
-            {name: tuple(columns) for name, columns in tree["totals"].items()},
-            {name: Scale(**scale) for name, scale in tree["scales"].items()},
-        )

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
 
+from flowbp.configuration import DamagedError, read_sealed, sealed
 from flowbp.files import write_whole
 
 DIGESTS = ".digests.json"
 _SMALL, _MUCH = 2**20, 2**30
 _READERS = 4
+
+
+@attrs.frozen
+class _Remembered:
+    """What the file holds: size and times, and the digest, by the paths of files."""
+
+    files: Mapping[str, tuple[list[int], str]]
 
 
 def _all(_: str) -> bool:
@@ -46,11 +53,11 @@ class Digests:
     @_known.default
     def _read(self) -> dict[str, tuple[list[int], str]]:
         try:
-            found = json.loads((self.folder / DIGESTS).read_text(encoding="utf-8"))
-            return {path: (list(times), str(digest)) for path, (times, digest) in found.items()}
+            found = read_sealed(_Remembered, self.folder / DIGESTS, cure="remove it")
         # It only saves time: without it, everything is read.
-        except (OSError, ValueError, TypeError, AttributeError):
+        except DamagedError:
             return {}
+        return dict(found.files)
 
     def of(self, place: Path, *, counts: Callable[[str], bool] = _all) -> Mapping[str, str]:
         """The digests of a file, or of all files of a folder.
@@ -83,7 +90,7 @@ class Digests:
             OSError: the file cannot be written.
         """
         if self._known:
-            write_whole(self.folder / DIGESTS, json.dumps(self._known) + "\n")
+            write_whole(self.folder / DIGESTS, sealed({"files": self._known}))
 
     def _tell(self, place: Path, paths: Sequence[Path]) -> None:
         """Say so before much is read, which takes a while."""

@@ -9,7 +9,7 @@ import torch
 
 from flowbp.configuration import ConfigurationError, Problem
 from flowbp.evaluate.container import EvaluationContainer
-from flowbp.evaluate.generating import generate_missing
+from flowbp.evaluate.generating import generate_missing, refuse_damaged
 from flowbp.evaluate.measuring import measured
 from flowbp.evaluate.readiness import refuse_unready
 from flowbp.evaluate.results import listing, write_comparison, write_scores
@@ -105,6 +105,7 @@ def check(container: EvaluationContainer, *, resume: bool = False) -> None:
     print(overview(container.settings()), flush=True)
     refuse_unready(container)
     warn_of_guidance(*_sampled(container))
+    refuse_damaged(container.settings().models)
     print("checked; nothing was run")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,13 +11,43 @@ from typing import Any
 
 import attrs
 
+from flowbp.configuration import read_sealed_lines, sealed_line, structured
+from flowbp.disk import saving
 from flowbp.evaluate.declared import Declared
-from flowbp.evaluate.failing import EvaluateError
 from flowbp.evaluate.fingerprints import differences
 from flowbp.evaluate.pictures import Shot
+from flowbp.evaluation import Scale
 from flowbp.files import write_whole
 
 FIGURES = "figures"
+_CURE = "remove it, and its metric judges those pictures again"
+
+
+@attrs.frozen(kw_only=True)
+class _Heading:
+    """The first line: what found the figures, and what it says of its columns."""
+
+    metric: Any
+    made_of: Mapping[str, Any]
+    totals: Mapping[str, tuple[str, ...]]
+    scales: Mapping[str, Scale]
+    together: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class _Line:
+    """The figures of one picture, None where it is not judged."""
+
+    picture: str
+    values: Mapping[str, float | None]
+
+
+@attrs.frozen
+class _Content:
+    """What a file holds; no heading of one that is not begun."""
+
+    heading: _Heading | None
+    figures: Mapping[str, Mapping[str, float]]
 
 
 @attrs.frozen
@@ -62,27 +91,27 @@ class Kept:
         """The figures that the file has, by `key`; none if they are of something else.
 
         Raises:
-            EvaluateError: the file is damaged.
+            DamagedError: the file is damaged.
         """
-        return self._read(self._whole_lines())
+        return self._holding(self._content())
 
     def changed(self) -> str | None:
         """What of the metric is not as it was when the file was begun; None if all of it is.
 
         Raises:
-            EvaluateError: the file is damaged.
+            DamagedError: the file is damaged.
         """
-        lines = self._whole_lines()
-        if not lines:
-            return None
-        first = self._first(lines)
-        if first.get("metric") != self.metric:
-            return "its configuration"
-        return next(differences(first.get("made_of"), self.made_of), None)
+        heading = self._content().heading
+        return None if heading is None else self._differing(heading)
 
     def declared(self) -> Declared:
-        """What the metric says of its columns, of a file that has figures."""
-        return Declared.from_tree(json.loads(self._whole_lines().partition("\n")[0]))
+        """What the metric says of its columns, of a file that has figures.
+
+        Raises:
+            DamagedError: the file is damaged.
+        """
+        heading = self._content().heading
+        return Declared() if heading is None else Declared(heading.totals, heading.scales)
 
     def begin(self, declared: Declared) -> Mapping[str, Mapping[str, float]]:
         """Make the file ready for `add`.
@@ -94,15 +123,17 @@ class Kept:
             What `read` does.
 
         Raises:
-            EvaluateError: the file is damaged.
+            DamagedError: the file is damaged.
             OSError: it cannot be written.
         """
-        lines = self._whole_lines()
-        kept = self._read(lines)
+        kept = self.read()
         if not kept:
-            write_whole(self.path, _line(self._heading(declared)))
-        elif lines != self.path.read_text(encoding="utf-8"):
-            write_whole(self.path, lines)
+            write_whole(self.path, sealed_line(self._heading(declared)))
+            return kept
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            write_whole(self.path, whole)
         return kept
 
     def add(self, found: Iterable[tuple[str, Mapping[str, float]]]) -> None:
@@ -114,7 +145,10 @@ class Kept:
         Raises:
             OSError: the file cannot be written.
         """
-        with self.path.open("a", encoding="utf-8") as stream:
+        with (
+            saving(self.path, "its lines before are unharmed"),
+            self.path.open("a", encoding="utf-8") as stream,
+        ):
             stream.writelines(itertools.starmap(_of_picture, found))
 
     def write(self, found: Mapping[str, Mapping[str, float]], declared: Declared) -> None:
@@ -127,37 +161,35 @@ class Kept:
         Raises:
             OSError: the file cannot be written.
         """
-        first = _line(self._heading(declared) | {"together": self.together})
+        first = sealed_line(self._heading(declared) | {"together": self.together})
         write_whole(self.path, first + "".join(itertools.starmap(_of_picture, found.items())))
-
-    def _whole_lines(self) -> str:
-        # What follows the last line break was cut off by a kill.
-        text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
-        return text[: text.rfind("\n") + 1]
 
     def _heading(self, declared: Declared) -> dict[str, Any]:
         return {"metric": self.metric, "made_of": self.made_of, **declared.tree()}
 
-    def _read(self, lines: str) -> Mapping[str, Mapping[str, float]]:
-        try:
-            first, *found = [json.loads(line) for line in lines.splitlines()] or [{}]
-            kept = {line["picture"]: _numbers(line["values"]) for line in found}
-            same = self.changed() is None and Declared().tree().keys() <= first.keys()
-            return kept if same and first.get("together", self.together) == self.together else {}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self._damaged(error) from error
+    def _content(self) -> _Content:
+        if not self.path.exists():
+            return _Content(None, {})
+        first, *found = read_sealed_lines(self.path, cure=_CURE) or [None]
+        if first is None:
+            return _Content(None, {})
+        heading = structured(_Heading, first, self.path, _CURE, line=1)
+        lines = [
+            structured(_Line, tree, self.path, _CURE, line=number)
+            for number, tree in enumerate(found, 2)
+        ]
+        return _Content(heading, {line.picture: _numbers(line.values) for line in lines})
 
-    def _first(self, lines: str) -> dict[str, Any]:
-        try:
-            return dict(json.loads(lines.partition("\n")[0]))
-        except (ValueError, TypeError) as error:
-            raise self._damaged(error) from error
+    def _holding(self, content: _Content) -> Mapping[str, Mapping[str, float]]:
+        heading = content.heading
+        if heading is None or self._differing(heading) is not None:
+            return {}
+        return content.figures if heading.together in (None, self.together) else {}
 
-    def _damaged(self, error: Exception) -> EvaluateError:
-        return EvaluateError(
-            f"{self.path} is damaged ({type(error).__name__}: {error}); remove it, and its metric "
-            "judges those pictures again"
-        )
+    def _differing(self, heading: _Heading) -> str | None:
+        if heading.metric != self.metric:
+            return "its configuration"
+        return next(differences(heading.made_of, self.made_of), None)
 
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
@@ -166,8 +198,4 @@ def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
 
 def _of_picture(key: str, values: Mapping[str, float]) -> str:
     written = {c: None if math.isnan(value) else value for c, value in values.items()}
-    return _line({"picture": key, "values": written})
-
-
-def _line(tree: Any) -> str:
-    return json.dumps(tree) + "\n"
+    return sealed_line({"picture": key, "values": written})

@@ -13,9 +13,10 @@ from flowbp.evaluate.ahead import written_behind
 from flowbp.evaluate.container import EvaluationContainer, all_shots
 from flowbp.evaluate.failing import EvaluateError, reason
 from flowbp.evaluate.memory import release
-from flowbp.evaluate.models import applied, cheapest_first
+from flowbp.evaluate.models import applied, cheapest_first, damage
 from flowbp.evaluate.pictures import IMAGES, ForeignPictureError, Shot, read_picture, write_picture
 from flowbp.evaluate.resuming import keep_identity, refuse_changed
+from flowbp.evaluate.schema import ModelSection
 from flowbp.evaluation import generate_batches
 from flowbp.run.encoding import encode_all
 from flowbp.run.telling import told_progress
@@ -52,7 +53,8 @@ def generate_missing(container: EvaluationContainer) -> None:
         container: of the evaluation, whose folder is this process's.
 
     Raises:
-        ConfigurationError: the backbone cannot be built from its settings.
+        ConfigurationError: the backbone cannot be built from its settings, or a checkpoint is
+            damaged.
         EvaluateError: a picture is of another evaluation, or a checkpoint of another model.
         OSError: a picture cannot be written.
 
@@ -74,6 +76,13 @@ def generate_missing(container: EvaluationContainer) -> None:
         print(f"{total - to_do} of {total} pictures are there", flush=True)
     if not to_do:
         return
+    refuse_damaged(
+        {
+            label: settings.models[label]
+            for label, found in missing.items()
+            if any(each.numbers for each in found.values())
+        }
+    )
     _build(container)
     # Now, as loading may have fetched a newer commit from the hub.
     refuse_changed(settings, container.digests())
@@ -88,6 +97,24 @@ def generate_missing(container: EvaluationContainer) -> None:
                 done += made
                 progress(done, to_do)
     _free(container)
+
+
+def refuse_damaged(models: Mapping[str, ModelSection]) -> None:
+    """Refuse checkpoints that are not, byte for byte, what a run saved.
+
+    Args:
+        models: by label.
+
+    Raises:
+        ConfigurationError: with all of them.
+
+    Example:
+        >>> refuse_damaged({"base": ModelSection()})
+    """
+    found = ((label, damage(model)) for label, model in models.items())
+    problems = [Problem(f"models.{label}.checkpoint", each, "") for label, each in found if each]
+    if problems:
+        raise ConfigurationError(problems)
 
 
 def _missing(container: EvaluationContainer, label: str, folder: Path) -> Mapping[int, Missing]:

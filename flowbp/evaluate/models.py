@@ -16,7 +16,7 @@ from flowbp.adapters.lora_export import trained_scales
 from flowbp.adapters.lora_layers import adapter_layers
 from flowbp.adapters.lora_source import find_lora
 from flowbp.evaluate.schema import ModelSection
-from flowbp.training import is_averaged, load_unaveraged
+from flowbp.training import is_averaged, load_unaveraged, model_damage
 
 _INDEX = "model_index.json"
 
@@ -60,6 +60,9 @@ runs/a/checkpoints/final, or a LoRA")
             f"is {str(place)!r}, which does not exist; name a folder that a run saved, such as "
             "runs/a/checkpoints/final, or a LoRA"
         )
+    damaged = damage(model, content=False)
+    if damaged is not None:
+        return "checkpoint", damaged
     saved = _saved_in(place)
     if saved is not None:
         return "checkpoint", (
@@ -80,6 +83,27 @@ runs/a/checkpoints/final, or a LoRA")
                 f"is {str(place)!r}, which has no {_INDEX} and is no LoRA either: {error}"
             )
     return _fault_of_average(model, place)
+
+
+def damage(model: ModelSection, *, content: bool = True) -> str | None:
+    """What of a checkpoint is not as a run saved it.
+
+    Args:
+        model: as it was configured.
+        content: whether its files are read, and not only their names and sizes.
+
+    Returns:
+        What is wrong with its key `checkpoint`; None if nothing is, or nothing is known of it.
+
+    Example:
+        >>> damage(ModelSection()) is None
+        True
+    """
+    place = model.checkpoint
+    if place is None:
+        return None
+    found = model_damage(place, state=not model.averaged, content=content)
+    return found and f"is {str(place)!r}, which is damaged: {found}; take another checkpoint"
 
 
 def _saved_in(run: Path) -> Path | None:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowbp.configuration import ConfigurationError, Problem, plain, read_file, read_text
+import attrs
+
+from flowbp.configuration import (
+    ConfigurationError,
+    DamagedError,
+    Problem,
+    plain,
+    read_file,
+    read_sealed,
+    read_text,
+    sealed,
+)
 from flowbp.evaluate.digests import Digests
 from flowbp.evaluate.fingerprints import differences, made_of
 from flowbp.evaluate.schema import EvaluateSettings, ModelSection
 from flowbp.files import write_whole
 from flowbp.settings import changes, resolved
-from flowbp.training.inspection import TRAINING
+from flowbp.training.manifest import TRAINING
 
 CONFIGURATION, MODELS = "configuration.yaml", "models"
 
@@ -24,6 +34,14 @@ found; seeds only say how many pictures there are."""
 _ROUNDING = ("sampling.batch", "sampling.decode", "backbone.decode_batch")
 _WEIGHTS = ".safetensors"
 _CURE = "give the former value, or name another evaluation.folder"
+
+
+@attrs.frozen(kw_only=True)
+class _Made:
+    """What the pictures of a model were made with."""
+
+    backbone: Mapping[str, Any]
+    model: Mapping[str, Any]
 
 
 def refuse_others(settings: EvaluateSettings, digests: Digests) -> None:
@@ -90,8 +108,8 @@ def _changed(settings: EvaluateSettings, digests: Digests) -> Iterator[Problem]:
         kept = _kept(folder, label)
         if kept is None:
             continue
-        of_backbone |= dict.fromkeys(differences(kept.get("backbone"), backbone))
-        changed = list(differences(kept.get("model"), identity(model, digests)))
+        of_backbone |= dict.fromkeys(differences(kept.backbone, backbone))
+        changed = list(differences(kept.model, identity(model, digests)))
         if changed:
             message = (
                 f"was another model when its pictures were made, for {_named(changed)} changed; "
@@ -162,7 +180,7 @@ def keep_identity(settings: EvaluateSettings, label: str, digests: Digests) -> N
         "model": identity(settings.models[label], digests),
     }
     path = _path(settings.evaluation.folder, label)
-    write_whole(path, json.dumps(found, indent=1) + "\n")
+    write_whole(path, sealed(found))
     digests.keep()
 
 
@@ -170,14 +188,15 @@ def _path(folder: Path, label: str) -> Path:
     return folder / MODELS / f"{label}.json"
 
 
-def _kept(folder: Path, label: str) -> Any:
+def _kept(folder: Path, label: str) -> _Made | None:
     path = _path(folder, label)
-    if not path.is_file():
+    if not path.exists():
         return None
+    cure = f"remove it and {folder / 'images' / label}, and its pictures are made again"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _refused(f"is {folder}, whose {path} is damaged ({error}); remove it") from error
+        return read_sealed(_Made, path, cure=cure)
+    except DamagedError as error:
+        raise _refused(f"is {folder}, whose {path} {error.problem}; {error.cure}") from error
 
 
 def _decisive(tree: Mapping[str, Any]) -> dict[str, Any]:

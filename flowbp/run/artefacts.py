@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import attrs
+
+from flowbp.configuration import read_sealed, sealed
 from flowbp.container import RunContainer
+from flowbp.core._validators import integer
 from flowbp.files import write_whole
 from flowbp.run.before import BEFORE, BEFORE_PICTURES
 from flowbp.run.shell import listed
@@ -106,6 +109,24 @@ def claim(folder: Path, configuration: str) -> None:
     write_whole(folder / CONFIGURATION, configuration)
 
 
+@attrs.frozen(kw_only=True)
+class Finished:
+    """How a run ended.
+
+    Args:
+        steps: optimizer steps that were done.
+        ended_early: whether a held-out figure ended it.
+        seconds: of each phase of the last process.
+
+    Example:
+        See `write_finished`.
+    """
+
+    steps: int = attrs.field(validator=integer(0))
+    ended_early: bool
+    seconds: Mapping[str, float]
+
+
 def write_finished(
     folder: Path, steps: int, timings: Mapping[str, float], *, ended_early: bool = False
 ) -> None:
@@ -124,11 +145,32 @@ def write_finished(
         >>> from tempfile import mkdtemp
         >>> folder = Path(mkdtemp())
         >>> write_finished(folder, 100, {"train": 2.5})
-        >>> json.loads((folder / "finished.json").read_text())["steps"]
-        100
+        >>> read_finished(folder)
+        Finished(steps=100, ended_early=False, seconds={'train': 2.5})
     """
-    tree = {"steps": steps, "ended_early": ended_early, "seconds": dict(timings)}
-    write_whole(folder / FINISHED, json.dumps(tree, indent=1) + "\n")
+    finished = Finished(steps=steps, ended_early=ended_early, seconds=dict(timings))
+    write_whole(folder / FINISHED, sealed(attrs.asdict(finished)))
+
+
+def read_finished(folder: Path) -> Finished | None:
+    """Read what `write_finished` wrote.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        It; None if there is something left to do.
+
+    Raises:
+        DamagedError: the file is not as it was written.
+
+    Example:
+        See `write_finished`.
+    """
+    path = folder / FINISHED
+    if not path.exists():
+        return None
+    return read_sealed(Finished, path, cure="remove that file, and what is left to do is done")
 
 
 def listing(folder: Path, besides: Mapping[str, str] | None = None) -> str:

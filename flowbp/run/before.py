@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+import attrs
 from torch import Tensor
 
 from flowbp.adapters.extras import require
-from flowbp.evaluation import Evaluation, evaluation_from_json, evaluation_to_json
-from flowbp.files import write_whole
+from flowbp.configuration import DamagedError, read_sealed, sealed
+from flowbp.evaluation import Evaluation
+from flowbp.files import digests, write_whole
 
 BEFORE, BEFORE_PICTURES = "before.json", "before.safetensors"
+_CURE = f"remove {BEFORE} and {BEFORE_PICTURES}, and the evaluation before training is made again"
+
+
+@attrs.frozen(kw_only=True)
+class _Before(Evaluation):
+    """What `before.json` holds: the evaluation, and the digest of its pictures' file."""
+
+    pictures: str
 
 
 def write_before(folder: Path, evaluation: Evaluation, pictures: Tensor) -> None:
@@ -40,8 +51,9 @@ def write_before(folder: Path, evaluation: Evaluation, pictures: Tensor) -> None
     """
     content = require("safetensors.torch").save({"pictures": pictures.contiguous()})
     write_whole(folder / BEFORE_PICTURES, content)
+    tree = attrs.asdict(evaluation) | {"pictures": hashlib.sha256(content).hexdigest()}
     # Last, because that it is there says that both are.
-    write_whole(folder / BEFORE, evaluation_to_json(evaluation) + "\n")
+    write_whole(folder / BEFORE, sealed(tree))
 
 
 def read_before(folder: Path) -> tuple[Evaluation, Tensor] | None:
@@ -54,7 +66,7 @@ def read_before(folder: Path) -> tuple[Evaluation, Tensor] | None:
         The evaluation and its pictures, None if it was not finished.
 
     Raises:
-        ValueError: a file is damaged or missing.
+        DamagedError: a file is missing or not as it was written.
 
     Example:
         See `write_before`.
@@ -62,17 +74,16 @@ def read_before(folder: Path) -> tuple[Evaluation, Tensor] | None:
     text, tensors = folder / BEFORE, folder / BEFORE_PICTURES
     if not text.exists():
         return None
+    found = read_sealed(_Before, text, cure=_CURE)
     try:
-        evaluation = evaluation_from_json(text.read_text(encoding="utf-8"))
-        pictures = require("safetensors.torch").load(tensors.read_bytes())["pictures"]
-    except (ValueError, KeyError, OSError, require("safetensors").SafetensorError) as error:
-        raise ValueError(
-            f"{text} and {tensors.name} beside it cannot be read ({type(error).__name__}: {error});"
-            " remove both, and the evaluation before training is made again"
-        ) from error
-    if len(pictures) != len(evaluation.records):
-        raise ValueError(
-            f"{tensors} has {len(pictures)} pictures and {text.name} {len(evaluation.records)} "
-            "records; remove both, and the evaluation before training is made again"
-        )
-    return evaluation, pictures
+        same = digests(folder, [BEFORE_PICTURES])[BEFORE_PICTURES] == found.pictures
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or error})"
+        raise DamagedError(tensors, problem, _CURE) from error
+    if not same:
+        raise DamagedError(tensors, "is damaged: it is not as it was written", _CURE)
+    pictures = require("safetensors.torch").load(tensors.read_bytes())["pictures"]
+    if len(pictures) != len(found.records):
+        raise DamagedError(tensors, f"has {len(pictures)} pictures of {len(found.records)}", _CURE)
+    own = {field.name: getattr(found, field.name) for field in attrs.fields(Evaluation)}
+    return Evaluation(**own), pictures

@@ -64,8 +64,8 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
 
     Raises:
         ConfigurationError: a part cannot be built from its settings, or the run cannot go on.
-        RunError: an evaluation met a reward or verdict that is no number, or a wrong size; or
-            what is left of the evaluation before training is damaged.
+        RunError: an evaluation met a reward or verdict that is no number, or a wrong size.
+        DamagedError: what is left of the evaluation before training is damaged.
         NonFiniteError: a training step met a number that is not finite.
         EvaluationError: an evaluation inside the run gave no figures that can be used.
         OSError: a file could not be written, or the folder is taken or in use.
@@ -149,10 +149,7 @@ def _finish(
 
 
 def _before(container: RunContainer, folder: Path) -> tuple[Evaluation, Tensor] | None:
-    try:
-        kept = read_before(folder)
-    except ValueError as error:
-        raise RunError(str(error)) from error
+    kept = read_before(folder)
     if kept is not None:
         return kept
     # The backbone still is as it was built: a checkpoint is loaded when training begins.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
 
-from flowbp.configuration import ConfigurationError, Problem, plain, read_file
+from flowbp.configuration import ConfigurationError, DamagedError, Problem, plain, read_file
 from flowbp.container import RunContainer
-from flowbp.run.artefacts import CONFIGURATION, FINISHED, heading
+from flowbp.run.artefacts import CONFIGURATION, FINISHED, heading, read_finished
 from flowbp.settings import STEPS, Change, Settings, changes, tree_of_settings
 from flowbp.training import CheckpointError
 
@@ -137,17 +136,13 @@ def _factors(settings: Settings, old: int, done: int) -> Iterator[bool]:
 
 def _refuse_finished(settings: Settings, found: tuple[Change, ...]) -> None:
     folder, total = settings.run.folder, settings.training.steps
-    path = folder / FINISHED
-    if not path.is_file():
-        return
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        done, early = int(tree["steps"]), bool(tree["ended_early"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise _refused(
-            f"is {folder}, whose {FINISHED} is damaged ({type(error).__name__}: {error}); remove "
-            "that file, and what is left to do is done"
-        ) from error
+        finished = read_finished(folder)
+    except DamagedError as error:
+        raise _refused(f"is {folder}, whose {FINISHED} {error.problem}; {error.cure}") from error
+    if finished is None:
+        return
+    done, early = finished.steps, finished.ended_early
     if early and not any(change.key.startswith("early_stop") for change in found):
         raise _refused(
             f"is {folder}, whose run is finished: a held-out figure ended it after step {done}; "

@@ -36,6 +36,7 @@ from flowbp.training.inspection import newest_checkpoint as newest_checkpoint
 from flowbp.training.inspection import saved_checkpoints as saved_checkpoints
 from flowbp.training.intervals import EvaluationError as EvaluationError
 from flowbp.training.intervals import Intervals as Intervals
+from flowbp.training.manifest import model_damage as model_damage
 from flowbp.training.memory import CudaMemory as CudaMemory
 from flowbp.training.memory import Memory as Memory
 from flowbp.training.memory import memory_of as memory_of
@@ -64,6 +65,7 @@ from flowbp.training.sample_grids import SampleGrids as SampleGrids
 from flowbp.training.sampling import AUTO as AUTO
 from flowbp.training.sampling import Batching as Batching
 from flowbp.training.sampling import Sampling as Sampling
+from flowbp.training.saved_state import is_averaged as is_averaged
 from flowbp.training.schedule import Constant as Constant
 from flowbp.training.schedule import CosineDecay as CosineDecay
 from flowbp.training.schedule import LinearDecay as LinearDecay
@@ -76,6 +78,5 @@ from flowbp.training.stages import StageOutOfMemoryError as StageOutOfMemoryErro
 from flowbp.training.step import TrainingStep as TrainingStep
 from flowbp.training.tensorboard import TensorBoard as TensorBoard
 from flowbp.training.trainer import Trainer as Trainer
-from flowbp.training.training_state import is_averaged as is_averaged
 from flowbp.training.training_state import load_trained as load_trained
 from flowbp.training.training_state import load_unaveraged as load_unaveraged

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
+import attrs
+
+from flowbp.configuration import DamagedError, read_sealed, sealed
+from flowbp.core._validators import integer
 from flowbp.files import write_whole
 from flowbp.rewards import Normalisation
 
 _FORMAT = 1
+
+
+@attrs.frozen(kw_only=True)
+class _Part:
+    """The scale of one part, and whether it was measured."""
+
+    mean: float
+    std: float
+    measured: bool
+
+
+@attrs.frozen(kw_only=True)
+class _Calibration:
+    """What the file holds."""
+
+    format: int
+    pictures: int = attrs.field(validator=integer(0))
+    parts: Mapping[str, _Part]
 
 
 def write_calibration(
@@ -45,7 +66,7 @@ def write_calibration(
             for label, scale in normalisations.items()
         },
     }
-    write_whole(path, json.dumps(tree, indent=1) + "\n")
+    write_whole(path, sealed(tree))
 
 
 def read_calibration(path: Path, labels: Iterable[str]) -> dict[str, Normalisation]:
@@ -59,27 +80,20 @@ def read_calibration(path: Path, labels: Iterable[str]) -> dict[str, Normalisati
         The normalisations by label.
 
     Raises:
-        ValueError: the file is damaged, or of other parts.
+        DamagedError: the file is not as it was written, or of other parts.
 
     Example:
         See `write_calibration`.
     """
     cure = "restore it from a copy, or begin a new run in another folder"
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        found = {
-            label: Normalisation(part["mean"], part["std"]) for label, part in tree["parts"].items()
-        }
-        form = tree["format"]
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read ({type(error).__name__}: {error}); {cure}"
-        ) from error
-    if form != _FORMAT:
-        raise ValueError(f"{path} is of format {form!r}, and this version reads {_FORMAT}; {cure}")
+    tree = read_sealed(_Calibration, path, cure=cure)
+    if tree.format != _FORMAT:
+        problem = f"is of format {tree.format}, and this version reads {_FORMAT}"
+        raise DamagedError(path, problem, cure)
     wanted = list(labels)
-    if set(found) != set(wanted):
-        raise ValueError(
-            f"{path} is of the parts {list(found)}, and the reward has {wanted}; {cure}"
-        )
-    return found
+    if set(tree.parts) != set(wanted):
+        raise DamagedError(path, f"is of the parts {list(tree.parts)}, not of {wanted}", cure)
+    try:
+        return {label: Normalisation(part.mean, part.std) for label, part in tree.parts.items()}
+    except ValueError as error:
+        raise DamagedError(path, f"is damaged ({error})", cure) from error

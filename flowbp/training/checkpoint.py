@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from flowbp.disk import SavingError, saving
 from flowbp.files import PARTIAL, flush
+from flowbp.training.manifest import write_manifest
 
 REPLACED = ".flowbp-replaced"
 """Ending of a checkpoint that a new one of the same name is taking the place of."""
@@ -24,11 +26,13 @@ class Savable(Protocol):
         ...
 
 
-class CheckpointError(OSError):
+class CheckpointError(SavingError):
     """A checkpoint could not be written, or cannot be used; what was there before is unharmed."""
 
 
-def save_checkpoint(source: Savable, folder: Path) -> Path:
+def save_checkpoint(
+    source: Savable, folder: Path, *, identity: str | None = None, step: int | None = None
+) -> Path:
     """Write a checkpoint under its name only when all of it is on disk.
 
     It is written into a sibling `.<name>.flowbp-partial`, flushed to disk and renamed. A
@@ -40,13 +44,16 @@ def save_checkpoint(source: Savable, folder: Path) -> Path:
     Args:
         source: what is saved.
         folder: the checkpoint. An existing one is replaced.
+        identity: of the run that can go on from it; None if none can.
+        step: of the run, after which it is saved.
 
     Returns:
-        `folder`, absolute.
+        `folder`, absolute. Beside what `source` wrote it has a `manifest.json` with the SHA-256 of
+        every file.
 
     Raises:
-        CheckpointError: the disk is full, or `folder` holds something else than what would be
-            written. Nothing that was there is lost.
+        CheckpointError: the disk is full, read-only, gone or the like, or `folder` holds something
+            else than what would be written. Nothing that was there is lost.
         Exception: whatever `source.save` raises, after the same cleaning up.
 
     Example:
@@ -55,30 +62,20 @@ def save_checkpoint(source: Savable, folder: Path) -> Path:
         ...     def save(self, folder):
         ...         (folder / "text").write_text("all of it")
         >>> sorted(path.name for path in save_checkpoint(Text(), Path(mkdtemp()) / "a").iterdir())
-        ['text']
+        ['manifest.json', 'text']
     """
     folder = Path(os.path.abspath(folder))
     partial = folder.with_name(f".{folder.name}{PARTIAL}")
-    try:
+    with saving(folder, "what was there before is unharmed", CheckpointError):
         folder.parent.mkdir(parents=True, exist_ok=True)
         recover(folder.parent)
         with _removed_on_failure(partial):
             partial.mkdir()
             source.save(partial)
+            write_manifest(partial, identity=identity, step=step)
             _flush(partial)
             _refuse_strangers(folder, partial)
             _replace(folder, partial)
-    except Exception as error:
-        if _disk_full(error):
-            place = next(parent for parent in folder.parents if parent.exists())
-            free = shutil.disk_usage(place).free / 2**20
-            raise CheckpointError(
-                errno.ENOSPC,
-                f"the disk is full: the checkpoint `{folder.name}` was not written, what was there "
-                f"before is unharmed; {free:.0f} MiB are free in {place}, make room or "
-                "save to another disk",
-            ) from error
-        raise
     return folder
 
 
@@ -100,12 +97,13 @@ def recover(parent: Path) -> None:
         >>> [path.name for path in parent.iterdir()]
         ['b']
     """
+    # What cannot be removed is in nobody's way, and must not keep a checkpoint from being saved.
     for leftover in sorted(parent.glob(f".*{PARTIAL}")):
-        shutil.rmtree(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)
     for aside in sorted(parent.glob(f".*{REPLACED}")):
         original = aside.with_name(aside.name.removeprefix(".").removesuffix(REPLACED))
         if original.exists():
-            shutil.rmtree(aside)
+            shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.rename(original)
 
@@ -137,8 +135,8 @@ def _removed_on_failure(partial: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if partial.exists():
-            shutil.rmtree(partial)
+        # That it cannot be removed must not hide why it was not finished.
+        shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
@@ -169,8 +167,8 @@ def _replace(folder: Path, partial: Path) -> None:
             aside.rename(folder)
         raise
     flush(folder.parent)
-    if aside.exists():
-        shutil.rmtree(aside)
+    # The new one is saved, whatever becomes of the old; `recover` removes what stays.
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:
@@ -178,14 +176,3 @@ def _flush(folder: Path) -> None:
         for name in names:
             flush(Path(place) / name)
         flush(Path(place))
-
-
-def _disk_full(error: BaseException | None) -> bool:
-    # safetensors reports a full disk as an error of its own that carries only the text.
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if os.strerror(errno.ENOSPC) in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

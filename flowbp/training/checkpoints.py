@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,22 @@ class Checkpoints:
         """
         return newest_checkpoint(self.folder, self.identity)
 
+    def before(self, step: int) -> Saved | None:
+        """The newest checkpoint of an earlier step, None without any.
+
+        Args:
+            step: whose own checkpoint does not count.
+
+        Returns:
+            It, with all its files.
+        """
+        found = saved_checkpoints(self.folder, self.identity)
+        return max(
+            (saved for saved in found if saved.problem is None and saved.step < step),
+            key=lambda saved: saved.step,
+            default=None,
+        )
+
     def recover(self) -> None:
         """Put right what a process that died while saving left; see `recover`."""
         if self.folder.is_dir():
@@ -132,9 +149,10 @@ class Checkpoints:
         Raises:
             CheckpointError: as `save_checkpoint`.
         """
-        content = _Content(run, source, None if run.updating else self.identity)
-        place = save_checkpoint(content, self.folder / name)
-        if not run.updating:
+        identity = None if run.updating else self.identity
+        content = _Content(run, source, state=identity is not None)
+        place = save_checkpoint(content, self.folder / name, identity=identity, step=run.done)
+        if identity is not None:
             self.prune(run)
         return place
 
@@ -144,9 +162,21 @@ class Checkpoints:
         Args:
             run: its state after a finished step.
 
-        Raises:
-            OSError: one cannot be removed.
+        Warns:
+            UserWarning: it failed. All that is saved stays, and the next save tries again.
         """
+        try:
+            self._prune(run)
+        # Whatever it is, what was saved before it is saved.
+        except Exception as error:
+            warnings.warn(
+                f"checkpoints that need not stay could not be removed from {self.folder} "
+                f"({type(error).__name__}: {error}); all that is saved stays, and the next save "
+                "tries again",
+                stacklevel=2,
+            )
+
+    def _prune(self, run: RunState) -> None:
         if self.keep is None and run.best is None:
             return
         sound = [s for s in saved_checkpoints(self.folder, self.identity) if s.problem is None]
@@ -170,9 +200,8 @@ class Checkpoints:
         Raises:
             CheckpointError: as `save_checkpoint`.
         """
-        if not averaged or run.average is None:
-            return save_checkpoint(source, self.folder / name)
-        return save_checkpoint(_Content(run, source, None), self.folder / name)
+        content = _Content(run, source, state=False) if averaged and run.average else source
+        return save_checkpoint(content, self.folder / name, step=run.done)
 
 
 def check_retention(every: int | None, keep: int | None, best: str | None) -> None:
@@ -209,7 +238,7 @@ class _Content:
 
     run: RunState
     source: Savable
-    identity: str | None
+    state: bool
 
     def save(self, folder: Path) -> None:
         if self.run.average is None:
@@ -217,5 +246,5 @@ class _Content:
         else:
             with self.run.average.swapped():
                 self.source.save(folder)
-        if self.identity is not None:
-            write_training_state(self.run, folder, self.identity)
+        if self.state:
+            write_training_state(self.run, folder)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
 
 import attrs
 
+from flowbp.configuration import DamagedError
 from flowbp.training.checkpoint import CheckpointError
+from flowbp.training.manifest import (
+    MANIFEST,
+    TRAINING,
+    damage,
+    read_manifest,
+    shape_damage,
+)
 
-TRAINING = "training"
-"""The folder of a checkpoint that holds the state of training."""
-
-_MANIFEST, _FORMAT = "manifest.json", 3
 _NAME = re.compile(r"(?:(step|best|interrupted|stopped)-(\d+)|final)")
 
 
@@ -37,30 +40,8 @@ class Saved:
     problem: str | None
 
 
-def write_manifest(checkpoint: Path, identity: str, step: int) -> None:
-    """Write down what a checkpoint consists of, so that a part that is lost is missed.
-
-    Args:
-        checkpoint: its folder, all else written.
-        identity: of the run.
-        step: after which it is saved.
-
-    Example:
-        See `inspect`.
-    """
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-    tree = {
-        "format": _FORMAT,
-        "identity": identity,
-        "step": step,
-        "files": {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files},
-    }
-    text = json.dumps(tree, indent=1)
-    (checkpoint / TRAINING / _MANIFEST).write_text(text + "\n", encoding="utf-8")
-
-
 def inspect(place: Path, identity: str) -> Saved:
-    """Look whether a checkpoint is whole and of this run.
+    """Look whether a checkpoint is of this run and has all its files, without reading them.
 
     Args:
         place: its folder.
@@ -71,34 +52,46 @@ def inspect(place: Path, identity: str) -> Saved:
 
     Example:
         >>> from tempfile import mkdtemp
+        >>> from flowbp.training.manifest import write_manifest
         >>> place = Path(mkdtemp()) / "step-000020"
-        >>> (place / "training").mkdir(parents=True)
-        >>> write_manifest(place, "mine", 20)
+        >>> place.mkdir()
+        >>> write_manifest(place, identity="mine", step=20)
         >>> inspect(place, "mine").problem, inspect(place, "other").problem
         (None, 'it was saved by a run of another configuration')
     """
     number = (_NAME.fullmatch(place.name) or [None] * 3)[2]
     named = int(number) if number is not None else math.inf
-    path = place / TRAINING / _MANIFEST
-    if not path.is_file():
-        return Saved(place, named, f"it has no {TRAINING}/{_MANIFEST}, so no state of training")
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        form, theirs, step, files = (tree[k] for k in ("format", "identity", "step", "files"))
-    except (ValueError, KeyError, TypeError) as error:
-        found = f"its {TRAINING}/{_MANIFEST} is damaged ({type(error).__name__}: {error})"
-        return Saved(place, named, found)
-    if form != _FORMAT:
-        return Saved(place, named, f"it is of format {form!r}, and this version reads {_FORMAT}")
+        manifest = read_manifest(place)
+    except DamagedError as error:
+        return Saved(place, named, f"its {MANIFEST} {error.problem}")
+    step, theirs = manifest.step, manifest.identity
+    if step is None or theirs is None:
+        return Saved(place, named, "it has no state of training")
+    if named not in (step, math.inf):
+        return Saved(place, named, f"it was saved after step {step}, which is not what it is named")
     if theirs != identity:
         return Saved(place, step, "it was saved by a run of another configuration")
-    for name, size in files.items():
-        there = (place / name).stat().st_size if (place / name).is_file() else None
-        if there is None:
-            return Saved(place, step, f"its file {name} is missing")
-        if there != size:
-            return Saved(place, step, f"its file {name} has {there} bytes instead of {size}")
-    return Saved(place, step, None)
+    return Saved(place, step, shape_damage(place, manifest))
+
+
+def inspect_content(place: Path, identity: str) -> Saved:
+    """Look whether a checkpoint is of this run, and every byte of it as it was written.
+
+    Args:
+        place: its folder.
+        identity: of the run.
+
+    Returns:
+        What was found.
+
+    Example:
+        See `inspect`, which looks at less.
+    """
+    found = inspect(place, identity)
+    if found.problem is not None:
+        return found
+    return attrs.evolve(found, problem=damage(place, read_manifest(place)))
 
 
 def saved_checkpoints(folder: Path, identity: str) -> tuple[Saved, ...]:
@@ -117,11 +110,7 @@ def saved_checkpoints(folder: Path, identity: str) -> tuple[Saved, ...]:
         ()
     """
     places = [path for path in folder.glob("*") if _NAME.fullmatch(path.name)]
-    found = (
-        inspect(place, identity)
-        for place in places
-        if (place / TRAINING).exists() or not place.name.startswith("stopped")
-    )
+    found = (inspect(place, identity) for place in places if not _is_model_alone(place))
     return tuple(sorted(found, key=lambda saved: (saved.step, saved.place.name)))
 
 
@@ -147,15 +136,26 @@ def newest_checkpoint(folder: Path, identity: str) -> Saved | None:
     found = saved_checkpoints(folder, identity)
     if not found:
         return None
-    newest = found[-1]
+    newest = inspect_content(found[-1].place, identity)
     if newest.problem is None:
         return newest
-    sound = [saved for saved in found if saved.problem is None]
+    others = (inspect_content(saved.place, identity) for saved in reversed(found[:-1]))
+    sound = next((saved.place.name for saved in others if saved.problem is None), None)
     cure = (
-        f"move it away, and the run goes on from the newest sound one, {sound[-1].place.name}"
+        f"move it away, and the run goes on from the newest sound one, {sound}"
         if sound
         else "there is no sound one besides; move it away, and the run starts again from step 0"
     )
     raise CheckpointError(
         f"the checkpoint {newest.place} cannot be resumed: {newest.problem}; {cure}"
     )
+
+
+def _is_model_alone(place: Path) -> bool:
+    """Whether it was saved in the middle of an update, so that no run can go on from it."""
+    if not place.name.startswith("stopped") or (place / TRAINING).exists():
+        return False
+    try:
+        return read_manifest(place).identity is None
+    except DamagedError:
+        return False

@@ -60,7 +60,7 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
         The value.
 
     Raises:
-        KeyError: a tensor is missing.
+        ValueError: a tensor is missing, or `pack` returns no such thing.
 
     Example:
         >>> unpack({"tuple": [1, {"mapping": [["a", None]]}]}, {})
@@ -70,9 +70,19 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
         return [unpack(item, tensors) for item in packed]
     if not isinstance(packed, Mapping):
         return packed
+    if len(packed) != 1:
+        raise ValueError(f"`packed` must name one kind of value, got {', '.join(packed) or 'none'}")
     ((kind, content),) = packed.items()
-    if kind == "tensor":
+    if kind == "tensor" and isinstance(content, str):
+        if content not in tensors:
+            raise ValueError(f"`packed` names the tensor {content!r}, which is missing")
         return tensors[content]
-    if kind == "tuple":
+    if kind == "tuple" and isinstance(content, list):
         return tuple(unpack(item, tensors) for item in content)
-    return {key: unpack(item, tensors) for key, item in content}
+    if kind == "mapping" and isinstance(content, list) and all(map(_is_pair, content)):
+        return {key: unpack(item, tensors) for key, item in content}
+    raise ValueError(f"`packed` has a value of the kind {kind!r}, which is none of ours")
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str | int)

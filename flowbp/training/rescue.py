@@ -11,8 +11,9 @@ from flowbp.training.nonfinite import NonFiniteError, describe, describe_paramet
 from flowbp.training.result import StepResult
 from flowbp.training.state import RunState
 
-BLAMED = ("latents", "parameters")
-"""Quantities that the parameters themselves spoil: what is saved is then not good."""
+BLAMED = ("latents", "anchor", "gradients", "parameters")
+"""Quantities that the network itself computes: parameters under which one of them is not finite are
+not called good. The others are made by the decoder, the reward or the loss."""
 
 
 def rescue_stopped(
@@ -51,8 +52,8 @@ def rescue_broken(
         state: of the run.
         source: the backbone.
         checkpoints: where to save; None saves nothing.
-        quantity: what was not finite; for one of `BLAMED` the folder is `failed-<step>`, else
-            `last-good-<step>`.
+        quantity: what was not finite. The folder is `last-good-<step>` if it is none of `BLAMED`
+            and the parameters are such as a checkpoint may have, else `failed-<step>`.
 
     Returns:
         A clause on what is saved and where. If the saved parameters are those that failed, it
@@ -62,7 +63,8 @@ def rescue_broken(
         See `NonFiniteError`, whose message has it.
     """
     state.optimizer.zero_grad(set_to_none=True)
-    blamed = quantity in BLAMED
+    # Parameters that have run away may still give finite latents, by the order of a sum.
+    blamed = quantity in BLAMED or describe_parameters(state.parameters) is not None
     name = f"{'failed' if blamed else 'last-good'}-{state.done:06}"
     told = _saved(state, checkpoints, lambda to: to.save_model(state, source, name, averaged=False))
     if state.average is not None:
@@ -74,10 +76,10 @@ def rescue_broken(
     if not blamed or checkpoints is None:
         return told
     told = f"{told}; these are the ones that failed, and training should not go on from them"
-    if state.checkpoint is None:
+    before = checkpoints.before(state.done)
+    if before is None:
         return f"{told}; no checkpoint was written before (`every` of the checkpoints does)"
-    step, place = state.checkpoint
-    return f"{told}; the newest checkpoint before is that of step {step}, {place}"
+    return f"{told}; the newest checkpoint before is that of step {before.step}, {before.place}"
 
 
 def stopped(

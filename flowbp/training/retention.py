@@ -46,7 +46,8 @@ def superseded(
     regular = [saved for saved in candidates if held_out is None or not _once_best(saved, window)]
     staying = regular if keep is None else regular[-keep:]
     staying = [*staying, *checkpoints[-1:], *(c for c in candidates if c.step == held_out)]
-    if best is not None and candidates:
+    # Before the first step there are no figures to be best in.
+    if best is not None and candidates and rows:
         staying = [*staying, BEST[best](candidates, key=lambda c: _mean(rows, best, c, window))]
     return tuple(saved for saved in candidates if saved not in staying)
 

@@ -149,10 +149,10 @@ class Trainer:
 
         Raises:
             NonFiniteError: latents, rewards, loss, cotangent or gradients are not finite. The
-                parameters are those before that step, and are saved as `last-good-<step>`, after
-                bad latents as `failed-<step>`; the average, if there is one, with `-averaged`
-                besides. Or the parameters that a checkpoint would hold are not finite; they are
-                saved as `failed-<step>`.
+                parameters are those before that step, and are saved as `last-good-<step>` if
+                reward or loss made the number, as `failed-<step>` if the network did; the average,
+                if there is one, with `-averaged` besides. Or the parameters that a checkpoint would
+                hold are not finite; they are saved as `failed-<step>`.
             ExhaustedError: a step does not fit into memory in the smallest portions, or its
                 update at all; saved as any other exception's.
             EvaluationError: an evaluation at an interval gave no figures that can be used.
@@ -210,7 +210,7 @@ class Trainer:
         if resume is not None:
             if self.intervals is not None:
                 self.intervals.begin()
-            restore_training_state(run, resume)
+            restore_training_state(run, resume, self.optimizer)
             if self.intervals is not None:
                 self.intervals.take_over(run, self.steps)
             if self.checkpoints is not None:

@@ -189,3 +189,63 @@ def test_kept_figures_of_other_columns_are_judged_again(evaluation_yaml, tmp_pat
     # Nothing is left to judge, and what was judged again is what was kept.
     assert main([*typed, "--resume"]) == 0
     assert columns(out) == {("mine.one", "mine.three")}
+
+
+def flipped(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["full", "lora"])
+@pytest.mark.parametrize("check", [["--check"], []])
+def test_a_damaged_checkpoint_is_refused(
+    evaluation_yaml, checkpoints, tmp_path, capsys, monkeypatch, name, check
+):
+    place = shutil.copytree(checkpoints[name], tmp_path / name)
+    typed = [evaluation_yaml, f"models={{base: {{}}, b: {{checkpoint: {place}}}}}", *check]
+    weights = next(p for p in place.rglob("*.safetensors") if p.parent.name != "training")
+    kept = weights.read_bytes()
+    weights.write_bytes(bytes(len(kept)))
+    monkeypatch.setattr("flowbp.evaluate.generating._build", lambda _: pytest.fail("was loaded"))
+    assert main(typed) == 2
+    told = capsys.readouterr().err
+    assert "models.b.checkpoint" in told and weights.name in told and "Traceback" not in told
+    weights.write_bytes(kept)
+    (place / "manifest.json").unlink()
+    assert main(typed) == 2
+    assert "manifest.json is missing" in capsys.readouterr().err
+
+
+def test_a_model_without_its_state_of_training_is_taken(evaluation_yaml, checkpoints, tmp_path):
+    place = shutil.copytree(checkpoints["lora"], tmp_path / "lora")
+    shutil.rmtree(place / "training")
+    typed = [evaluation_yaml, f"models={{base: {{}}, b: {{checkpoint: {place}}}}}", "--check"]
+    assert main(typed) == 0
+
+
+@pytest.mark.parametrize("name", ["figures/likeness/base.jsonl", "models/base.json"])
+def test_damage_of_what_is_kept_is_reported(evaluation_yaml, done, capsys, name):
+    path = done / name
+    whole = path.read_bytes()
+    for place in range(1, len(whole), len(whole) // 7):
+        flipped(path, place)
+        capsys.readouterr()
+        assert main([evaluation_yaml, "--resume"]) in (1, 2)
+        told = capsys.readouterr().err
+        assert str(path) in told and "remove it" in told and "Traceback" not in told
+        path.write_bytes(whole)
+    path.write_bytes(b"\xff" + whole)
+    assert main([evaluation_yaml, "--resume"]) in (1, 2)
+    assert "byte 0 is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_damaged_memory_of_digests_is_not_believed(evaluation_yaml, checkpoints, tmp_path):
+    typed = [evaluation_yaml, f"models={{base: {{}}, b: {{checkpoint: {checkpoints['full']}}}}}"]
+    assert main(typed) == 0
+    path = tmp_path / "out" / ".digests.json"
+    if path.exists():
+        flipped(path, len(path.read_bytes()) // 2)
+    else:
+        path.write_text("{")
+    assert main([*typed, "--resume"]) == 0

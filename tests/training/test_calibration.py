@@ -9,6 +9,8 @@ import attrs
 import pytest
 import torch
 
+from flowbp.configuration import DamagedError, sealed
+from flowbp.configuration.records import SEAL
 from flowbp.evaluation import Sampling, generate
 from flowbp.rewards import Normalisation, RewardPart, UncalibratedReward, WeightedReward
 from flowbp.training import (
@@ -139,12 +141,18 @@ def test_a_part_that_cannot_be_measured_is_named(tmp_path, reward, message):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda tree: "{", "cannot be read .*; restore it"),
-        (lambda tree: "[]", "cannot be read"),
-        (lambda tree: json.dumps({**tree, "format": 9}), "of format 9, and this version reads 1"),
-        (lambda tree: json.dumps({"format": 1, "parts": {}}), r"of the parts \[\]"),
+        (lambda tree: "{", "is damaged.*; restore it"),
+        (lambda tree: "[]", "must hold an object"),
+        (lambda tree: json.dumps({**tree, "format": 1}), "it is not as it was written"),
+        (lambda tree: sealed({**tree, "format": 9}), "of format 9, and this version reads 1"),
+        (lambda tree: sealed({**tree, "parts": {}}), r"of the parts \[\]"),
         (
-            lambda tree: json.dumps({"format": 1, "parts": {"colour": {"mean": 0, "std": 0}}}),
+            lambda tree: sealed(
+                {
+                    **tree,
+                    "parts": {name: {**part, "std": 0} for name, part in tree["parts"].items()},
+                }
+            ),
             "`std` must be a positive number, got 0",
         ),
     ],
@@ -152,8 +160,9 @@ def test_a_part_that_cannot_be_measured_is_named(tmp_path, reward, message):
 def test_a_damaged_file_is_refused(tmp_path, spoil, message):
     how = calibration(tmp_path)
     calibrated(uncalibrated(), FakeBackbone(), PromptList(PROMPTS), how)
-    how.path.write_text(spoil(json.loads(how.path.read_text())))
-    with pytest.raises(ValueError, match=message):
+    tree = json.loads(how.path.read_text())
+    how.path.write_text(spoil({key: value for key, value in tree.items() if key != SEAL}))
+    with pytest.raises(DamagedError, match=message):
         calibrated(uncalibrated(), FakeBackbone(), PromptList(PROMPTS), how)
 
 

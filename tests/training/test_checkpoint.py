@@ -67,7 +67,7 @@ def test_failure_half_way_keeps_the_old_one(tmp_path: Path, error: BaseException
 )
 def test_full_disk_is_said_clearly(tmp_path: Path, error: BaseException) -> None:
     save_checkpoint(Model("one"), tmp_path / "final")
-    with pytest.raises(CheckpointError, match="disk is full: the checkpoint `final`") as caught:
+    with pytest.raises(CheckpointError, match="disk is full: `final` was not written") as caught:
         save_checkpoint(Model("two", error), tmp_path / "final")
     assert caught.value.errno == errno.ENOSPC
     assert f"MiB are free in {tmp_path}" in str(caught.value)
@@ -88,8 +88,9 @@ def test_failing_rename_keeps_the_old_one(
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(OSError, match="no rename"):
+    with pytest.raises(CheckpointError, match="`final` was not written") as caught:
         save_checkpoint(Model("two"), tmp_path / "final")
+    assert caught.value.errno == errno.EIO
     assert holds(tmp_path / "final", "one")
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
 

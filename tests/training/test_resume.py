@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import pickle
 from collections.abc import Callable
@@ -21,8 +20,6 @@ from flowbp.training import (
     CosineDecay,
     JsonLines,
     PromptList,
-    load_trained,
-    load_unaveraged,
     newest_checkpoint,
     saved_checkpoints,
 )
@@ -139,7 +136,7 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, stop=interrupt_at(2))
     names = {path.name for path in (newest(tmp_path) / "training").iterdir()}
-    assert names == {"manifest.json", "state.json", "tensors.safetensors"}
+    assert names == {"state.json", "tensors.safetensors"}
 
     def refuse(*_, **__):
         raise AssertionError("unpickled")
@@ -183,42 +180,6 @@ def test_damaged_state_is_told(tmp_path):
         tensors.write_bytes(broken)
         with pytest.raises(CheckpointError, match=f"{place} is damaged"):
             train(tmp_path, resume=place)
-
-
-def stopped_without(folder: Path, key: str) -> Path:
-    """A checkpoint whose state of training lacks what another version does not write."""
-    with pytest.raises(KeyboardInterrupt):
-        train(folder, stop=interrupt_at(2))
-    place = newest(folder)
-    state = place / "training/state.json"
-    tree = json.loads(state.read_text())
-    del tree[key]
-    state.write_text(json.dumps(tree))
-    return place
-
-
-@pytest.mark.parametrize("key", ["portions", "frozen"])
-def test_weights_are_read_whatever_else_a_state_lacks(tmp_path, key):
-    place, states = stopped_without(tmp_path, key), []
-    for load in (load_unaveraged, load_trained):
-        backbone = FakeBackbone()
-        load(backbone.trainable(), place)
-        states.append(backbone.state())
-    assert all(torch.equal(states[0][name], each) for name, each in states[1].items())
-    assert any(not torch.equal(states[0][n], each) for n, each in FakeBackbone().state().items())
-
-
-def test_a_state_that_tells_of_no_portions_is_resumed(tmp_path):
-    whole = train(tmp_path / "whole")
-    place = stopped_without(tmp_path / "run", "portions")
-    assert same(train(tmp_path / "run", resume=place), whole)
-
-
-def test_a_state_of_another_version_is_not_to_be_thrown_away(tmp_path):
-    place = stopped_without(tmp_path, "frozen")
-    with pytest.raises(CheckpointError, match=r"or of another version of flowbp.*'frozen'") as told:
-        train(tmp_path, resume=place)
-    assert "remove" not in str(told.value)
 
 
 def test_float32_moments_of_coarse_weights_are_kept(tmp_path):
