@@ -170,15 +170,16 @@ class Kept:
     def _content(self) -> _Content:
         if not self.path.exists():
             return _Content(None, {})
-        first, *found = read_sealed_lines(self.path, cure=_CURE) or [None]
-        if first is None:
+        lines = read_sealed_lines(self.path, cure=_CURE)
+        if not lines:
             return _Content(None, {})
+        first, *found = lines
         heading = structured(_Heading, first, self.path, _CURE, line=1)
-        lines = [
+        judged = [
             structured(_Line, tree, self.path, _CURE, line=number)
             for number, tree in enumerate(found, 2)
         ]
-        return _Content(heading, {line.picture: _numbers(line.values) for line in lines})
+        return _Content(heading, {line.picture: _numbers(line.values) for line in judged})
 
     def _holding(self, content: _Content) -> Mapping[str, Mapping[str, float]]:
         heading = content.heading

@@ -25,6 +25,7 @@ from flowbp.evaluation import (
     upscale,
     write_report,
 )
+from flowbp.files import write_whole
 from flowbp.run.artefacts import (
     COMPARISON,
     PICTURE,
@@ -84,12 +85,12 @@ def write_results(
     settings, method = container.settings(), type(container.method()).__name__
     folder, end = settings.run.folder, evaluated.end
     steps, note = (evaluated.steps, "") if end is None else (end.judged, f". {end.note}")
-    (folder / COMPARISON).write_text(to_json(evaluated.comparison) + "\n", encoding="utf-8")
+    write_whole(folder / COMPARISON, to_json(evaluated.comparison) + "\n")
     shown = list(choose_examples(evaluated.comparison, sample=_SHOWN).sample)
-    (folder / PICTURE).write_bytes(png(_before_after(evaluated, shown)))
+    write_whole(folder / PICTURE, png(_before_after(evaluated, shown)))
     records = evaluated.comparison.before.records
     prompts = "".join(f"{records[i].prompt}\n" for i in shown)
-    (folder / PICTURE_PROMPTS).write_text(prompts, encoding="utf-8")
+    write_whole(folder / PICTURE_PROMPTS, prompts)
     history = container.history()
     # What came after the model that the page is of says nothing of it.
     held_out = [row for row in history.held_out if row.step <= steps]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from flowbp.disk import saving
 from flowbp.files import write_whole
 from flowbp.training.early_stop import HeldOutFigures
 from flowbp.training.metrics import Metrics, figures
@@ -100,15 +102,17 @@ class JsonLines:
         """Replace the file by the lines of these rows, at once."""
         if rows:
             write_whole(self._path, "".join(map(_line, rows)))
-            self._file = self._path.open("a", encoding="utf-8")
+            with self._saving():
+                self._file = self._path.open("a", encoding="utf-8")
 
     def row(self, metrics: Metrics) -> None:
         """Write a line and flush it."""
-        if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("w", encoding="utf-8")
-        self._file.write(_line(metrics))
-        self._file.flush()
+        with self._saving():
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._path.open("w", encoding="utf-8")
+            self._file.write(_line(metrics))
+            self._file.flush()
 
     def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
         """Nothing: pictures are not figures."""
@@ -117,6 +121,18 @@ class JsonLines:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        with saving(self._path, "the lines of the steps before are unharmed"):
+            try:
+                yield
+            except OSError:
+                # What the disk did not take is still pending, and would be refused again.
+                with suppress(OSError):
+                    self.close()
+                self._file = None
+                raise
 
 
 def _line(metrics: Metrics) -> str:

@@ -74,9 +74,10 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
         raise ValueError(f"`packed` must name one kind of value, got {', '.join(packed) or 'none'}")
     ((kind, content),) = packed.items()
     if kind == "tensor" and isinstance(content, str):
-        if content not in tensors:
-            raise ValueError(f"`packed` names the tensor {content!r}, which is missing")
-        return tensors[content]
+        try:
+            return tensors[content]
+        except KeyError as error:
+            raise ValueError(f"`packed` names the tensor {content!r}, which is missing") from error
     if kind == "tuple" and isinstance(content, list):
         return tuple(unpack(item, tensors) for item in content)
     if kind == "mapping" and isinstance(content, list) and all(map(_is_pair, content)):

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import attrs
 from torch import Tensor
 
+from flowbp.disk import saving
 from flowbp.training.metrics import Metrics
 from flowbp.training.observers import Observer
 from flowbp.training.sizes import Portions
@@ -71,10 +72,11 @@ class PortionLines:
 
     def portions(self, step: int, portions: Portions, told: str) -> None:
         """Write a line."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         row = {"step": step, **attrs.asdict(portions), "told": told}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        with saving(self._path, "its lines before are unharmed"):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
 
     def row(self, metrics: Metrics) -> None:
         """Nothing: the figures of a step are elsewhere."""

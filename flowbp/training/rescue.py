@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flowbp.training.checkpoint import Savable
 from flowbp.training.checkpoints import Checkpoints
+from flowbp.training.manifest import MANIFEST
 from flowbp.training.nonfinite import NonFiniteError, describe, describe_parameters
 from flowbp.training.result import StepResult
 from flowbp.training.state import RunState
@@ -36,8 +37,9 @@ def rescue_stopped(
     """
     # Gradients are not needed any more, and the memory may be.
     state.optimizer.zero_grad(set_to_none=True)
-    if state.checkpoint is not None and state.checkpoint[0] == state.done and not state.updating:
-        return f"{_after(state)} are saved in {state.checkpoint[1]}"
+    place = _place_of(state)
+    if place is not None and not state.updating:
+        return f"{_after(state)} are saved in {place}"
     word = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped"
     name = f"{word}-{state.done:06}"
     return _saved(state, checkpoints, lambda to: to.save(state, source, name))
@@ -128,6 +130,12 @@ def refuse_broken(state: RunState, source: Savable, checkpoints: Checkpoints | N
     if broken is not None:
         saved = rescue_broken(state, source, checkpoints, "parameters")
         raise NonFiniteError(state.done, "parameters", broken, saved)
+
+
+def _place_of(state: RunState) -> Path | None:
+    """Where this very step is saved; not where it was, if that folder is gone."""
+    step, place = state.checkpoint or (-1, Path())
+    return place if step == state.done and (place / MANIFEST).is_file() else None
 
 
 def _after(state: RunState) -> str:

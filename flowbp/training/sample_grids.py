@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from flowbp.files import write_whole
 from flowbp.training.metrics import Metrics
 
 
@@ -45,11 +46,10 @@ class SampleGrids:
         """Write the grid of (n, 3, H, W)."""
         from flowbp.evaluation.pictures import grid, png, upscale
 
-        self.folder.mkdir(parents=True, exist_ok=True)
         sheet = grid(upscale(images, self._scale), columns=self._columns)
-        (self.folder / f"{step:06}.png").write_bytes(png(sheet))
+        write_whole(self.folder / f"{step:06}.png", png(sheet))
         listed = "".join(f"{prompt}\n" for prompt in prompts)
-        (self.folder / "prompts.txt").write_text(listed, encoding="utf-8")
+        write_whole(self.folder / "prompts.txt", listed)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 class TensorBoard:
     """Event files that `tensorboard --logdir <folder>` shows.
+
+    A disk that does not take them costs a warning and no more.
 
     Args:
         folder: where they go; made with the first row or picture.
@@ -36,6 +40,7 @@ class TensorBoard:
         self._writer: SummaryWriter | None = None
         self._purge: int | None = None
         self._evaluated = -1
+        self._refused = False
 
     def begin(self, rows: Sequence[Metrics]) -> None:
         """Hide what an earlier process wrote from the last of these rows on, and write that row.
@@ -50,35 +55,50 @@ class TensorBoard:
 
     def row(self, metrics: Metrics) -> None:
         """One scalar for each figure that is defined, under `train/`."""
-        writer = self._open()
-        for name, value in figures(metrics).items():
-            if name != "step" and value is not None:
-                writer.add_scalar(f"train/{name}", value, metrics.step)
-        # Otherwise up to two minutes of figures wait in memory, and a kill loses them.
-        writer.flush()
+        with self._writing() as writer:
+            for name, value in figures(metrics).items():
+                if name != "step" and value is not None:
+                    writer.add_scalar(f"train/{name}", value, metrics.step)
+            # Otherwise up to two minutes of figures wait in memory, and a kill loses them.
+            writer.flush()
 
     def evaluations(self, rows: Sequence[HeldOutFigures]) -> None:
         """One scalar for each figure of those that are not there yet, under `evaluation/`."""
         for row in rows:
             if row.step > self._evaluated:
-                writer, self._evaluated = self._open(), row.step
-                for name, value in row.figures.items():
-                    writer.add_scalar(f"evaluation/{name}", value, row.step)
-                writer.flush()
+                self._evaluated = row.step
+                with self._writing() as writer:
+                    for name, value in row.figures.items():
+                        writer.add_scalar(f"evaluation/{name}", value, row.step)
+                    writer.flush()
 
     def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
         """All pictures as one grid, and their prompts as text."""
         from flowbp.evaluation.pictures import grid
 
-        writer = self._open()
-        writer.add_image("samples", grid(images).clamp(0, 1), step)
-        listed = "\n".join(f"{number}. {prompt}" for number, prompt in enumerate(prompts, 1))
-        writer.add_text("prompts", listed, step)
+        with self._writing() as writer:
+            writer.add_image("samples", grid(images).clamp(0, 1), step)
+            listed = "\n".join(f"{number}. {prompt}" for number, prompt in enumerate(prompts, 1))
+            writer.add_text("prompts", listed, step)
 
     def close(self) -> None:
         """Write out what is pending."""
         if self._writer is not None:
-            self._writer.close()
+            with self._writing() as writer:
+                writer.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Any]:
+        """The writer, while the disk takes events; they are a convenience, and end no run."""
+        try:
+            yield _Nowhere() if self._refused else self._open()
+        except OSError as error:
+            self._refused = True
+            warnings.warn(
+                f"no more events for TensorBoard are written, as {self._folder} does not take them "
+                f"({error}); the run goes on, and metrics.jsonl has the figures",
+                stacklevel=2,
+            )
 
     def _open(self) -> SummaryWriter:
         if self._writer is None:
@@ -87,3 +107,10 @@ class TensorBoard:
 
             self._writer = SummaryWriter(str(self._folder), purge_step=self._purge)
         return self._writer
+
+
+class _Nowhere:
+    """A writer after the disk refused."""
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *values: None

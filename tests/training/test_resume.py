@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
+import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,9 +23,13 @@ from flowbp.training import (
     CosineDecay,
     JsonLines,
     PromptList,
+    is_averaged,
+    load_trained,
+    load_unaveraged,
     newest_checkpoint,
     saved_checkpoints,
 )
+from flowbp.training.manifest import read_manifest, write_manifest
 
 from .fakes import PROMPTS, FakeBackbone, Recorder, colour_reward, make_step, make_trainer
 
@@ -312,3 +319,150 @@ def test_retention_leaves_everything_else_alone(tmp_path):
 def test_options_that_do_nothing_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Checkpoints("a", **options)
+
+
+def test_an_interrupt_in_the_first_step_can_be_resumed(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run/checkpoints", every=2, keep=1, best="reward")
+    whole = train(tmp_path / "whole", checkpoints=attrs.evolve(checkpoints, folder=tmp_path / "w"))
+
+    def impatient(images, prompts):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(tmp_path / "run", parts={"reward": impatient}, checkpoints=checkpoints)
+    place = tmp_path / "run/checkpoints/interrupted-000000"
+    assert caught.value.__notes__ == [f"the parameters after step 0 are saved in {place}"]
+    assert same(train(tmp_path / "run", resume=place, checkpoints=checkpoints), whole)
+
+
+def test_a_prune_that_fails_is_no_failed_save(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", every=1, keep=1)
+
+    def refuse(folder):
+        raise PermissionError(f"{folder} is held")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("flowbp.training.checkpoints.remove_checkpoint", refuse)
+        with (
+            pytest.raises(KeyboardInterrupt) as caught,
+            pytest.warns(UserWarning, match="the next save tries again"),
+        ):
+            train(tmp_path, stop=interrupt_at(3), checkpoints=checkpoints)
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {f"step-{step:06}" for step in (1, 2, 3)}
+    assert "are saved in" in caught.value.__notes__[0]
+    train(tmp_path, resume=newest(tmp_path), checkpoints=checkpoints)
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"step-000005", "final"}
+
+
+def rewritten(place: Path, edit: Callable[[dict], object]) -> None:
+    """Change `state.json` as someone would who also makes the manifest anew."""
+    path = place / "training/state.json"
+    tree = json.loads(path.read_text())
+    edit(tree)
+    path.write_text(json.dumps(tree))
+    manifest = read_manifest(place)
+    (place / "manifest.json").unlink()
+    write_manifest(place, identity=manifest.identity, step=manifest.step)
+
+
+def packed(tree: dict, *names: object) -> dict:
+    """A mapping somewhere in what `pack` made: by key to its pair."""
+    value = tree["state"]
+    for name in names:
+        value = dict((key, item) for key, item in value["mapping"])[name]
+    return {pair[0]: pair for pair in value["mapping"]}
+
+
+def rename(pair: list, key: object) -> None:
+    pair[0] = key
+
+
+EDITS = {
+    "no rows": lambda tree: tree.pop("rows"),
+    "no frozen": lambda tree: tree.pop("frozen"),
+    "a row less": lambda tree: tree["rows"].pop(),
+    "rows that begin late": lambda tree: tree["rows"][0].update(step=2),
+    "a figure as text": lambda tree: tree["rows"][0].update(loss="much"),
+    "an evaluation of the future": lambda tree: tree["evaluations"].append(
+        {"step": 99, "figures": {"reward": 1.0}, "each": {}, "signs": {}}
+    ),
+    "portions of nothing": lambda tree: tree.update(portions={"typed": {}, "now": {}}),
+    "a state that is a list": lambda tree: tree.update(state=[1]),
+    "no tensor of that name": lambda tree: packed(tree, "parameters")["bias"][1].update(tensor="x"),
+    "another moment": lambda tree: rename(
+        packed(tree, "optimizer", "state", 0)["exp_avg"], "exp_aug"
+    ),
+    "a moment of another shape": lambda tree: packed(tree, "optimizer", "state", 0)["exp_avg"][
+        1
+    ].update(tensor="state.optimizer.state.2.exp_avg"),
+    "a moment that is a number": lambda tree: packed(tree, "optimizer", "state", 0)[
+        "exp_avg"
+    ].__setitem__(1, 0.5),
+    "a parameter too many": lambda tree: rename(packed(tree, "optimizer", "state")[3], 4),
+    "no groups": lambda tree: rename(packed(tree, "optimizer")["param_groups"], "groups"),
+    "no average of one": lambda tree: rename(packed(tree, "average", "shadow")["bias"], "bies"),
+    "fewer than no updates": lambda tree: packed(tree, "average")["updates"].__setitem__(1, -1),
+    "no average": lambda tree: packed(tree)["average"].__setitem__(1, None),
+    "a generator too few": lambda tree: rename(packed(tree, "mark", "streams")["plan"], "plans"),
+    "a generator of weights": lambda tree: packed(tree, "mark", "streams")["plan"][1].update(
+        tensor="state.parameters.bias"
+    ),
+    "no generator of torch": lambda tree: rename(packed(tree, "mark", "torch")["cpu"], "cpv"),
+    "prompts from nowhere": lambda tree: packed(tree, "mark", "prompts")["taken"].__setitem__(
+        1, None
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("interrupted")
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, stop=interrupt_at(2), averaging=Averaging(0.5))
+    return folder
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_a_state_that_does_not_fit_changes_and_saves_nothing(tmp_path, interrupted, edit):
+    run = tmp_path / "run"
+    shutil.copytree(interrupted, run)
+    place, backbone = newest(run), FakeBackbone()
+    rewritten(place, edit)
+    before = backbone.state()
+    files = sorted(run.rglob("*"))
+    with pytest.raises(CheckpointError) as caught:
+        train(run, resume=place, backbone=backbone, averaging=Averaging(0.5))
+    assert str(place) in str(caught.value) and len(str(caught.value)) < 1000
+    assert all(torch.equal(before[name], each) for name, each in backbone.state().items())
+    assert sorted(run.rglob("*")) == files
+
+
+@pytest.mark.parametrize("take", ["resume", "average", "unaveraged", "trained"])
+def test_a_flipped_bit_anywhere_is_refused(tmp_path, interrupted, take):
+    run = tmp_path / "run"
+    shutil.copytree(interrupted, run)
+    place, drawn = newest(run), random.Random(0)
+    take_it = {
+        "resume": lambda: newest_checkpoint(run / "checkpoints", ""),
+        "average": lambda: is_averaged(place),
+        "unaveraged": lambda: load_unaveraged(FakeBackbone().trainable(), place),
+        "trained": lambda: load_trained(FakeBackbone().trainable(), place),
+    }[take]
+    take_it()
+    # What the model alone is read by does not look at the model's own files.
+    names = ["manifest.json", "training/state.json"]
+    names += ["training/tensors.safetensors"] * (take != "average")
+    names += ["weights.pt"] * (take == "resume")
+    for name in names:
+        path = place / name
+        whole = path.read_bytes()
+        for _ in range(25):
+            content = bytearray(whole)
+            content[drawn.randrange(len(whole))] ^= 1 << drawn.randrange(8)
+            path.write_bytes(content)
+            with pytest.raises(CheckpointError):
+                take_it()
+        path.write_bytes(whole)
+    take_it()
