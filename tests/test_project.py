@@ -170,7 +170,7 @@ def packages() -> list[ModuleType]:
 def public_names(package: ModuleType) -> list[tuple[str, object]]:
     return [
         (name, value)
-        for name, value in vars(package).items()
+        for name, value in ((name, getattr(package, name)) for name in dir(package))
         if not name.startswith("_")
         and not inspect.ismodule(value)
         and name != "annotations"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from flowbp.evaluate.command import main
+from flowbp.evaluate import main
 
 if __name__ == "__main__":
     sys.exit(main())

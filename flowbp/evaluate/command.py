@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 
 from flowbp.run.shell import (
-    INTERRUPTED,
     MISTAKE,
     STOPPED,
     find_modules_here,
@@ -14,6 +13,7 @@ from flowbp.run.shell import (
     stopped_gently,
     told,
 )
+from flowbp.run.signals import INTERRUPTED
 
 FAILED = 3
 """Exit code: it is done, but a metric failed and is reported as failed."""
@@ -39,23 +39,20 @@ exit codes: 0 done, 1 the evaluation stopped, 2 a mistake in what was typed or c
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate what the arguments say; `--help` lists them.
+def evaluate_command(arguments: Sequence[str] | None) -> int:
+    """Do what `flowbp.evaluate.main` says.
 
     Args:
-        arguments: those of the command line by default.
+        arguments: those of the command line where None.
 
     Returns:
-        The exit code: 0 done, 1 the evaluation stopped, 2 a mistake of the user's, 3 done but for
-        metrics that failed and are reported as failed, 130 interrupted. A message is on stderr.
-        Anything else is a bug, and raised.
+        The exit code.
 
     Raises:
         SystemExit: after `--help`, or at an option that does not exist.
 
     Example:
-        >>> main(["no-such-file.yaml"])
-        2
+        See `flowbp.evaluate.main`.
     """
     parser = _parser()
     typed = parser.parse_intermixed_args(arguments)

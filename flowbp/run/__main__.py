@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from flowbp.run.command import main
+from flowbp.run import main
 
 if __name__ == "__main__":
     sys.exit(main())

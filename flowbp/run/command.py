@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Sequence
 
 from flowbp.run.shell import (
-    INTERRUPTED,
     MISTAKE,
     STOPPED,
     find_modules_here,
@@ -15,6 +14,7 @@ from flowbp.run.shell import (
     stopped_gently,
     told,
 )
+from flowbp.run.signals import INTERRUPTED
 
 _DESCRIPTION = "Fine-tune a text-to-image flow-matching model towards a reward."
 _EPILOG = """\
@@ -42,22 +42,20 @@ exit codes: 0 done, 1 the run stopped, 2 a mistake in what was typed or configur
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the arguments say; `--help` lists them.
+def run_command(arguments: Sequence[str] | None) -> int:
+    """Do what `flowbp.run.main` says.
 
     Args:
-        arguments: those of the command line by default.
+        arguments: those of the command line where None.
 
     Returns:
-        The exit code: 0 done, 1 the run stopped, 2 a mistake of the user's, 130 interrupted. A
-        message is on stderr. Anything else is a bug, and raised.
+        The exit code.
 
     Raises:
         SystemExit: after `--help`, or at an option that does not exist.
 
     Example:
-        >>> main(["no-such-file.yaml"])
-        2
+        See `flowbp.run.main`.
     """
     try:
         require_packages()

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flowbp.adapters.extras import require
+from flowbp.run import signals
 
-MISTAKE, STOPPED, INTERRUPTED = 2, 1, 130
-"""Exit codes: a mistake of the user's; it stopped; Ctrl-C."""
-
+MISTAKE, STOPPED = 2, 1
+"""Exit codes: a mistake of the user's; it stopped."""
 
 _NEEDED = ("cattrs", "dependency_injector", "jinja2", "PIL", "tqdm", "yaml")
 
@@ -90,7 +90,10 @@ def told(message: object, code: int) -> int:
 
 @contextmanager
 def stopped_gently() -> Iterator[None]:
-    """Let SIGTERM, which schedulers send before they kill, stop the block as Ctrl-C does.
+    """Have SIGTERM, which schedulers send before they kill, and Ctrl-C stop the block alike.
+
+    Of a command's own process, what is left to do after the block is to say how it ended; a
+    further signal does not cut that off.
 
     Example:
         >>> with stopped_gently():
@@ -99,8 +102,12 @@ def stopped_gently() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    ours = {number for number, handler in before.items() if handler is signals.end}
+    for number in {signal.SIGTERM, *ours}:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in {signal.SIGTERM, *ours}:
+            signal.signal(number, signal.SIG_IGN if number in ours else before[number])
