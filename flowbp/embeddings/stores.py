@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -20,11 +21,13 @@ from torch import Tensor
 
 from flowbp.adapters.extras import require
 from flowbp.embeddings.identity import digest
+from flowbp.files import open_plain, read_plain
 
 Row = Mapping[str, Tensor]
 """The tensors of one prompt, on the CPU, without the dimension of samples."""
 
 _PARTIAL = ".partial"
+_WRITING = re.compile(r"[0-9a-f]{64}-[0-9a-f]{32}")
 _STALE = 24 * 3600.0
 _READERS = 8
 
@@ -111,7 +114,7 @@ class FolderStore:
         UserWarning: an entry is damaged; once for all of them.
 
     Raises:
-        EmbeddingsError: an embedding cannot be written.
+        EmbeddingsError: an embedding cannot be written, or what is in its place cannot be read.
 
     Example:
         >>> import torch
@@ -130,7 +133,7 @@ class FolderStore:
     def __attrs_post_init__(self) -> None:
         # A writer that was killed leaves its file behind. One that is a day old has no writer.
         for path in self._place.joinpath(_PARTIAL).glob("*"):
-            if _age(path) > _STALE:
+            if _WRITING.fullmatch(path.name) and _age(path) > _STALE:
                 path.unlink(missing_ok=True)
 
     @property
@@ -146,9 +149,15 @@ class FolderStore:
         """The embedding of a prompt, None if there is none that is whole."""
         path = self.path(prompt)
         try:
-            content = path.read_bytes()
+            content = read_plain(path)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise EmbeddingsError(
+                error.errno,
+                f"an embedding could not be read from {path} ({error.strerror or error}); remove "
+                "what is there, or name another embeddings.folder",
+            ) from error
         row = _row(content)
         if row is None and self._warned.acquire(blocking=False):
             warnings.warn(
@@ -171,7 +180,8 @@ class FolderStore:
             partial.parent.mkdir(parents=True, exist_ok=True)
             path.parent.mkdir(exist_ok=True)
             try:
-                partial.write_bytes(_content(row))
+                with open(open_plain(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+                    file.write(_content(row))
                 # Not flushed to the disk first: should the machine fail, the checksum tells.
                 os.replace(partial, path)
             finally:

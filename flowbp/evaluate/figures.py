@@ -17,7 +17,7 @@ from flowbp.evaluate.declared import Declared
 from flowbp.evaluate.fingerprints import differences
 from flowbp.evaluate.pictures import Shot
 from flowbp.evaluation import Scale
-from flowbp.files import write_whole
+from flowbp.files import open_to_append, write_whole
 
 FIGURES = "figures"
 _CURE = "remove it, and its metric judges those pictures again"
@@ -147,7 +147,7 @@ class Kept:
         """
         with (
             saving(self.path, "its lines before are unharmed"),
-            self.path.open("a", encoding="utf-8") as stream,
+            open_to_append(self.path) as stream,
         ):
             stream.writelines(itertools.starmap(_of_picture, found))
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flowbp.files import open_plain
 from flowbp.settings import LOCK
 
 
@@ -24,6 +25,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         BlockingIOError: another process holds it.
+        FileExistsError: what is at the file's place is a link, or no file.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -31,7 +33,7 @@ def locked(folder: Path) -> Iterator[None]:
         ...     print("alone")
         alone
     """
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = open_plain(folder / LOCK, os.O_RDWR | os.O_CREAT)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

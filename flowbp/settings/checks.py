@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import torch
@@ -144,9 +145,12 @@ def occupied(folder: Path) -> bool:
         >>> occupied(Path("runs/no-such-run"))
         False
     """
-    return folder.is_dir() and any(
-        path.name != LOCK and not path.name.endswith(PARTIAL) for path in folder.iterdir()
-    )
+    return folder.is_dir() and not all(_left_behind(path) for path in folder.iterdir())
+
+
+def _left_behind(path: Path) -> bool:
+    named = path.name == LOCK or path.name.endswith(PARTIAL)
+    return named and path.is_file() and not path.is_symlink()
 
 
 def free_folder(folder: Path) -> Path:
@@ -184,9 +188,11 @@ def of_place(section: str, folder: Path, device: str, *, taken: str, resume: boo
         []
     """
     path: tuple[Step, ...] = (section, "folder")
-    blocking = next((place for place in (folder, *folder.parents) if place.is_file()), None)
+    places = (folder, *folder.parents)
+    blocking = next((p for p in places if os.path.lexists(p) and not p.is_dir()), None)
     if blocking is not None:
-        yield path, f"is {folder}, and {blocking} is a file; name another folder"
+        what = "a link that leads to no folder" if blocking.is_symlink() else "a file"
+        yield path, f"is {folder}, and {blocking} is {what}; name another folder"
     elif not resume and occupied(folder):
         free = f"{section}.folder={free_folder(folder)}"
         yield path, f"is {folder}, which is not empty{taken.format(free=free)}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flowbp.disk import SavingError, saving
-from flowbp.files import PARTIAL, flush
+from flowbp.files import PARTIAL, flush, refuse_foreign
 from flowbp.training.manifest import write_manifest
 
 REPLACED = ".flowbp-replaced"
@@ -69,6 +69,8 @@ def save_checkpoint(
     with saving(folder, "what was there before is unharmed", CheckpointError):
         folder.parent.mkdir(parents=True, exist_ok=True)
         recover(folder.parent)
+        for place in (partial, folder.with_name(f".{folder.name}{REPLACED}")):
+            refuse_foreign(place, folder=True)
         with _removed_on_failure(partial):
             partial.mkdir()
             source.save(partial)
@@ -101,6 +103,9 @@ def recover(parent: Path) -> None:
     for leftover in sorted(parent.glob(f".*{PARTIAL}")):
         shutil.rmtree(leftover, ignore_errors=True)
     for aside in sorted(parent.glob(f".*{REPLACED}")):
+        if aside.is_symlink() or not aside.is_dir():
+            # No save left that; one of its name is refused (see `save_checkpoint`).
+            continue
         original = aside.with_name(aside.name.removeprefix(".").removesuffix(REPLACED))
         if original.exists():
             shutil.rmtree(aside, ignore_errors=True)
@@ -125,6 +130,10 @@ def remove_checkpoint(folder: Path) -> None:
         >>> folder.exists()
         False
     """
+    if folder.is_symlink():
+        # What it leads to was put there by someone.
+        folder.unlink()
+        return
     leftover = folder.with_name(f".{folder.name}{PARTIAL}")
     folder.rename(leftover)
     shutil.rmtree(leftover)
@@ -141,11 +150,12 @@ def _removed_on_failure(partial: Path) -> Iterator[None]:
 
 
 def _refuse_strangers(folder: Path, partial: Path) -> None:
-    if not folder.exists():
+    if not os.path.lexists(folder):
         return
-    if not folder.is_dir():
+    if folder.is_symlink() or not folder.is_dir():
+        what = "link" if folder.is_symlink() else "file"
         raise CheckpointError(
-            errno.ENOTDIR, f"`folder` must be a folder or free, got the file {folder}"
+            errno.ENOTDIR, f"`folder` must be a folder or free, got the {what} {folder}"
         )
     strangers = sorted({p.name for p in folder.iterdir()} - {p.name for p in partial.iterdir()})
     if strangers:

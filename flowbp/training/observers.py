@@ -12,7 +12,7 @@ from typing import IO, Protocol, runtime_checkable
 from torch import Tensor
 
 from flowbp.disk import saving
-from flowbp.files import write_whole
+from flowbp.files import open_to_append, write_whole
 from flowbp.training.early_stop import HeldOutFigures
 from flowbp.training.metrics import Metrics, figures
 
@@ -103,14 +103,14 @@ class JsonLines:
         if rows:
             write_whole(self._path, "".join(map(_line, rows)))
             with self._saving():
-                self._file = self._path.open("a", encoding="utf-8")
+                self._file = open_to_append(self._path)
 
     def row(self, metrics: Metrics) -> None:
         """Write a line and flush it."""
         with self._saving():
             if self._file is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._path.open("w", encoding="utf-8")
+                write_whole(self._path, "")
+                self._file = open_to_append(self._path)
             self._file.write(_line(metrics))
             self._file.flush()
 

@@ -12,6 +12,7 @@ import attrs
 from torch import Tensor
 
 from flowbp.disk import saving
+from flowbp.files import open_to_append
 from flowbp.training.metrics import Metrics
 from flowbp.training.observers import Observer
 from flowbp.training.sizes import Portions
@@ -73,10 +74,11 @@ class PortionLines:
     def portions(self, step: int, portions: Portions, told: str) -> None:
         """Write a line."""
         row = {"step": step, **attrs.asdict(portions), "told": told}
-        with saving(self._path, "its lines before are unharmed"):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+        with (
+            saving(self._path, "its lines before are unharmed"),
+            open_to_append(self._path) as file,
+        ):
+            file.write(json.dumps(row) + "\n")
 
     def row(self, metrics: Metrics) -> None:
         """Nothing: the figures of a step are elsewhere."""

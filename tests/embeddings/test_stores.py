@@ -106,11 +106,12 @@ def test_what_a_killed_writer_left_is_removed_a_day_later(tmp_path):
     store = FolderStore(tmp_path, "a" * 64)
     store.write("red", row("red"))
     partial = store.path("red").parents[1] / ".partial"
-    for name, age in (("old", 90_000), ("new", 60)):
+    old, new = (f"{place}{'0' * 63}-{'0' * 32}" for place in "01")
+    for name, age in ((old, 90_000), (new, 60)):
         (partial / name).touch()
         os.utime(partial / name, (time.time() - age,) * 2)
     FolderStore(tmp_path, "a" * 64)
-    assert [path.name for path in partial.iterdir()] == ["new"]
+    assert [path.name for path in partial.iterdir()] == [new]
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch):
@@ -128,3 +129,23 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch):
         FolderStore(tmp_path, "a" * 64).write("red", row("red"))
     assert refused.value.errno == errno.ENOSPC
     assert [path.name for path in files(tmp_path)] == ["file"]
+
+
+def test_only_what_a_writer_left_is_cleaned_away(tmp_path):
+    other, place = tmp_path / "other", tmp_path / "cache" / ("a" * 32)
+    other.mkdir(), place.mkdir(parents=True)
+    (other / "thesis.tex").write_text("years of work")
+    os.utime(other / "thesis.tex", (0, 0))
+    (place / ".partial").symlink_to(other)
+    FolderStore(tmp_path / "cache", "a" * 64)
+    assert (other / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_at_an_entry_s_place_is_named(tmp_path, make):
+    store = FolderStore(tmp_path, "a" * 64)
+    place = store.path("red")
+    place.parent.mkdir(parents=True)
+    make(place)
+    with pytest.raises(EmbeddingsError, match=place.name):
+        store.read("red")

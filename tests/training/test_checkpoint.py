@@ -12,7 +12,7 @@ import pytest
 
 import flowbp
 from flowbp.training import CheckpointError, Checkpoints, save_checkpoint
-from flowbp.training.checkpoint import PARTIAL, REPLACED
+from flowbp.training.checkpoint import PARTIAL, REPLACED, remove_checkpoint
 
 
 @attrs.define
@@ -159,6 +159,31 @@ def test_file_in_the_way_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="`folder` must be a folder or free, got the file"):
         save_checkpoint(Model("one"), tmp_path / "final")
     assert (tmp_path / "final").read_text() == "a file"
+
+
+@pytest.mark.parametrize("ending", [PARTIAL, REPLACED])
+def test_link_at_a_name_of_ours_is_refused(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "precious").mkdir()
+    Model("one").save(tmp_path / "precious")
+    parent = tmp_path / "checkpoints"
+    parent.mkdir()
+    (parent / f".final{ending}").symlink_to(tmp_path / "precious")
+    with pytest.raises(FileExistsError, match=rf"\.final{ending} is a link"):
+        save_checkpoint(Model("two"), parent / "final")
+    assert holds(tmp_path / "precious", "one") and not (parent / "final").exists()
+
+
+def test_link_is_neither_replaced_nor_removed_with_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    Model("one").save(tmp_path / "precious")
+    link = tmp_path / "checkpoints" / "final"
+    link.parent.mkdir()
+    link.symlink_to(tmp_path / "precious")
+    with pytest.raises(CheckpointError, match=f"got the link {link}"):
+        save_checkpoint(Model("two"), link)
+    assert [path.name for path in link.parent.iterdir()] == ["final"]
+    remove_checkpoint(link)
+    assert not link.is_symlink() and holds(tmp_path / "precious", "one")
 
 
 def test_names_of_a_run() -> None:
