@@ -1,0 +1,34 @@
+"""A short draw of the attacks; CONTRIBUTING.md has the long one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DRAWS = {"kills": 4, "configurations": 60, "files": 24, "prompts": 40}
+
+
+def test_a_short_draw_finds_nothing(tmp_path):
+    out = tmp_path / "tries.json"
+    draws = [f"{kind}={count}" for kind, count in DRAWS.items()]
+    ended = subprocess.run(
+        [sys.executable, "-m", "tools.attack", *draws, "--jobs", "2", "--json", str(out)]
+        + ["--folder", str(tmp_path / "scene")],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    tries = json.loads(out.read_text())
+    assert {kind: len(tries[kind]) for kind in DRAWS} == DRAWS
+    outcomes = {kind: {each["outcome"] for each in tries[kind]} for kind in DRAWS}
+    # The draw is one of attacks, which do their work and are survived.
+    assert sum(each["kills"] for each in tries["kills"]) >= 3 and "same" in outcomes["kills"]
+    assert {"same", "refused"} <= outcomes["files"]
+    assert {"taken", "refused"} <= outcomes["configurations"] & outcomes["prompts"]
