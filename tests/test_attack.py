@@ -15,9 +15,10 @@ DRAWS = {"kills": 4, "configurations": 60, "files": 24, "prompts": 40}
 def test_a_short_draw_finds_nothing(tmp_path):
     out = tmp_path / "tries.json"
     draws = [f"{kind}={count}" for kind, count in DRAWS.items()]
+    options = ["--jobs", "2", "--json", str(out), "--folder", str(tmp_path / "scene")]
+    (tmp_path / "scene").mkdir()
     ended = subprocess.run(
-        [sys.executable, "-m", "tools.attack", *draws, "--jobs", "2", "--json", str(out)]
-        + ["--folder", str(tmp_path / "scene")],
+        [sys.executable, "-m", "tools.attack", *draws, *options],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
