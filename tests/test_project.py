@@ -30,6 +30,8 @@ LAYERS = [
     "disk",
     "files",
     "configuration",
+    "short_memory",
+    "components",
     "adapters",
     "rewards",
     "shapes",

@@ -129,15 +129,18 @@ def test_module_runs_as_a_command(tmp_path):
     assert "missing.yaml: cannot be read" in told.stderr and "Traceback" not in told.stderr
 
 
-def test_traceback_is_there_for_who_wants_it(yaml, tmp_path, monkeypatch, capsys):
+def test_debug_raises_what_is_else_a_sentence(yaml, tmp_path, monkeypatch, capsys):
     name = f"faulty_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text("def make():\n    return None + 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     typed = [yaml, f"reward={{name: '{name}:make'}}"]
     assert main(typed) == 2
-    assert "Traceback" not in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "Traceback" not in told and "flowbp/" not in told
+    assert f"{name}:make raised TypeError" in told
+    assert f'{name}.py", line 2, in make' in told and "return None + 1" in told
     with pytest.raises(ConfigurationError) as caught:
-        main([*typed, "--traceback"])
+        main([*typed, "--debug"])
     told = "".join(traceback.format_exception(caught.value))
     assert f"{name}.py" in told and "return None + 1" in told
 
@@ -150,8 +153,7 @@ def test_a_reward_that_cannot_be_called_is_found_before_anything_runs(
     typed = ["reward={name: 'uncallable_rewards:Red'}", f"run.folder={tmp_path / 'run'}"]
     assert main([yaml, *typed]) == 2
     told = capsys.readouterr().err
-    assert "must make what is called with pictures and prompts" in told
-    assert "makes a Red that cannot be called; docs/rewards.md" in told
+    assert "reward.name: names 'uncallable_rewards:Red'" in told and "cannot be called" in told
     assert not (tmp_path / "run").exists()
 
 

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, cast, get_args, get_origin
 import attrs
 
 from .parameters import parameters
+from .protocols import lacking
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -36,6 +37,7 @@ class Component(Generic[T_co]):
         target: the callable behind the name.
         arguments: keyword arguments from the configuration, already of the annotated types.
         ready: whether the target is the component itself, and nothing is to be built.
+        builds: the protocol that what is built must follow; None asks for nothing.
 
     Example:
         >>> Component("fraction", __import__("fractions").Fraction, {"numerator": 3}).build()
@@ -46,6 +48,7 @@ class Component(Generic[T_co]):
     target: Callable[..., T_co]
     arguments: Mapping[str, Any] = attrs.field(factory=dict)
     ready: bool = attrs.field(default=False, kw_only=True)
+    builds: Any = attrs.field(default=None, kw_only=True, eq=False, repr=False)
 
     @property
     def completed(self) -> dict[str, Any]:
@@ -62,10 +65,15 @@ class Component(Generic[T_co]):
             offered: collaborators by name, see `Registry.offers`.
 
         Raises:
-            TypeError: a collaborator is also among the arguments.
+            TypeError: a collaborator is also among the arguments, or what is built does not follow
+                `builds`.
         """
         if self.ready:
             return cast(T_co, self.target)
         wanted = {parameter.name for parameter in parameters(self.target)}
         collaborators = {name: value for name, value in offered.items() if name in wanted}
-        return self.target(**self.arguments, **collaborators)
+        found = self.target(**self.arguments, **collaborators)
+        lacks = lacking(found, self.builds)
+        if lacks:
+            raise TypeError(f"{self.name!r} makes a {type(found).__name__}, which {lacks}")
+        return found

@@ -14,8 +14,11 @@ from typing import Any, get_origin
 
 import attrs
 
+from flowbp.components import passes
+
 from .parameters import parameters
 from .problems import Rejected, listed, nearest
+from .protocols import misfit
 
 _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -141,13 +144,20 @@ class Registry:
     def misnamed(self, target: Any) -> tuple[str, ...]:
         """The arguments of a function that may be meant as a component, and is none by their names.
 
-        Empty for what is one, and for what requires another number of them.
+        Empty for what is one, and for what requires another number of others.
         """
         if not inspect.isfunction(target) or self.is_ready(target):
             return ()
         required = tuple(p.name for p in parameters(target) if p.required)
         others = self.offers.intersection(required)
-        return required if len(required) == len(self.called_with) and not others else ()
+        as_many = len(required) == len(self.called_with) and not others
+        return required if as_many or self.called_with.intersection(required) else ()
+
+    def misfit(self, name: str, target: Any) -> str:
+        """Why what others call a component plainly is none and makes none; empty if it may."""
+        if name in self.targets or self.origin_of(name) is not self or self.is_ready(target):
+            return ""
+        return misfit(target, self.kind, self.builds)
 
     def describes(self, annotation: Any) -> bool:
         """Whether a field's annotation is this registry's type."""
@@ -161,14 +171,16 @@ def _imported(path: str) -> Any:
     try:
         return functools.reduce(getattr, qualified.split("."), importlib.import_module(module))
     # Importing runs code of others, and whatever it raises is a problem of the configuration.
-    except Exception as error:
+    except BaseException as error:
+        if passes(error):
+            raise
         raise Rejected(
             f"{path!r} cannot be imported ({type(error).__name__}: {error}). {_near(error)}"
             "Correct the path or install what is missing"
         ) from error
 
 
-def _near(error: Exception) -> str:
+def _near(error: BaseException) -> str:
     """Names like the one that is not there."""
     if isinstance(error, AttributeError) and error.name is not None:
         return nearest(error.name, dir(error.obj))
@@ -183,7 +195,9 @@ def _loaded(point: metadata.EntryPoint, kind: str) -> Any:
     try:
         return point.load()
     # As above: an entry point is code of others.
-    except Exception as error:
+    except BaseException as error:
+        if passes(error):
+            raise
         raise Rejected(
             f"the {kind} `{point.name}` of {_distribution(point)} cannot be imported from "
             f"{point.value} ({type(error).__name__}: {error}); repair or uninstall it"

@@ -20,6 +20,7 @@ from .component import Component, component_type
 from .fields import arguments_of, built, message_of
 from .parameters import is_attrs_class, parameters
 from .problems import ConfigurationError, Problem, Rejected, listed
+from .protocols import lacking
 from .registry import Registry
 from .rules import Scalar, strict_converter
 from .tree import Step, Tree, origin_of, path_text, plain
@@ -110,22 +111,38 @@ def _register(converter: Converter, registry: Registry) -> None:
             return Component(name, target, ready=True)
         if not rest:
             _refuse_misnamed(registry, name, target)
-        return Component(name, target, arguments_of(converter, target, rest, registry.offers))
+        arguments = arguments_of(converter, target, rest, registry.offers)
+        return Component(name, target, arguments, builds=_promised(registry, name))
 
     def instance(value: Any, _: Any) -> Any:
         name, target, rest = _chosen(registry, value)
         if is_attrs_class(target):
-            return built(target, arguments_of(converter, target, rest))
+            return fitting(name, built(target, arguments_of(converter, target, rest)))
         if isinstance(target, type):
             raise Rejected(f"names {name!r}, a class without attrs; decorate it: @attrs.frozen")
         if rest:
             raise Rejected(
                 f"names the function {name!r}, which takes no keys; remove {listed(rest)}"
             )
-        return target
+        return fitting(name, target)
+
+    def fitting(name: str, found: Any) -> Any:
+        lacks = lacking(found, _promised(registry, name))
+        if lacks:
+            raise Rejected(f"names {name!r}, which is no {registry.kind}: it {lacks}")
+        return found
 
     converter.register_structure_hook_func(registry.describes, instance)
     converter.register_structure_hook_func(is_deferred, component)
+
+
+def _promised(registry: Registry, name: str) -> Any:
+    """The protocol that what others make must follow; None of what is built in."""
+    return (
+        None
+        if registry.origin_of(name) is not registry or name in registry.targets
+        else (registry.builds)
+    )
 
 
 def _chosen(registry: Registry, value: Any) -> tuple[str, Any, dict[str, Any]]:
@@ -139,6 +156,9 @@ def _chosen(registry: Registry, value: Any) -> tuple[str, Any, dict[str, Any]]:
         if not isinstance(name, str):
             raise Rejected(f"must be text, got {name!r}; names: {listed(registry.names())}")
         target = registry.resolve(name)
+        misfit = registry.misfit(name, target)
+        if misfit:
+            raise Rejected(f"names {name!r}, which {misfit}")
     except Rejected as error:
         error.add_note(AttributeValidationNote("at name", "name", str))
         raise ClassValidationError(f"No {registry.kind}", [error], Registry) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,6 +34,7 @@ from flowbp.training import (
     TrainingStep,
     generator,
 )
+from flowbp.training.prompts import drawn
 
 _PIXELS = 192
 """About how wide a picture of a sample grid is on disk."""
@@ -97,8 +97,9 @@ def snapshots_of(
         shown = [prompt.text for prompt in held_out[: samples.count]]
         seed = evaluation.noise_seed
         return Snapshots(shown, samples.every, seed=seed, sampling=sampling)
-    stream = prompts.stream(generator(settings.run.seed, "samples"))
-    return Snapshots(itertools.islice(stream, samples.count), samples.every, seed=settings.run.seed)
+    stream = iter(prompts.stream(generator(settings.run.seed, "samples")))
+    texts = drawn(prompts, stream, samples.count)
+    return Snapshots(texts, samples.every, seed=settings.run.seed)
 
 
 def observers_of(settings: Settings) -> tuple[Observer, ...]:

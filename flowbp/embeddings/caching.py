@@ -13,6 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.adapters import Backbone, Conditioning, CutPromptWarning, WithTextEncoders
+from flowbp.adapters.backbone_returns import (
+    checked_batch,
+    checked_conditioning,
+    checked_field,
+    checked_parameters,
+    checked_pictures,
+    checked_sigmas,
+)
 from flowbp.core import VelocityField
 from flowbp.core._validators import integer
 from flowbp.embeddings.identity import identity
@@ -131,23 +139,25 @@ class CachedBackbone:
 
     def noise(self, count: int, *, height: int, width: int, generator: torch.Generator) -> Tensor:
         """The backbone's."""
-        return self.backbone.noise(count, height=height, width=width, generator=generator)
+        found = self.backbone.noise(count, height=height, width=width, generator=generator)
+        return checked_batch(self.backbone, "noise", found, count)
 
     def sigmas(self, steps: int, *, height: int, width: int) -> Tensor:
         """The backbone's."""
-        return self.backbone.sigmas(steps, height=height, width=width)
+        found = self.backbone.sigmas(steps, height=height, width=width)
+        return checked_sigmas(self.backbone, found, steps)
 
     def velocity(self, conditioning: Conditioning) -> VelocityField:
         """The backbone's."""
-        return self.backbone.velocity(conditioning)
+        return checked_field(self.backbone, self.backbone.velocity(conditioning))
 
     def decode(self, latents: Tensor) -> Tensor:
         """The backbone's."""
-        return self.backbone.decode(latents)
+        return checked_pictures(self.backbone, self.backbone.decode(latents), len(latents))
 
     def trainable(self) -> Mapping[str, nn.Parameter]:
         """The backbone's."""
-        return self.backbone.trainable()
+        return checked_parameters(self.backbone, self.backbone.trainable())
 
     def save(self, folder: Path) -> None:
         """The backbone's."""
@@ -166,7 +176,8 @@ class CachedBackbone:
         for start in range(0, len(prompts), self.batch):
             part = list(prompts[start : start + self.batch])
             filled = part + part[-1:] * (self.batch - len(part))
-            tensors = self.backbone.encode(filled).to("cpu").tensors
+            found = checked_conditioning(self.backbone, self.backbone.encode(filled), len(filled))
+            tensors = found.to("cpu").tensors
             for place, prompt in enumerate(part):
                 # Copied, because a slice would keep the whole batch in memory.
                 rows[prompt] = {name: tensor[place].clone() for name, tensor in tensors.items()}

@@ -10,12 +10,13 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from flowbp.evaluate.failing import MEMORY, reason
+from flowbp.evaluate.failing import reason
 from flowbp.evaluate.judging import failure, judge_pictures, judge_set, stopped
 from flowbp.evaluate.memory import release
 from flowbp.evaluate.pictures import Shot
 from flowbp.evaluation import MetricFailure, PictureSet
 from flowbp.evaluation.asking import Names, outcomes
+from flowbp.short_memory import is_short_memory
 
 Figures = Mapping[str, float]
 
@@ -65,7 +66,7 @@ class Attempts:
         if whole.error is None:
             return whole.result()
         together = let_go(whole.error)
-        if self.stops and (len(shots) == 1 or isinstance(together, MEMORY)):
+        if self.stops and (len(shots) == 1 or is_short_memory(together)):
             raise stopped(self.label, shots, together) from together
         found: dict[Shot, Figures] = {}
         failed = []

@@ -12,12 +12,14 @@ from flowbp.run.shell import (
     require_packages,
     stopped_gently,
     told,
+    told_short_memory,
 )
 from flowbp.run.signals import INTERRUPTED
 
 FAILED = 3
 """Exit code: it is done, but a metric failed and is reported as failed."""
 
+_SMALLER = "lower sampling.batch, sampling.decode or evaluation.batch, and add --resume"
 _DESCRIPTION = "Sample several models on the same prompts and noise, and measure the pictures."
 _EPILOG = """\
 Files merge from left to right and overrides win, as in python -m flowbp.run; the first of the
@@ -67,7 +69,7 @@ def evaluate_command(arguments: Sequence[str] | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flowbp.evaluate",
-        usage="%(prog)s [--resume] [--check] [--traceback] FILE.yaml [FILE.yaml ...] "
+        usage="%(prog)s [--resume] [--check] [--debug] FILE.yaml [FILE.yaml ...] "
         "[dotted.key=value ...]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -90,17 +92,16 @@ def _parser() -> argparse.ArgumentParser:
         help="check everything, print what would be done, and write nothing",
     )
     parser.add_argument(
-        "--traceback",
+        "--debug",
         action="store_true",
-        help="raise what is otherwise told in a line, to see where in the code it comes from",
+        help="raise what is otherwise said in a sentence, to see where in the code it comes from",
     )
     return parser
 
 
 def _evaluate(typed: argparse.Namespace) -> int:
     # Late, because these need what `main` has just made sure of.
-    import torch
-
+    from flowbp.components import ComponentError, during
     from flowbp.configuration import ConfigurationError
     from flowbp.evaluate.container import EvaluationContainer
     from flowbp.evaluate.execution import check, execute
@@ -108,25 +109,28 @@ def _evaluate(typed: argparse.Namespace) -> int:
     from flowbp.evaluate.loading import load
     from flowbp.run.quiet import quiet
     from flowbp.settings import located, occupied
+    from flowbp.short_memory import is_short_memory
 
     loaded = None
     try:
-        loaded = load(typed.inputs, resume=typed.resume)
-        with quiet(), stopped_gently():
+        with during("the configuration"):
+            loaded = load(typed.inputs, resume=typed.resume)
+        with quiet(), stopped_gently(), during("the evaluation"):
             container = EvaluationContainer(settings=loaded.settings)
             if typed.check:
                 check(container, resume=typed.resume)
             elif execute(container, resume=typed.resume).failures:
                 return told("some metrics failed, see above; the others are done", FAILED)
-    except (ConfigurationError, EvaluateError, OSError, torch.OutOfMemoryError) as error:
-        if typed.traceback:
+    except Exception as error:
+        if typed.debug:
             raise
+        if is_short_memory(error):
+            return told_short_memory(error, _SMALLER)
         if isinstance(error, ConfigurationError):
             return told(located(error, loaded.tree) if loaded else error, MISTAKE)
-        if isinstance(error, torch.OutOfMemoryError):
-            cure = "lower sampling.batch, sampling.decode or evaluation.batch, and add --resume"
-            return told(f"the device is out of memory ({error}); {cure}", STOPPED)
-        return told(error, STOPPED)
+        if isinstance(error, EvaluateError | OSError | ComponentError):
+            return told(error, STOPPED if loaded else MISTAKE)
+        raise
     except KeyboardInterrupt:
         folder = loaded.settings.evaluation.folder if loaded else None
         if not (folder and occupied(folder)):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
-MEMORY = (torch.OutOfMemoryError, MemoryError)
-"""Errors of a device or machine whose memory is short."""
+from flowbp.components import ComponentError
+from flowbp.short_memory import is_short_memory
 
 _SMALLER = "lower evaluation.batch, or the metric's own `batch` where it has one"
 
@@ -21,12 +19,14 @@ def reason(error: BaseException) -> str:
         error: any.
 
     Returns:
-        Its type and text.
+        Its type and text, or what it says of the component that failed.
 
     Example:
         >>> reason(ValueError("no such thing"))
         'ValueError: no such thing'
     """
-    notes = [*getattr(error, "__notes__", ()), *([_SMALLER] if isinstance(error, MEMORY) else ())]
-    text = "; ".join([str(error), *notes])
-    return f"{type(error).__name__}: {text}"
+    notes = [*getattr(error, "__notes__", ()), *([_SMALLER] if is_short_memory(error) else ())]
+    if isinstance(error, ComponentError):
+        # What it says of prompts and stage is said beside.
+        return "; ".join([f"{error.component} {error.problem}", *notes])
+    return f"{type(error).__name__}: {'; '.join([str(error), *notes])}"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowbp.evaluate.failing import MEMORY, EvaluateError, reason
+from flowbp.evaluate.failing import EvaluateError, reason
 from flowbp.evaluate.pictures import Shot
-from flowbp.evaluation import Metric, MetricFailure, PictureSet, SetMetric
-from flowbp.evaluation.asking import columns
+from flowbp.evaluation import HeldOutText, Metric, MetricFailure, PictureSet, SetMetric
+from flowbp.evaluation.asking import asked_columns
+from flowbp.short_memory import is_short_memory
 
 
 def column(label: str, name: str) -> str:
@@ -48,8 +49,8 @@ def judge_pictures(
         Values by column, for each picture.
 
     Raises:
-        ValueError: the metric returned something else.
-        Exception: whatever the metric raises.
+        ComponentError: the metric raised something, or returned something else.
+        Exception: the metric's own where memory ran out.
 
     Example:
         >>> from flowbp.evaluation import HeldOutPrompt
@@ -58,7 +59,8 @@ def judge_pictures(
         >>> judge_pictures("bright", bright, torch.ones(1, 3, 2, 2), [shot])
         [{'bright.mean': 1.0}]
     """
-    return rows(label, metric(images, [shot.prompt for shot in shots]), shots)
+    texts = [HeldOutText(shot.prompt) for shot in shots]
+    return _rows(label, metric, lambda: metric(images, texts), texts)
 
 
 @torch.no_grad()
@@ -78,40 +80,22 @@ def judge_set(
         Values by column, for each picture.
 
     Raises:
-        ValueError: the metric returned something else.
-        Exception: whatever the metric raises.
+        ComponentError: the metric raised something, or returned something else.
+        Exception: the metric's own where memory ran out.
 
     Example:
         See `judge_pictures`.
     """
-    return rows(label, metric(model, base), shots)
+    return _rows(label, metric, lambda: metric(model, base), [shot.prompt.text for shot in shots])
 
 
-def rows(label: str, found: Any, shots: Sequence[Shot]) -> list[Mapping[str, float]]:
-    """Columns as rows.
-
-    Args:
-        label: of the metric.
-        found: what it returned.
-        shots: the pictures.
-
-    Returns:
-        Values by column, for each picture; NaN is one.
-
-    Raises:
-        ValueError: `found` is no mapping, a column is no number for each picture, or is infinite.
-
-    Example:
-        >>> rows("bright", torch.ones(1), [])
-        Traceback (most recent call last):
-            ...
-        ValueError: `bright` must return columns by name, got a Tensor; a reward as a metric is \
-{name: reward, reward: {name: ...}}
-    """
-    texts = [shot.prompt.text for shot in shots]
-    by_name = columns(found, texts, metric=f"`{label}`", called=partial(column, label))
+def _rows(
+    label: str, metric: Any, call: Callable[[], Any], texts: Sequence[str]
+) -> list[Mapping[str, float]]:
+    called = partial(column, label)
+    by_name = asked_columns(metric, call, texts, label=label, called=called)
     values = {name: each.tolist() for name, each in by_name.items()}
-    return [{name: each[i] for name, each in values.items()} for i in range(len(shots))]
+    return [{name: each[i] for name, each in values.items()} for i in range(len(texts))]
 
 
 def stopped(label: str, shots: Sequence[Shot], error: Exception) -> EvaluateError:
@@ -137,7 +121,7 @@ ValueError: it is white; evaluation.on_failure=report goes on without what fails
     if len(shots) > 1:
         which = f"{len(shots)} pictures together, the first of {first.prompt.text!r},"
     cure = "evaluation.on_failure=report goes on without what fails"
-    if isinstance(error, MEMORY):
+    if is_short_memory(error):
         cure = "what is done is kept, and --resume goes on"
     return EvaluateError(
         f"the metric `{label}` failed at {which} of the model `{first.model}`: {reason(error)}; "

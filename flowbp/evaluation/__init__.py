@@ -13,6 +13,7 @@ from flowbp.evaluation.curves import training_charts as training_charts
 from flowbp.evaluation.environment import environment as environment
 from flowbp.evaluation.evaluate import HeldOut as HeldOut
 from flowbp.evaluation.evaluate import HeldOutPrompt as HeldOutPrompt
+from flowbp.evaluation.evaluate import HeldOutText as HeldOutText
 from flowbp.evaluation.evaluate import Judge as Judge
 from flowbp.evaluation.evaluate import evaluate as evaluate
 from flowbp.evaluation.examples import Examples as Examples

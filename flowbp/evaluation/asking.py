@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from flowbp.components import calling, shown, wrong
 from flowbp.evaluation.scoring import numbers
 
 _Picture = TypeVar("_Picture")
@@ -88,46 +89,58 @@ def _outcome(
         return Outcome(of, None, error)
 
 
-def columns(
-    found: Any,
+def asked_columns(
+    metric: Any,
+    call: Callable[[], Any],
     texts: Sequence[str],
     *,
-    metric: str = "it",
+    label: str,
     called: Callable[[str], str] = str,
 ) -> dict[str, Tensor]:
-    """Refuse what is no set of columns.
+    """Call a metric, and refuse what is no set of columns.
 
     Args:
-        found: what a metric returned of B pictures.
+        metric: that is called, for messages.
+        call: calls it with B pictures.
         texts: their prompts.
-        metric: what messages call it.
+        label: of the metric, which a column has that comes without a name.
         called: the name of a column among those of all metrics.
 
     Returns:
         (B,) float64 on the CPU by the name of a column; NaN says nothing of a picture.
 
     Raises:
-        ValueError: `found` is no mapping, or a column is no number for each picture, or infinite.
+        ComponentError: the metric raised something, or returned neither columns by name nor one
+            number for each picture, or an infinite one.
+        Exception: the metric's own where memory ran out.
 
     Example:
-        >>> columns({"bright": torch.ones(1)}, ["a circle"])
+        >>> bright = lambda images, prompts: images.mean((1, 2, 3))
+        >>> call = lambda: bright(torch.ones(1, 3, 2, 2), ["a circle"])
+        >>> asked_columns(bright, call, ["a circle"], label="bright")
         {'bright': tensor([1.], dtype=torch.float64)}
-        >>> columns(torch.ones(1), ["a circle"], metric="`mine`")
-        Traceback (most recent call last):
-            ...
-        ValueError: `mine` must return columns by name, got a Tensor; a reward as a metric is \
-{name: reward, reward: {name: ...}}
     """
+    kind = f"metric `{label}`"
+    with calling(kind, metric, texts):
+        found = call()
+    if isinstance(found, Tensor):
+        found = {label: found}
     if not isinstance(found, Mapping):
-        raise ValueError(
-            f"{metric} must return columns by name, got a {type(found).__name__}; a reward as a "
-            "metric is {name: reward, reward: {name: ...}}"
-        )
-    by_name = {called(name): numbers(name, values, texts) for name, values in found.items()}
-    for name, values in by_name.items():
-        for value, text in zip(values.tolist(), texts, strict=True):
+        must = "must return one number per picture as a tensor, or such columns by name"
+        raise wrong(kind, metric, f"{must}, got {shown(found)}", texts)
+    by_name = {}
+    for name, values in found.items():
+        if not isinstance(name, str):
+            must = "must name its columns by text"
+            raise wrong(kind, metric, f"{must}, got {shown(name)}", texts)
+        try:
+            by_name[called(name)] = numbers(name, values, texts)
+        except ValueError as error:
+            raise wrong(kind, metric, f"returned a wrong column: {error}", texts) from None
+        for value, text in zip(by_name[called(name)].tolist(), texts, strict=True):
             if value in (torch.inf, -torch.inf):
-                raise ValueError(f"`{name}` of the prompt {text!r} must be finite, got {value}")
+                must = f"must return finite numbers in `{called(name)}`"
+                raise wrong(kind, metric, f"{must}, got {value}", [text])
     return by_name
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import torch
@@ -56,6 +56,34 @@ class HeldOutPrompt:
     kind: str = attrs.field(default="prompts", validator=not_empty)
 
 
+class HeldOutText(str):
+    """The text of a held-out prompt, with whatever else the prompt has.
+
+    What is called with pictures and prompts may take the latter for texts or for `HeldOut`s.
+
+    Args:
+        prompt: a `HeldOut`.
+
+    Example:
+        >>> text = HeldOutText(HeldOutPrompt("a circle", "single_object"))
+        >>> text == "a circle", text.text, text.kind
+        (True, 'a circle', 'single_object')
+    """
+
+    _prompt: HeldOut
+
+    def __new__(cls, prompt: HeldOut) -> HeldOutText:
+        """Take the prompt's text, and keep the prompt."""
+        text = super().__new__(cls, prompt.text)
+        text._prompt = prompt
+        return text
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._prompt, name)
+
+
 def evaluate(
     backbone: Backbone,
     reward: Reward,
@@ -86,8 +114,8 @@ def evaluate(
         The records and the pictures ``(n, 3, H, W)`` in [0, 1], float32, on the CPU.
 
     Raises:
-        ValueError: when a score or part of it is not finite, a verdict is neither 0 nor 1, or
-            either has the wrong shape; the message names the prompt.
+        ComponentError: reward or judge raised something, a score or part of it is not finite, a
+            verdict is neither 0 nor 1, or either has the wrong shape; the message names the prompt.
 
     Example:
         >>> from types import SimpleNamespace

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import attrs
-import torch
 from torch import Tensor
 
 from flowbp.evaluation.evaluate import HeldOut, Judge, evaluate
@@ -16,6 +15,7 @@ from flowbp.evaluation.metric import Metric
 from flowbp.evaluation.scale import Scale
 from flowbp.evaluation.set_metric import PictureSet, SetMetric, is_of_sets
 from flowbp.evaluation.validators import not_empty
+from flowbp.short_memory import is_short_memory
 
 if TYPE_CHECKING:
     from flowbp.adapters.backbone import Backbone
@@ -77,6 +77,7 @@ class HeldOutMeasure:
         ValueError: there are no prompts.
 
     Example:
+        >>> import torch
         >>> from types import SimpleNamespace
         >>> from flowbp.evaluation import HeldOutPrompt, RewardMetric
         >>> toy = SimpleNamespace(
@@ -179,16 +180,22 @@ class HeldOutMeasure:
     ) -> Mapping[str, tuple[float, ...]]:
         try:
             if is_of_sets(metric):
-                columns = columns_of_set(cast(SetMetric, metric), own, self._first[0])
+                of_set = cast(SetMetric, metric)
+                columns = columns_of_set(of_set, own, self._first[0], label=label)
             else:
                 columns = columns_of_pictures(
-                    cast(Metric, metric), own.pictures, own.prompts, batch=self.sampling.batch
+                    cast(Metric, metric),
+                    own.pictures,
+                    own.prompts,
+                    batch=self.sampling.batch,
+                    label=label,
                 )
             return _judging(columns, getattr(metric, "totals", {}))
         except ValueError as error:
             raise ValueError(f"the metric {label!r}: {error}") from error
-        except torch.OutOfMemoryError as error:
-            error.add_note(f"it was the metric {label!r}, in an evaluation inside the run")
+        except Exception as error:
+            if is_short_memory(error):
+                error.add_note(f"it was the metric {label!r}, in an evaluation inside the run")
             raise
 
     def _set(self, label: str, images: Tensor) -> PictureSet:

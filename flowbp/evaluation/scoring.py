@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from flowbp.components import calling, shown, wrong
 from flowbp.rewards.figures import in_parts
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def rewarded(images: Tensor, texts: Sequence[str], reward: Reward) -> Mapping[st
         The score under `WHOLE` and then the parts, (B,) each, float64 on the CPU.
 
     Raises:
-        ValueError: one has the wrong shape or is not finite; the message names the prompt.
+        ComponentError: the reward raised something, or a score or part has the wrong shape or is
+            not finite; the message names the prompt.
 
     Example:
         >>> rewarded(torch.ones(1, 3, 2, 2), ["a"], lambda images, texts: images.mean((1, 2, 3)))
@@ -44,11 +46,13 @@ def rewarded(images: Tensor, texts: Sequence[str], reward: Reward) -> Mapping[st
     for name, scores in (parts | whole).items():
         for score, text in zip(scores.tolist(), texts, strict=True):
             if not -torch.inf < score < torch.inf:
-                raise ValueError(
-                    f"`{name}` of the prompt {text!r} must be finite, got {score}; look for "
-                    "pictures with pixels that are not finite, or for a reward that overflows in "
-                    "low precision"
+                must = "must return finite scores"
+                problem = (
+                    f"{must if name == WHOLE else f'{must} as its part `{name}`'}, got {score}; "
+                    "look for pictures with pixels that are not finite, or for a reward that "
+                    "overflows in low precision"
                 )
+                raise wrong("reward", reward, problem, [text])
     return whole | parts
 
 
@@ -65,23 +69,30 @@ def judged(images: Tensor, texts: Sequence[str], judge: Judge) -> Tensor:
         (B,) of 1 (pass) and 0 (fail), float64 on the CPU.
 
     Raises:
-        ValueError: a verdict is another number, or their shape is wrong.
+        ComponentError: the judge raised something, or a verdict is another number, or their shape
+            is wrong; the message names the prompt.
 
     Example:
         >>> judged(torch.ones(1, 3, 2, 2), ["a"], lambda images, texts: images.amin((1, 2, 3)))
         tensor([1.], dtype=torch.float64)
     """
-    verdicts = numbers("judge", judge(images, texts), texts)
+    with calling("judge", judge, texts):
+        found = judge(images, texts)
+    if not isinstance(found, Tensor) or found.shape != (len(texts),):
+        must = f"must return one verdict per picture, shape ({len(texts)},)"
+        raise wrong("judge", judge, f"{must}, got {shown(found)}", texts)
+    verdicts = numbers("judge", found, texts)
     for verdict, text in zip(verdicts.tolist(), texts, strict=True):
         if verdict not in (0.0, 1.0):
-            raise ValueError(
-                f"`judge` must give the prompt {text!r} a 1 (pass) or a 0 (fail), got {verdict}; "
-                "compare a graded score with a threshold first"
+            problem = (
+                f"must return 1 (pass) or 0 (fail), got {verdict}; a score is made a verdict by "
+                "{name: threshold, reward: {name: …}, at_least: …}"
             )
+            raise wrong("judge", judge, problem, [text])
     return verdicts
 
 
-def numbers(name: str, scores: Tensor, texts: Sequence[str]) -> Tensor:
+def numbers(name: str, scores: Any, texts: Sequence[str]) -> Tensor:
     """One number for each picture.
 
     Args:
@@ -93,15 +104,15 @@ def numbers(name: str, scores: Tensor, texts: Sequence[str]) -> Tensor:
         (B,) float64 on the CPU.
 
     Raises:
-        ValueError: another shape.
+        ValueError: no tensor, or another shape.
 
     Example:
         >>> numbers("reward", torch.ones(2), ["a", "b"])
         tensor([1., 1.], dtype=torch.float64)
     """
-    if scores.shape != (len(texts),):
+    if not isinstance(scores, Tensor) or scores.shape != (len(texts),) or scores.is_complex():
         raise ValueError(
             f"`{name}` must return one number per picture, shape ({len(texts)},), got "
-            f"{tuple(scores.shape)}; the first prompt of the batch is {texts[0]!r}"
+            f"{shown(scores)}; the first prompt of the batch is {texts[0]!r}"
         )
     return scores.detach().double().cpu()

@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 import attrs
-import torch
 from torch import Tensor
 
+from flowbp.rewards.figures import in_parts
 from flowbp.rewards.reward import Reward
 
 # Labels become columns of files and tags of TensorBoard, where a dot or slash would nest them.
@@ -104,31 +104,16 @@ def part_scores(label: str, part: RewardPart, images: Tensor, prompts: Sequence[
         (B,) raw scores.
 
     Raises:
-        ValueError: the part gives another shape, or no gradient where the pictures carry one.
-        Exception: the part's own, with a note that names part and prompts.
+        ComponentError: the part raised something, or returned another shape, or no gradient where
+            the pictures carry one.
 
     Example:
+        >>> import torch
         >>> part = RewardPart(lambda images, prompts: images.mean((1, 2, 3)))
         >>> part_scores("brightness", part, torch.ones(1, 3, 2, 2), ["a"])
         tensor([1.])
     """
-    try:
-        scores = part.reward(images, prompts)
-    except Exception as error:
-        shown = ", ".join(map(repr, prompts[:4])) + (", …" if len(prompts) > 4 else "")
-        error.add_note(f"raised by the reward's part `{label}`, at the prompts {shown}")
-        raise
-    if scores.shape != (len(images),):
-        raise ValueError(
-            f"`{label}` must return one score per picture, shape ({len(images)},), got "
-            f"{tuple(scores.shape)} from {type(part.reward).__name__}"
-        )
-    if images.requires_grad and torch.is_grad_enabled() and not scores.requires_grad:
-        raise ValueError(
-            f"`{label}` must be differentiable in the pictures, got scores without a graph from "
-            f"{type(part.reward).__name__}; call neither no_grad() nor detach() inside it"
-        )
-    return scores
+    return in_parts(part.reward, images, prompts, kind=f"reward's part `{label}`").scores
 
 
 def frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -106,8 +106,8 @@ class WeightedReward:
             The sum, (B,), and of each part `<label>.raw` and `<label>.normalised`, (B,).
 
         Raises:
-            ValueError: a part gives another shape, or no gradient where the pictures carry one.
-            Exception: a part's own, with a note that names part and prompts.
+            ComponentError: a part raised something, or returned another shape, or no gradient
+                where the pictures carry one.
         """
         figures: dict[str, Tensor] = {}
         terms = []

@@ -13,9 +13,11 @@ from flowbp.run.shell import (
     require_packages,
     stopped_gently,
     told,
+    told_short_memory,
 )
 from flowbp.run.signals import INTERRUPTED
 
+_SMALLER = "lower evaluation.batch, batching.decode or batching.samples"
 _DESCRIPTION = "Fine-tune a text-to-image flow-matching model towards a reward."
 _EPILOG = """\
 Files merge from left to right: mappings key by key, lists and scalars whole, and a component
@@ -84,7 +86,7 @@ def _epilog() -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flowbp.run",
-        usage="%(prog)s [--resume] [--check] [--traceback] FILE.yaml [FILE.yaml ...] "
+        usage="%(prog)s [--resume] [--check] [--debug] FILE.yaml [FILE.yaml ...] "
         "[dotted.key=value ...]\n       %(prog)s --presets",
         description=_DESCRIPTION,
         epilog=_epilog(),
@@ -112,9 +114,9 @@ def _parser() -> argparse.ArgumentParser:
         help="list the published settings that come with flowbp",
     )
     parser.add_argument(
-        "--traceback",
+        "--debug",
         action="store_true",
-        help="raise what is otherwise told in a line, to see where in the code it comes from",
+        help="raise what is otherwise said in a sentence, to see where in the code it comes from",
     )
     return parser
 
@@ -129,33 +131,35 @@ def _listed() -> int:
 
 def _run(typed: argparse.Namespace) -> int:
     # Late, because these need what `main` has just made sure of.
-    import torch
-
+    from flowbp.components import ComponentError, during
     from flowbp.configuration import ConfigurationError
     from flowbp.container import RunContainer
     from flowbp.run.checking import check
     from flowbp.run.execution import RunError, execute
     from flowbp.run.quiet import quiet
     from flowbp.settings import load, located, occupied
+    from flowbp.short_memory import is_short_memory
     from flowbp.training import EvaluationError, NonFiniteError
 
-    stops = (NonFiniteError, EvaluationError, RunError, OSError, torch.OutOfMemoryError)
+    stops = (NonFiniteError, EvaluationError, RunError, OSError, ComponentError)
 
     loaded = None
     try:
-        loaded = load(typed.inputs, resume=typed.resume)
-        with quiet(), stopped_gently():
+        with during("the configuration"):
+            loaded = load(typed.inputs, resume=typed.resume)
+        with quiet(), stopped_gently(), during("the run"):
             act = check if typed.check else execute
             act(RunContainer(settings=loaded.settings), resume=typed.resume)
-    except (ConfigurationError, *stops) as error:
-        if typed.traceback:
+    except Exception as error:
+        if typed.debug:
             raise
+        if is_short_memory(error):
+            return told_short_memory(error, _SMALLER)
         if isinstance(error, ConfigurationError):
             return told(located(error, loaded.tree) if loaded else error, MISTAKE)
-        if not isinstance(error, torch.OutOfMemoryError):
-            return told(error, STOPPED)
-        code = told(_out_of_memory(error), STOPPED)
-        return told("; ".join(getattr(error, "__notes__", ["nothing was saved"])), code)
+        if isinstance(error, stops):
+            return told(error, STOPPED if loaded else MISTAKE)
+        raise
     except KeyboardInterrupt as interrupt:
         folder = loaded.settings.run.folder if loaded else None
         if not (folder and occupied(folder)):
@@ -164,14 +168,3 @@ def _run(typed: argparse.Namespace) -> int:
         cure = "the same command with --resume goes on"
         return told("; ".join(["interrupted", *notes, cure]), INTERRUPTED)
     return 0
-
-
-def _out_of_memory(error: Exception) -> str:
-    # Late, as in `_run`.
-    from flowbp.training import ExhaustedError
-
-    # A step has tried all smaller portions by then, and says what else is left to do.
-    if isinstance(error, ExhaustedError):
-        return str(error)
-    cure = "lower evaluation.batch, batching.decode or batching.samples"
-    return f"the device is out of memory ({error}); {cure}"

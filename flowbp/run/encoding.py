@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from flowbp.container import RunContainer
 from flowbp.embeddings import CachedBackbone
 from flowbp.run.telling import told_progress
 from flowbp.training import Streams
+from flowbp.training.prompts import drawn
 from flowbp.training.stages import ENCODING, running
 
 
@@ -31,7 +31,8 @@ def run_prompts(container: RunContainer) -> tuple[str, ...]:
         See `flowbp.run.execution.execute`.
     """
     settings = container.settings()
-    stream = container.own_prompts().stream(Streams.of(settings.run.seed).prompts)
+    own = container.own_prompts()
+    stream = iter(own.stream(Streams.of(settings.run.seed).prompts))
     count = settings.training.steps * settings.batching.total
     snapshots, evaluation = container.snapshots(), container.evaluation_sampling()
     found = dict.fromkeys(prompt.text for prompt in container.held_out())
@@ -39,7 +40,7 @@ def run_prompts(container: RunContainer) -> tuple[str, ...]:
     found |= dict.fromkeys(container.calibration_prompts())
     if settings.sampling.guided or (evaluation is not None and evaluation.guidance != 1):
         found[settings.sampling.negative_prompt] = None
-    return tuple(found | dict.fromkeys(itertools.islice(stream, count)))
+    return tuple(found | dict.fromkeys(drawn(own, stream, count)))
 
 
 def encode_prompts(container: RunContainer) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from flowbp.components import blamed, during, passes
 from flowbp.configuration import ConfigurationError, Problem
 from flowbp.container import RunContainer
 from flowbp.evaluation import Comparison, Evaluation, evaluate, table
@@ -64,8 +65,9 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
 
     Raises:
         ConfigurationError: a part cannot be built from its settings, or the run cannot go on.
-        RunError: an evaluation met a reward or verdict that is no number, or a wrong size.
+        RunError: the scales of a reward cannot be measured.
         DamagedError: what is left of the evaluation before training is damaged.
+        ComponentError: a part of the run, maybe of others, failed or returned what it must not.
         NonFiniteError: a training step met a number that is not finite.
         EvaluationError: an evaluation inside the run gave no figures that can be used.
         OSError: a file could not be written, or the folder is taken or in use.
@@ -85,7 +87,7 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
         counted_parameters(container, problems)
     with ExitStack() as stack:
         found = _resumed(container, stack) if resume else None
-        with _timed(timings, "load"):
+        with _timed(timings, "load"), during("the construction of its parts"):
             _build(container)
         trained = trained_parameters(container.tuned())
         print(overview(settings, trained, replaced=replaced(container)), flush=True)
@@ -116,9 +118,13 @@ def _finish(
 ) -> Comparison | None:
     settings = container.settings()
     folder, comparison = settings.run.folder, None
-    with _timed(timings, "encode"):
+    with _timed(timings, "encode"), during("the encoding of the prompts"):
         encode_prompts(container)
-    with _timed(timings, "calibrate"), _stopping("the calibration of the reward stopped"):
+    with (
+        _timed(timings, "calibrate"),
+        during("the calibration of the reward"),
+        _stopping("the calibration of the reward stopped"),
+    ):
         calibrate(container, found)
     with _timed(timings, "evaluate before"):
         before = _before(container, folder)
@@ -126,18 +132,19 @@ def _finish(
         print(
             "compiling: until the second step there may be nothing to see for minutes", flush=True
         )
-    with _timed(timings, "train"):
+    with _timed(timings, "train"), during("the training"):
         done = container.trainer().run(resume=found.checkpoint if found else None)
-    end = ending(container, done)
-    take_best(container, end)
-    with _timed(timings, "evaluate after"):
-        after = _evaluated(container, "after")
-    if before is not None and after is not None:
-        comparison = Comparison(before[0], after[0])
-        with _timed(timings, "write"):
-            evaluated = Evaluated(comparison, before[1], after[1], done, end)
-            write_results(container, evaluated, dict(timings))
-        print(f"\n{table(comparison)}")
+    with _trained_stays(container):
+        end = ending(container, done)
+        take_best(container, end)
+        with _timed(timings, "evaluate after"):
+            after = _evaluated(container, "after")
+        if before is not None and after is not None:
+            comparison = Comparison(before[0], after[0])
+            with _timed(timings, "write"), during("the writing of the report"):
+                evaluated = Evaluated(comparison, before[1], after[1], done, end)
+                write_results(container, evaluated, dict(timings))
+            print(f"\n{table(comparison)}")
     write_finished(folder, done, timings, ended_early=end is not None)
     if end is not None:
         print(f"\n{end.note if comparison is not None else end.told}")
@@ -172,19 +179,27 @@ def _build(container: RunContainer) -> None:
     if failures:
         problems = [Problem(section, _told(error), "") for section, error in failures]
         # The errors themselves go along, as only they know the line of a third party's code.
-        causes = ExceptionGroup("parts that could not be built", [error for _, error in failures])
+        causes = BaseExceptionGroup(
+            "parts that could not be built", [error for _, error in failures]
+        )
         raise ConfigurationError(problems) from causes
 
 
-def _told(error: Exception) -> str:
-    return "; ".join([str(error), *getattr(error, "__notes__", ())])
+def _told(error: BaseException) -> str:
+    return str(blamed(error) or "; ".join([str(error), *getattr(error, "__notes__", ())]))
 
 
-def _failures(container: RunContainer, sections: dict[str, str]) -> Iterator[tuple[str, Exception]]:
+def _failures(
+    container: RunContainer, sections: dict[str, str]
+) -> Iterator[tuple[str, BaseException]]:
     for name, section in sections.items():
         try:
             container.providers[name]()
-        except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        # Building runs code of others, and whatever it raises is a problem of its section.
+        except BaseException as error:
+            ours = isinstance(error, ValueError | TypeError | OSError | ModuleNotFoundError)
+            if not ours and (passes(error) or blamed(error) is None):
+                raise
             yield section, error
 
 
@@ -194,6 +209,7 @@ def _evaluated(container: RunContainer, label: str) -> tuple[Evaluation, Tensor]
         return None
     prompts = container.held_out()
     with (
+        during(f"the evaluation {label} training"),
         _stopping(f"the evaluation {label} training stopped"),
         told_progress(f"evaluating {label} training", len(prompts)) as progress,
     ):
@@ -218,6 +234,18 @@ def _stopping(what: str) -> Iterator[None]:
         for note in getattr(error, "__notes__", ()):
             stop.add_note(note)
         raise stop from error
+
+
+@contextmanager
+def _trained_stays(container: RunContainer) -> Iterator[None]:
+    """Say of whatever goes wrong after the training that its model is there."""
+    try:
+        yield
+    except Exception as error:
+        final = container.settings().run.folder / "checkpoints" / "final"
+        if final.is_dir():
+            error.add_note(f"the trained model is saved in {final}; --resume goes on from there")
+        raise
 
 
 @contextmanager

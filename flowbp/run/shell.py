@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flowbp.adapters.extras import require
+from flowbp.components import foreign_frames
 from flowbp.run import signals
 
 MISTAKE, STOPPED = 2, 1
@@ -70,7 +71,7 @@ def find_modules_here() -> None:
 
 
 def told(message: object, code: int) -> int:
-    """Print a message, with an error's notes, to stderr.
+    """Print a message to stderr, with an error's notes and the frames of others' code in it.
 
     Args:
         message: text or an error.
@@ -83,9 +84,35 @@ def told(message: object, code: int) -> int:
         >>> told("no such file", MISTAKE)
         2
     """
-    for line in (message, *getattr(message, "__notes__", ())):
+    frames = foreign_frames(message) if isinstance(message, BaseException) else []
+    hint = ["  (--debug shows the library's own frames too)"] if frames else []
+    for line in (message, *getattr(message, "__notes__", ()), *frames, *hint):
         print(line, file=sys.stderr)
     return code
+
+
+def told_short_memory(error: BaseException, cure: str) -> int:
+    """Print that memory ran out, where, and what to do.
+
+    Args:
+        error: that says so, see `flowbp.short_memory`; its notes follow in a line.
+        cure: what helps, unless the error says itself.
+
+    Returns:
+        The exit code.
+
+    Example:
+        >>> told_short_memory(MemoryError("no room"), "lower sampling.batch")
+        1
+    """
+    # Late, because torch is only there once it is known to be installed.
+    from flowbp.training.stages import ExhaustedError
+
+    said = " ".join(str(error).split()) or type(error).__name__
+    exhausted = isinstance(error, ExhaustedError)
+    print(said if exhausted else f"out of memory ({said}); {cure}", file=sys.stderr)
+    print("; ".join(getattr(error, "__notes__", ["nothing was saved"])), file=sys.stderr)
+    return STOPPED
 
 
 @contextmanager

@@ -141,12 +141,15 @@ def located(error: ConfigurationError, tree: Tree) -> ConfigurationError:
         1 problem in the configuration:
           container.yaml:3: backbone: is gone
     """
-    return ConfigurationError(
+    found = ConfigurationError(
         each
         if each.origin
         else attrs.evolve(each, origin=origin_of(tree, tuple(each.path.split("."))))
         for each in error.problems
     )
+    # What raised them goes along, as it knows the lines of code of others.
+    found.__cause__ = error
+    return found
 
 
 def resolved(settings: object) -> str:

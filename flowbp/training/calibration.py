@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,11 +10,12 @@ import torch
 from torch import Tensor
 
 from flowbp.adapters.backbone import Backbone
+from flowbp.components import wrong
 from flowbp.evaluation import Progress, Sampling, generate_batches
 from flowbp.rewards import Normalisation, Reward, RewardPart, UncalibratedReward
 from flowbp.rewards.part import part_scores
 from flowbp.training.calibration_file import read_calibration, write_calibration
-from flowbp.training.prompts import PromptSource
+from flowbp.training.prompts import PromptSource, drawn
 from flowbp.training.randomness import generator
 
 # A constant score differs between batches by its rounding, some 1e-7 of its size.
@@ -68,8 +68,8 @@ def calibration_prompts(reward: object, prompts: PromptSource, seed: int) -> tup
     """
     if not isinstance(reward, UncalibratedReward):
         return ()
-    stream = prompts.stream(generator(seed, "calibration prompts"))
-    return tuple(itertools.islice(stream, reward.prompts))
+    stream = iter(prompts.stream(generator(seed, "calibration prompts")))
+    return tuple(drawn(prompts, stream, reward.prompts))
 
 
 def calibrated(
@@ -96,8 +96,9 @@ def calibrated(
         A reward that can be called.
 
     Raises:
-        ValueError: the file is damaged or of other parts, a score is not finite, or a part gives
-            all pictures the same score.
+        ValueError: the file is damaged or of other parts, or a part gives all pictures the same
+            score.
+        ComponentError: a part raised something, or returned no finite score for each picture.
         OSError: the file cannot be written.
 
     Example:
@@ -140,7 +141,8 @@ def measure(
         The normalisations by label.
 
     Raises:
-        ValueError: a score is not finite, or a part gives all pictures the same score.
+        ValueError: a part gives all pictures the same score.
+        ComponentError: a part raised something, or returned no finite score for each picture.
 
     Example:
         >>> from types import SimpleNamespace
@@ -170,21 +172,21 @@ def measure(
         texts = list(prompts[chosen])
         for label, part in parts.items():
             raw = part_scores(label, part, images, texts).double().cpu()
-            _refuse_not_finite(label, raw, texts)
+            _refuse_not_finite(label, part, raw, texts)
             scores[label].append(raw)
         if progress is not None:
             progress(chosen.stop, len(prompts))
     return {label: _normalisation(label, torch.cat(raw)) for label, raw in scores.items()}
 
 
-def _refuse_not_finite(label: str, raw: Tensor, prompts: Sequence[str]) -> None:
+def _refuse_not_finite(label: str, part: RewardPart, raw: Tensor, prompts: Sequence[str]) -> None:
     for value, prompt in zip(raw.tolist(), prompts, strict=True):
         if value - value != 0:
-            raise ValueError(
-                f"`{label}`, a part of the reward, must be finite, got {value} at the prompt "
-                f"{prompt!r}; look for a reward that overflows in low precision, or divides by "
-                "something that can be 0"
+            problem = (
+                f"must return finite scores, got {value}; look for a reward that overflows in low "
+                "precision, or divides by something that can be 0"
             )
+            raise wrong(f"reward's part `{label}`", part.reward, problem, [prompt])
 
 
 def _normalisation(label: str, raw: Tensor) -> Normalisation:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flowbp.adapters.backbone import Backbone
+from flowbp.components import calling, shown, wrong
 from flowbp.core import LossShape
 from flowbp.rewards.figures import in_parts
 from flowbp.rewards.reward import Reward
@@ -64,8 +65,8 @@ def score(scorer: Scorer, latents: Tensor, prompts: Sequence[str], weights: Tens
         Rewards, losses and the cotangent.
 
     Raises:
-        ValueError: the reward gives another number of scores than it got pictures, or scores
-            without a gradient.
+        ComponentError: the reward raised something or returned no differentiable score for each
+            picture, or the loss shape no loss for each score.
 
     Example:
         >>> from types import SimpleNamespace
@@ -94,19 +95,17 @@ def score(scorer: Scorer, latents: Tensor, prompts: Sequence[str], weights: Tens
 @torch.enable_grad()
 def _score(scorer: Scorer, latents: Tensor, prompts: Sequence[str], weights: Tensor) -> Scores:
     x = latents.detach().requires_grad_()
-    found = in_parts(scorer.reward, scorer.backbone.decode(x), list(prompts))
+    images, texts = scorer.backbone.decode(x), list(prompts)
+    found = in_parts(scorer.reward, images, texts)
     rewards = found.scores
-    if rewards.shape != (len(x),):
-        raise ValueError(
-            f"`reward` must return one score per picture, shape ({len(x)},), "
-            f"got {tuple(rewards.shape)} from {type(scorer.reward).__name__}"
-        )
-    if not rewards.requires_grad:
-        raise ValueError(
-            f"`reward` must be differentiable in the pictures, got scores without a graph from "
-            f"{type(scorer.reward).__name__}; call neither no_grad() nor detach() inside it"
-        )
-    losses = weights * scorer.shape(rewards)
-    (cotangent,) = torch.autograd.grad(losses.sum(), x)
+    with calling("loss shape", scorer.shape):
+        shaped = scorer.shape(rewards)
+    if not isinstance(shaped, Tensor) or shaped.shape != rewards.shape:
+        must = f"must return one loss per score, shape {tuple(rewards.shape)}"
+        raise wrong("loss shape", scorer.shape, f"{must}, got {shown(shaped)}")
+    losses = weights * shaped
+    # Code of others may have a backward pass of its own, or change in place what that needs.
+    with calling("gradient of the reward", scorer.reward, texts):
+        (cotangent,) = torch.autograd.grad(losses.sum(), x)
     parts = {name: figures.detach() for name, figures in found.parts.items()}
     return Scores(rewards.detach(), losses.detach(), cotangent, parts)

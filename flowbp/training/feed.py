@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 
 import torch
 
-from flowbp.training.prompts import PromptSource
+from flowbp.components import calling
+from flowbp.training.prompts import PromptSource, drawn
 
 
 class PromptFeed:
@@ -31,13 +31,15 @@ class PromptFeed:
     """
 
     def __init__(self, source: PromptSource, generator: torch.Generator) -> None:
-        self._stream = source.stream(generator)
+        with calling("prompt source", getattr(source, "source", source)):
+            self._stream = iter(source.stream(generator))
+        self._source = source
         self._taken = 0
         self._digest = hashlib.sha256()
 
     def take(self, count: int) -> list[str]:
         """The next prompts."""
-        prompts = list(itertools.islice(self._stream, count))
+        prompts = drawn(self._source, self._stream, count)
         for prompt in prompts:
             self._digest.update(prompt.encode(errors="surrogatepass") + b"\0")
         self._taken += count

@@ -7,8 +7,8 @@ from functools import partial
 
 import attrs
 
+from flowbp.short_memory import is_short_memory
 from flowbp.training.memory import Memory
-from flowbp.training.stages import is_short_memory
 
 RESERVE = 0.1
 """The share of the free memory that is left free: for fragments, and for what varies."""
@@ -63,7 +63,7 @@ def fit(memory: Memory, work: Callable[[int], object], most: int, *, owed: int =
         free = max(memory.free() - owed, 0)
         for count in (1, 2)[:most]:
             peaks.append(memory.peak(partial(work, count)))
-    except RuntimeError as error:
+    except Exception as error:
         if not is_short_memory(error):
             raise
         # That many do not fit, which is all there was to find out.
@@ -110,7 +110,7 @@ def fit_downwards(
             work(count)
             free = max(memory.free() - owed, 0)
             peak = memory.peak(partial(work, count))
-        except RuntimeError as error:
+        except Exception as error:
             if not is_short_memory(error):
                 raise
             peak = free + 1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Protocol, runtime_checkable
+from typing import IO, Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from flowbp.components import calling, during
 from flowbp.disk import saving
 from flowbp.files import open_to_append, write_whole
 from flowbp.training.early_stop import HeldOutFigures
@@ -54,19 +55,88 @@ class EvaluationObserver(Observer, Protocol):
         ...
 
 
-def tell_evaluations(observers: Sequence[Observer], rows: Sequence[HeldOutFigures]) -> None:
-    """Tell those observers of the evaluations that want to be told.
+def tell(observers: Sequence[Observer], event: Callable[[Any], object], kind: Any = None) -> None:
+    """Tell observers of an event, one after the other.
 
     Args:
         observers: of a run.
-        rows: the evaluations so far.
+        event: calls a method of one.
+        kind: of the observers that want to be told; None is all.
+
+    Raises:
+        ComponentError: an observer raised something; those after it are not told. An OSError of an
+            observer of the library's own passes, as it is the disk's.
 
     Example:
-        >>> tell_evaluations([], [])
+        >>> tell([], lambda observer: observer.close())
     """
     for observer in observers:
-        if isinstance(observer, EvaluationObserver):
-            observer.evaluations(tuple(rows))
+        if kind is None or isinstance(observer, kind):
+            tell_one(observer, event)
+
+
+def tell_one(observer: Any, event: Callable[[Any], object]) -> None:
+    """Tell an observer of an event.
+
+    Args:
+        observer: any.
+        event: calls a method of it.
+
+    Raises:
+        ComponentError: as in `tell`.
+
+    Example:
+        >>> tell_one(JsonLines(Path("metrics.jsonl")), lambda observer: observer.close())
+    """
+    if type(observer).__module__.partition(".")[0] == "flowbp":
+        event(observer)
+        return
+    with calling("observer", observer):
+        event(observer)
+
+
+@contextmanager
+def closed_after(observers: Sequence[Observer]) -> Iterator[Callable[[], None]]:
+    """Close all observers after the block, whatever happens in it or in one of them.
+
+    Args:
+        observers: of a run.
+
+    Yields:
+        What closes them before the end of the block, so that a failure is raised within it.
+
+    Raises:
+        ComponentError: an observer could not be closed. If the block failed, that is raised, with
+            a note on the observer.
+
+    Example:
+        >>> with closed_after([]) as close:
+        ...     close()
+    """
+    left = list(observers)
+
+    def close() -> None:
+        failures: list[Exception] = []
+        while left:
+            try:
+                with during("the closing of the observers"):
+                    tell_one(left.pop(), lambda observer: observer.close())
+            except Exception as error:
+                failures.append(error)
+        for other in failures[1:]:
+            failures[0].add_note(f"besides, {other}")
+        if failures:
+            raise failures[0]
+
+    try:
+        yield close
+        close()
+    except BaseException as stop:
+        try:
+            close()
+        except Exception as error:
+            stop.add_note(f"besides, {error}")
+        raise
 
 
 class JsonLines:

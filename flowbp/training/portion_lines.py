@@ -14,7 +14,7 @@ from torch import Tensor
 from flowbp.disk import saving
 from flowbp.files import open_to_append
 from flowbp.training.metrics import Metrics
-from flowbp.training.observers import Observer
+from flowbp.training.observers import Observer, tell
 from flowbp.training.sizes import Portions
 
 
@@ -46,8 +46,7 @@ def tell_portions(observers: Sequence[Observer], step: int, portions: Portions, 
         step 1: pull 8 -> 4
     """
     interested = [observer for observer in observers if isinstance(observer, PortionsObserver)]
-    for observer in interested:
-        observer.portions(step, portions, told)
+    tell(interested, lambda observer: observer.portions(step, portions, told))
     if not interested:
         warnings.warn(f"step {step}: {told}", stacklevel=2)
 

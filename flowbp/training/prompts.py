@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import attrs
 import torch
+
+from flowbp.components import calling, shown, wrong
 
 
 class PromptSource(Protocol):
@@ -15,6 +18,37 @@ class PromptSource(Protocol):
     def stream(self, generator: torch.Generator) -> Iterator[str]:
         """Prompts without end, in an order that `generator` alone decides."""
         ...
+
+
+def drawn(source: object, stream: Iterator[str], count: int) -> list[str]:
+    """The next prompts of a source's stream.
+
+    Args:
+        source: of the stream, for messages.
+        stream: of prompts.
+        count: how many.
+
+    Returns:
+        As many texts.
+
+    Raises:
+        ComponentError: the stream raised something, ended, or gave something else than text.
+
+    Example:
+        >>> drawn("a list", iter(["a circle", "a square"]), 1)
+        ['a circle']
+    """
+    # A share of a source is the library's own.
+    source = getattr(source, "source", source)
+    with calling("prompt source", source):
+        prompts = list(itertools.islice(stream, count))
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            raise wrong("prompt source", source, f"must give texts, got {shown(prompt)}")
+    if len(prompts) < count:
+        problem = f"must give prompts without end, and ended {count - len(prompts)} too early"
+        raise wrong("prompt source", source, problem)
+    return prompts
 
 
 def as_texts(value: Iterable[str]) -> tuple[str, ...]:

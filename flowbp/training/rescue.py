@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from flowbp.components import dotted
 from flowbp.training.checkpoint import Savable
 from flowbp.training.checkpoints import Checkpoints
 from flowbp.training.manifest import MANIFEST
@@ -42,7 +43,7 @@ def rescue_stopped(
         return f"{_after(state)} are saved in {place}"
     word = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped"
     name = f"{word}-{state.done:06}"
-    return _saved(state, checkpoints, lambda to: to.save(state, source, name))
+    return _saved(state, checkpoints, lambda to: to.save(state, source, name), whole=name)
 
 
 def rescue_broken(
@@ -108,6 +109,8 @@ def stopped(
     """
     gradients = {n: p.grad for n, p in state.parameters.items() if p.grad is not None}
     detail = describe(quantity, result, gradients)
+    if quantity == "rewards":
+        detail += f", as the reward {dotted(state.step.reward)} scored them"
     saved = rescue_broken(state, source, checkpoints, quantity)
     return NonFiniteError(state.done + 1, quantity, detail, saved)
 
@@ -144,14 +147,36 @@ def _after(state: RunState) -> str:
 
 
 def _saved(
-    state: RunState, checkpoints: Checkpoints | None, save: Callable[[Checkpoints], Path]
+    state: RunState,
+    checkpoints: Checkpoints | None,
+    save: Callable[[Checkpoints], Path],
+    *,
+    whole: str | None = None,
 ) -> str:
+    """Save, and say in a clause what came of it; `whole` names a checkpoint to go on from."""
     if checkpoints is None:
         return f"{_after(state)} were not saved, as no folder for checkpoints is set"
     try:
-        place = save(checkpoints)
+        return f"{_after(state)} are saved in {save(checkpoints)}"
     except Exception as error:
         # What stopped the run must not be hidden by a second failure, so this one is told
         # in its message.
-        return f"{_after(state)} could not be saved ({type(error).__name__}: {error})"
-    return f"{_after(state)} are saved in {place}"
+        why = f"({type(error).__name__}: {error})"
+    if whole is not None and not state.updating:
+        # A backbone of others that cannot write its own files must not cost what was trained.
+        try:
+            place = checkpoints.save(state, _NoFiles(), whole)
+            return (
+                f"{_after(state)} are saved in {place}, from which --resume goes on; the model's "
+                f"own files could not be written {why}"
+            )
+        except Exception:
+            pass
+    return f"{_after(state)} could not be saved {why}"
+
+
+class _NoFiles:
+    """A model that leaves writing to the state of training."""
+
+    def save(self, folder: Path) -> None:
+        """Nothing."""

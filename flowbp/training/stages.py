@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import attrs
 import torch
 
+from flowbp.short_memory import is_short_memory
 from flowbp.training.sizes import Portions
 
 Lowering = Callable[[Portions, int], Portions | None]
@@ -87,9 +88,6 @@ class Stage:
         return next((smaller for smaller in each if smaller is not None), None)
 
 
-_SHORT = ("out of memory", "OutOfMemoryError", "_ALLOC_FAILED")
-"""What compilers and libraries under torch say, in errors of other types."""
-
 _CURE = "smaller `height` and `width`, bfloat16 in the backbone's `policy`"
 
 ENCODING = Stage(
@@ -164,32 +162,6 @@ class ExhaustedError(StageOutOfMemoryError):
         return f"{super().__str__()}; {self.stage.cure}"
 
 
-def is_short_memory(error: RuntimeError) -> bool:
-    """Whether an error says that the device's memory ran out, itself or by its cause.
-
-    Torch has a type for that, but a library under it may say so in words alone, and a compiler
-    that runs out of memory wraps the error in one of its own.
-
-    Args:
-        error: of anything that ran on the device, or was compiled for it.
-
-    Returns:
-        Whether smaller work might have fit.
-
-    Example:
-        >>> is_short_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling …"))
-        True
-        >>> is_short_memory(RuntimeError("backend='inductor' raised: OutOfMemoryError: …"))
-        True
-        >>> is_short_memory(RuntimeError("shapes do not match"))
-        False
-    """
-    told, cause = str(error), error.__cause__
-    if isinstance(error, torch.OutOfMemoryError) or any(words in told for words in _SHORT):
-        return True
-    return isinstance(cause, RuntimeError) and is_short_memory(cause)
-
-
 @contextmanager
 def running(stage: Stage, count: int) -> Iterator[None]:
     """Say in which stage memory ran out.
@@ -213,7 +185,7 @@ network: tried to allocate 2 GiB
         yield
     except StageOutOfMemoryError:
         raise
-    except RuntimeError as error:
+    except Exception as error:
         if not is_short_memory(error):
             raise
         kind = StageOutOfMemoryError if stage.lowerings else ExhaustedError

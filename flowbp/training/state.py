@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import nn
 
+from flowbp.components import shown, wrong
 from flowbp.training.early_stop import HeldOutFigures
 from flowbp.training.ema import Averaging, MovingAverage
 from flowbp.training.feed import PromptFeed
@@ -103,10 +104,14 @@ class RunState:
             The state.
         """
         streams, parameters = Streams.of(seed), step.backbone.trainable()
+        built = optimizer.build(parameters.values())
+        if not isinstance(built, torch.optim.Optimizer):
+            must = "must build a torch.optim.Optimizer"
+            raise wrong("optimizer", optimizer, f"{must}, got {shown(built)}")
         run = cls(
             step=step,
             parameters=parameters,
-            optimizer=optimizer.build(parameters.values()),
+            optimizer=built,
             average=averaging.of(parameters) if averaging else None,
             streams=streams,
             prompts=PromptFeed(prompts, streams.prompts),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
 
+from flowbp.components import during, shown, wrong
 from flowbp.core._validators import integer, real
 from flowbp.training.backoff import persistent
 from flowbp.training.checkpoints import Checkpoints
@@ -22,7 +23,13 @@ from flowbp.training.intervals import Intervals
 from flowbp.training.memory import Memory, memory_of
 from flowbp.training.metrics import measure, row_of
 from flowbp.training.nonfinite import NonFiniteError
-from flowbp.training.observers import Observer, ResumableObserver, tell_evaluations
+from flowbp.training.observers import (
+    EvaluationObserver,
+    Observer,
+    ResumableObserver,
+    closed_after,
+    tell,
+)
 from flowbp.training.optimization import OptimizerRecipe, clip_gradients, gradient_norm
 from flowbp.training.precision import warn_of_coarse_weights
 from flowbp.training.prompts import PromptSource
@@ -156,6 +163,8 @@ class Trainer:
             ExhaustedError: a step does not fit into memory in the smallest portions, or its
                 update at all; saved as any other exception's.
             EvaluationError: an evaluation at an interval gave no figures that can be used.
+            ComponentError: a part of the run, maybe of others, failed or returned what it must not;
+                saved as any other exception's.
             KeyboardInterrupt: Ctrl-C, never in the middle of an update; after saving
                 `interrupted-<step>`, which its notes name. Any other exception, an observer's or
                 the device's, likewise saves `stopped-<step>`.
@@ -165,29 +174,15 @@ class Trainer:
         """
         if self.checkpoints is not None and resume is None:
             self.checkpoints.refuse_taken(self.steps)
-        with ExitStack() as stack:
-            stack.enter_context(seeded(self.seed, self.step.backbone.device))
-            for observer in self.observers:
-                stack.callback(observer.close)
-            run = self._start(resume)
+        with (
+            seeded(self.seed, self.step.backbone.device),
+            closed_after(self.observers) as close,
+        ):
+            with during("the start of the training"):
+                run = self._start(resume)
             try:
-                for observer in self.observers:
-                    if isinstance(observer, ResumableObserver):
-                        observer.begin(tuple(run.rows))
-                self._settle(run)
-                self._catch_up(run)
-                while run.done < self._end(run):
-                    self._advance(run)
-                    # Before saving, so that a checkpoint holds the evaluation of its step and a
-                    # run that goes on from it ends where this one does.
-                    evaluated = self._evaluate(run)
-                    # First, so that no observer can lose the model.
-                    self._save(run)
-                    for observer in self.observers:
-                        observer.row(run.rows[-1])
-                    if evaluated:
-                        tell_evaluations(self.observers, run.evaluations)
-                    self._show(run)
+                self._train(run)
+                close()
             except NonFiniteError:
                 raise
             except BaseException as stop:
@@ -196,7 +191,31 @@ class Trainer:
             if run.average is not None:
                 with uninterrupted():
                     run.average.copy_to_parameters()
-            return run.done
+        return run.done
+
+    def _train(self, run: RunState) -> None:
+        with during("the start of the training"):
+            rows = tuple(run.rows)
+            tell(self.observers, lambda each: each.begin(rows), ResumableObserver)
+            self._settle(run)
+        self._catch_up(run)
+        while run.done < self._end(run):
+            with during(f"step {run.done + 1} of the training"):
+                self._advance(run)
+            # Before saving, so that a checkpoint holds the evaluation of its step and a
+            # run that goes on from it ends where this one does.
+            evaluated = self._evaluate(run)
+            # First, so that no observer can lose the model.
+            self._save(run)
+            with during(f"the observers' turn after step {run.done}"):
+                tell(self.observers, lambda each: each.row(run.rows[-1]))
+                if evaluated:
+                    self._tell_evaluations(run)
+            self._show(run)
+
+    def _tell_evaluations(self, run: RunState) -> None:
+        rows = tuple(run.evaluations)
+        tell(self.observers, lambda each: each.evaluations(rows), EvaluationObserver)
 
     def _start(self, resume: Path | None) -> RunState:
         backbone = self.step.backbone
@@ -224,8 +243,10 @@ class Trainer:
 
     def _catch_up(self, run: RunState) -> None:
         """Do what a process left undone that was stopped after the last step of the checkpoint."""
-        if self._evaluate(run) or run.evaluations:
-            tell_evaluations(self.observers, run.evaluations)
+        evaluated = self._evaluate(run)
+        if evaluated or run.evaluations:
+            with during(f"the observers' turn after step {run.done}"):
+                self._tell_evaluations(run)
         self._show(run)
         place = run.checkpoint[1] if run.checkpoint else None
         if place is not None and place.name != "final" and run.done == self._end(run):
@@ -239,7 +260,8 @@ class Trainer:
         if self.intervals is None or not self.intervals.missing(run, self.steps):
             return False
         refuse_broken(run, self.step.backbone, self.checkpoints)
-        self.intervals.evaluate(run)
+        with during(f"the evaluation after step {run.done}"):
+            self.intervals.evaluate(run)
         return True
 
     def _advance(self, run: RunState) -> None:
@@ -252,18 +274,26 @@ class Trainer:
             raise stopped(run, self.step.backbone, self.checkpoints, measured.broken, result)
         if self.clip is not None:
             clip_gradients(run.parameters.values(), norm, self.clip)
-        rate = self.optimizer.learning_rate * self.schedule.factor(run.done, self.steps)
+        rate = self._rate(run.done)
         number = run.done + 1
         update(run, rate, lambda: row_of(number, measured, result, rate, self.clock() - began))
         warn_of_no_gradient(run.rows, self.step.shape)
 
+    def _rate(self, done: int) -> float:
+        factor = self.schedule.factor(done, self.steps)
+        if not isinstance(factor, int | float) or not 0 <= factor < float("inf"):
+            must = "must give a finite factor of at least 0"
+            raise wrong("schedule", self.schedule, f"{must}, got {shown(factor)}")
+        return self.optimizer.learning_rate * factor
+
     def _show(self, run: RunState) -> None:
         if self.snapshots is None or not self.snapshots.due(run.done, self.steps):
             return
-        with nullcontext() if run.average is None else run.average.swapped():
-            images = self.snapshots.take(run.step)
-        for observer in self.observers:
-            observer.pictures(run.done, images, self.snapshots.prompts)
+        prompts = self.snapshots.prompts
+        with during(f"the sample pictures after step {run.done}"):
+            with nullcontext() if run.average is None else run.average.swapped():
+                images = self.snapshots.take(run.step)
+            tell(self.observers, lambda each: each.pictures(run.done, images, prompts))
 
     def _save(self, run: RunState) -> None:
         end, best, name = self._end(run), run.best == run.done, None
@@ -273,5 +303,6 @@ class Trainer:
             return
         refuse_broken(run, self.step.backbone, self.checkpoints)
         if self.checkpoints is not None and name is not None:
-            place = self.checkpoints.save(run, self.step.backbone, name)
+            with during(f"saving the model after step {run.done}"):
+                place = self.checkpoints.save(run, self.step.backbone, name)
             run.checkpoint = (run.done, place)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from flowbp.short_memory import is_short_memory
 from flowbp.training import ExhaustedError, StageOutOfMemoryError
-from flowbp.training.stages import ENCODING, SWEEP, UPDATE, is_short_memory, running
+from flowbp.training.stages import ENCODING, SWEEP, UPDATE, running
 
 SHORT = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 

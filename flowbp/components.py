@@ -1,0 +1,313 @@
+"""The border to code of others: what it raises or returns wrongly, in one sentence and its frames.
+
+Rewards, metrics, judges, backbones, methods, optimizers and observers may be anybody's. Where one
+of them is called it is called within `calling`, or somewhere within `during`, so that whatever goes
+wrong in it arrives as a `ComponentError`.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from flowbp.short_memory import is_short_memory
+
+_SHOWN, _SHORT = 4, 60
+_OURS = Path(__file__).parent
+
+
+class ComponentError(RuntimeError):
+    """A component, maybe of others, failed or returned what it must not.
+
+    Args:
+        component: its kind and dotted path, such as ``the reward my_rewards:redness``.
+        problem: what it did, such as ``raised KeyError: 'red'``.
+        prompts: that it was called with; none where it has none.
+
+    Example:
+        >>> error = ComponentError("the reward mine:red", "must return a tensor, got None", ["a"])
+        >>> error.stage = "step 3 of the training"
+        >>> print(error)
+        the reward mine:red must return a tensor, got None; during step 3 of the training, at the \
+prompt 'a'
+    """
+
+    def __init__(self, component: str, problem: str, prompts: Sequence[str] = ()) -> None:
+        super().__init__(component, problem, tuple(prompts))
+        self.component, self.problem, self.prompts = component, problem, tuple(prompts)
+        self.stage: str | None = None
+
+    def __str__(self) -> str:
+        """One sentence: which component did what, in which stage and at which prompts."""
+        places = [f"during {self.stage}"] if self.stage else []
+        if self.prompts:
+            each = [*dict.fromkeys(map(repr, self.prompts))]
+            rest = f" and {len(each) - _SHOWN} more" if len(each) > _SHOWN else ""
+            many = "s" if len(each) > 1 else ""
+            places.append(f"at the prompt{many} {', '.join(each[:_SHOWN])}{rest}")
+        where = f"; {', '.join(places)}" if places else ""
+        return f"{self.component} {self.problem}{where}"
+
+
+def dotted(component: Any) -> str:
+    """The dotted path of a function, or of an object's class.
+
+    Args:
+        component: any.
+
+    Returns:
+        As a configuration would name it.
+
+    Example:
+        >>> dotted(ComponentError), dotted(functools.partial(dotted))
+        ('flowbp.components:ComponentError', 'flowbp.components:dotted')
+    """
+    while isinstance(component, functools.partial):
+        component = component.func
+    named = component if hasattr(component, "__qualname__") else type(component)
+    return f"{getattr(named, '__module__', None) or '?'}:{named.__qualname__}"
+
+
+@contextmanager
+def calling(kind: str, component: Any, prompts: Sequence[str] = ()) -> Iterator[None]:
+    """Have whatever a component raises arrive as a `ComponentError`.
+
+    Interrupts pass, and so does an error that says that memory ran out, as smaller work may fit.
+
+    Args:
+        kind: what the component is, such as ``reward``, or with its label ``metric `red` ``.
+        component: that is called in the block.
+        prompts: that it is called with.
+
+    Raises:
+        ComponentError: anything else was raised.
+
+    Example:
+        >>> with calling("reward", dotted, ["a circle"]):
+        ...     raise KeyError("red")
+        Traceback (most recent call last):
+        flowbp.components.ComponentError: the reward flowbp.components:dotted raised KeyError: \
+'red'; at the prompt 'a circle'
+    """
+    try:
+        yield
+    except BaseException as error:
+        if passes(error):
+            raise
+        raise ComponentError(_named(kind, component), raised(error), prompts) from error
+
+
+def wrong(kind: str, component: Any, problem: str, prompts: Sequence[str] = ()) -> ComponentError:
+    """The error of a component that returned what it must not.
+
+    Args:
+        kind: what the component is.
+        component: that returned it.
+        problem: what it must return, what it did and the cure.
+        prompts: that it was called with.
+
+    Returns:
+        The error to raise.
+
+    Example:
+        >>> print(wrong("reward", dotted, "must return a tensor, got None"))
+        the reward flowbp.components:dotted must return a tensor, got None
+    """
+    return ComponentError(_named(kind, component), problem, prompts)
+
+
+@contextmanager
+def during(stage: str) -> Iterator[None]:
+    """Say in which stage a component failed; what code of others raised anywhere becomes an error.
+
+    That code is known by the frames that it left in the traceback. What was raised without any
+    passes as it is.
+
+    Args:
+        stage: that the block is, such as ``the evaluation before training``.
+
+    Raises:
+        ComponentError: code of others raised something.
+
+    Example:
+        >>> with during("step 3 of the training"), calling("reward", dotted):
+        ...     raise KeyError("red")
+        Traceback (most recent call last):
+        flowbp.components.ComponentError: the reward flowbp.components:dotted raised KeyError: \
+'red'; during step 3 of the training
+    """
+    try:
+        yield
+    except ComponentError as error:
+        error.stage = error.stage or stage
+        raise
+    except BaseException as error:
+        found = None if passes(error) else blamed(error)
+        if found is None:
+            raise
+        found.stage = stage
+        raise found from error
+
+
+def blamed(error: BaseException) -> ComponentError | None:
+    """What code of others raised, as an error that names it.
+
+    Args:
+        error: any.
+
+    Returns:
+        The error to raise from it; None if no code of others was running.
+
+    Example:
+        >>> blamed(ValueError("nobody raised it"))
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if is_foreign(frame)]
+    if not frames:
+        return None
+    first = frames[0]
+    name = f"{first.f_globals.get('__name__', '?')}:{first.f_code.co_qualname}"
+    return ComponentError(name.removesuffix(":<module>"), raised(error))
+
+
+def raised(error: BaseException) -> str:
+    """What is said of an error: its type, its text in one line and its notes.
+
+    Args:
+        error: any.
+
+    Returns:
+        A clause.
+
+    Example:
+        >>> raised(KeyError("red")), raised(SystemExit(1))
+        ("raised KeyError: 'red'", 'raised SystemExit: 1')
+    """
+    text = " ".join("; ".join([str(error), *getattr(error, "__notes__", ())]).split())
+    return f"raised {type(error).__name__}{f': {text}' if text else ''}"
+
+
+def shown(value: Any) -> str:
+    """A value that a component returned, in a word or two.
+
+    Args:
+        value: any.
+
+    Returns:
+        The shape and dtype of a tensor, else the type, and of what is short the value.
+
+    Example:
+        >>> import torch
+        >>> shown(torch.zeros(2, 1)), shown(None), shown([0.5])
+        ('shape (2, 1) of float32', 'None', 'the list [0.5]')
+    """
+    if isinstance(value, Tensor):
+        return f"shape {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+    if value is None:
+        return "None"
+    text = repr(value)
+    kind = type(value).__name__
+    article = "an" if kind[0] in "aeiouAEIOU" else "a"
+    return f"the {kind} {text}" if len(text) <= _SHORT else f"{article} {kind}"
+
+
+def foreign_frames(error: BaseException) -> list[str]:
+    """The frames of others' code that an error went through, as a traceback has them.
+
+    Args:
+        error: any; those that it was raised from, or that it groups, count too.
+
+    Returns:
+        Two lines a frame, outermost first.
+
+    Example:
+        >>> foreign_frames(ValueError("nobody raised it"))
+        []
+    """
+    return list(dict.fromkeys(_frames(error, set())))
+
+
+def is_foreign(frame: Any) -> bool:
+    """Whether a frame is of code that is neither flowbp's nor of what flowbp stands on.
+
+    What is installed counts as that, unless it registers components by entry points.
+
+    Args:
+        frame: of a traceback.
+
+    Returns:
+        True for a user's own code.
+
+    Example:
+        >>> is_foreign(sys._getframe().f_back)
+        False
+    """
+    name = frame.f_globals.get("__name__") or ""
+    top, path = name.partition(".")[0], frame.f_code.co_filename
+    if not top or top == "flowbp" or top in sys.stdlib_module_names:
+        return False
+    # `__main__` is ours under `python -m`.
+    if Path(path).is_relative_to(_OURS) or path.startswith(("<frozen", "<attrs")):
+        return False
+    folders = {"site-packages", "dist-packages"} & set(Path(path).parts)
+    library = Path(path).is_relative_to(sysconfig.get_paths()["stdlib"])
+    return not (folders or library) or top in _registered()
+
+
+def _named(kind: str, component: Any) -> str:
+    path = dotted(component)
+    return f"the {kind} ({path})" if kind.endswith("`") else f"the {kind} {path}"
+
+
+def passes(error: BaseException) -> bool:
+    """Whether an error is to reach who can deal with it: an interrupt, or one of short memory.
+
+    Args:
+        error: any.
+
+    Returns:
+        True for one that is no component's fault; also for a `ComponentError`, which is told.
+
+    Example:
+        >>> passes(KeyboardInterrupt()), passes(MemoryError()), passes(KeyError("a"))
+        (True, True, False)
+    """
+    kinds = (ComponentError, KeyboardInterrupt, GeneratorExit)
+    return isinstance(error, kinds) or is_short_memory(error)
+
+
+def _registered() -> set[str]:
+    """The packages of distributions that register components of flowbp."""
+    groups = [g for g in metadata.entry_points().groups if g.startswith("flowbp.")]
+    points = (point for group in groups for point in metadata.entry_points(group=group))
+    return {point.value.partition(":")[0].partition(".")[0] for point in points} - {"flowbp"}
+
+
+def _frames(error: BaseException | None, seen: set[int]) -> Iterator[str]:
+    if error is None or id(error) in seen:
+        return
+    seen.add(id(error))
+    yield from _frames(error.__cause__, seen)
+    for each in getattr(error, "exceptions", ()):
+        yield from _frames(each, seen)
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if is_foreign(frame):
+            code = frame.f_code
+            summary = traceback.FrameSummary(code.co_filename, line, code.co_qualname)
+            yield from (f"  {each.strip()}" for each in _two_lines(summary))
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        text = (error.text or "").strip()
+        yield f'  File "{error.filename}", line {error.lineno}\n    {text}'
+
+
+def _two_lines(summary: traceback.FrameSummary) -> Iterator[str]:
+    where = f'File "{summary.filename}", line {summary.lineno}, in {summary.name}'
+    yield f"{where}\n    {summary.line}" if summary.line else where
