@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -226,3 +227,40 @@ def digests(folder: Path, names: Iterable[str]) -> Mapping[str, str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Read a file that a user named, if it is one and not too large.
+
+    A pipe or a device is refused, from which reading might wait or go on for ever.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ValueError: it is no regular file, or larger; the message follows its name.
+        OSError: it cannot be read.
+
+    Example:
+        >>> read_regular(Path("/dev/null"), 10)
+        Traceback (most recent call last):
+        ValueError: is a pipe or a device and no regular file; copy what it holds into a file
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(
+                "is a pipe or a device and no regular file; copy what it holds into a file"
+            )
+        if status.st_size > most:
+            raise ValueError(
+                f"has {status.st_size:,} bytes, and at most {most:,} are read; make it smaller"
+            )
+        return stream.read()

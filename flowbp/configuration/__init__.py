@@ -17,8 +17,8 @@ from .records import sealed_line as sealed_line
 from .records import structured as structured
 from .registry import Registry as Registry
 from .rules import Scalar as Scalar
+from .scalars import dump as dump
 from .structuring import structure as structure
-from .text import dump as dump
 from .text import read_file as read_file
 from .text import read_text as read_text
 from .tree import Tree as Tree

@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from .cases import BY, Layer, layered
-from .choosing import NOTHING, choose
+import attrs
+
+from .cases import BY, Layer, taken_apart
+from .choosing import NOTHING, chosen
 from .merging import merge
 from .problems import ConfigurationError, Problem
-from .text import read_file, read_text
-from .tree import Step, Tree, path_text, plain, tree_of
+from .scalars import DEEPEST
+from .text import parsed, parsed_file
+from .tree import UNKNOWN, Step, Tree, Typed, along, forgotten, path_text, plain, tree_of
 
 COMMAND_LINE = "command line"
 _KEY = re.compile(r"[A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*")
+_Path = tuple[str, ...]
+
+
+@attrs.frozen
+class Gathered:
+    """What was typed, merged, and all that is wrong with how it was written.
+
+    Args:
+        tree: without what could not be read.
+        problems: of files and overrides.
+
+    Example:
+        >>> gathered(["training.steps=3", "seed"]).problems[0].origin
+        'seed'
+    """
+
+    tree: Tree
+    problems: tuple[Problem, ...] = ()
 
 
 def read_arguments(
@@ -27,8 +48,9 @@ def read_arguments(
     """Read and merge what was typed: files from left to right, then the overrides.
 
     An argument with ``=`` is an override, unless a path separator comes before the ``=``; every
-    other argument is a YAML file. Overrides win over files wherever they stand, and their values
-    are YAML: ``training.rate=1e-5``, ``method={name: bridge}``, ``lora=null``.
+    other argument is a YAML file. Overrides win over files wherever they stand. Their values are
+    YAML, ``training.rate=1e-5``, ``method={name: bridge}``, ``lora=null``, but where `structure`
+    finds a text or a path, which is just what was typed: ``run.folder=runs/try #2``.
 
     A file's top-level block `by` holds what it sets for some values of other keys only, wherever
     these are given: ``by: {backbone.name: {sd3: {method: {active: 5}}}}``. What is chosen wins over
@@ -51,28 +73,58 @@ def read_arguments(
         >>> plain(read_arguments(["method.name=bridge", "method.alpha=0.5"]))
         {'method': {'name': 'bridge', 'alpha': 0.5}}
     """
+    found = gathered(arguments, find=find, names=names)
+    problems = [*found.problems, *_no_yaml(found.tree)]
+    if problems:
+        raise ConfigurationError(problems)
+    return found.tree
+
+
+def gathered(
+    arguments: Sequence[str],
+    *,
+    find: Callable[[str], Path] = Path,
+    names: Mapping[str, Collection[str]] = NOTHING,
+) -> Gathered:
+    """The same with its problems, for `structured` to add its own to them.
+
+    A value that is not YAML is none of them, as it may be a text.
+    """
     problems: list[Problem] = []
     files: list[Layer] = []
-    overrides: dict[tuple[str, ...], Tree] = {}
+    overrides: dict[_Path, Tree] = {}
     for argument in arguments:
+        if not _is_override(argument):
+            layer, found = _layer(argument, find)
+            files.append(layer)
+            problems += found
+            continue
         try:
-            if _is_override(argument):
-                path, value = _override(argument)
-                _refuse_conflicts(path, overrides)
-                overrides[path] = value
-            else:
-                files.append(layered(read_file(find(argument))))
+            path, value = _override(argument)
+            _refuse_conflicts(path, overrides)
+            overrides[path] = value
+            if value.typed is None:
+                raise _refused(_no_value(argument))
         except ConfigurationError as error:
             problems.extend(error.problems)
     # Together first, so that `method.active=3 method.name=bridge` means the same in any order.
     above = merge(*(_nested(path, value) for path, value in overrides.items()))
-    # What a file that cannot be read would have decided is not known.
-    chosen = [file.plain for file in files] if problems else choose(files, above, names)
-    base = merge(*chosen)
-    problems.extend(_through_values(base, overrides))
-    if problems:
-        raise ConfigurationError(problems)
-    return merge(base, above) if overrides else base
+    trees, found = chosen(files, above, names) if files else ((), ())
+    base = merge(*trees)
+    merged = merge(base, above) if overrides else base
+    for override, depth, problem in _through_values(base, overrides):
+        problems.append(problem)
+        merged = forgotten(merged, override[:depth])
+    return Gathered(merged, (*problems, *found))
+
+
+def _layer(argument: str, find: Callable[[str], Path]) -> tuple[Layer, tuple[Problem, ...]]:
+    try:
+        tree, problems = parsed_file(find(argument))
+    except ConfigurationError as error:
+        return Layer(Tree({}, argument, partial=True)), error.problems
+    layer, others = taken_apart(tree)
+    return layer, (*problems, *others)
 
 
 def _is_override(argument: str) -> bool:
@@ -80,31 +132,58 @@ def _is_override(argument: str) -> bool:
     return bool(equals) and os.sep not in key
 
 
-def _override(argument: str) -> tuple[tuple[str, ...], Tree]:
+def _override(argument: str) -> tuple[_Path, Tree]:
     key, _, text = argument.partition("=")
     if not _KEY.fullmatch(key):
         raise _refused(
-            f"`{argument}` has the key {key!r}; write key.subkey=value, or ./ before a file's name"
+            f"`{_short(argument)}` has the key {_short(key)!r}; write key.subkey=value, or ./ "
+            "before a file's name"
         )
-    if key.split(".")[0] == BY:
+    path = tuple(key.split("."))
+    if len(path) > DEEPEST:
+        raise _refused(f"`{_short(argument)}` has a key of {len(path)} parts; there is none")
+    if path[0] == BY:
         raise _refused(f"`{argument}` sets `{BY}`, which only files hold; set the value itself")
-    if not text.strip() or text.lstrip().startswith("#"):
-        raise _refused(
-            f"`{argument}` has no value; write {key}=null for none, quotes for empty text or a #"
-        )
-    try:
-        data = plain(read_text(text, COMMAND_LINE))
-    except ConfigurationError as error:
-        reasons = "; ".join(_reason(key, problem) for problem in error.problems)
-        raise _refused(f"`{argument}` has a value that {reasons}") from error
-    return tuple(key.split(".")), tree_of(data, COMMAND_LINE)
+    if not text.strip():
+        return path, Tree(UNKNOWN, COMMAND_LINE)
+    return path, _typed(argument, text.strip())
+
+
+def _no_value(argument: str) -> str:
+    key = argument.partition("=")[0]
+    return (
+        f"`{argument}` has no value; write {key}=null for none, quotes for empty text or a #, as "
+        f"in \"{key}=''\""
+    )
+
+
+def _typed(argument: str, text: str) -> Tree:
+    key = argument.partition("=")[0]
+    tree, problems = parsed(text, COMMAND_LINE)
+    refusal = "; ".join(_reason(key, problem) for problem in problems)
+    refusal = refusal and f"`{_short(argument)}` has a value that {refusal}"
+    if text.startswith("#"):
+        refusal = _no_value(argument)
+    value = UNKNOWN if refusal else plain(tree)
+    if text[0] == text[-1] and text[0] in "'\"" and isinstance(value, str):
+        text = value
+    typed = Typed(text, value, refusal)
+    return attrs.evolve(tree_of(value, COMMAND_LINE), typed=typed)
+
+
+def _no_yaml(tree: Tree) -> Iterator[Problem]:
+    if tree.typed is not None and tree.typed.refusal:
+        yield Problem("", tree.typed.refusal, tree.origin)
+    elif tree.is_mapping:
+        for item in tree.value.values():
+            yield from _no_yaml(item)
 
 
 def _reason(key: str, problem: Problem) -> str:
     return f"at `{key}.{problem.path}` {problem.message}" if problem.path else problem.message
 
 
-def _refuse_conflicts(path: tuple[str, ...], others: Iterable[tuple[str, ...]]) -> None:
+def _refuse_conflicts(path: _Path, others: Iterable[_Path]) -> None:
     for other in others:
         short, long = sorted((path, other), key=len)
         if long[: len(short)] == short:
@@ -113,26 +192,27 @@ def _refuse_conflicts(path: tuple[str, ...], others: Iterable[tuple[str, ...]]) 
             )
 
 
-def _through_values(base: Tree, overrides: Iterable[tuple[str, ...]]) -> Iterable[Problem]:
+def _through_values(base: Tree, overrides: Iterable[_Path]) -> Iterator[tuple[_Path, int, Problem]]:
     for path in overrides:
-        tree = base
-        for depth, step in enumerate(path[:-1]):
-            if not tree.is_mapping or step not in tree.value:
-                break
-            tree = tree.value[step]
-            if not tree.is_mapping and tree.value is not None:
-                above: tuple[Step, ...] = path[: depth + 1]
-                message = (
-                    f"cannot be reached: {path_text(above)} is {plain(tree)!r} in {tree.origin}; "
-                    f"override {path_text(above)} as a whole"
-                )
-                yield Problem(".".join(path), message, COMMAND_LINE)
+        for depth, tree in enumerate(along(base, path[:-1])):
+            if tree.is_mapping or tree.value is None or tree.value is UNKNOWN:
+                continue
+            above: tuple[Step, ...] = path[:depth]
+            message = (
+                f"cannot be reached: {path_text(above)} is {plain(tree)!r} in {tree.origin}; "
+                f"override {path_text(above)} as a whole"
+            )
+            yield path, depth, Problem(".".join(path), message, COMMAND_LINE)
 
 
-def _nested(path: tuple[str, ...], value: Tree) -> Tree:
+def _nested(path: _Path, value: Tree) -> Tree:
     for step in reversed(path):
         value = Tree({step: value}, COMMAND_LINE)
     return value
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _refused(message: str) -> ConfigurationError:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 from .problems import ConfigurationError, Problem
-from .tree import Step, Tree, path_text, plain
+from .tree import UNKNOWN, Step, Tree, path_text, plain
 
 BY = "by"
 _KEY = re.compile(r"[A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*")
@@ -89,15 +89,31 @@ def layered(tree: Tree) -> Layer:
         >>> plain(layer.plain), plain(layer.cases[0].tree)
         ({'method': {'name': 'bridge'}}, {'method': {'active': 5}})
     """
-    problems: list[Problem] = []
-    layer = Layer(_without_block(tree), tuple(_cases(tree, (), (), problems)))
+    layer, problems = taken_apart(tree)
     if problems:
         raise ConfigurationError(problems)
     return layer
 
 
+def taken_apart(tree: Tree) -> tuple[Layer, tuple[Problem, ...]]:
+    """The same with its problems; a case that is misspelt is left out."""
+    problems: list[Problem] = []
+    layer = Layer(_without_block(tree), tuple(_cases(tree, (), (), problems)))
+    if problems or any(case.value is UNKNOWN for case in _blocks(tree)):
+        # What the misspelt case would have set is not known.
+        layer = attrs.evolve(layer, plain=attrs.evolve(layer.plain, partial=True))
+    return layer, tuple(problems)
+
+
+def _blocks(tree: Tree) -> Iterator[Tree]:
+    block = tree.value.get(BY)
+    if block is not None:
+        yield block
+        yield from block.value.values() if block.is_mapping else ()
+
+
 def _without_block(tree: Tree) -> Tree:
-    return Tree({key: item for key, item in tree.value.items() if key != BY}, tree.origin)
+    return attrs.evolve(tree, value={key: item for key, item in tree.value.items() if key != BY})
 
 
 def _cases(
@@ -129,6 +145,8 @@ def _entries(
 ) -> Sequence[tuple[str, Tree]]:
     if tree.is_mapping and tree.value:
         return tuple(tree.value.items())
+    if tree.value is UNKNOWN:
+        return ()
     message = f"must map {what}, got {plain(tree)!r}; write them below it or take it out"
     problems.append(Problem(path_text(path), message, tree.origin))
     return ()

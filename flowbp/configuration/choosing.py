@@ -8,7 +8,7 @@ from types import MappingProxyType
 from .cases import Case, Condition, Layer
 from .merging import merge
 from .problems import ConfigurationError, Problem, listed, nearest
-from .tree import Step, Tree, path_text, plain
+from .tree import UNKNOWN, Step, Tree, along, path_text, plain
 
 NOTHING: Mapping[str, Collection[str]] = MappingProxyType({})
 """No names are known."""
@@ -44,6 +44,16 @@ def choose(
         >>> plain(merge(*choose([bridge, small], Tree({}, "command line"))))
         {'active': 5, 'model': 'small'}
     """
+    trees, problems = chosen(layers, above, names)
+    if problems:
+        raise ConfigurationError(problems)
+    return trees
+
+
+def chosen(
+    layers: Sequence[Layer], above: Tree, names: Mapping[str, Collection[str]] = NOTHING
+) -> tuple[tuple[Tree, ...], tuple[Problem, ...]]:
+    """The same with its problems; where a case might hold or not, the trees are partial."""
     whole = merge(*(layer.plain for layer in layers), above)
     cases = [case for layer in layers for case in layer.cases]
     # Of several cases of one line, one stands for all.
@@ -53,15 +63,22 @@ def choose(
         *_unnamed(cases, names),
         *_cascades(cases, conditions.values()),
     ]
-    if problems:
-        raise ConfigurationError(problems)
-    return tuple(tree for layer in layers for tree in (layer.plain, *_holding(layer, whole)))
+    trees = tuple(tree for layer in layers for tree in (layer.plain, *_holding(layer, whole)))
+    if problems or not all(_known(key, whole) for key, _ in conditions):
+        trees = (Tree({}, trees[0].origin, partial=True), *trees)
+    return trees, tuple(problems)
 
 
 def _holding(layer: Layer, whole: Tree) -> Iterator[Tree]:
     for case in layer.cases:
         if all(_decision(each.key, whole) == each.value for each in case.conditions):
             yield case.tree
+
+
+def _known(key: str, whole: Tree) -> bool:
+    passed = list(along(whole, tuple(key.split("."))))
+    there = len(passed) > key.count(".") + 1
+    return passed[-1].value is not UNKNOWN and (there or not any(each.partial for each in passed))
 
 
 def _decision(key: str, whole: Tree) -> str | None:
@@ -95,6 +112,8 @@ def _unnamed(cases: Iterable[Case], names: Mapping[str, Collection[str]]) -> Ite
 
 
 def _why_undecided(key: str, whole: Tree, names: Collection[str]) -> str:
+    if not _known(key, whole):
+        return ""
     tree, steps = whole, key.split(".")
     for depth, step in enumerate(steps):
         if tree.value is None:

@@ -14,7 +14,7 @@ from .component import Component, component_type
 from .parameters import Parameter, is_attrs_class, parameters, type_of
 from .registry import Registry
 from .rules import Scalar, strict_converter
-from .text import dump
+from .scalars import dump
 
 
 def describe(

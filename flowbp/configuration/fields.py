@@ -11,8 +11,26 @@ from cattrs import Converter
 from cattrs.errors import AttributeValidationNote, ClassValidationError
 
 from .parameters import is_attrs_class, parameters, type_of
-from .problems import Rejected, listed, nearest
-from .rules import REFUSALS
+from .partial import Partial
+from .problems import Absent, Rejected, UnknownKey, listed, nearest
+from .rules import REFUSALS, meant
+from .tree import PartialMapping
+
+
+class IncompleteError(ClassValidationError):
+    """Arguments of which some are refused.
+
+    In `sound` are the attributes of an attrs class that are not. Whoever may use these without the
+    others makes them `partial`.
+    """
+
+    sound: Mapping[str, Any]
+    partial: Partial | None = None
+
+
+def partial_of(error: BaseException) -> Partial | None:
+    """What is sound of that which was refused; None where it has no use alone."""
+    return error.partial if isinstance(error, IncompleteError) else None
 
 
 def arguments_of(
@@ -34,6 +52,7 @@ def arguments_of(
             validators of the attrs class refuse, all together.
     """
     errors: list[Exception] = []
+    parts: dict[str, Partial] = {}
     arguments: dict[str, Any] = {}
     known = {parameter.name: parameter for parameter in parameters(target)}
     rest = next((parameter for parameter in known.values() if parameter.any_name), None)
@@ -45,16 +64,26 @@ def arguments_of(
                 raise Rejected("is supplied by the run and cannot be configured; remove it")
             if parameter is None:
                 raise _unknown(name, settable)
-            arguments[name] = converter.structure(value, type_of(target, parameter))
+            kind = type_of(target, parameter)
+            arguments[name] = converter.structure(meant(value, kind), kind)
         except REFUSALS as error:
             errors.append(_at(name, error))
+            part = partial_of(error)
+            if part is not None:
+                parts[name] = part
     for name, parameter in settable.items():
         if parameter.required and name not in given:
-            errors.append(_at(name, Rejected("is missing; it has no default")))
+            errors.append(_at(name, Absent("is missing; it has no default")))
+    if isinstance(given, PartialMapping):
+        errors.append(Absent("may lack keys"))
+    sound: dict[str, Any] = {}
     if is_attrs_class(target):
-        errors.extend(_at(name, error) for name, error in _refused_fields(target, arguments, given))
+        sound, refused = _validated(target, arguments, given)
+        errors.extend(_at(name, error) for name, error in refused)
     if errors:
-        raise ClassValidationError(f"While structuring {target!r}", errors, _class(target))
+        refusal = IncompleteError(f"While structuring {target!r}", errors, _class(target))
+        refusal.sound = {**sound, **parts}
+        raise refusal
     return arguments
 
 
@@ -75,8 +104,8 @@ def built(target: Any, arguments: Mapping[str, Any]) -> Any:
 
 def _unknown(name: str, settable: Mapping[str, Any]) -> Rejected:
     if not settable:
-        return Rejected("is an unknown key, there are none here; remove it")
-    return Rejected(f"is an unknown key. {nearest(name, settable)}Valid keys: {listed(settable)}")
+        return UnknownKey("is an unknown key, there are none here; remove it")
+    return UnknownKey(f"is an unknown key. {nearest(name, settable)}Valid keys: {listed(settable)}")
 
 
 def _at(name: str, error: Exception) -> Exception:
@@ -93,12 +122,23 @@ def _class(target: Callable[..., Any]) -> type:
     return target if isinstance(target, type) else type(target)
 
 
-def _refused_fields(
+def _validated(
     cls: Any, arguments: Mapping[str, Any], given: Mapping[str, Any]
-) -> Iterator[tuple[str, Exception]]:
-    """What each field's own validator says, on an object that may still lack other fields."""
+) -> tuple[dict[str, Any], list[tuple[str, Exception]]]:
+    """The attributes that are sound, and what is refused of others."""
     blank = object.__new__(cls)
-    yield from _filled(blank, arguments, given)
+    refused = [*_filled(blank, arguments, given), *_refused_fields(blank)]
+    names = {name for name, _ in refused}
+    there = [field for field in attrs.fields(cls) if hasattr(blank, field.name)]
+    if isinstance(given, PartialMapping):
+        # A default may be none.
+        there = [field for field in there if field.alias in given]
+    return {f.name: getattr(blank, f.name) for f in there if f.alias not in names}, refused
+
+
+def _refused_fields(blank: Any) -> Iterator[tuple[str, Exception]]:
+    """What each field's own validator says, on an object that may still lack other fields."""
+    cls = type(blank)
     complete = all(hasattr(blank, field.name) for field in attrs.fields(cls))
     for field in attrs.fields(cls):
         if field.validator is None or not hasattr(blank, field.name):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 
-from .tree import Tree
+import attrs
+
+from .tree import UNKNOWN, Tree
 
 
 def merge(*trees: Tree) -> Tree:
@@ -49,20 +51,24 @@ def without_nulls(tree: Tree, *path: str) -> Tree:
         return tree
     if not path:
         kept = {key: each for key, each in tree.value.items() if each.value is not None}
-        return Tree(kept, tree.origin)
+        return attrs.evolve(tree, value=kept)
     key, *rest = path
     if key not in tree.value:
         return tree
-    return Tree({**tree.value, key: without_nulls(tree.value[key], *rest)}, tree.origin)
+    below = without_nulls(tree.value[key], *rest)
+    return attrs.evolve(tree, value={**tree.value, key: below})
 
 
 def _lay(below: Tree, above: Tree) -> Tree:
+    if below.value is UNKNOWN and above.is_mapping:
+        # What it would have been laid over is not known.
+        return attrs.evolve(above, partial=True)
     if not (below.is_mapping and above.is_mapping) or _renamed(below, above):
         return above
     merged = dict(below.value)
     for key, item in above.value.items():
         merged[key] = _lay(merged[key], item) if key in merged else item
-    return Tree(merged, below.origin)
+    return Tree(merged, below.origin, partial=below.partial or above.partial)
 
 
 def _renamed(below: Tree, above: Tree) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import attrs
 
+_SHOWN = 200
+
 
 @attrs.frozen
 class Problem:
@@ -61,6 +63,25 @@ class Rejected(ValueError):
     """A value that a rule of this package refuses; becomes a `Problem` once its path is known."""
 
 
+class Absent(Rejected):
+    """What must be given is not; no problem where it may only be unreadable."""
+
+
+class UnknownKey(Rejected):
+    """A key that there is not, whatever its value."""
+
+
+def shown(value: object) -> str:
+    """A value as messages show it, not longer than a few lines.
+
+    Example:
+        >>> shown("a" * 1000)[:9], len(shown("a" * 1000))
+        ("'aaaaaaaa", 201)
+    """
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A question that offers the valid names closest to a misspelt one, or an empty text.
 
@@ -68,7 +89,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
         >>> nearest("brige", ["bridge", "sparse"])
         'Did you mean `bridge`? '
     """
-    close = difflib.get_close_matches(name, list(valid), n=2)
+    # What is longer is no slip, and comparing takes the square of the length.
+    close = difflib.get_close_matches(name, list(valid), n=2) if len(name) <= _SHOWN else []
     return f"Did you mean {' or '.join(f'`{match}`' for match in close)}? " if close else ""
 
 

@@ -1,11 +1,13 @@
 """How a value from YAML becomes a value of an annotated type: strictly, nothing is converted.
 
-`true` is no integer, ``"3"`` is no number, one text is no list of letters. The one exception is
-an integer where a number is asked for.
+`true` is no integer, ``"3"`` is no number, one text is no list of letters. There are two
+exceptions: an integer where a number is asked for, and what was typed on the command line where a
+text or path is, which is then just that.
 """
 
 from __future__ import annotations
 
+import os
 import types
 from collections.abc import Callable, Iterable, MutableSequence
 from enum import Enum
@@ -28,8 +30,9 @@ from cattrs.errors import (
     StructureHandlerNotFoundError,
 )
 
-from .problems import Rejected
-from .text import unquoted
+from .problems import Absent, Rejected, shown
+from .scalars import unquoted, unwritable
+from .tree import PartialMapping, Typed
 
 Read = Callable[[Any, Any], Any]
 
@@ -68,7 +71,7 @@ def strict_converter(scalars: Iterable[Scalar]) -> Converter:
         converter.register_structure_hook(kind, read)
     factories: tuple[tuple[Callable[[Any], bool], Callable[[Any, Converter], Read]], ...] = (
         (lambda kind: get_origin(kind) is Literal, _choice_rule),
-        (lambda kind: get_origin(kind) in (Union, types.UnionType), _union_rule),
+        (lambda kind: get_origin(kind) in _UNIONS, _union_rule),
         (is_sequence, _list_rule),
         (_is_fixed_tuple, _tuple_rule),
         (is_mapping, _mapping_rule),
@@ -92,10 +95,39 @@ def _register(converter: Converter, scalar: Scalar) -> None:
     converter.register_unstructure_hook_func(applies, scalar.write)
 
 
+def meant(value: Any, kind: Any) -> Any:
+    """What a value is for a field of some type: of one that was typed its text, or what YAML reads.
+
+    Where None is allowed, the word `null` is it.
+
+    Args:
+        value: plain, or `Typed`.
+        kind: annotation of the field.
+
+    Raises:
+        ValueError: it was typed, no text is asked for, and it is not YAML.
+
+    Example:
+        >>> meant(Typed("2026", 2026), str), meant(Typed("2026", 2026), int)
+        ('2026', 2026)
+    """
+    if not isinstance(value, Typed):
+        return value
+    kinds = set(get_args(kind)) if get_origin(kind) in _UNIONS else {kind}
+    if kinds - {type(None)} <= _TEXTS and not (value.text == "null" and value.value is None):
+        return value.text
+    if value.refusal:
+        raise Rejected(value.refusal)
+    return value.value
+
+
 def _must_be(what: str, value: Any, cure: str = "") -> Rejected:
-    return Rejected(f"must be {what}, got {value!r}{f'; {cure}' if cure else ''}")
+    return Rejected(f"must be {what}, got {shown(value)}{f'; {cure}' if cure else ''}")
 
 
+_Place = os.PathLike[str]
+_TEXTS = {str, Path, _Place}
+_UNIONS = (Union, types.UnionType)
 _WORDS: dict[Any, str] = {
     bool: "true or false",
     int: "an integer",
@@ -113,7 +145,9 @@ def _bool(value: Any, _: Any) -> bool:
 
 def _int(value: Any, _: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
+        if -(2**63) <= value < 2**63:
+            return value
+        raise _must_be("an integer of at most 64 bits", value)
     if isinstance(value, float) and value.is_integer():
         raise _must_be(_WORDS[int], value, f"write {int(value)}")
     raise _must_be(_WORDS[int], value, _quotes(value, int))
@@ -127,15 +161,31 @@ def _float(value: Any, _: Any) -> float:
 
 def _str(value: Any, _: Any) -> str:
     if isinstance(value, str):
+        if unwritable(value):
+            raise Rejected(unwritable(value))
         return value
     scalar = value is not None and not isinstance(value, list | dict)
     raise _must_be(_WORDS[str], value, "put it in quotes" if scalar else "")
 
 
-def _path(value: Any, _: Any) -> Path:
-    if isinstance(value, str) and value:
-        return Path(value)
+def _path(value: Any, kind: Any) -> Path:
+    if isinstance(value, str) and value.strip():
+        return Path(_at_home(_str(value, kind)))
     raise _must_be(_WORDS[Path], value)
+
+
+def _place(value: Any, kind: Any) -> str:
+    """A path or the name of something elsewhere, such as a hub id."""
+    if isinstance(value, str) and value.strip():
+        return _at_home(_str(value, kind))
+    raise _must_be("a path or the name of a place such as a hub id", value)
+
+
+def _at_home(text: str) -> str:
+    try:
+        return os.fspath(Path(text).expanduser()) if text.startswith("~") else text
+    except RuntimeError as error:
+        raise _must_be("a path", text, "there is no such user; write ./ before it") from error
 
 
 def _quotes(value: Any, kinds: type | tuple[type, ...]) -> str:
@@ -170,6 +220,9 @@ def _union_rule(kind: Any, converter: Converter) -> Read:
         # One annotation again, which may be a registry's type even where it is itself a union.
         rest: Any = Union[members]  # noqa: UP007
         return lambda value, _: None if value is None else converter.structure(value, rest)
+
+    if _Place in members and set(members) <= _TEXTS:
+        return _place
 
     def read(value: Any, _: Any) -> Any:
         for member in members:
@@ -231,7 +284,15 @@ def _tuple_rule(kind: Any, converter: Converter) -> Read:
 
 
 def _mapping_rule(kind: Any, converter: Converter) -> Read:
-    return _guarded("a mapping", dict, mapping_structure_factory(kind, converter))
+    read, of = mapping_structure_factory(kind, converter), get_args(kind)[-1:]
+
+    def read_meant(value: dict[str, Any], kind: Any) -> Any:
+        found = read({key: meant(each, *of) for key, each in value.items()} if of else value, kind)
+        if isinstance(value, PartialMapping):
+            raise Absent("may lack keys")
+        return found
+
+    return _guarded("a mapping", dict, read_meant)
 
 
 def _set_rule(kind: Any, _: Converter) -> Read:

@@ -17,13 +17,14 @@ from cattrs.errors import (
 )
 
 from .component import Component, component_type
-from .fields import arguments_of, built, message_of
+from .fields import IncompleteError, arguments_of, built, message_of, partial_of
 from .parameters import is_attrs_class, parameters
-from .problems import ConfigurationError, Problem, Rejected, listed
+from .partial import Partial
+from .problems import Absent, ConfigurationError, Problem, Rejected, UnknownKey, listed, shown
 from .protocols import lacking
 from .registry import Registry
-from .rules import Scalar, strict_converter
-from .tree import Step, Tree, origin_of, path_text, plain
+from .rules import Scalar, meant, strict_converter
+from .tree import UNKNOWN, Step, Tree, along, has_unknown, marked, path_text
 
 T = TypeVar("T")
 
@@ -65,6 +66,23 @@ def structure(
           run.yaml: step: is an unknown key. Did you mean `steps`? Valid keys: `steps`
           run.yaml: steps: is missing; it has no default
     """
+    found, problems = structured(cls, tree, registries=registries, scalars=scalars)
+    if isinstance(found, Partial):
+        raise ConfigurationError(problems)
+    return found
+
+
+def structured(
+    cls: type[T],
+    tree: Tree,
+    *,
+    registries: Iterable[Registry] = (),
+    scalars: Iterable[Scalar] = (),
+) -> tuple[T | Partial, tuple[Problem, ...]]:
+    """The same with its problems: what is sound, if there are any or the tree is not whole.
+
+    What could not be read of the tree, see `Tree`, is no problem again.
+    """
     converter = strict_converter(scalars)
     # Later hooks win: a registry's type may itself be a union or an attrs class.
     converter.register_structure_hook_factory(is_attrs_class)(_class_rule)
@@ -74,9 +92,10 @@ def structure(
     for registry in registries:
         _register(converter, registry)
     try:
-        return converter.structure(plain(tree), cls)
+        return converter.structure(marked(tree), cls), ()
     except BaseValidationError as error:
-        raise ConfigurationError(_problems(error, (), tree)) from error
+        found = (_told(each, path, tree) for path, each in _refusals(error, ()))
+        return partial_of(error) or Partial({}), tuple(each for each in found if each)
 
 
 def _class_rule(cls: Any, converter: Converter) -> Any:
@@ -84,9 +103,13 @@ def _class_rule(cls: Any, converter: Converter) -> Any:
 
     def read(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
-            error = Rejected(f"must be a mapping, got {value!r}; write its keys below it")
+            error = Rejected(f"must be a mapping, got {shown(value)}; write its keys below it")
             raise ClassValidationError(f"While structuring {cls!r}", [error], cls)
-        return built(cls, arguments_of(converter, cls, value))
+        try:
+            return built(cls, arguments_of(converter, cls, value))
+        except IncompleteError as refusal:
+            refusal.partial = Partial(refusal.sound)
+            raise
 
     return read
 
@@ -147,11 +170,12 @@ def _promised(registry: Registry, name: str) -> Any:
 
 def _chosen(registry: Registry, value: Any) -> tuple[str, Any, dict[str, Any]]:
     if not isinstance(value, dict) or "name" not in value:
-        raise Rejected(
-            f"must be a mapping with the `name` of a {registry.kind}, got {value!r}; "
+        kind = Absent if isinstance(value, dict) else Rejected
+        raise kind(
+            f"must be a mapping with the `name` of a {registry.kind}, got {shown(value)}; "
             f"names: {listed(registry.names())}"
         )
-    name = value["name"]
+    name = meant(value["name"], str)
     try:
         if not isinstance(name, str):
             raise Rejected(f"must be text, got {name!r}; names: {listed(registry.names())}")
@@ -164,7 +188,7 @@ def _chosen(registry: Registry, value: Any) -> tuple[str, Any, dict[str, Any]]:
         raise ClassValidationError(f"No {registry.kind}", [error], Registry) from error
     if is_attrs_class(target):
         _refuse_reserved(target)
-    return name, target, {key: item for key, item in value.items() if key != "name"}
+    return name, target, type(value)({k: item for k, item in value.items() if k != "name"})
 
 
 def _refuse_misnamed(registry: Registry, name: str, target: Any) -> None:
@@ -186,23 +210,37 @@ def _refuse_unregistered(_: Any, kind: Any) -> Any:
     raise TypeError(f"is annotated {kind}, for which no registry was given; pass one")
 
 
-def _problems(error: BaseException, path: tuple[Step, ...], tree: Tree) -> Iterator[Problem]:
-    if isinstance(error, ClassValidationError | IterableValidationError):
-        located, others = error.group_exceptions()
-        for below, note in located:
-            yield from _problems(below, (*path, _step(note)), tree)
-        for below in others:
-            yield from _problems(below, path, tree)
-    elif isinstance(error, StructureHandlerNotFoundError):
+def _refusals(
+    error: BaseException, path: tuple[Step, ...]
+) -> Iterator[tuple[tuple[Step, ...], BaseException]]:
+    if not isinstance(error, ClassValidationError | IterableValidationError):
+        yield path, error
+        return
+    located, others = error.group_exceptions()
+    for below, note in located:
+        yield from _refusals(below, (*path, _step(note)))
+    for below in others:
+        yield from _refusals(below, path)
+
+
+def _told(error: BaseException, path: tuple[Step, ...], tree: Tree) -> Problem | None:
+    """The problem that a refusal is; None where it follows from another."""
+    if isinstance(error, StructureHandlerNotFoundError):
         message = f"is annotated {error.type_}, which has no form in YAML; leave it out"
-        yield Problem(path_text(path), message, origin_of(tree, path))
     elif isinstance(error, ValueError | TypeError):
         # The path says the name already, which validators put before their message.
         subject = rf"[`'\"]{re.escape(str(path[-1]))}[`'\"] " if path else ""
         message = re.sub(f"^{subject}", "", message_of(error))
-        yield Problem(path_text(path), message, origin_of(tree, path))
     else:
         raise error
+    passed = list(along(tree, path))
+    # What was typed is told here if it is not YAML, as it may have been a text.
+    unread = has_unknown(passed[-1]) and passed[-1].typed is None
+    if isinstance(error, Absent):
+        follows = passed[-1].value is UNKNOWN or any(each.partial for each in passed)
+    else:
+        follows = unread and len(passed) > len(path) and not isinstance(error, UnknownKey)
+    return None if follows else Problem(path_text(path), message, passed[-1].origin)
 
 
 def _step(note: AttributeValidationNote | IterableValidationNote) -> Step:

@@ -107,6 +107,7 @@ def _evaluate(typed: argparse.Namespace) -> int:
     from flowbp.evaluate.execution import check, execute
     from flowbp.evaluate.failing import EvaluateError
     from flowbp.evaluate.loading import load
+    from flowbp.evaluate.readiness import AHEAD
     from flowbp.run.quiet import quiet
     from flowbp.settings import located, occupied
     from flowbp.short_memory import is_short_memory
@@ -114,7 +115,7 @@ def _evaluate(typed: argparse.Namespace) -> int:
     loaded = None
     try:
         with during("the configuration"):
-            loaded = load(typed.inputs, resume=typed.resume)
+            loaded = load(typed.inputs, resume=typed.resume, ahead=AHEAD)
         with quiet(), stopped_gently(), during("the evaluation"):
             container = EvaluationContainer(settings=loaded.settings)
             if typed.check:

@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from flowbp.configuration import Component, read_arguments, without_nulls
+import attrs
+
+from flowbp.configuration import Component, without_nulls
+from flowbp.configuration.arguments import gathered
 from flowbp.configuration.tree import Step
 from flowbp.evaluate.models import fault
 from flowbp.evaluate.schema import EvaluateSettings
 from flowbp.evaluate.trained import training_faults
 from flowbp.settings import Loaded, weighted_reward
-from flowbp.settings.checks import of_place
+from flowbp.settings.checks import Check, fault_of_device, fault_of_folder
 from flowbp.settings.intervals import Found
 from flowbp.settings.loading import checked
 from flowbp.settings.rewards import faults
 
 
-def load(arguments: Sequence[str], *, resume: bool = False) -> Loaded[EvaluateSettings]:
+def load(
+    arguments: Sequence[str], *, resume: bool = False, ahead: Sequence[Check] = ()
+) -> Loaded[EvaluateSettings]:
     """Read YAML files and overrides, and check all that can be checked without a model.
 
     Args:
         arguments: such as ``["evaluation.yaml", "evaluation.seeds=[0, 1]"]``; null takes a metric
             or a model away.
         resume: whether the evaluation goes on in its folder, which is then not empty.
+        ahead: checks that are made later anyway, and now only where something else is wrong, so
+            that all is reported at once.
 
     Returns:
         The settings.
 
     Raises:
-        ConfigurationError: all that is wrong. What several sections together get wrong is only
-            found once each of them is right.
+        ConfigurationError: all that is wrong. What several sections together get wrong is found
+            where the keys that it is about are right.
 
     Example:
         >>> load(["evaluation.folder=evaluations/a", "backbone.name=shape", "prompts.name=shapes"])
@@ -40,17 +48,26 @@ def load(arguments: Sequence[str], *, resume: bool = False) -> Loaded[EvaluateSe
 Names: `flux1`, `flux2`, `sd3`, `shapes`; or write package.module:Class
           defaults: sampling: is missing; it has no default
     """
-    tree = without_nulls(without_nulls(read_arguments(arguments), "metrics"), "models")
-    return checked(EvaluateSettings, tree, lambda settings: _problems(settings, resume))
+    typed = gathered(arguments)
+    tree = without_nulls(without_nulls(typed.tree, "metrics"), "models")
+    checks = (
+        partial(_of_folder, resume=resume),
+        _of_device,
+        _of_models,
+        training_faults,
+        _of_metrics,
+    )
+    return checked(EvaluateSettings, attrs.evolve(typed, tree=tree), checks, ahead)
 
 
-def _problems(settings: EvaluateSettings, resume: bool) -> Found:
-    yield from _of_place(settings, resume)
+def _of_models(settings: EvaluateSettings) -> Found:
     for label, model in settings.models.items():
         found = fault(model)
         if found is not None:
             yield ("models", label, found[0]), found[1]
-    yield from training_faults(settings)
+
+
+def _of_metrics(settings: EvaluateSettings) -> Found:
     for label, metric in settings.metrics.items():
         yield from _of_metric(metric, ("metrics", label))
 
@@ -73,9 +90,12 @@ def _of_metric(component: Component[Any], path: tuple[Step, ...]) -> Found:
         yield (*path, *inner), message
 
 
-def _of_place(settings: EvaluateSettings, resume: bool) -> Found:
+def _of_folder(settings: EvaluateSettings, *, resume: bool) -> Found:
     taken = (
         "; name another, such as {free}, or add --resume to go on with the evaluation that is there"
     )
-    place = settings.evaluation
-    return of_place("evaluation", place.folder, place.device, taken=taken, resume=resume)
+    return fault_of_folder("evaluation", settings.evaluation.folder, taken=taken, resume=resume)
+
+
+def _of_device(settings: EvaluateSettings) -> Found:
+    return fault_of_device("evaluation", settings.evaluation.device)

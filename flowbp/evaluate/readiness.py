@@ -7,8 +7,11 @@ import sys
 from flowbp.configuration import ConfigurationError, Problem
 from flowbp.configuration.tree import path_text
 from flowbp.evaluate.container import EvaluationContainer
+from flowbp.evaluate.schema import EvaluateSettings
 from flowbp.run.sizing import undrawable
+from flowbp.settings.checks import Check
 from flowbp.settings.fitting import unfit
+from flowbp.settings.intervals import Found
 from flowbp.settings.needs import unmet
 
 
@@ -35,17 +38,33 @@ def refuse_unready(container: EvaluationContainer) -> None:
         >>> refuse_unready(EvaluationContainer(settings=load(typed).settings))
     """
     settings = container.settings()
-    prompts, seeds = settings.prompts.prompts(), settings.evaluation.seeds
-    found = []
-    for label, metric in settings.metrics.items():
-        wrong = unfit(metric, prompts, seeds)
-        for path, message in (*unmet(metric, ("metrics", label)), (("metrics", label), wrong)):
-            if message:
-                found.append(Problem(path_text(path), message, ""))
+    found = [Problem(path_text(path), message, "") for path, message in _of_metrics(settings)]
     refused = [] if settings.evaluation.on_failure == "report" else list(found)
     if not (container.backbone.overridden or container.model.overridden):
-        refused += undrawable(settings.backbone, settings.sampling)
+        sides = undrawable(settings.backbone, settings.sampling)
+        refused += [Problem(path_text(path), message, "") for path, message in sides]
     if refused:
         raise ConfigurationError(refused)
     for each in found:
         print(f"{each}; it will be reported as failed", file=sys.stderr, flush=True)
+
+
+def _of_metrics(settings: EvaluateSettings) -> Found:
+    prompts, seeds = settings.prompts.prompts(), settings.evaluation.seeds
+    for label, metric in settings.metrics.items():
+        yield from unmet(metric, ("metrics", label))
+        wrong = unfit(metric, prompts, seeds)
+        if wrong:
+            yield ("metrics", label), wrong
+
+
+def _of_metrics_that_stop(settings: EvaluateSettings) -> Found:
+    return iter(()) if settings.evaluation.on_failure == "report" else _of_metrics(settings)
+
+
+def _of_pictures(settings: EvaluateSettings) -> Found:
+    return undrawable(settings.backbone, settings.sampling)
+
+
+AHEAD: tuple[Check, ...] = (_of_metrics_that_stop, _of_pictures)
+"""The checks of `refuse_unready`, for `flowbp.evaluate.loading.load`."""

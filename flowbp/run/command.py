@@ -137,6 +137,7 @@ def _run(typed: argparse.Namespace) -> int:
     from flowbp.run.checking import check
     from flowbp.run.execution import RunError, execute
     from flowbp.run.quiet import quiet
+    from flowbp.run.readiness import AHEAD
     from flowbp.settings import load, located, occupied
     from flowbp.short_memory import is_short_memory
     from flowbp.training import EvaluationError, NonFiniteError
@@ -146,7 +147,7 @@ def _run(typed: argparse.Namespace) -> int:
     loaded = None
     try:
         with during("the configuration"):
-            loaded = load(typed.inputs, resume=typed.resume)
+            loaded = load(typed.inputs, resume=typed.resume, ahead=AHEAD)
         with quiet(), stopped_gently(), during("the run"):
             act = check if typed.check else execute
             act(RunContainer(settings=loaded.settings), resume=typed.resume)

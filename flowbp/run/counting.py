@@ -76,7 +76,7 @@ def sketched(container: RunContainer) -> Any:
     if not replaced and isinstance(container.tuning(), Full | Lora):
         named = named_model(component)
         if named is not None:
-            return _on_meta(named)
+            return sketch_of(named)
     return container.backbone()
 
 
@@ -120,7 +120,22 @@ def trained_parameters(backbone: Backbone) -> int:
     return sum(parameter.numel() for parameter in backbone.trainable().values())
 
 
-def _on_meta(model: NamedModel) -> Sketch:
+def sketch_of(model: NamedModel) -> Sketch:
+    """A model's transformer on torch's meta device, made from its configuration.
+
+    Args:
+        model: not loaded.
+
+    Returns:
+        The sketch.
+
+    Raises:
+        OSError: the model is not where it should be.
+        ValueError: it is of another family.
+
+    Example:
+        See `sketched`.
+    """
     _, kind = model.family.layout.models["transformer"]
     config = model.config("transformer")
     with torch.device("meta"):

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
+import torch
+
+from flowbp.adapters import Full, Lora
 from flowbp.configuration import Component, Problem
 from flowbp.configuration.tree import Step, path_text
 from flowbp.container import RunContainer
 from flowbp.run.artefacts import replaced
+from flowbp.run.counting import sketch_of
+from flowbp.run.families import named_model
 from flowbp.run.sizing import undrawable
+from flowbp.settings import Settings
+from flowbp.settings.checks import Check
+from flowbp.settings.intervals import Found
 from flowbp.settings.needs import readings, unmet
+
+_Scorers = Iterator[tuple[tuple[Step, ...], Component[Any]]]
 
 
 def unready(container: RunContainer) -> list[Problem]:
@@ -27,12 +38,16 @@ def unready(container: RunContainer) -> list[Problem]:
     Example:
         See `flowbp.run.checking.check`.
     """
-    found = [each for path, component in _scorers(container) for each in unmet(component, path)]
-    problems = [Problem(path_text(path), message, "") for path, message in found]
-    settings = container.settings()
-    if not {"backbone", "tuned", "model"} & set(replaced(container)):
-        problems += undrawable(settings.backbone, settings.sampling)
-    return problems
+    settings, others = container.settings(), set(replaced(container))
+    found = [
+        each
+        for provider, scorers in _SCORERS.items()
+        if provider not in others
+        for each in _unmet(scorers, settings)
+    ]
+    if not {"backbone", "tuned", "model"} & others:
+        found += undrawable(settings.backbone, settings.sampling)
+    return [Problem(path_text(path), message, "") for path, message in found]
 
 
 def read_from(container: RunContainer) -> list[str]:
@@ -47,19 +62,71 @@ def read_from(container: RunContainer) -> list[str]:
     Example:
         See `flowbp.run.checking.check`.
     """
+    settings, others = container.settings(), set(replaced(container))
     return [
         f"  {path_text(path)} reads {place}"
-        for path, component in _scorers(container)
+        for provider, scorers in _SCORERS.items()
+        if provider not in others
+        for path, component in scorers(settings)
         for place in readings(component)
     ]
 
 
-def _scorers(container: RunContainer) -> Iterator[tuple[tuple[Step, ...], Component[Any]]]:
-    settings, others = container.settings(), replaced(container)
-    if "reward" not in others:
-        yield ("reward",), settings.reward
-    if settings.judge is not None and "judge" not in others:
+def _of_reward(settings: Settings) -> _Scorers:
+    yield ("reward",), settings.reward
+
+
+def _of_judge(settings: Settings) -> _Scorers:
+    if settings.judge is not None:
         yield ("judge",), settings.judge
-    if settings.evaluation is not None and "metrics" not in others:
+
+
+def _of_metrics(settings: Settings) -> _Scorers:
+    if settings.evaluation is not None:
         for label, metric in settings.evaluation.metrics.items():
             yield ("evaluation", "metrics", label), metric
+
+
+# By the provider that would build them.
+_SCORERS: Mapping[str, Callable[[Settings], _Scorers]] = {
+    "reward": _of_reward,
+    "judge": _of_judge,
+    "metrics": _of_metrics,
+}
+
+
+def _unmet(scorers: Callable[[Settings], _Scorers], settings: Settings) -> Found:
+    for path, component in scorers(settings):
+        yield from unmet(component, path)
+
+
+def _of_size(settings: Settings) -> Found:
+    # That the model is not there is told below.
+    found = undrawable(settings.backbone, settings.sampling)
+    return (each for each in found if each[0] != ("backbone",))
+
+
+def _of_model(settings: Settings) -> Found:
+    named = named_model(settings.backbone)
+    if named is None:
+        return
+    faults = (OSError, ValueError, TypeError, ModuleNotFoundError)
+    try:
+        sketch = sketch_of(named)
+    except faults as error:
+        yield ("backbone",), str(error)
+        return
+    tuning = settings.tuning
+    if isinstance(tuning, Full | Lora):
+        try:
+            tuning(sketch, generator=torch.Generator())  # type: ignore[arg-type]
+        except faults as error:
+            yield ("tuning",), str(error)
+
+
+AHEAD: tuple[Check, ...] = (
+    *(partial(_unmet, scorers) for scorers in _SCORERS.values()),
+    _of_size,
+    _of_model,
+)
+"""The checks of `unready` and of what is trained, for `flowbp.settings.load`."""

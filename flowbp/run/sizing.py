@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from flowbp.configuration import Component, Problem
+from flowbp.configuration import Component
 from flowbp.run.families import named_model
+from flowbp.settings.intervals import Found
 
 
 class PictureSize(Protocol):
@@ -22,16 +23,16 @@ class PictureSize(Protocol):
         ...
 
 
-def undrawable(backbone: Component[Any], size: PictureSize) -> list[Problem]:
-    """What is wrong with the size of pictures, as problems of the section `sampling`.
+def undrawable(backbone: Component[Any], size: PictureSize) -> Found:
+    """What is wrong with the size of pictures in the section `sampling`.
 
     Args:
         backbone: what would load the model.
         size: what is asked for.
 
-    Returns:
-        One problem for each side that is wrong, or one of `backbone` if there is no folder and the
-        hub does not give the model's configuration; none of a model that only says when it is
+    Yields:
+        The key of each side that is wrong, and how, or of `backbone` if there is no folder and the
+        hub does not give the model's configuration; nothing of a model that only says when it is
         loaded.
 
     Example:
@@ -39,17 +40,20 @@ def undrawable(backbone: Component[Any], size: PictureSize) -> list[Problem]:
         >>> from flowbp.shapes.embedded import embedded_backbone
         >>> asked = Sampling(steps=4, height=60, width=64)
         >>> print(*undrawable(Component("shapes", embedded_backbone), asked))
-        sampling.height: must be a positive multiple of 16, got 60; the nearest are 48 and 64
+        (('sampling', 'height'), 'must be a positive multiple of 16, got 60; the nearest are 48 \
+and 64')
     """
     named = named_model(backbone)
     if named is None:
-        return []
+        return
     try:
         sizes = named.picture_sizes
     except (OSError, ValueError, ImportError) as error:
         # A hub out of reach is asked for half a minute, so once is enough. What a folder lacks is
         # told by what loads it, with all that is missing.
-        absent = isinstance(error, OSError) and not named.is_folder
-        return [Problem("backbone", str(error), "")] if absent else []
-    sides = {"height": sizes.fault(size.height), "width": sizes.fault(size.width)}
-    return [Problem(f"sampling.{side}", wrong, "") for side, wrong in sides.items() if wrong]
+        if isinstance(error, OSError) and not named.is_folder:
+            yield ("backbone",), str(error)
+        return
+    for side, wrong in (("height", sizes.fault(size.height)), ("width", sizes.fault(size.width))):
+        if wrong:
+            yield ("sampling", side), wrong

@@ -10,7 +10,6 @@ from flowbp.settings.changes import tree_of_settings as tree_of_settings
 from flowbp.settings.checks import LOCK as LOCK
 from flowbp.settings.checks import free_folder as free_folder
 from flowbp.settings.checks import occupied as occupied
-from flowbp.settings.checks import problems as problems
 from flowbp.settings.devices import chosen_device as chosen_device
 from flowbp.settings.evaluation import EarlyStopSettings as EarlyStopSettings
 from flowbp.settings.evaluation import EvaluationSettings as EvaluationSettings

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from flowbp.configuration.problems import shown
 from flowbp.configuration.tree import Step
 from flowbp.core import Plan
 from flowbp.evaluation import Sampling
 from flowbp.files import PARTIAL
 from flowbp.settings.devices import chosen_device
-from flowbp.settings.intervals import Found, of_intervals
+from flowbp.settings.intervals import CHECKS_OF_INTERVALS, Found
 from flowbp.settings.rewards import faults, weighted_reward
 from flowbp.settings.schema import Settings
 from flowbp.training import AUTO
@@ -25,24 +29,36 @@ _START_SHARE = 0.5
 """The largest part of a run's average that its starting weights may make up."""
 
 
-def problems(settings: Settings, *, resume: bool = False) -> Found:
-    """Find what does not fit together, or not on this machine.
+Check = Callable[[Any], Found]
+"""Finds what sections get wrong together; what it asks for is sound, see `answers`."""
+
+
+def checks_of_run(*, resume: bool = False) -> tuple[Check, ...]:
+    """What finds what does not fit together, or not on this machine.
+
+    Each asks for as little as it can, so that a mistake elsewhere does not keep it from its answer.
 
     Args:
-        settings: valid section by section.
         resume: whether the run goes on in its folder, which is then not empty.
 
-    Yields:
-        The keys that lead to each fault, and the fault.
+    Returns:
+        Functions of the settings.
 
     Example:
         See `load`.
     """
-    yield from _of_run(settings, resume)
-    yield from _of_reward(settings)
-    yield from _of_training(settings)
-    yield from _of_evaluation(settings)
-    yield from of_intervals(settings)
+    return (
+        partial(_of_folder, resume=resume),
+        _of_device,
+        _of_reward,
+        _of_method,
+        _of_schedule,
+        _of_averaging,
+        _of_judge,
+        _of_guidance,
+        _of_samples,
+        *CHECKS_OF_INTERVALS,
+    )
 
 
 def example_plan(settings: Settings) -> Plan:
@@ -166,36 +182,69 @@ def free_folder(folder: Path) -> Path:
         >>> free_folder(Path("runs/no-such-run"))
         PosixPath('runs/no-such-run-2')
     """
-    numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+    # `.` and `..` have no name of their own, and the root has none at all.
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    if not named.name:
+        named = named / "run"
+    numbered = (named.with_name(f"{named.name}-{number}") for number in itertools.count(2))
     return next(other for other in numbered if not other.exists())
 
 
-def of_place(section: str, folder: Path, device: str, *, taken: str, resume: bool) -> Found:
-    """What is wrong with where something writes and runs.
+def fault_of_folder(section: str, folder: Path, *, taken: str, resume: bool) -> Found:
+    """What is wrong with where something writes.
 
     Args:
-        section: that holds `folder` and `device`.
+        section: that holds `folder`.
         folder: must be new or empty, unless what is in it goes on.
-        device: `auto` or one of torch's.
         taken: what to say where the folder is not empty, with `{free}` for a free one.
         resume: whether what is in the folder goes on.
 
     Yields:
-        The keys that lead to a fault, and the fault.
+        The keys that lead to the fault, and the fault.
 
     Example:
-        >>> list(of_place("run", Path("runs/new"), "cpu", taken="", resume=False))
+        >>> list(fault_of_folder("run", Path("runs/new"), taken="", resume=False))
         []
     """
     path: tuple[Step, ...] = (section, "folder")
-    places = (folder, *folder.parents)
-    blocking = next((p for p in places if os.path.lexists(p) and not p.is_dir()), None)
-    if blocking is not None:
-        what = "a link that leads to no folder" if blocking.is_symlink() else "a file"
-        yield path, f"is {folder}, and {blocking} is {what}; name another folder"
-    elif not resume and occupied(folder):
-        free = f"{section}.folder={free_folder(folder)}"
-        yield path, f"is {folder}, which is not empty{taken.format(free=free)}"
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if _exists(place))
+        if not there.is_dir():
+            what = "a link that leads to no folder" if there.is_symlink() else "a file"
+            yield path, f"is {folder}, and {there} is {what}; name another folder"
+        elif not os.access(there, os.W_OK | os.X_OK):
+            yield path, f"is {folder}, and nothing may be written to {there}; name another folder"
+        elif not resume and occupied(folder):
+            free = f"{section}.folder={free_folder(folder)}"
+            yield path, f"is {folder}, which is not empty{taken.format(free=free)}"
+    except OSError as error:
+        name = shown(str(folder))
+        yield path, f"is {name}, which cannot be used ({error.strerror}); name another folder"
+
+
+def _exists(place: Path) -> bool:
+    # A link that leads nowhere is in the way too. Unlike Path's, this raises what is wrong.
+    try:
+        os.lstat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def fault_of_device(section: str, device: str) -> Found:
+    """What is wrong with what something runs on.
+
+    Args:
+        section: that holds `device`.
+        device: `auto` or one of torch's.
+
+    Yields:
+        The keys that lead to the fault, and the fault.
+
+    Example:
+        >>> list(fault_of_device("run", "cpu"))
+        []
+    """
     if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
         yield (
             (section, "device"),
@@ -204,12 +253,16 @@ def of_place(section: str, folder: Path, device: str, *, taken: str, resume: boo
         )
 
 
-def _of_run(settings: Settings, resume: bool) -> Found:
+def _of_folder(settings: Settings, *, resume: bool) -> Found:
     taken = (
         ", and nothing saved is ever overwritten; name another, such as {free}, or add --resume to "
         "go on with the run that is there"
     )
-    return of_place("run", settings.run.folder, settings.run.device, taken=taken, resume=resume)
+    return fault_of_folder("run", settings.run.folder, taken=taken, resume=resume)
+
+
+def _of_device(settings: Settings) -> Found:
+    return fault_of_device("run", settings.run.device)
 
 
 def _of_reward(settings: Settings) -> Found:
@@ -219,15 +272,21 @@ def _of_reward(settings: Settings) -> Found:
             yield ("reward", *path), message
 
 
-def _of_training(settings: Settings) -> Found:
+def _of_method(settings: Settings) -> Found:
     try:
         example_plan(settings)
     except (ValueError, TypeError) as error:
         yield ("method",), str(error)
+
+
+def _of_schedule(settings: Settings) -> Found:
     try:
         settings.schedule.factor(0, settings.training.steps)
     except ValueError as error:
         yield ("schedule",), str(error)
+
+
+def _of_averaging(settings: Settings) -> Found:
     averaging, steps = settings.training.averaging, settings.training.steps
     share = averaging.start_share(steps) if averaging else 0.0
     if averaging and share > _START_SHARE:
@@ -239,23 +298,28 @@ def _of_training(settings: Settings) -> Found:
         )
 
 
-def _of_evaluation(settings: Settings) -> Found:
-    evaluation, samples = settings.evaluation, settings.samples
-    if evaluation is None:
-        if settings.judge is not None:
-            yield (
-                ("judge",),
-                f"is {settings.judge.name!r}, and without an `evaluation` nothing is judged; "
-                "write that section or judge=null",
-            )
-        return
+def _of_judge(settings: Settings) -> Found:
+    if settings.judge is not None and settings.evaluation is None:
+        yield (
+            ("judge",),
+            f"is {settings.judge.name!r}, and without an `evaluation` nothing is judged; "
+            "write that section or judge=null",
+        )
+
+
+def _of_guidance(settings: Settings) -> Found:
     try:
         evaluation_sampling(settings)
     except ValueError as error:
         yield ("evaluation",), str(error)
-    there = len(evaluation.prompts.prompts())
-    if samples is not None and samples.count > there:
+
+
+def _of_samples(settings: Settings) -> Found:
+    if settings.samples is None or settings.evaluation is None:
+        return
+    there, count = len(settings.evaluation.prompts.prompts()), settings.samples.count
+    if count > there:
         yield (
             ("samples", "count"),
-            f"must be in [1, {there}], the number of held-out prompts, got {samples.count}",
+            f"must be in [1, {there}], the number of held-out prompts, got {count}",
         )

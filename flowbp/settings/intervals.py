@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from flowbp.configuration.tree import Step
-from flowbp.settings.evaluation import EarlyStopSettings, EvaluationSettings
 from flowbp.settings.rewards import weighted_reward
 from flowbp.settings.schema import Settings
 from flowbp.settings.set_metrics import distance_metric, diversity_metric, pixel_distance_metric
@@ -14,7 +13,6 @@ from flowbp.settings.set_metrics import distance_metric, diversity_metric, pixel
 Found = Iterator[tuple[tuple[Step, ...], str]]
 """Where a problem is, and what it is."""
 
-_TAKEN = ("reward", "accuracy", "parts")
 # Untyped, because the registry of metrics holds those of sets as well.
 _OF_SEVERAL: Any = diversity_metric
 _DISTANCES: tuple[Any, ...] = (distance_metric, pixel_distance_metric)
@@ -37,48 +35,34 @@ def interval(settings: Settings) -> int | None:
     return every or (stop.every if stop else None)
 
 
-def of_intervals(settings: Settings) -> Found:
-    """Find what does not fit together.
-
-    Args:
-        settings: of the run.
-
-    Yields:
-        Paths and messages.
-
-    Example:
-        See `flowbp.settings.load`.
-    """
-    evaluation, stop = settings.evaluation, settings.early_stop
-    if evaluation is not None:
-        yield from _of_evaluation(evaluation, interval(settings))
-    if stop is None:
+def _of_inside(settings: Settings) -> Found:
+    evaluation = settings.evaluation
+    if evaluation is None or interval(settings) is not None:
         return
-    if evaluation is None:
-        yield (
-            ("early_stop",),
-            f"is on {stop.metric!r}, and without an `evaluation` nothing is held out; write that "
-            "section or early_stop=null",
-        )
-        return
-    yield from _of_stop(settings, stop, evaluation)
-
-
-def _of_evaluation(evaluation: EvaluationSettings, every: int | None) -> Found:
-    there = len(evaluation.prompts.prompts())
     for key in ("count", "metrics"):
-        if every is None and getattr(evaluation, key):
+        if getattr(evaluation, key):
             yield (
                 ("evaluation", key),
                 "is for evaluations inside the run, and nothing asks for any; give "
                 f"evaluation.every, or leave `{key}` out",
             )
-    if evaluation.count is not None and evaluation.count > there:
+
+
+def _of_count(settings: Settings) -> Found:
+    evaluation = settings.evaluation
+    if evaluation is None or evaluation.count is None:
+        return
+    there = len(evaluation.prompts.prompts())
+    if evaluation.count > there:
         yield (
             ("evaluation", "count"),
             f"must be in [1, {there}], the number of held-out prompts, got {evaluation.count}",
         )
-    for label, metric in evaluation.metrics.items():
+
+
+def _of_metrics(settings: Settings) -> Found:
+    metrics = settings.evaluation.metrics if settings.evaluation else {}
+    for label, metric in metrics.items():
         if metric.target is _OF_SEVERAL:
             yield (
                 ("evaluation", "metrics", label),
@@ -86,15 +70,21 @@ def _of_evaluation(evaluation: EvaluationSettings, every: int | None) -> Found:
                 "each; measure it by flowbp-eval with several evaluation.seeds, on what "
                 "checkpoints.every saves, and leave it out here",
             )
-        if label.split(".")[0] in _TAKEN:
-            yield (
-                ("evaluation", "metrics", label),
-                "is the name of a figure that every evaluation has; give another label",
-            )
 
 
-def _of_stop(settings: Settings, stop: EarlyStopSettings, evaluation: EvaluationSettings) -> Found:
-    every, steps = interval(settings), settings.training.steps
+def _of_stop(settings: Settings) -> Found:
+    if settings.early_stop is not None and settings.evaluation is None:
+        yield (
+            ("early_stop",),
+            f"is on {settings.early_stop.metric!r}, and without an `evaluation` nothing is held "
+            "out; write that section or early_stop=null",
+        )
+
+
+def _of_stops_metric(settings: Settings) -> Found:
+    stop, evaluation = settings.early_stop, settings.evaluation
+    if stop is None or evaluation is None:
+        return
     names = ["reward", *(["accuracy"] if settings.judge else [])]
     composed = settings.reward.target is weighted_reward and stop.metric.startswith("parts.")
     # Only a metric itself knows its columns; the first evaluation finds out about those.
@@ -111,6 +101,13 @@ def _of_stop(settings: Settings, stop: EarlyStopSettings, evaluation: Evaluation
             f"is {stop.metric!r}, the distance from the model before training, of which more is "
             "not better; name a figure that is to rise",
         )
+
+
+def _of_stops_steps(settings: Settings) -> Found:
+    stop = settings.early_stop
+    if stop is None or settings.evaluation is None:
+        return
+    every = interval(settings)
     if every is None:
         yield ("early_stop", "every"), "is null, and so is evaluation.every; give one of them"
         return
@@ -119,6 +116,7 @@ def _of_stop(settings: Settings, stop: EarlyStopSettings, evaluation: Evaluation
             ("early_stop", "every"),
             f"is {stop.every}, and evaluation.every is {every}; give one of them, or both alike",
         )
+    steps = settings.training.steps
     if stop.patience * every >= steps:
         yield (
             ("early_stop", "patience"),
@@ -126,3 +124,14 @@ def _of_stop(settings: Settings, stop: EarlyStopSettings, evaluation: Evaluation
             f"after step {stop.patience * every} at the earliest, and it has {steps}; lower "
             "`patience` or `every`, or write early_stop=null",
         )
+
+
+CHECKS_OF_INTERVALS = (
+    _of_inside,
+    _of_count,
+    _of_metrics,
+    _of_stop,
+    _of_stops_metric,
+    _of_stops_steps,
+)
+"""What finds what evaluations inside a run, and what may end it, get wrong with other sections."""

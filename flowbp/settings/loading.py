@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar, get_args, get_type_hints
 
 import attrs
 
-from flowbp.configuration import (
-    ConfigurationError,
-    Problem,
-    Tree,
-    describe,
-    read_arguments,
-    structure,
-    without_nulls,
-)
+from flowbp.configuration import ConfigurationError, Problem, Tree, describe, without_nulls
+from flowbp.configuration.arguments import Gathered, gathered
 from flowbp.configuration.component import component_type
+from flowbp.configuration.partial import Partial, answers
+from flowbp.configuration.structuring import structured
 from flowbp.configuration.tree import Step, origin_of, path_text
-from flowbp.settings.checks import problems
-from flowbp.settings.intervals import Found
+from flowbp.settings.checks import Check, checks_of_run
 from flowbp.settings.presets import preset_or_file
 from flowbp.settings.registries import REGISTRIES, SCALARS
 from flowbp.settings.schema import Settings
@@ -44,20 +38,24 @@ class Loaded(Generic[SettingsT]):
     tree: Tree
 
 
-def load(arguments: Sequence[str], *, resume: bool = False) -> Loaded[Settings]:
+def load(
+    arguments: Sequence[str], *, resume: bool = False, ahead: Sequence[Check] = ()
+) -> Loaded[Settings]:
     """Read YAML files and overrides, and check all that can be checked without a model.
 
     Args:
         arguments: such as ``["presets/sd35_medium.yaml", "my.yaml", "method.active=3"]``; see
             `preset_or_file` and `flowbp.configuration.read_arguments`.
         resume: whether the run goes on in its folder, which is then not empty.
+        ahead: checks that are made later anyway, and now only where something else is wrong, so
+            that all is reported at once.
 
     Returns:
         The settings.
 
     Raises:
-        ConfigurationError: all that is wrong. What several sections together get wrong is only
-            found once each of them is right.
+        ConfigurationError: all that is wrong. What several sections together get wrong is found
+            where the keys that it is about are right.
 
     Example:
         >>> load(["run.folder=runs/new", "method={name: brige}", "reward.name=shapes"])
@@ -72,20 +70,24 @@ or write package.module:Class
           defaults: sampling: is missing; it has no default
           defaults: batching: is missing; it has no default
     """
-    tree = read_arguments(arguments, find=preset_or_file, names=_names())
-    tree = without_nulls(tree, "evaluation", "metrics")
-    return checked(Settings, tree, lambda settings: problems(settings, resume=resume))
+    typed = gathered(arguments, find=preset_or_file, names=_names())
+    typed = attrs.evolve(typed, tree=without_nulls(typed.tree, "evaluation", "metrics"))
+    return checked(Settings, typed, checks_of_run(resume=resume), ahead)
 
 
 def checked(
-    kind: type[SettingsT], tree: Tree, find: Callable[[SettingsT], Found]
+    kind: type[SettingsT],
+    typed: Gathered,
+    checks: Sequence[Check],
+    ahead: Sequence[Check] = (),
 ) -> Loaded[SettingsT]:
     """Settings of a kind, each section valid and all together.
 
     Args:
         kind: of the settings.
-        tree: what they are made of.
-        find: what sections get wrong together.
+        typed: what they are made of, and what is wrong with how it was written.
+        checks: what finds what sections get wrong together.
+        ahead: the same, asked only where something is wrong.
 
     Returns:
         The settings.
@@ -96,11 +98,19 @@ def checked(
     Example:
         See `load`.
     """
-    settings = structure(kind, tree, registries=REGISTRIES, scalars=SCALARS)
-    found = tuple(_problem(path, message, tree) for path, message in find(settings))
-    if found:
-        raise ConfigurationError(found)
+    tree = typed.tree
+    settings, wrong = structured(kind, tree, registries=REGISTRIES, scalars=SCALARS)
+    problems = [*typed.problems, *wrong, *_answered(checks, settings, tree)]
+    if problems or isinstance(settings, Partial):
+        problems += _answered(ahead, settings, tree)
+        raise ConfigurationError(dict.fromkeys(problems))
     return Loaded(settings, tree)
+
+
+def _answered(checks: Sequence[Check], settings: object, tree: Tree) -> Iterator[Problem]:
+    for check in checks:
+        for path, message in answers(check, settings):
+            yield _problem(path, message, tree)
 
 
 def _problem(path: tuple[Step, ...], message: str, tree: Tree) -> Problem:
