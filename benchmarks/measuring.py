@@ -14,9 +14,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from flowbp.short_memory import is_short_memory
 from flowbp.testing.waits import Waits
 from flowbp.training import Metrics, OptimizerRecipe, Portions
-from flowbp.training.stages import is_short_memory
 
 GIB = 2**30
 
