@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 
 import torch
 
-from flowbp.configuration import ConfigurationError, Problem
+from flowbp.configuration import ConfigurationError, DamagedError, Problem
 from flowbp.evaluate.container import EvaluationContainer
 from flowbp.evaluate.generating import generate_missing, refuse_damaged
 from flowbp.evaluate.measuring import measured
@@ -21,6 +22,7 @@ from flowbp.run.advice import warn_of_guidance
 from flowbp.run.families import named_model
 from flowbp.run.lock import locked
 from flowbp.run.overview import told_embeddings, told_grid
+from flowbp.run.timings import Timings, read_timings
 from flowbp.settings import free_folder, occupied, resolved
 from flowbp.settings.needs import readings
 
@@ -132,13 +134,15 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
     Example:
         See `EvaluationContainer`; then ``execute(container)``.
     """
-    settings = container.settings()
+    settings, timings = container.settings(), Timings()
+    earlier: tuple[Mapping[str, float], ...] = ()
     folder = settings.evaluation.folder
     if settings.evaluation.threads is not None:
         torch.set_num_threads(settings.evaluation.threads)
     with ExitStack() as stack:
         if resume:
             refuse_others(settings, container.digests())
+            earlier = _sessions(folder)
         print(overview(settings), flush=True)
         refuse_unready(container)
         warn_of_guidance(*_sampled(container))
@@ -154,12 +158,23 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
                 f"evaluation.folder={free_folder(folder)}"
             )
         write_whole(folder / CONFIGURATION, resolved(settings))
-        generate_missing(container)
-        for scores in measured(container):
-            write_scores(folder, scores)
-            container.digests().keep()
-        compared = write_comparison(container, scores)
+        timings.keep_in(folder, earlier)
+        with timings.phase("generate"):
+            generate_missing(container)
+        with timings.phase("measure"):
+            for scores in measured(container):
+                write_scores(folder, scores)
+                container.digests().keep()
+        compared = write_comparison(container, scores, timings)
     print(f"\n{scores_table(scores)}\n\nwritten to {folder}\n{listing(folder)}")
     if not compared:
         print(_no_report(settings))
+    print(f"\n{timings}")
     return scores
+
+
+def _sessions(folder: Path) -> tuple[Mapping[str, float], ...]:
+    try:
+        return read_timings(folder)
+    except DamagedError as error:
+        raise ConfigurationError([Problem("evaluation.folder", str(error), "")]) from error

@@ -25,6 +25,7 @@ from flowbp.evaluation import (
 )
 from flowbp.files import write_whole
 from flowbp.run.shell import listed
+from flowbp.run.timings import TIMINGS, Timings
 
 SCORES, TABLE, REPORT = "scores.json", "scores.csv", "report.html"
 _SIDE = 384
@@ -36,6 +37,7 @@ DESCRIPTIONS = {
     "images": "the pictures, with prompt and seed in each",
     "figures": "what each metric found, for --resume",
     "models": "what each model's pictures were made with, for --resume",
+    TIMINGS: "the seconds of each phase, session by session",
     CONFIGURATION: "all settings, defaults written out",
 }
 
@@ -57,12 +59,13 @@ def write_scores(folder: Path, scores: Scores) -> None:
     write_whole(folder / TABLE, scores_to_csv(scores))
 
 
-def write_comparison(container: EvaluationContainer, scores: Scores) -> bool:
+def write_comparison(container: EvaluationContainer, scores: Scores, timings: Timings) -> bool:
     """Write `report.html` where there is something to compare; else there is none.
 
     Args:
         container: of the evaluation.
         scores: of all models.
+        timings: of the evaluation so far.
 
     Returns:
         Whether there is one.
@@ -74,7 +77,7 @@ def write_comparison(container: EvaluationContainer, scores: Scores) -> bool:
         See `flowbp.evaluate.execution.execute`.
     """
     folder = container.settings().evaluation.folder
-    report = _report(container, scores)
+    report = _report(container, scores, timings)
     if report is None:
         (folder / REPORT).unlink(missing_ok=True)
     else:
@@ -82,7 +85,7 @@ def write_comparison(container: EvaluationContainer, scores: Scores) -> bool:
     return report is not None
 
 
-def _report(container: EvaluationContainer, scores: Scores) -> Report | None:
+def _report(container: EvaluationContainer, scores: Scores, timings: Timings) -> Report | None:
     """All models against the first; None where there is but one, or nothing that two have."""
     settings = container.settings()
     base, *others = scores.models
@@ -109,6 +112,8 @@ def _report(container: EvaluationContainer, scores: Scores) -> Report | None:
         trained=_trained(settings, scores),
         picture=picture,
         configuration=(folder / CONFIGURATION).read_text(encoding="utf-8"),
+        timings=timings.sums,
+        sessions=timings.sessions,
         environment=environment(container.device(), settings.evaluation.seeds[0]),
     )
 

@@ -56,6 +56,7 @@ class Report:
         held_out_signs: of their figures: -1 where less is better, 0 where neither is; else more is.
         configuration: the resolved configuration as text.
         timings: seconds by what took them, in the order to show.
+        sessions: how many the seconds are of, where the work was stopped and resumed.
         environment: versions, device and seed, see `environment`.
         seed: seed of the bootstrap behind the intervals.
 
@@ -86,6 +87,7 @@ class Report:
     held_out_signs: Mapping[str, int] = attrs.field(factory=dict)
     configuration: str = ""
     timings: Mapping[str, float] = attrs.field(factory=dict)
+    sessions: int = 1
     environment: Mapping[str, str] = attrs.field(factory=dict)
     seed: int = 0
 

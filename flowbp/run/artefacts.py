@@ -13,6 +13,7 @@ from flowbp.core._validators import integer
 from flowbp.files import write_whole
 from flowbp.run.before import BEFORE, BEFORE_PICTURES
 from flowbp.run.shell import listed
+from flowbp.run.timings import TIMINGS
 from flowbp.settings import free_folder, occupied, resolved
 
 CONFIGURATION, COMPARISON, REPORT = "configuration.yaml", "comparison.json", "report.html"
@@ -28,6 +29,7 @@ DESCRIPTIONS = {
     "calibration.json": "the scales of the reward's parts",
     CONFIGURATION: "all settings, defaults written out",
     "metrics.jsonl": "the figures of every step",
+    TIMINGS: "the seconds of each phase, session by session",
     "portions.jsonl": "the portions that were chosen or lowered to fit into memory",
     "evaluations.jsonl": "the figures of the evaluations inside the run",
     "tensorboard": "the same for tensorboard --logdir",
@@ -116,7 +118,6 @@ class Finished:
     Args:
         steps: optimizer steps that were done.
         ended_early: whether a held-out figure ended it.
-        seconds: of each phase of the last process.
 
     Example:
         See `write_finished`.
@@ -124,18 +125,14 @@ class Finished:
 
     steps: int = attrs.field(validator=integer(0))
     ended_early: bool
-    seconds: Mapping[str, float]
 
 
-def write_finished(
-    folder: Path, steps: int, timings: Mapping[str, float], *, ended_early: bool = False
-) -> None:
+def write_finished(folder: Path, steps: int, *, ended_early: bool = False) -> None:
     """Write `finished.json`, whose being there says that nothing is left to do.
 
     Args:
         folder: of the run.
         steps: optimizer steps that were done.
-        timings: seconds of each phase of the last process.
         ended_early: whether a held-out figure ended the run.
 
     Raises:
@@ -144,11 +141,11 @@ def write_finished(
     Example:
         >>> from tempfile import mkdtemp
         >>> folder = Path(mkdtemp())
-        >>> write_finished(folder, 100, {"train": 2.5})
+        >>> write_finished(folder, 100)
         >>> read_finished(folder)
-        Finished(steps=100, ended_early=False, seconds={'train': 2.5})
+        Finished(steps=100, ended_early=False)
     """
-    finished = Finished(steps=steps, ended_early=ended_early, seconds=dict(timings))
+    finished = Finished(steps=steps, ended_early=ended_early)
     write_whole(folder / FINISHED, sealed(attrs.asdict(finished)))
 
 

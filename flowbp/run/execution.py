@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -36,6 +35,7 @@ from flowbp.run.readiness import unready
 from flowbp.run.results import Evaluated, write_results
 from flowbp.run.resuming import Resumption, resumption
 from flowbp.run.telling import told_progress
+from flowbp.run.timings import Timings
 
 # The part of the configuration that is at fault when a provider cannot build.
 _SECTIONS = {
@@ -77,7 +77,7 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
         See `RunContainer`; then ``execute(container)``.
     """
     refuse_processes(container)
-    settings, timings = container.settings(), dict[str, float]()
+    settings, timings = container.settings(), Timings()
     folder = settings.run.folder
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
@@ -87,7 +87,7 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
         counted_parameters(container, problems)
     with ExitStack() as stack:
         found = _resumed(container, stack) if resume else None
-        with _timed(timings, "load"), during("the construction of its parts"):
+        with timings.phase("load"), during("the construction of its parts"):
             _build(container)
         trained = trained_parameters(container.tuned())
         print(overview(settings, trained, replaced=replaced(container)), flush=True)
@@ -96,9 +96,11 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder))
             claim(folder, configuration_text(container))
+            timings.keep_in(folder)
         else:
             print(*found.notes, sep="\n", flush=True)
             write_whole(folder / CONFIGURATION, configuration_text(container))
+            timings.keep_in(folder, found.sessions)
         return _finish(container, found, timings)
 
 
@@ -114,44 +116,43 @@ def _resumed(container: RunContainer, stack: ExitStack) -> Resumption:
 
 
 def _finish(
-    container: RunContainer, found: Resumption | None, timings: dict[str, float]
+    container: RunContainer, found: Resumption | None, timings: Timings
 ) -> Comparison | None:
     settings = container.settings()
     folder, comparison = settings.run.folder, None
-    with _timed(timings, "encode"), during("the encoding of the prompts"):
+    with timings.phase("encode"), during("the encoding of the prompts"):
         encode_prompts(container)
     with (
-        _timed(timings, "calibrate"),
+        timings.phase("calibrate"),
         during("the calibration of the reward"),
         _stopping("the calibration of the reward stopped"),
     ):
         calibrate(container, found)
-    with _timed(timings, "evaluate before"):
+    with timings.phase("evaluate before"):
         before = _before(container, folder)
     if settings.run.compile:
         print(
             "compiling: until the second step there may be nothing to see for minutes", flush=True
         )
-    with _timed(timings, "train"), during("the training"):
+    with timings.phase("train"), during("the training"):
         done = container.trainer().run(resume=found.checkpoint if found else None)
     with _trained_stays(container):
         end = ending(container, done)
         take_best(container, end)
-        with _timed(timings, "evaluate after"):
+        with timings.phase("evaluate after"):
             after = _evaluated(container, "after")
         if before is not None and after is not None:
             comparison = Comparison(before[0], after[0])
-            with _timed(timings, "write"), during("the writing of the report"):
+            with timings.phase("write"), during("the writing of the report"):
                 evaluated = Evaluated(comparison, before[1], after[1], done, end)
-                write_results(container, evaluated, dict(timings))
+                write_results(container, evaluated, timings.sums, sessions=timings.sessions)
             print(f"\n{table(comparison)}")
-    write_finished(folder, done, timings, ended_early=end is not None)
+    write_finished(folder, done, ended_early=end is not None)
     if end is not None:
         print(f"\n{end.note if comparison is not None else end.told}")
     print(f"\nwritten to {folder}\n{listing(folder, told_best(container, done))}")
     print(loading_advice(container, best_checkpoint(container, done)), end="")
-    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timings.items() if seconds)
-    print(f"\n{sum(timings.values()):.1f} s: {spent}")
+    print(f"\n{timings}")
     return comparison
 
 
@@ -246,10 +247,3 @@ def _trained_stays(container: RunContainer) -> Iterator[None]:
         if final.is_dir():
             error.add_note(f"the trained model is saved in {final}; --resume goes on from there")
         raise
-
-
-@contextmanager
-def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    timings[name] = time.perf_counter() - began

@@ -67,14 +67,19 @@ class Evaluated:
 
 
 def write_results(
-    container: RunContainer, evaluated: Evaluated, timings: Mapping[str, float]
+    container: RunContainer,
+    evaluated: Evaluated,
+    timings: Mapping[str, float],
+    *,
+    sessions: int = 1,
 ) -> None:
     """Write `comparison.json`, `before_after.png` with its prompts, and `report.html`.
 
     Args:
         container: of the run.
         evaluated: both evaluations.
-        timings: seconds of each phase so far.
+        timings: seconds of each phase so far, over all sessions.
+        sessions: how many there were.
 
     Raises:
         OSError: a file cannot be written.
@@ -109,6 +114,7 @@ def write_results(
         held_out_signs={name: sign for row in held_out for name, sign in row.signs.items()},
         configuration=configuration_text(container),
         timings=timings,
+        sessions=sessions,
         environment=environment(container.device(), settings.run.seed),
     )
     write_report(folder / REPORT, report)

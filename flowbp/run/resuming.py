@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -10,6 +10,7 @@ import attrs
 from flowbp.configuration import ConfigurationError, DamagedError, Problem, plain, read_file
 from flowbp.container import RunContainer
 from flowbp.run.artefacts import CONFIGURATION, FINISHED, heading, read_finished
+from flowbp.run.timings import read_timings
 from flowbp.settings import STEPS, Change, Settings, changes, tree_of_settings
 from flowbp.training import CheckpointError
 
@@ -24,6 +25,7 @@ class Resumption:
         checkpoint: to go on from; None if the run was stopped before its first.
         step: after which the checkpoint was saved.
         notes: what the user should know, a line each.
+        sessions: the seconds of each phase, of every session so far.
 
     Example:
         See `resumption`.
@@ -32,6 +34,7 @@ class Resumption:
     checkpoint: Path | None
     step: int
     notes: tuple[str, ...]
+    sessions: tuple[Mapping[str, float], ...] = ()
 
 
 def resumption(container: RunContainer) -> Resumption:
@@ -68,6 +71,7 @@ def resumption(container: RunContainer) -> Resumption:
     if steps is not None:
         _refuse_steps(settings, steps, step)
     _refuse_finished(settings, found)
+    sessions = _sessions(folder)
     notes = tuple(
         f"{change.key} changed from {change.old} to {change.new}: from here on, figures agree "
         "with those of a run that never stopped up to rounding only"
@@ -77,9 +81,16 @@ def resumption(container: RunContainer) -> Resumption:
     total = settings.training.steps
     if newest is None:
         begun = f"resuming: no checkpoint was saved yet, training starts from step 0 of {total}"
-        return Resumption(None, 0, (begun, *notes))
+        return Resumption(None, 0, (begun, *notes), sessions)
     begun = f"resuming after step {step} of {total}, from {newest.place}"
-    return Resumption(newest.place, step, (begun, *notes))
+    return Resumption(newest.place, step, (begun, *notes), sessions)
+
+
+def _sessions(folder: Path) -> tuple[Mapping[str, float], ...]:
+    try:
+        return read_timings(folder)
+    except DamagedError as error:
+        raise _refused(str(error)) from error
 
 
 def _changes(container: RunContainer, folder: Path) -> tuple[Change, ...]:

@@ -13,6 +13,7 @@ from flowbp.evaluate.declared import Declared
 from flowbp.evaluate.figures import Kept
 from flowbp.evaluate.pictures import Shot
 from flowbp.evaluation import HeldOutPrompt
+from flowbp.run.timings import TIMINGS, read_timings
 
 from ..killing import Processes
 from . import metrics_of_ours
@@ -24,8 +25,8 @@ HERE = "tests.evaluate.metrics_of_ours"
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """All files of an evaluation but those that tell its own folder."""
-    own = (".lock", "configuration.yaml", "report.html")
+    """All files of an evaluation but those that tell its own folder or time."""
+    own = (".lock", "configuration.yaml", "report.html", "timings.json")
     files = (path for path in folder.rglob("*") if path.is_file() and path.name not in own)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -35,6 +36,34 @@ def done(evaluation_yaml, tmp_path):
     """The folder of a finished evaluation."""
     assert main([evaluation_yaml]) == 0
     return tmp_path / "out"
+
+
+def test_the_report_sums_the_time_of_all_sessions(evaluation_yaml, checkpoints, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main([evaluation_yaml]) == 0
+    (first,) = read_timings(out)
+    first = {phase: 100 + seconds for phase, seconds in first.items()}
+    (out / TIMINGS).write_text(json.dumps({"sessions": [first]}))
+    capsys.readouterr()
+    more = ["models.base={}", f"models.b.checkpoint={checkpoints['full']}", "--resume"]
+    assert main([evaluation_yaml, *more]) == 0
+    sessions = read_timings(out)
+    assert (
+        len(sessions) == 2
+        and sessions[0] == first
+        and set(sessions[1])
+        == {
+            "generate",
+            "measure",
+        }
+    )
+    page = (out / "report.html").read_text()
+    assert "Sums over 2 sessions." in page and "<dt>generate</dt><dd>1 min 4" in page
+    assert " s in 2 sessions: generate 10" in capsys.readouterr().out
+    (out / TIMINGS).write_text("{")
+    assert main([evaluation_yaml, *more]) == 2
+    told = capsys.readouterr().err
+    assert "evaluation.folder: " in told and TIMINGS in told and "Traceback" not in told
 
 
 def times(folder: Path) -> dict[str, int]:
