@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flowbp.digits import interval, interval_precision, precision, written
@@ -43,7 +43,6 @@ def test_a_number_keeps_its_digits(value: float, text: str) -> None:
     assert written(value) == text
 
 
-@settings(deadline=None)
 @given(FLOATS, st.integers(1, 6))
 def test_a_number_is_read_back_as_exactly_as_its_digits_say(value: float, digits: int) -> None:
     text = written(value, digits)
@@ -51,7 +50,6 @@ def test_a_number_is_read_back_as_exactly_as_its_digits_say(value: float, digits
     assert (read(text) == 0) == (value == 0) and "-" not in text
 
 
-@settings(deadline=None)
 @given(FLOATS, st.lists(FLOATS, min_size=2, max_size=2).map(sorted))
 def test_an_estimate_shares_its_precision_with_its_ends(mean: float, ends: list[float]) -> None:
     low, high = ends

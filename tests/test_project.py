@@ -296,3 +296,10 @@ def test_pinned_values():
     assert path.latents.shape == (3, 1, 2) and path.velocities.shape == (2, 1, 2)
     assert torch.equal(path.sample, path.latents[-1])
     assert torch.equal(path.posterior_mean(1), path.latents[1] - 0.5 * path.velocities[1])
+
+
+def test_property_tests_have_no_deadline():
+    """A slow or busy machine is no failure."""
+    from hypothesis import settings
+
+    assert settings.default.deadline is None

@@ -79,7 +79,8 @@ def test_parts_are_told_raw_and_normalised():
 def test_portions_change_nothing():
     x, reward = pictures(), weighted()
     alone = [reward(x[i : i + 1], PROMPTS[i : i + 1]) for i in range(5)]
-    assert torch.equal(torch.cat(alone), reward(x, PROMPTS))
+    # A sum over one picture may be taken in another order than one over five.
+    assert torch.allclose(torch.cat(alone), reward(x, PROMPTS), rtol=1e-12, atol=1e-12)
 
 
 def test_composition_conforms():

@@ -67,7 +67,9 @@ def test_a_batch_is_drawn_as_its_members_are() -> None:
     assert len(scenes) > 256
     pictures = render(scenes)
     for index in (0, 100, 255, 256, len(scenes) - 1):
-        assert torch.equal(pictures[index], render([scenes[index]])[0])
+        # Vectorised kernels round by an element's place in the batch.
+        alone = render([scenes[index]])[0]
+        torch.testing.assert_close(pictures[index], alone, rtol=0, atol=1e-6)
 
 
 def test_no_scenes_give_no_pictures() -> None:

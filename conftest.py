@@ -1,3 +1,5 @@
+"""How all property tests draw, wherever they lie: without a deadline, and in CI always the same."""
+
 from __future__ import annotations
 
 import os
@@ -9,6 +11,7 @@ PROFILE = "flowbp-ci" if os.environ.get("CI") else "flowbp"
 for name, derandomize in [("flowbp", False), ("flowbp-ci", True)]:
     settings.register_profile(
         name,
+        # What else a machine does is no fault of the code.
         deadline=None,
         derandomize=derandomize,
         max_examples=100,
