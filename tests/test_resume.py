@@ -399,3 +399,52 @@ def test_other_parts_from_python_are_refused(yaml, stopped):
 def test_occupied_folder_offers_to_resume(yaml, stopped, capsys):
     assert main([yaml]) == 2
     assert "add --resume to go on with the run that is there" in capsys.readouterr().err
+
+
+@pytest.fixture
+def base(models, tmp_path):
+    """A copy of the model that runs begin with, to be moved."""
+    return Path(shutil.copytree(models / "base", tmp_path / "base"))
+
+
+@pytest.mark.parametrize("tuning", ["{name: full}", "{name: lora, rank: 2}"])
+def test_a_model_that_was_moved_is_known_by_its_files(yaml, base, tmp_path, run, capsys, tuning):
+    typed = [yaml, SAVING, f"tuning={tuning}"]
+    assert main([*typed, f"backbone.source={base}"]) == 0
+    elsewhere = tmp_path / "elsewhere" / "model"
+    shutil.copytree(base, elsewhere)
+    shutil.rmtree(base)
+    more = [*typed, f"backbone.source={elsewhere}", "training.steps=4"]
+    assert main([*more, "--resume", "--check"]) == 0
+    assert main([*more, "--resume"]) == 0
+    told = capsys.readouterr().out
+    assert "backbone.source has moved" in told and "resuming after step 2 of 4" in told
+    whole = tmp_path / "whole"
+    assert main([*more, f"run.folder={whole}"]) == 0
+    assert rows(run) == rows(whole)
+    # And once more, from where it is now.
+    assert main([*more[:-1], "training.steps=5", "--resume"]) == 0
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_another_model_in_its_place_is_refused(yaml, base, tmp_path, run, capsys, no_models, moved):
+    typed = [yaml, SAVING]
+    assert main([*typed, f"backbone.source={base}"]) == 0
+    no_models()
+    place = tmp_path / "other" if moved else base
+    if moved:
+        shutil.copytree(base, place)
+    damage(place / "vae/config.json", "a bit")
+    more = [*typed, f"backbone.source={place}", "training.steps=4", "--resume"]
+    assert main(more) == 2
+    told = capsys.readouterr().err
+    assert "backbone.source" in told and "vae/config.json is not what the run began with" in told
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_damage_of_what_the_run_is_made_of_is_reported(yaml, stopped, capsys, no_models, how):
+    no_models()
+    damage(stopped / "sources.json", how)
+    assert main([yaml, SAVING, "--resume"]) == 2
+    told = capsys.readouterr().err
+    assert "sources.json" in told and "restore it from a copy" in told and "Traceback" not in told

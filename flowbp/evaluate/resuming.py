@@ -71,15 +71,28 @@ def refuse_others(settings: EvaluateSettings, digests: Digests) -> None:
     except ConfigurationError as error:
         raise _refused(f"is {folder}, whose {CONFIGURATION} cannot be read ({error})") from error
     new = plain(read_text(resolved(settings), "the settings"))
+    moved = _known_by_content(settings, digests)
     problems = [
         Problem(c.key, f"was {c.old} when the pictures were made, and is now {c.new}; {_CURE}", "")
         for c in changes(_decisive(old), _decisive(new))
-        if c.key not in _ROUNDING
+        if c.key not in _ROUNDING and c.key not in moved
     ]
     # A backbone that is configured otherwise is made of something else, too.
     problems = problems or list(_changed(settings, digests))
     if problems:
         raise ConfigurationError(problems)
+
+
+def _known_by_content(settings: EvaluateSettings, digests: Digests) -> set[str]:
+    """Keys of the backbone whose files are compared, so that these may lie elsewhere by now."""
+    kept = [_kept(settings.evaluation.folder, label) for label in settings.models]
+    trees = [made_of(settings.backbone, digests), *(each.backbone for each in kept if each)]
+    names = trees[0].keys() if len(trees) > 1 else ()
+    return {
+        f"backbone.{name}"
+        for name in names
+        if all(isinstance(tree.get(name), Mapping) for tree in trees)
+    }
 
 
 def refuse_changed(settings: EvaluateSettings, digests: Digests) -> None:

@@ -36,6 +36,7 @@ from flowbp.run.results import Evaluated, write_results
 from flowbp.run.resuming import Resumption, resumption
 from flowbp.run.telling import told_progress
 from flowbp.run.timings import Timings
+from flowbp.settings import SOURCES, decisive, sources_of, write_sources
 
 # The part of the configuration that is at fault when a provider cannot build.
 _SECTIONS = {
@@ -97,10 +98,13 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
             stack.enter_context(locked(folder))
             claim(folder, configuration_text(container))
             timings.keep_in(folder)
+            write_sources(folder, sources_of(decisive(settings)))
         else:
             print(*found.notes, sep="\n", flush=True)
             write_whole(folder / CONFIGURATION, configuration_text(container))
             timings.keep_in(folder, found.sessions)
+            if not (folder / SOURCES).exists():
+                write_sources(folder, sources_of(decisive(settings)))
         return _finish(container, found, timings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,7 +12,18 @@ from flowbp.configuration import ConfigurationError, DamagedError, Problem, plai
 from flowbp.container import RunContainer
 from flowbp.run.artefacts import CONFIGURATION, FINISHED, heading, read_finished
 from flowbp.run.timings import read_timings
-from flowbp.settings import STEPS, Change, Settings, changes, tree_of_settings
+from flowbp.settings import (
+    SOURCES,
+    STEPS,
+    Change,
+    Settings,
+    Source,
+    changes,
+    decisive,
+    read_sources,
+    source_at,
+    tree_of_settings,
+)
 from flowbp.training import CheckpointError
 
 _CURE = "give the former value, or name another run.folder for a new run"
@@ -59,7 +71,12 @@ def resumption(container: RunContainer) -> Resumption:
     settings: Settings = container.settings()
     folder = settings.run.folder
     found = _changes(container, folder)
-    forbidden = [change for change in found if not change.allowed and change.key != STEPS]
+    moved = _moved(container, found)
+    forbidden = [
+        change
+        for change in found
+        if not change.allowed and change.key != STEPS and change.key not in moved
+    ]
     if forbidden:
         raise ConfigurationError(Problem(c.key, _told(c), "") for c in forbidden)
     try:
@@ -72,11 +89,9 @@ def resumption(container: RunContainer) -> Resumption:
         _refuse_steps(settings, steps, step)
     _refuse_finished(settings, found)
     sessions = _sessions(folder)
-    notes = tuple(
-        f"{change.key} changed from {change.old} to {change.new}: from here on, figures agree "
-        "with those of a run that never stopped up to rounding only"
-        for change in found
-        if change.rounding
+    notes = (
+        *(f"{key} has moved, and holds the same files" for key in moved),
+        *_rounded(found),
     )
     total = settings.training.steps
     if newest is None:
@@ -91,6 +106,58 @@ def _sessions(folder: Path) -> tuple[Mapping[str, float], ...]:
         return read_timings(folder)
     except DamagedError as error:
         raise _refused(str(error)) from error
+
+
+def _rounded(found: tuple[Change, ...]) -> Iterator[str]:
+    return (
+        f"{change.key} changed from {change.old} to {change.new}: from here on, figures agree "
+        "with those of a run that never stopped up to rounding only"
+        for change in found
+        if change.rounding
+    )
+
+
+def _moved(container: RunContainer, found: tuple[Change, ...]) -> tuple[str, ...]:
+    """The keys that lead elsewhere, to the same files; refuses those that lead to other files."""
+    settings: Settings = container.settings()
+    folder, leaves = settings.run.folder, decisive(settings)
+    try:
+        before = read_sources(folder)
+    except DamagedError as error:
+        raise _refused(f"is {folder}, whose {SOURCES} {error.problem}; {error.cure}") from error
+    if before is None:
+        if any((folder / "checkpoints").glob("*")):
+            raise _refused(
+                f"is {folder}, whose {SOURCES} is missing, which says what the run's model was "
+                "made of; restore it from a copy, or name another folder for a new run"
+            )
+        return ()
+    changed = {change.key for change in found}
+    places = {key: json.loads(leaves.get(key, "null")) for key in before}
+    now = {k: source_at(place) for k, place in places.items() if isinstance(place, str)}
+    problems = [
+        Problem(key, f"is {places[key]!r}, {fault}", "")
+        for key, source in before.items()
+        if (fault := _fault(source, now.get(key), changed=key in changed)) is not None
+    ]
+    if problems:
+        raise ConfigurationError(problems)
+    return tuple(key for key in before if key in changed and now.get(key) is not None)
+
+
+def _fault(before: Source, now: Source | None, *, changed: bool) -> str | None:
+    if now is None:
+        # A key that has another value, which is no place, is refused as any other.
+        gone = "where there is nothing any more; give the place that it was moved to"
+        return None if changed else gone
+    differing = before.differing(now)
+    if differing is None:
+        return None
+    what = "it" if differing == "." else f"its file {differing}"
+    return (
+        f"and {what} is not what the run began with; give the place of the former files, or name "
+        "another run.folder for a new run"
+    )
 
 
 def _changes(container: RunContainer, folder: Path) -> tuple[Change, ...]:

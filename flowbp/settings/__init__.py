@@ -5,6 +5,7 @@ from __future__ import annotations
 from flowbp.settings.changes import STEPS as STEPS
 from flowbp.settings.changes import Change as Change
 from flowbp.settings.changes import changes as changes
+from flowbp.settings.changes import decisive as decisive
 from flowbp.settings.changes import identity as identity
 from flowbp.settings.changes import tree_of_settings as tree_of_settings
 from flowbp.settings.checks import LOCK as LOCK
@@ -20,6 +21,12 @@ from flowbp.settings.loading import resolved as resolved
 from flowbp.settings.metrics import built_metric as built_metric
 from flowbp.settings.metrics import judge_metric as judge_metric
 from flowbp.settings.metrics import reward_metric as reward_metric
+from flowbp.settings.places import SOURCES as SOURCES
+from flowbp.settings.places import Source as Source
+from flowbp.settings.places import read_sources as read_sources
+from flowbp.settings.places import source_at as source_at
+from flowbp.settings.places import sources_of as sources_of
+from flowbp.settings.places import write_sources as write_sources
 from flowbp.settings.presets import preset_listing as preset_listing
 from flowbp.settings.presets import preset_or_file as preset_or_file
 from flowbp.settings.presets import presets as presets

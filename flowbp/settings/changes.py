@@ -11,6 +11,7 @@ import attrs
 
 from flowbp.configuration import plain, read_text
 from flowbp.settings.loading import resolved
+from flowbp.settings.places import known
 from flowbp.settings.schema import Settings
 
 FREE = (
@@ -117,6 +118,9 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Change, ...
 def identity(settings: Settings) -> str:
     """A digest of all settings that a run cannot change when it goes on.
 
+    Files and folders that the run's folder knows by their content go in by that and not by their
+    place.
+
     Args:
         settings: of the run.
 
@@ -129,12 +133,27 @@ def identity(settings: Settings) -> str:
     Example:
         See `flowbp.container.RunContainer`, whose checkpoints carry it.
     """
-    fixed = {
-        key: text
-        for key, text in _leaves(tree_of_settings(settings))
-        if key != STEPS and not _under(key, FREE + ROUNDING)
-    }
-    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+    found = {**decisive(settings), **known(settings.run.folder)}
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def decisive(settings: Settings) -> Mapping[str, str]:
+    """The settings that a run cannot change when it goes on.
+
+    Args:
+        settings: of the run.
+
+    Returns:
+        Values as JSON by dotted key.
+
+    Raises:
+        ValueError: as `resolved`.
+
+    Example:
+        See `identity`.
+    """
+    leaves = _leaves(tree_of_settings(settings))
+    return {k: text for k, text in leaves if k != STEPS and not _under(k, FREE + ROUNDING)}
 
 
 def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
