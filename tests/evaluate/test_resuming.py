@@ -278,3 +278,18 @@ def test_a_damaged_memory_of_digests_is_not_believed(evaluation_yaml, checkpoint
     else:
         path.write_text("{")
     assert main([*typed, "--resume"]) == 0
+
+
+def test_a_backbone_that_was_moved_is_known_by_its_files(
+    evaluation_yaml, models, tmp_path, capsys
+):
+    base = shutil.copytree(models / "base", tmp_path / "base")
+    assert main([evaluation_yaml, f"backbone.source={base}"]) == 0
+    before = results(tmp_path / "out")
+    again = [evaluation_yaml, f"backbone.source={shutil.copytree(base, tmp_path / 'b')}"]
+    assert main([*again, "--resume"]) == 0
+    assert "12 of 12 pictures are there" in capsys.readouterr().out
+    assert results(tmp_path / "out").keys() == before.keys()
+    flipped(tmp_path / "b" / "vae/config.json", 3)
+    assert main([*again, "--resume"]) == 2
+    assert "vae/config.json changed" in capsys.readouterr().err
