@@ -29,6 +29,7 @@ LAYERS = [
     "digits",
     "disk",
     "files",
+    "limits",
     "configuration",
     "short_memory",
     "components",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -17,6 +18,7 @@ from flowbp.adapters.lora_layers import adapter_layers, initialise, replace_modu
 from flowbp.adapters.lora_source import find_lora
 from flowbp.adapters.policy import DtypePolicy
 from flowbp.core._validators import integer, real
+from flowbp.limits import RANK
 
 ADAPTER = "default"
 """The name under which peft holds the adapter."""
@@ -97,7 +99,9 @@ class Lora:
     Reference: Hu et al., arXiv 2106.09685.
     """
 
-    start: str | None = None
+    start: str | os.PathLike[str] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(os.fspath)
+    )
     rank: int | None = attrs.field()
     alpha: float | None = attrs.field()
     targets: tuple[str, ...] | None = attrs.field(default=None, converter=_texts)
@@ -114,7 +118,7 @@ class Lora:
     @rank.validator
     def _check_rank(self, attribute: attrs.Attribute[Any], value: int | None) -> None:
         if self.start is None:
-            integer(1)(self, attribute, value)
+            integer(1, RANK)(self, attribute, value)
 
     @alpha.validator
     def _check_alpha(self, attribute: attrs.Attribute[Any], value: float | None) -> None:
@@ -146,7 +150,7 @@ class Lora:
                 f"`start` {self.start!r} brings its own rank, alpha and targets, but "
                 f"{', '.join(ignored)} is given too; leave it out"
             )
-        find_lora(self.start)
+        find_lora(os.fspath(self.start))
 
     def __call__(self, backbone: Backbone, /, *, generator: torch.Generator) -> Backbone:
         """Attach the adapter to the backbone's module, in place.
@@ -191,7 +195,7 @@ class Lora:
             with torch.device("meta"):
                 module.add_adapter(config, ADAPTER)
             return None
-        found = read_lora(self.start, backbone.lora_pipeline, module)
+        found = read_lora(os.fspath(self.start), backbone.lora_pipeline, module)
         try:
             _load(found, backbone.lora_pipeline.transformer_name, module)
         except (RuntimeError, ValueError) as error:

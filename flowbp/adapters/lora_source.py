@@ -66,7 +66,8 @@ def find_lora(start: str) -> Path | None:
         True
     """
     path = Path(start).expanduser()
-    if path.is_dir():
+    # The path of an empty text is the working folder.
+    if path.is_dir() and start.strip():
         path = _only_file(path)
     elif not path.is_file():
         if is_hub_id(start):

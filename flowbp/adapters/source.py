@@ -35,7 +35,8 @@ def local_folder(source: str | os.PathLike[str]) -> Path | None:
         True
     """
     path = Path(source).expanduser()
-    if path.is_dir():
+    # The path of an empty text is the working folder.
+    if path.is_dir() and str(source).strip():
         return path
     if isinstance(source, str) and is_hub_id(source):
         return None

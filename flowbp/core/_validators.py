@@ -11,12 +11,14 @@ import attrs
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 
-def integer(minimum: int) -> Validator:
-    """An integer of at least `minimum`; `True` and `False` are not integers here."""
+def integer(minimum: int, maximum: int | None = None) -> Validator:
+    """An integer from `minimum` to `maximum`; `True` and `False` are not integers here."""
 
     def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             raise ValueError(f"`{attribute.name}` must be an integer >= {minimum}, got {value!r}")
+        if maximum is not None and value > maximum:
+            raise ValueError(f"`{attribute.name}` must be an integer <= {maximum}, got {value!r}")
 
     return validate
 

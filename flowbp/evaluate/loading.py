@@ -14,6 +14,7 @@ from flowbp.configuration.tree import Step
 from flowbp.evaluate.models import fault
 from flowbp.evaluate.schema import EvaluateSettings
 from flowbp.evaluate.trained import training_faults
+from flowbp.evaluation.scores_files import TOTAL
 from flowbp.settings import Loaded, weighted_reward
 from flowbp.settings.checks import Check, fault_of_device, fault_of_folder
 from flowbp.settings.intervals import Found
@@ -56,6 +57,7 @@ Names: `flux1`, `flux2`, `sd3`, `shapes`; or write package.module:Class
         _of_models,
         training_faults,
         _of_metrics,
+        _of_kinds,
     )
     return checked(EvaluateSettings, attrs.evolve(typed, tree=tree), checks, ahead)
 
@@ -65,6 +67,15 @@ def _of_models(settings: EvaluateSettings) -> Found:
         found = fault(model)
         if found is not None:
             yield ("models", label, found[0]), found[1]
+
+
+def _of_kinds(settings: EvaluateSettings) -> Found:
+    if any(prompt.kind == TOTAL for prompt in settings.prompts.prompts()):
+        yield (
+            ("prompts",),
+            f"has prompts of the kind {TOTAL!r}, which in scores.csv is that of the lines of "
+            "totals; rename the kind",
+        )
 
 
 def _of_metrics(settings: EvaluateSettings) -> Found:

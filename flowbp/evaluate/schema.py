@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +12,13 @@ from flowbp.adapters import Backbone
 from flowbp.configuration import Component
 from flowbp.core._validators import integer, real
 from flowbp.evaluation import Metric, Sampling
+from flowbp.limits import BATCH, SEEDS, THREADS, labels
 from flowbp.settings import EmbeddingSettings, HeldOutSource
 from flowbp.settings.devices import check_device
 
-# Labels become names of folders and columns, where a dot or slash would nest them.
-_LABEL = re.compile(r"[A-Za-z][\w-]*")
+_COLUMNS = dict.fromkeys(
+    ("model", "number", "seed", "prompt", "kind"), "another column of scores.csv"
+)
 
 
 def _seeds(_: Any, attribute: attrs.Attribute[Any], value: tuple[int, ...]) -> None:
@@ -26,15 +27,8 @@ def _seeds(_: Any, attribute: attrs.Attribute[Any], value: tuple[int, ...]) -> N
             f"`{attribute.name}` must be different numbers of at least 0, got {list(value)}; every "
             "prompt gets a picture of each"
         )
-
-
-def _labels(_: Any, attribute: attrs.Attribute[Any], value: Mapping[str, Any]) -> None:
-    for label in value:
-        if not _LABEL.fullmatch(label):
-            raise ValueError(
-                f"`{attribute.name}` must have labels of letters, digits, - and _ that begin with "
-                f"a letter, got {label!r}; they name folders and columns"
-            )
+    if len(value) > SEEDS:
+        raise ValueError(f"`{attribute.name}` must be at most {SEEDS}, got {len(value)}")
 
 
 def _some(_: Any, attribute: attrs.Attribute[Any], value: Mapping[str, Any]) -> None:
@@ -66,10 +60,12 @@ class EvaluationSection:
 
     folder: Path
     device: str = attrs.field(default="auto", validator=check_device)
-    threads: int | None = attrs.field(default=None, validator=attrs.validators.optional(integer(1)))
+    threads: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(integer(1, THREADS))
+    )
     compile: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     seeds: tuple[int, ...] = attrs.field(default=(0,), validator=_seeds)
-    batch: int = attrs.field(default=16, validator=integer(1))
+    batch: int = attrs.field(default=16, validator=integer(1, BATCH))
     on_failure: Literal["stop", "report"] = "stop"
 
 
@@ -127,9 +123,9 @@ class EvaluateSettings:
     evaluation: EvaluationSection
     backbone: Component[Backbone]
     models: Mapping[str, ModelSection] = attrs.field(
-        factory=lambda: {"base": ModelSection()}, validator=[_some, _labels]
+        factory=lambda: {"base": ModelSection()}, validator=[_some, labels()]
     )
     prompts: HeldOutSource
     sampling: Sampling
-    metrics: Mapping[str, Component[Metric]] = attrs.field(factory=dict, validator=_labels)
+    metrics: Mapping[str, Component[Metric]] = attrs.field(factory=dict, validator=labels(_COLUMNS))
     embeddings: EmbeddingSettings = attrs.field(factory=EmbeddingSettings)

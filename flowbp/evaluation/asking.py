@@ -12,6 +12,7 @@ from torch import Tensor
 from flowbp.components import calling, shown, wrong
 from flowbp.evaluation.scoring import numbers
 
+_LONGEST = 200
 _Picture = TypeVar("_Picture")
 _Found = TypeVar("_Found")
 
@@ -128,11 +129,14 @@ def asked_columns(
     if not isinstance(found, Mapping):
         must = "must return one number per picture as a tensor, or such columns by name"
         raise wrong(kind, metric, f"{must}, got {shown(found)}", texts)
-    by_name = {}
+    by_name: dict[str, Tensor] = {}
     for name, values in found.items():
-        if not isinstance(name, str):
-            must = "must name its columns by text"
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST:
+            must = f"must name its columns by printable texts of at most {_LONGEST} characters"
             raise wrong(kind, metric, f"{must}, got {shown(name)}", texts)
+        if called(name) in by_name:
+            must = f"returned two columns that would be called {called(name)!r}"
+            raise wrong(kind, metric, must, texts)
         try:
             by_name[called(name)] = numbers(name, values, texts)
         except ValueError as error:

@@ -15,7 +15,8 @@ from flowbp.adapters.compiling import is_compiled
 from flowbp.adapters.grids import MODEL_GRID, Grid
 from flowbp.adapters.guided import guided_field
 from flowbp.core import rollout
-from flowbp.evaluation.validators import above_zero, finite
+from flowbp.evaluation.validators import finite, up_to
+from flowbp.limits import BATCH, GRID, SIDE
 
 if TYPE_CHECKING:
     from flowbp.adapters.backbone import Backbone, Conditioning
@@ -54,13 +55,15 @@ class Sampling:
         16
     """
 
-    steps: int = attrs.field(validator=above_zero)
-    height: int = attrs.field(validator=above_zero)
-    width: int = attrs.field(validator=above_zero)
+    steps: int = attrs.field(validator=up_to(GRID))
+    height: int = attrs.field(validator=up_to(SIDE))
+    width: int = attrs.field(validator=up_to(SIDE))
     guidance: float = attrs.field(default=1.0, converter=float, validator=finite)
     negative_prompt: str = ""
-    batch: int = attrs.field(default=16, validator=above_zero)
-    decode: int | None = attrs.field(default=None, validator=attrs.validators.optional(above_zero))
+    batch: int = attrs.field(default=16, validator=up_to(BATCH))
+    decode: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(up_to(BATCH))
+    )
     grid: Grid = MODEL_GRID
 
     def __attrs_post_init__(self) -> None:

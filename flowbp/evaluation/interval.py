@@ -160,7 +160,7 @@ class HeldOutMeasure:
             self._first.append(own)
         for label, metric in self.metrics.items():
             for name, value in self._measured(label, metric, own).items():
-                if name in figures:
+                if name in figures or name == "step":
                     raise ValueError(f"`{name}` is the name of two figures; give one another label")
                 figures[name] = value
         return figures

@@ -21,6 +21,8 @@ _FORMAT = 2
 # By which spreadsheets know formulas, and the apostrophe that stands before them.
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 _KEYS = ("model", "number", "seed", "prompt", "kind")
+TOTAL = "total"
+"""In place of the kind of a prompt, in the lines of totals."""
 
 
 def scores_to_json(scores: Scores) -> str:
@@ -129,7 +131,7 @@ def scores_to_csv(scores: Scores) -> str:
         if any(means.values()):
             found = (means.get(column) for column in scores.figures)
             cells = ("" if mean is None else repr(mean.mean) for mean in found)
-            lines.append(_line([_inert(model), "", "", "", "total", *cells]))
+            lines.append(_line([_inert(model), "", "", "", TOTAL, *cells]))
     return "".join(lines)
 
 

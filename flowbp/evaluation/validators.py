@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import attrs
+
+
+def up_to(most: int) -> Callable[[Any, attrs.Attribute[int], int], None]:
+    """A validator of whole numbers from 1 on, up to one."""
+
+    def validate(instance: Any, attribute: attrs.Attribute[int], value: int) -> None:
+        above_zero(instance, attribute, value)
+        if value > most:
+            raise ValueError(f"`{attribute.name}` must be at most {most}, got {value}")
+
+    return validate
 
 
 def above_zero(instance: Any, attribute: attrs.Attribute[int], value: int) -> None:

@@ -20,6 +20,7 @@ from flowbp.geneval.instances import Sizes, instances
 from flowbp.geneval.preparation import prepare, shown_size
 from flowbp.geneval.scene import Detection
 from flowbp.geneval.vocabulary import CLASSES
+from flowbp.limits import BATCH
 from flowbp.rewards.clip_tokenizer import reading
 from flowbp.rewards.needs import Need, Reading, package
 from flowbp.rewards.places import located
@@ -62,7 +63,7 @@ class Mask2Former:
     source: str | os.PathLike[str] = attrs.field(
         default=HUB_ID, validator=located(folder="a Mask2Former in the layout of transformers")
     )
-    batch: int = attrs.field(default=4, validator=integer(1))
+    batch: int = attrs.field(default=4, validator=integer(1, BATCH))
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     towers: Towers = attrs.field(default=TOWERS, repr=False)
     model: Mask2FormerForUniversalSegmentation = attrs.field(init=False, repr=False)

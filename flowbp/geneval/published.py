@@ -19,6 +19,7 @@ from flowbp.geneval.colours import Colours
 from flowbp.geneval.detector import HUB_ID, Mask2Former, detector_needs
 from flowbp.geneval.metadata import read_tasks
 from flowbp.geneval.metric import LABEL, TaskMetric
+from flowbp.limits import BATCH
 from flowbp.rewards.cleaning import repaired
 from flowbp.rewards.clip import ClipReward
 from flowbp.rewards.clip_source import clip_needs
@@ -72,7 +73,7 @@ class GenEval:
     clip: str | os.PathLike[str] = attrs.field(
         default=VIT_L_14, validator=located(folder="CLIPModel layout")
     )
-    batch: int = attrs.field(default=4, validator=integer(1))
+    batch: int = attrs.field(default=4, validator=integer(1, BATCH))
     label: str = attrs.field(default=LABEL, validator=not_empty)
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     towers: Towers = attrs.field(default=TOWERS, repr=False)

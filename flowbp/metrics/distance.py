@@ -12,6 +12,7 @@ from flowbp.core._validators import integer
 from flowbp.evaluation.scale import Scale
 from flowbp.evaluation.set_metric import PictureSet
 from flowbp.evaluation.validators import not_empty
+from flowbp.limits import BATCH
 from flowbp.metrics.embedding import Embedding, Points
 
 
@@ -74,7 +75,7 @@ class BaseDistance:
 
     embedding: Embedding
     label: str = attrs.field(default="distance from base", validator=not_empty)
-    batch: int = attrs.field(default=16, validator=integer(1))
+    batch: int = attrs.field(default=16, validator=integer(1, BATCH))
     points: Points = attrs.field(factory=Points, repr=False)
 
     @property

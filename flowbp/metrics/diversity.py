@@ -12,6 +12,7 @@ from torch import Tensor
 from flowbp.core._validators import integer
 from flowbp.evaluation.set_metric import PictureSet
 from flowbp.evaluation.validators import not_empty
+from flowbp.limits import BATCH
 from flowbp.metrics.embedding import Embedding, Points
 
 
@@ -68,7 +69,7 @@ class Diversity:
 
     embedding: Embedding
     label: str = attrs.field(default="diversity", validator=not_empty)
-    batch: int = attrs.field(default=16, validator=integer(1))
+    batch: int = attrs.field(default=16, validator=integer(1, BATCH))
     points: Points = attrs.field(factory=Points, repr=False)
 
     def __call__(self, model: PictureSet, base: PictureSet) -> Mapping[str, Tensor]:

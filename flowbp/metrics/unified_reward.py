@@ -13,6 +13,7 @@ from flowbp.adapters.policy import CPU, DtypePolicy
 from flowbp.core._validators import integer
 from flowbp.evaluation import HeldOut
 from flowbp.evaluation.validators import not_empty
+from flowbp.limits import BATCH, COUNT
 from flowbp.metrics.asking import AskedMetric
 from flowbp.metrics.chat_source import chat_needs, load_vision_chat
 from flowbp.metrics.vision_chat import BFLOAT16
@@ -88,8 +89,8 @@ class UnifiedReward:
     question: str = attrs.field(
         default=None, converter=read_question, repr=False, validator=one_place
     )
-    tokens: int = attrs.field(default=4096, validator=integer(1))
-    batch: int = attrs.field(default=1, validator=integer(1))
+    tokens: int = attrs.field(default=4096, validator=integer(1, COUNT))
+    batch: int = attrs.field(default=1, validator=integer(1, BATCH))
     label: str = attrs.field(default="UnifiedReward", validator=not_empty)
     policy: DtypePolicy = BFLOAT16
     device: torch.device = attrs.field(default=CPU, converter=torch.device)

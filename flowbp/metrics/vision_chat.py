@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flowbp.adapters.policy import CPU, DtypePolicy
 from flowbp.core._validators import integer
+from flowbp.limits import BATCH, COUNT
 from flowbp.metrics.conversation import PictureConversation
 from flowbp.rewards.inputs import check_inputs
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, normalise
@@ -59,8 +60,8 @@ class VisionChat:
     tokenizer: PreTrainedTokenizerBase
     mean: Sequence[float] = CLIP_MEAN
     std: Sequence[float] = CLIP_STD
-    tokens: int = attrs.field(default=4096, validator=integer(1))
-    batch: int = attrs.field(default=1, validator=integer(1))
+    tokens: int = attrs.field(default=4096, validator=integer(1, COUNT))
+    batch: int = attrs.field(default=1, validator=integer(1, BATCH))
     policy: DtypePolicy = BFLOAT16
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     conversation: PictureConversation = attrs.field(init=False, repr=False)

@@ -10,6 +10,8 @@ import attrs
 
 NOT_UTF8 = "not UTF-8"
 NOT_AN_OBJECT = "no JSON object"
+NOT_A_TEXT = "with NUL or another control character"
+TOO_LONG = "too long"
 OTHER_FIELDS = "with more or fewer fields than the header"
 
 

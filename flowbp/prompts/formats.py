@@ -11,9 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from flowbp.adapters.extras import require
+from flowbp.files import read_regular
 from flowbp.prompts.entries import NOT_AN_OBJECT, NOT_UTF8, OTHER_FIELDS, Columns, Entry
 
 Reader = Callable[[Path, Columns], Iterator[Entry]]
+
+LARGEST = 2**30
+"""Bytes of a file that is read whole."""
+
+
+class UnusableFileError(ValueError):
+    """No file that can hold prompts; what is wrong follows its name."""
 
 
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -142,6 +150,8 @@ def read_parquet(path: Path, columns: Columns) -> Iterator[Entry]:
     Example:
         ``list(read_parquet(Path("prompts.parquet"), Columns("caption")))``
     """
+    if not path.is_file() and path.exists() and not path.is_dir():
+        raise UnusableFileError("is a pipe or a device; copy what it holds into a file")
     with path.open("rb") as stream:
         # Late, so that a missing file is told before a missing package.
         try:
@@ -178,9 +188,18 @@ def _parquet_entry(number: int, value: Any, kind: Any) -> Entry:
 
 
 def _content(path: Path) -> bytes:
-    content = path.read_bytes()
+    try:
+        content = read_regular(path, LARGEST)
+    except ValueError as error:
+        raise UnusableFileError(str(error)) from error
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ValueError(f"{path} is UTF-16; save it as UTF-8")
+    if b"\0" in content:
+        line = content.count(b"\n", 0, content.index(b"\0")) + 1
+        raise ValueError(
+            f"{path} holds a NUL byte on line {line}, as UTF-16 and files of other kinds do; save "
+            "it as UTF-8 text"
+        )
     return content.removeprefix(codecs.BOM_UTF8)
 
 
@@ -205,7 +224,8 @@ def _object(line: bytes) -> dict[str, Any] | str:
         return ""
     try:
         found = json.loads(text)
-    except ValueError:
+    # It nests too deep.
+    except (ValueError, RecursionError):
         return NOT_AN_OBJECT
     return found if isinstance(found, dict) else NOT_AN_OBJECT
 

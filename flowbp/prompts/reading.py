@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,12 +11,27 @@ from typing import Any
 import attrs
 
 from flowbp.evaluation import HeldOutPrompt
-from flowbp.prompts.entries import NOT_AN_OBJECT, NOT_UTF8, OTHER_FIELDS, Columns, Entry
-from flowbp.prompts.formats import READERS
+from flowbp.limits import COUNT
+from flowbp.prompts.entries import (
+    NOT_A_TEXT,
+    NOT_AN_OBJECT,
+    NOT_UTF8,
+    OTHER_FIELDS,
+    TOO_LONG,
+    Columns,
+    Entry,
+)
+from flowbp.prompts.formats import READERS, UnusableFileError
 
 _BLANK, _DUPLICATE = "blank", "said before"
 _NO_TEXT, _NO_KIND = "without a text", "without a kind"
+LONGEST = 10_000
+"""Characters of a prompt, of which text encoders read some hundreds."""
+
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f]")
 _CURES = {
+    NOT_A_TEXT: "remove that character",
+    TOO_LONG: f"shorten prompts to at most {LONGEST:,} characters",
     NOT_UTF8: "save it as UTF-8",
     NOT_AN_OBJECT: "write one JSON object a line",
     OTHER_FIELDS: "put double quotes around fields with commas",
@@ -90,7 +106,7 @@ def prompt_table(
         UserWarning: lines were left out that hold something, and why.
 
     Raises:
-        ValueError: there is no prompt.
+        ValueError: there is no prompt, or more than a million.
 
     Example:
         >>> entries = [Entry(1, "a circle"), Entry(2, "a square"), Entry(3, "a circle ")]
@@ -103,6 +119,10 @@ def prompt_table(
         judged = _judged(entry, kinds)
         if isinstance(judged, HeldOutPrompt):
             if judged not in found:
+                if len(found) == COUNT:
+                    raise ValueError(
+                        f"{origin} holds more than {COUNT:,} different prompts; take fewer"
+                    )
                 found[judged] = None
                 continue
             judged = _DUPLICATE
@@ -123,7 +143,8 @@ def read_prompts(path: Path, columns: Columns | None = None) -> PromptTable:
     """Read the prompts of a `.txt`, `.csv`, `.jsonl` or `.parquet` file.
 
     Args:
-        path: of the file; its ending says what it is.
+        path: of the regular file, of at most 1 GiB if it is no `.parquet`; its ending says what it
+            is. A prompt has at most 10,000 characters, and none that controls a terminal.
         columns: which columns to read; a `.txt` file, of one prompt a line, has none.
 
     Returns:
@@ -153,6 +174,8 @@ def read_prompts(path: Path, columns: Columns | None = None) -> PromptTable:
         entries = reader(path, columns)
         kinds = columns.kind is not None
         return prompt_table(entries, origin=str(path), unit=unit, kinds=kinds)
+    except UnusableFileError as error:
+        raise ValueError(f"{refusal} {error}") from error
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(f"{refusal} cannot be read ({reason}); check the path") from error
@@ -167,12 +190,17 @@ def _judged(entry: Entry, kinds: bool) -> HeldOutPrompt | str:
     text = _text(entry.text)
     if text is None:
         return NOT_UTF8 if isinstance(entry.text, (str, bytes)) else _NO_TEXT
-    if not text.strip():
+    text = text.strip()
+    if not text:
         return _BLANK
+    if len(text) > LONGEST:
+        return TOO_LONG
+    if _CONTROL.search(text):
+        return NOT_A_TEXT
     if not kinds:
-        return HeldOutPrompt(text.strip())
+        return HeldOutPrompt(text)
     kind = _text(entry.kind)
-    return HeldOutPrompt(text.strip(), kind.strip()) if kind and kind.strip() else _NO_KIND
+    return HeldOutPrompt(text, kind.strip()) if kind and kind.strip() else _NO_KIND
 
 
 def _text(value: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,7 +128,7 @@ class DatasetPrompts(_Training):
         ``DatasetPrompts("owner/captions", column="caption")``
     """
 
-    dataset: str
+    dataset: str | os.PathLike[str]
     column: str
     split: str = "train"
     configuration: str | None = None
@@ -137,7 +138,7 @@ class DatasetPrompts(_Training):
     def _table(self) -> PromptTable:
         columns = Columns(self.column)
         return load_prompts(
-            self.dataset, columns, split=self.split, configuration=self.configuration
+            os.fspath(self.dataset), columns, split=self.split, configuration=self.configuration
         )
 
 
@@ -159,7 +160,7 @@ class DatasetHeldOut(_HeldOut):
         ``DatasetHeldOut("owner/captions", column="caption", split="test", kind_column="tag")``
     """
 
-    dataset: str
+    dataset: str | os.PathLike[str]
     column: str
     split: str = "test"
     configuration: str | None = None
@@ -170,5 +171,5 @@ class DatasetHeldOut(_HeldOut):
     def _table(self) -> PromptTable:
         columns = Columns(self.column, self.kind_column)
         return load_prompts(
-            self.dataset, columns, split=self.split, configuration=self.configuration
+            os.fspath(self.dataset), columns, split=self.split, configuration=self.configuration
         )

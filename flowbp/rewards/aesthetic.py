@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.core._validators import integer
+from flowbp.limits import BATCH
 from flowbp.rewards.clip_source import channel_statistics, clip_needs, load_clip_model
 from flowbp.rewards.clip_tower import ClipTower
 from flowbp.rewards.clipscore import VIT_L_14
@@ -95,7 +96,9 @@ class AestheticScore:
     clip: str | os.PathLike[str] = attrs.field(
         default=VIT_L_14, validator=located(folder="CLIPModel layout")
     )
-    batch: int | None = attrs.field(default=None, validator=attrs.validators.optional(integer(1)))
+    batch: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(integer(1, BATCH))
+    )
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     towers: Towers = attrs.field(default=TOWERS, repr=False)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.core._validators import integer
+from flowbp.limits import BATCH
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, Resize, crop_shortest_side, normalise
 from flowbp.rewards.portions import in_portions
 
@@ -65,7 +66,9 @@ class ClipTower:
     resize: Resize = crop_shortest_side
     mean: tuple[float, ...] = attrs.field(default=CLIP_MEAN, converter=_numbers)
     std: tuple[float, ...] = attrs.field(default=CLIP_STD, converter=_numbers)
-    batch: int | None = attrs.field(default=None, validator=attrs.validators.optional(integer(1)))
+    batch: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(integer(1, BATCH))
+    )
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     _statistics: tuple[Tensor, Tensor] = attrs.field(

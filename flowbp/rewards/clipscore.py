@@ -12,6 +12,7 @@ from torch import Tensor
 from flowbp.adapters.extras import require
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.core._validators import integer
+from flowbp.limits import BATCH
 from flowbp.rewards.cleaning import repaired
 from flowbp.rewards.clip import ClipReward
 from flowbp.rewards.clip_source import clip_needs
@@ -61,7 +62,9 @@ class CLIPScore:
     tokenizer: str | os.PathLike[str] | None = attrs.field(
         default=None, validator=located(folder="a CLIP tokenizer")
     )
-    batch: int | None = attrs.field(default=None, validator=attrs.validators.optional(integer(1)))
+    batch: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(integer(1, BATCH))
+    )
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     towers: Towers = attrs.field(default=TOWERS, repr=False)

@@ -15,6 +15,7 @@ from torch import Tensor
 from flowbp.adapters.extras import require
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.core._validators import integer
+from flowbp.limits import BATCH
 from flowbp.rewards.cleaning import repaired
 from flowbp.rewards.clip import ClipReward
 from flowbp.rewards.clip_architecture import VIT_H_14, ClipArchitecture
@@ -97,7 +98,9 @@ class HPSv2:
         default=None, validator=located(folder="a CLIP tokenizer")
     )
     verify: bool = True
-    batch: int | None = attrs.field(default=None, validator=attrs.validators.optional(integer(1)))
+    batch: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(integer(1, BATCH))
+    )
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     towers: Towers = attrs.field(default=TOWERS, repr=False)

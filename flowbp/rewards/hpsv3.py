@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from flowbp.adapters.policy import CPU, DtypePolicy
 from flowbp.core._validators import integer
+from flowbp.limits import BATCH, SIDE
 from flowbp.rewards.hpsv3_check import check_hpsv3
 from flowbp.rewards.hpsv3_model import FILE, HUB_ID, QWEN2_VL_7B, HPSv3Model, QwenSizes, load_model
 from flowbp.rewards.hpsv3_prompt import Conversation, read_template
@@ -87,8 +88,10 @@ class HPSv3:
     template: str = attrs.field(
         default=None, converter=read_template, repr=False, validator=one_place
     )
-    pixels: int = attrs.field(default=PIXELS, validator=integer(1))
-    batch: int | None = attrs.field(default=None, validator=attrs.validators.optional(integer(1)))
+    pixels: int = attrs.field(default=PIXELS, validator=integer(1, SIDE**2))
+    batch: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(integer(1, BATCH))
+    )
     gradient_checkpointing: bool = False
     policy: DtypePolicy = _BFLOAT16
     device: torch.device = attrs.field(default=CPU, converter=torch.device)

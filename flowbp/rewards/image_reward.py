@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
 from flowbp.core._validators import integer
+from flowbp.limits import BATCH
 from flowbp.rewards.image_reward_model import (
     BLIP_LARGE,
     IMAGE_REWARD,
@@ -101,7 +102,9 @@ class ImageReward:
         default=_TOKENIZER, validator=located(folder="a BERT tokenizer")
     )
     verify: bool = True
-    batch: int | None = attrs.field(default=None, validator=attrs.validators.optional(integer(1)))
+    batch: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(integer(1, BATCH))
+    )
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     towers: Towers = attrs.field(default=TOWERS, repr=False)

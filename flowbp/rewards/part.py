@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -10,11 +9,9 @@ from typing import Any
 import attrs
 from torch import Tensor
 
+from flowbp.limits import label_fault
 from flowbp.rewards.figures import in_parts
 from flowbp.rewards.reward import Reward
-
-# Labels become columns of files and tags of TensorBoard, where a dot or slash would nest them.
-_LABEL = re.compile(r"[A-Za-z][\w-]*")
 
 
 @attrs.frozen(eq=False)
@@ -76,19 +73,16 @@ def check_labels(labels: Mapping[str, Any]) -> None:
         labels: parts by label.
 
     Raises:
-        ValueError: there is no part, or a label is no plain word.
+        ValueError: there is no part, a label is no plain word, or two differ in case only.
 
     Example:
         >>> check_labels({"likeness": "a part"})
     """
     if not labels:
         raise ValueError("`parts` must hold at least one part, got none; name one by a label")
-    for label in labels:
-        if not isinstance(label, str) or not _LABEL.fullmatch(label):
-            raise ValueError(
-                f"`parts` must have labels of letters, digits, - and _ that begin with a letter, "
-                f"got {label!r}; the label names the part in metrics"
-            )
+    fault = label_fault(labels, {})
+    if fault:
+        raise ValueError(f"`parts` {fault}")
 
 
 def part_scores(label: str, part: RewardPart, images: Tensor, prompts: Sequence[str]) -> Tensor:

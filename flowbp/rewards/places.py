@@ -33,7 +33,8 @@ def on_disk(place: Place) -> Path | None:
         True
     """
     path = Path(place).expanduser()
-    return path if path.exists() else None
+    # The path of an empty text is the working folder.
+    return path if path.exists() and str(place).strip() else None
 
 
 def located(*, file: str | None = None, folder: str | None = None) -> Validator:

@@ -10,6 +10,7 @@ import torch
 
 from flowbp.adapters import Full, Lora
 from flowbp.configuration import Component, Problem
+from flowbp.configuration.partial import answers
 from flowbp.configuration.tree import Step, path_text
 from flowbp.container import RunContainer
 from flowbp.run.artefacts import replaced
@@ -21,6 +22,7 @@ from flowbp.settings.checks import Check
 from flowbp.settings.intervals import Found
 from flowbp.settings.needs import readings, unmet
 
+_FAULTS = (OSError, ValueError, TypeError, ModuleNotFoundError)
 _Scorers = Iterator[tuple[tuple[Step, ...], Component[Any]]]
 
 
@@ -100,33 +102,26 @@ def _unmet(scorers: Callable[[Settings], _Scorers], settings: Settings) -> Found
         yield from unmet(component, path)
 
 
-def _of_size(settings: Settings) -> Found:
-    # That the model is not there is told below.
-    found = undrawable(settings.backbone, settings.sampling)
-    return (each for each in found if each[0] != ("backbone",))
-
-
 def _of_model(settings: Settings) -> Found:
     named = named_model(settings.backbone)
     if named is None:
         return
-    faults = (OSError, ValueError, TypeError, ModuleNotFoundError)
+    # A hub out of reach is asked for half a minute, so once is enough.
     try:
-        sketch = sketch_of(named)
-    except faults as error:
+        sketch: Any = sketch_of(named)
+    except _FAULTS as error:
         yield ("backbone",), str(error)
         return
-    tuning = settings.tuning
-    if isinstance(tuning, Full | Lora):
+    yield from answers(lambda known: undrawable(known.backbone, known.sampling), settings)
+    if isinstance(settings.tuning, Full | Lora):
         try:
-            tuning(sketch, generator=torch.Generator())  # type: ignore[arg-type]
-        except faults as error:
+            settings.tuning(sketch, generator=torch.Generator())
+        except _FAULTS as error:
             yield ("tuning",), str(error)
 
 
 AHEAD: tuple[Check, ...] = (
     *(partial(_unmet, scorers) for scorers in _SCORERS.values()),
-    _of_size,
     _of_model,
 )
 """The checks of `unready` and of what is trained, for `flowbp.settings.load`."""

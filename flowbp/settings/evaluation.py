@@ -11,6 +11,7 @@ from flowbp.adapters import Grid
 from flowbp.configuration import Component
 from flowbp.core._validators import integer, real
 from flowbp.evaluation import Metric
+from flowbp.limits import BATCH, COUNT, GRID, SEED, STEPS, labels
 from flowbp.settings.prompts import HeldOutSource
 from flowbp.training import EarlyStop
 
@@ -37,7 +38,7 @@ class EvaluationSettings:
             One that a file gives is taken away by null.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or a label is no plain word.
 
     Example:
         >>> from flowbp.settings import ShapesHeldOut
@@ -46,14 +47,14 @@ class EvaluationSettings:
     """
 
     prompts: HeldOutSource
-    noise_seed: int = attrs.field(default=0, validator=integer(0))
-    batch: int = attrs.field(default=16, validator=integer(1))
-    steps: int | None = attrs.field(default=None, validator=_optional(integer(1)))
+    noise_seed: int = attrs.field(default=0, validator=integer(0, SEED))
+    batch: int = attrs.field(default=16, validator=integer(1, BATCH))
+    steps: int | None = attrs.field(default=None, validator=_optional(integer(1, GRID)))
     guidance: float | None = attrs.field(default=None, validator=_optional(real(float("-inf"))))
     grid: Grid | None = None
-    every: int | None = attrs.field(default=None, validator=_optional(integer(1)))
-    count: int | None = attrs.field(default=None, validator=_optional(integer(1)))
-    metrics: Mapping[str, Component[Metric]] = attrs.field(factory=dict)
+    every: int | None = attrs.field(default=None, validator=_optional(integer(1, STEPS)))
+    count: int | None = attrs.field(default=None, validator=_optional(integer(1, COUNT)))
+    metrics: Mapping[str, Component[Metric]] = attrs.field(factory=dict, validator=labels())
 
 
 @attrs.frozen(kw_only=True)
@@ -81,7 +82,7 @@ class EarlyStopSettings:
     """
 
     metric: str
-    every: int | None = attrs.field(default=None, validator=_optional(integer(1)))
+    every: int | None = attrs.field(default=None, validator=_optional(integer(1, STEPS)))
     patience: int = 3
     min_delta: float = 0.0
 

@@ -13,6 +13,8 @@ from flowbp.settings.set_metrics import distance_metric, diversity_metric, pixel
 Found = Iterator[tuple[tuple[Step, ...], str]]
 """Where a problem is, and what it is."""
 
+# By the first part of a name in evaluations.jsonl.
+_TAKEN = ("step", "reward", "accuracy", "parts")
 # Untyped, because the registry of metrics holds those of sets as well.
 _OF_SEVERAL: Any = diversity_metric
 _DISTANCES: tuple[Any, ...] = (distance_metric, pixel_distance_metric)
@@ -69,6 +71,12 @@ def _of_metrics(settings: Settings) -> Found:
                 "needs several pictures of a prompt, and an evaluation inside the run makes one of "
                 "each; measure it by flowbp-eval with several evaluation.seeds, on what "
                 "checkpoints.every saves, and leave it out here",
+            )
+        if label.lower() in _TAKEN:
+            yield (
+                ("evaluation", "metrics", label),
+                "is the name of a figure that every evaluation has; give another label, such as "
+                f"my_{label}",
             )
 
 

@@ -10,6 +10,7 @@ import torch
 
 from flowbp.core._validators import integer
 from flowbp.evaluation import HeldOut
+from flowbp.limits import COUNT
 from flowbp.shapes import PROMPT_KINDS, heldout_prompts, training_prompts
 from flowbp.training import PromptList
 
@@ -70,7 +71,7 @@ class ShapesHeldOut:
         2
     """
 
-    count: int = attrs.field(default=192, validator=integer(1))
+    count: int = attrs.field(default=192, validator=integer(1, COUNT))
 
     def prompts(self) -> tuple[HeldOut, ...]:
         """The captions, the kinds taking turns."""

@@ -9,6 +9,7 @@ import torch
 
 from flowbp.configuration import Component
 from flowbp.core._validators import integer
+from flowbp.limits import COUNT
 from flowbp.rewards import (
     TOWERS,
     Normalisation,
@@ -82,7 +83,7 @@ class CalibrationSettings:
         64
     """
 
-    prompts: int = attrs.field(default=64, validator=integer(2))
+    prompts: int = attrs.field(default=64, validator=integer(2, COUNT))
 
 
 def weighted_reward(

@@ -9,6 +9,7 @@ import attrs
 
 from flowbp.adapters import ACTIVATIONS
 from flowbp.core._validators import integer, real
+from flowbp.limits import SEED, THREADS
 from flowbp.settings.devices import check_device
 
 # Untyped, because mypy takes the type of a field from its default alone.
@@ -40,9 +41,9 @@ class RunSettings:
     """
 
     folder: Path
-    seed: int = attrs.field(default=0, validator=integer(0))
+    seed: int = attrs.field(default=0, validator=integer(0, SEED))
     device: str = attrs.field(default="auto", validator=check_device)
-    threads: int | None = attrs.field(default=None, validator=_optional(integer(1)))
+    threads: int | None = attrs.field(default=None, validator=_optional(integer(1, THREADS)))
     compile: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     activations: float | None = attrs.field(default=None, validator=_optional(real(0, 1)))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from flowbp import limits
 from flowbp.adapters import Backbone, Full, Tuning
 from flowbp.configuration import Component
 from flowbp.core import LossShape, Method, Plan
@@ -51,7 +52,7 @@ class EmbeddingSettings:
     """
 
     folder: Path | None = Path("~/.cache/flowbp/embeddings")
-    batch: int = attrs.field(default=BATCH, validator=integer(1))
+    batch: int = attrs.field(default=BATCH, validator=integer(1, limits.BATCH))
 
 
 @attrs.frozen(kw_only=True)
@@ -77,7 +78,7 @@ class TrainingSettings:
     Reference: arXiv 2606.11075.
     """
 
-    steps: int = attrs.field(default=300, validator=integer(1))
+    steps: int = attrs.field(default=300, validator=integer(1, limits.STEPS))
     clip: float | None = attrs.field(default=1.0, validator=_optional(real(0, above=True)))
     averaging: Averaging | None = attrs.field(factory=lambda: Averaging(warmup=True))
 
@@ -121,8 +122,8 @@ class SampleSettings:
         12
     """
 
-    every: int = attrs.field(validator=integer(1))
-    count: int = attrs.field(default=12, validator=integer(1))
+    every: int = attrs.field(validator=integer(1, limits.STEPS))
+    count: int = attrs.field(default=12, validator=integer(1, limits.SHOWN))
 
 
 @attrs.frozen(kw_only=True)
@@ -145,8 +146,8 @@ class CheckpointSettings:
         100
     """
 
-    every: int | None = attrs.field(default=None, validator=_optional(integer(1)))
-    keep: int | None = attrs.field(default=None, validator=_optional(integer(1)))
+    every: int | None = attrs.field(default=None, validator=_optional(integer(1, limits.STEPS)))
+    keep: int | None = attrs.field(default=None, validator=_optional(integer(1, limits.STEPS)))
     best: str | None = None
 
     def __attrs_post_init__(self) -> None:

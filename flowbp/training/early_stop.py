@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from flowbp.core._validators import integer, real
+from flowbp.limits import STEPS
 
 
 def _named(_: object, attribute: attrs.Attribute[Any], value: str) -> None:
@@ -110,7 +111,7 @@ class EarlyStop:
     """
 
     metric: str = attrs.field(validator=_named)
-    patience: int = attrs.field(default=3, validator=integer(1))
+    patience: int = attrs.field(default=3, validator=integer(1, STEPS))
     min_delta: float = attrs.field(default=0.0, validator=real(0))
 
     def ends(self, rows: Sequence[HeldOutFigures]) -> bool:

@@ -62,7 +62,11 @@ class Averaging:
             >>> round(Averaging(0.995).start_share(100), 2)
             0.61
         """
-        return math.prod(map(self.decay_at, range(updates)))
+        warming = 0
+        while warming < updates and self.decay_at(warming) < self.decay:
+            warming += 1
+        rising = math.prod(map(self.decay_at, range(warming)))
+        return float(rising * self.decay ** (updates - warming))
 
     def of(self, parameters: Mapping[str, nn.Parameter]) -> MovingAverage:
         """An average that starts at these parameters."""

@@ -8,6 +8,7 @@ import attrs
 
 from flowbp.adapters.grids import MODEL_GRID, Grid
 from flowbp.core._validators import integer, real
+from flowbp.limits import BATCH, GRID, SIDE
 from flowbp.training.sizes import Portions
 
 AUTO: Literal["auto"] = "auto"
@@ -21,7 +22,7 @@ def _size(instance: Any, attribute: attrs.Attribute[Any], value: Size) -> None:
         return
     if not isinstance(value, int):
         raise ValueError(f"`{attribute.name}` must be an integer >= 1 or 'auto', got {value!r}")
-    integer(1)(instance, attribute, value)
+    integer(1, BATCH)(instance, attribute, value)
 
 
 @attrs.frozen
@@ -52,10 +53,10 @@ class Sampling:
     Reference: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598.
     """
 
-    steps: int = attrs.field(validator=integer(1))
+    steps: int = attrs.field(validator=integer(1, GRID))
     guidance: float = attrs.field(validator=real(float("-inf")))
-    height: int = attrs.field(validator=integer(1))
-    width: int = attrs.field(validator=integer(1))
+    height: int = attrs.field(validator=integer(1, SIDE))
+    width: int = attrs.field(validator=integer(1, SIDE))
     negative_prompt: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
     detach_negative: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
     grid: Grid = MODEL_GRID
@@ -127,8 +128,8 @@ class Batching:
     Reference: arXiv 2606.11075, section 3.
     """
 
-    samples: int = attrs.field(validator=integer(1))
-    accumulate: int = attrs.field(default=1, validator=integer(1))
+    samples: int = attrs.field(validator=integer(1, BATCH))
+    accumulate: int = attrs.field(default=1, validator=integer(1, BATCH))
     pull: Size = attrs.field(default=AUTO, validator=_size, kw_only=True)
     decode: Size = attrs.field(default=AUTO, validator=_size, kw_only=True)
 

@@ -8,6 +8,7 @@ from typing import Protocol
 import attrs
 
 from flowbp.core._validators import integer, real
+from flowbp.limits import STEPS
 
 
 class Schedule(Protocol):
@@ -36,7 +37,7 @@ class Constant:
         [0.25, 0.5, 0.75, 1.0, 1.0]
     """
 
-    warmup: int = attrs.field(default=0, validator=integer(0))
+    warmup: int = attrs.field(default=0, validator=integer(0, STEPS))
 
     def factor(self, step: int, total: int) -> float:
         """`(t + 1) / (warmup + 1)`, then 1."""
@@ -62,7 +63,7 @@ class LinearDecay:
         [1.0, 0.75, 0.5]
     """
 
-    warmup: int = attrs.field(default=0, validator=integer(0))
+    warmup: int = attrs.field(default=0, validator=integer(0, STEPS))
     final_ratio: float = attrs.field(default=0.1, validator=real(0, 1))
 
     def factor(self, step: int, total: int) -> float:
@@ -93,7 +94,7 @@ class CosineDecay:
     Reference: Loshchilov and Hutter, "SGDR", arXiv 1608.03983.
     """
 
-    warmup: int = attrs.field(default=0, validator=integer(0))
+    warmup: int = attrs.field(default=0, validator=integer(0, STEPS))
     final_ratio: float = attrs.field(default=0.1, validator=real(0, 1))
 
     def factor(self, step: int, total: int) -> float:

@@ -280,9 +280,7 @@ def test_a_damaged_memory_of_digests_is_not_believed(evaluation_yaml, checkpoint
     assert main([*typed, "--resume"]) == 0
 
 
-def test_a_backbone_that_was_moved_is_known_by_its_files(
-    evaluation_yaml, models, tmp_path, capsys
-):
+def test_a_backbone_that_was_moved_is_known_by_its_files(evaluation_yaml, models, tmp_path, capsys):
     base = shutil.copytree(models / "base", tmp_path / "base")
     assert main([evaluation_yaml, f"backbone.source={base}"]) == 0
     before = results(tmp_path / "out")

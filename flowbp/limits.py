@@ -1,0 +1,115 @@
+"""The largest numbers that a configuration may hold, and the labels that it may give.
+
+Each number is far beyond any use. Beyond it lies a slip of the keyboard, which should be refused
+when it is read and not hang, or fill the memory, hours later.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import attrs
+
+STEPS = 10_000_000
+"""Optimizer steps, and what is counted in them."""
+
+GRID = 10_000
+"""Steps of one sampled picture."""
+
+BATCH = 65_536
+"""Pictures or prompts at a time."""
+
+COUNT = 1_000_000
+"""Prompts or pictures in all."""
+
+SHOWN = 1_024
+"""Pictures in one grid."""
+
+SIDE = 16_384
+"""Pixels of a picture's side."""
+
+SEED = 2**63 - 1
+"""The largest number that torch takes as a seed."""
+
+RANK = 4_096
+"""Rank of a LoRA."""
+
+SEEDS = 1_000
+"""Different seeds."""
+
+THREADS = 4_096
+"""Threads of a process."""
+
+LENGTH = 64
+"""Letters of a label."""
+
+_LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+def label_fault(labels: Iterable[Any], reserved: Mapping[str, str]) -> str:
+    """What is wrong with labels, which become names of columns, charts, files and folders.
+
+    Args:
+        labels: of one kind.
+        reserved: words that stand for something else there, in lower case, and for what.
+
+    Returns:
+        The first fault and its cure; empty if there is none.
+
+    Example:
+        >>> label_fault(["taste", "Taste"], {})
+        "must differ in more than case, got 'taste' and 'Taste'; files of the two would be one on \
+some disks, so give one another label"
+        >>> label_fault(["step"], {"step": "another column"})
+        "must not hold the label 'step', which is another column there; give it another, such as \
+'my_step'"
+    """
+    found: dict[str, str] = {}
+    for label in labels:
+        if not isinstance(label, str) or not _LABEL.fullmatch(label) or len(label) > LENGTH:
+            shown = repr(label) if len(repr(label)) <= 2 * LENGTH else f"{repr(label)[:LENGTH]}…"
+            return (
+                f"must have labels of letters, digits, - and _, {LENGTH} at most, that begin with "
+                f"a letter, got {shown}; they name files and columns, so that only a to z and A to "
+                "Z are letters"
+            )
+        word = label.lower()
+        if word in reserved:
+            return (
+                f"must not hold the label {label!r}, which is {reserved[word]} there; give it "
+                f"another, such as 'my_{label}'"
+            )
+        if word in found:
+            return (
+                f"must differ in more than case, got {found[word]!r} and {label!r}; files of the "
+                "two would be one on some disks, so give one another label"
+            )
+        found[word] = label
+    return ""
+
+
+def labels(
+    reserved: Mapping[str, str] | None = None,
+) -> Callable[[Any, attrs.Attribute[Any], Mapping[str, Any]], None]:
+    """A validator of a mapping by labels, see `label_fault`.
+
+    Args:
+        reserved: words that stand for something else there, and for what.
+
+    Returns:
+        The validator.
+
+    Example:
+        >>> field = attrs.field(validator=labels({"step": "the number of a step"}))
+        >>> attrs.make_class("Metrics", {"metrics": field})({"taste": 1})
+        Metrics(metrics={'taste': 1})
+    """
+
+    def validate(_: Any, attribute: attrs.Attribute[Any], value: Mapping[str, Any]) -> None:
+        fault = label_fault(value, reserved or {})
+        if fault:
+            raise ValueError(f"`{attribute.name}` {fault}")
+
+    return validate
