@@ -6,12 +6,13 @@ import shutil
 from types import SimpleNamespace
 
 from flowbp.adapters import Full, SD3Backbone
+from flowbp.configuration import Component
 from flowbp.run.counting import count_trained, sketched
 from flowbp.shapes.embedded import base_folder, embedded_backbone
 
 
 def counted(target, **arguments) -> int:
-    component = SimpleNamespace(target=target, arguments=arguments)
+    component = Component("any", target, arguments)
     container = SimpleNamespace(
         settings=lambda: SimpleNamespace(backbone=component),
         backbone=SimpleNamespace(overridden=()),
@@ -22,7 +23,8 @@ def counted(target, **arguments) -> int:
 
 
 def test_a_home_folder_is_counted_like_any_other(tmp_path, monkeypatch):
-    shutil.copytree(base_folder() / "transformer", tmp_path / "copy" / "transformer")
+    shutil.copytree(base_folder(), tmp_path / "copy")
     monkeypatch.setenv("HOME", str(tmp_path))
     expected = counted(embedded_backbone)
-    assert counted(SD3Backbone.from_pretrained, source="~/copy") == expected > 0
+    given = {"source": "~/copy", "use_t5": False}
+    assert counted(SD3Backbone.from_pretrained, **given) == expected > 0

@@ -51,7 +51,7 @@ def test_a_run_trains_a_family_that_plain_diffusers_loads(name, guidance, yaml, 
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("{{name: flux2, source: {}}}", "must hold a Flux2Transformer2DModel, got FluxTransformer"),
+        ("{{name: flux2, source: {}}}", "must hold a Flux2KleinPipeline, got FluxPipeline"),
         ("{{name: flux1, source: {}/nothing}}", "must be a folder or a hub id"),
         ("{{name: flux1, source: {}, text_lenght: 3}}", "text_length"),
     ],

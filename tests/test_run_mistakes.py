@@ -192,7 +192,8 @@ def test_a_size_is_refused_without_weights_and_with_all_that_is_wrong(
     typed = [f"backbone.source={base}", "sampling.width=18", "reward.source=/no/reward", *option]
     assert main([yaml, *typed]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("2 problems") and "/no/reward" in told
+    assert told.startswith("3 problems") and "/no/reward" in told
+    assert "has no diffusion_pytorch_model.safetensors" in told
     wanted = "sampling.width: must be a positive multiple of 4, got 18; the nearest are 16 and 20"
     assert f"command line: {wanted}" in told
     assert not (tmp_path / "run").exists()

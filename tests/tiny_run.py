@@ -11,7 +11,7 @@ from .adapters.tiny import CLIP_LENGTH, clip_tokenizer, tiny_pipeline
 
 CONFIGURATION = """
 run: {{folder: {folder}, device: cpu, threads: 1}}
-backbone: {{name: sd3, source: {models}/base, text_length: 4}}
+backbone: {{name: sd3, source: {models}/base, text_length: 4, use_t5: false}}
 reward: {{name: clip, source: {models}/reward}}
 prompts: {{name: shapes}}
 method: {{name: bridge, active: 3}}

@@ -30,8 +30,8 @@ from flowbp.adapters.grids import ListedGrid as ListedGrid
 from flowbp.adapters.grids import ModelGrid as ModelGrid
 from flowbp.adapters.grids import WithShift as WithShift
 from flowbp.adapters.guidance_advice import WithGuidanceAdvice as WithGuidanceAdvice
+from flowbp.adapters.layout import Layout as Layout
 from flowbp.adapters.loadable import Loadable as Loadable
-from flowbp.adapters.loading import Layout as Layout
 from flowbp.adapters.loading import load_model as load_model
 from flowbp.adapters.loading import load_pipeline as load_pipeline
 from flowbp.adapters.lora import Adaptable as Adaptable

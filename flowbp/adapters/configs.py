@@ -9,7 +9,7 @@ from typing import Any
 
 from flowbp.adapters.extras import require
 from flowbp.adapters.hub import hub_file
-from flowbp.adapters.loading import Layout
+from flowbp.adapters.layout import Layout
 from flowbp.adapters.source import local_folder, read_json
 
 

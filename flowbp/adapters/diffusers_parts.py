@@ -15,8 +15,9 @@ from torch import nn
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.decode import LatentDecoder
+from flowbp.adapters.layout import Layout
 from flowbp.adapters.loadable import load_transformer
-from flowbp.adapters.loading import Layout, load_model, pipeline_class
+from flowbp.adapters.loading import load_model, pipeline_class
 from flowbp.adapters.lora_export import adapter_of, save_lora
 from flowbp.adapters.plain_loading import loading_lines
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy

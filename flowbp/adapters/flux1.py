@@ -21,7 +21,8 @@ from flowbp.adapters.diffusers_backbone import (
 )
 from flowbp.adapters.flux1_text import Flux1Text
 from flowbp.adapters.flux1_velocity import Flux1Velocity
-from flowbp.adapters.loading import Layout, load_pipeline
+from flowbp.adapters.layout import Layout
+from flowbp.adapters.loading import load_pipeline
 from flowbp.adapters.packing import PATCH
 from flowbp.adapters.policy import FLOAT32, DtypePolicy
 from flowbp.adapters.sizes import PictureSizes, pixels_per_latent
@@ -115,7 +116,7 @@ class Flux1Backbone(DiffusersBackbone):
             source: ``owner/name`` or a folder with a model_index.json.
             policy: See `from_pipeline`, here and below.
             frozen_policy: Dtypes of VAE and text encoders.
-            device: Where everything runs.
+            device: Where everything runs; on ``meta`` no weights are read.
             embedded_guidance: What the guidance embedding is told.
             text_length: T5 positions, the pipeline's max_sequence_length.
             decode_batch: Samples decoded at a time.
@@ -138,6 +139,7 @@ class Flux1Backbone(DiffusersBackbone):
             _LAYOUT,
             dtype=policy.weights,
             frozen_dtype=frozen_dtype,
+            weights=torch.device(device).type != "meta",
         )
         backbone = cls.from_pipeline(
             pipeline,

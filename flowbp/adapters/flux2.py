@@ -19,7 +19,8 @@ from flowbp.adapters.diffusers_backbone import (
 )
 from flowbp.adapters.flux2_text import Flux2Text
 from flowbp.adapters.flux2_velocity import Flux2Velocity
-from flowbp.adapters.loading import Layout, load_pipeline
+from flowbp.adapters.layout import Layout
+from flowbp.adapters.loading import load_pipeline
 from flowbp.adapters.packing import PATCH
 from flowbp.adapters.policy import FLOAT32, DtypePolicy
 from flowbp.adapters.sigmas import Shift, empirical_shift
@@ -105,7 +106,7 @@ class Flux2Backbone(DiffusersBackbone):
             source: ``owner/name`` or a folder with a model_index.json.
             policy: See `from_pipeline`, here and below.
             frozen_policy: Dtypes of VAE and text encoder.
-            device: Where everything runs.
+            device: Where everything runs; on ``meta`` no weights are read.
             text_length: Tokens, the pipeline's max_sequence_length.
             decode_batch: Samples decoded at a time.
             clamp: How decoded pixels are brought into [0, 1].
@@ -128,6 +129,7 @@ class Flux2Backbone(DiffusersBackbone):
             _LAYOUT,
             dtype=policy.weights,
             frozen_dtype=frozen_dtype,
+            weights=torch.device(device).type != "meta",
         )
         backbone = cls.from_pipeline(
             pipeline,

@@ -8,7 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from flowbp.adapters.loading import Layout, load_model
+from flowbp.adapters.layout import Layout, check_files
+from flowbp.adapters.loading import empty_model, load_model
 from flowbp.adapters.source import check_pipeline, pipeline_index
 
 
@@ -45,16 +46,41 @@ def load_transformer(
     Example:
         See `DiffusersBackbone.load`.
     """
+    check_transformer(folder, layout, transformer)
+    saved = load_model(folder, layout, "transformer", dtype)
+    transformer.load_state_dict(saved.state_dict())
+
+
+def check_transformer(folder: Path, layout: Layout, transformer: nn.Module) -> None:
+    """Refuse a saved pipeline of another model, before its weights are read.
+
+    Args:
+        folder: in diffusers layout.
+        layout: of the family.
+        transformer: that would receive the weights.
+
+    Raises:
+        FileNotFoundError: the transformer is missing.
+        ValueError: the folder is of another family or of a model of another shape, or damaged.
+
+    Example:
+        See `DiffusersBackbone.load`.
+    """
     index = pipeline_index(folder, from_hub=_no_hub)
     check_pipeline(folder, index, pipeline=layout.pipeline, components=["transformer"])
-    saved = load_model(folder, layout, "transformer", dtype)
-    try:
-        transformer.load_state_dict(saved.state_dict())
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
+    check_files(folder, layout, "transformer")
+    saved = empty_model(folder, layout, "transformer", torch.float32).state_dict()
+    mine = transformer.state_dict()
+    other = [
+        name
+        for name in sorted(saved.keys() | mine.keys())
+        if name not in saved or name not in mine or saved[name].shape != mine[name].shape
+    ]
+    if other:
         raise ValueError(
-            f"`checkpoint` {str(folder)!r} is of another model than the backbone: {reason[:300]}"
-        ) from error
+            f"`checkpoint` {str(folder)!r} is of another model than the backbone: {len(other)} "
+            f"parameters differ in name or shape, the first being {other[0]!r}"
+        )
 
 
 def _no_hub(name: str) -> Any:

@@ -3,58 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 
+from flowbp.adapters.component_files import check_config
 from flowbp.adapters.extras import require
-from flowbp.adapters.hub import cached_folder, hub_file, is_offline, why_unread
-from flowbp.adapters.source import (
-    check_pipeline,
-    check_tokenizer_files,
-    has_component,
-    local_folder,
-    pipeline_index,
-    read_json,
-)
-from flowbp.adapters.weights import check_loading_report, check_weight_files
-
-
-@attrs.frozen(kw_only=True)
-class Layout:
-    """What a model family's pipeline folder holds.
-
-    Args:
-        pipeline: The diffusers class that model_index.json must name.
-        models: Component with weights to the library and class that load it; the one that is
-            trained is called ``transformer``.
-        others: Components without weights: tokenizers and the scheduler.
-        optional: Of these components, those that may be absent, all of them together.
-        unused: Components of the pipeline class that sampling from text does not need.
-
-    Example:
-        >>> layout = Layout(
-        ...     pipeline="FluxPipeline",
-        ...     models={"vae": ("diffusers", "AutoencoderKL")},
-        ...     others=("scheduler",),
-        ... )
-        >>> layout.needed
-        ('vae', 'scheduler')
-    """
-
-    pipeline: str
-    models: Mapping[str, tuple[str, str]]
-    others: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    unused: tuple[str, ...] = ()
-
-    @property
-    def needed(self) -> tuple[str, ...]:
-        """The components that every source must have."""
-        return tuple(name for name in (*self.models, *self.others) if name not in self.optional)
+from flowbp.adapters.hub import hub_file, is_offline, why_unread
+from flowbp.adapters.layout import Layout, check_files, component_folder, components_of
+from flowbp.adapters.source import local_folder
+from flowbp.adapters.weights import check_loading_report
 
 
 def load_pipeline(
@@ -64,8 +23,9 @@ def load_pipeline(
     dtype: torch.dtype,
     frozen_dtype: torch.dtype,
     optional: bool | None = None,
+    weights: bool = True,
 ) -> Any:
-    """Load a pipeline whose index and folders have been checked.
+    """Load a pipeline whose index, configurations and files have been checked.
 
     Args:
         source: A hub id or a folder in diffusers layout.
@@ -73,7 +33,9 @@ def load_pipeline(
         dtype: Of the transformer's weights.
         frozen_dtype: Of the weights of everything else.
         optional: True needs the optional components, False leaves them out, None takes them
-            where the source has them.
+            where the source names them.
+        weights: False reads none: every model is made from its configuration, on torch's meta
+            device. All that can be checked without weights is, as with them.
 
     Returns:
         The pipeline, on the CPU.
@@ -83,7 +45,10 @@ def load_pipeline(
         ImportError: The installed diffusers does not have the pipeline.
         FileNotFoundError: No such source, or a component's folder or weights are missing.
         ValueError: Another pipeline class, a component that is not there, or weights that are
-            damaged, incomplete or of another shape.
+            damaged, incomplete, quantised or of another shape.
+
+    Warns:
+        UserWarning: The source names no optional component, and `optional` is None.
 
     Example:
         >>> layout = Layout(pipeline="FluxPipeline", models={}, others=("scheduler",))
@@ -93,30 +58,31 @@ def load_pipeline(
         FileNotFoundError: `source` must be a folder or a hub id like owner/name, got '/none'; \
 there is no folder /none
     """
-    index = pipeline_index(source, from_hub=_hub_index)
-    components = layout.needed + (layout.optional if optional else ())
-    check_pipeline(source, index, pipeline=layout.pipeline, components=components)
-    taken = optional is not False and _has_all(source, index, layout.optional)
-    left_out = layout.unused + (() if taken else layout.optional)
+    taken = components_of(source, layout, optional)
     require("transformers")
     kind = pipeline_class(layout.pipeline)
-    parts: dict[str, Any] = dict.fromkeys(left_out)
     place = local_folder(source) or str(source)
-    without_weights = [name for name in layout.others if name not in parts]
-    if isinstance(place, Path):
-        for name in without_weights:
-            if name.startswith("tokenizer"):
-                check_tokenizer_files(place / name)
+    parts: dict[str, Any] = dict.fromkeys(layout.unused + layout.optional)
     for name in layout.models:
-        if name not in parts:
+        if name in taken:
             wanted = dtype if name == "transformer" else frozen_dtype
-            parts[name] = load_model(source, layout, name, wanted)
+            parts[name] = (
+                load_model(source, layout, name, wanted)
+                if weights
+                else empty_model(source, layout, name, wanted)
+            )
+    without_weights = [name for name in layout.others if name in taken]
+    for name in without_weights:
+        parts.pop(name, None)
+    told = f"`source` {str(place)!r} could not be read, its {' or '.join(without_weights)}: "
     try:
         return kind.from_pretrained(place, **parts)
     except OSError as error:
-        raise FileNotFoundError(
-            f"`source` {str(place)!r} could not be read, its {' or '.join(without_weights)}: "
-            f"{why_unread(error, place)}"
+        raise FileNotFoundError(f"{told}{why_unread(error, place)}") from error
+    # Tokenizers that are damaged raise whatever their reader does.
+    except Exception as error:
+        raise ValueError(
+            f"{told}{_said(error)}; copy or download the whole folder again"
         ) from error
 
 
@@ -150,7 +116,7 @@ def pipeline_class(name: str) -> Any:
 def load_model(
     source: str | os.PathLike[str], layout: Layout, name: str, dtype: torch.dtype
 ) -> Any:
-    """Load one component with weights.
+    """Load one component with weights; a variant such as fp16 if there are no others.
 
     Args:
         source: A hub id or a folder in diffusers layout.
@@ -175,14 +141,13 @@ def load_model(
     # Loaded one by one because the pipeline does not say which weights were missing.
     place = local_folder(source) or str(source)
     library, kind = layout.models[name]
-    if isinstance(place, Path):
-        check_weight_files(place / name)
     module = require(library)
     options: dict[str, Any] = {
         "subfolder": name,
         "output_loading_info": True,
         # diffusers asks the hub about a sharded model even where HF_HUB_OFFLINE is set.
         "local_files_only": is_offline(),
+        "variant": check_files(place, layout, name),
     }
     if library == "diffusers":
         options[dtype_option(module.__version__)] = dtype
@@ -190,24 +155,68 @@ def load_model(
         options |= {"dtype": dtype, "ignore_mismatched_sizes": True}
     try:
         model, report = getattr(module, kind).from_pretrained(place, **options)
-    except (OSError, ValueError, RuntimeError, require("safetensors").SafetensorError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    # What a damaged file makes the libraries raise is of any kind.
+    except Exception as error:
         raise _refusal(error, place, name, kind) from error
     check_loading_report(report, source=place, model=name)
     return model
 
 
+def empty_model(
+    source: str | os.PathLike[str], layout: Layout, name: str, dtype: torch.dtype
+) -> Any:
+    """Make one component from its configuration, without weights, on torch's meta device.
+
+    Args:
+        source: A hub id or a folder in diffusers layout.
+        layout: What it holds.
+        name: Of the component.
+        dtype: Of the weights that it would have.
+
+    Returns:
+        The component.
+
+    Raises:
+        FileNotFoundError: No such source or component.
+        ValueError: Its configuration is none of that class.
+
+    Example:
+        >>> from flowbp.shapes.embedded import base_folder
+        >>> models = {"vae": ("diffusers", "AutoencoderKL")}
+        >>> layout = Layout(pipeline="StableDiffusion3Pipeline", models=models, others=())
+        >>> empty_model(base_folder(), layout, "vae", torch.float32).device.type
+        'meta'
+    """
+    place = local_folder(source) or str(source)
+    library, kind = layout.models[name]
+    folder = component_folder(place, name) or hub_file(str(place), f"{name}/config.json").parent
+    check_config(folder, library, kind)
+    component: Any = getattr(require(library), kind)
+    try:
+        with torch.device("meta"):
+            if library == "diffusers":
+                return component.from_config(component.load_config(folder)).to(dtype=dtype)
+            return component(component.config_class.from_pretrained(folder)).to(dtype=dtype)
+    # A configuration of wrong values makes the libraries raise anything.
+    except Exception as error:
+        raise _refusal(error, place, name, kind) from error
+
+
 def _refusal(error: Exception, place: Path | str, name: str, kind: str) -> Exception:
-    # A file of the cache that was cut off is known only now, and the libraries do not name it.
-    folder = cached_folder(place, name) if isinstance(place, str) else None
-    if folder is not None:
-        check_weight_files(folder)
     if isinstance(error, OSError):
         return FileNotFoundError(
             f"`source` {str(place)!r} could not be read, its {name}: {why_unread(error, place)}"
         )
     # It may be a ValueError or a RuntimeError, by whether accelerate is installed.
-    reason = " ".join(str(error).split())
-    return ValueError(f"`source` {str(place)!r} has a {name} that is no fitting {kind}: {reason}")
+    return ValueError(
+        f"`source` {str(place)!r} has a {name} that is no fitting {kind}: {_said(error)}"
+    )
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def dtype_option(version: str) -> str:
@@ -226,17 +235,3 @@ def dtype_option(version: str) -> str:
     # diffusers 0.42 renamed the option and warns of the old name; before, the new one is ignored.
     major, minor = (int(part) for part in version.split(".")[:2])
     return "dtype" if (major, minor) >= (0, 42) else "torch_dtype"
-
-
-def _has_all(
-    source: str | os.PathLike[str], index: Mapping[str, Any], names: tuple[str, ...]
-) -> bool:
-    folder = local_folder(source)
-    return all(
-        has_component(index, name) and (folder is None or (folder / name).is_dir())
-        for name in names
-    )
-
-
-def _hub_index(hub_id: str) -> Mapping[str, Any]:
-    return read_json(hub_file(hub_id, "model_index.json"), what="a folder in diffusers layout")

@@ -17,7 +17,8 @@ from flowbp.adapters.diffusers_backbone import (
     JOINT_ATTENTION,
     DiffusersBackbone,
 )
-from flowbp.adapters.loading import Layout, load_pipeline
+from flowbp.adapters.layout import Layout
+from flowbp.adapters.loading import load_pipeline
 from flowbp.adapters.policy import FLOAT32, DtypePolicy
 from flowbp.adapters.sd3_text import SD3Text
 from flowbp.adapters.sd3_velocity import SD3Velocity
@@ -39,6 +40,7 @@ _LAYOUT = Layout(
     },
     others=("scheduler", "tokenizer", "tokenizer_2", "tokenizer_3"),
     optional=("text_encoder_3", "tokenizer_3"),
+    option="use_t5",
 )
 
 
@@ -97,9 +99,10 @@ class SD3Backbone(DiffusersBackbone):
             source: ``owner/name`` or a folder with a model_index.json.
             policy: See `from_pipeline`, here and below.
             frozen_policy: Dtypes of VAE and text encoders.
-            device: Where everything runs.
+            device: Where everything runs; on ``meta`` no weights are read.
             text_length: T5 positions, the pipeline's max_sequence_length.
-            use_t5: True needs a T5, False leaves it out, None takes it where the source has one.
+            use_t5: True needs a T5, False leaves it out, None takes it where the source's index
+                names one, which must be there then.
             decode_batch: Samples decoded at a time.
             clamp: How decoded pixels are brought into [0, 1].
             gradient_checkpointing: Recompute each block in the backward pass; under `auto` a
@@ -121,6 +124,7 @@ class SD3Backbone(DiffusersBackbone):
             dtype=policy.weights,
             frozen_dtype=frozen_dtype,
             optional=use_t5,
+            weights=torch.device(device).type != "meta",
         )
         backbone = cls.from_pipeline(
             pipeline,

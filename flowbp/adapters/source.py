@@ -14,6 +14,13 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
+_BACKBONES = {
+    "StableDiffusion3Pipeline": "sd3",
+    "FluxPipeline": "flux1",
+    "Flux2KleinPipeline": "flux2",
+}
+"""Names of configurations by the pipelines that they load."""
+
 WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 """How files of weights end; a place that does is one on disk, and no hub is asked for it."""
 
@@ -28,16 +35,28 @@ def local_folder(source: str | os.PathLike[str]) -> Path | None:
         The folder's path (``~`` expanded), or None for a hub id.
 
     Raises:
-        FileNotFoundError: It cannot be a hub id and there is no such folder.
+        FileNotFoundError: It cannot be a hub id and there is no such folder, or it is a single
+            file.
 
     Example:
         >>> local_folder("stabilityai/stable-diffusion-3.5-medium") is None
         True
     """
+    if not str(source).strip():
+        raise FileNotFoundError("`source` must be a folder or a hub id like owner/name, got ''")
     path = Path(source).expanduser()
     # The path of an empty text is the working folder.
     if path.is_dir() and str(source).strip():
         return path
+    single = path.suffix.lower() in WEIGHT_FILES
+    if path.is_file() or single:
+        there = "" if path.is_file() else f"; there is no file {path} either"
+        raise FileNotFoundError(
+            f"`source` must be a folder in diffusers layout or a hub id, got the single file "
+            f"{str(source)!r}{there}; single files are not read, convert it once with diffusers: "
+            "StableDiffusion3Pipeline or FluxPipeline.from_single_file(file)"
+            ".save_pretrained(folder)"
+        )
     if isinstance(source, str) and is_hub_id(source):
         return None
     raise FileNotFoundError(
@@ -82,10 +101,15 @@ def read_json(path: Path, *, what: str) -> Mapping[str, Any]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not valid JSON: {error}; copy or download the whole folder again"
+        ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+        raise ValueError(
+            f"{path} must hold a JSON object, got {type(content).__name__}; copy or download the "
+            "whole folder again"
+        )
     return content
 
 
@@ -107,9 +131,11 @@ def pipeline_index(
         ValueError: The file is not a JSON object.
     """
     folder = local_folder(source)
-    if folder is not None:
-        return read_json(folder / "model_index.json", what="a folder in diffusers layout")
-    return from_hub(str(source))
+    if folder is None:
+        return from_hub(str(source))
+    if not (folder / "model_index.json").is_file():
+        _refuse_parts(folder)
+    return read_json(folder / "model_index.json", what="a folder in diffusers layout")
 
 
 def check_pipeline(
@@ -133,10 +159,9 @@ def check_pipeline(
     """
     found = index.get("_class_name")
     if found != pipeline:
-        raise ValueError(
-            f"`source` must hold a {pipeline}, got {found} in {str(source)!r}; "
-            "use the adapter of that model family"
-        )
+        other = _BACKBONES.get(str(found))
+        cure = f"write backbone.name={other}" if other else "no backbone here samples as that does"
+        raise ValueError(f"`source` must hold a {pipeline}, got {found} in {str(source)!r}; {cure}")
     without = [name for name in components if not has_component(index, name)]
     if without:
         raise ValueError(
@@ -177,4 +202,31 @@ def check_tokenizer_files(folder: Path) -> None:
 def has_component(index: Mapping[str, Any], name: str) -> bool:
     """Whether the index names a class for component `name`."""
     entry = index.get(name)
-    return isinstance(entry, (list, tuple)) and all(part is not None for part in entry)
+    return (
+        isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)
+    )
+
+
+def _refuse_parts(folder: Path) -> None:
+    """Say what a folder without an index is, where that can be seen."""
+    whole = f"`source` must be a whole pipeline in diffusers layout, got {str(folder)!r}, which has"
+    config = folder / "config.json"
+    if config.is_file():
+        kind = read_json(config, what="a model").get("_class_name") or "a single model"
+        raise FileNotFoundError(
+            f"{whole} no model_index.json and is {kind} alone; copy it into the folder of a whole "
+            "pipeline in place of the component of that class"
+        )
+    adapters = ("pytorch_lora_weights.safetensors", "adapter_config.json")
+    if any((folder / name).is_file() for name in adapters):
+        raise FileNotFoundError(
+            f"{whole} no model_index.json and is a LoRA; name the model it belongs to, and the "
+            "LoRA as tuning={name: lora, start: folder} or, in an evaluation, as a checkpoint"
+        )
+    single = sorted(path.name for path in folder.iterdir() if path.suffix in WEIGHT_FILES)
+    if single:
+        raise FileNotFoundError(
+            f"{whole} no model_index.json but {single[0]}; single files are not read, convert it "
+            "once with diffusers: StableDiffusion3Pipeline or FluxPipeline"
+            ".from_single_file(file).save_pretrained(folder)"
+        )

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from flowbp.adapters import Backbone, Loadable, Lora
+from flowbp.adapters import Backbone, DiffusersBackbone, Loadable, Lora
 from flowbp.adapters.extras import require
+from flowbp.adapters.loadable import check_transformer
 from flowbp.adapters.lora import ADAPTER
 from flowbp.adapters.lora_export import trained_scales
 from flowbp.adapters.lora_layers import adapter_layers
@@ -186,6 +187,33 @@ def applied(backbone: Backbone, model: ModelSection) -> Iterator[None]:
     else:
         with _adapted(backbone, model, place):
             yield
+
+
+def check_applicable(backbone: Backbone, model: ModelSection) -> None:
+    """Refuse a checkpoint of another model, found without reading weights of a whole one.
+
+    Args:
+        backbone: of one of the library's families, on torch's meta device.
+        model: what it would be.
+
+    Raises:
+        ValueError: the checkpoint is of another model, or damaged.
+        OSError: a file is missing.
+
+    Example:
+        >>> from flowbp.shapes.embedded import base_folder, embedded_backbone
+        >>> model = ModelSection(checkpoint=base_folder())
+        >>> check_applicable(embedded_backbone(device="meta"), model)
+    """
+    place = model.checkpoint
+    if place is None:
+        return
+    if not is_whole(place):
+        module: Any = backbone.module
+        Lora(start=str(place))(backbone, generator=torch.Generator())
+        module.unload_lora()
+    elif isinstance(backbone, DiffusersBackbone):
+        check_transformer(place, backbone.layout, backbone.module)
 
 
 @contextmanager

@@ -7,7 +7,10 @@ import sys
 from flowbp.configuration import ConfigurationError, Problem
 from flowbp.configuration.tree import path_text
 from flowbp.evaluate.container import EvaluationContainer
+from flowbp.evaluate.models import check_applicable
 from flowbp.evaluate.schema import EvaluateSettings
+from flowbp.run.counting import META
+from flowbp.run.families import named_model
 from flowbp.run.sizing import undrawable
 from flowbp.settings.checks import Check
 from flowbp.settings.fitting import unfit
@@ -43,6 +46,7 @@ def refuse_unready(container: EvaluationContainer) -> None:
     if not (container.backbone.overridden or container.model.overridden):
         sides = undrawable(settings.backbone, settings.sampling)
         refused += [Problem(path_text(path), message, "") for path, message in sides]
+        refused += [] if refused else _unloadable(settings)
     if refused:
         raise ConfigurationError(refused)
     for each in found:
@@ -68,3 +72,20 @@ def _of_pictures(settings: EvaluateSettings) -> Found:
 
 AHEAD: tuple[Check, ...] = (_of_metrics_that_stop, _of_pictures)
 """The checks of `refuse_unready`, for `flowbp.evaluate.loading.load`."""
+
+
+def _unloadable(settings: EvaluateSettings) -> list[Problem]:
+    """What is wrong with the files of the backbone and of its models; no weights are read."""
+    if named_model(settings.backbone) is None:
+        return []
+    try:
+        backbone = settings.backbone.build(device=META)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        return [Problem("backbone", str(error), "")]
+    found = []
+    for label, model in settings.models.items():
+        try:
+            check_applicable(backbone, model)
+        except (OSError, ValueError, TypeError, ImportError) as error:
+            found.append(Problem(path_text(("models", label, "checkpoint")), str(error), ""))
+    return found

@@ -2,66 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import attrs
 import torch
-from torch import nn
 
-from flowbp.adapters import FLOAT32, Backbone, DiffusersBackbone, DtypePolicy, Full, Lora
-from flowbp.adapters.extras import require
-from flowbp.adapters.loading import pipeline_class
+from flowbp.adapters import Backbone, Full, Lora
 from flowbp.container import RunContainer
-from flowbp.run.families import NamedModel, named_model
+from flowbp.run.families import named_model
 
-
-@attrs.frozen(eq=False)
-class Sketch:
-    """As much of one of the library's backbones as counting needs, without its weights.
-
-    Args:
-        family: its class.
-        module: its transformer on torch's meta device.
-
-    Example:
-        See `sketched`.
-    """
-
-    family: type[DiffusersBackbone]
-    module: nn.Module
-
-    @property
-    def policy(self) -> DtypePolicy:
-        """Any: it changes no shape."""
-        return FLOAT32
-
-    @property
-    def lora_targets(self) -> Sequence[str]:
-        """The family's."""
-        return self.family.lora_targets
-
-    @property
-    def lora_pipeline(self) -> Any:
-        """The family's."""
-        return pipeline_class(self.family.layout.pipeline)
-
-    def trainable(self) -> Mapping[str, nn.Parameter]:
-        """The transformer's parameters that require a gradient, by name."""
-        return {name: each for name, each in self.module.named_parameters() if each.requires_grad}
+META = torch.device("meta")
+"""Where a network has shapes and no weights."""
 
 
 def sketched(container: RunContainer) -> Any:
     """What the parameters of a run can be counted on before anything is tuned.
 
     A model of the library's own families that is not loaded yet is made on torch's meta device
-    from its configuration; any other is loaded.
+    from its configurations, with all the checks of loading but those of its weights; any other is
+    loaded.
 
     Args:
         container: of the run.
 
     Returns:
-        A `Sketch`, or the run's backbone.
+        A backbone without weights, or the run's own.
 
     Raises:
         OSError: the model is not where it should be.
@@ -73,10 +37,9 @@ def sketched(container: RunContainer) -> Any:
     component = container.settings().backbone
     replaced = container.backbone.overridden or container.tuned.overridden
     # What another tuning needs of a backbone is not known here.
-    if not replaced and isinstance(container.tuning(), Full | Lora):
-        named = named_model(component)
-        if named is not None:
-            return sketch_of(named)
+    known = not replaced and isinstance(container.tuning(), Full | Lora)
+    if known and named_model(component) is not None:
+        return component.build(device=META)
     return container.backbone()
 
 
@@ -85,7 +48,7 @@ def count_trained(container: RunContainer, backbone: Any) -> int:
 
     Args:
         container: of the run.
-        backbone: what `sketched` returned; a sketch is tuned in place.
+        backbone: what `sketched` returned; one without weights is tuned in place.
 
     Returns:
         The number.
@@ -98,7 +61,7 @@ def count_trained(container: RunContainer, backbone: Any) -> int:
     Example:
         See `flowbp.run.main`, whose `--check` prints it.
     """
-    if isinstance(backbone, Sketch):
+    if getattr(backbone, "device", None) == META:
         return trained_parameters(container.tuning()(backbone, generator=torch.Generator()))
     return trained_parameters(container.tuned())
 
@@ -118,25 +81,3 @@ def trained_parameters(backbone: Backbone) -> int:
         6
     """
     return sum(parameter.numel() for parameter in backbone.trainable().values())
-
-
-def sketch_of(model: NamedModel) -> Sketch:
-    """A model's transformer on torch's meta device, made from its configuration.
-
-    Args:
-        model: not loaded.
-
-    Returns:
-        The sketch.
-
-    Raises:
-        OSError: the model is not where it should be.
-        ValueError: it is of another family.
-
-    Example:
-        See `sketched`.
-    """
-    _, kind = model.family.layout.models["transformer"]
-    config = model.config("transformer")
-    with torch.device("meta"):
-        return Sketch(model.family, getattr(require("diffusers"), kind).from_config(config))

@@ -14,7 +14,7 @@ from flowbp.configuration.partial import answers
 from flowbp.configuration.tree import Step, path_text
 from flowbp.container import RunContainer
 from flowbp.run.artefacts import replaced
-from flowbp.run.counting import sketch_of
+from flowbp.run.counting import META
 from flowbp.run.families import named_model
 from flowbp.run.sizing import undrawable
 from flowbp.settings import Settings
@@ -103,12 +103,11 @@ def _unmet(scorers: Callable[[Settings], _Scorers], settings: Settings) -> Found
 
 
 def _of_model(settings: Settings) -> Found:
-    named = named_model(settings.backbone)
-    if named is None:
+    if named_model(settings.backbone) is None:
         return
     # A hub out of reach is asked for half a minute, so once is enough.
     try:
-        sketch: Any = sketch_of(named)
+        sketch: Any = settings.backbone.build(device=META)
     except _FAULTS as error:
         yield ("backbone",), str(error)
         return

@@ -16,7 +16,7 @@ from flowbp.configuration.tree import Step
 from flowbp.core import Plan
 from flowbp.evaluation import Sampling
 from flowbp.files import PARTIAL
-from flowbp.settings.devices import chosen_device
+from flowbp.settings.devices import chosen_device, device_fault
 from flowbp.settings.intervals import CHECKS_OF_INTERVALS, Found
 from flowbp.settings.rewards import faults, weighted_reward
 from flowbp.settings.schema import Settings
@@ -245,12 +245,9 @@ def fault_of_device(section: str, device: str) -> Found:
         >>> list(fault_of_device("run", "cpu"))
         []
     """
-    if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
-        yield (
-            (section, "device"),
-            f"is {device!r}, and torch sees {torch.cuda.device_count()} CUDA devices; "
-            f"write {section}.device=auto or {section}.device=cpu",
-        )
+    wrong = device_fault(device)
+    if wrong is not None:
+        yield (section, "device"), wrong
 
 
 def _of_folder(settings: Settings, *, resume: bool) -> Found:

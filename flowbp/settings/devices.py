@@ -26,6 +26,48 @@ def chosen_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def device_fault(name: str) -> str | None:
+    """What is wrong with a device on this machine.
+
+    Args:
+        name: `auto`, or a device of torch.
+
+    Returns:
+        The fault, with the devices that are there; None for one that is.
+
+    Example:
+        >>> device_fault("cpu"), device_fault("auto")
+        (None, None)
+        >>> device_fault("meta").partition(";")[0]
+        "is 'meta', on which torch keeps shapes and no numbers"
+    """
+    if name == "auto":
+        return None
+    device = torch.device(name)
+    if device.type == "meta":
+        return "is 'meta', on which torch keeps shapes and no numbers; write auto or cpu"
+    count = _count(device.type)
+    if (device.index or 0) < count:
+        return None
+    others = [kind for kind in ("cuda", "mps", "xpu", "npu") if _count(kind)]
+    there = ["cpu", *(f"{kind}:{index}" for kind in others for index in range(_count(kind)))]
+    return f"is {name!r}, and torch sees {', '.join(there)} here; write one of these, or auto"
+
+
+def _count(kind: str) -> int:
+    """How many devices of a kind torch can use here."""
+    if kind == "cpu":
+        return 1
+    backend: Any = getattr(torch, kind, None)
+    if not hasattr(backend, "device_count"):
+        return 0
+    if hasattr(backend, "is_available") and not backend.is_available():
+        return 0
+    # torch.mps says nothing of availability itself.
+    absent = kind == "mps" and not torch.backends.mps.is_available()
+    return 0 if absent else int(backend.device_count())
+
+
 def check_device(_: Any, attribute: attrs.Attribute[Any], value: str) -> None:
     """A validator: `auto`, or a device of torch."""
     if value == "auto":

@@ -46,7 +46,7 @@ class Source:
         Returns:
             Its path.
         """
-        names = sorted(self.files | other.files)
+        names = sorted({*self.files, *other.files})
         return next((n for n in names if self.files.get(n) != other.files.get(n)), None)
 
 

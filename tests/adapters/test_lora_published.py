@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from flowbp.adapters import Flux1Backbone, Flux2Backbone, Lora, SD3Backbone
+from flowbp.adapters import FLOAT32, Flux1Backbone, Flux2Backbone, Lora, SD3Backbone
+from flowbp.adapters.loading import pipeline_class
 from flowbp.adapters.lora_layers import adapter_layers
-from flowbp.run.counting import Sketch, trained_parameters
+from flowbp.run.counting import trained_parameters
 
 from .test_published import transformer
 
@@ -27,7 +30,15 @@ FAMILIES = {"sd3.5": SD3Backbone, "flux1": Flux1Backbone, "flux2": Flux2Backbone
 )
 def test_the_defaults_adapt_every_block(name, layers, count):
     module, _ = transformer(name)
-    sketch = Sketch(FAMILIES[name.split()[0]], module)
+    family = FAMILIES[name.split()[0]]
+    # As much of a backbone as an adapter needs.
+    sketch = SimpleNamespace(
+        module=module,
+        policy=FLOAT32,
+        lora_targets=family.lora_targets,
+        lora_pipeline=pipeline_class(family.layout.pipeline),
+        trainable=lambda: {n: each for n, each in module.named_parameters() if each.requires_grad},
+    )
     tuned = Lora(rank=32)(sketch, generator=torch.Generator())
     assert len(adapter_layers(module)) == layers
     assert trained_parameters(tuned) == count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def test_plain_diffusers_loads_and_runs_what_was_saved(pipelines, saved, t5):
 
 @pytest.mark.parametrize("t5", [False, True])
 def test_what_was_saved_is_loaded_again(pipelines, saved, t5):
-    loaded = SD3Backbone.from_pretrained(str(saved[t5]))
+    loaded = SD3Backbone.from_pretrained(str(saved[t5]), use_t5=t5)
     assert (loaded.text.t5 is not None) is t5
     original = SD3Backbone.from_pipeline(pipelines(t5))
     assert torch.allclose(velocity(loaded), velocity(original), rtol=0, atol=1e-5)
@@ -68,11 +69,25 @@ def test_a_t5_that_is_not_wanted_is_left_out(saved):
     assert SD3Backbone.from_pretrained(saved[True], use_t5=False).text.t5 is None
 
 
-def test_a_t5_whose_folder_was_removed_is_left_out(copy):
-    shutil.rmtree(copy / "text_encoder_3")
-    assert SD3Backbone.from_pretrained(copy).text.t5 is None
-    with pytest.raises(FileNotFoundError, match="lacks the folders text_encoder_3"):
-        SD3Backbone.from_pretrained(copy, use_t5=True)
+@pytest.mark.parametrize("part", ["text_encoder_3", "tokenizer_3"])
+@pytest.mark.parametrize("how", ["folder", "index"])
+def test_a_t5_that_is_missing_is_left_out_only_where_that_is_said(copy, part, how):
+    if how == "folder":
+        shutil.rmtree(copy / part)
+    else:
+        change_index(copy, **{part: [None, None]})
+    for wanted in (None, True):
+        with pytest.raises(FileNotFoundError, match=rf"lacks {part}, .*write use_t5=false"):
+            SD3Backbone.from_pretrained(copy, use_t5=wanted)
+    assert SD3Backbone.from_pretrained(copy, use_t5=False).text.t5 is None
+
+
+def test_a_model_without_a_t5_says_so(saved):
+    with pytest.warns(UserWarning, match="without text_encoder_3, tokenizer_3, .* use_t5=false"):
+        SD3Backbone.from_pretrained(saved[False])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SD3Backbone.from_pretrained(saved[False], use_t5=False)
 
 
 def test_the_policies_decide_what_is_loaded(saved):
@@ -176,7 +191,7 @@ def test_a_missing_component_folder(copy):
 
 
 def test_a_wanted_t5_that_the_source_does_not_have(saved):
-    with pytest.raises(ValueError, match="lacks text_encoder_3, tokenizer_3"):
+    with pytest.raises(FileNotFoundError, match="lacks text_encoder_3, tokenizer_3"):
         SD3Backbone.from_pretrained(saved[False], use_t5=True)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 CONFIGURATION = """
 evaluation: {{folder: {folder}, device: cpu, threads: 1, seeds: [3, 4], batch: 4}}
-backbone: {{name: sd3, source: {models}/base, text_length: 4}}
+backbone: {{name: sd3, source: {models}/base, text_length: 4, use_t5: false}}
 prompts: {{name: shapes, count: 6}}
 sampling: {{steps: 2, height: 16, width: 16, batch: 4}}
 metrics:

@@ -95,7 +95,9 @@ def test_single_mistakes(evaluation_yaml, capsys, typed, told):
 def test_a_checkpoint_of_another_model(evaluation_yaml, tmp_path, capsys):
     from flowbp.shapes.embedded import base_folder
 
-    assert main([evaluation_yaml, f"models.other.checkpoint={base_folder()}"]) == 1
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("the model `other` stopped: ValueError: `checkpoint` ")
-    assert "is of another model than the backbone" in told
+    for option in ([], ["--check"]):
+        typed = [evaluation_yaml, f"models.other.checkpoint={base_folder()}", *option]
+        assert main(typed) == 2
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert "models.other.checkpoint: `checkpoint` " in told
+        assert "is of another model than the backbone" in told
