@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .core import late_biased as late_biased
     from .core import loss_weights as loss_weights
     from .core import module_pull as module_pull
+    from .core import multistep as multistep
     from .core import read as read
     from .core import renoise as renoise
     from .core import residuals as residuals

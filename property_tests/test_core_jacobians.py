@@ -44,7 +44,7 @@ def test_surrogate_gradients_are_affine_in_the_jacobian(problem, data):
     plan = data.draw(
         st.one_of(
             surrogates(problem.sigmas),
-            st.one_of(surrogate_methods(steps), variants(steps)).map(
+            st.one_of(surrogate_methods(steps), variants(problem.sigmas)).map(
                 lambda method: method.draw(problem.sigmas, torch.Generator().manual_seed(3))
             ),
         )

@@ -8,19 +8,22 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowbp.core import adams_bashforth, euler, evenly_spaced, lagrange, uniform
+from flowbp.core import adams_bashforth, euler, evenly_spaced, lagrange, multistep, uniform
 from flowbp.testing.strategies import grids
+
+from .formulas import lagrange_weights, spread
 
 RULES = [
     euler,
     uniform,
     lagrange,
-    adams_bashforth,
-    partial(adams_bashforth, order=1),
-    partial(adams_bashforth, order=4),
+    multistep,
+    partial(multistep, order=1),
+    partial(multistep, order=4),
 ]
 
 
@@ -105,17 +108,17 @@ def test_euler_holds_each_velocity_until_the_next_support(stretch):
 
 
 @given(stretch=stretches())
-def test_adams_bashforth_of_order_one_is_euler(stretch):
-    first, second = adams_bashforth(*stretch, order=1), euler(*stretch)
+def test_multistep_of_order_one_is_euler(stretch):
+    first, second = multistep(*stretch, order=1), euler(*stretch)
     assert all(abs(first[i] - second[i]) < 1e-14 for i in second)
 
 
 @given(stretch=stretches(), seed=st.integers(0, 10**6), order=st.integers(1, 4))
-def test_adams_bashforth_errs_only_where_too_few_supports_are_behind(stretch, seed, order):
+def test_multistep_errs_only_where_too_few_supports_are_behind(stretch, seed, order):
     """Degree < order is exact from support `order - 1` on; before it, lower order is used."""
     sigmas, start, stop, supports = stretch
     p = polynomial(seed, order - 1)
-    weights = adams_bashforth(sigmas, start, stop, supports, order=order)
+    weights = multistep(sigmas, start, stop, supports, order=order)
     bounds = [start, *supports[1:], stop]
     wanted = 0.0
     for m in range(len(supports)):
@@ -131,7 +134,7 @@ def test_adams_bashforth_errs_only_where_too_few_supports_are_behind(stretch, se
 
 
 @given(stretch=stretches())
-def test_adams_bashforth_two_is_the_textbook_formula_with_variable_steps(stretch):
+def test_multistep_two_is_the_textbook_formula_with_variable_steps(stretch):
     sigmas, start, stop, supports = stretch
     x = [float(sigmas[i]) for i in supports]
     bounds = [float(sigmas[start]), *x[1:], float(sigmas[stop])]
@@ -143,7 +146,7 @@ def test_adams_bashforth_two_is_the_textbook_formula_with_variable_steps(stretch
         slope = ((b - x[m]) ** 2 - (a - x[m]) ** 2) / (2 * (x[m] - x[m - 1]))
         wanted[supports[m]] += b - a + slope
         wanted[supports[m - 1]] -= slope
-    actual = adams_bashforth(*stretch, order=2)
+    actual = multistep(*stretch, order=2)
     size = max(map(abs, wanted.values()))
     assert all(abs(actual[i] - w) < 1e-12 * size for i, w in wanted.items())
 
@@ -163,3 +166,49 @@ def test_supports_are_spread_evenly_and_start_at_the_start(start, length, count)
         assert supports[-1] == start + length - 1
         ideal = [start + m * (length - 1) / max(1, len(supports) - 1) for m in range(len(supports))]
         assert all(abs(i - wish) <= 0.5 for i, wish in zip(supports, ideal, strict=True))
+
+
+@given(start=st.integers(0, 30), length=st.integers(1, 40), count=st.integers(1, 12))
+def test_supports_round_the_offset_from_the_start(start, length, count):
+    assert list(evenly_spaced(start, start + length, count)) == spread(start, start + length, count)
+
+
+@given(stretch=stretches(), order=st.integers(1, 4), moved=st.integers(1, 20))
+def test_spread_supports_move_with_their_segment(stretch, order, moved):
+    _, start, stop, _ = stretch
+    shifted = [i + moved for i in evenly_spaced(start, stop, order)]
+    assert list(evenly_spaced(start + moved, stop + moved, order)) == shifted
+
+
+@given(stretch=stretches(), order=st.integers(1, 5))
+def test_adams_bashforth_is_the_integral_of_the_basis_behind(stretch, order):
+    sigmas, start, stop, supports = stretch
+    behind = [i for i in range(start, start - order, -1) if i >= 0]
+    wanted = lagrange_weights(sigmas, start, stop, behind)
+    actual = adams_bashforth(sigmas, start, stop, supports, order=order)
+    assert list(actual) == behind
+    size = max(map(abs, wanted.values()))
+    assert all(abs(actual[i] - w) < 1e-12 * size for i, w in wanted.items())
+
+
+@given(stretch=stretches(), seed=st.integers(0, 10**6), order=st.integers(1, 4))
+def test_adams_bashforth_integrates_polynomials_below_its_order_exactly(stretch, seed, order):
+    sigmas, start, stop, _ = stretch
+    weights = adams_bashforth(sigmas, start, stop, order=order)
+    p = polynomial(seed, len(weights) - 1)
+    terms = [w * p(float(sigmas[i])) for i, w in weights.items()]
+    wanted = integral(p, float(sigmas[start]), float(sigmas[stop]))
+    assert abs(sum(terms) - wanted) < 1e-11 * max(1.0, sum(map(abs, terms)))
+
+
+@pytest.mark.parametrize(
+    ("order", "textbook"),
+    [(1, [1]), (2, [3 / 2, -1 / 2]), (3, [23 / 12, -16 / 12, 5 / 12])],
+)
+@given(steps=st.integers(4, 20), data=st.data())
+def test_adams_bashforth_on_even_steps_is_the_textbook_s(order, textbook, steps, data):
+    start = data.draw(st.integers(order - 1, steps - 1))
+    levels = 1 - np.arange(steps + 1) / steps
+    weights = adams_bashforth(torch.tensor(levels), start, start + 1, order=order)
+    scaled = [-w * steps for w in weights.values()]
+    assert max(abs(w - v) for w, v in zip(scaled, textbook, strict=True)) < 1e-12 * steps

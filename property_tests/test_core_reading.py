@@ -12,13 +12,13 @@ from flowbp.testing.strategies import methods, problems, surrogate_methods, vari
 
 
 def drawn(problem: Problem, data: st.DataObject, choices) -> Plan:
-    method = data.draw(choices(problem.sigmas.shape[0] - 1))
+    method = data.draw(choices(problem.sigmas))
     return method.draw(problem.sigmas, torch.Generator().manual_seed(5))
 
 
 @given(problem=problems(), data=st.data())
 def test_the_reward_reads_the_cached_value_bit_for_bit(problem, data):
-    plan = drawn(problem, data, lambda steps: methods(steps) | variants(steps))
+    plan = drawn(problem, data, lambda sigmas: methods(len(sigmas) - 1) | variants(sigmas))
     path = problem.rollout(plan.horizon)
     x = read(plan, path)
     if plan.reward_input == "sample":
@@ -37,7 +37,7 @@ def test_the_reward_reads_the_cached_value_bit_for_bit(problem, data):
 @given(problem=problems(), data=st.data())
 def test_a_longer_rollout_reads_and_differentiates_the_same(problem, data):
     """Stopping at the horizon drops nothing that matters."""
-    plan = drawn(problem, data, surrogate_methods)
+    plan = drawn(problem, data, lambda sigmas: surrogate_methods(len(sigmas) - 1))
     short, long = problem.rollout(plan.horizon), problem.rollout()
     assert torch.equal(read(plan, short), read(plan, long))
     g = torch.ones_like(problem.noise)
@@ -48,7 +48,7 @@ def test_a_longer_rollout_reads_and_differentiates_the_same(problem, data):
 
 @given(problem=problems(), data=st.data())
 def test_residuals_and_loss_weights_are_their_formulas(problem, data):
-    plan = drawn(problem, data, methods)
+    plan = drawn(problem, data, lambda sigmas: methods(len(sigmas) - 1))
     path = problem.rollout()
     wanted = []
     for segment in plan.segments:

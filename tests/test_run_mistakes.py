@@ -33,6 +33,13 @@ MISTAKES = {
     ),
     "wrong value": (["method.alpha=2"], ["method.alpha: must be a number in [0, 1], got 2"]),
     "method and grid": (["method.active=5"], ["method.active: must be in [2, 4], got 5"]),
+    "axes without effect": (
+        [
+            "method={name: variant, method: {name: sparse, active: 3}, alpha: 0.5, "
+            "reward_input: posterior_mean}"
+        ],
+        ["method.reward_input: must", "Sparse", "'posterior_mean'", "`alpha` must", "got 0.5"],
+    ),
     "warm-up": (["schedule={name: constant, warmup: 2}"], ["schedule.warmup: must be below"]),
     "average of the start": (
         ["training={steps: 60, averaging: {decay: 0.995}}"],

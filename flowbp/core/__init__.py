@@ -45,6 +45,7 @@ from .quadrature import adams_bashforth as adams_bashforth
 from .quadrature import euler as euler
 from .quadrature import evenly_spaced as evenly_spaced
 from .quadrature import lagrange as lagrange
+from .quadrature import multistep as multistep
 from .quadrature import uniform as uniform
 from .reading import loss_weights as loss_weights
 from .reading import read as read

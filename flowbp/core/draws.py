@@ -67,11 +67,29 @@ def late_biased(
 
 
 class PairDraw(Protocol):
-    """Draws two steps `k < j` of a window."""
+    """Draws two steps `k < j`, j from a window at the end of the grid."""
 
     def draw(self, steps: range, generator: torch.Generator) -> tuple[int, int]:
-        """`(k, j)` with `k < j`, both in `steps`."""
+        """`(k, j)` with `0 <= k < j`; j lies in `steps`, after the first of them.
+
+        k may come before the window, as `MidpointJPair`'s does.
+
+        Args:
+            steps: the window, up to the last step of the grid.
+            generator: source of every random choice.
+        """
         ...
+
+
+def drawn_pair(pair: PairDraw, steps: range, generator: torch.Generator) -> tuple[int, int]:
+    """What `pair` draws from a window, refused if it is no such pair."""
+    k, j = pair.draw(steps, generator)
+    if not 0 <= k < j or j not in steps[1:]:
+        raise ValueError(
+            f"`pair` must draw (k, j) with 0 <= k < j and j in [{steps[0] + 1}, {steps.stop}), "
+            f"got {(k, j)} from {type(pair).__name__}; mend its `draw`"
+        )
+    return k, j
 
 
 def _need(steps: range, least: int, name: str) -> None:
@@ -175,7 +193,9 @@ class MidpointPair:
 
 @attrs.frozen
 class MidpointJPair:
-    """j uniform, k halfway between the start and j.
+    """j uniform in the window after its first step, k halfway between step 0 and j.
+
+    k is counted from the start of the grid, not of the window, and may come before the window.
 
     Example:
         >>> k, j = MidpointJPair().draw(range(25), torch.Generator().manual_seed(0))
@@ -186,7 +206,7 @@ class MidpointJPair:
     """
 
     def draw(self, steps: range, generator: torch.Generator) -> tuple[int, int]:
-        """`(k, j)` with `k < j`, both in `steps`."""
+        """`(k, j)` with `k = j // 2`, j in `steps`."""
         _need(steps, 2, "MidpointJPair")
         j = uniform_step(steps[1:], generator)
-        return steps.start + (j - steps.start) // 2, j
+        return j // 2, j

@@ -17,10 +17,10 @@ def _steps(segment: Segment, attribute: attrs.Attribute[Any], value: Mapping[int
     for step, number in value.items():
         numbers = type(step) is int and isinstance(number, (int, float))
         legal = numbers and math.isfinite(number)
-        if not legal or not segment.start <= step < segment.stop:
+        if not legal or not 0 <= step < segment.stop:
             raise ValueError(
-                f"`{attribute.name}` must map steps in [{segment.start}, {segment.stop}) to finite "
-                f"numbers, got {step!r}: {number!r}"
+                f"`{attribute.name}` must map steps in [0, {segment.stop}), before the segment's "
+                f"end, to finite numbers, got {step!r}: {number!r}"
             )
 
 
@@ -36,15 +36,19 @@ def _segments(value: Iterable[Segment]) -> tuple[Segment, ...]:
 class Segment:
     """One stretch of the surrogate path: `x_t = x_s + sum of w_i v_i`.
 
+    Supports before s, as of `adams_bashforth`, extrapolate from velocities that led to x_s. They
+    may be supports of an earlier segment too, and are evaluated at the cached latents there as
+    here, so they add no Jacobian.
+
     Args:
         start: s, the step it leaves from.
         stop: t, the step it arrives at, s < t.
-        weights: `{step: w_i}` over the supports, steps in [s, t).
+        weights: `{step: w_i}` over the supports, steps in [0, t).
         active: `{step: gamma_i}`, the supports whose velocity is evaluated again with gradient,
             each with the scale of its gradient.
 
     Raises:
-        ValueError: a step lies outside [s, t), a number is not finite, there is no support, or
+        ValueError: a step lies outside [0, t), a number is not finite, there is no support, or
             an active step is no support.
 
     Example:
@@ -174,6 +178,8 @@ class Surrogate:
 
     @property
     def horizon(self) -> int:
-        """How many steps the rollout must take: all, or up to the last support that is read."""
+        """How many steps the rollout must take: all, or as many as the prediction needs."""
         last = self.segments[-1]
-        return last.stop if self.reward_input == "sample" else max(last.weights) + 1
+        if self.reward_input == "sample":
+            return last.stop
+        return max(last.start, max(last.weights) + 1)

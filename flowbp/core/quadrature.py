@@ -17,7 +17,10 @@ from .trajectory import grid
 
 
 class Quadrature(Protocol):
-    """A rule `weights = rule(sigmas, start, stop, supports)`."""
+    """A rule `weights = rule(sigmas, start, stop, supports)`.
+
+    It weighs the supports it is given, or those it chooses itself: any steps before `stop`.
+    """
 
     def __call__(
         self, sigmas: Tensor, start: int, stop: int, supports: Sequence[int] | None = None, /
@@ -29,15 +32,18 @@ class Quadrature(Protocol):
 def evenly_spaced(start: int, stop: int, count: int) -> tuple[int, ...]:
     """At most `count` steps evenly spread over [start, stop), the first and last included.
 
-    `round(start + m (stop - 1 - start) / (count - 1))` for m = 0 … count-1, halves to the even
-    step; every step of the range if it has no more than `count`; `start` alone if `count` is 1.
+    `start + round(m (stop - 1 - start) / (count - 1))` for m = 0 … count-1, halves of this offset
+    to the even one; every step of the range if it has no more than `count`; `start` alone if
+    `count` is 1.
 
     Raises:
         ValueError: `count` is below 1 or the range is empty.
 
     Example:
-        >>> evenly_spaced(0, 9, 3), evenly_spaced(4, 6, 3)
-        ((0, 4, 8), (4, 5))
+        >>> evenly_spaced(0, 9, 3), evenly_spaced(4, 6, 3), evenly_spaced(1, 5, 3)
+        ((0, 4, 8), (4, 5), (1, 3, 4))
+
+    Reference: arXiv 2606.11075, section 4.
     """
     length = stop - start
     if count < 1 or length < 1:
@@ -49,7 +55,7 @@ def evenly_spaced(start: int, stop: int, count: int) -> tuple[int, ...]:
         return tuple(range(start, stop))
     if count == 1:
         return (start,)
-    return tuple(round(start + Fraction(m * (length - 1), count - 1)) for m in range(count))
+    return tuple(start + round(Fraction(m * (length - 1), count - 1)) for m in range(count))
 
 
 def _nodes(
@@ -130,9 +136,9 @@ def lagrange(
     Arguments, returns and errors are `euler`'s.
 
     Example:
-        >>> weights = lagrange(torch.tensor([1.0, 0.75, 0.5, 0.0]), 0, 3, (0, 2))
+        >>> weights = lagrange(torch.tensor([1.0, 0.75, 0.5, 0.0]), 0, 3, (0, 1))
         >>> {step: round(w, 6) for step, w in weights.items()}
-        {0: 0.0, 2: -1.0}
+        {0: 1.0, 1: -2.0}
 
     Reference: arXiv 2606.11075, section 3; Davis and Rabinowitz, "Methods of Numerical
     Integration", section 2.5.
@@ -149,9 +155,53 @@ def adams_bashforth(
     supports: Sequence[int] | None = None,
     /,
     *,
+    order: int = 3,
+) -> dict[int, float]:
+    """One Adams-Bashforth step over the segment, from the velocities that end at its start.
+
+    The supports are s, s-1, …, s-order+1, fewer at the grid's beginning; `w_m = integral of
+    l_m(sigma) from sigma_s to sigma_t`, `l_m` their Lagrange basis. Order 1 is Euler's leap. It
+    extrapolates, so the weights of a segment that is long against the steps before it are large
+    and alternate in sign: not recommended there.
+
+    Args:
+        sigmas: (N+1,) noise levels from 1 to 0.
+        start: s, the segment's first step.
+        stop: t, the step it ends at.
+        supports: those that the segment had; the rule puts its own in their place.
+        order: how many supports, at least 1.
+
+    Returns:
+        `{step: w}` from s backwards, summing to `sigma_t - sigma_s`.
+
+    Raises:
+        ValueError: the steps do not lie on the grid, or `order` is below 1.
+
+    Example:
+        >>> weights = adams_bashforth(torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]), 2, 3, order=2)
+        >>> {step: round(w, 6) for step, w in weights.items()}
+        {2: -0.375, 1: 0.125}
+
+    Reference: arXiv 2606.11075, section 3; Hairer, Norsett and Wanner, "Solving Ordinary
+    Differential Equations I", III.1.
+    """
+    _check_order(order)
+    levels, _ = _nodes(sigmas, start, stop, supports)
+    behind = range(start, max(start - order, -1), -1)
+    nodes = [levels[i] for i in behind]
+    return dict(zip(behind, _basis_integrals(nodes, levels[start], levels[stop]), strict=True))
+
+
+def multistep(
+    sigmas: Tensor,
+    start: int,
+    stop: int,
+    supports: Sequence[int] | None = None,
+    /,
+    *,
     order: int = 2,
 ) -> dict[int, float]:
-    """Multistep extrapolation: each interval continues the polynomial of the supports behind it.
+    """Extrapolation inside a segment: each interval continues the supports behind it.
 
     The stretch from support m to the next one (the last: to t) is integrated with the polynomial
     through the `order` latest supports up to m, fewer at the beginning. Order 1 is `euler`.
@@ -170,14 +220,14 @@ def adams_bashforth(
         ValueError: the steps do not lie on the grid, or `order` is below 1.
 
     Example:
-        >>> weights = adams_bashforth(torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]), 0, 3)
+        >>> weights = multistep(torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]), 0, 3)
         >>> {step: round(w, 6) for step, w in weights.items()}
         {0: -0.125, 1: -0.25, 2: -0.375}
 
-    Reference: Hairer, Norsett and Wanner, "Solving Ordinary Differential Equations I", III.1.
+    Reference: Hairer, Norsett and Wanner, "Solving Ordinary Differential Equations I", III.1, with
+    lower orders at the beginning of every segment in place of earlier steps.
     """
-    if order < 1:
-        raise ValueError(f"`order` must be >= 1, got {order}; 1 is Euler, 2 the usual choice")
+    _check_order(order)
     levels, steps = _nodes(sigmas, start, stop, supports)
     bounds = [levels[start], *(levels[i] for i in steps[1:]), levels[stop]]
     weights = dict.fromkeys(steps, 0.0)
@@ -187,6 +237,11 @@ def adams_bashforth(
         for step, piece in zip(behind, pieces, strict=True):
             weights[step] += piece
     return weights
+
+
+def _check_order(order: int) -> None:
+    if order < 1:
+        raise ValueError(f"`order` must be >= 1, got {order}; 1 is Euler, 2 the usual choice")
 
 
 def _basis_integrals(nodes: Sequence[float], lower: float, upper: float) -> list[float]:

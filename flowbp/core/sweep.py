@@ -36,8 +36,9 @@ def sweep(
 
     For each segment, last first, and each active step i of it, latest first, `w_i gamma_i g` is
     pulled into the parameters. At a joint j that is active, the pull also returns
-    `u = J_jᵀ (w_j gamma_j g)`, and the earlier segment continues with `g + alpha u`. The result
-    is exactly the gradient of the joint graph of the plan.
+    `u = J_jᵀ (w_j gamma_j g)`, and the earlier segment continues with `g + alpha u`. A step that
+    several segments share is pulled once, with the sum of their cotangents. The result is exactly
+    the gradient of the joint graph of the plan.
 
     A loss P of the active velocities at fixed latents, `v_theta(sg x_i)`, such as `anchor_term`,
     joins the same pulls by its cotangents `a_i = dP/dv_i`: `w_i gamma_i g + a_i` is pulled into the
@@ -78,21 +79,32 @@ def sweep(
     _check_cotangent(trajectory, cotangent)
     g = cotangent
     gradients: Mapping[str, Tensor] = {}
+    # Cotangents of steps before the segment that extrapolates from them: an earlier segment may
+    # add its own, so they wait until the sweep has come to it.
+    waiting: dict[int, Tensor] = {}
     last = len(plan.segments) - 1
     for order, segment in enumerate(reversed(plan.segments)):
         joint = segment.start if order < last and plan.alpha else None
         bridge: Tensor | None = None
-        for i in sorted(segment.active, reverse=True):
-            scale = segment.weights[i] * segment.active[i]
+        for i in sorted({*segment.active, *waiting}, reverse=True):
+            own = segment.weights[i] * segment.active[i] * g if i in segment.active else None
+            cotangents = [each for each in (own, waiting.pop(i, None)) if each is not None]
+            if i < segment.start and order < last:
+                waiting[i] = sum(cotangents[1:], start=cotangents[0])
+                continue
+            if further is not None:
+                cotangents.append(_asked(further, i, g.shape))
+            through = i == joint and own is not None
+            # Only the segment's own cotangent goes on to the latents of its joint.
             pulled = pull(
                 trajectory.latents[i],
                 trajectory.sigmas[i],
-                scale * g,
-                through_latents=i == joint,
-                further=None if further is None else _asked(further, i, g.shape),
+                cotangents[0],
+                through_latents=through,
+                further=sum(cotangents[2:], start=cotangents[1]) if cotangents[1:] else None,
             )
             gradients = add_gradients(gradients, pulled.gradients)
-            bridge = pulled.latents if i == joint else bridge
+            bridge = pulled.latents if through else bridge
             # Freed before the next pull, not after it: gradients are as large as the model.
             del pulled
         if bridge is not None:

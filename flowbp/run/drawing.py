@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowbp.core import Plan, Segment
+from flowbp.core import Plan
 from flowbp.digits import written
 
 LEGEND = "● active  ◆ active joint  · cached  - leapt over  | ends of segments"
@@ -28,13 +28,9 @@ def drawn(plan: Plan, steps: int) -> str:
         >>> drawn(Surrogate((early, late), alpha=0.5), 6)
         ' |·●|◆-| '
     """
-    joints = {segment.start for segment in plan.segments[1:]}
-    segments = [
-        "".join(_mark(segment, step, joints) for step in range(segment.start, segment.stop))
-        for segment in plan.segments
-    ]
-    before, after = plan.segments[0].start, steps - plan.segments[-1].stop
-    return " " * before + "|" + "|".join(segments) + "|" + " " * after
+    ends = {plan.segments[0].start, *(segment.stop for segment in plan.segments)}
+    marks = [("|" if i in ends else "") + _mark(plan, i) for i in range(steps)]
+    return "".join(marks) + ("|" if steps in ends else "")
 
 
 def weighted(plan: Plan) -> str:
@@ -85,7 +81,38 @@ def joined(plan: Plan) -> str:
     return f"joint at {where}, alpha {plan.alpha:g}"
 
 
-def _mark(segment: Segment, step: int, joints: set[int]) -> str:
-    if step in segment.active:
-        return "◆" if step in joints else "●"
-    return "·" if step in segment.weights else "-"
+def reading(plan: Plan) -> str:
+    """What the reward reads of a plan, in words.
+
+    Args:
+        plan: a surrogate or chain.
+
+    Returns:
+        Such as ``the sample``, or the step that it is predicted from.
+
+    Example:
+        >>> from flowbp.core import Surrogate
+        >>> leap = Segment(3, 5, weights={3: -0.5}, active={3: 1.0})
+        >>> reading(Surrogate((leap,), reward_input="posterior_mean"))
+        'the sample as predicted at step 3 from the velocity of step 3'
+    """
+    if plan.reward_input == "sample":
+        copies = f", and {plan.noised} renoised copies of it" if plan.noised else ""
+        return f"the sample{copies}"
+    last = plan.segments[-1]
+    supports = sorted(last.weights)
+    which = f"step {supports[0]}"
+    if len(supports) > 1:
+        rest = f" and {len(supports) - _MOST} more" if len(supports) > _MOST else ""
+        which = f"steps {', '.join(map(str, supports[:_MOST]))}{rest}"
+    velocity = "velocity" if len(supports) == 1 else "velocities"
+    return f"the sample as predicted at step {last.start} from the {velocity} of {which}"
+
+
+def _mark(plan: Plan, step: int) -> str:
+    if any(step in segment.active for segment in plan.segments):
+        joint = any(step == each.start and step in each.active for each in plan.segments[1:])
+        return "◆" if joint else "●"
+    if any(step in segment.weights for segment in plan.segments):
+        return "·"
+    return "-" if any(each.start <= step < each.stop for each in plan.segments) else " "

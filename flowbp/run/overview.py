@@ -12,7 +12,7 @@ from flowbp.configuration import Component, plain, read_text
 from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.evaluation import counted
 from flowbp.prompts import Listed
-from flowbp.run.drawing import LEGEND, drawn, joined, weighted
+from flowbp.run.drawing import LEGEND, drawn, joined, reading, weighted
 from flowbp.settings import EmbeddingSettings, RunSettings, Settings, resolved
 from flowbp.settings.checks import evaluation_sampling, example_plan
 from flowbp.settings.evaluation import EvaluationSettings
@@ -25,8 +25,8 @@ _WIDTH = 100
 def overview(settings: Settings, trained: int, *, replaced: Sequence[str] = ()) -> str:
     """Say what a run would do: parts, an example of the method's draw, cost, prompts, folder.
 
-    The draw is on an even grid where the sampling's is the model's, which is only known once that
-    is loaded; a method draws anew in every step.
+    The draw is on a grid of shift 3 where the sampling's is the model's, which is only known once
+    that is loaded; a method draws anew in every step.
 
     Args:
         settings: of the run.
@@ -82,6 +82,7 @@ def _method(settings: Settings, words: str) -> dict[str, str]:
         "example": drawn(plan, steps),
         "": LEGEND,
         " ": f"{joined(plan)}; weights {weighted(plan)}",
+        "  ": f"the reward reads {reading(plan)}",
         "sampling": f"{counted(steps, 'step')}{told_grid(sampling)}, guidance "
         f"{sampling.guidance:g}, {sampling.height}x{sampling.width} pixels",
         "portions": f"{counted(settings.batching.samples, 'sample')} at a time forward, pull "

@@ -62,7 +62,10 @@ def checks_of_run(*, resume: bool = False) -> tuple[Check, ...]:
 
 
 def example_plan(settings: Settings) -> Plan:
-    """What the method may draw on the sampling's grid, or an even one where it is the model's.
+    """What the method may draw on the sampling's grid.
+
+    Where that is the model's, which is only known once it is loaded, one of shift 3 stands for it,
+    so that rules which agree on even steps alone are told apart.
 
     Args:
         settings: of the run; its seed is the draw's.
@@ -79,7 +82,8 @@ def example_plan(settings: Settings) -> Plan:
     """
     sampling = settings.sampling
     known = sampling.grid.known(sampling.steps)
-    grid = torch.linspace(1, 0, sampling.steps + 1) if known is None else known
+    even = torch.linspace(1, 0, sampling.steps + 1)
+    grid = 3 * even / (1 + 2 * even) if known is None else known
     return settings.method.draw(grid, torch.Generator().manual_seed(settings.run.seed))
 
 

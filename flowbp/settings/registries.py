@@ -173,6 +173,7 @@ REGISTRIES: tuple[Registry, ...] = (
             "lagrange": "core:lagrange",
             "uniform": "core:uniform",
             "adams_bashforth": "core:adams_bashforth",
+            "multistep": "core:multistep",
         },
     ),
     _registry(

@@ -14,7 +14,8 @@ from .streamed import check_streamed
 def check_plan(plan: Plan, sigmas: Tensor) -> None:
     """Assert that a plan is a legal path on a grid.
 
-    Its segments join and end at N; supports lie inside their segment, active steps among them;
+    Its segments join and end at N; supports come before their segment's end, active steps are
+    among them;
     each segment's weights sum to `sigma_t - sigma_s`; alpha is in [0, 1]; the horizon covers what
     is read and no more; some step is active.
 
@@ -45,14 +46,19 @@ def check_plan(plan: Plan, sigmas: Tensor) -> None:
     if not 0 <= plan.alpha <= 1:
         raise AssertionError(f"`alpha` must be in [0, 1], got {plan.alpha}")
     for segment in segments:
-        inside = all(segment.start <= i < segment.stop for i in segment.weights)
-        if not inside or not set(segment.active) <= set(segment.weights):
-            raise AssertionError(f"supports must lie in their segment and hold `active`: {segment}")
+        before = all(0 <= i < segment.stop for i in segment.weights)
+        if not before or not set(segment.active) <= set(segment.weights):
+            raise AssertionError(
+                f"supports must come before their segment's end and hold `active`: {segment}"
+            )
         total, wanted = sum(segment.weights.values()), levels[segment.stop] - levels[segment.start]
-        if abs(total - wanted) > 1e-6 * abs(wanted):
+        # Extrapolation cancels: its rounding is that of the largest weight.
+        size = max(abs(wanted), 1e-6 * max(map(abs, segment.weights.values())))
+        if abs(total - wanted) > 1e-6 * size:
             raise AssertionError(f"`weights` must sum to {wanted}, got {total} in {segment}")
     reads_sample = plan.reward_input == "sample"
-    horizon = steps if reads_sample else max(segments[-1].weights) + 1
+    reached = max(segments[-1].start, max(segments[-1].weights) + 1)
+    horizon = steps if reads_sample else reached
     if plan.horizon != horizon:
         raise AssertionError(
             f"`horizon` must be {horizon} for a plan that reads the {plan.reward_input}, "

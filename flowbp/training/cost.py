@@ -59,7 +59,7 @@ def cost(plan: Plan, sampling: Sampling, *, anchored: bool = False) -> Cost:
 
     Reference: arXiv 2606.11075, section 3.
     """
-    active = sum(len(segment.active) for segment in plan.segments)
+    active = len({i for segment in plan.segments for i in segment.active})
     members = 1 + plan.noised
     reference = active * members if anchored else 0
     return Cost(

@@ -25,6 +25,7 @@ from flowbp.core import (
     Sparse,
     Variant,
     adams_bashforth,
+    multistep,
     uniform,
 )
 from flowbp.testing import check_method
@@ -53,13 +54,15 @@ METHODS = [
     Variant(ReFL(), reward_input="sample"),
     Variant(DRTune(), reward_input="sample", alpha=0.5),
     Variant(DRTune(), active=EveryStep()),
-    Variant(DRaFTLV(), reward_input="posterior_mean"),
-    Variant(Sparse(), reward_input="posterior_mean", quadrature=adams_bashforth),
-    Variant(Bridge(), quadrature=uniform, active=LateBiased(2)),
+    Variant(DRaFTLV(), quadrature=partial(adams_bashforth, order=2)),
+    Variant(Sparse(), reward_input="posterior_mean", quadrature=multistep),
+    Variant(Bridge(), quadrature=multistep, active=LateBiased(2)),
     Variant(LeapAlign(), reward_input="posterior_mean", alpha=1.0),
-    Variant(
-        Lagrange(), quadrature=partial(adams_bashforth, order=3), active=FirstSteps(3), alpha=0.0
-    ),
+    Variant(LeapAlign(), quadrature=adams_bashforth, active=FirstSteps(2)),
+    Variant(Lagrange(), quadrature=adams_bashforth, reward_input="posterior_mean"),
+    Variant(Lagrange(), quadrature=uniform, active=FirstSteps(3), alpha=0.0),
+    Variant(Bridge(rescale=0.5), quadrature=adams_bashforth, active=EveryStep()),
+    Variant(Variant(Sparse(), active=LateBiased(6)), quadrature=multistep),
 ]
 
 

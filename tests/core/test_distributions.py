@@ -15,6 +15,7 @@ from flowbp.core import (
     Bridge,
     DirichletPair,
     DRTune,
+    Lagrange,
     LateBiased,
     MidpointJPair,
     MidpointPair,
@@ -101,6 +102,42 @@ def test_midpoint_pairs():
     wanted = {(j // 2, j): 1 / (steps - 1) for j in range(1, steps)}
     draws = [MidpointJPair().draw(range(steps), source) for _ in range(DRAWS)]
     assert_distributed(draws, wanted)
+
+
+def test_midpoint_pairs_of_a_window():
+    """`midpoint_j` halves from step 0, so that k may come before the window; `midpoint` does not.
+
+    Both stay legal: j after the window's first step, k before j.
+    """
+    source, window = generator(), range(6, 11)
+    draws = [MidpointJPair().draw(window, source) for _ in range(DRAWS)]
+    assert_distributed(draws, {(j // 2, j): 1 / 4 for j in range(7, 11)})
+    draws = [MidpointPair().draw(window, source) for _ in range(DRAWS)]
+    assert_distributed(draws, {(k, (k + 11) // 2): 1 / 4 for k in range(6, 10)})
+
+
+PUBLISHED_PAIRS = {
+    "SD3.5-M": (DirichletPair(2.5, 6, 2, cap=9), 1.0),
+    "FLUX.1-dev": (DirichletPair(2.5, 6, 2), 1.0),
+    "FLUX.2-klein": (DirichletPair(2.5, 6, 2), 0.7),
+}
+
+
+@pytest.mark.parametrize(("pair", "tail"), PUBLISHED_PAIRS.values(), ids=PUBLISHED_PAIRS)
+def test_supports_of_the_presets_draws(pair, tail):
+    """All are the published ones; the absolute step rounded would differ in half of the draws."""
+    sigmas, source, others = torch.linspace(1, 0, 26), generator(), 0
+    method = Lagrange(order=3, active=2, pair=pair, tail=tail)
+    for _ in range(500):
+        segments = method.draw(sigmas, source).segments
+        bounds = [(each.start, each.stop, min(3, each.stop - each.start)) for each in segments]
+        published = [s + np.rint(np.linspace(0, t - 1 - s, n)) for s, t, n in bounds]
+        assert [sorted(each.weights) for each in segments] == [list(each) for each in published]
+        others += any(
+            (np.rint(np.linspace(s, t - 1, n)) != each).any()
+            for (s, t, n), each in zip(bounds, published, strict=True)
+        )
+    assert 0.4 < others / 500 < 0.65
 
 
 def rounded_dirichlet(shares: np.ndarray, total: int, cap: int | None) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from numpy.polynomial import legendre
 
-from flowbp.core import Lagrange, Sparse, adams_bashforth, euler, lagrange
+from flowbp.core import Lagrange, Sparse, adams_bashforth, euler, lagrange, multistep
 from flowbp.core.methods.method import rescale
 from flowbp.core.quadrature import _gauss_legendre
 
@@ -17,7 +17,7 @@ def test_lagrange_gives_the_textbook_rules():
     wanted = [-0.75 / 4, 0.0, -2.25 / 4]
     assert max(abs(w - v) for w, v in zip(weights, wanted, strict=True)) < 1e-15
     # Adams-Bashforth of order 3 on a uniform grid: 23/12, -16/12, 5/12 in the last stretch.
-    weights = adams_bashforth(sigmas, 0, 4, order=3)
+    weights = multistep(sigmas, 0, 4, order=3)
     assert abs(weights[3] + 0.25 * 23 / 12) < 1e-15
 
 
@@ -31,7 +31,7 @@ def test_gauss_legendre_is_numpys():
 
 def test_weights_are_python_floats_in_double_precision():
     sigmas = torch.linspace(1, 0, 26)
-    for rule in (euler, lagrange, adams_bashforth):
+    for rule in (euler, lagrange, multistep, adams_bashforth):
         weights = rule(sigmas, 3, 20, (3, 8, 19))
         assert all(type(w) is float for w in weights.values())
         assert abs(sum(weights.values()) - (float(sigmas[20]) - float(sigmas[3]))) < 1e-14

@@ -159,3 +159,25 @@ def test_pairs_that_the_window_cannot_serve(pair, least):
 def test_a_variant_of_a_chain_has_no_axes():
     with pytest.raises(TypeError, match="`method` must draw a Surrogate, got Chain from DRaFT"):
         Variant(DRaFT(), alpha=0.5).draw(GRID, torch.Generator())
+
+
+class WrongPair:
+    """A pair draw of one's own, and its mistake."""
+
+    def __init__(self, *pair):
+        self.pair = pair
+
+    def draw(self, steps, generator):
+        return self.pair
+
+
+@pytest.mark.parametrize("pair", [(3, 3), (4, 2), (-1, 3), (0, 2), (1, 5)])
+@pytest.mark.parametrize("method", [Bridge, Lagrange])
+def test_pairs_that_lead_to_no_path(method, pair):
+    """With a window from step 2 of 5, j must be 3 or 4, and k before it."""
+    wrong = method(active=2, pair=WrongPair(*pair), tail=0.6)
+    with pytest.raises(
+        ValueError, match=r"`pair`.*0 <= k < j.*\[3, 5\).*WrongPair; mend"
+    ) as caught:
+        wrong.draw(GRID, torch.Generator())
+    assert f"got {pair}" in str(caught.value)

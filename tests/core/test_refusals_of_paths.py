@@ -24,6 +24,7 @@ from flowbp.core import (
     late_biased,
     loss_weights,
     module_pull,
+    multistep,
     read,
     rollout,
     sweep,
@@ -39,11 +40,13 @@ def test_segments_and_surrogates():
     refused("stop", 0, ">= 1", lambda: Segment(0, 0, {0: 1.0}, {}))
     with pytest.raises(ValueError, match="`stop` must come after `start`, got 3 to 2"):
         Segment(3, 2, {}, {})
-    with pytest.raises(ValueError, match=r"`weights`.*\[1, 3\).*got 3: 1.0"):
+    with pytest.raises(ValueError, match=r"`weights`.*\[0, 3\).*got 3: 1.0"):
         Segment(1, 3, {3: 1.0}, {})
     with pytest.raises(ValueError, match=r"`weights`.*finite.*nan"):
         Segment(1, 3, {1: math.nan}, {})
-    with pytest.raises(ValueError, match=r"`active`.*\[1, 3\).*got 0"):
+    with pytest.raises(ValueError, match=r"`weights`.*\[0, 3\).*got -1: 1.0"):
+        Segment(1, 3, {-1: 1.0}, {})
+    with pytest.raises(ValueError, match=r"`active`.*supports \[1\].*got \[0\]"):
         Segment(1, 3, {1: 1.0}, {0: 1.0})
     with pytest.raises(ValueError, match=r"`active`.*supports \[1\].*got \[2\]"):
         Segment(1, 3, {1: 1.0}, {2: 1.0})
@@ -92,6 +95,7 @@ def test_quadrature():
         with pytest.raises(ValueError, match=r"`supports`.*\[1, 4\)"):
             euler(GRID, 1, 4, supports)
     refused("order", 0, ">= 1", lambda: adams_bashforth(GRID, 0, 3, order=0))
+    refused("order", 0, ">= 1", lambda: multistep(GRID, 0, 3, order=0))
     refused("count", 0, ">= 1", lambda: evenly_spaced(0, 3, 0))
     refused("count", 4, "[0, 3]", lambda: late_biased(range(3), 4, 1.0, torch.Generator()))
 

@@ -12,6 +12,7 @@ from flowbp.core import (
     ReFL,
     Sparse,
     Variant,
+    adams_bashforth,
     uniform,
 )
 from flowbp.training import Batching, Sampling
@@ -27,8 +28,11 @@ METHODS = {
     "DRaFT": DRaFT(last=3),
     "exact": DRaFT(last=6),
     "ReFL on samples": Variant(ReFL(last=4), reward_input="sample"),
-    "Bridge on predictions": Variant(Bridge(active=4), reward_input="posterior_mean"),
-    "uniform Sparse": Variant(Sparse(active=3), quadrature=uniform),
+    "predicting Bridge": Variant(
+        Bridge(active=4), reward_input="posterior_mean", quadrature=uniform
+    ),
+    "uniform Sparse": Variant(Sparse(active=3, rescale=0.5), quadrature=uniform),
+    "extrapolating Lagrange": Variant(Lagrange(active=3, alpha=0.4), quadrature=adams_bashforth),
 }
 GUIDANCE = {
     "unguided": Sampling(6, 1.0, 4, 4),

@@ -67,8 +67,7 @@ def _anchor(step, plan: Plan, reference: Network, path: list[Tensor], codes: Ten
     gaps = [
         _velocity(step, path[i], codes, i)
         - _velocity(step, path[i], codes, i, network=reference).detach()
-        for segment in plan.segments
-        for i in segment.active
+        for i in sorted({i for segment in plan.segments for i in segment.active})
     ]
     return step.anchor.strength * torch.stack(gaps).square().mean()
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 import torch
 from torch import Tensor
 
 from .._validators import has, integer, real
-from ..draws import PairDraw, UniformPair, window
+from ..draws import PairDraw, UniformPair, drawn_pair, window
 from ..plan import Segment, Surrogate
 from ..quadrature import evenly_spaced, lagrange
 from ..trajectory import grid
+from .active import FirstSteps
 from .method import rescale
 
 
@@ -58,8 +61,8 @@ class LeapAlign:
 class Lagrange:
     """Two segments, k to j and j to the end, integrated with Lagrange quadrature.
 
-    `x̂_t = x_s + sum of w_i v_i`, `w_i` the integral of the Lagrange basis of `order` evenly spaced
-    supports; of these the first `active` carry a gradient.
+    `x̂_t = x_s + sum of w_i v_i`, `w_i` the integral of the Lagrange basis of `order` supports, at
+    evenly spaced offsets from s, halves to the even one; the first `active` carry a gradient.
 
     - **Gradient**: the active supports of both segments, and alpha times the Jacobian of v_j;
       supports after the first are damped by `support_scale`.
@@ -74,7 +77,8 @@ class Lagrange:
         support_scale: gradient scale of the active supports after the first.
         alpha: in [0, 1], how much of the joint's Jacobian is kept.
         tau: > 0, the floor of the residuals in the loss weight.
-        rescale: rho, how far the active gradients are scaled up to stand for the whole segment.
+        rescale: rho, how far the active gradients are scaled up to stand for the whole segment:
+            `1 + rho (sum |w| / sum over active |w| - 1)`, each segment for itself.
         pair: draws (k, j) from the window.
         tail: in (0, 1], the window's part of the grid.
 
@@ -110,21 +114,25 @@ class Lagrange:
     def draw(self, sigmas: Tensor, generator: torch.Generator) -> Surrogate:
         """Two quadrature segments between the pair that was drawn and the end."""
         steps = len(grid(sigmas)) - 1
-        k, j = self.pair.draw(window(steps, self.tail), generator)
-        return Surrogate(
-            (self._segment(sigmas, k, j), self._segment(sigmas, j, steps)),
-            alpha=self.alpha,
-            residual_floor=self.tau,
-        )
+        k, j = drawn_pair(self.pair, window(steps, self.tail), generator)
+        segments = (self._segment(sigmas, k, j), self._segment(sigmas, j, steps))
+        return Surrogate(self.scaled(segments), alpha=self.alpha, residual_floor=self.tau)
+
+    @property
+    def active_draw(self) -> FirstSteps:
+        """The first `active` supports of each segment, whichever these are."""
+        return FirstSteps(self.active)
+
+    def scaled(self, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+        """The segments rescaled, each by its own weights, and damped after their start."""
+        return tuple(attrs.evolve(each, active=self._scales(each)) for each in segments)
+
+    def _scales(self, segment: Segment) -> dict[int, float]:
+        gamma = rescale(segment.weights, segment.active, self.rescale)
+        damped = gamma * self.support_scale
+        return {i: gamma if i == segment.start else damped for i in segment.active}
 
     def _segment(self, sigmas: Tensor, start: int, stop: int) -> Segment:
         supports = evenly_spaced(start, stop, self.order)
-        weights = lagrange(sigmas, start, stop, supports)
-        active = supports[: self.active]
-        gamma = rescale(weights, active, self.rescale)
-        return Segment(
-            start,
-            stop,
-            weights,
-            {i: gamma * (1 if i == start else self.support_scale) for i in active},
-        )
+        active = dict.fromkeys(supports[: self.active], 1.0)
+        return Segment(start, stop, lagrange(sigmas, start, stop, supports), active)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
+import attrs
 import torch
 from torch import Tensor
 
-from ..plan import Plan
+from ..draws import window
+from ..plan import Plan, Segment
+from .active import ActiveDraw
 
 PlanT = TypeVar("PlanT", bound=Plan, covariant=True)
+KeyT = TypeVar("KeyT")
 
 
 class Method(Protocol[PlanT]):
@@ -25,7 +30,32 @@ class Method(Protocol[PlanT]):
         ...
 
 
-def rescale(weights: dict[int, float], active: tuple[int, ...], strength: float) -> float:
+@runtime_checkable
+class Scaled(Protocol):
+    """A method whose gradient scales follow from its weights and active steps.
+
+    `Variant` asks for them again when it replaces either.
+    """
+
+    def scaled(self, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+        """The segments, in order, with the method's scale at each of their active steps."""
+        ...
+
+
+@runtime_checkable
+class Activated(Protocol):
+    """A method that chooses its active steps among whatever supports its segments have.
+
+    `Variant` asks it again when it replaces the quadrature, which may bring other supports.
+    """
+
+    @property
+    def active_draw(self) -> ActiveDraw | None:
+        """The rule; None for a method that draws them before there are supports."""
+        ...
+
+
+def rescale(weights: Mapping[KeyT, float], active: Iterable[KeyT], strength: float) -> float:
     """`1 + rho (sum |w| / sum over active |w| - 1)`, the common scale of the active gradients.
 
     1 if the active weights are all zero, up to rounding: there is no gradient to scale.
@@ -35,3 +65,17 @@ def rescale(weights: dict[int, float], active: tuple[int, ...], strength: float)
     if kept <= 1e-8 * whole:
         return 1.0
     return 1 + strength * (whole / kept - 1)
+
+
+def scaled_over_window(
+    segments: Sequence[Segment], tail: float, strength: float
+) -> tuple[Segment, ...]:
+    """The segments with one scale for all active steps: both sums of `rescale` over the window."""
+    pool = window(segments[-1].stop, tail)
+    # By segment and step, as two segments may share a support.
+    weights = {
+        (n, i): w for n, each in enumerate(segments) for i, w in each.weights.items() if i in pool
+    }
+    active = [(n, i) for n, each in enumerate(segments) for i in each.active if i in pool]
+    gamma = rescale(weights, active, strength)
+    return tuple(attrs.evolve(each, active=dict.fromkeys(each.active, gamma)) for each in segments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import attrs
 import torch
@@ -10,11 +11,11 @@ from torch import Tensor
 
 from .._validators import fits_grid, has, integer, real
 from ..chain import Chain
-from ..draws import PairDraw, UniformPair, late_biased, window
+from ..draws import PairDraw, UniformPair, drawn_pair, late_biased, window
 from ..plan import Segment, Surrogate
 from ..quadrature import euler
 from ..trajectory import grid
-from .method import rescale
+from .method import scaled_over_window
 
 
 @attrs.frozen
@@ -34,7 +35,8 @@ class Sparse:
     Args:
         active: K, how many steps carry a gradient.
         late_bias: step i is drawn with probability proportional to `(i + 1)^late_bias`.
-        rescale: rho in [0, 1], how far the active gradients are scaled up to stand for the window.
+        rescale: rho in [0, 1], how far the active gradients are scaled up to stand for the window:
+            `1 + rho (sum |w| / sum over active |w| - 1)`, both sums over the window.
         tail: in (0, 1], the window at the end of the grid that steps are drawn from.
 
     Raises:
@@ -58,9 +60,12 @@ class Sparse:
         pool = window(steps, self.tail)
         _fits_window(self.active, 1, pool, steps)
         active = late_biased(pool, self.active, self.late_bias, generator)
-        weights = euler(sigmas, 0, steps)
-        gamma = rescale({i: weights[i] for i in pool}, active, self.rescale)
-        return Surrogate((Segment(0, steps, weights, dict.fromkeys(active, gamma)),))
+        path = Segment(0, steps, euler(sigmas, 0, steps), dict.fromkeys(active, 1.0))
+        return Surrogate(self.scaled((path,)))
+
+    def scaled(self, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+        """The segments rescaled by their weights in the window."""
+        return scaled_over_window(segments, self.tail, self.rescale)
 
 
 @attrs.frozen
@@ -83,7 +88,8 @@ class Bridge:
         active: K >= 2, split over both sides of the joint in proportion to their lengths, at
             least one each; the joint is one of those after.
         late_bias: late-biased draw inside each side, steps counted from the side's start.
-        rescale: rho in [0, 1], how far the active gradients are scaled up to stand for the window.
+        rescale: rho in [0, 1], how far the active gradients are scaled up to stand for the window:
+            `1 + rho (sum |w| / sum over active |w| - 1)`, both sums over the window.
         alpha: in [0, 1], how much of the joint's Jacobian is kept.
         pair: draws (k, j) from the window; j is the joint.
         tail: in (0, 1], the window at the end of the grid that steps are drawn from.
@@ -113,7 +119,7 @@ class Bridge:
         steps = len(grid(sigmas)) - 1
         pool = window(steps, self.tail)
         _fits_window(self.active, 2, pool, steps)
-        _, j = self.pair.draw(pool, generator)
+        _, j = drawn_pair(self.pair, pool, generator)
         before, after = range(pool.start, j), range(j + 1, steps)
         share = round(self.active * len(before) / len(pool))
         count = max(1, self.active - len(after) - 1, min(share, len(before), self.active - 1))
@@ -121,16 +127,15 @@ class Bridge:
         late = late_biased(
             after, self.active - count - 1, self.late_bias, generator, origin=after.start
         )
-        weights = euler(sigmas, 0, steps)
-        active = (*early, j, *late)
-        gamma = rescale({i: weights[i] for i in pool}, active, self.rescale)
-        return Surrogate(
-            (
-                Segment(0, j, euler(sigmas, 0, j), dict.fromkeys(early, gamma)),
-                Segment(j, steps, euler(sigmas, j, steps), dict.fromkeys((j, *late), gamma)),
-            ),
-            alpha=self.alpha,
+        segments = (
+            Segment(0, j, euler(sigmas, 0, j), dict.fromkeys(early, 1.0)),
+            Segment(j, steps, euler(sigmas, j, steps), dict.fromkeys((j, *late), 1.0)),
         )
+        return Surrogate(self.scaled(segments), alpha=self.alpha)
+
+    def scaled(self, segments: Sequence[Segment]) -> tuple[Segment, ...]:
+        """The segments rescaled by their weights in the window, together."""
+        return scaled_over_window(segments, self.tail, self.rescale)
 
 
 @attrs.frozen

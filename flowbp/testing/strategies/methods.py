@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
+from hypothesis import assume
 from hypothesis import strategies as st
+from torch import Tensor
 
 from flowbp.core import (
     Bridge,
@@ -30,6 +32,7 @@ from flowbp.core import (
     adams_bashforth,
     euler,
     lagrange,
+    multistep,
     uniform,
 )
 
@@ -100,35 +103,51 @@ def methods(steps: int) -> st.SearchStrategy[Method[Plan]]:
 
 
 @st.composite
-def variants(draw: st.DrawFn, steps: int) -> Variant:
-    """A method with at least one axis replaced, any of the four, on a grid of `steps` steps.
+def variants(draw: st.DrawFn, sigmas: Tensor) -> Variant:
+    """A method with at least one axis replaced, any of the four, each to some effect on a grid.
 
     Args:
         draw: given by Hypothesis.
-        steps: N.
+        sigmas: (N+1,), N >= 2.
 
     Example:
+        >>> import torch
         >>> from hypothesis import find
-        >>> find(variants(4), lambda variant: variant.alpha == 1).alpha
+        >>> find(variants(torch.linspace(1, 0, 5)), lambda variant: variant.alpha == 1).alpha
         1.0
     """
-    quadratures = [euler, lagrange, uniform, adams_bashforth, partial(adams_bashforth, order=3)]
+    steps = sigmas.shape[0] - 1
+    assume(steps > 1)  # on one step hardly anything can be varied
+    ahead = [adams_bashforth, partial(adams_bashforth, order=2)]
+    quadratures = [euler, lagrange, uniform, multistep, partial(multistep, order=3), *ahead]
     actives = st.one_of(
         st.just(EveryStep()),
         st.builds(FirstSteps, st.integers(1, 3)),
         st.builds(LateBiased, st.integers(1, 3), BIASES),
     )
+    method = draw(surrogate_methods(steps))
+    predicts = isinstance(method, (ReFL, DRTune))
+    one_support = isinstance(method, (ReFL, DRaFTLV, LeapAlign))
+    has_its_own = lagrange if isinstance(method, Lagrange) else euler
+    others = [rule for rule in quadratures if rule is not has_its_own]
     replaced = {
-        "reward_input": st.sampled_from(["sample", "posterior_mean"]),
+        "reward_input": st.just("sample" if predicts else "posterior_mean"),
         "alpha": UNIT,
-        "quadrature": st.sampled_from(quadratures),
+        "quadrature": st.sampled_from(ahead if one_support else others),
         "active": actives,
     }
-    method = draw(surrogate_methods(steps))
-    if not isinstance(method, (LeapAlign, Bridge, Lagrange)):
-        del replaced["alpha"]  # only these always have a joint for it to act at
+    if not isinstance(method, (LeapAlign, Bridge, Lagrange, DRTune)):
+        del replaced["alpha"]  # only these have a joint for it to act at
     axes = draw(st.sets(st.sampled_from(sorted(replaced)), min_size=1))
-    return Variant(method, **{axis: draw(replaced[axis]) for axis in sorted(axes)})  # type: ignore[arg-type]
+    chosen = {axis: draw(replaced[axis]) for axis in sorted(axes)}
+    own_steps = isinstance(method, (Sparse, Bridge, DRaFTLV)) and "reward_input" in chosen
+    if own_steps or (one_support and "active" in chosen):
+        chosen.setdefault("quadrature", draw(replaced["quadrature"]))  # nothing changes without
+    if isinstance(method, (Sparse, Bridge, DRTune)) and chosen.get("quadrature") in ahead:
+        chosen.setdefault("active", draw(actives))  # theirs are drawn from other supports
+    variant = Variant(method, **chosen)  # type: ignore[arg-type]
+    assume(not variant.without_effect(sigmas))
+    return variant
 
 
 @st.composite

@@ -7,7 +7,16 @@ import itertools
 from hypothesis import strategies as st
 from torch import Tensor
 
-from flowbp.core import Quadrature, Segment, Surrogate, euler, lagrange, uniform
+from flowbp.core import (
+    Quadrature,
+    Segment,
+    Surrogate,
+    adams_bashforth,
+    euler,
+    lagrange,
+    multistep,
+    uniform,
+)
 
 # 0, or nothing so small that a product of a few underflows.
 GAMMAS = st.sampled_from((0.0, 1.0)) | st.floats(1e-6, 2.0)
@@ -16,7 +25,7 @@ ALPHAS = st.sampled_from((0.0, 1.0)) | st.floats(1e-6, 1.0)
 
 @st.composite
 def segments(draw: st.DrawFn, sigmas: Tensor, start: int, stop: int) -> Segment:
-    """A segment with random supports, quadrature, active steps and gradient scales.
+    """A segment with random supports, also before its start, weights, active steps and scales.
 
     Args:
         draw: given by Hypothesis.
@@ -33,10 +42,16 @@ def segments(draw: st.DrawFn, sigmas: Tensor, start: int, stop: int) -> Segment:
     """
     steps = st.sampled_from(range(start, stop))
     supports = tuple(sorted(draw(st.sets(steps, min_size=1, max_size=5))))
-    rules: list[Quadrature] = [euler, lagrange, uniform]
-    rule = draw(st.sampled_from(rules))
-    active = draw(st.dictionaries(st.sampled_from(supports), GAMMAS, min_size=1))
-    return Segment(start, stop, rule(sigmas, start, stop, supports), active)
+    rules: list[Quadrature] = [euler, lagrange, uniform, multistep, adams_bashforth]
+    weights = draw(st.sampled_from(rules))(sigmas, start, stop, supports)
+    if start and draw(st.booleans()):
+        # Any weights that sum to the same: some of one is moved to an earlier step.
+        earlier = draw(st.sampled_from(range(start)))
+        moved = draw(st.floats(0.1, 0.9)) * weights[max(weights)]
+        weights[earlier] = weights.get(earlier, 0.0) + moved
+        weights[max(weights)] -= moved
+    active = draw(st.dictionaries(st.sampled_from(sorted(weights)), GAMMAS, min_size=1))
+    return Segment(start, stop, weights, active)
 
 
 @st.composite
