@@ -106,13 +106,15 @@ def joint_step(
         decode: pictures decoded at a time, checkpointed where these are not all.
 
     Raises:
-        ValueError: the negative branch is not detached, or the plan has renoised copies or weighs
-            samples by residuals, none of which is written here.
+        ValueError: the negative branch is not detached, or the plan has renoised copies, supports
+            before their segment, or weighs samples by residuals, none of which is written here.
     """
     backbone: Any = step.backbone
     sampling = step.sampling
     plan = step.method.draw(step.sigmas, streams.plan)
-    if plan.noised or plan.residual_floor is not None or not sampling.detach_negative:
+    extrapolated = any(min(segment.weights) < segment.start for segment in plan.segments)
+    plain = not (plan.noised or extrapolated or plan.residual_floor is not None)
+    if not plain or not sampling.detach_negative:
         raise ValueError(
             "`step` must have a plain loss and a detached negative branch for the joint graph, "
             f"got {step.method} with detach_negative={sampling.detach_negative}; take Bridge or "
