@@ -11,7 +11,7 @@ import attrs
 from torch import Tensor
 
 from flowbp.adapters.extras import require
-from flowbp.adapters.hub import cached_commit, cached_file, why_unread
+from flowbp.adapters.hub import cached_file, why_unread
 from flowbp.adapters.source import is_hub_id, read_json
 from flowbp.adapters.weights import check_weight_file
 
@@ -125,45 +125,32 @@ def _only_file(folder: Path) -> Path:
 
 def _from_hub(hub_id: str) -> Path:
     hub, errors = require("huggingface_hub"), require("huggingface_hub.errors")
-    refused: Exception | None = None
-    for name in (WEIGHTS, PEFT_WEIGHTS):
-        try:
-            return Path(hub.hf_hub_download(hub_id, name))
-        # Alone among the hub's errors, that of a missing file need not be an OSError.
-        except (errors.EntryNotFoundError, OSError, errors.HFValidationError) as error:
-            refused = refused or error
-            if not isinstance(error, errors.EntryNotFoundError):
-                break
     try:
-        names = _names_on_hub(hub_id)
+        for name in (WEIGHTS, PEFT_WEIGHTS):
+            try:
+                return Path(hub.hf_hub_download(hub_id, name))
+            except errors.LocalEntryNotFoundError:
+                # Whoever cannot be reached is not asked again.
+                cached = cached_file(hub_id, PEFT_WEIGHTS)
+                if cached is None:
+                    raise
+                return cached
+            except errors.EntryNotFoundError:
+                continue
+        listed = [each.rfilename for each in hub.model_info(hub_id).siblings]
+        names = sorted(n for n in listed if n.endswith(".safetensors") and "/" not in n)
         if len(names) == 1:
             return Path(hub.hf_hub_download(hub_id, names[0]))
     # Below the hub's own errors are those of its client, which is not always the same.
     except Exception as error:
-        refused = error
-    else:
-        if names:
-            raise ValueError(
-                f"`start` {hub_id!r} must hold {WEIGHTS} or a single LoRA, got "
-                f"{', '.join(names)}; download one of these and name the file"
-            )
-    assert refused is not None
-    raise FileNotFoundError(
-        f"`start` {hub_id!r} could not be read, its {WEIGHTS} or {PEFT_WEIGHTS}: "
-        f"{why_unread(refused, hub_id)}"
-    ) from refused
-
-
-def _names_on_hub(hub_id: str) -> list[str]:
-    commit, hub = cached_commit(hub_id), require("huggingface_hub")
-    known = commit and cached_file(hub_id, ".gitattributes")
-    try:
-        listed = [each.rfilename for each in hub.model_info(hub_id).siblings]
-    except Exception:
-        if not known:
-            raise
-        listed = [path.name for path in known.parent.iterdir()]
-    return sorted(name for name in listed if name.endswith(".safetensors") and "/" not in name)
+        raise FileNotFoundError(
+            f"`start` {hub_id!r} could not be read, its {WEIGHTS} or {PEFT_WEIGHTS}: "
+            f"{why_unread(error, hub_id)}"
+        ) from error
+    raise ValueError(
+        f"`start` {hub_id!r} must hold {WEIGHTS}, {PEFT_WEIGHTS} or a single other LoRA, got "
+        f"{', '.join(names) or 'no .safetensors file'}; download one of its files and name that"
+    )
 
 
 def _config(start: str, place: Path, tensors: Mapping[str, Tensor]) -> Mapping[str, Any] | None:

@@ -45,8 +45,10 @@ def refuse_unready(container: EvaluationContainer) -> None:
     refused = [] if settings.evaluation.on_failure == "report" else list(found)
     if not (container.backbone.overridden or container.model.overridden):
         sides = undrawable(settings.backbone, settings.sampling)
-        refused += [Problem(path_text(path), message, "") for path, message in sides]
-        refused += [] if refused else _unloadable(settings)
+        sizes = [Problem(path_text(path), message, "") for path, message in sides]
+        # A hub out of reach is reported already.
+        unread = any(problem.path == "backbone" for problem in sizes)
+        refused += sizes if unread else [*sizes, *_unloadable(settings)]
     if refused:
         raise ConfigurationError(refused)
     for each in found:

@@ -9,6 +9,7 @@ from copy import deepcopy
 import peft
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -244,3 +245,19 @@ def test_what_was_trained_is_put_back_at_its_own_scale(tmp_path):
     assert scales == {layer: 2.0 for layer in adapter_layers(backbone.module)}
     attached(TUNED["sd3"], Lora(start=str(tmp_path))).save(tmp_path / "again")
     assert trained_scales(tmp_path / "again" / WEIGHTS) == {}
+
+
+def test_an_adapter_of_peft_is_read_from_the_cache_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repository, commit = tmp_path / "models--me--lora", "0" * 40
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    folder = repository / "snapshots" / commit
+    adapted_by_peft(TUNED["sd3"], folder, r=4, lora_alpha=8)
+    wanted = deltas(attached(TUNED["sd3"], Lora(start=str(folder))))
+    found = deltas(attached(TUNED["sd3"], Lora(start="me/lora")))
+    assert all(torch.equal(found[layer], delta) for layer, delta in wanted.items())
+    (folder / PEFT_CONFIG).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"'me/lora' could not be read, its {PEFT_CONFIG}"):
+        attached(TUNED["sd3"], Lora(start="me/lora"))

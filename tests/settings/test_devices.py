@@ -23,8 +23,21 @@ def one_cpu(monkeypatch):
 @pytest.mark.parametrize(
     "name",
     [
-        *("cuda", "cuda:7", "mps", "xpu", "npu", "hpu", "mtia", "vulkan", "xla", "meta", "cpu:1"),
-        *("cuda:99999999999999999999", "cuda:-1", "gpu", "", "cuda:"),
+        "cuda",
+        "cuda:7",
+        "cuda:99999999999999999999",
+        "cuda:-1",
+        "cuda:",
+        "mps",
+        "xpu",
+        "npu",
+        "hpu",
+        "mtia",
+        "vulkan",
+        "xla",
+        "meta",
+        "cpu:1",
+        "gpu",
     ],
 )
 def test_it_is_named_with_what_to_write(name, tmp_path, models):
