@@ -48,7 +48,7 @@ def test_a_lora_of_another_model_is_found_without_weights(models, tmp_path, chec
     from flowbp.shapes.embedded import embedded_backbone
 
     other = embedded_backbone(device="meta")
-    with pytest.raises(ValueError, match="of a model of another size|has no place"):
+    with pytest.raises(ValueError, match=r"of a model of another size|has no place"):
         check_applicable(other, ModelSection(checkpoint=checkpoints["lora"]))
     own = SD3Backbone.from_pretrained(models / "base", use_t5=False, device="meta")
     for place in checkpoints.values():
