@@ -93,6 +93,15 @@ def test_all_mistakes_are_told_at_once(yaml, tmp_path, capsys):
         assert piece in told
 
 
+def test_what_is_read_ahead_is_told_with_all_else(yaml, capsys):
+    typed = ["backbone.source=/no/model", "reward.source=/no/reward", "training.steps=0"]
+    assert main([yaml, *typed, "checkpoints.keep=2"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("4 problems in the configuration:"), told
+    for piece in ("/no/model", "/no/reward", "training.steps", "checkpoints.keep"):
+        assert piece in told
+
+
 def test_a_missing_model_and_a_missing_reward_are_told_together(yaml, capsys):
     assert main([yaml, "backbone.source=/no/model", "reward.source=/no/reward"]) == 2
     told = capsys.readouterr().err

@@ -29,7 +29,8 @@ class Problem:
     origin: str
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.origin, self.path, self.message) if part)
+        path = self.path if len(self.path) <= _SHOWN else f"{self.path[:_SHOWN]}…"
+        return ": ".join(part for part in (self.origin, path, self.message) if part)
 
 
 class ConfigurationError(Exception):

@@ -17,7 +17,7 @@ import attrs
 from flowbp.components import passes
 
 from .parameters import parameters
-from .problems import Rejected, listed, nearest
+from .problems import Rejected, listed, nearest, shown
 from .protocols import misfit
 
 _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -114,7 +114,7 @@ class Registry:
         for point in points:
             return _callable(_loaded(point, self.kind), name)
         raise Rejected(
-            f"no {self.kind} is called {name!r}. {nearest(name, self.names())}"
+            f"no {self.kind} is called {shown(name)}. {nearest(name, self.names())}"
             f"Names: {listed(self.names())}; or write package.module:Class"
         )
 
@@ -167,7 +167,7 @@ class Registry:
 def _imported(path: str) -> Any:
     module, _, qualified = path.partition(":")
     if not _DOTTED.fullmatch(path):
-        raise Rejected(f"{path!r} is not a dotted path; write package.module:Class")
+        raise Rejected(f"{shown(path)} is not a dotted path; write package.module:Class")
     try:
         return functools.reduce(getattr, qualified.split("."), importlib.import_module(module))
     # Importing runs code of others, and whatever it raises is a problem of the configuration.

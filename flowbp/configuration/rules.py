@@ -171,7 +171,8 @@ def _str(value: Any, _: Any) -> str:
 def _path(value: Any, kind: Any) -> Path:
     if isinstance(value, str) and value.strip():
         return Path(_at_home(_str(value, kind)))
-    raise _must_be(_WORDS[Path], value)
+    scalar = isinstance(value, int | float)
+    raise _must_be(_WORDS[Path], value, "put it in quotes" if scalar else "")
 
 
 def _place(value: Any, kind: Any) -> str:

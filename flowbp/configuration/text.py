@@ -16,7 +16,7 @@ from .problems import ConfigurationError, Problem, Rejected
 from .scalars import DEEPEST, PREFIX, RULES, Loader, TooDeepError
 from .tree import UNKNOWN, Step, Tree, path_text
 
-LARGEST = 2**20
+LARGEST = 2**18
 """Bytes of a file."""
 
 MOST = 100_000
@@ -30,7 +30,7 @@ def read_file(path: Path) -> Tree:
     """Read one YAML file into a tree.
 
     Args:
-        path: a regular file of at most 1 MiB that holds one mapping; an empty file is an empty
+        path: a regular file of at most 256 KiB that holds one mapping; an empty file is an empty
             mapping.
 
     Returns:

@@ -21,8 +21,10 @@ _SMALLER = "lower evaluation.batch, batching.decode or batching.samples"
 _DESCRIPTION = "Fine-tune a text-to-image flow-matching model towards a reward."
 _EPILOG = """\
 Files merge from left to right: mappings key by key, lists and scalars whole, and a component
-whose `name` changes is replaced with all its keys. Overrides win over files; their values are
-YAML: training.steps=100, optimizer.learning_rate=1e-5, 'method={{name: sparse, active: 4}}',
+whose `name` changes is replaced with all its keys. Overrides win over files. A text or a path is
+what was typed, to the end of the argument: 'run.folder=runs/try #2', run.folder=2026; quotes
+around the whole are taken away, and null is none where the key may be none. Other values are YAML:
+training.steps=100, optimizer.learning_rate=1e-5, 'method={{name: sparse, active: 4}}',
 evaluation=null.
 
 Presets are files that come with flowbp, one for each backbone and method; --presets lists them.

@@ -69,14 +69,14 @@ class DRaFTLV:
         noised: renoised copies of each sample.
 
     Raises:
-        ValueError: `noised` is no integer >= 0.
+        ValueError: `noised` is no integer from 0 to 1024.
 
     Example:
         >>> DRaFTLV(noised=2).draw(torch.linspace(1, 0, 5), torch.Generator()).noised
         2
     """
 
-    noised: int = attrs.field(default=2, validator=integer(0))
+    noised: int = attrs.field(default=2, validator=integer(0, 1024))
 
     def draw(self, sigmas: Tensor, generator: torch.Generator) -> Surrogate:
         """The last step, with copies."""
