@@ -36,6 +36,8 @@ class Component(Generic[T_co]):
         name: the name in the configuration.
         target: the callable behind the name.
         arguments: keyword arguments from the configuration, already of the annotated types.
+        defaults: of the target for those that are not given, as far as YAML can hold them. Two
+            components are equal whether an argument is given or the default.
         ready: whether the target is the component itself, and nothing is to be built.
         builds: the protocol that what is built must follow; None asks for nothing.
 
@@ -46,9 +48,15 @@ class Component(Generic[T_co]):
 
     name: str
     target: Callable[..., T_co]
-    arguments: Mapping[str, Any] = attrs.field(factory=dict)
+    arguments: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
     ready: bool = attrs.field(default=False, kw_only=True)
     builds: Any = attrs.field(default=None, kw_only=True, eq=False, repr=False)
+    defaults: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False, kw_only=True)
+    _in_effect: Mapping[str, Any] = attrs.field(init=False, repr=False)
+
+    @_in_effect.default
+    def _arguments_and_defaults(self) -> Mapping[str, Any]:
+        return {**self.defaults, **self.arguments}
 
     @property
     def completed(self) -> dict[str, Any]:

@@ -22,16 +22,18 @@ def describe(
     *,
     registries: Iterable[Registry] = (),
     scalars: Iterable[Scalar] = (),
+    defaults: bool = True,
 ) -> str:
     """YAML text from which `structure` makes an equal configuration.
 
-    Keys stand in the order of the fields. Defaults of attrs classes are written out, so the text
-    keeps its meaning when a later version changes one; those of other callables are not known.
+    Keys stand in the order of the fields. Defaults are written out, so that the text keeps its
+    meaning when a later version changes one; those that YAML cannot hold are not.
 
     Args:
         configuration: what `structure` returned.
         registries: the ones given to `structure`.
         scalars: the ones given to `structure`.
+        defaults: of components that are yet to be built; False leaves them out, for a summary.
 
     Raises:
         ValueError: a component that was made in Python has no name to find it by again.
@@ -44,16 +46,29 @@ def describe(
         learning_rate: 1.0e-05
     """
     converter = strict_converter(scalars)
+    register_writing(converter, registries, defaults=defaults)
+    return dump(converter.unstructure(configuration))
+
+
+def register_writing(
+    converter: Converter, registries: Iterable[Registry], *, defaults: bool = True
+) -> None:
+    """Teach a converter to write what `structure` makes.
+
+    Args:
+        converter: with the rules for scalars.
+        registries: the kinds of components.
+        defaults: whether those of components are written.
+    """
     converter.register_unstructure_hook(Path, str)
     converter.register_unstructure_hook_factory(is_attrs_class)(_class_rule)
     converter.register_unstructure_hook_factory(_is_union)(_union_rule)
     converter.register_unstructure_hook_func(
         lambda kind: component_type(kind) is not None,
-        lambda component: _component(component, converter),
+        lambda component: _component(component, converter, defaults),
     )
     for registry in registries:
         _register(converter, registry)
-    return dump(converter.unstructure(configuration))
 
 
 def _class_rule(cls: Any, converter: Converter) -> Any:
@@ -70,12 +85,17 @@ def _class_rule(cls: Any, converter: Converter) -> Any:
     return write
 
 
-def _component(component: Component[Any], converter: Converter) -> dict[str, Any]:
-    known = {parameter.name: parameter for parameter in parameters(component.target)}
-    other = Parameter("", Any, required=False)
+def _component(component: Component[Any], converter: Converter, defaults: bool) -> dict[str, Any]:
+    if component.ready:
+        return {"name": component.name}
+    target, other = component.target, Parameter("", Any, required=False)
+    known = {parameter.name: parameter for parameter in parameters(target)}
+    values = {**component.defaults, **component.arguments} if defaults else component.arguments
+    # In the target's order, and then what stands for any keyword.
+    names = [*(name for name in known if name in values), *(n for n in values if n not in known)]
     written = {
-        name: converter.unstructure(value, type_of(component.target, known.get(name, other)))
-        for name, value in component.arguments.items()
+        name: converter.unstructure(values[name], type_of(target, known.get(name, other)))
+        for name in names
     }
     return {"name": component.name, **written}
 

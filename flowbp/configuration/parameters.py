@@ -11,6 +11,9 @@ import attrs
 
 from .problems import Rejected
 
+NO_DEFAULT: Any = object()
+"""Stands for a default that there is not, or that is only known when the target is called."""
+
 
 @attrs.frozen
 class Parameter:
@@ -21,12 +24,21 @@ class Parameter:
         annotation: its type, or the annotation's text if it was not evaluated; see `type_of`.
         required: whether there is no default.
         any_name: whether it stands for every other keyword, as ``**options`` does.
+        default: the value, or what attrs makes it with; see `default_value`.
     """
 
     name: str
     annotation: Any
     required: bool
     any_name: bool = False
+    default: Any = attrs.field(default=NO_DEFAULT, eq=False, repr=False)
+
+    def default_value(self) -> Any:
+        """The default, or `NO_DEFAULT`."""
+        made = getattr(self.default, "takes_self", None)
+        if made is None:
+            return self.default
+        return NO_DEFAULT if made else self.default.factory()
 
 
 def parameters(target: Any) -> tuple[Parameter, ...]:
@@ -41,7 +53,12 @@ def parameters(target: Any) -> tuple[Parameter, ...]:
     """
     if is_attrs_class(target):
         return tuple(
-            Parameter(field.alias, field.type, field.default is attrs.NOTHING)
+            Parameter(
+                field.alias,
+                field.type,
+                field.default is attrs.NOTHING,
+                default=NO_DEFAULT if field.default is attrs.NOTHING else field.default,
+            )
             for field in attrs.fields(target)
             if field.init
         )
@@ -52,6 +69,7 @@ def parameters(target: Any) -> tuple[Parameter, ...]:
             parameter.annotation,
             required=parameter.default is kinds.empty and parameter.kind != kinds.VAR_KEYWORD,
             any_name=parameter.kind == kinds.VAR_KEYWORD,
+            default=NO_DEFAULT if parameter.default is kinds.empty else parameter.default,
         )
         for parameter in inspect.signature(target).parameters.values()
         if parameter.kind not in (kinds.POSITIONAL_ONLY, kinds.VAR_POSITIONAL)

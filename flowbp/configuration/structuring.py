@@ -17,6 +17,8 @@ from cattrs.errors import (
 )
 
 from .component import Component, component_type
+from .defaults import defaults_of
+from .describing import register_writing
 from .fields import IncompleteError, arguments_of, built, message_of, partial_of
 from .parameters import is_attrs_class, parameters
 from .partial import Partial
@@ -89,6 +91,8 @@ def structured(
     converter.register_structure_hook_func(
         lambda kind: component_type(kind) is not None, _refuse_unregistered
     )
+    registries = tuple(registries)
+    register_writing(converter, registries)
     for registry in registries:
         _register(converter, registry)
     try:
@@ -135,7 +139,9 @@ def _register(converter: Converter, registry: Registry) -> None:
         if not rest:
             _refuse_misnamed(registry, name, target)
         arguments = arguments_of(converter, target, rest, registry.offers)
-        return Component(name, target, arguments, builds=_promised(registry, name))
+        defaults = defaults_of(converter, target, registry.offers.union(arguments))
+        builds = _promised(registry, name)
+        return Component(name, target, arguments, defaults=defaults, builds=builds)
 
     def instance(value: Any, _: Any) -> Any:
         name, target, rest = _chosen(registry, value)

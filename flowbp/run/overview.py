@@ -39,7 +39,7 @@ def overview(settings: Settings, trained: int, *, replaced: Sequence[str] = ()) 
     Example:
         See `flowbp.run.main`, which prints it.
     """
-    tree = plain(read_text(resolved(settings), "the settings"))
+    tree = plain(read_text(resolved(settings, defaults=False), "the settings"))
     lines = {
         "backbone": _words(tree["backbone"]),
         "trained": f"{trained:,} parameters, {_tuning(tree['tuning'])}",

@@ -162,11 +162,12 @@ def located(error: ConfigurationError, tree: Tree) -> ConfigurationError:
     return found
 
 
-def resolved(settings: object) -> str:
+def resolved(settings: object, *, defaults: bool = True) -> str:
     """The settings as YAML with their defaults written out; `load` reads it back.
 
     Args:
         settings: of a run, or of an evaluation.
+        defaults: of backbone, reward and the like; False leaves them out, for a summary.
 
     Returns:
         YAML.
@@ -177,4 +178,4 @@ def resolved(settings: object) -> str:
     Example:
         See `load`, of which it is the inverse.
     """
-    return describe(settings, registries=REGISTRIES, scalars=SCALARS)
+    return describe(settings, registries=REGISTRIES, scalars=SCALARS, defaults=defaults)

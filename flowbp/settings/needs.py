@@ -43,7 +43,7 @@ def needs_of(component: Component[Any], path: _Path = ()) -> Iterator[tuple[_Pat
         given = component.completed
         named = {name: given[name] for name in inspect.signature(needs).parameters}
         yield from ((path, need) for need in needs(**named))
-    for name, value in component.arguments.items():
+    for name, value in ({} if component.ready else component.completed).items():
         yield from _within(value, (*path, name))
 
 

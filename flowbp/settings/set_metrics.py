@@ -16,9 +16,11 @@ from flowbp.metrics import (
     PixelDistance,
     Points,
     clip_embedding,
-    embedding_needs,
 )
-from flowbp.rewards import TOWERS, Need, Towers, needing
+from flowbp.rewards import TOWERS, Towers
+
+CLIP: Component[Embedding] = Component("clip", clip_embedding)
+"""The embedding of a metric that names none."""
 
 
 @attrs.frozen(eq=False)
@@ -53,11 +55,6 @@ class PointsByEmbedding:
         return self._known[-1][1]
 
 
-def _needs(embedding: Component[Embedding] | None) -> tuple[Need, ...]:
-    # One that is given is asked itself.
-    return embedding_needs() if embedding is None else ()
-
-
 def _one_of_each(prompts: Sequence[HeldOut], seeds: Sequence[int]) -> str:
     # The same text twice is two pictures of it.
     if len(seeds) > 1 or len({prompt.text for prompt in prompts}) < len(prompts):
@@ -68,10 +65,9 @@ def _one_of_each(prompts: Sequence[HeldOut], seeds: Sequence[int]) -> str:
     )
 
 
-@needing(_needs)
 def diversity_metric(
     *,
-    embedding: Component[Embedding] | None = None,
+    embedding: Component[Embedding] = CLIP,
     batch: int = 16,
     label: str = "diversity",
     device: torch.device | str = "cpu",
@@ -81,7 +77,7 @@ def diversity_metric(
     """Mean pairwise distance of the pictures of a prompt, in an embedding.
 
     Args:
-        embedding: by its name, with its own keys; OpenAI's CLIP ViT-L/14 if null.
+        embedding: by its name, with its own keys; OpenAI's CLIP ViT-L/14 unless said otherwise.
         batch: pictures in the embedding at a time.
         label: offered; the metric's.
         device: offered to the embedding.
@@ -100,22 +96,20 @@ def diversity_metric(
         >>> diversity_metric(embedding=means, label="spread").label
         'spread'
     """
-    chosen = _chosen(embedding)
     return Diversity(
-        embedding=chosen.build(device=device, towers=towers),
+        embedding=embedding.build(device=device, towers=towers),
         batch=batch,
         label=label,
-        points=(points or PointsByEmbedding()).of(chosen),
+        points=(points or PointsByEmbedding()).of(embedding),
     )
 
 
 diversity_metric.unfit = _one_of_each  # type: ignore[attr-defined]
 
 
-@needing(_needs)
 def distance_metric(
     *,
-    embedding: Component[Embedding] | None = None,
+    embedding: Component[Embedding] = CLIP,
     batch: int = 16,
     label: str = "distance",
     device: torch.device | str = "cpu",
@@ -125,7 +119,7 @@ def distance_metric(
     """Distance of each picture from the base model's of the same noise, in an embedding.
 
     Args:
-        embedding: by its name, with its own keys; OpenAI's CLIP ViT-L/14 if null.
+        embedding: by its name, with its own keys; OpenAI's CLIP ViT-L/14 unless said otherwise.
         batch: pictures in the embedding at a time.
         label: offered; the metric's.
         device: offered to the embedding.
@@ -144,12 +138,11 @@ def distance_metric(
         >>> distance_metric(embedding=means).batch
         16
     """
-    chosen = _chosen(embedding)
     return BaseDistance(
-        embedding=chosen.build(device=device, towers=towers),
+        embedding=embedding.build(device=device, towers=towers),
         batch=batch,
         label=label,
-        points=(points or PointsByEmbedding()).of(chosen),
+        points=(points or PointsByEmbedding()).of(embedding),
     )
 
 
@@ -167,7 +160,3 @@ def pixel_distance_metric(*, label: str = "pixel_distance") -> PixelDistance:
         'pixel_distance'
     """
     return PixelDistance(label=label)
-
-
-def _chosen(embedding: Component[Embedding] | None) -> Component[Embedding]:
-    return Component("clip", clip_embedding) if embedding is None else embedding

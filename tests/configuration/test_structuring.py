@@ -179,7 +179,9 @@ def test_unknown_component() -> None:
 
 def test_components_are_checked_and_built_later() -> None:
     engine = load(VALID + "engine: {name: loud, source: here, pair: {name: uniform}}").engine
-    assert engine == Component("loud", widgets.LoudEngine, {"source": "here", "pair": Uniform()})
+    given = {"source": "here", "pair": Uniform()}
+    assert engine == Component("loud", widgets.LoudEngine, given, defaults={"size": 1})
+    assert engine.arguments == given and engine.defaults == {"size": 1}
     assert engine.build(device="cpu", unused=1).arguments == ("here", "cpu", 1, Uniform())
 
 

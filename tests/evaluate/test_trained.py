@@ -7,6 +7,8 @@ import pytest
 from flowbp.evaluate import main
 from flowbp.evaluate.loading import load
 from flowbp.evaluate.trained import trained_on, unmeasured
+from flowbp.settings import load as load_run
+from flowbp.settings import resolved
 
 # The tiny tokenizers count letters.
 pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
@@ -31,10 +33,26 @@ def test_a_checkpoint_in_its_run_is_known(settings, checkpoints, models):
     assert unmeasured(settings(mine)) == {}
 
 
-def run(folder, reward):
+def run(folder, configuration):
+    """The checkpoint of a run of which there is the configuration alone."""
     (folder / "run/checkpoints").mkdir(parents=True)
-    (folder / "run/configuration.yaml").write_text(f"reward: {reward}\n")
+    (folder / "run/configuration.yaml").write_text(configuration)
     return folder / "run/checkpoints/final"
+
+
+def resolved_run(folder, reward):
+    """The configuration that a run on a reward writes."""
+    typed = [
+        f"run.folder={folder / 'run'}",
+        f"reward={reward}",
+        "backbone.name=shapes",
+        "prompts.name=shapes",
+        "method.name=sparse",
+        "loss.name=linear",
+        "sampling={steps: 4, guidance: 1, height: 64, width: 64}",
+        "batching.samples=2",
+    ]
+    return resolved(load_run(typed).settings)
 
 
 def test_the_parts_of_a_sum_that_were_to_rise(settings, checkpoints, tmp_path, models):
@@ -43,7 +61,8 @@ def test_the_parts_of_a_sum_that_were_to_rise(settings, checkpoints, tmp_path, m
         "b": f"{{reward: {{name: '{HERE}:reward'}}, weight: -1}}",
     }
     written = ", ".join(f"{label}: {part}" for label, part in parts.items())
-    place = run(tmp_path, f"{{name: weighted, parts: {{{written}}}}}")
+    sum_of = f"{{name: weighted, parts: {{{written}}}, calibration: {{prompts: 64}}}}"
+    place = run(tmp_path, resolved_run(tmp_path, sum_of))
     place.symlink_to(checkpoints["full"])
     dark = f"metrics.dark={{name: reward, reward: {{name: '{HERE}:reward'}}}}"
     # By where it is said to be, not by what the link leads to.
@@ -59,7 +78,7 @@ def test_it_can_be_told(settings, checkpoints):
 
 def test_mistakes_are_found_at_once(evaluation_yaml, checkpoints, tmp_path, capsys):
     mine = f"models.mine={{checkpoint: {checkpoints['full']}, trained_on: light}}"
-    place = run(tmp_path, "[1]")
+    place = run(tmp_path, "reward: [1]\n")
     place.symlink_to(checkpoints["full"])
     assert main([evaluation_yaml, mine, f"models.odd.checkpoint={place}", "--check"]) == 2
     told = capsys.readouterr().err

@@ -30,7 +30,7 @@ def test_utf_16_is_refused_with_and_without_its_mark(
     path = tmp_path / f"prompts.{ending}"
     text = {"txt": "a circle", "csv": "c\na circle", "jsonl": '{"c": "a circle"}'}[ending]
     path.write_bytes(text.encode(encoding))
-    with pytest.raises(ValueError, match="UTF-16.* save it as UTF-8"):
+    with pytest.raises(ValueError, match=r"UTF-16.* save it as UTF-8"):
         read_prompts(path, Columns("c") if ending != "txt" else None)
 
 

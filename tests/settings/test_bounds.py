@@ -69,7 +69,7 @@ def test_of_an_evaluation_too(tmp_path: Path, key: str) -> None:
     typed = ["evaluation.yaml", f"evaluation.folder={tmp_path / 'out'}"]
     with pytest.raises(ConfigurationError, match=f"evaluation.{key}: must be "):
         load_evaluation([*typed, f"evaluation.{key}={value}"])
-    with pytest.raises(ConfigurationError, match="sampling.steps: must be at most 10000, got"):
+    with pytest.raises(ConfigurationError, match=r"sampling.steps: must be at most 10000, got"):
         load_evaluation([*typed, "sampling.steps=1000000000"])
 
 
@@ -189,7 +189,7 @@ def test_what_is_in_the_way_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for place in (tmp_path / "file" / "run", tmp_path / "link", Path("/dev/null")):
-        with pytest.raises(ConfigurationError, match="run.folder: is .* is no folder; name"):
+        with pytest.raises(ConfigurationError, match=r"run.folder: is .* is no folder; name"):
             load(["container.yaml", f"run.folder={place}"])
-    with pytest.raises(ConfigurationError, match="run.folder: .*cannot be used .*too long"):
+    with pytest.raises(ConfigurationError, match=r"run.folder: .*cannot be used .*too long"):
         load(["container.yaml", f"run.folder={tmp_path / ('x' * 300)}"])
