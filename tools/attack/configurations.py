@@ -114,7 +114,7 @@ def _shown(value: Any) -> str:
     """The beginning of a value that a message can be expected to repeat as it is."""
     text = str(value).strip()
     plain = isinstance(value, int | str) and text.isascii() and text.isprintable()
-    return text[:20] if plain and not isinstance(value, bool) else ""
+    return text[:8] if plain and not isinstance(value, bool) else ""
 
 
 def _override(source: random.Random, base: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import torch
 
+from flowbp.configuration.records import SEAL
 from flowbp.evaluate import main as evaluate_main
 from flowbp.run import main as run_main
 from tests.tiny_run import CONFIGURATION, save_models
@@ -39,6 +40,7 @@ embeddings: {{folder: {folder}/embeddings}}
 """
 # What tells the folder, the time or the digests of files that tell the time.
 _OWN = {".lock", ".digests.json", "configuration.yaml", "manifest.json", "report.html"}
+_OF_TIME = {"seconds", SEAL}
 _AFTER_THE_END = (
     "finished.json",
     "comparison.json",
@@ -199,11 +201,11 @@ def outcome(folder: Path) -> dict[str, Any]:
         if path.suffix in (".json", ".jsonl"):
             with contextlib.suppress(ValueError, RecursionError):
                 lines = content.splitlines() if path.suffix == ".jsonl" else [content]
-                found[name] = [_without_seconds(json.loads(line)) for line in lines]
+                found[name] = [_timeless(json.loads(line)) for line in lines]
     return found
 
 
-def _without_seconds(tree: Any) -> Any:
+def _timeless(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {name: _without_seconds(item) for name, item in tree.items() if name != "seconds"}
-    return [_without_seconds(item) for item in tree] if isinstance(tree, list) else tree
+        return {name: _timeless(item) for name, item in tree.items() if name not in _OF_TIME}
+    return [_timeless(item) for item in tree] if isinstance(tree, list) else tree
