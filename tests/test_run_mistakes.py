@@ -189,7 +189,8 @@ def test_what_a_reward_reads_is_checked_with_all_that_is_wrong(yaml, tmp_path, c
 
 def test_check_tells_where_a_reward_is_read_from(capsys, tmp_path):
     assert main(["container.yaml", f"run.folder={tmp_path / 'run'}", "--check"]) == 0
-    assert "reward reads " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "\n  reward reads " in told and "the reward reads the sample" in told
 
 
 def test_a_reward_that_is_not_there_is_told_before_the_model_is_loaded(yaml, tmp_path, capsys):

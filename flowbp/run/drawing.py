@@ -22,7 +22,7 @@ def drawn(plan: Plan, steps: int) -> str:
         The line; steps that the plan has no part in are blank.
 
     Example:
-        >>> from flowbp.core import Surrogate
+        >>> from flowbp.core import Segment, Surrogate
         >>> early = Segment(1, 3, weights={1: -0.25, 2: -0.25}, active={2: 1.0})
         >>> late = Segment(3, 5, weights={3: -0.5}, active={3: 1.0})
         >>> drawn(Surrogate((early, late), alpha=0.5), 6)
@@ -43,7 +43,7 @@ def weighted(plan: Plan) -> str:
         Such as ``2: −0.2500, 3: −0.5000 x 0.250``; of many steps the first ones.
 
     Example:
-        >>> from flowbp.core import Surrogate
+        >>> from flowbp.core import Segment, Surrogate
         >>> weighted(Surrogate((Segment(0, 2, {0: -0.5, 1: -0.5}, {0: 1.0, 1: 0.25}),)))
         '0: −0.5000, 1: −0.5000 x 0.250'
     """
@@ -70,7 +70,7 @@ def joined(plan: Plan) -> str:
         Such as ``joint at step 4, alpha 0.5``.
 
     Example:
-        >>> from flowbp.core import Surrogate
+        >>> from flowbp.core import Segment, Surrogate
         >>> joined(Surrogate((Segment(0, 1, {0: -1.0}, {0: 1.0}),)))
         'no joint, no Jacobian'
     """
@@ -91,7 +91,7 @@ def reading(plan: Plan) -> str:
         Such as ``the sample``, or the step that it is predicted from.
 
     Example:
-        >>> from flowbp.core import Surrogate
+        >>> from flowbp.core import Segment, Surrogate
         >>> leap = Segment(3, 5, weights={3: -0.5}, active={3: 1.0})
         >>> reading(Surrogate((leap,), reward_input="posterior_mean"))
         'the sample as predicted at step 3 from the velocity of step 3'
