@@ -125,6 +125,7 @@ def test_help_and_unknown_options(capsys):
     assert left.value.code == 0
     told = capsys.readouterr().out
     assert "dotted.key=value" in told and "examples:" in told and "--check" in told
+    assert "'run.folder=runs/try #2'" in told and "what was typed" in told
     changeable = " ".join(told.split("all that is in it:")[1].split("examples:")[0].split())
     assert changeable == ", ".join(("training.steps upwards", *FREE, *ROUNDING))
     for typed in ([], ["--chekc"]):

@@ -13,7 +13,8 @@ from cattrs.errors import AttributeValidationNote, ClassValidationError
 from .parameters import is_attrs_class, parameters, type_of
 from .partial import Partial
 from .problems import Absent, Rejected, UnknownKey, listed, nearest
-from .rules import REFUSALS, meant
+from .rules import REFUSALS
+from .texts import meant
 from .tree import PartialMapping
 
 

@@ -83,6 +83,16 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
+def must_be(what: str, value: object, cure: str = "") -> Rejected:
+    """The refusal of a value of another type.
+
+    Example:
+        >>> print(must_be("an integer", "3", "remove the quotes"))
+        must be an integer, got '3'; remove the quotes
+    """
+    return Rejected(f"must be {what}, got {shown(value)}{f'; {cure}' if cure else ''}")
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A question that offers the valid names closest to a misspelt one, or an empty text.
 

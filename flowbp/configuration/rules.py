@@ -7,8 +7,6 @@ text or path is, which is then just that.
 
 from __future__ import annotations
 
-import os
-import types
 from collections.abc import Callable, Iterable, MutableSequence
 from enum import Enum
 from pathlib import Path
@@ -30,9 +28,10 @@ from cattrs.errors import (
     StructureHandlerNotFoundError,
 )
 
-from .problems import Absent, Rejected, shown
-from .scalars import unquoted, unwritable
-from .tree import PartialMapping, Typed
+from .problems import Absent, Rejected, must_be
+from .scalars import unquoted
+from .texts import PLACE, TEXTS, UNIONS, meant, path_of, place_of, text_of
+from .tree import PartialMapping
 
 Read = Callable[[Any, Any], Any]
 
@@ -71,7 +70,7 @@ def strict_converter(scalars: Iterable[Scalar]) -> Converter:
         converter.register_structure_hook(kind, read)
     factories: tuple[tuple[Callable[[Any], bool], Callable[[Any, Converter], Read]], ...] = (
         (lambda kind: get_origin(kind) is Literal, _choice_rule),
-        (lambda kind: get_origin(kind) in _UNIONS, _union_rule),
+        (lambda kind: get_origin(kind) in UNIONS, _union_rule),
         (is_sequence, _list_rule),
         (_is_fixed_tuple, _tuple_rule),
         (is_mapping, _mapping_rule),
@@ -95,39 +94,6 @@ def _register(converter: Converter, scalar: Scalar) -> None:
     converter.register_unstructure_hook_func(applies, scalar.write)
 
 
-def meant(value: Any, kind: Any) -> Any:
-    """What a value is for a field of some type: of one that was typed its text, or what YAML reads.
-
-    Where None is allowed, the word `null` is it.
-
-    Args:
-        value: plain, or `Typed`.
-        kind: annotation of the field.
-
-    Raises:
-        ValueError: it was typed, no text is asked for, and it is not YAML.
-
-    Example:
-        >>> meant(Typed("2026", 2026), str), meant(Typed("2026", 2026), int)
-        ('2026', 2026)
-    """
-    if not isinstance(value, Typed):
-        return value
-    kinds = set(get_args(kind)) if get_origin(kind) in _UNIONS else {kind}
-    if kinds - {type(None)} <= _TEXTS and not (value.text == "null" and value.value is None):
-        return value.text
-    if value.refusal:
-        raise Rejected(value.refusal)
-    return value.value
-
-
-def _must_be(what: str, value: Any, cure: str = "") -> Rejected:
-    return Rejected(f"must be {what}, got {shown(value)}{f'; {cure}' if cure else ''}")
-
-
-_Place = os.PathLike[str]
-_TEXTS = {str, Path, _Place}
-_UNIONS = (Union, types.UnionType)
 _WORDS: dict[Any, str] = {
     bool: "true or false",
     int: "an integer",
@@ -140,53 +106,23 @@ _WORDS: dict[Any, str] = {
 def _bool(value: Any, _: Any) -> bool:
     if isinstance(value, bool):
         return value
-    raise _must_be(_WORDS[bool], value)
+    raise must_be(_WORDS[bool], value)
 
 
 def _int(value: Any, _: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         if -(2**63) <= value < 2**63:
             return value
-        raise _must_be("an integer of at most 64 bits", value)
+        raise must_be("an integer of at most 64 bits", value)
     if isinstance(value, float) and value.is_integer():
-        raise _must_be(_WORDS[int], value, f"write {int(value)}")
-    raise _must_be(_WORDS[int], value, _quotes(value, int))
+        raise must_be(_WORDS[int], value, f"write {int(value)}")
+    raise must_be(_WORDS[int], value, _quotes(value, int))
 
 
 def _float(value: Any, _: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    raise _must_be(_WORDS[float], value, _quotes(value, (int, float)))
-
-
-def _str(value: Any, _: Any) -> str:
-    if isinstance(value, str):
-        if unwritable(value):
-            raise Rejected(unwritable(value))
-        return value
-    scalar = value is not None and not isinstance(value, list | dict)
-    raise _must_be(_WORDS[str], value, "put it in quotes" if scalar else "")
-
-
-def _path(value: Any, kind: Any) -> Path:
-    if isinstance(value, str) and value.strip():
-        return Path(_at_home(_str(value, kind)))
-    scalar = isinstance(value, int | float)
-    raise _must_be(_WORDS[Path], value, "put it in quotes" if scalar else "")
-
-
-def _place(value: Any, kind: Any) -> str:
-    """A path or the name of something elsewhere, such as a hub id."""
-    if isinstance(value, str) and value.strip():
-        return _at_home(_str(value, kind))
-    raise _must_be("a path or the name of a place such as a hub id", value)
-
-
-def _at_home(text: str) -> str:
-    try:
-        return os.fspath(Path(text).expanduser()) if text.startswith("~") else text
-    except RuntimeError as error:
-        raise _must_be("a path", text, "there is no such user; write ./ before it") from error
+    raise must_be(_WORDS[float], value, _quotes(value, (int, float)))
 
 
 def _quotes(value: Any, kinds: type | tuple[type, ...]) -> str:
@@ -197,7 +133,7 @@ def _quotes(value: Any, kinds: type | tuple[type, ...]) -> str:
     return "remove the quotes" if numeric else ""
 
 
-_SCALARS: dict[Any, Read] = {bool: _bool, int: _int, float: _float, str: _str, Path: _path}
+_SCALARS: dict[Any, Read] = {bool: _bool, int: _int, float: _float, str: text_of, Path: path_of}
 
 
 def _choice_rule(kind: Any, _: Converter) -> Read:
@@ -210,7 +146,7 @@ def _choice_rule(kind: Any, _: Converter) -> Read:
             if type(value) is type(known) and value == known:
                 return member
         choices = " or ".join(repr(known) for known in values)
-        raise _must_be(choices, value)
+        raise must_be(choices, value)
 
     return read
 
@@ -222,8 +158,8 @@ def _union_rule(kind: Any, converter: Converter) -> Read:
         rest: Any = Union[members]  # noqa: UP007
         return lambda value, _: None if value is None else converter.structure(value, rest)
 
-    if _Place in members and set(members) <= _TEXTS:
-        return _place
+    if PLACE in members and set(members) <= TEXTS:
+        return place_of
 
     def read(value: Any, _: Any) -> Any:
         for member in members:
@@ -231,7 +167,7 @@ def _union_rule(kind: Any, converter: Converter) -> Read:
                 return converter.structure(value, member)
             except REFUSALS:
                 continue
-        raise _must_be(" or ".join(_word(member) for member in members), value)
+        raise must_be(" or ".join(_word(member) for member in members), value)
 
     return read
 
@@ -247,7 +183,7 @@ def _word(kind: Any) -> str:
 def _guarded(what: str, expected: type, read: Read) -> Read:
     def guarded(value: Any, kind: Any) -> Any:
         if not isinstance(value, expected):
-            raise _must_be(what, value)
+            raise must_be(what, value)
         return read(value, kind)
 
     return guarded
@@ -269,7 +205,7 @@ def _tuple_rule(kind: Any, converter: Converter) -> Read:
 
     def read(value: list[Any], _: Any) -> tuple[Any, ...]:
         if len(value) != len(elements):
-            raise _must_be(what, value)
+            raise must_be(what, value)
         items, errors = [], []
         for at, (item, element) in enumerate(zip(value, elements, strict=True)):
             try:

@@ -25,7 +25,8 @@ from .partial import Partial
 from .problems import Absent, ConfigurationError, Problem, Rejected, UnknownKey, listed, shown
 from .protocols import lacking
 from .registry import Registry
-from .rules import Scalar, meant, strict_converter
+from .rules import Scalar, strict_converter
+from .texts import meant
 from .tree import UNKNOWN, Step, Tree, along, has_unknown, marked, path_text
 
 T = TypeVar("T")

@@ -9,8 +9,11 @@ import pytest
 from flowbp import limits
 from flowbp.adapters.source import local_folder
 from flowbp.configuration import ConfigurationError
+from flowbp.configuration.scalars import DEEPEST
+from flowbp.configuration.text import LARGEST, MOST
 from flowbp.evaluate.loading import load as load_evaluation
 from flowbp.evaluation.asking import columns
+from flowbp.prompts.reading import LONGEST
 from flowbp.rewards.places import on_disk
 from flowbp.settings import free_folder, load
 from flowbp.training import Averaging
@@ -193,3 +196,14 @@ def test_what_is_in_the_way_of_a_folder(tmp_path: Path) -> None:
             load(["container.yaml", f"run.folder={place}"])
     with pytest.raises(ConfigurationError, match=r"run.folder: .*cannot be used .*too long"):
         load(["container.yaml", f"run.folder={tmp_path / ('x' * 300)}"])
+
+
+def test_the_limits_are_said_in_the_docs() -> None:
+    said = Path("docs/configuration.md").read_text(encoding="utf-8")
+    numbers = [value for value in vars(limits).values() if isinstance(value, int)]
+    assert len(numbers) > 8
+    for number in [*numbers, MOST, LONGEST]:
+        assert f"{number:,}" in said, number
+    assert f"{LARGEST // 1024} KiB" in said and f"{DEEPEST} levels" in said
+    for word in ("step", "reward", "accuracy", "parts", "model", "number", "seed", "prompt"):
+        assert f"`{word}`" in said
