@@ -80,11 +80,15 @@ def example_plan(settings: Settings) -> Plan:
     Example:
         See `load`.
     """
+    return _drawn(settings, settings.run.seed)
+
+
+def _drawn(settings: Settings, seed: int) -> Plan:
     sampling = settings.sampling
     known = sampling.grid.known(sampling.steps)
     even = torch.linspace(1, 0, sampling.steps + 1)
     grid = 3 * even / (1 + 2 * even) if known is None else known
-    return settings.method.draw(grid, torch.Generator().manual_seed(settings.run.seed))
+    return settings.method.draw(grid, torch.Generator().manual_seed(seed))
 
 
 def evaluation_sampling(settings: Settings) -> Sampling | None:
@@ -214,8 +218,7 @@ def fault_of_folder(section: str, folder: Path, *, taken: str, resume: bool) -> 
     try:
         there = next(place for place in (folder, *folder.absolute().parents) if _exists(place))
         if not there.is_dir():
-            what = "a link that leads to no folder" if there.is_symlink() else "a file"
-            yield path, f"is {folder}, and {there} is {what}; name another folder"
+            yield path, f"is {folder}, and {there} is no folder; name another folder"
         elif not os.access(there, os.W_OK | os.X_OK):
             yield path, f"is {folder}, and nothing may be written to {there}; name another folder"
         elif not resume and occupied(folder):
@@ -274,8 +277,9 @@ def _of_reward(settings: Settings) -> Found:
 
 
 def _of_method(settings: Settings) -> Found:
+    # Of any seed, so that a wrong one hides nothing.
     try:
-        example_plan(settings)
+        _drawn(settings, 0)
     except (ValueError, TypeError) as error:
         yield ("method",), str(error)
 

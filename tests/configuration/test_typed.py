@@ -29,7 +29,6 @@ class Fields:
     inner: Inner = attrs.field(factory=Inner)
     by_label: Mapping[str, str] = attrs.field(factory=dict)
     counts: Mapping[str, int] = attrs.field(factory=dict)
-    anything: object = None
 
 
 def typed(*arguments: str) -> Fields:

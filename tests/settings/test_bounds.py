@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from flowbp import limits
 from flowbp.adapters.source import local_folder
@@ -72,7 +73,7 @@ def test_of_an_evaluation_too(tmp_path: Path, key: str) -> None:
     typed = ["evaluation.yaml", f"evaluation.folder={tmp_path / 'out'}"]
     with pytest.raises(ConfigurationError, match=f"evaluation.{key}: must be "):
         load_evaluation([*typed, f"evaluation.{key}={value}"])
-    with pytest.raises(ConfigurationError, match=r"sampling.steps: must be at most 10000, got"):
+    with pytest.raises(ConfigurationError, match=r"sampling\.steps: must be at most 10000, got"):
         load_evaluation([*typed, "sampling.steps=1000000000"])
 
 
@@ -93,7 +94,7 @@ def test_the_share_of_the_start_is_a_product_that_needs_no_long_loop(warmup: boo
         ("{Reward: {name: shapes}}", ["evaluation.metrics.Reward", "my_Reward"]),
         ("{a: {name: shapes}, A: {name: shapes}}", ["evaluation.metrics", "'a' and 'A'"]),
         ("{a/b: {name: shapes}}", ["evaluation.metrics", "'a/b'"]),
-        ('{"a\\tb": {name: shapes}}', ["evaluation.metrics", "'a\\\\tb'"]),
+        ('{"a\\tb": {name: shapes}}', ["evaluation.metrics", "'a\\tb'"]),
         (f"{{{'a' * 65}: {{name: shapes}}}}", ["evaluation.metrics", "64 at most"]),
         ("{é: {name: shapes}}", ["evaluation.metrics", "'é'"]),
     ],
@@ -134,7 +135,11 @@ def test_columns_of_a_metric_are_told_apart_and_can_be_written() -> None:
         with pytest.raises(ValueError, match="must name columns by printable texts"):
             columns(found, ["a circle"])
     with pytest.raises(ValueError, match=r"two columns that would be called 'm\.a'"):
-        columns({"a": [1.0], "m.a": [1.0]}, ["x"], called=lambda name: f"m.{name}"[-3:])
+        columns(
+            {"a": torch.ones(1), "m.a": torch.ones(1)},
+            ["x"],
+            called=lambda name: f"m.{name}"[-3:],
+        )
 
 
 @pytest.mark.parametrize(
@@ -192,9 +197,9 @@ def test_what_is_in_the_way_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for place in (tmp_path / "file" / "run", tmp_path / "link", Path("/dev/null")):
-        with pytest.raises(ConfigurationError, match=r"run.folder: is .* is no folder; name"):
+        with pytest.raises(ConfigurationError, match=r"run\.folder: is .* is no folder; name"):
             load(["container.yaml", f"run.folder={place}"])
-    with pytest.raises(ConfigurationError, match=r"run.folder: .*cannot be used .*too long"):
+    with pytest.raises(ConfigurationError, match=r"run\.folder: .*cannot be used .*too long"):
         load(["container.yaml", f"run.folder={tmp_path / ('x' * 300)}"])
 
 
