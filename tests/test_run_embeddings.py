@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 
 import pytest
@@ -82,6 +83,13 @@ def test_cut_prompts_are_told_once_with_their_number(yaml, tmp_path):
     cut = [str(each.message) for each in told if each.category is CutPromptWarning]
     assert len(cut) == 1
     assert cut[0].startswith("2 of the 4 prompts are longer than what the text encoders read")
+    # Without T5: a longer `text_length` would change nothing.
+    assert "use_t5=true" in cut[0] and "text_length" not in cut[0]
+    listed = tmp_path / "run" / "cut_prompts.jsonl"
+    rows = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert {row["prompt"] for row in rows} == {"a caption that is cut", "another one that is"}
+    assert all(row["tokens"] > row["read"] == 12 for row in rows)
+    assert all(repr(row["prompt"]) in cut[0] for row in rows) and str(listed) in cut[0]
 
 
 def test_check_tells_what_was_left_out_and_where_embeddings_lie(yaml, tmp_path, capsys):

@@ -53,6 +53,7 @@ from flowbp.adapters.sigmas import even_levels as even_levels
 from flowbp.adapters.sigmas import linear_shift as linear_shift
 from flowbp.adapters.sigmas import scheduler_sigmas as scheduler_sigmas
 from flowbp.adapters.sizes import PictureSizes as PictureSizes
+from flowbp.adapters.text_encoders import CutPrompt as CutPrompt
 from flowbp.adapters.text_encoders import CutPromptWarning as CutPromptWarning
 from flowbp.adapters.text_encoders import TextEncoders as TextEncoders
 from flowbp.adapters.text_encoders import WithTextEncoders as WithTextEncoders

@@ -222,6 +222,8 @@ class DiffusersBackbone(DiffusersParts):
         return {
             "weights": str(self.policy.weights).removeprefix("torch."),
             "compute": str(self.policy.compute).removeprefix("torch."),
+            "frozen_weights": str(self.decoder.policy.weights).removeprefix("torch."),
+            "text_encoders": list(self.text_encoders.towers),
             "text_length": self.text.text_length,
             "scheduler_shift": "dynamic" if dynamic else config["shift"],
         }

@@ -16,6 +16,7 @@ from flowbp.adapters.text_checks import (
     check_positions,
     check_prompts,
     check_text_length,
+    longer_text,
 )
 from flowbp.adapters.text_encoders import TextEncoders
 from flowbp.adapters.text_tower import TextTower, run_encoder
@@ -106,7 +107,12 @@ class Flux1Text:
             read={"text_encoder_2": self.text_length},
             facts={"text_length": self.text_length, "dtypes": str(self.policy)},
             device=self.device,
+            cure=self._cure,
         )
+
+    @property
+    def _cure(self) -> str:
+        return longer_text(self.text_length, MAX_T5_LENGTH)
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
@@ -122,9 +128,9 @@ class Flux1Text:
             ValueError: No prompt, or a bare string in place of a sequence.
         """
         check_prompts(prompts)
-        ids, _ = self.t5.tokens(prompts, self.text_length)
+        ids, _ = self.t5.tokens(prompts, self.text_length, cure=self._cure)
         tokens = run_encoder(self.t5.encoder, ids, self.policy, self.device).last_hidden_state
         # What CLIP does not read T5 does, so that nobody need be warned.
-        ids, _ = self.clip.tokens(prompts, self.clip.tokenizer.model_max_length, warn=False)
+        ids, _ = self.clip.tokens(prompts, self.clip.tokenizer.model_max_length)
         pooled = run_encoder(self.clip.encoder, ids, self.policy, self.device).pooler_output
         return Conditioning({"tokens": tokens, "pooled": pooled})

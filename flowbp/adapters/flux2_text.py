@@ -9,7 +9,12 @@ import torch
 
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
-from flowbp.adapters.text_checks import check_joined_width, check_prompts, check_text_length
+from flowbp.adapters.text_checks import (
+    check_joined_width,
+    check_prompts,
+    check_text_length,
+    longer_text,
+)
 from flowbp.adapters.text_encoders import TextEncoders
 from flowbp.adapters.text_tower import TextTower, run_encoder
 
@@ -49,12 +54,18 @@ class Flux2Text:
     layers: tuple[int, ...] = HIDDEN_LAYERS
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
+    # Kept, because asking a released encoder would bring it back.
+    _positions: int = attrs.field(init=False)
+
+    @_positions.default
+    def _positions_of_encoder(self) -> int:
+        positions: int = self.qwen.encoder.config.max_position_embeddings
+        return positions
 
     def __attrs_post_init__(self) -> None:
         config = self.qwen.encoder.config
-        most = config.max_position_embeddings
         note = ", the positions of the Qwen3"
-        check_text_length(self.text_length, most=most, note=note)
+        check_text_length(self.text_length, most=self._positions, note=note)
         if not all(0 <= layer <= config.num_hidden_layers for layer in self.layers):
             raise ValueError(
                 f"`layers` must be in [0, {config.num_hidden_layers}], the layers of the Qwen3, "
@@ -88,7 +99,12 @@ class Flux2Text:
             facts=facts,
             device=self.device,
             written=self._message,
+            cure=self._cure,
         )
+
+    @property
+    def _cure(self) -> str:
+        return longer_text(self.text_length, self._positions)
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
@@ -104,7 +120,8 @@ class Flux2Text:
             ValueError: No prompt, or a bare string in place of a sequence.
         """
         check_prompts(prompts)
-        ids, mask = self.qwen.tokens([self._message(each) for each in prompts], self.text_length)
+        messages = [self._message(each) for each in prompts]
+        ids, mask = self.qwen.tokens(messages, self.text_length, cure=self._cure)
         # Without the head: the logits of 512 tokens would be 300 MB for each prompt.
         output = run_encoder(
             self.qwen.encoder.model,

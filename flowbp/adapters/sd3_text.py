@@ -18,6 +18,7 @@ from flowbp.adapters.text_checks import (
     check_positions,
     check_prompts,
     check_text_length,
+    longer_text,
 )
 from flowbp.adapters.text_encoders import TextEncoders
 from flowbp.adapters.text_tower import TextTower, run_encoder
@@ -73,7 +74,24 @@ class SD3Text:
             towers["text_encoder_3"] = self.t5
             read = {"text_encoder_3": self.text_length}
         facts = {"text_length": self.text_length, "width": self.width, "dtypes": str(self.policy)}
-        return TextEncoders(family="sd3", towers=towers, read=read, facts=facts, device=self.device)
+        return TextEncoders(
+            family="sd3",
+            towers=towers,
+            read=read,
+            facts=facts,
+            device=self.device,
+            cure=self._cure,
+        )
+
+    @property
+    def _cure(self) -> str:
+        if self.t5 is not None:
+            return longer_text(self.text_length, MAX_T5_LENGTH)
+        length = self.clip.tokenizer.model_max_length
+        return (
+            "shorten them, or load the model's T5 if it has one (backbone.use_t5=true): without "
+            f"it CLIP alone reads them, and never more than {length} tokens"
+        )
 
     def _check_length(self) -> None:
         least, note = (0, "") if self.t5 is None else (1, " with a T5")
@@ -126,8 +144,8 @@ class SD3Text:
     def _clip(self, tower: TextTower, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         # The pipeline reads both CLIP encoders at the first tokenizer's length, and so does this.
         length = self.clip.tokenizer.model_max_length
-        warn = self.t5 is None and tower is self.clip
-        ids, _ = tower.tokens(prompts, length, warn=warn)
+        decides = self.t5 is None and tower is self.clip
+        ids, _ = tower.tokens(prompts, length, cure=self._cure if decides else None)
         output = run_encoder(
             tower.encoder, ids, self.policy, self.device, output_hidden_states=True
         )
@@ -137,7 +155,7 @@ class SD3Text:
         if self.t5 is None:
             shape = (len(prompts), self.text_length, self.width)
             return torch.zeros(shape, device=self.device, dtype=self.policy.state)
-        ids, _ = self.t5.tokens(prompts, self.text_length)
+        ids, _ = self.t5.tokens(prompts, self.text_length, cure=self._cure)
         hidden: Tensor = run_encoder(
             self.t5.encoder, ids, self.policy, self.device
         ).last_hidden_state

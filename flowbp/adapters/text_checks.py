@@ -10,6 +10,27 @@ MAX_T5_LENGTH = 512
 """The most T5 positions that the diffusers pipelines accept."""
 
 
+def longer_text(length: int, most: int) -> str:
+    """What to do about prompts of which `length` tokens are read and could be `most`.
+
+    Args:
+        length: The `text_length` in use.
+        most: The largest that there is.
+
+    Returns:
+        A clause.
+
+    Example:
+        >>> longer_text(256, 512)
+        'shorten them, or raise backbone.text_length, up to 512'
+        >>> longer_text(512, 512)
+        'shorten them; backbone.text_length is at its largest, 512'
+    """
+    if length >= most:
+        return f"shorten them; backbone.text_length is at its largest, {most}"
+    return f"shorten them, or raise backbone.text_length, up to {most}"
+
+
 def check_prompts(prompts: Sequence[str]) -> None:
     """Refuse what is no sequence of prompts.
 

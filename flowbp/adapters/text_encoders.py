@@ -17,8 +17,34 @@ class CutPromptWarning(UserWarning):
     """A prompt is longer than what the text encoders read."""
 
 
+_SHOWN = 60
+
+
 def _itself(prompt: str) -> str:
     return prompt
+
+
+@attrs.frozen
+class CutPrompt:
+    """A prompt of which the end is not read.
+
+    Args:
+        prompt: The whole of it.
+        tokens: How many it has, for the encoder that reads most of it.
+        read: How many of them are read.
+
+    Example:
+        >>> str(CutPrompt("a circle beside a square", tokens=7, read=4))
+        "'a circle beside a square' (7 tokens, 4 read)"
+    """
+
+    prompt: str
+    tokens: int
+    read: int
+
+    def __str__(self) -> str:
+        shown = self.prompt if len(self.prompt) <= _SHOWN else f"{self.prompt[:_SHOWN]}…"
+        return f"{shown!r} ({self.tokens} tokens, {self.read} read)"
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -33,9 +59,10 @@ class TextEncoders:
         facts: Whatever else changes the embeddings: lengths, layers, dtypes.
         device: Where the encoders run.
         written: The text that a prompt becomes before it is cut into tokens.
+        cure: What to do about prompts that are cut.
 
     Example:
-        See `WithTextEncoders`; ``backbone.text_encoders.cut(["a circle"])`` is 0.
+        See `WithTextEncoders`; ``backbone.text_encoders.cut(["a circle"])`` is empty.
     """
 
     family: str
@@ -44,23 +71,28 @@ class TextEncoders:
     facts: Mapping[str, object]
     device: torch.device
     written: Callable[[str], str] = _itself
+    cure: str = "shorten them"
 
-    def cut(self, prompts: Sequence[str]) -> int:
-        """How many of the prompts are longer than what is read of them.
+    def cut(self, prompts: Sequence[str]) -> tuple[CutPrompt, ...]:
+        """The prompts that are longer than what is read of them.
 
         Args:
             prompts: Any number of them.
 
         Returns:
-            Their number.
+            Those, in their order.
         """
-        remaining = [self.written(prompt) for prompt in prompts]
+        remaining = [CutPrompt(prompt, 0, 0) for prompt in prompts]
         for name, length in self.read.items():
             if not remaining:
-                return 0
-            lengths = self.towers[name].lengths(remaining)
-            remaining = [p for p, each in zip(remaining, lengths, strict=True) if each > length]
-        return len(remaining)
+                break
+            lengths = self.towers[name].lengths([self.written(each.prompt) for each in remaining])
+            remaining = [
+                CutPrompt(each.prompt, tokens, length) if length > each.read else each
+                for each, tokens in zip(remaining, lengths, strict=True)
+                if tokens > length
+            ]
+        return tuple(remaining)
 
     def release(self) -> None:
         """Free the memory that the encoders take on their device; they come back when needed."""

@@ -52,25 +52,24 @@ class TextTower:
             return [len(ids) for ids in self.tokenizer(list(texts), verbose=False).input_ids]
 
     def tokens(
-        self, prompts: Sequence[str], length: int, *, warn: bool = True
+        self, prompts: Sequence[str], length: int, *, cure: str | None = None
     ) -> tuple[Tensor, Tensor]:
         """Token numbers and attention mask of B prompts, padded or cut to one length.
 
         Args:
             prompts: B strings.
             length: How many tokens of each are read.
-            warn: Whether to warn of a prompt that is cut.
+            cure: What to do about a prompt that is cut, of which is then warned; None does not.
 
         Returns:
             Numbers (B, length), and a mask (B, length) that is 0 at the padding.
         """
         prompts = list(prompts)
-        if warn:
+        if cure is not None:
             longest = max(self.lengths(prompts))
             if longest > length:
                 warnings.warn(
-                    f"a prompt has {longest} tokens and only the first {length} are read; "
-                    "shorten it, or raise `text_length` (a CLIP encoder's length is fixed)",
+                    f"a prompt has {longest} tokens and only the first {length} are read; {cure}",
                     CutPromptWarning,
                     stacklevel=2,
                 )

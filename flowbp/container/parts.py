@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -10,7 +10,7 @@ import torch
 
 from flowbp.adapters import Backbone, Tuning, compile_backbone, reference_of
 from flowbp.configuration import Component
-from flowbp.evaluation import HeldOut, HeldOutMeasure, Judge, Metric, spread
+from flowbp.evaluation import HeldOut, HeldOutMeasure, Judge, Metric, sampling_facts, spread
 from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.rewards import Reward, Towers, UncalibratedReward
 from flowbp.settings import AnchorSettings, PointsByEmbedding, RunSettings, Settings, identity
@@ -102,13 +102,24 @@ def snapshots_of(
     return Snapshots(texts, samples.every, seed=settings.run.seed)
 
 
-def observers_of(settings: Settings) -> tuple[Observer, ...]:
+def shown_facts(
+    settings: Settings, model: Backbone, sampling: EvaluationSampling | None
+) -> dict[str, str]:
+    """How the pictures of sample grids and evaluations are sampled, as texts for their files."""
+    seed = settings.evaluation.noise_seed if settings.evaluation else settings.run.seed
+    wanted = sampling or calibration_sampling(settings)
+    return {**sampling_facts(model, wanted), "seed": str(seed)}
+
+
+def observers_of(
+    settings: Settings, facts: Callable[[], Mapping[str, str]] = dict
+) -> tuple[Observer, ...]:
     """All that is told of the steps but the progress."""
     folder, wanted = settings.run.folder, settings.observers
     observers: list[Observer] = []
     if settings.samples is not None:
         scale = max(1, round(_PIXELS / settings.sampling.width))
-        observers.append(SampleGrids(folder / "samples", scale=scale))
+        observers.append(SampleGrids(folder / "samples", scale=scale, facts=facts))
     if wanted.json_lines:
         observers.append(JsonLines(folder / "metrics.jsonl"))
         observers.append(PortionLines(folder / "portions.jsonl"))

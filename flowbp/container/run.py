@@ -103,7 +103,9 @@ class RunContainer(containers.DeclarativeContainer):
     )
     checkpoints: Any = providers.Singleton(parts.checkpoints_of, settings)
     history: Any = providers.Singleton(History)
-    observers: Any = providers.Singleton(parts.observers_of, settings)
+    # How pictures are sampled, for their files; the model is asked when there are pictures.
+    shown_facts: Any = providers.Singleton(parts.shown_facts, settings, tuned, evaluation_sampling)
+    observers: Any = providers.Singleton(parts.observers_of, settings, shown_facts.provider)
     # Apart from the other observers, because a bar appears on the terminal once it is built.
     progress: Any = providers.Factory(
         Progress, settings.provided.training.steps, stop=providers.Callable(parts.rule_of, settings)

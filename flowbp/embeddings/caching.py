@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from flowbp.adapters import Backbone, Conditioning, CutPromptWarning, WithTextEncoders
+from flowbp.adapters import Backbone, Conditioning, CutPrompt, CutPromptWarning, WithTextEncoders
 from flowbp.adapters.backbone_returns import (
     checked_batch,
     checked_conditioning,
@@ -126,11 +126,19 @@ class CachedBackbone:
                 if progress is not None:
                     progress(done, len(prompts))
 
-    def cut(self, prompts: Sequence[str]) -> int:
-        """How many of the prompts are longer than what is read; 0 where that cannot be told."""
+    def cut(self, prompts: Sequence[str]) -> tuple[CutPrompt, ...]:
+        """The prompts that are longer than what is read; none where that cannot be known."""
         whole = list(dict.fromkeys(prompts))
         backbone: object = self.backbone
-        return backbone.text_encoders.cut(whole) if isinstance(backbone, WithTextEncoders) else 0
+        return backbone.text_encoders.cut(whole) if isinstance(backbone, WithTextEncoders) else ()
+
+    @property
+    def cure_of_cut(self) -> str:
+        """What to do about prompts that are cut."""
+        backbone: object = self.backbone
+        if isinstance(backbone, WithTextEncoders):
+            return backbone.text_encoders.cure
+        return "shorten them"
 
     def release(self) -> None:
         """Free the encoders' memory; to encode a prompt that is not kept they come for as long."""

@@ -17,7 +17,7 @@ from flowbp.evaluate.models import applied, cheapest_first, damage
 from flowbp.evaluate.pictures import IMAGES, ForeignPictureError, Shot, read_picture, write_picture
 from flowbp.evaluate.resuming import keep_identity, refuse_changed
 from flowbp.evaluate.schema import ModelSection
-from flowbp.evaluation import generate_batches
+from flowbp.evaluation import generate_batches, sampling_facts
 from flowbp.run.encoding import encode_all
 from flowbp.run.telling import told_progress
 
@@ -89,7 +89,7 @@ def generate_missing(container: EvaluationContainer) -> None:
     texts = dict.fromkeys(prompt.text for prompt in container.prompts())
     if settings.sampling.guidance != 1:
         texts[settings.sampling.negative_prompt] = None
-    encode_all(container.model(), tuple(texts))
+    encode_all(container.model(), tuple(texts), listed_in=folder)
     with told_progress("generating", to_do, unit="picture") as progress:
         done = 0
         for label in cheapest_first(settings.models):
@@ -155,12 +155,13 @@ def _generated(
     texts = [prompt.text for prompt in container.prompts()]
     try:
         with written_behind(write_picture) as write, applied(container.backbone(), model):
+            facts = sampling_facts(container.backbone(), settings.sampling)
             for seed, each in missing.items():
                 for chosen, images in generate_batches(
                     container.model(), texts, seed, settings.sampling, wanted=each.wanted
                 ):
                     made = [
-                        (folder, shot, image)
+                        (folder, shot, image, facts)
                         for shot, image in zip(each.shots[chosen], images.cpu(), strict=True)
                         if shot.number in each.numbers
                     ]

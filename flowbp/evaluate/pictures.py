@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import attrs
 from torch import Tensor
@@ -11,6 +13,9 @@ from flowbp.evaluation import HeldOut, labelled_png, read_png
 from flowbp.files import write_whole
 
 IMAGES = "images"
+
+NO_FACTS: Mapping[str, str] = MappingProxyType({})
+"""Nothing is known of how a picture was sampled."""
 
 
 class ForeignPictureError(ValueError):
@@ -60,13 +65,16 @@ class Shot:
         }
 
 
-def write_picture(folder: Path, shot: Shot, image: Tensor) -> None:
+def write_picture(
+    folder: Path, shot: Shot, image: Tensor, facts: Mapping[str, str] = NO_FACTS
+) -> None:
     """Write a picture, whole or not at all.
 
     Args:
         folder: of the evaluation.
         shot: which picture it is.
         image: (3, H, W) in [0, 1].
+        facts: how it was sampled, to be written into the file too.
 
     Raises:
         OSError: the file cannot be written.
@@ -75,7 +83,7 @@ def write_picture(folder: Path, shot: Shot, image: Tensor) -> None:
     Example:
         See `read_picture`.
     """
-    write_whole(shot.path(folder), labelled_png(image, shot.texts))
+    write_whole(shot.path(folder), labelled_png(image, {**facts, **shot.texts}))
 
 
 def read_picture(folder: Path, shot: Shot) -> Tensor | None:

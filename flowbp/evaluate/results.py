@@ -24,6 +24,7 @@ from flowbp.evaluation import (
     write_report,
 )
 from flowbp.files import write_whole
+from flowbp.run.encoding import CUT_PROMPTS
 from flowbp.run.shell import listed
 from flowbp.run.timings import TIMINGS, Timings
 
@@ -38,6 +39,7 @@ DESCRIPTIONS = {
     "figures": "what each metric found, for --resume",
     "models": "what each model's pictures were made with, for --resume",
     TIMINGS: "the seconds of each phase, session by session",
+    CUT_PROMPTS: "the prompts that the text encoders do not read to their end",
     CONFIGURATION: "all settings, defaults written out",
 }
 

@@ -37,6 +37,8 @@ from flowbp.evaluation.pictures import labelled_png as labelled_png
 from flowbp.evaluation.pictures import png as png
 from flowbp.evaluation.pictures import read_png as read_png
 from flowbp.evaluation.pictures import upscale as upscale
+from flowbp.evaluation.provenance import own_facts as own_facts
+from flowbp.evaluation.provenance import sampling_facts as sampling_facts
 from flowbp.evaluation.records import Comparison as Comparison
 from flowbp.evaluation.records import Evaluation as Evaluation
 from flowbp.evaluation.records import Pair as Pair

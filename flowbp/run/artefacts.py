@@ -6,15 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
+import torch
 
 from flowbp.configuration import read_sealed, sealed
 from flowbp.container import RunContainer
 from flowbp.core._validators import integer
+from flowbp.evaluation import own_facts, sampling_facts
 from flowbp.files import write_whole
 from flowbp.run.before import BEFORE, BEFORE_PICTURES
 from flowbp.run.shell import listed
 from flowbp.run.timings import TIMINGS
 from flowbp.settings import free_folder, occupied, resolved
+from flowbp.settings.checks import calibration_sampling
 
 CONFIGURATION, COMPARISON, REPORT = "configuration.yaml", "comparison.json", "report.html"
 PICTURE, PICTURE_PROMPTS, FINISHED = "before_after.png", "before_after.txt", "finished.json"
@@ -27,6 +30,7 @@ DESCRIPTIONS = {
     BEFORE: "the evaluation before training",
     BEFORE_PICTURES: "its pictures, for a run that is resumed",
     "calibration.json": "the scales of the reward's parts",
+    "cut_prompts.jsonl": "the prompts that the text encoders do not read to their end",
     CONFIGURATION: "all settings, defaults written out",
     "metrics.jsonl": "the figures of every step",
     TIMINGS: "the seconds of each phase, session by session",
@@ -56,7 +60,7 @@ def replaced(container: RunContainer) -> Sequence[str]:
 
 
 def configuration_text(container: RunContainer) -> str:
-    """The resolved configuration, with a comment on what Python replaced.
+    """The resolved configuration, with comments: what Python replaced, what the model decides.
 
     Args:
         container: of the run.
@@ -67,7 +71,20 @@ def configuration_text(container: RunContainer) -> str:
     Example:
         See `flowbp.run.execution.execute`.
     """
-    return heading(container) + resolved(container.settings())
+    return heading(container) + resolved(container.settings()) + _found(container)
+
+
+def _found(container: RunContainer) -> str:
+    """What no setting says, because the model or the machine decides it."""
+    settings, model = container.settings(), container.tuned()
+    facts = {
+        "device": str(container.device()),
+        "threads": str(torch.get_num_threads()),
+        "sigmas": sampling_facts(model, calibration_sampling(settings))["sigmas"],
+        **own_facts(model),
+    }
+    lines = "".join(f"#   {name}: {text}\n" for name, text in facts.items())
+    return f"\n# What was in effect, as the model and the machine had it:\n{lines}"
 
 
 def heading(container: RunContainer) -> str:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
 
 from flowbp.adapters import CutPromptWarning
 from flowbp.container import RunContainer
 from flowbp.embeddings import CachedBackbone
+from flowbp.files import write_whole
 from flowbp.run.telling import told_progress
 from flowbp.training import Streams
 from flowbp.training.prompts import drawn
 from flowbp.training.stages import ENCODING, running
+
+CUT_PROMPTS = "cut_prompts.jsonl"
+"""The file of a folder that lists the prompts that are cut."""
+
+_NAMED = 3
 
 
 def run_prompts(container: RunContainer) -> tuple[str, ...]:
@@ -59,22 +69,28 @@ def encode_prompts(container: RunContainer) -> None:
     Example:
         See `flowbp.run.execution.execute`.
     """
-    encode_all(container.model(), run_prompts(container))
+    folder = container.settings().run.folder
+    encode_all(container.model(), run_prompts(container), listed_in=folder)
 
 
-def encode_all(model: CachedBackbone, prompts: Sequence[str]) -> None:
+def encode_all(
+    model: CachedBackbone, prompts: Sequence[str], *, listed_in: Path | None = None
+) -> None:
     """Encode the prompts that are not kept yet, and release the encoders.
 
     Args:
         model: with its store.
         prompts: each once.
+        listed_in: a folder that gets the list of all prompts that are cut; None writes none.
 
     Warns:
-        CutPromptWarning: how many prompts are longer than what the encoders read.
+        CutPromptWarning: how many prompts are longer than what the encoders read, which, and what
+            to do.
 
     Raises:
         EmbeddingsError: the cache has no room, or cannot be written.
         ExhaustedError: the encoders do not fit into the device's memory.
+        OSError: the list cannot be written.
 
     Example:
         >>> from flowbp.embeddings import cached
@@ -86,10 +102,15 @@ def encode_all(model: CachedBackbone, prompts: Sequence[str]) -> None:
     """
     cut = model.cut(prompts)
     if cut:
+        first = ", ".join(map(str, cut[:_NAMED])) + (", …" if len(cut) > _NAMED else "")
+        place = ""
+        if listed_in is not None:
+            lines = "".join(f"{json.dumps(attrs.asdict(e), ensure_ascii=False)}\n" for e in cut)
+            write_whole(listed_in / CUT_PROMPTS, lines)
+            place = f"; all are in {listed_in / CUT_PROMPTS}"
         warnings.warn(
-            f"{cut:,} of the {len(prompts):,} prompts are longer than what the text "
-            "encoders read and are cut; shorten them, or raise the backbone's `text_length` "
-            "where it has one",
+            f"{len(cut):,} of the {len(prompts):,} prompts are longer than what the text encoders "
+            f"read and are cut: {first}{place}; {model.cure_of_cut}",
             CutPromptWarning,
             stacklevel=2,
         )

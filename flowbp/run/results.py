@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -19,7 +20,7 @@ from flowbp.evaluation import (
     counted,
     environment,
     grid,
-    png,
+    labelled_png,
     scores_of,
     to_json,
     upscale,
@@ -92,8 +93,10 @@ def write_results(
     steps, note = (evaluated.steps, "") if end is None else (end.judged, f". {end.note}")
     write_whole(folder / COMPARISON, to_json(evaluated.comparison) + "\n")
     shown = list(choose_examples(evaluated.comparison, sample=_SHOWN).sample)
-    write_whole(folder / PICTURE, png(_before_after(evaluated, shown)))
     records = evaluated.comparison.before.records
+    own = {"prompts": json.dumps([records[i].prompt for i in shown], ensure_ascii=False)}
+    sheet = labelled_png(_before_after(evaluated, shown), {**container.shown_facts(), **own})
+    write_whole(folder / PICTURE, sheet)
     prompts = "".join(f"{records[i].prompt}\n" for i in shown)
     write_whole(folder / PICTURE_PROMPTS, prompts)
     history = container.history()

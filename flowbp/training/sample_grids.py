@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -18,6 +19,8 @@ class SampleGrids:
         folder: where they go; made with the first pictures.
         columns: pictures in a row; about square if None.
         scale: pixels on disk for each pixel of a picture, along a side.
+        facts: asked once there are pictures, for texts to be written into each file besides its
+            step and its prompts, such as `flowbp.evaluation.sampling_facts`.
 
     Raises:
         ValueError: `columns` or `scale` is below 1.
@@ -31,23 +34,33 @@ class SampleGrids:
         ['000000.png', 'prompts.txt']
     """
 
-    def __init__(self, folder: Path, *, columns: int | None = None, scale: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        columns: int | None = None,
+        scale: int = 1,
+        facts: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         for name, value in (("columns", columns), ("scale", scale)):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}")
         self.folder = Path(folder)
         self._columns = columns
         self._scale = scale
+        self._facts = facts
 
     def row(self, metrics: Metrics) -> None:
         """Nothing: figures are not pictures."""
 
     def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
         """Write the grid of (n, 3, H, W)."""
-        from flowbp.evaluation.pictures import grid, png, upscale
+        from flowbp.evaluation.pictures import grid, labelled_png, upscale
 
         sheet = grid(upscale(images, self._scale), columns=self._columns)
-        write_whole(self.folder / f"{step:06}.png", png(sheet))
+        own = {"step": str(step), "prompts": json.dumps(list(prompts), ensure_ascii=False)}
+        texts = {**self._facts(), **own}
+        write_whole(self.folder / f"{step:06}.png", labelled_png(sheet, texts))
         listed = "".join(f"{prompt}\n" for prompt in prompts)
         write_whole(self.folder / "prompts.txt", listed)
 

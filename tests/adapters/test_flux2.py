@@ -43,7 +43,7 @@ def test_conditioning_equals_the_pipeline(length):
 
 
 def test_a_cut_prompt_is_reported_with_its_template():
-    message = r"a prompt has \d+ tokens and only the first 8 are read; shorten it, or raise"
+    message = r"a prompt has \d+ tokens and only the first 8 are read; shorten them, or raise"
     with pytest.warns(CutPromptWarning, match=message):
         KLEIN.backbone(text_length=8).encode(["red"])
 
@@ -51,8 +51,9 @@ def test_a_cut_prompt_is_reported_with_its_template():
 def test_cut_prompts_are_counted_with_their_template():
     tower = KLEIN.backbone().text.qwen
     length = len(tower.tokenizer(KLEIN.backbone().text._message("red")).input_ids)
-    for read, cut in ((length, 0), (length - 1, 1)):
-        assert KLEIN.backbone(text_length=read).text_encoders.cut(["red"]) == cut
+    for read, cut in ((length, []), (length - 1, [("red", length, length - 1)])):
+        found = KLEIN.backbone(text_length=read).text_encoders.cut(["red"])
+        assert [(each.prompt, each.tokens, each.read) for each in found] == cut
 
 
 @pytest.mark.parametrize("image_tokens", [4, 1024, 4300, 4301, 9000])

@@ -14,7 +14,7 @@ from flowbp.embeddings import CachedBackbone, EmbeddingsError, MemoryStore, cach
 from flowbp.embeddings import caching as caching_module
 from flowbp.testing import check_backbone
 
-from ..adapters.tiny import tiny_pipeline
+from ..adapters.tiny import CLIP_LENGTH, tiny_pipeline
 from ..training.fakes import FakeBackbone
 
 PROMPTS = [f"a {colour} {shape}" for colour in ("red", "blue", "grey") for shape in ("box", "ray")]
@@ -155,8 +155,12 @@ def test_encoders_of_a_callers_pipeline_stay_with_the_caller(tmp_path):
 def test_cut_prompts_are_counted_and_not_told_one_by_one(pipelines_t5, recwarn):
     long, short = "a many many many many many red box", "a red box"
     with_t5, without = (cached(backbone, None) for backbone in pipelines_t5)
-    assert with_t5.cut([long, short, long, ""]) == 1
-    assert without.cut([long, short]) == 1 and without.cut([]) == 0
+    (cut,) = with_t5.cut([long, short, long, ""])
+    assert cut.prompt == long and cut.tokens > cut.read == 16
+    (cut,) = without.cut([long, short])
+    assert cut.prompt == long and cut.tokens > cut.read == CLIP_LENGTH and without.cut([]) == ()
+    assert "backbone.text_length, up to 512" in with_t5.cure_of_cut
+    assert "text_length" not in without.cure_of_cut and "use_t5=true" in without.cure_of_cut
     for model in (with_t5, without):
         model.fill([long, short])
     assert not [each for each in recwarn if issubclass(each.category, CutPromptWarning)]
@@ -176,7 +180,7 @@ def test_a_backbone_that_tells_nothing_is_kept_in_memory(tmp_path):
         model = cached(backbone, tmp_path / "cache")
     model.fill(["red", "blue"])
     model.release()
-    assert model.cut(["red"]) == 0 and isinstance(model.store, MemoryStore)
+    assert model.cut(["red"]) == () and isinstance(model.store, MemoryStore)
     model.encode(["blue", "red", "blue"])
     assert len(backbone.encoded) == 2 and not (tmp_path / "cache").exists()
 
