@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from flowbp.adapters.component_files import check_config
 from flowbp.adapters.extras import require
@@ -197,8 +198,11 @@ def empty_model(
     try:
         with torch.device("meta"):
             if library == "diffusers":
-                return component.from_config(component.load_config(folder)).to(dtype=dtype)
-            return component(component.config_class.from_pretrained(folder)).to(dtype=dtype)
+                model = component.from_config(component.load_config(folder))
+            else:
+                model = component(component.config_class.from_pretrained(folder))
+            # The plain method, as in `DtypePolicy.place`.
+            return nn.Module.to(model, dtype=dtype)
     # A configuration of wrong values makes the libraries raise anything.
     except Exception as error:
         raise _refusal(error, place, name, kind) from error

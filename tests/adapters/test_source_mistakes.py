@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -119,7 +120,6 @@ WRONG = {
     ),
     "a class that is nowhere": (index(tokenizer=["transformers", "NoSuch"]), "tokenizer"),
     "a vae of another class": (config("vae", _class_name="AutoencoderTiny"), "got AutoencoderTiny"),
-    "a vae of other channels": (config("vae", latent_channels=5), "vae"),
     "a configuration of wrong types": (config("transformer", num_layers="three"), "transformer"),
     "a configuration that is no JSON": (written("vae/config.json", "{"), r"config\.json is not"),
     "a configuration that is a list": (written("vae/config.json", "[]"), "JSON object, got list"),
@@ -164,7 +164,14 @@ def test_it_is_refused_alike_with_and_without_weights(copied, how):
     break_it(folder)
     loading, checking = refusals("sd3 with T5", folder)
     assert type(loading) is type(checking) and str(loading) == str(checking)
-    assert __import__("re").search(message, str(checking)), str(checking)
+    assert re.search(message, str(checking)), str(checking)
+
+
+def test_a_vae_of_another_model_is_refused_before_its_weights(copied):
+    folder = copied()
+    config("vae", latent_channels=5)(folder)
+    _, checking = refusals("sd3 with T5", folder)
+    assert "must decode 4 channels like the transformer, got 5" in str(checking)
 
 
 def test_a_guidance_that_schnell_does_not_have(copied):
