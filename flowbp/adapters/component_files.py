@@ -81,7 +81,7 @@ def check_config(folder: Path, library: str, kind: str) -> Mapping[str, Any]:
     Example:
         >>> from flowbp.shapes.embedded import base_folder
         >>> check_config(base_folder() / "vae", "diffusers", "AutoencoderKL")["latent_channels"]
-        16
+        8
     """
     config = read_json(folder / "config.json", what="a component with its configuration")
     found = config.get("_class_name")

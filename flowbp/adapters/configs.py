@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from flowbp.adapters.component_files import check_config
 from flowbp.adapters.extras import require
 from flowbp.adapters.hub import hub_file
 from flowbp.adapters.layout import Layout
@@ -35,20 +36,15 @@ def read_config(source: str | os.PathLike[str], layout: Layout, name: str) -> Ma
         >>> read_config(base_folder(), SD3Backbone.layout, "transformer")["patch_size"]
         2
     """
-    # Neither is left to diffusers: it does not expand ~, and takes a hub that is out of reach for
-    # one that has no such file.
+    # Not left to diffusers: it does not expand ~, and takes a hub that is out of reach for one that
+    # has no such file.
     place = local_folder(source) or hub_file(str(source), f"{name}/config.json").parents[1]
     library, kind = layout.models[name]
     component: Any = getattr(require(library), kind)
-    config: dict[str, Any] = component.load_config(place, subfolder=name)
-    if config["_class_name"] != kind:
-        raise ValueError(
-            f"`source` must hold a {kind}, got {config['_class_name']} in {str(source)!r}; "
-            "name the backbone of that model family"
-        )
+    config = check_config(place / name, library, kind)
     arguments = inspect.signature(component.__init__).parameters.values()
     defaults = {each.name: each.default for each in arguments if each.default is not each.empty}
-    return defaults | config
+    return defaults | dict(config)
 
 
 def read_stated(source: str | os.PathLike[str], file: str) -> Mapping[str, Any]:

@@ -48,7 +48,8 @@ and 64')
         return
     try:
         sizes = named.picture_sizes
-    except (OSError, ValueError, ImportError) as error:
+    # A configuration of wrong types raises anything.
+    except Exception as error:
         # A hub out of reach is asked for half a minute, so once is enough. What a folder lacks is
         # told by what loads it, with all that is missing.
         if isinstance(error, OSError) and not named.is_folder:

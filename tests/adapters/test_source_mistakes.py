@@ -292,14 +292,30 @@ def test_a_snapshot_of_the_hub_is_checked_as_a_folder_is(saved, tmp_path, monkey
     assert str(loading) == str(checking) and "not in the cache" in str(checking)
 
 
-def test_a_check_of_a_run_says_what_the_run_would(copied, tmp_path, models, capsys):
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (
+            config("transformer", quantization_config={"quant_method": "bitsandbytes"}),
+            "(bitsandbytes)",
+        ),
+        (config("transformer", patch_size="two"), "transformer that is no fitting"),
+        (config("vae", block_out_channels=None), "vae that is no fitting"),
+        (written("vae/config.json", "[" * 100_000), "config.json is not valid JSON"),
+        (written("transformer/config.json", "\x00"), "config.json is not valid JSON"),
+    ],
+    ids=["quantised", "a word", "nothing", "nested", "a zero"],
+)
+def test_a_check_of_a_run_says_what_the_run_would(
+    break_it, message, copied, tmp_path, models, capsys
+):
     folder, yaml = copied(), str(write_configuration(tmp_path, models))
-    config("transformer", quantization_config={"quant_method": "bitsandbytes"})(folder)
+    break_it(folder)
     typed = [yaml, f"backbone={{name: sd3, source: {folder}, text_length: 16}}"]
     told = []
     for option in (["--check"], []):
         assert main([*typed, *option]) == 2
         told.append(capsys.readouterr().err.strip().splitlines())
     assert told[0] == told[1] and len(told[0]) == 2
-    assert "backbone: " in told[0][1] and "(bitsandbytes)" in told[0][1]
+    assert "backbone: " in told[0][1] and message in told[0][1]
     assert not (tmp_path / "run").exists()
