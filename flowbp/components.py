@@ -77,6 +77,22 @@ def dotted(component: Any) -> str:
     return f"{getattr(named, '__module__', None) or '?'}:{named.__qualname__}"
 
 
+def is_ours(component: Any) -> bool:
+    """Whether a component is the library's own.
+
+    Args:
+        component: any.
+
+    Returns:
+        True for one that is defined in it.
+
+    Example:
+        >>> is_ours(dotted), is_ours(print)
+        (True, False)
+    """
+    return dotted(component).partition(":")[0].partition(".")[0] == "flowbp"
+
+
 @contextmanager
 def calling(kind: str, component: Any, prompts: Sequence[str] = ()) -> Iterator[None]:
     """Have whatever a component raises arrive as a `ComponentError`.

@@ -200,22 +200,22 @@ def test_labels_are_checked(yaml, models, capsys):
         (
             "{reward: {name: '@broken'}}",
             1,
-            ["the calibration of the reward stopped: `own`", "got nan at the prompt '"],
+            ["the reward's part `own` (", ":broken)", "got [nan, nan]", "at the prompts '"],
         ),
         (
             "{reward: {name: '@broken'}, mean: 0, std: 1}",
             1,
-            ["step 1 was stopped", "not finite among its parts: `own.raw` nan", "at the prompts '"],
+            ["must return finite scores, got [nan, nan]", "at the prompts '"],
         ),
         (
             "{reward: {name: '@failing'}}",
             1,
-            ["no such thing as a picture", "raised by the reward's part `own`, at the prompts '"],
+            ["`own` (", ":failing) raised ValueError: no such thing as a picture", "in failing"],
         ),
         (
             "{reward: {name: '@unmade'}}",
             2,
-            ["reward: the weights are gone; raised while the reward's part `own` was built"],
+            [":unmade raised OSError: the weights are gone", "part `own` was built", "in unmade"],
         ),
     ],
 )
@@ -227,11 +227,13 @@ def test_the_part_at_fault_is_named(yaml, parts, capsys, second, code, messages)
     assert "Traceback" not in told
 
 
-def test_an_evaluation_names_the_part_at_fault(yaml, parts, capsys):
+def test_an_evaluation_names_the_part_at_fault(yaml, parts, capsys, monkeypatch):
+    monkeypatch.setattr("flowbp.run.execution.try_all", lambda *scorers, **made_up: None)
     second = "{reward: {name: '@broken'}, mean: 0, std: 1}"
     assert main([yaml, parts(second), EVALUATED]) == 1
     told = capsys.readouterr().err
-    assert "evaluation before training stopped: `own.raw` of the prompt '" in told
+    assert "must return finite scores as its part `own.raw`, got nan" in told
+    assert "during the evaluation before training, at the prompt '" in told
 
 
 def test_a_function_of_pictures_and_prompts_is_a_reward_by_itself(yaml, tmp_path, parts):

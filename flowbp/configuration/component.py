@@ -64,6 +64,10 @@ class Component(Generic[T_co]):
         found = inspect.signature(self.target).parameters.values()
         return {p.name: p.default for p in found if p.default is not p.empty} | {**self.arguments}
 
+    def takes(self, collaborator: str) -> bool:
+        """Whether the target names a collaborator among its keywords."""
+        return any(parameter.name == collaborator for parameter in parameters(self.target))
+
     def build(self, **offered: Any) -> T_co:
         """Call the target with its arguments and those offered collaborators that it names.
 

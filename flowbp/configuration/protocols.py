@@ -148,16 +148,37 @@ def misfit(target: Any, kind: str, protocol: Any) -> str:
     if top in sys.stdlib_module_names:
         what = "class" if isinstance(target, type) else "function"
         return f"is a {what} of Python itself, and no {kind}"
-    made = target if isinstance(target, type) else _returned(target)
-    lacks = lacking(made, protocol) if isinstance(made, type) else ""
+    made = made_by(target)
+    lacks = lacking(made, protocol) if made is not None else ""
     if not lacks:
         return ""
     return f"is no {kind}: it {lacks}" if made is target else f"makes no {kind}: it {lacks}"
 
 
-def _returned(function: Any) -> Any:
+def made_by(target: Any) -> type | None:
+    """The class of what a target makes.
+
+    Args:
+        target: a class, a constructor that is a class method, or a function.
+
+    Returns:
+        The class; None of a function without an annotation.
+
+    Example:
+        >>> made_by(int.from_bytes), made_by(len)
+        (<class 'int'>, None)
+    """
+    if isinstance(target, type):
+        return target
     try:
-        return inspect.get_annotations(function, eval_str=True).get("return")
-    # What an annotation names need not be there.
+        made = inspect.get_annotations(target, eval_str=True).get("return")
+    # What an annotation names need not be there, and what is written in C has none.
     except Exception:
-        return None
+        made = None
+    owner = getattr(target, "__self__", None)
+    # The class method of a base makes objects of the class that it is asked of.
+    if isinstance(owner, type) and (
+        made is None or (isinstance(made, type) and issubclass(owner, made))
+    ):
+        return owner
+    return made if isinstance(made, type) and made is not type(None) else None

@@ -125,12 +125,14 @@ def _evaluate(typed: argparse.Namespace) -> int:
     except Exception as error:
         if typed.debug:
             raise
-        if is_short_memory(error):
-            return told_short_memory(error, _SMALLER)
         if isinstance(error, ConfigurationError):
             return told(located(error, loaded.tree) if loaded else error, MISTAKE)
-        if isinstance(error, EvaluateError | OSError | ComponentError):
+        if isinstance(error, EvaluateError | ComponentError):
             return told(error, STOPPED if loaded else MISTAKE)
+        if is_short_memory(error):
+            return told_short_memory(error, _SMALLER, kept="what was done is kept")
+        if isinstance(error, OSError):
+            return told(error, STOPPED)
         raise
     except KeyboardInterrupt:
         folder = loaded.settings.evaluation.folder if loaded else None

@@ -105,7 +105,7 @@ def check(container: EvaluationContainer, *, resume: bool = False) -> None:
     if resume:
         refuse_others(container.settings(), container.digests())
     print(overview(container.settings()), flush=True)
-    refuse_unready(container)
+    refuse_unready(container, tried=True)
     warn_of_guidance(*_sampled(container))
     refuse_damaged(container.settings().models)
     print("checked; nothing was run")

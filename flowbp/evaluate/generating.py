@@ -8,12 +8,13 @@ from pathlib import Path
 
 import attrs
 
+from flowbp.components import blamed, during
 from flowbp.configuration import ConfigurationError, Problem
 from flowbp.evaluate.ahead import written_behind
 from flowbp.evaluate.container import EvaluationContainer, all_shots
 from flowbp.evaluate.failing import EvaluateError, reason
 from flowbp.evaluate.memory import release
-from flowbp.evaluate.models import applied, cheapest_first, damage
+from flowbp.evaluate.models import applied, cheapest_first, damage, unloadable
 from flowbp.evaluate.pictures import IMAGES, ForeignPictureError, Shot, read_picture, write_picture
 from flowbp.evaluate.resuming import keep_identity, refuse_changed
 from flowbp.evaluate.schema import ModelSection
@@ -84,12 +85,16 @@ def generate_missing(container: EvaluationContainer) -> None:
         }
     )
     _build(container)
+    problems = unloadable(settings, container.backbone())
+    if problems:
+        raise ConfigurationError(problems)
     # Now, as loading may have fetched a newer commit from the hub.
     refuse_changed(settings, container.digests())
     texts = dict.fromkeys(prompt.text for prompt in container.prompts())
     if settings.sampling.guidance != 1:
         texts[settings.sampling.negative_prompt] = None
-    encode_all(container.model(), tuple(texts), listed_in=folder)
+    with during("the encoding of the prompts"):
+        encode_all(container.model(), tuple(texts), listed_in=folder)
     with told_progress("generating", to_do, unit="picture") as progress:
         done = 0
         for label in cheapest_first(settings.models):
@@ -154,7 +159,11 @@ def _generated(
     keep_identity(settings, label, container.digests())
     texts = [prompt.text for prompt in container.prompts()]
     try:
-        with written_behind(write_picture) as write, applied(container.backbone(), model):
+        with (
+            during(f"the sampling of the model `{label}`"),
+            written_behind(write_picture) as write,
+            applied(container.backbone(), model),
+        ):
             facts = sampling_facts(container.backbone(), settings.sampling)
             for seed, each in missing.items():
                 for chosen, images in generate_batches(
@@ -183,4 +192,4 @@ def _build(container: EvaluationContainer) -> None:
         try:
             container.providers[name]()
         except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
-            raise ConfigurationError([Problem(section, str(error), "")]) from error
+            raise ConfigurationError([Problem(section, str(blamed(error) or error), "")]) from error

@@ -16,7 +16,9 @@ from flowbp.adapters.lora import ADAPTER
 from flowbp.adapters.lora_export import trained_scales
 from flowbp.adapters.lora_layers import adapter_layers
 from flowbp.adapters.lora_source import find_lora
-from flowbp.evaluate.schema import ModelSection
+from flowbp.configuration import Problem
+from flowbp.configuration.protocols import made_by
+from flowbp.evaluate.schema import EvaluateSettings, ModelSection
 from flowbp.training import is_averaged, load_unaveraged, model_damage
 
 _INDEX = "model_index.json"
@@ -126,6 +128,30 @@ def _fault_of_average(model: ModelSection, place: Path) -> tuple[str, str] | Non
     if not averaged:
         return "averaged", f"is false, and the run of {place} averaged nothing; remove it"
     return None
+
+
+def unloadable(settings: EvaluateSettings, backbone: Any = None) -> list[Problem]:
+    """What a backbone lacks to be evaluated from the checkpoints of the models.
+
+    Args:
+        settings: of the evaluation.
+        backbone: built; if None its class is asked, as far as what the configuration names tells.
+
+    Returns:
+        One problem of `backbone` at most.
+
+    Example:
+        See `flowbp.evaluate.readiness.refuse_unready`.
+    """
+    made = type(backbone) if backbone is not None else made_by(settings.backbone.target)
+    whole = [label for label, model in settings.models.items() if _is_whole_model(model)]
+    if not whole or made is None or callable(getattr(made, "load", None)):
+        return []
+    message = (
+        f"is a {made.__name__}, which has no `load(folder)` to take up the whole model that "
+        f"models.{whole[0]}.checkpoint is; give it one, see flowbp.adapters.Loadable"
+    )
+    return [Problem("backbone", message, "")]
 
 
 def cheapest_first(models: dict[str, ModelSection]) -> list[str]:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
+from typing import Any
 
-from flowbp.configuration import ConfigurationError, Problem
+from flowbp.configuration import Component, ConfigurationError, Problem
 from flowbp.configuration.tree import path_text
 from flowbp.evaluate.container import EvaluationContainer
-from flowbp.evaluate.models import check_applicable
+from flowbp.evaluate.models import check_applicable, unloadable
 from flowbp.evaluate.schema import EvaluateSettings
 from flowbp.run.counting import META
 from flowbp.run.families import named_model
+from flowbp.run.readiness import attempted
+from flowbp.run.rehearsal import made_up_pictures, try_metric
 from flowbp.run.sizing import undrawable
 from flowbp.settings.checks import Check
 from flowbp.settings.fitting import unfit
 from flowbp.settings.intervals import Found
-from flowbp.settings.needs import unmet
+from flowbp.settings.needs import reads, unmet
 
 
-def refuse_unready(container: EvaluationContainer) -> None:
+def refuse_unready(container: EvaluationContainer, *, tried: bool = False) -> None:
     """Check the pictures' size, and every metric's packages, files and whether it can judge.
 
     No weights are loaded.
@@ -29,6 +33,8 @@ def refuse_unready(container: EvaluationContainer) -> None:
     Args:
         container: of the evaluation; a backbone that was overridden is not asked. If a metric's
             failure is only reported, so is what is found of it.
+        tried: whether a metric that says of nothing that it reads it is built, and judges two
+            made-up pictures.
 
     Raises:
         ConfigurationError: all that is wrong.
@@ -41,31 +47,44 @@ def refuse_unready(container: EvaluationContainer) -> None:
         >>> refuse_unready(EvaluationContainer(settings=load(typed).settings))
     """
     settings = container.settings()
-    found = [Problem(path_text(path), message, "") for path, message in _of_metrics(settings)]
+    prompts, found = settings.prompts.prompts(), []
+    images = made_up_pictures(settings.sampling, container.device())
+
+    def judge(label: str, metric: Component[Any]) -> None:
+        some = prompts[: len(images)]
+        try_metric(label, container.metric(label, metric), images[: len(some)], some)
+
+    for label, metric in settings.metrics.items():
+        said = _of_metric(label, metric, settings)
+        problems = [Problem(path_text(path), message, "") for path, message in said]
+        if tried and not problems and not reads(metric):
+            problems += attempted(("metrics", label), partial(judge, label, metric))
+        found += problems
     refused = [] if settings.evaluation.on_failure == "report" else list(found)
     if not (container.backbone.overridden or container.model.overridden):
         sides = undrawable(settings.backbone, settings.sampling)
         sizes = [Problem(path_text(path), message, "") for path, message in sides]
         # A hub out of reach is reported already.
         unread = any(problem.path == "backbone" for problem in sizes)
-        refused += sizes if unread else [*sizes, *_unloadable(settings)]
+        refused += sizes if unread else [*sizes, *_misfits(settings)]
+        refused += unloadable(settings)
     if refused:
         raise ConfigurationError(refused)
     for each in found:
         print(f"{each}; it will be reported as failed", file=sys.stderr, flush=True)
 
 
-def _of_metrics(settings: EvaluateSettings) -> Found:
-    prompts, seeds = settings.prompts.prompts(), settings.evaluation.seeds
-    for label, metric in settings.metrics.items():
-        yield from unmet(metric, ("metrics", label))
-        wrong = unfit(metric, prompts, seeds)
-        if wrong:
-            yield ("metrics", label), wrong
+def _of_metric(label: str, metric: Component[Any], settings: EvaluateSettings) -> Found:
+    yield from unmet(metric, ("metrics", label))
+    wrong = unfit(metric, settings.prompts.prompts(), settings.evaluation.seeds)
+    if wrong:
+        yield ("metrics", label), wrong
 
 
 def _of_metrics_that_stop(settings: EvaluateSettings) -> Found:
-    return iter(()) if settings.evaluation.on_failure == "report" else _of_metrics(settings)
+    if settings.evaluation.on_failure != "report":
+        for label, metric in settings.metrics.items():
+            yield from _of_metric(label, metric, settings)
 
 
 def _of_pictures(settings: EvaluateSettings) -> Found:
@@ -76,7 +95,7 @@ AHEAD: tuple[Check, ...] = (_of_metrics_that_stop, _of_pictures)
 """The checks of `refuse_unready`, for `flowbp.evaluate.loading.load`."""
 
 
-def _unloadable(settings: EvaluateSettings) -> list[Problem]:
+def _misfits(settings: EvaluateSettings) -> list[Problem]:
     """What is wrong with the files of the backbone and of its models; no weights are read."""
     if named_model(settings.backbone) is None:
         return []

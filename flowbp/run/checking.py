@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from flowbp.components import blamed, is_ours, passes
 from flowbp.configuration import ConfigurationError, Problem
 from flowbp.container import RunContainer
 from flowbp.run.advice import guidance_scales, warn_of_guidance
@@ -12,7 +13,8 @@ from flowbp.run.artefacts import replaced
 from flowbp.run.counting import count_trained, sketched
 from flowbp.run.families import named_model
 from flowbp.run.overview import overview
-from flowbp.run.readiness import read_from, unready
+from flowbp.run.readiness import attempted, read_from, unready, untried
+from flowbp.run.rehearsal import try_backbone
 from flowbp.run.resuming import resumption
 
 
@@ -35,12 +37,23 @@ def check(container: RunContainer, *, resume: bool = False) -> None:
     """
     refuse_processes(container)
     notes = resumption(container).notes if resume else ()
-    trained = counted_parameters(container, unready(container))
+    trained = counted_parameters(container, [*unready(container), *untried(container)])
+    backbone = container.settings().backbone
+    if named_model(backbone) is None and not container.backbone.overridden:
+        found = attempted(("backbone",), lambda: _try_backbone(container))
+        problems = list(found)
+        if problems:
+            raise ConfigurationError(problems)
     print(overview(container.settings(), trained, replaced=replaced(container)))
     if not {"backbone", "tuned"} & set(replaced(container)):
         settings = container.settings()
         warn_of_guidance(named_model(settings.backbone), guidance_scales(settings))
     print(*read_from(container), *notes, "checked; nothing was run", sep="\n")
+
+
+def _try_backbone(container: RunContainer) -> None:
+    if not is_ours(container.tuned()):
+        try_backbone(container.tuned(), container.settings().sampling, "a circle")
 
 
 def counted_parameters(container: RunContainer, found: list[Problem]) -> int:
@@ -79,7 +92,12 @@ def told_as(section: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, TypeError, ModuleNotFoundError) as error:
-        raise ConfigurationError([Problem(section, str(error), "")]) from error
+        raise ConfigurationError([Problem(section, str(blamed(error) or error), "")]) from error
+    except BaseException as error:
+        found = None if passes(error) else blamed(error)
+        if found is None:
+            raise
+        raise ConfigurationError([Problem(section, str(found), "")]) from error
 
 
 def refuse_processes(container: RunContainer) -> None:

@@ -144,7 +144,7 @@ def _run(typed: argparse.Namespace) -> int:
     from flowbp.short_memory import is_short_memory
     from flowbp.training import EvaluationError, NonFiniteError
 
-    stops = (NonFiniteError, EvaluationError, RunError, OSError, ComponentError)
+    stops = (NonFiniteError, EvaluationError, RunError, ComponentError)
 
     loaded = None
     try:
@@ -156,12 +156,14 @@ def _run(typed: argparse.Namespace) -> int:
     except Exception as error:
         if typed.debug:
             raise
-        if is_short_memory(error):
-            return told_short_memory(error, _SMALLER)
         if isinstance(error, ConfigurationError):
             return told(located(error, loaded.tree) if loaded else error, MISTAKE)
         if isinstance(error, stops):
             return told(error, STOPPED if loaded else MISTAKE)
+        if is_short_memory(error):
+            return told_short_memory(error, _SMALLER, kept="nothing was saved")
+        if isinstance(error, OSError):
+            return told(error, STOPPED)
         raise
     except KeyboardInterrupt as interrupt:
         folder = loaded.settings.run.folder if loaded else None

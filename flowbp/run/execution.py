@@ -32,11 +32,15 @@ from flowbp.run.ending import best_checkpoint, ending, take_best, told_best
 from flowbp.run.lock import locked
 from flowbp.run.overview import overview
 from flowbp.run.readiness import unready
+from flowbp.run.rehearsal import PICTURES, made_up_pictures, try_all
+from flowbp.run.rehearsal_saving import rehearse_optimizer, rehearse_saving
 from flowbp.run.results import Evaluated, write_results
 from flowbp.run.resuming import Resumption, resumption
 from flowbp.run.telling import told_progress
 from flowbp.run.timings import Timings
 from flowbp.settings import SOURCES, decisive, sources_of, write_sources
+from flowbp.training import Streams
+from flowbp.training.prompts import drawn
 
 # The part of the configuration that is at fault when a provider cannot build.
 _SECTIONS = {
@@ -96,6 +100,10 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
         if found is None:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder))
+        # Before the folder is claimed, so that the same command can be given again.
+        with timings.phase("rehearse"):
+            _rehearse(container)
+        if found is None:
             claim(folder, configuration_text(container))
             timings.keep_in(folder)
             write_sources(folder, sources_of(decisive(settings)))
@@ -188,6 +196,23 @@ def _build(container: RunContainer) -> None:
             "parts that could not be built", [error for _, error in failures]
         )
         raise ConfigurationError(problems) from causes
+
+
+def _rehearse(container: RunContainer) -> None:
+    """Try what scores pictures, and a save and a load, before hours depend on them."""
+    settings = container.settings()
+    own = container.own_prompts()
+    stream = iter(own.stream(Streams.of(settings.run.seed).prompts))
+    try_all(
+        container.reward(),
+        container.judge(),
+        container.metrics(),
+        images=made_up_pictures(settings.sampling, container.model().device),
+        training=drawn(own, stream, PICTURES),
+        held_out=container.held_out(),
+    )
+    rehearse_optimizer(container.optimizer(), container.tuned().trainable())
+    rehearse_saving(container.tuned(), settings.run.folder)
 
 
 def _told(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from flowbp.adapters import Full, Lora
+from flowbp.components import ComponentError, blamed, foreign_frames, passes
 from flowbp.configuration import Component, Problem
 from flowbp.configuration.partial import answers
 from flowbp.configuration.tree import Step, path_text
@@ -16,11 +17,21 @@ from flowbp.container import RunContainer
 from flowbp.run.artefacts import replaced
 from flowbp.run.counting import META
 from flowbp.run.families import named_model
+from flowbp.run.rehearsal import (
+    PICTURES,
+    made_up_pictures,
+    try_judge,
+    try_metric,
+    try_observer,
+    try_reward,
+)
+from flowbp.run.rehearsal_saving import rehearse_optimizer
 from flowbp.run.sizing import undrawable
-from flowbp.settings import Settings
+from flowbp.settings import PointsByEmbedding, Settings, built_metric
 from flowbp.settings.checks import Check
 from flowbp.settings.intervals import Found
-from flowbp.settings.needs import readings, unmet
+from flowbp.settings.needs import readings, reads, unmet
+from flowbp.training.prompts import drawn
 
 _FAULTS = (OSError, ValueError, TypeError, ModuleNotFoundError)
 _Scorers = Iterator[tuple[tuple[Step, ...], Component[Any]]]
@@ -41,15 +52,83 @@ def unready(container: RunContainer) -> list[Problem]:
         See `flowbp.run.checking.check`.
     """
     settings, others = container.settings(), set(replaced(container))
-    found = [
-        each
-        for provider, scorers in _SCORERS.items()
-        if provider not in others
-        for each in _unmet(scorers, settings)
-    ]
+    found = [each for path, component in _scorers(container) for each in unmet(component, path)]
     if not {"backbone", "tuned", "model"} & others:
         found += undrawable(settings.backbone, settings.sampling)
     return [Problem(path_text(path), message, "") for path, message in found]
+
+
+def untried(container: RunContainer) -> list[Problem]:
+    """Build and try what scores pictures, observes and optimizes, and says of no file it reads.
+
+    Args:
+        container: of the run; what was overridden from Python is not asked.
+
+    Returns:
+        What failed, with the frames of its own code.
+
+    Example:
+        See `flowbp.run.checking.check`.
+    """
+    settings, device = container.settings(), container.device()
+    images, held_out = made_up_pictures(settings.sampling, device), container.held_out()
+    texts: list[str] = []
+
+    def draw() -> None:
+        stream = iter(settings.prompts.stream(torch.Generator().manual_seed(0)))
+        texts.extend(drawn(settings.prompts, stream, PICTURES))
+
+    def score(path: tuple[Step, ...], component: Component[Any]) -> None:
+        if path == ("reward",):
+            try_reward(container.reward(), images, texts)
+        elif path == ("judge",):
+            shown = [prompt.text for prompt in held_out[:PICTURES]]
+            try_judge(container.judge(), images[: len(shown)], shown)
+        else:
+            label = str(path[-1])
+            shared = {"device": device, "towers": container.towers()}
+            metric = built_metric(label, component, points=PointsByEmbedding(), **shared)
+            some = held_out[:PICTURES]
+            try_metric(label, metric, images[: len(some)], some)
+
+    found = [*attempted(("prompts",), draw)]
+    for path, component in _scorers(container):
+        if texts and not reads(component):
+            found += attempted(path, partial(score, path, component))
+    for number, other in enumerate(settings.observers.others):
+        steps = settings.training.steps
+        found += attempted(("observers", "others", number), partial(try_observer, other, steps))
+    parameters = {"weight": torch.nn.Parameter(torch.zeros(8, 8))}
+    trying = partial(rehearse_optimizer, settings.optimizer, parameters)
+    return [*found, *attempted(("optimizer",), trying)]
+
+
+def attempted(path: tuple[Step, ...], act: Callable[[], object]) -> Iterator[Problem]:
+    """Do something that calls code of others, and make a problem of what it raises.
+
+    Args:
+        path: of what is tried.
+        act: tries it.
+
+    Yields:
+        The problem, if there is one.
+
+    Raises:
+        Exception: an interrupt, or a fault of the library's own.
+
+    Example:
+        >>> [str(each) for each in attempted(("reward",), lambda: None)]
+        []
+    """
+    try:
+        act()
+    except BaseException as error:
+        known = isinstance(error, ComponentError | ValueError | TypeError | OSError | ImportError)
+        named = error if isinstance(error, ComponentError) else blamed(error)
+        if not known and (passes(error) or named is None):
+            raise
+        lines = [str(named or error), *getattr(error, "__notes__", ()), *foreign_frames(error)]
+        yield Problem(path_text(path), "\n  ".join(lines), "")
 
 
 def read_from(container: RunContainer) -> list[str]:
@@ -64,12 +143,9 @@ def read_from(container: RunContainer) -> list[str]:
     Example:
         See `flowbp.run.checking.check`.
     """
-    settings, others = container.settings(), set(replaced(container))
     return [
         f"  {path_text(path)} reads {place}"
-        for provider, scorers in _SCORERS.items()
-        if provider not in others
-        for path, component in scorers(settings)
+        for path, component in _scorers(container)
         for place in readings(component)
     ]
 
@@ -95,6 +171,13 @@ _SCORERS: Mapping[str, Callable[[Settings], _Scorers]] = {
     "judge": _of_judge,
     "metrics": _of_metrics,
 }
+
+
+def _scorers(container: RunContainer) -> _Scorers:
+    others = set(replaced(container))
+    for provider, scorers in _SCORERS.items():
+        if provider not in others:
+            yield from scorers(container.settings())
 
 
 def _unmet(scorers: Callable[[Settings], _Scorers], settings: Settings) -> Found:

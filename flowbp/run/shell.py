@@ -91,18 +91,19 @@ def told(message: object, code: int) -> int:
     return code
 
 
-def told_short_memory(error: BaseException, cure: str) -> int:
+def told_short_memory(error: BaseException, cure: str, *, kept: str) -> int:
     """Print that memory ran out, where, and what to do.
 
     Args:
         error: that says so, see `flowbp.short_memory`; its notes follow in a line.
         cure: what helps, unless the error says itself.
+        kept: what is said of what there is, unless notes do.
 
     Returns:
         The exit code.
 
     Example:
-        >>> told_short_memory(MemoryError("no room"), "lower sampling.batch")
+        >>> told_short_memory(MemoryError("no room"), "lower run.batch", kept="nothing was saved")
         1
     """
     # Late, because torch is only there once it is known to be installed.
@@ -111,7 +112,7 @@ def told_short_memory(error: BaseException, cure: str) -> int:
     said = " ".join(str(error).split()) or type(error).__name__
     exhausted = isinstance(error, ExhaustedError)
     print(said if exhausted else f"out of memory ({said}); {cure}", file=sys.stderr)
-    print("; ".join(getattr(error, "__notes__", ["nothing was saved"])), file=sys.stderr)
+    print("; ".join(getattr(error, "__notes__", [kept])), file=sys.stderr)
     return STOPPED
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import attrs
 import torch
 
 from flowbp.configuration import Component
 from flowbp.evaluation import Judge, JudgeMetric, Metric, RewardMetric
+from flowbp.evaluation.scoring import WHOLE, rewarded
 from flowbp.rewards import TOWERS, Reward, Towers, UncalibratedReward
 
 
@@ -68,6 +71,59 @@ def judge_metric(
         'white'
     """
     return JudgeMetric(label, judge.build(device=device, towers=towers))
+
+
+@attrs.frozen
+class Threshold:
+    """A judge that passes what scores at least so much.
+
+    Args:
+        reward: gives the score.
+        at_least: that passes.
+
+    Example:
+        >>> judge = Threshold(lambda images, prompts: images.mean((1, 2, 3)), 0.5)
+        >>> judge(torch.tensor([0.25, 0.75]).view(2, 1, 1, 1), ["a", "b"])
+        tensor([0., 1.], dtype=torch.float64)
+    """
+
+    reward: Reward
+    at_least: float
+
+    def __call__(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """Judge the pictures ``(B, 3, H, W)``; ``(B,)`` of 1 and 0."""
+        return (rewarded(images, prompts, self.reward)[WHOLE] >= self.at_least).double()
+
+
+def threshold_judge(
+    *,
+    reward: Component[Reward],
+    at_least: float,
+    device: torch.device | str = "cpu",
+    towers: Towers = TOWERS,
+) -> Threshold:
+    """Any reward as a judge.
+
+    Args:
+        reward: by its name, with its own keys.
+        at_least: the score that passes.
+        device: offered to the reward.
+        towers: offered to the reward.
+
+    Returns:
+        The judge.
+
+    Raises:
+        ValueError: the reward is a sum whose scales are not known.
+        Exception: what building the reward raises.
+
+    Example:
+        >>> bright = Component("bright", lambda: lambda images, prompts: images.mean((1, 2, 3)))
+        >>> threshold_judge(reward=bright, at_least=0.5).at_least
+        0.5
+    """
+    built = _rewarding("reward", reward.build(device=device, towers=towers))
+    return Threshold(built.reward, at_least)
 
 
 def built_metric(

@@ -47,6 +47,27 @@ def needs_of(component: Component[Any], path: _Path = ()) -> Iterator[tuple[_Pat
         yield from _within(value, (*path, name))
 
 
+def reads(component: Component[Any]) -> bool:
+    """Whether a component, or one in its arguments, says that it reads something to be built.
+
+    Args:
+        component: any.
+
+    Returns:
+        False of one that does not say.
+
+    Example:
+        >>> from flowbp.metrics import clip_embedding
+        >>> reads(Component("clip", clip_embedding)), reads(Component("mine", lambda: None))
+        (True, False)
+    """
+    try:
+        return any(True for _ in needs_of(component))
+    # What raises is told by `unmet`.
+    except Exception:
+        return True
+
+
 def towers_of(component: Component[Any]) -> frozenset[str]:
     """Which models a component shares with others that read the same.
 

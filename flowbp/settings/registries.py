@@ -107,7 +107,7 @@ REGISTRIES: tuple[Registry, ...] = (
     _registry(
         "judge",
         Judge,
-        {"shapes": "shapes:ShapesChecker"},
+        {"shapes": "shapes:ShapesChecker", "threshold": "settings.metrics:threshold_judge"},
         "device",
         "towers",
         called_with=_PICTURES,

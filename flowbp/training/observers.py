@@ -11,7 +11,7 @@ from typing import IO, Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from flowbp.components import calling, during
+from flowbp.components import calling, during, is_ours
 from flowbp.disk import saving
 from flowbp.files import open_to_append, write_whole
 from flowbp.training.early_stop import HeldOutFigures
@@ -88,7 +88,7 @@ def tell_one(observer: Any, event: Callable[[Any], object]) -> None:
     Example:
         >>> tell_one(JsonLines(Path("metrics.jsonl")), lambda observer: observer.close())
     """
-    if type(observer).__module__.partition(".")[0] == "flowbp":
+    if is_ours(observer):
         event(observer)
         return
     with calling("observer", observer):

@@ -7,8 +7,9 @@ import weakref
 import pytest
 import torch
 
+from flowbp.components import ComponentError
 from flowbp.evaluate.attempts import let_go
-from flowbp.evaluation.asking import Names, columns, outcomes
+from flowbp.evaluation.asking import Names, asked_columns, outcomes
 
 IMAGES = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 2, 2)
 PICTURES = ["a", "b", "c"]
@@ -82,20 +83,41 @@ def test_who_stops_the_program_stops_it(error):
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (torch.ones(2), "it must return columns by name, got a Tensor"),
+        (None, "must return one number per picture.*, got None"),
+        ([0.5, 0.5], r"must return one number per picture.*, got the list \[0.5, 0.5\]"),
+        ({1: torch.ones(2)}, "must name its columns by text, got the int 1"),
+        ({"x": [0.5, 0.5]}, r"`x` must return one number per picture, shape \(2,\), got the list"),
+        (torch.ones(3), r"one number per picture, shape \(2,\), got shape \(3,\)"),
         ({"x": torch.ones(2, 1)}, r"`x` must return one number per picture, shape \(2,\)"),
-        ({"x": torch.ones(3)}, r"got \(3,\); the first prompt of the batch is 'a'"),
-        ({"x": torch.tensor([0, torch.inf])}, "`m.x` of the prompt 'b' must be finite, got inf"),
-        ({"x": torch.tensor([-torch.inf, 0])}, "`m.x` of the prompt 'a' must be finite, got -inf"),
+        (
+            {"x": torch.ones(3)},
+            r"got shape \(3,\) of float32; the first .* is 'a'",
+        ),
+        (
+            {"x": torch.tensor([0, torch.inf])},
+            "in `m.x`, got inf; at the prompt 'b'",
+        ),
+        (
+            {"x": torch.tensor([-torch.inf, 0])},
+            "in `m.x`, got -inf; at the prompt 'a'",
+        ),
     ],
 )
 def test_what_is_no_set_of_columns_is_refused(found, message):
-    with pytest.raises(ValueError, match=message):
-        columns(found, ["a", "b"], called=lambda name: f"m.{name}")
+    with pytest.raises(ComponentError, match=message):
+        asked(found, lambda name: f"m.{name}")
+
+
+def asked(found, called):
+    return asked_columns(asked, lambda: found, ["a", "b"], label="mine", called=called)
+
+
+def test_one_number_per_picture_is_a_column_of_the_label():
+    assert list(asked(torch.ones(2), str)) == ["mine"]
 
 
 def test_columns_are_named_and_may_say_nothing():
-    found = columns({"x": torch.tensor([1.0, torch.nan])}, ["a", "b"], called=str.upper)
+    found = asked({"x": torch.tensor([1.0, torch.nan])}, str.upper)
     assert list(found) == ["X"] and found["X"].dtype == torch.float64
     assert found["X"][0] == 1 and found["X"][1].isnan()
 

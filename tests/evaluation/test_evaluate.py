@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from flowbp.components import ComponentError
 from flowbp.evaluation import Evaluation, HeldOutPrompt, Judge, Sampling, evaluate, generate
 
 from .samples import FakeBackbone, mean_reward
@@ -62,7 +63,7 @@ def test_a_score_that_is_not_finite_names_its_prompt(value: float) -> None:
     def broken(images: Tensor, prompts: Sequence[str]) -> Tensor:
         return torch.tensor([value if prompt == "three crosses" else 0.5 for prompt in prompts])
 
-    with pytest.raises(ValueError, match=f"`reward` of the prompt 'three crosses' .* got {value}"):
+    with pytest.raises(ComponentError, match=f"got {value}.* at the prompt 'three crosses'"):
         run(broken)
 
 
@@ -70,12 +71,12 @@ def test_a_verdict_between_pass_and_fail_names_its_prompt() -> None:
     def graded(images: Tensor, prompts: Sequence[str]) -> Tensor:
         return torch.full((len(prompts),), 0.5)
 
-    with pytest.raises(ValueError, match=r"`judge` must give the prompt 'a circle' .* got 0\.5"):
+    with pytest.raises(ComponentError, match=r"judge .* got 0\.5.*threshold.* 'a circle'"):
         run(judge=graded)
 
 
 def test_a_score_of_the_wrong_shape_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"`reward` must return .* shape \(2,\), got \(2, 1\)"):
+    with pytest.raises(ComponentError, match=r"reward .* shape \(2,\), got shape \(2, 1\)"):
         run(lambda images, prompts: torch.zeros(len(prompts), 1))
 
 

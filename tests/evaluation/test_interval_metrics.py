@@ -10,6 +10,7 @@ import attrs
 import pytest
 import torch
 
+from flowbp.components import ComponentError
 from flowbp.evaluation import HeldOutMeasure, HeldOutPrompt, Sampling, Scale
 from flowbp.metrics import BaseDistance, PixelDistance
 
@@ -122,41 +123,47 @@ def failing(error: Exception, when: Callable[[Any], bool]) -> Callable[..., Any]
 FAILURES = {
     "any error, with its prompt": (
         failing(RuntimeError("no kernel"), lambda own: "two lines" in [p.text for p in own]),
-        "the metric 'mine': RuntimeError: no kernel; it failed at 'two lines'",
+        ["the metric `mine` (", "raised RuntimeError: no kernel", "at the prompt 'two lines'"],
     ),
     "pictures together": (
         failing(KeyError("pair"), lambda own: len(own) == 2),
-        "the metric 'mine': KeyError: 'pair'; it failed at 2 pictures together, the first of "
-        "'one', and at none of them alone",
+        ["raised KeyError: 'pair'; of none of these pictures alone", "prompts 'one', 'two lines'"],
     ),
     "no columns": (
-        lambda images, prompts: images.mean((1, 2, 3)),
-        "the metric 'mine': it must return columns by name, got a Tensor; a reward as a metric",
+        lambda images, prompts: None,
+        ["the metric `mine` (", "columns by name, got None", "at the prompt 'one'"],
     ),
     "a column of another length": (
         lambda images, prompts: {"mine": images.mean().repeat(7)},
-        "`mine` must return one number per picture, shape (1,), got (7,)",
+        ["`mine` must return one number per picture, shape (1,), got shape (7,)"],
     ),
     "other columns for another batch": (
         lambda images, prompts: {prompts[0].text: images.mean((1, 2, 3))},
-        "the metric 'mine': it returned the columns one for one batch and three for another, that "
-        "of 'three'; return the same for every batch",
+        ["returned the columns one for one batch and three for another", "at the prompt 'three'"],
     ),
 }
 
 
-@pytest.mark.parametrize("metric, message", FAILURES.values(), ids=FAILURES)
-def test_a_failure_names_metric_and_prompt(metric, message):
-    with pytest.raises(ValueError) as caught:
+@pytest.mark.parametrize("metric, pieces", FAILURES.values(), ids=FAILURES)
+def test_a_failure_names_metric_and_prompt(metric, pieces):
+    with pytest.raises(ComponentError) as caught:
         measure(Shifted(), mine=metric)()
-    assert message in str(caught.value)
+    assert all(piece in str(caught.value) for piece in pieces), str(caught.value)
+
+
+def test_a_reward_of_ones_own_is_a_metric_by_its_label_and_reads_texts():
+    def length(images, prompts):
+        assert all(isinstance(prompt, str) for prompt in prompts)
+        return torch.tensor([float(len(prompt)) for prompt in prompts])
+
+    assert measure(Shifted(), long=length)()["long"] == (3.0, 9.0, 5.0)
 
 
 def test_a_failure_of_a_metric_of_sets_names_it():
     def metric(model, base):
         raise AttributeError("no such thing")
 
-    with pytest.raises(ValueError, match="'mine': AttributeError: no such thing; it judges all 3"):
+    with pytest.raises(ComponentError, match=r"`mine` .* raised AttributeError: no such thing"):
         measure(Shifted(), mine=metric)()
 
 

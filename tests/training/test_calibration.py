@@ -9,6 +9,7 @@ import attrs
 import pytest
 import torch
 
+from flowbp.components import ComponentError
 from flowbp.configuration import DamagedError, sealed
 from flowbp.configuration.records import SEAL
 from flowbp.evaluation import Sampling, generate
@@ -127,13 +128,13 @@ def test_a_reward_with_its_scales_is_left_alone(tmp_path):
             lambda x, p: torch.where(
                 torch.tensor([t == "rust" for t in p]), torch.inf, bright(x, p)
             ),
-            "`odd`.* must be finite, got inf at the prompt 'rust'",
+            "`odd`.* must return finite scores, got inf.* at the prompt 'rust'",
         ),
     ],
 )
 def test_a_part_that_cannot_be_measured_is_named(tmp_path, reward, message):
     how = calibration(tmp_path)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, ComponentError), match=message):
         calibrated(uncalibrated(odd=RewardPart(reward)), FakeBackbone(), PromptList(PROMPTS), how)
     assert not how.path.exists()
 

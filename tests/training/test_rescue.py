@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from flowbp.components import ComponentError
 from flowbp.training import (
     AdamW,
     Checkpoints,
@@ -109,7 +110,7 @@ def test_an_observer_cannot_cost_the_last_checkpoint(tmp_path: Path) -> None:
             raise OSError(28, "No space left on device")
 
     checkpoints = Checkpoints(tmp_path)
-    with pytest.raises(OSError, match="No space") as caught:
+    with pytest.raises(ComponentError, match=r"fakes:Recorder raised OSError.*step 4") as caught:
         make_trainer(observers=[Recorder(act=fail)], checkpoints=checkpoints).run()
     place = tmp_path / "final"
     assert caught.value.__notes__ == [f"the parameters after step 4 are saved in {place}"]

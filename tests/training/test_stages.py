@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import torch
 
@@ -39,10 +41,17 @@ def caused(cause: Exception) -> RuntimeError:
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         RuntimeError("Triton Error [CUDA]: out of memory"),
         RuntimeError("backend='compiled' raised:\nOutOfMemoryError: "),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate "
+            "memory: you tried to allocate 4398046511104 bytes. Error code 12 (Cannot allocate "
+            "memory)"
+        ),
+        MemoryError("Unable to allocate 4.00 TiB for an array"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
         caused(caused(SHORT)),
     ],
 )
-def test_what_says_that_memory_ran_out(error: RuntimeError) -> None:
+def test_what_says_that_memory_ran_out(error: Exception) -> None:
     assert is_short_memory(error)
     with pytest.raises(StageOutOfMemoryError), running(SWEEP, 8):
         raise error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from flowbp.components import ComponentError
 from flowbp.core import Bridge, DRaFTLV, Hinge, ReFL
 from flowbp.training import Batching, Sampling, Streams, cost
 
@@ -122,14 +123,14 @@ def test_frozen_backbone_is_refused() -> None:
 
 
 def test_reward_without_a_gradient_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"`reward` must be differentiable.*function"):
+    with pytest.raises(ComponentError, match=r"differentiable in the pictures.*'red', 'green'"):
         make_step(reward=lambda images, prompts: colour_reward(images, prompts).detach())(
             PROMPTS[:3], Streams.of(0)
         )
 
 
 def test_reward_of_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"one score per picture, shape \(3,\), got \(3, 1\)"):
+    with pytest.raises(ComponentError, match=r"shape \(3,\), got shape \(3, 1\)"):
         make_step(reward=lambda images, prompts: colour_reward(images, prompts)[:, None])(
             PROMPTS[:3], Streams.of(0)
         )
