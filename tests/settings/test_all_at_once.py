@@ -58,7 +58,7 @@ def test_any_mistakes_are_all_reported_and_nothing_that_follows(tmp_path: Path) 
         assert len(told) == len(names), (names, told)
 
 
-@pytest.mark.parametrize("names", itertools.combinations(list(MISTAKES)[:6], 2))
+@pytest.mark.parametrize("names", list(itertools.combinations(list(MISTAKES)[:6], 2)))
 def test_of_a_file_that_cannot_be_read_nothing_is_said_to_be_missing(
     tmp_path: Path, names: tuple[str, str]
 ) -> None:
