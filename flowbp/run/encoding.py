@@ -53,14 +53,16 @@ def run_prompts(container: RunContainer) -> tuple[str, ...]:
     return tuple(found | dict.fromkeys(drawn(own, stream, count)))
 
 
-def encode_prompts(container: RunContainer) -> None:
+def encode_prompts(container: RunContainer, *, listed_in: Path | None = None) -> None:
     """Encode what the cache does not hold, and release the encoders.
 
     Args:
         container: of the run.
+        listed_in: the run's folder, once the run has claimed it; see `encode_all`.
 
     Warns:
-        CutPromptWarning: how many prompts are longer than what the encoders read.
+        CutPromptWarning: how many prompts are longer than what the encoders read, which, and what
+            to do.
 
     Raises:
         EmbeddingsError: the cache has no room, or cannot be written.
@@ -69,8 +71,7 @@ def encode_prompts(container: RunContainer) -> None:
     Example:
         See `flowbp.run.execution.execute`.
     """
-    folder = container.settings().run.folder
-    encode_all(container.model(), run_prompts(container), listed_in=folder)
+    encode_all(container.model(), run_prompts(container), listed_in=listed_in)
 
 
 def encode_all(

@@ -133,7 +133,7 @@ def _finish(
     settings = container.settings()
     folder, comparison = settings.run.folder, None
     with timings.phase("encode"), during("the encoding of the prompts"):
-        encode_prompts(container)
+        encode_prompts(container, listed_in=folder)
     with (
         timings.phase("calibrate"),
         during("the calibration of the reward"),
