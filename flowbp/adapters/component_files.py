@@ -44,7 +44,7 @@ def check_component(folder: Path, library: str, kind: str) -> str | None:
     if quantised:
         raise ValueError(_no_quantised(folder, quantised[0].name))
     check_weight_files(folder)
-    plain, *variants = _variants(folder, library)
+    plain, variants = _variants(folder, library)
     if plain:
         _check_shards(folder, library, "")
         return None
@@ -105,8 +105,8 @@ def _no_quantised(folder: Path, how: str) -> str:
     )
 
 
-def _variants(folder: Path, library: str) -> list[str]:
-    """Whether there are plain weights ("" or "plain"), then the variants that there are."""
+def _variants(folder: Path, library: str) -> tuple[bool, list[str]]:
+    """Whether there are plain weights, and the variants that there are."""
     stem = _STEMS[library]
     names = [path.name for path in folder.iterdir()]
     shard = r"-\d{5}-of-\d{5}"
@@ -119,33 +119,29 @@ def _variants(folder: Path, library: str) -> list[str]:
     found = [match for name in names if (match := variant.fullmatch(name))]
     there = any(re.fullmatch(rf"{plain}|{pickled}", name) for name in names)
     named = {match["a"] or match["b"] or match["c"] for match in found}
-    return ["plain" if there else "", *sorted(named)]
+    return there, sorted(named)
 
 
 def _check_shards(folder: Path, library: str, variant: str) -> None:
     """Refuse an index of shards of which one is missing."""
-    stem = _STEMS[library]
-    single = folder / f"{stem}{variant}.safetensors"
+    stem, pickled = _STEMS[library], folder / f"{_PICKLED[library]}.bin"
     index = folder / f"{stem}.safetensors.index{variant}.json"
-    pickled = folder / f"{_PICKLED[library]}.bin"
-    if single.is_file() or (pickled.is_file() and not index.is_file()):
+    if (folder / f"{stem}{variant}.safetensors").is_file():
         return
-    if not index.is_file():
-        index = folder / f"{pickled.name}.index.json"
-    content = read_json(index, what="a component with weights")
-    shards = content.get(_INDEX)
+    if not index.is_file() and pickled.is_file():
+        return
+    if not index.is_file() and pickled.with_name(f"{pickled.name}.index.json").is_file():
+        index = pickled.with_name(f"{pickled.name}.index.json")
+    shards = read_json(index, what="a component with weights").get(_INDEX)
     if not isinstance(shards, dict) or not all(isinstance(each, str) for each in shards.values()):
         raise ValueError(f"{index} has no `{_INDEX}` from tensors to files; {_AGAIN}")
-    missing = sorted({name for name in shards.values() if not (folder / name).is_file()})
+    files = sorted(set(shards.values()))
+    missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f"`source` {str(folder.parent)!r} could not be read, its {folder.name}: "
-            f"{folder / missing[0]} is missing, 1 of {len(set(shards.values()))} files that "
-            f"{index.name} names; {_AGAIN}"
-            if len(missing) == 1
-            else f"`source` {str(folder.parent)!r} could not be read, its {folder.name}: "
-            f"{folder / missing[0]} and {len(missing) - 1} other files that {index.name} names are "
-            f"missing; {_AGAIN}"
+            f"{folder / missing[0]} is missing, the first of {len(missing)} that are of the "
+            f"{len(files)} in {index.name}; {_AGAIN}"
         )
 
 
