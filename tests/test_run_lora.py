@@ -58,7 +58,7 @@ def test_a_run_trains_an_adapter_that_plain_diffusers_loads(name, typed, tmp_pat
     count = sum(p.numel() for p in parts.tuned().trainable().values())
     assert f"{count:,} parameters, lora (rank 2, alpha 4" in capsys.readouterr().out
     final = tmp_path / "run" / "checkpoints" / "final"
-    assert {path.name for path in final.iterdir()} == {WEIGHTS, "training"}
+    assert {path.name for path in final.iterdir()} == {WEIGHTS, "training", "manifest.json"}
     # Training ends with the averages in the parameters.
     saved = load_file(final / WEIGHTS)
     for each, parameter in parts.tuned().trainable().items():
@@ -175,22 +175,16 @@ def replace_weights(file):
     save_file(tensors | {name: tensors[name] + 0.001}, file, {"format": "pt"})
 
 
-def test_an_adapter_does_not_go_on_upon_another_base(typed, tmp_path, capsys):
-    assert main([*typed, LORA]) == 0
+@pytest.mark.parametrize("tuning", [LORA, "tuning={name: full}"])
+def test_a_run_does_not_go_on_upon_another_base(typed, tmp_path, capsys, tuning):
+    assert main([*typed, tuning]) == 0
     weights = next((tmp_path / "model" / "transformer").glob("*.safetensors"))
-    kept, again = weights.read_bytes(), [*typed, LORA, "training.steps=3", "--resume"]
+    kept, again = weights.read_bytes(), [*typed, tuning, "training.steps=3", "--resume"]
     replace_weights(weights)
-    assert main(again) == 1
+    assert main(again) == 2
     told = capsys.readouterr().err
-    final = tmp_path / "run" / "checkpoints" / "final"
-    assert f"the checkpoint {final} was trained on another base model" in told
-    assert "resume with the model that the run began with" in told and "Traceback" not in told
+    assert "backbone.source" in told and f"transformer/{weights.name} is not what" in told
+    assert "Traceback" not in told
     weights.write_bytes(kept)
+    (tmp_path / "model" / "README.md").write_text("A note is no part of a model.")
     assert main(again) == 0
-
-
-def test_full_training_goes_on_whatever_the_base_was(typed, tmp_path):
-    assert main(typed) == 0
-    weights = next((tmp_path / "model" / "transformer").glob("*.safetensors"))
-    replace_weights(weights)
-    assert main([*typed, "training.steps=3", "--resume"]) == 0

@@ -16,6 +16,8 @@ from flowbp.files import digests, write_whole
 SOURCES = "sources.json"
 _NAMES = ("source", "path", "start")
 """Keys whose value may name a place without a slash in it."""
+# What comes beside a model and is no part of it.
+_DOCUMENTS = (".md", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".pdf")
 
 
 @attrs.frozen
@@ -64,7 +66,7 @@ def source_at(text: str) -> Source | None:
         text: a path; ``~`` is expanded.
 
     Returns:
-        The digests of its files but hidden ones; None if there is nothing.
+        The digests of its files but hidden ones and documents; None if there is nothing.
 
     Raises:
         OSError: a file cannot be read.
@@ -186,4 +188,4 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__pycache__"
+    return name.startswith(".") or name == "__pycache__" or name.lower().endswith(_DOCUMENTS)
