@@ -12,30 +12,34 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from flowbp.adapters import (
-    Backbone,
-    Conditioning,
-    CutPrompt,
-    CutPromptWarning,
-    WithTextEncoders,
+from flowbp.adapters import Backbone, Conditioning, CutPrompt, CutPromptWarning, WithTextEncoders
+from flowbp.adapters.backbone_returns import (
+    checked_batch,
+    checked_conditioning,
+    checked_field,
+    checked_parameters,
+    checked_pictures,
+    checked_sigmas,
 )
 from flowbp.core import VelocityField
 from flowbp.core._validators import integer
 from flowbp.embeddings.identity import identity
 from flowbp.embeddings.stores import EmbeddingsError, FolderStore, MemoryStore, Row, Store
 
-BATCH = 8
-"""Prompts encoded together by default."""
+BATCH = 1
+"""Prompts encoded together by default: with one, no other prompt can change how it rounds."""
 
 
 @attrs.frozen(eq=False)
 class CachedBackbone:
     """A backbone whose `encode` looks into a store first; all else is the backbone's own.
 
-    Prompts are always encoded `batch` at a time, the last batch being filled up with copies of
-    its last prompt: matrix products of one size round alike, so that an embedding is the same
-    to the bit whether it comes from the store or not, and whatever other prompts there are. The
-    tests hold that on the CPU.
+    Prompts are encoded one at a time: an embedding is the same to the bit whether it comes from the
+    store or not, and whatever other prompts there are. The tests hold that on the CPU.
+
+    With a larger `batch`, a GPU encodes a long list sooner; the last batch is filled up with copies
+    of its last prompt. A prompt then rounds by its place in the batch, so that which others are
+    encoded beside it can change the last bits.
 
     Args:
         backbone: any.
@@ -132,9 +136,9 @@ class CachedBackbone:
     def cure_of_cut(self) -> str:
         """What to do about prompts that are cut."""
         backbone: object = self.backbone
-        if not isinstance(backbone, WithTextEncoders):
-            return "shorten them"
-        return backbone.text_encoders.cure
+        if isinstance(backbone, WithTextEncoders):
+            return backbone.text_encoders.cure
+        return "shorten them"
 
     def release(self) -> None:
         """Free the encoders' memory; to encode a prompt that is not kept they come for as long."""
@@ -143,23 +147,25 @@ class CachedBackbone:
 
     def noise(self, count: int, *, height: int, width: int, generator: torch.Generator) -> Tensor:
         """The backbone's."""
-        return self.backbone.noise(count, height=height, width=width, generator=generator)
+        found = self.backbone.noise(count, height=height, width=width, generator=generator)
+        return checked_batch(self.backbone, "noise", found, count)
 
     def sigmas(self, steps: int, *, height: int, width: int) -> Tensor:
         """The backbone's."""
-        return self.backbone.sigmas(steps, height=height, width=width)
+        found = self.backbone.sigmas(steps, height=height, width=width)
+        return checked_sigmas(self.backbone, found, steps)
 
     def velocity(self, conditioning: Conditioning) -> VelocityField:
         """The backbone's."""
-        return self.backbone.velocity(conditioning)
+        return checked_field(self.backbone, self.backbone.velocity(conditioning))
 
     def decode(self, latents: Tensor) -> Tensor:
         """The backbone's."""
-        return self.backbone.decode(latents)
+        return checked_pictures(self.backbone, self.backbone.decode(latents), len(latents))
 
     def trainable(self) -> Mapping[str, nn.Parameter]:
         """The backbone's."""
-        return self.backbone.trainable()
+        return checked_parameters(self.backbone, self.backbone.trainable())
 
     def save(self, folder: Path) -> None:
         """The backbone's."""
@@ -178,7 +184,8 @@ class CachedBackbone:
         for start in range(0, len(prompts), self.batch):
             part = list(prompts[start : start + self.batch])
             filled = part + part[-1:] * (self.batch - len(part))
-            tensors = self.backbone.encode(filled).to("cpu").tensors
+            found = checked_conditioning(self.backbone, self.backbone.encode(filled), len(filled))
+            tensors = found.to("cpu").tensors
             for place, prompt in enumerate(part):
                 # Copied, because a slice would keep the whole batch in memory.
                 rows[prompt] = {name: tensor[place].clone() for name, tensor in tensors.items()}
