@@ -213,6 +213,8 @@ class Backbone:
 
     def velocity(self, conditioning):
         field = self._inner.velocity(conditioning)
+        if self.where == "backward":
+            return lambda latents, sigma: spoilt(field(latents, sigma))
         return lambda latents, sigma: self._at("velocity", field(latents, sigma))
 
     def decode(self, latents):
@@ -236,6 +238,15 @@ class Backbone:
             return
         self._at("load", None)
         self.module.load_state_dict(torch.load(folder / "weights.pt"))
+
+
+def spoilt(value):
+    """Changes in place what the backward pass needs."""
+    root = value.exp()
+    again = root * root
+    with torch.no_grad():
+        root.add_(1)
+    return again
 
 
 class Unloadable(Backbone):
@@ -487,6 +498,13 @@ def _identity(place):
     import json
 
     return json.loads((place / "training" / "manifest.json").read_text())["identity"]
+
+
+def test_a_backward_pass_that_fails_is_named(yaml, mine, models, capsys):
+    keys = f"source: {models}/base, where: backward, kind: none"
+    typed = [yaml, f"backbone={{name: '{mine}:Backbone', {keys}}}"]
+    said = (f"the backward pass of the backbone {mine}:Backbone raised RuntimeError", "step 1")
+    refused(capsys, 1, typed, *said, own=False)
 
 
 def test_other_parts_are_named(yaml, mine, capsys):

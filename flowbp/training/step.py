@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import attrs
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from flowbp.adapters.backbone import Backbone, Conditioning
 from flowbp.adapters.guided import guided_field
+from flowbp.components import calling, is_ours
 from flowbp.core import (
     FurtherCotangent,
     LossShape,
@@ -137,7 +139,7 @@ class TrainingStep:
             scores = score(self._scorer, x, members, loss_weights(plan, trajectory))
         conditioning = conditioning.repeat(1 + plan.noised)
         further, values = self._further(plan, trajectory, conditioning)
-        with running(SWEEP, len(members)):
+        with running(SWEEP, len(members)), self._pulling():
             sweep(plan, trajectory, scores.cotangent, self.pull(conditioning), further=further)
         samples = slice(0, len(prompts))
         parts = tuple(part[samples] for part in residuals(plan, trajectory))
@@ -149,6 +151,13 @@ class TrainingStep:
     def sizes(self) -> Portions:
         """The portions that the step works in."""
         return self.portions or self.batching.portions
+
+    def _pulling(self) -> AbstractContextManager[None]:
+        # A network of others may fail in its backward pass, where it leaves no frame of its own.
+        inner = getattr(self.backbone, "backbone", None)
+        if inner is None or is_ours(inner):
+            return nullcontext()
+        return calling("backward pass of the backbone", inner)
 
     @property
     def _scorer(self) -> Scorer:
