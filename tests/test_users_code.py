@@ -376,7 +376,8 @@ def test_a_reward_that_raises_is_named_at_every_stage(yaml, mine, tmp_path, caps
     told = refused(
         capsys, 1, [yaml, reward, *more], f"the reward {mine}:Late {KINDS[kind]}", said, "in broken"
     )
-    assert told.splitlines()[0].count("at the prompt") == 1
+    (sentence,) = [line for line in told.splitlines() if line.startswith("the reward ")]
+    assert sentence.count("at the prompt") == 1
     saved = {"a step": "stopped-000000", "the next": "stopped-000001", "after": "final"}.get(stage)
     if saved:
         place = tmp_path / "run" / "checkpoints" / saved
@@ -507,15 +508,18 @@ def test_a_backward_pass_that_fails_is_named(yaml, mine, models, capsys):
     refused(capsys, 1, typed, *said, own=False)
 
 
-def test_other_parts_are_named(yaml, mine, capsys):
-    optimizer = f"optimizer={{name: '{mine}:Optimizer', learning_rate: 0.001}}"
-    refused(capsys, 1, [yaml, optimizer], f"{mine}:Optimizer.build", KINDS["KeyError"], "step 2")
-    typed = [yaml, f"optimizer={{name: '{mine}:NoOptimizer'}}"]
-    refused(capsys, 1, typed, f"{mine}:NoOptimizer must build a torch", own=False)
-    typed = [yaml, f"prompts={{name: '{mine}:ShortPrompts'}}"]
-    refused(capsys, 1, typed, f"{mine}:ShortPrompts must give prompts without end", own=False)
-    typed = [yaml, f"prompts={{name: '{mine}:NumberPrompts'}}"]
-    refused(capsys, 1, typed, f"{mine}:NumberPrompts must give texts, got the int 7", own=False)
+@pytest.mark.parametrize(
+    ("key", "name", "said", "own"),
+    [
+        ("optimizer", "Optimizer", (".build", KINDS["KeyError"], "step 2"), True),
+        ("optimizer", "NoOptimizer", (" must build a torch",), False),
+        ("prompts", "ShortPrompts", (" must give prompts without end",), False),
+        ("prompts", "NumberPrompts", (" must give texts, got the int 7",), False),
+    ],
+)
+def test_other_parts_are_named(yaml, mine, capsys, key, name, said, own):
+    path = f"{mine}:{name}"
+    refused(capsys, 1, [yaml, f"{key}={{name: '{path}'}}"], path + said[0], *said[1:], own=own)
 
 
 def test_a_method_that_fails_in_the_middle_is_named(yaml, mine, capsys):
