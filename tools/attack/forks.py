@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import select
@@ -148,7 +149,7 @@ def tried(
             place.mkdir(parents=True)
             child = os.fork()
             if child == 0:
-                _called(lambda n=number, p=place: _kept(attack(n, p), p), place / "attack.log")
+                _called(functools.partial(_kept, attack, number, place), place / "attack.log")
             running[child] = (number, place)
         if not running:
             return
@@ -163,6 +164,7 @@ def tried(
         yield found
 
 
-def _kept(found: Tried, place: Path) -> int:
+def _kept(attack: Callable[[int, Path], Tried], number: int, place: Path) -> int:
+    found = attack(number, place)
     (place / "tried.json").write_text(json.dumps(attrs.asdict(found)))
     return 0

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 from tools.attack.forks import Ended, Tried
 from tools.attack.scene import Scene, outcome, run
@@ -122,7 +123,7 @@ def _newest(place: Path) -> int:
     return max((int(m[1]) for name in names if (m := _SAVED.fullmatch(name))), default=0)
 
 
-def _differing(one: dict, other: dict, kills_only: bool) -> list[str]:
+def _differing(one: dict[str, Any], other: dict[str, Any], kills_only: bool) -> list[str]:
     """The files that differ; after an interrupt another checkpoint counts among those to keep."""
     one = {name: item for name, item in one.items() if not _NOT_OF_A_WHOLE_RUN.match(name)}
     names = one.keys() | other.keys()

@@ -133,8 +133,8 @@ def replaced_by_a_node(source: random.Random, path: Path, elsewhere: Path) -> st
         elsewhere.write_bytes(content)
         path.symlink_to(elsewhere)
     else:
-        target = {"loop": path, "device": "/dev/zero", "dangling link": path.with_name("nowhere")}
-        path.symlink_to(target[kind])
+        dangling = path.with_name("nowhere")
+        path.symlink_to({"loop": path, "device": Path("/dev/zero")}.get(kind, dangling))
     return f"a {kind}"
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 from flowbp.run import main as run_main
 from tools.attack.forks import Tried, command, forked
@@ -57,7 +58,7 @@ def _all_text(typed: list[str], held_out: bool) -> bool:
     """Whether all prompts are text that someone can have written."""
     from flowbp.settings import load
 
-    settings = load(typed).settings
+    settings: Any = load(typed).settings
     prompts = settings.evaluation.prompts if held_out else settings.prompts
     return not any(
         (ord(sign) < 32 and sign not in "\t\n\r") or 0xD800 <= ord(sign) < 0xE000

@@ -191,7 +191,7 @@ def _import(folder: Path) -> None:
 
 def outcome(folder: Path) -> dict[str, Any]:
     """All that a run or an evaluation left, by path, but what tells of the clock or the folder."""
-    found = {}
+    found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.name in _OWN or name.startswith("tensorboard/") or not path.is_file():
