@@ -114,11 +114,13 @@ def interval_precision(mean: float, low: float, high: float) -> Precision:
     if not math.isfinite(width) or width <= 0:
         return precision(ends)
     places = 1 - exponent(width, 2)
-    own = places if mean == 0 else 1 - exponent(mean, 2)
-    if own <= places + _ESTIMATE:
-        places = max(places, own)
     size = max(map(abs, ends))
-    return _at(places, size, places + exponent(size, 2) + 1)
+    power = _at(places, size, places + exponent(size, 2) + 1).power
+    if mean == 0 or 1 - exponent(mean, 2) > places + _ESTIMATE:
+        return Precision(places, power)
+    # Alone, too, the estimate is to have one digit before the point.
+    lead = exponent(mean, 2)
+    return Precision(max(places, 1 - lead), lead if power else 0)
 
 
 def interval(mean: float, low: float, high: float) -> str:

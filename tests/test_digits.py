@@ -75,6 +75,7 @@ def test_an_estimate_shares_its_precision_with_its_ends(mean: float, ends: list[
         # Small beside its interval, but not nothing.
         ((0.0003, -0.014, 0.0155), "+0.00030 [−0.01400, +0.01550]"),
         ((1e-12, -0.5, 0.5), "0.0 [−0.5, +0.5]"),
+        ((2.1e-7, -1.27e-6, 2.25e-6), "+2.1e−7 [−12.7e−7, +22.5e−7]"),
         ((-140.0, -190.0, -95.0), "−140 [−190, −95]"),
     ],
 )
