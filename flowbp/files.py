@@ -153,31 +153,6 @@ def refuse_foreign(path: Path, cause: BaseException | None = None, *, folder: bo
     raise FileExistsError(f"{path} {what}") from cause
 
 
-def read_plain(path: Path) -> bytes:
-    """Read a file; a pipe or a device at its place is refused, not waited for.
-
-    Args:
-        path: of the file, or of a link to it.
-
-    Returns:
-        Its content.
-
-    Raises:
-        OSError: it is missing, cannot be read, or is no file.
-
-    Example:
-        >>> read_plain(Path("/dev/zero"))
-        Traceback (most recent call last):
-        OSError: /dev/zero is no ordinary file; remove it
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(f"{path} is no ordinary file; remove it")
-    with os.fdopen(descriptor, "rb") as stream:
-        return stream.read()
-
-
 def flush(path: Path) -> None:
     """Wait until a file, or a folder's list of names, is on the disk.
 
@@ -229,14 +204,14 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_regular(path: Path, most: int) -> bytes:
-    """Read a file that a user named, if it is one and not too large.
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """Read a file that someone else may have put there, if it is one and not too large.
 
     A pipe or a device is refused, from which reading might wait or go on for ever.
 
     Args:
         path: of the file.
-        most: bytes that it may have.
+        most: bytes that it may have; any number if None.
 
     Returns:
         Its content.
@@ -259,7 +234,7 @@ def read_regular(path: Path, most: int) -> bytes:
             raise ValueError(
                 "is a pipe or a device and no regular file; copy what it holds into a file"
             )
-        if status.st_size > most:
+        if most is not None and status.st_size > most:
             raise ValueError(
                 f"has {status.st_size:,} bytes, and at most {most:,} are read; make it smaller"
             )

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-DRAWS = {"kills": 4, "configurations": 60, "files": 24, "prompts": 40}
+DRAWS = {"kills": 3, "configurations": 40, "files": 16, "prompts": 24}
 
 
 def test_a_short_draw_finds_nothing(tmp_path):

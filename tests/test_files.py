@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flowbp.files import PARTIAL, open_to_append, read_plain, write_whole
+from flowbp.files import PARTIAL, open_to_append, read_regular, write_whole
 from flowbp.run.lock import locked
 from flowbp.settings import LOCK, occupied
-from flowbp.settings.checks import of_place
+from flowbp.settings.checks import fault_of_folder
 
 PRECIOUS = "years of work\n"
 
@@ -90,12 +90,12 @@ def test_a_folder_with_anything_but_a_plain_rest_is_not_new(tmp_path, name, kind
 @pytest.mark.parametrize("kind", ["dangling link", "pipe", "link"])
 def test_a_folder_cannot_be_made_below_what_is_none(tmp_path, kind):
     lay(tmp_path / "runs", kind, tmp_path / "precious")
-    ((path, told),) = of_place("run", tmp_path / "runs" / "a", "cpu", taken="", resume=False)
+    ((path, told),) = fault_of_folder("run", tmp_path / "runs" / "a", taken="", resume=False)
     assert path == ("run", "folder")
-    assert str(tmp_path / "runs" / "a") in told and f"{tmp_path / 'runs'} is a" in told
+    assert str(tmp_path / "runs" / "a") in told and f"{tmp_path / 'runs'} is no folder" in told
 
 
 def test_what_is_read_is_a_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="pipe is no ordinary file"):
-        read_plain(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is a pipe"):
+        read_regular(tmp_path / "pipe")

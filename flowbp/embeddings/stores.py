@@ -21,7 +21,7 @@ from torch import Tensor
 
 from flowbp.adapters.extras import require
 from flowbp.embeddings.identity import digest
-from flowbp.files import open_plain, read_plain
+from flowbp.files import open_plain, read_regular
 
 Row = Mapping[str, Tensor]
 """The tensors of one prompt, on the CPU, without the dimension of samples."""
@@ -149,14 +149,13 @@ class FolderStore:
         """The embedding of a prompt, None if there is none that is whole."""
         path = self.path(prompt)
         try:
-            content = read_plain(path)
+            content = read_regular(path)
         except FileNotFoundError:
             return None
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise EmbeddingsError(
-                error.errno,
-                f"an embedding could not be read from {path} ({error.strerror or error}); remove "
-                "what is there, or name another embeddings.folder",
+                f"an embedding could not be read from {path} ({error}); remove what is there, or "
+                "name another embeddings.folder"
             ) from error
         row = _row(content)
         if row is None and self._warned.acquire(blocking=False):

@@ -9,11 +9,12 @@ import torch
 
 from flowbp import limits
 from flowbp.adapters.source import local_folder
+from flowbp.components import ComponentError
 from flowbp.configuration import ConfigurationError
 from flowbp.configuration.scalars import DEEPEST
 from flowbp.configuration.text import LARGEST, MOST
 from flowbp.evaluate.loading import load as load_evaluation
-from flowbp.evaluation.asking import columns
+from flowbp.evaluation.asking import asked_columns
 from flowbp.prompts.reading import LONGEST
 from flowbp.rewards.places import on_disk
 from flowbp.settings import free_folder, load
@@ -132,14 +133,11 @@ def test_the_kind_of_totals_is_no_kind_of_prompts(tmp_path: Path) -> None:
 
 def test_columns_of_a_metric_are_told_apart_and_can_be_written() -> None:
     for found in ({"a\nb": [1.0]}, {"": [1.0]}, {"x" * 201: [1.0]}, {3: [1.0]}):
-        with pytest.raises(ValueError, match="must name columns by printable texts"):
-            columns(found, ["a circle"])
-    with pytest.raises(ValueError, match=r"two columns that would be called 'm\.a'"):
-        columns(
-            {"a": torch.ones(1), "m.a": torch.ones(1)},
-            ["x"],
-            called=lambda name: f"m.{name}"[-3:],
-        )
+        with pytest.raises(ComponentError, match="must name its columns by printable texts"):
+            asked_columns(max, lambda found=found: found, ["a circle"], label="m")
+    both = {"a": torch.ones(1), "m.a": torch.ones(1)}
+    with pytest.raises(ComponentError, match=r"two columns that would be called 'm\.a'"):
+        asked_columns(max, lambda: both, ["x"], label="m", called=lambda name: f"m.{name}"[-3:])
 
 
 @pytest.mark.parametrize(
