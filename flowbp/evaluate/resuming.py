@@ -120,6 +120,13 @@ def _changed(settings: EvaluateSettings, digests: Digests) -> Iterator[Problem]:
     for label, model in settings.models.items():
         kept = _kept(folder, label)
         if kept is None:
+            # It is written before the first picture is.
+            if any((folder / "images" / label).glob("*.png")):
+                message = (
+                    f"has pictures, and {_path(folder, label)}, which says what they were made "
+                    f"with, is missing; restore it, or remove {folder / 'images' / label}"
+                )
+                yield Problem(f"models.{label}", message, "")
             continue
         of_backbone |= dict.fromkeys(differences(kept.backbone, backbone))
         changed = list(differences(kept.model, identity(model, digests)))

@@ -291,3 +291,10 @@ def test_a_backbone_that_was_moved_is_known_by_its_files(evaluation_yaml, models
     flipped(tmp_path / "b" / "vae/config.json", 3)
     assert main([*again, "--resume"]) == 2
     assert "vae/config.json changed" in capsys.readouterr().err
+
+
+def test_pictures_of_unknown_origin_are_refused(evaluation_yaml, done, capsys):
+    (done / "models/base.json").unlink()
+    assert main([evaluation_yaml, "--resume"]) == 2
+    told = capsys.readouterr().err
+    assert "models.base" in told and str(done / "models/base.json") in told
