@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flowbp.configuration import sealed
 from flowbp.evaluate import main
 from flowbp.evaluate.declared import Declared
 from flowbp.evaluate.figures import Kept
@@ -43,7 +44,7 @@ def test_the_report_sums_the_time_of_all_sessions(evaluation_yaml, checkpoints, 
     assert main([evaluation_yaml]) == 0
     (first,) = read_timings(out)
     first = {phase: 100 + seconds for phase, seconds in first.items()}
-    (out / TIMINGS).write_text(json.dumps({"sessions": [first]}))
+    (out / TIMINGS).write_text(sealed({"sessions": [first]}))
     capsys.readouterr()
     more = ["models.base={}", f"models.b.checkpoint={checkpoints['full']}", "--resume"]
     assert main([evaluation_yaml, *more]) == 0
