@@ -22,8 +22,8 @@ def own_facts(backbone: object) -> Mapping[str, Any]:
 
     Example:
         >>> from flowbp.shapes.embedded import embedded_backbone
-        >>> own_facts(embedded_backbone())["scheduler_shift"]
-        3.0
+        >>> own_facts(embedded_backbone())["compute"]
+        'float32'
     """
     found = getattr(backbone, "facts", None)
     return found if isinstance(found, Mapping) else {}
