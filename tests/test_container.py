@@ -37,9 +37,10 @@ def test_any_part_can_be_replaced(yaml, tmp_path, capsys):
     parts.reward.override(providers.Object(reward))
     parts.prompts.override(providers.Object(OnePrompt()))
     assert execute(parts) is None
-    assert reward.scored == 4
-    # Once to know what to encode, and once to train.
-    assert OnePrompt.asked == 2
+    # Two in the try before the run.
+    assert reward.scored == 2 + 4
+    # Once for the try, once to know what to encode, and once to train.
+    assert OnePrompt.asked == 3
     assert "prompts, reward" in capsys.readouterr().out
     first = (tmp_path / "run" / "configuration.yaml").read_text().splitlines()[0]
     assert first == "# Replaced from Python in this run: prompts, reward."

@@ -111,8 +111,11 @@ def test_check_tells_and_does_nothing(yaml, tmp_path, capsys, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(diffusers.StableDiffusion3Pipeline, "from_pretrained", refuse)
-    monkeypatch.setattr(transformers.CLIPModel, "from_pretrained", refuse)
+    for kind in (
+        *(diffusers.SD3Transformer2DModel, diffusers.AutoencoderKL),
+        *(transformers.CLIPTextModelWithProjection, transformers.CLIPModel),
+    ):
+        monkeypatch.setattr(kind, "from_pretrained", refuse)
     trained = sum(parameter.numel() for parameter in tiny_transformer().parameters())
     before = sorted(tmp_path.rglob("*"))
     assert main([yaml, "--check"]) == 0
@@ -165,8 +168,11 @@ def test_reward_of_a_third_party_by_dotted_path(yaml, tmp_path, module, capsys):
     assert f"{name}:Brightness" in (tmp_path / "run" / "configuration.yaml").read_text()
 
 
+# A try before the run has the reward called once.
+
+
 def test_non_finite_reward_stops_with_the_last_good_state(yaml, tmp_path, module, capsys):
-    reward = f"reward={{name: '{module(REWARD)}:Brightness', broken_after: 1}}"
+    reward = f"reward={{name: '{module(REWARD)}:Brightness', broken_after: 2}}"
     assert main([yaml, "checkpoints.every=1", reward]) == 1
     told = capsys.readouterr().err
     assert "step 2 was stopped" in told and "rewards" in told and "Traceback" not in told
@@ -179,7 +185,7 @@ def test_non_finite_reward_stops_with_the_last_good_state(yaml, tmp_path, module
 
 
 def test_first_evaluation_survives_a_run_that_stops(yaml, tmp_path, module):
-    reward = f"reward={{name: '{module(REWARD)}:Brightness', broken_after: 1}}"
+    reward = f"reward={{name: '{module(REWARD)}:Brightness', broken_after: 2}}"
     assert main([yaml, "evaluation.prompts={name: shapes, count: 2}", reward]) == 1
     before = json.loads((tmp_path / "run" / "before.json").read_text())
     assert before["label"] == "before" and len(before["records"]) == 2
@@ -187,16 +193,20 @@ def test_first_evaluation_survives_a_run_that_stops(yaml, tmp_path, module):
 
 
 def test_reward_that_breaks_in_the_evaluation_stops_the_run(yaml, module, capsys):
-    reward = f"reward={{name: '{module(REWARD)}:Brightness', broken_after: 0}}"
+    reward = f"reward={{name: '{module(REWARD)}:Brightness', broken_after: 1}}"
     assert main([yaml, "evaluation.prompts={name: shapes, count: 2}", reward]) == 1
     told = capsys.readouterr().err
-    assert "the evaluation before training stopped: `reward` of the prompt" in told
+    assert "Brightness must return finite scores" in told
+    assert "during the evaluation before training" in told
 
 
-def test_bug_of_a_third_party_is_not_hidden(yaml, module):
+def test_bug_of_a_third_party_is_not_hidden(yaml, module, capsys):
     name = module("def make():\n    raise KeyError('a bug')\n")
-    with pytest.raises(KeyError, match="a bug"):
-        main([yaml, f"reward={{name: '{name}:make'}}"])
+    assert main([yaml, f"reward={{name: '{name}:make'}}"]) == 2
+    said = capsys.readouterr().err
+    assert f"{name}:make" in said and "KeyError: 'a bug'" in said and f"{name}.py" in said
+    with pytest.raises(Exception, match="a bug"):
+        main([yaml, f"reward={{name: '{name}:make'}}", "--debug"])
 
 
 INTERRUPTING = """

@@ -51,7 +51,9 @@ class EmbeddingSettings:
         1
     """
 
-    folder: Path | None = Path("~/.cache/flowbp/embeddings")
+    folder: Path | None = attrs.field(
+        factory=lambda: Path("~/.cache/flowbp/embeddings").expanduser()
+    )
     batch: int = attrs.field(default=BATCH, validator=integer(1, limits.BATCH))
 
 

@@ -169,7 +169,7 @@ def test_the_default_evaluation(tmp_path, capsys):
 def test_check_writes_nothing(evaluation_yaml, tmp_path, capsys):
     assert main([evaluation_yaml, "--check"]) == 0
     told = capsys.readouterr().out
-    assert "6, each from 2 seeds: 3, 4" in told and "embeddings  in memory, 8 prompts" in told
+    assert "6, each from 2 seeds: 3, 4" in told and "embeddings  in memory" in told
     assert main([evaluation_yaml, "evaluation.seeds=[3]", "--check"]) == 0
     assert "6, each from 1 seed: 3" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()

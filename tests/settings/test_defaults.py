@@ -29,6 +29,7 @@ GIVEN = {
     "split": "train",
     "question": "Is this {prompt}?",
     "template": "Is this {prompt}?",
+    "at_least": 0.5,
     "end": 2.5,
     "gap": 6,
     "start": 2,
@@ -120,7 +121,7 @@ def test_a_run_loads_what_it_wrote(yaml, tmp_path):
     assert again == first and resolved(again) == resolved(first)
     tree = plain(read_text(resolved(first), "written"))
     assert tree["backbone"]["policy"] == {"weights": "float32", "compute": "float32"}
-    assert tree["backbone"]["use_t5"] is None and tree["backbone"]["clamp"] == {"name": "hard"}
+    assert tree["backbone"]["use_t5"] is False and tree["backbone"]["clamp"] == {"name": "hard"}
     assert tree["reward"]["resize"] == {"name": "crop_shortest_side"}
     assert tree["sampling"]["grid"] == {"name": "model"}
 
