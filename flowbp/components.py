@@ -44,11 +44,14 @@ prompt 'a'
     def __init__(self, component: str, problem: str, prompts: Sequence[str] = ()) -> None:
         super().__init__(component, problem, tuple(prompts))
         self.component, self.problem, self.prompts = component, problem, tuple(prompts)
+        self.caller: str | None = None
         self.stage: str | None = None
 
     def __str__(self) -> str:
         """One sentence: which component did what, in which stage and at which prompts."""
-        places = [f"during {self.stage}"] if self.stage else []
+        places = [f"in {self.caller}"] if self.caller else []
+        if self.stage:
+            places.append(f"during {self.stage}")
         if self.prompts:
             each = [*dict.fromkeys(map(repr, self.prompts))]
             rest = f" and {len(each) - _SHOWN} more" if len(each) > _SHOWN else ""
@@ -116,6 +119,10 @@ def calling(kind: str, component: Any, prompts: Sequence[str] = ()) -> Iterator[
     """
     try:
         yield
+    except ComponentError as error:
+        # One that this one calls, such as the reward of a metric.
+        error.caller = error.caller or f"the {kind}"
+        raise
     except BaseException as error:
         if passes(error):
             raise

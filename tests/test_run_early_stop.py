@@ -26,14 +26,14 @@ def constant(images, prompts):
     return torch.full((len(images),), 0.25)
 
 class Peak:
-    # Highest at its second call.
+    # Highest at its third call: after the try before the run and the evaluation of step 0.
 
     def __init__(self):
         self.calls = 0
 
     def __call__(self, images, prompts):
         self.calls += 1
-        return torch.full((len(images),), {2: 0.9}.get(self.calls, 0.1))
+        return torch.full((len(images),), {3: 0.9}.get(self.calls, 0.1))
 """
 ENDING = [
     *HELD_OUT,
@@ -167,7 +167,7 @@ calls = []
 
 def peaking(images, prompts):
     calls.append(1)
-    return torch.full((len(images),), {1: 0.25, 2: 0.5}.get(len(calls), 0.0))
+    return torch.full((len(images),), {2: 0.25, 3: 0.5}.get(len(calls), 0.0))
 """
 
 
@@ -272,7 +272,8 @@ def test_the_settings_can_be_written_and_read(yaml, tmp_path, held):
 
 def test_a_metric_that_fails_stops_the_run_and_saves_it(yaml, tmp_path, monkeypatch, capsys):
     (tmp_path / "broken.py").write_text(
-        "def broken(images, prompts):\n    return images.mean((1, 2, 3)) * float('nan')\n"
+        "tries = []\n\ndef broken(images, prompts):\n    tries.append(1)\n"
+        "    return images.mean((1, 2, 3)) * float('nan' if len(tries) > 1 else 1)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     typed = [
@@ -282,5 +283,6 @@ def test_a_metric_that_fails_stops_the_run_and_saves_it(yaml, tmp_path, monkeypa
     ]
     assert main([yaml, *typed]) == 1
     told = capsys.readouterr().err
-    assert "the evaluation after step 0 stopped: the metric 'odd': `reward` of the" in told
+    assert "broken:broken must return finite scores" in told and "metric `odd`" in told
+    assert "evaluation after step 0" in told
     assert "Traceback" not in told

@@ -37,7 +37,9 @@ class Failing:
 def lost(tmp_path, monkeypatch):
     """The configuration of a run, one of whose encoders vanishes once prompts are encoded."""
     save_models(tmp_path)
-    monkeypatch.setattr(execution, "encode_prompts", lambda container: gone(container, tmp_path))
+    monkeypatch.setattr(
+        execution, "encode_prompts", lambda container, **_: gone(container, tmp_path)
+    )
     return str(write_configuration(tmp_path, tmp_path))
 
 

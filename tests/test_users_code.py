@@ -498,7 +498,7 @@ def test_a_save_that_fails_after_training_does_not_cost_what_was_trained(
 def _identity(place):
     import json
 
-    return json.loads((place / "training" / "manifest.json").read_text())["identity"]
+    return json.loads((place / "manifest.json").read_text())["identity"]
 
 
 def test_a_backward_pass_that_fails_is_named(yaml, mine, models, capsys):

@@ -18,6 +18,7 @@ class Problem:
         path: the key, such as ``training.optimizer.learning_rate``; empty for a whole file.
         message: what is wrong, with the value received and the cure.
         origin: file and line, such as ``container.yaml:12``, or ``command line``.
+        cause: what raised it, which knows the lines of code of others.
 
     Example:
         >>> print(Problem("training.steps", "must be an integer, got 'ten'", "run.yaml:4"))
@@ -27,6 +28,7 @@ class Problem:
     path: str
     message: str
     origin: str
+    cause: Exception | None = attrs.field(default=None, eq=False, repr=False)
 
     def __str__(self) -> str:
         path = self.path if len(self.path) <= _SHOWN else f"{self.path[:_SHOWN]}…"
@@ -53,6 +55,9 @@ class ConfigurationError(Exception):
         if not self.problems:
             raise ValueError("`problems` must hold at least one Problem, got none")
         super().__init__(self.problems)
+        causes = [problem.cause for problem in self.problems if problem.cause is not None]
+        if causes:
+            self.__cause__ = ExceptionGroup("what raised the problems", causes)
 
     def __str__(self) -> str:
         count = len(self.problems)

@@ -247,7 +247,7 @@ def _told(error: BaseException, path: tuple[Step, ...], tree: Tree) -> Problem |
         follows = passed[-1].value is UNKNOWN or any(each.partial for each in passed)
     else:
         follows = unread and len(passed) > len(path) and not isinstance(error, UnknownKey)
-    return None if follows else Problem(path_text(path), message, passed[-1].origin)
+    return None if follows else Problem(path_text(path), message, passed[-1].origin, error)
 
 
 def _step(note: AttributeValidationNote | IterableValidationNote) -> Step:

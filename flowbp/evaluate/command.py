@@ -114,7 +114,7 @@ def _evaluate(typed: argparse.Namespace) -> int:
 
     loaded = None
     try:
-        with during("the configuration"):
+        with quiet(), during("the configuration"):
             loaded = load(typed.inputs, resume=typed.resume, ahead=AHEAD)
         with quiet(), stopped_gently(), during("the evaluation"):
             container = EvaluationContainer(settings=loaded.settings)

@@ -148,7 +148,7 @@ def _run(typed: argparse.Namespace) -> int:
 
     loaded = None
     try:
-        with during("the configuration"):
+        with quiet(), during("the configuration"):
             loaded = load(typed.inputs, resume=typed.resume, ahead=AHEAD)
         with quiet(), stopped_gently(), during("the run"):
             act = check if typed.check else execute

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flowbp.components import dotted
+from flowbp.disk import SavingError
 from flowbp.training.checkpoint import Savable
 from flowbp.training.checkpoints import Checkpoints
 from flowbp.training.manifest import MANIFEST
@@ -162,7 +163,8 @@ def _saved(
         # What stopped the run must not be hidden by a second failure, so this one is told
         # in its message.
         why = f"({type(error).__name__}: {error})"
-    if whole is not None and not state.updating:
+        disk = isinstance(error, SavingError)
+    if whole is not None and not state.updating and not disk:
         # A backbone of others that cannot write its own files must not cost what was trained.
         try:
             place = checkpoints.save(state, _NoFiles(), whole)

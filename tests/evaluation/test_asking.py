@@ -85,7 +85,10 @@ def test_who_stops_the_program_stops_it(error):
     [
         (None, "must return one number per picture.*, got None"),
         ([0.5, 0.5], r"must return one number per picture.*, got the list \[0.5, 0.5\]"),
-        ({1: torch.ones(2)}, "must name its columns by text, got the int 1"),
+        (
+            {1: torch.ones(2)},
+            "must name its columns by printable texts of at most 200 characters, got the int 1",
+        ),
         ({"x": [0.5, 0.5]}, r"`x` must return one number per picture, shape \(2,\), got the list"),
         (torch.ones(3), r"one number per picture, shape \(2,\), got shape \(3,\)"),
         ({"x": torch.ones(2, 1)}, r"`x` must return one number per picture, shape \(2,\)"),
