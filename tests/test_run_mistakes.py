@@ -10,9 +10,10 @@ import traceback
 from pathlib import Path
 
 import pytest
+from diffusers.utils import logging
 
 from flowbp.configuration import ConfigurationError
-from flowbp.run import main
+from flowbp.run import main, readiness
 from flowbp.settings.changes import FREE, ROUNDING
 
 MISTAKES = {
@@ -100,6 +101,18 @@ def test_what_is_read_ahead_is_told_with_all_else(yaml, capsys):
     assert told.startswith("4 problems in the configuration:"), told
     for piece in ("/no/model", "/no/reward", "training.steps", "checkpoints.keep"):
         assert piece in told
+
+
+def test_what_is_read_ahead_is_read_without_the_chatter_of_the_libraries(yaml, monkeypatch):
+    levels = []
+
+    def ahead(settings):
+        levels.append(logging.get_verbosity())
+        return iter(())
+
+    monkeypatch.setattr(readiness, "AHEAD", (ahead,))
+    assert main([yaml, "training.steps=0"]) == 2
+    assert levels == [logging.ERROR]
 
 
 def test_a_missing_model_and_a_missing_reward_are_told_together(yaml, capsys):

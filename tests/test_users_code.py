@@ -253,6 +253,14 @@ class Unloadable(Backbone):
     load = None
 
 
+def made_by_a_function(source, *, device):
+    return Unloadable(source, "none", "none", device=device)
+
+
+def made_to_fail(source, *, device):
+    return Backbone(source, "velocity", "KeyError", device=device)
+
+
 class Prompts:
     def __init__(self): ...
     def stream(self, generator): ...
@@ -561,14 +569,25 @@ def test_what_is_plainly_none_is_refused_before_it_is_called(yaml, mine, capsys,
     refused(capsys, 2, [*typed, EVALUATED, "--check"], f"{key}", f"'{named}'", said, own=False)
 
 
-def test_an_evaluation_whose_backbone_cannot_load_is_refused(models, mine, tmp_path, capsys):
-    keys = f"source: {models}/base, where: none, kind: none"
+@pytest.mark.parametrize(
+    ("backbone", "said"),
+    [
+        ("Unloadable, where: none, kind: none", "which has no `load(folder)`"),
+        # Nothing says what a function makes before it is called.
+        ("made_by_a_function", "which has no `load(folder)`"),
+        ("made_to_fail", "raised KeyError: 'absent'"),
+    ],
+)
+def test_a_check_of_an_evaluation_refuses_a_backbone_that_would_fail(
+    models, mine, tmp_path, capsys, backbone, said
+):
+    target, _, keys = backbone.partition(",")
     typed = [
         f"evaluation={{folder: {tmp_path / 'eval'}, device: cpu}}",
-        f"backbone={{name: '{mine}:Unloadable', {keys}}}",
+        f"backbone={{name: '{mine}:{target}', source: {models}/base, {keys}}}",
         f"models={{base: {{}}, trained: {{checkpoint: {models}/base}}}}",
         "prompts={name: shapes, count: 2}",
         "sampling={steps: 2, height: 16, width: 16}",
     ]
     assert evaluate_main([*typed, "--check"]) == 2
-    assert "which has no `load(folder)`" in capsys.readouterr().err
+    assert said in capsys.readouterr().err

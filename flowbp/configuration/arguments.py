@@ -186,6 +186,8 @@ def _reason(key: str, problem: Problem) -> str:
 def _refuse_conflicts(path: _Path, others: Iterable[_Path]) -> None:
     for other in others:
         short, long = sorted((path, other), key=len)
+        if long == short:
+            raise _refused(f"`{'.'.join(path)}` is given twice; keep one of them")
         if long[: len(short)] == short:
             raise _refused(
                 f"`{'.'.join(path)}` is given together with `{'.'.join(other)}`; keep one of them"

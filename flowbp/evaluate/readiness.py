@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from typing import Any
 
+from flowbp.components import is_ours
 from flowbp.configuration import Component, ConfigurationError, Problem
 from flowbp.configuration.tree import path_text
 from flowbp.evaluate.container import EvaluationContainer
@@ -14,7 +15,7 @@ from flowbp.evaluate.schema import EvaluateSettings
 from flowbp.run.counting import META
 from flowbp.run.families import named_model
 from flowbp.run.readiness import attempted
-from flowbp.run.rehearsal import made_up_pictures, try_metric
+from flowbp.run.rehearsal import made_up_pictures, try_backbone, try_metric
 from flowbp.run.sizing import undrawable
 from flowbp.settings.checks import Check
 from flowbp.settings.fitting import unfit
@@ -25,7 +26,7 @@ from flowbp.settings.needs import reads, unmet
 def refuse_unready(container: EvaluationContainer, *, tried: bool = False) -> None:
     """Check the pictures' size, and every metric's packages, files and whether it can judge.
 
-    No weights are loaded.
+    No weights are loaded, but for those of a backbone of others where it is tried.
 
     Files are looked for where they are named, in the hub's cache or on the hub, and must be whole
     as far as their tables of contents tell; one whose hash is known is read to its end.
@@ -34,7 +35,7 @@ def refuse_unready(container: EvaluationContainer, *, tried: bool = False) -> No
         container: of the evaluation; a backbone that was overridden is not asked. If a metric's
             failure is only reported, so is what is found of it.
         tried: whether a metric that says of nothing that it reads it is built, and judges two
-            made-up pictures.
+            made-up pictures, and a backbone of others is built, and draws one.
 
     Raises:
         ConfigurationError: all that is wrong.
@@ -67,7 +68,7 @@ def refuse_unready(container: EvaluationContainer, *, tried: bool = False) -> No
         # A hub out of reach is reported already.
         unread = any(problem.path == "backbone" for problem in sizes)
         refused += sizes if unread else [*sizes, *_misfits(settings)]
-        refused += unloadable(settings)
+        refused += _of_backbone(container) if tried else unloadable(settings)
     if refused:
         raise ConfigurationError(refused)
     for each in found:
@@ -93,6 +94,21 @@ def _of_pictures(settings: EvaluateSettings) -> Found:
 
 AHEAD: tuple[Check, ...] = (_of_metrics_that_stop, _of_pictures)
 """The checks of `refuse_unready`, for `flowbp.evaluate.loading.load`."""
+
+
+def _of_backbone(container: EvaluationContainer) -> list[Problem]:
+    """What is wrong with the backbone; one of others is built, and draws a picture in one step."""
+    settings, built = container.settings(), []
+
+    def draw() -> None:
+        built.append(container.backbone())
+        if not is_ours(built[0]):
+            try_backbone(built[0], settings.sampling, "a circle")
+
+    if named_model(settings.backbone) is not None:
+        return unloadable(settings)
+    problems = list(attempted(("backbone",), draw))
+    return [*problems, *unloadable(settings, *built)]
 
 
 def _misfits(settings: EvaluateSettings) -> list[Problem]:

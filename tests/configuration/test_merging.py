@@ -106,7 +106,7 @@ def test_wrong_arguments(base: str, argument: str, message: str) -> None:
 
 def test_conflicting_overrides(base: str) -> None:
     assert problems(base, "a.b=1", "a.b=2", "a=3", "a.bc=4") == [
-        "command line: `a.b` is given together with `a.b`; keep one of them",
+        "command line: `a.b` is given twice; keep one of them",
         "command line: `a` is given together with `a.b`; keep one of them",
     ]
 
