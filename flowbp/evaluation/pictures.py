@@ -105,7 +105,7 @@ def read_png(content: bytes) -> tuple[Tensor, dict[str, str]]:
         See `labelled_png`.
     """
     try:
-        # Pillow overlooks a missing end, and wrong checksums of texts.
+        # Pillow overlooks a missing end, what follows it, and wrong checksums of texts.
         _check_chunks(content)
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             picture.load()
@@ -132,6 +132,8 @@ def _check_chunks(content: bytes) -> None:
         place = end + 4
     if kind != b"IEND":
         raise ValueError("its end is missing")
+    if place != len(content):
+        raise ValueError(f"{len(content) - place} bytes follow its end")
 
 
 def grid(images: Tensor, *, columns: int | None = None, gap: int = 2) -> Tensor:

@@ -102,3 +102,6 @@ def test_a_png_is_whole_or_refused() -> None:
         damaged[place] ^= 255
         with pytest.raises(ValueError, match="is no whole PNG"):
             read_png(bytes(damaged))
+    for more in (b"\0", content):
+        with pytest.raises(ValueError, match="bytes follow its end"):
+            read_png(content + more)
