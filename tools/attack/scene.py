@@ -39,7 +39,14 @@ metrics: {{likeness: {{name: clip, source: {folder}/models/reward}}}}
 embeddings: {{folder: {folder}/embeddings}}
 """
 # What tells the folder, the time or the digests of files that tell the time.
-_OWN = {".lock", ".digests.json", "configuration.yaml", "manifest.json", "report.html"}
+_OWN = {
+    ".lock",
+    ".digests.json",
+    "configuration.yaml",
+    "manifest.json",
+    "report.html",
+    "timings.json",
+}
 _OF_TIME = {"seconds", SEAL}
 _AFTER_THE_END = (
     "finished.json",
