@@ -9,7 +9,7 @@ import pytest
 
 from flowbp.files import PARTIAL, open_to_append, read_regular, write_whole
 from flowbp.run.lock import locked
-from flowbp.settings import LOCK, occupied
+from flowbp.settings import LOCK, REHEARSAL, occupied
 from flowbp.settings.checks import fault_of_folder
 
 PRECIOUS = "years of work\n"
@@ -85,6 +85,16 @@ def test_a_folder_with_anything_but_a_plain_rest_is_not_new(tmp_path, name, kind
     (folder / LOCK).unlink()
     lay(folder / name, kind, tmp_path / "precious")
     assert occupied(folder)
+
+
+def test_a_run_killed_in_its_rehearsal_leaves_a_new_folder(tmp_path):
+    rehearsal = tmp_path / "run" / REHEARSAL
+    (rehearsal / "transformer").mkdir(parents=True)
+    (tmp_path / "run" / LOCK).touch()
+    assert not occupied(tmp_path / "run")
+    rehearsal.rename(tmp_path / "elsewhere")
+    rehearsal.symlink_to(tmp_path / "elsewhere")
+    assert occupied(tmp_path / "run")
 
 
 @pytest.mark.parametrize("kind", ["dangling link", "pipe", "link"])

@@ -14,12 +14,9 @@ from torch import Tensor, nn
 from flowbp.adapters import Backbone, Loadable
 from flowbp.adapters.extras import require
 from flowbp.components import calling, during, is_ours, wrong
-from flowbp.files import PARTIAL
+from flowbp.settings import REHEARSAL
 from flowbp.training import OptimizerRecipe
 from flowbp.training.packing import pack, unpack
-
-FOLDER = f".rehearsal{PARTIAL}"
-"""The folder in a run's that is written to, and removed."""
 
 
 def rehearse_saving(backbone: Backbone, folder: Path) -> None:
@@ -82,7 +79,7 @@ def rehearse_optimizer(recipe: OptimizerRecipe, parameters: Mapping[str, nn.Para
 
 @contextmanager
 def _place(folder: Path) -> Iterator[Path]:
-    place = folder / FOLDER
+    place = folder / REHEARSAL
     # A process before this one may have been killed here.
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()

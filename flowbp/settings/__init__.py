@@ -9,6 +9,7 @@ from flowbp.settings.changes import decisive as decisive
 from flowbp.settings.changes import identity as identity
 from flowbp.settings.changes import tree_of_settings as tree_of_settings
 from flowbp.settings.checks import LOCK as LOCK
+from flowbp.settings.checks import REHEARSAL as REHEARSAL
 from flowbp.settings.checks import free_folder as free_folder
 from flowbp.settings.checks import occupied as occupied
 from flowbp.settings.devices import chosen_device as chosen_device

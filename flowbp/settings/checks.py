@@ -25,6 +25,9 @@ from flowbp.training import AUTO
 LOCK = ".lock"
 """The file that a process holds locked while it works in a run's folder."""
 
+REHEARSAL = f".rehearsal{PARTIAL}"
+"""The folder in a run's that a try of saving writes to, and removes, before the run begins."""
+
 _START_SHARE = 0.5
 """The largest part of a run's average that its starting weights may make up."""
 
@@ -173,8 +176,11 @@ def occupied(folder: Path) -> bool:
 
 
 def _left_behind(path: Path) -> bool:
-    named = path.name == LOCK or path.name.endswith(PARTIAL)
-    return named and path.is_file() and not path.is_symlink()
+    if path.is_symlink():
+        return False
+    if path.is_dir():
+        return path.name == REHEARSAL
+    return path.is_file() and (path.name == LOCK or path.name.endswith(PARTIAL))
 
 
 def free_folder(folder: Path) -> Path:
