@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 
 from flowbp.run import main
+from flowbp.run.shell import stopped_gently
 from flowbp.run.signals import INTERRUPTED, guarded
 
 EVALUATION = """
@@ -71,3 +73,33 @@ def test_an_interrupt_in_someone_s_own_process_is_a_code(capsys):
     assert capsys.readouterr().err.splitlines() == ["interrupted; nothing was done"]
     assert main(["no-such-file.yaml"]) == 2
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_within_a_callback_is_not_lost(number, capsys):
+    class Thing:
+        pass
+
+    with pytest.raises(KeyboardInterrupt), stopped_gently():
+        thing = Thing()
+        _ = weakref.ref(thing, lambda _: os.kill(os.getpid(), number))
+        del thing
+        time.sleep(30)
+    assert not capsys.readouterr().err
+
+
+def test_an_interrupt_that_a_library_makes_an_error_of_is_one():
+    with pytest.raises(KeyboardInterrupt) as raised, stopped_gently():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            error = OSError("unable to load weights")
+            error.add_note("step 3 is saved")
+            raise error from None
+    assert isinstance(raised.value.__cause__, OSError)
+    assert raised.value.__notes__ == ["step 3 is saved"]
+
+
+def test_an_error_without_a_signal_stays_an_error():
+    with pytest.raises(OSError, match="unable"), stopped_gently():
+        raise OSError("unable to load weights")

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from flowbp.adapters.extras import require
 from flowbp.components import foreign_frames
@@ -17,6 +18,7 @@ from flowbp.run import signals
 MISTAKE, STOPPED = 2, 1
 """Exit codes: a mistake of the user's; it stopped."""
 
+_MOMENT = 0.01
 _NEEDED = ("cattrs", "dependency_injector", "jinja2", "PIL", "tqdm", "yaml")
 
 
@@ -132,10 +134,53 @@ def stopped_gently() -> Iterator[None]:
         return
     before = {number: signal.getsignal(number) for number in signals.SIGNALS}
     ours = {number for number, handler in before.items() if handler is signals.end}
-    for number in {signal.SIGTERM, *ours}:
-        signal.signal(number, signal.default_int_handler)
+    default = {n for n, handler in before.items() if handler is signal.default_int_handler}
+    taken, interrupt = {signal.SIGTERM, *ours, *default}, _Interrupt()
+    for number in taken:
+        signal.signal(number, interrupt)
     try:
-        yield
+        with interrupt.sent_again():
+            yield
+    except Exception as error:
+        if not interrupt.came:
+            raise
+        stopped = KeyboardInterrupt()
+        for note in getattr(error, "__notes__", ()):
+            stopped.add_note(note)
+        # A library had it end as an error of its own.
+        raise stopped from error
     finally:
-        for number in {signal.SIGTERM, *ours}:
+        for number in taken:
             signal.signal(number, signal.SIG_IGN if number in ours else before[number])
+
+
+class _Interrupt:
+    """Handles signals by an interrupt that is raised, and is not lost where none can be."""
+
+    def __init__(self) -> None:
+        self.came: int | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.came = number
+        raise KeyboardInterrupt
+
+    @contextmanager
+    def sent_again(self) -> Iterator[None]:
+        """Send the signal again if it came within a callback, out of which nothing is raised."""
+        before, timers = sys.unraisablehook, list[threading.Timer]()
+
+        def again(lost: sys.UnraisableHookArgs) -> None:
+            if self.came is None or not issubclass(lost.exc_type, KeyboardInterrupt):
+                before(lost)
+                return
+            timers.append(threading.Timer(_MOMENT, os.kill, (os.getpid(), self.came)))
+            timers[-1].daemon = True
+            timers[-1].start()
+
+        sys.unraisablehook = again
+        try:
+            yield
+        finally:
+            sys.unraisablehook = before
+            for timer in timers:
+                timer.cancel()
