@@ -448,3 +448,13 @@ def test_damage_of_what_the_run_is_made_of_is_reported(yaml, stopped, capsys, no
     assert main([yaml, SAVING, "--resume"]) == 2
     told = capsys.readouterr().err
     assert "sources.json" in told and "restore it from a copy" in told and "Traceback" not in told
+
+
+def test_a_run_killed_as_it_began_is_resumed_twice(yaml, run):
+    assert main([yaml, SAVING]) == 0
+    begun = (run / "configuration.yaml").read_text()
+    shutil.rmtree(run)
+    run.mkdir()
+    (run / "configuration.yaml").write_text(begun)
+    assert main([yaml, SAVING, "--resume"]) == 0
+    assert main([yaml, SAVING, "training.steps=3", "--resume"]) == 0

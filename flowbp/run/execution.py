@@ -113,6 +113,8 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
             timings.keep_in(folder, found.sessions)
             if not (folder / SOURCES).exists():
                 write_sources(folder, sources_of(decisive(settings)))
+                # The identity that checkpoints carry has these digests in it.
+                container.checkpoints.reset()
         return _finish(container, found, timings)
 
 
