@@ -15,8 +15,15 @@ from flowbp.evaluate.container import EvaluationContainer, all_shots
 from flowbp.evaluate.failing import EvaluateError, reason
 from flowbp.evaluate.memory import release
 from flowbp.evaluate.models import applied, cheapest_first, damage, unloadable
-from flowbp.evaluate.pictures import IMAGES, ForeignPictureError, Shot, read_picture, write_picture
-from flowbp.evaluate.resuming import keep_identity, refuse_changed
+from flowbp.evaluate.pictures import (
+    IMAGES,
+    ORIGIN,
+    ForeignPictureError,
+    Shot,
+    read_picture,
+    write_picture,
+)
+from flowbp.evaluate.resuming import keep_identity, origin, refuse_changed
 from flowbp.evaluate.schema import ModelSection
 from flowbp.evaluation import generate_batches, sampling_facts
 from flowbp.run.encoding import encode_all
@@ -124,8 +131,10 @@ def refuse_damaged(models: Mapping[str, ModelSection]) -> None:
 
 def _missing(container: EvaluationContainer, label: str, folder: Path) -> Mapping[int, Missing]:
     found = {}
+    there = any((folder / IMAGES / label).glob("*.png"))
+    known = origin(container.settings(), label, container.digests()) if there else None
     for each in all_shots(container, label):
-        absent = (shot.number for shot in each if read_picture(folder, shot) is None)
+        absent = (shot.number for shot in each if read_picture(folder, shot, known) is None)
         found[each[0].seed] = Missing(each, frozenset(absent))
     return found
 
@@ -164,7 +173,10 @@ def _generated(
             written_behind(write_picture) as write,
             applied(container.backbone(), model),
         ):
-            facts = sampling_facts(container.backbone(), settings.sampling)
+            facts = {
+                **sampling_facts(container.backbone(), settings.sampling),
+                ORIGIN: origin(settings, label, container.digests()),
+            }
             for seed, each in missing.items():
                 for chosen, images in generate_batches(
                     container.model(), texts, seed, settings.sampling, wanted=each.wanted

@@ -14,6 +14,9 @@ from flowbp.files import write_whole
 
 IMAGES = "images"
 
+ORIGIN = "origin"
+"""The fact that says what evaluation a picture is of."""
+
 NO_FACTS: Mapping[str, str] = MappingProxyType({})
 """Nothing is known of how a picture was sampled."""
 
@@ -86,18 +89,19 @@ def write_picture(
     write_whole(shot.path(folder), labelled_png(image, {**facts, **shot.texts}))
 
 
-def read_picture(folder: Path, shot: Shot) -> Tensor | None:
+def read_picture(folder: Path, shot: Shot, origin: str | None = None) -> Tensor | None:
     """Read a picture if it is there and whole.
 
     Args:
         folder: of the evaluation.
         shot: which picture it is.
+        origin: that it has among its facts.
 
     Returns:
         The picture (3, H, W) in [0, 1]; None if it is missing or damaged.
 
     Raises:
-        ForeignPictureError: the file is of another prompt, seed or model.
+        ForeignPictureError: the file is of another prompt, seed, model or origin.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -118,7 +122,8 @@ def read_picture(folder: Path, shot: Shot) -> Tensor | None:
     except ValueError:
         # Made again from the same noise, which is all that can be asked of a damaged file.
         return None
-    for key, wanted in shot.texts.items():
+    wanted_texts = shot.texts | ({} if origin is None else {ORIGIN: origin})
+    for key, wanted in wanted_texts.items():
         if texts.get(key) != wanted:
             raise ForeignPictureError(
                 f"{path} has the {key} {texts.get(key)!r} and not {wanted!r}: it is of another "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -179,6 +181,38 @@ def identity(model: ModelSection, digests: Digests) -> dict[str, Any]:
         "scale": model.scale,
         "checkpoint": {} if place is None else dict(digests.of(place, counts=counts)),
     }
+
+
+def origin(settings: EvaluateSettings, label: str, digests: Digests) -> str:
+    """What tells a model's pictures from those of another evaluation that has the same labels.
+
+    Args:
+        settings: of the evaluation.
+        label: of the model.
+        digests: of files.
+
+    Returns:
+        A digest of the settings that decide on every picture, and of the files of the model.
+
+    Raises:
+        OSError: a file cannot be read.
+
+    Example:
+        See `flowbp.evaluate.generating.generate_missing`.
+    """
+    # A commit may be known later only, and a folder may be moved.
+    made = made_of(settings.backbone, digests)
+    files = {name: found for name, found in made.items() if isinstance(found, Mapping)}
+    moving = {*_ROUNDING, *(f"backbone.{name}" for name in files)}
+    tree = plain(read_text(resolved(settings), "the settings"))
+    leaves = {
+        f"{section}.{key}": value
+        for section in ("backbone", "sampling")
+        for key, value in tree[section].items()
+        if f"{section}.{key}" not in moving
+    }
+    found = [leaves, files, identity(settings.models[label], digests)]
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def keep_identity(settings: EvaluateSettings, label: str, digests: Digests) -> None:

@@ -175,6 +175,20 @@ def test_a_picture_of_another_prompt_is_refused(evaluation_yaml, done, capsys):
     assert "it is of another evaluation" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("other", ["sampling.guidance=2", "model"])
+def test_pictures_of_another_evaluation_of_equal_labels_are_refused(
+    evaluation_yaml, done, checkpoints, tmp_path, capsys, other
+):
+    elsewhere = f"evaluation.folder={tmp_path / 'other'}"
+    changed = f"models={{base: {{checkpoint: {checkpoints['lora']}}}}}"
+    assert main([evaluation_yaml, elsewhere, changed if other == "model" else other]) == 0
+    name = "images/base/00002-4.png"
+    shutil.copy(tmp_path / "other" / name, done / name)
+    assert main([evaluation_yaml, "--resume"]) == 1
+    told = capsys.readouterr().err
+    assert str(done / name) in told and "it is of another evaluation" in told
+
+
 def test_a_line_that_was_cut_off_is_judged_again(tmp_path):
     kept = Kept(tmp_path / "base.jsonl", {"name": "mine"}, "")
     assert kept.begin(Declared()) == {}
