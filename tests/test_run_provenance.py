@@ -63,6 +63,18 @@ def test_pictures_and_configuration_hold_how_they_were_sampled(flux, tmp_path, c
     assert load([str(written)], resume=True).settings == load(flux, resume=True).settings
 
 
+def test_what_the_start_of_an_adapter_decides_is_written(yaml, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    lora = "tuning={name: lora, rank: 2, alpha: 8, targets: [attn.to_q, attn.to_k]}"
+    assert main([yaml, lora, f"run.folder={first}"]) == 0
+    start = f"tuning={{name: lora, start: {first / 'checkpoints' / 'final'}}}"
+    assert main([yaml, start, f"run.folder={second}"]) == 0
+    for folder, scale in ((first, 4.0), (second, 1.0)):
+        comment = (folder / "configuration.yaml").read_text().split("# What was in effect")[1]
+        assert f"lora_rank: [2]\n#   lora_scale: [{scale}]\n" in comment
+        assert "lora_layers: 6, attn.to_k, attn.to_q\n" in comment
+
+
 def test_what_a_run_wrote_is_accepted_to_go_on(yaml, tmp_path, capsys):
     assert main([yaml, "training.steps=1"]) == 0
     written = str(tmp_path / "run" / "configuration.yaml")

@@ -143,12 +143,15 @@ class Lora:
             raise ValueError(f"`lora` cannot be used: {error}") from error
         if self.start is None:
             return
-        given = {"rank": self.rank, "alpha": self.alpha, "targets": self.targets}
+        # An alpha that is the rank may come from it alone.
+        alpha = None if self.alpha == self.rank else self.alpha
+        given = {"rank": self.rank, "alpha": alpha, "targets": self.targets}
         ignored = [name for name, value in given.items() if value is not None]
         if ignored:
+            are, them = ("are", "them") if len(ignored) > 1 else ("is", "it")
             raise ValueError(
                 f"`start` {self.start!r} brings its own rank, alpha and targets, but "
-                f"{', '.join(ignored)} is given too; leave it out"
+                f"{' and '.join(ignored)} {are} given too; leave {them} out"
             )
         find_lora(os.fspath(self.start))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
 
+from flowbp.adapters.lora_layers import adapter_layers
 from flowbp.configuration import read_sealed, sealed
 from flowbp.container import RunContainer
 from flowbp.core._validators import integer
@@ -82,9 +85,25 @@ def _found(container: RunContainer) -> str:
         "threads": str(torch.get_num_threads()),
         "sigmas": sampling_facts(model, calibration_sampling(settings))["sigmas"],
         **own_facts(model),
+        **_adapter(model),
     }
     lines = "".join(f"#   {name}: {text}\n" for name, text in facts.items())
     return f"\n# What was in effect, as the model and the machine had it:\n{lines}"
+
+
+def _adapter(model: Any) -> Mapping[str, Any]:
+    """What the family or the `start` of an adapter decides."""
+    module = getattr(model, "module", None)
+    # Without LoRA peft need not be installed.
+    if not isinstance(module, torch.nn.Module) or not hasattr(module, "peft_config"):
+        return {}
+    layers = adapter_layers(module)
+    ends = {re.sub(r"^\w+\.\d+\.", "", name) for name in layers}
+    return {
+        "lora_rank": sorted({rank for each in layers.values() for rank in each.r.values()}),
+        "lora_scale": sorted({s for each in layers.values() for s in each.scaling.values()}),
+        "lora_layers": f"{len(layers)}, {', '.join(sorted(ends))}",
+    }
 
 
 def heading(container: RunContainer) -> str:

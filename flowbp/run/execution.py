@@ -106,7 +106,9 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
         if found is None:
             claim(folder, configuration_text(container))
             timings.keep_in(folder)
-            write_sources(folder, sources_of(decisive(settings)))
+            # Files of a model are many gigabytes.
+            with timings.phase("load"):
+                write_sources(folder, sources_of(decisive(settings)))
         else:
             print(*found.notes, sep="\n", flush=True)
             write_whole(folder / CONFIGURATION, configuration_text(container))

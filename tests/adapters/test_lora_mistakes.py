@@ -57,8 +57,11 @@ def test_a_single_text_is_no_list_of_targets():
 @pytest.mark.parametrize("name", ["rank", "alpha", "targets"])
 def test_what_a_start_would_override_is_refused(exported, name):
     value = ["to_q"] if name == "targets" else 4
-    with pytest.raises(ValueError, match=f"brings its own rank, alpha and targets, but {name}"):
+    own = "brings its own rank, alpha and targets, but"
+    with pytest.raises(ValueError, match=f"{own} {name} is given too; leave it out"):
         Lora(start=str(exported), **{name: value})
+    with pytest.raises(ValueError, match=f"{own} rank and alpha are given too; leave them out"):
+        Lora(start=str(exported), rank=4, alpha=8)
 
 
 def test_an_unclear_or_damaged_start_is_refused_at_construction(exported, tmp_path):
