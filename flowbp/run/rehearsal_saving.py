@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from flowbp.adapters import Backbone, Loadable
 from flowbp.adapters.extras import require
 from flowbp.components import calling, during, is_ours, wrong
+from flowbp.disk import saving
 from flowbp.settings import REHEARSAL
 from flowbp.training import OptimizerRecipe
 from flowbp.training.packing import pack, unpack
@@ -31,6 +32,7 @@ def rehearse_saving(backbone: Backbone, folder: Path) -> None:
 
     Raises:
         ComponentError: the backbone raised something, wrote nothing, or reads something else back.
+        SavingError: the disk refuses the files.
         OSError: the files cannot be written.
 
     Example:
@@ -38,7 +40,8 @@ def rehearse_saving(backbone: Backbone, folder: Path) -> None:
     """
     with during("a try of saving before the run"), _place(folder) as place:
         if is_ours(backbone):
-            backbone.save(place)
+            with saving(place, "and no run was begun"):
+                backbone.save(place)
             _compare_files(backbone, place)
             return
         with calling("backbone", backbone):
