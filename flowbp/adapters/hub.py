@@ -64,9 +64,8 @@ def cached_folder(hub_id: str, component: str) -> Path | None:
         >>> cached_folder("owner/no-such-repository", "vae") is None
         True
     """
-    path = require("huggingface_hub").try_to_load_from_cache(hub_id, f"{component}/config.json")
-    # A file that the repository is known not to have is told by another object.
-    return Path(path).parent if isinstance(path, str) else None
+    path = cached_file(hub_id, f"{component}/config.json")
+    return None if path is None else path.parent
 
 
 def cached_file(hub_id: str, name: str) -> Path | None:
@@ -86,7 +85,12 @@ def cached_file(hub_id: str, name: str) -> Path | None:
         >>> cached_file("owner/no-such-repository", "config.json") is None
         True
     """
-    path = require("huggingface_hub").try_to_load_from_cache(hub_id, name)
+    try:
+        path = require("huggingface_hub").try_to_load_from_cache(hub_id, name)
+    # Who asks the hub for it is told that this is no id.
+    except _part("errors").HFValidationError:
+        return None
+    # A file that the repository is known not to have is told by another object.
     return Path(path) if isinstance(path, str) else None
 
 
@@ -159,6 +163,7 @@ def ask_hub(
     hub, errors = require("huggingface_hub"), _part("errors")
     for name in names:
         try:
+            _part("utils").validate_repo_id(hub_id)
             if is_offline():
                 raise errors.LocalEntryNotFoundError("the hub must not be asked")
             hub.get_hf_file_metadata(hub.hf_hub_url(hub_id, name))

@@ -6,7 +6,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from flowbp.adapters.hub import hub_file
+from flowbp.adapters.hub import ask_hub, cached_file, cached_folder, hub_file
 
 ID, NAME = "owner/model", "transformer/config.json"
 
@@ -54,3 +54,12 @@ def test_why_a_file_cannot_be_had(raised, message, monkeypatch):
 def test_a_file_that_is_there(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: str(tmp_path / NAME))
     assert hub_file(ID, NAME) == tmp_path / NAME
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_what_is_no_id_is_told_as_such(monkeypatch, offline):
+    monkeypatch.setattr("flowbp.adapters.hub.is_offline", lambda: offline)
+    wrong = "ü~\u2028\u202e"
+    assert cached_file(wrong, NAME) is None and cached_folder(wrong, "vae") is None
+    with pytest.raises(FileNotFoundError, match=r"`source` 'ü~.*; check the id$"):
+        ask_hub(wrong, NAME)
