@@ -183,6 +183,7 @@ def test_a_parting_is_warned_of() -> None:
 
 def test_environment_names_missing_packages() -> None:
     facts = environment(torch.device("cpu"), 7, packages=["torch", "no-such-package-here"])
-    assert facts["torch"] == torch.__version__
+    # A build for a device has a local part besides.
+    assert facts["torch"] and torch.__version__.startswith(facts["torch"])
     assert facts["no-such-package-here"] == "not installed"
     assert facts["threads"] == str(torch.get_num_threads())
