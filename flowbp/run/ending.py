@@ -113,7 +113,9 @@ def best_checkpoint(container: RunContainer, done: int) -> str | None:
         See `flowbp.run.execution.execute`.
     """
     best = _best(container)
-    return None if best is None or best.step in (0, done) else f"best-{best.step:06}"
+    if best is None or best.step in (0, done):
+        return None
+    return container.checkpoints().of_step(best.step)
 
 
 def told_best(container: RunContainer, done: int) -> dict[str, str]:

@@ -130,6 +130,20 @@ class Checkpoints:
             default=None,
         )
 
+    def of_step(self, step: int) -> str:
+        """The name of the checkpoint after a step that was the best on held-out prompts.
+
+        Args:
+            step: after which it was saved.
+
+        Returns:
+            `best-` and the step, or what an interrupt at that step left in its place.
+        """
+        found = saved_checkpoints(self.folder, self.identity)
+        names = {s.place.name for s in found if s.problem is None and s.step == step}
+        regular = f"best-{step:06}"
+        return regular if regular in names or not names else min(names)
+
     def recover(self) -> None:
         """Put right what a process that died while saving left; see `recover`."""
         if self.folder.is_dir():

@@ -335,6 +335,15 @@ def test_an_interrupt_in_the_first_step_can_be_resumed(tmp_path):
     assert same(train(tmp_path / "run", resume=place, checkpoints=checkpoints), whole)
 
 
+def test_what_an_interrupt_left_may_be_the_best_of_a_run(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop=interrupt_at(2))
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.of_step(2) == "interrupted-000002"
+    # Where there is none, the name that it should have is told, and refused by whoever reads it.
+    assert checkpoints.of_step(3) == "best-000003"
+
+
 def test_a_prune_that_fails_is_no_failed_save(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path / "checkpoints", every=1, keep=1)
 

@@ -33,6 +33,7 @@ def main() -> int:
     # Nothing is asked of the network, and no thread is there when a process forks.
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     folder = typed.folder or Path(tempfile.mkdtemp(prefix="flowbp-attack-"))
+    folder.mkdir(parents=True, exist_ok=True)
     scene = made(folder)
     found: dict[str, list[Tried]] = {}
     for kind, count in wanted.items():

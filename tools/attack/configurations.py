@@ -47,6 +47,10 @@ def attack(scene: Scene, seed: str, number: int, folder: Path) -> Tried:
     content = text.encode()
     if what == "tree":
         changed, words, wanted = _changed(source, base)
+        given = [each.partition("=")[0] for each in typed]
+        # What the command line gives anew is no fault any more.
+        if any(f"{words} ".startswith((f"{each} ", f"{each}.")) for each in given):
+            wanted = ()
         content = dump(changed).encode()
     elif what == "override":
         typed = [*typed, *(_override(source, base) for _ in range(source.randint(1, 3)))]
