@@ -115,7 +115,8 @@ def best_checkpoint(container: RunContainer, done: int) -> str | None:
     best = _best(container)
     if best is None or best.step in (0, done):
         return None
-    return container.checkpoints().of_step(best.step)
+    name: str = container.checkpoints().of_step(best.step)
+    return name
 
 
 def told_best(container: RunContainer, done: int) -> dict[str, str]:
