@@ -36,10 +36,10 @@ DESCRIPTIONS = {
     "cut_prompts.jsonl": "the prompts that the text encoders do not read to their end",
     CONFIGURATION: "all settings, defaults written out",
     "metrics.jsonl": "the figures of every step",
-    TIMINGS: "the seconds of each phase, session by session",
     "portions.jsonl": "the portions that were chosen or lowered to fit into memory",
     "evaluations.jsonl": "the figures of the evaluations inside the run",
-    "tensorboard": "the same for tensorboard --logdir",
+    "tensorboard": "those figures for tensorboard --logdir",
+    TIMINGS: "the seconds of each phase, session by session",
     "samples": "pictures during training",
     "checkpoints/final": "the trained model after the last step, as its backbone saves it",
 }
