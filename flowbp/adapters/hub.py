@@ -161,9 +161,15 @@ def ask_hub(
         ``ask_hub("openai/clip-vit-large-patch14", "config.json")``
     """
     hub, errors = require("huggingface_hub"), _part("errors")
+    try:
+        _part("utils").validate_repo_id(hub_id)
+    except errors.HFValidationError as error:
+        raise FileNotFoundError(
+            f"`{argument}` {hub_id!r} is no folder that is there, nor a hub id like owner/name "
+            f"({' '.join(str(error).split())}); check the id"
+        ) from error
     for name in names:
         try:
-            _part("utils").validate_repo_id(hub_id)
             if is_offline():
                 raise errors.LocalEntryNotFoundError("the hub must not be asked")
             hub.get_hf_file_metadata(hub.hf_hub_url(hub_id, name))
@@ -172,7 +178,7 @@ def ask_hub(
             if name != names[-1] and not isinstance(error, errors.LocalEntryNotFoundError):
                 continue
             refused: Exception = error
-        except (errors.HfHubHTTPError, errors.HFValidationError) as error:
+        except errors.HfHubHTTPError as error:
             refused = error
         # Connections fail with errors of the library below the hub's, which is not always the same.
         except Exception as error:

@@ -163,7 +163,9 @@ def clip_needs(
     )
     if tokenizer is None:
         return (model,)
-    words = partial(check_tokenizer, tokenizer, files=TOKENIZER_FILES)
+    # What is wrong with one place is one problem.
+    named = argument if str(tokenizer) == str(source) else "tokenizer"
+    words = partial(check_tokenizer, tokenizer, files=TOKENIZER_FILES, argument=named)
     return model, Need(check=words, reading=Reading(tokenizer, TOKENIZER_FILES))
 
 

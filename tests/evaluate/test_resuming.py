@@ -272,7 +272,8 @@ def test_a_model_without_its_state_of_training_is_taken(evaluation_yaml, checkpo
 def test_damage_of_what_is_kept_is_reported(evaluation_yaml, done, capsys, name):
     path = done / name
     whole = path.read_bytes()
-    for place in range(1, len(whole), len(whole) // 7):
+    # Without the last line break, a line is as a kill may leave it, and is judged again.
+    for place in range(1, len(whole) - 1, len(whole) // 7):
         flipped(path, place)
         capsys.readouterr()
         assert main([evaluation_yaml, "--resume"]) in (1, 2)
