@@ -60,8 +60,6 @@ from flowbp.evaluation.set_metric import SetMetric as SetMetric
 from flowbp.evaluation.set_metric import is_of_sets as is_of_sets
 from flowbp.evaluation.significance import holm as holm
 from flowbp.evaluation.significance import sign_flip_p as sign_flip_p
-from flowbp.evaluation.storage import evaluation_from_json as evaluation_from_json
-from flowbp.evaluation.storage import evaluation_to_json as evaluation_to_json
 from flowbp.evaluation.storage import from_json as from_json
 from flowbp.evaluation.storage import to_json as to_json
 from flowbp.evaluation.summary import Change as Change

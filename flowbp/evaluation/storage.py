@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 import cattrs
 from cattrs.v import format_exception
 
-from flowbp.evaluation.records import Comparison, Evaluation
+from flowbp.evaluation.records import Comparison
 from flowbp.evaluation.summary import summarise
 
 FORMAT = 1
-
-_Kind = TypeVar("_Kind", Comparison, Evaluation)
 
 
 def to_json(comparison: Comparison, *, seed: int = 0) -> str:
@@ -69,64 +67,21 @@ def from_json(text: str) -> Comparison:
         found = tree.get("format") if isinstance(tree, dict) else type(tree).__name__
         raise ValueError(f"`text` must be an object of format {FORMAT}, got {found!r}")
     evaluations = {name: tree[name] for name in tree if name not in ("format", "summary")}
-    return _structure(evaluations, Comparison)
+    return _structure(evaluations)
 
 
-def evaluation_to_json(evaluation: Evaluation) -> str:
-    """Write one evaluation as JSON; the keys are those of `before` in a comparison.
-
-    Args:
-        evaluation: the records.
-
-    Returns:
-        An object with the keys ``label``, ``noise_seed``, ``seconds`` and ``records``.
-
-    Example:
-        See `evaluation_from_json`.
-    """
-    return json.dumps(attrs.asdict(evaluation), ensure_ascii=False, indent=1, allow_nan=False)
-
-
-def evaluation_from_json(text: str) -> Evaluation:
-    """Read an evaluation that `evaluation_to_json` wrote.
-
-    Args:
-        text: the JSON.
-
-    Returns:
-        The evaluation, equal to the one that was written.
-
-    Raises:
-        ValueError: for text that is no such JSON.
-
-    Example:
-        >>> from flowbp.evaluation.records import Record
-        >>> record = Record(index=0, prompt="a circle", kind="single_object", reward=0.25)
-        >>> old = Evaluation(label="before", noise_seed=0, seconds=1, records=[record])
-        >>> evaluation_from_json(evaluation_to_json(old)) == old
-        True
-    """
-    try:
-        tree = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"`text` is not JSON: {error}; give what evaluation_to_json returned"
-        ) from error
-    return _structure(tree, Evaluation)
-
-
-def _structure(tree: Any, kind: type[_Kind]) -> _Kind:
+def _structure(tree: Any) -> Comparison:
     converter = cattrs.Converter(forbid_extra_keys=True)
     # cattrs would turn the text "no" into True; verdicts and the reward are taken as they stand
     # and left to the validators of Record.
     converter.register_structure_hook(bool, lambda value, _: value)
     try:
-        return converter.structure(tree, kind)
+        return converter.structure(tree, Comparison)
     except cattrs.ClassValidationError as error:
         problems = "; ".join(
-            cattrs.transform_error(error, path=kind.__name__.lower(), format_exception=_said)
+            cattrs.transform_error(error, path="comparison", format_exception=_said)
         )
-        raise ValueError(f"`text` is no {kind.__name__.lower()}: {problems}") from error
+        raise ValueError(f"`text` is no comparison: {problems}") from error
 
 
 def _said(error: BaseException, type_: type | None) -> str:
