@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import types
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
@@ -16,6 +17,9 @@ PLACE = os.PathLike[str]
 
 TEXTS = {str, Path, PLACE}
 """What takes the text that was typed."""
+
+NAME = 255
+"""Bytes of the name of a file or a folder, at most."""
 
 UNIONS = (Union, types.UnionType)
 
@@ -59,6 +63,7 @@ def text_of(value: Any, _: Any) -> str:
 def path_of(value: Any, kind: Any) -> Path:
     """A path that is not empty, with ``~`` expanded."""
     if isinstance(value, str) and value.strip():
+        _refuse_long_names(value)
         return Path(_at_home(text_of(value, kind)))
     scalar = isinstance(value, int | float)
     raise must_be("a path", value, "put it in quotes" if scalar else "")
@@ -67,8 +72,21 @@ def path_of(value: Any, kind: Any) -> Path:
 def place_of(value: Any, kind: Any) -> str:
     """A path, likewise, or the name of something elsewhere, such as a hub id."""
     if isinstance(value, str) and value.strip():
+        # Where a file can be named, a sentence can stand in its place.
+        if not re.search(r"\s", value):
+            _refuse_long_names(value)
         return _at_home(text_of(value, kind))
     raise must_be("a path or the name of a place such as a hub id", value)
+
+
+def _refuse_long_names(text: str) -> None:
+    for name in text.split(os.sep):
+        size = len(os.fsencode(name)) if not unwritable(name) else 0
+        if size > NAME:
+            raise Rejected(
+                f"holds the name {name[:8]}… of {size:,} bytes, and file systems take at most "
+                f"{NAME}; shorten it"
+            )
 
 
 def _at_home(text: str) -> str:

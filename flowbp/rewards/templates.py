@@ -39,8 +39,8 @@ def text_or_file(
     if PLACE in text:
         return text
     path = Path(text).expanduser()
-    # A long text without the place is no path that the system would look at.
-    if len(text) > 4096 or "\n" in text or not path.is_file():
+    # Unlike Path's, this is false of a text so long that the system would not look for it.
+    if not os.path.isfile(path):
         raise ValueError(
             f"`{argument}` must be a text with {PLACE} in it or a file that holds one, got "
             f"{text!r}, and there is no such file; {where}"

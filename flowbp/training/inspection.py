@@ -10,14 +10,10 @@ import attrs
 
 from flowbp.configuration import DamagedError
 from flowbp.training.checkpoint import CheckpointError
-from flowbp.training.manifest import (
-    MANIFEST,
-    TRAINING,
-    damage,
-    read_manifest,
-    shape_damage,
-)
+from flowbp.training.manifest import MANIFEST, TRAINING, damage, read_manifest
+from flowbp.training.saved_state import REST
 
+_STATE = f"{TRAINING}/{REST}"
 _NAME = re.compile(r"(?:(step|best|interrupted|stopped)-(\d+)|final)")
 
 
@@ -41,7 +37,9 @@ class Saved:
 
 
 def inspect(place: Path, identity: str) -> Saved:
-    """Look whether a checkpoint is of this run and has all its files, without reading them.
+    """Look whether a checkpoint is of this run and has all its files.
+
+    Of these it reads the state of training alone, which is small.
 
     Args:
         place: its folder.
@@ -72,7 +70,9 @@ def inspect(place: Path, identity: str) -> Saved:
         return Saved(place, named, f"it was saved after step {step}, which is not what it is named")
     if theirs != identity:
         return Saved(place, step, "it was saved by a run of another configuration")
-    return Saved(place, step, shape_damage(place, manifest))
+    # A manifest of another step may lie here: the files have the same names, often the same sizes.
+    problem = damage(place, manifest, counts=_STATE.__eq__)
+    return Saved(place, step if problem is None else named, problem)
 
 
 def inspect_content(place: Path, identity: str) -> Saved:

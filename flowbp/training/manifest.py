@@ -117,10 +117,6 @@ def _all(_: str) -> bool:
     return True
 
 
-def _none(_: str) -> bool:
-    return False
-
-
 def damage(
     checkpoint: Path, manifest: Manifest, *, counts: Callable[[str], bool] = _all
 ) -> str | None:
@@ -160,22 +156,6 @@ def damage(
     except OSError as error:
         return f"its file {error.filename} cannot be read ({error.strerror or error})"
     return None
-
-
-def shape_damage(checkpoint: Path, manifest: Manifest) -> str | None:
-    """What `damage` finds without reading any file's content, which takes no time.
-
-    Args:
-        checkpoint: its folder.
-        manifest: that it has.
-
-    Returns:
-        A clause, or None.
-
-    Example:
-        See `damage`.
-    """
-    return damage(checkpoint, manifest, counts=_none)
 
 
 def model_damage(checkpoint: Path, *, state: bool = False, content: bool = True) -> str | None:

@@ -86,6 +86,8 @@ def test_defaults() -> None:
         ("weights: {a: fast}", "weights.a: must be a number, got 'fast'"),
         ("weights: [1]", "weights: must be a mapping, got [1]"),
         ("folder: 3", "folder: must be a path, got 3"),
+        (f"folder: runs/{'é' * 128}/a", "folder: holds the name éééééééé… of 256 bytes, and file"),
+        (f"place: {'a' * 256}", "place: holds the name aaaaaaaa… of 256 bytes, and file systems"),
         ("colour: green", "colour: must be 'red' or 'blue', got 'green'"),
         ("mode: true", "mode: must be 'fast' or 'exact' or 1, got True"),
         ("seed: 1.5", "seed: must be an integer or text, got 1.5"),
@@ -99,6 +101,12 @@ def test_defaults() -> None:
 )
 def test_wrong_values(line: str, message: str) -> None:
     assert problem(line).startswith(message)
+
+
+def test_a_sentence_may_be_longer_than_a_name() -> None:
+    sentence = "How good is it? " * 40
+    assert load(f"{VALID}place: {sentence}").place == sentence.strip()
+    assert load(f"{VALID}folder: {'a' * 255}/{'b' * 255}").folder.name == "b" * 255
 
 
 def test_text_must_be_text() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from enum import Enum
 from fractions import Fraction
@@ -135,6 +136,7 @@ class Run:
     colour: Colour = Colour.RED
     mode: Literal["fast", "exact", 1] = "fast"
     folder: Path = Path("runs")
+    place: str | os.PathLike[str] = "runs"
     sizes: Sequence[int] = ()
     weights: dict[str, float] = attrs.field(factory=dict)
     ratio: Fraction = Fraction(1, 2)

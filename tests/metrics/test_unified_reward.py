@@ -122,6 +122,8 @@ def test_the_question_is_the_users(tmp_path):
         read_question("How good is it?")
     with pytest.raises(ValueError, match=r"and there is no such file; the question that it was"):
         read_question("How good\nis it?" * 1000)
+    with pytest.raises(ValueError, match="there is no such file"):
+        read_question("How good is it? " * 40)
     path.write_text("How good is it?")
     for asked in (path, "{prompt}, {prompt}"):
         with pytest.raises(ValueError, match=r"`question` must hold {prompt} once"):

@@ -475,3 +475,16 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path, interrupted, take):
                 take_it()
         path.write_bytes(whole)
     take_it()
+
+
+@pytest.mark.parametrize("other", ["step-000002", "step-000004"])
+def test_a_manifest_of_an_older_step_does_not_hide_the_newest_checkpoint(tmp_path, other):
+    run = tmp_path / "run"
+    train(run, checkpoints=Checkpoints(run / "checkpoints", every=2))
+    newest_, name = run / "checkpoints/final", "manifest.json"
+    assert newest(run) == newest_
+    shutil.copyfile(run / "checkpoints" / other / name, newest_ / name)
+    with pytest.raises(
+        CheckpointError, match="final cannot be resumed.* sound one, step-00000[46]"
+    ):
+        newest_checkpoint(run / "checkpoints", "")

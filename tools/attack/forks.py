@@ -71,14 +71,17 @@ def forked(
         call: returns the exit code.
         log: where what it prints is kept.
         limit: seconds after which it hangs.
-        signals: seconds after the start, in order, and what is sent to it then.
+        signals: seconds after the function is called, in order, and what is sent to it then.
     """
     sys.stdout.flush(), sys.stderr.flush()
-    began = time.monotonic()
+    ready, called = os.pipe()
     child = os.fork()
     if child == 0:
-        _called(call, log)
-    handle, hung = os.pidfd_open(child), False
+        _called(call, log, called)
+    os.close(called)
+    # A process that is killed before it is called is none of ours.
+    os.read(ready, 1), os.close(ready)
+    began, handle, hung = time.monotonic(), os.pidfd_open(child), False
     for moment, number in (*signals, (limit, signal.SIGKILL)):
         left = max(0.0, began + moment - time.monotonic())
         if select.select([handle], [], [], left)[0]:
@@ -91,7 +94,7 @@ def forked(
     return Ended(code, said, time.monotonic() - began, hung)
 
 
-def _called(call: Callable[[], int], log: Path) -> None:
+def _called(call: Callable[[], int], log: Path, ready: int | None = None) -> None:
     code = BROKEN
     try:
         place = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -99,6 +102,8 @@ def _called(call: Callable[[], int], log: Path) -> None:
             os.dup2(place, standard)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if ready is not None:
+            os.close(ready)
         code = call()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1

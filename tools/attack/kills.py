@@ -86,7 +86,8 @@ def attack(scene: Scene, seed: str, number: int, folder: Path) -> Tried:
 
 
 def _signals(source: random.Random, seconds: float) -> list[tuple[float, int]]:
-    moment = source.uniform(0, 1.1 * seconds)
+    # Later than its own handlers, which are there within microseconds.
+    moment = source.uniform(0.002, 1.1 * seconds)
     number = source.choice([signal.SIGKILL, *_INTERRUPTS])
     found = [(moment, int(number))]
     if number != signal.SIGKILL and source.random() < 0.3:
