@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from flowbp.disk import saving
 
@@ -18,6 +18,7 @@ PARTIAL = ".flowbp-partial"
 """Ending of a file or folder that is being written, or was when its process died."""
 
 _READERS = 4
+_NOT_REGULAR = "is a pipe or a device and no regular file"
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -183,7 +184,7 @@ def digests(folder: Path, names: Iterable[str]) -> Mapping[str, str]:
         Hexadecimal digits by name.
 
     Raises:
-        OSError: a file cannot be read.
+        OSError: a file cannot be read, or is a pipe or a device.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -200,7 +201,9 @@ def digests(folder: Path, names: Iterable[str]) -> Mapping[str, str]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with _opened(path) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, _NOT_REGULAR, str(path))
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -225,17 +228,23 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
         Traceback (most recent call last):
         ValueError: is a pipe or a device and no regular file; copy what it holds into a file
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with open(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with _opened(path) as stream:
+        status = os.fstat(stream.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError(
-                "is a pipe or a device and no regular file; copy what it holds into a file"
-            )
+            raise ValueError(f"{_NOT_REGULAR}; copy what it holds into a file")
         if most is not None and status.st_size > most:
             raise ValueError(
                 f"has {status.st_size:,} bytes, and at most {most:,} are read; make it smaller"
             )
         return stream.read()
+
+
+def _opened(path: Path) -> BinaryIO:
+    # Not blocking, because a pipe would wait for its writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return open(descriptor, "rb")
+    except OSError as error:
+        os.close(descriptor)
+        # A folder, and the number of a descriptor helps nobody.
+        raise OSError(error.errno, error.strerror, str(path)) from None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flowbp.files import PARTIAL, open_to_append, read_regular, write_whole
+from flowbp.files import PARTIAL, digests, open_to_append, read_regular, write_whole
 from flowbp.run.lock import locked
 from flowbp.settings import LOCK, REHEARSAL, occupied
 from flowbp.settings.checks import fault_of_folder
@@ -109,3 +109,10 @@ def test_what_is_read_is_a_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="is a pipe"):
         read_regular(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for name in ("pipe", "device"):
+        with pytest.raises(OSError, match="is a pipe or a device"):
+            digests(tmp_path, [name])
+    for read in (read_regular, lambda folder: digests(folder.parent, [folder.name])):
+        with pytest.raises(IsADirectoryError, match=str(tmp_path)):
+            read(tmp_path)

@@ -28,7 +28,7 @@ _NO_TEXT, _NO_KIND = "without a text", "without a kind"
 LONGEST = 10_000
 """Characters of a prompt, of which text encoders read some hundreds."""
 
-_CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _CURES = {
     NOT_A_TEXT: "remove that character",
     TOO_LONG: f"shorten prompts to at most {LONGEST:,} characters",

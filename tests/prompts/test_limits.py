@@ -55,6 +55,13 @@ def test_prompts_that_hold_control_characters_or_are_endless_are_left_out(tmp_pa
         assert piece in told
 
 
+@pytest.mark.parametrize("sign", ["\x00", "\x0b", "\x0c", "\x1b", "\x1c", "\x1f", "\x7f"])
+def test_every_control_character_but_tabs_and_ends_of_lines_counts(sign: str) -> None:
+    entries = [Entry(1, "a circle"), Entry(2, f"a{sign}b"), Entry(3, "a\tb\nc\rd")]
+    with pytest.warns(UserWarning, match=r"control character \(2\)"):
+        assert len(prompt_table(entries, origin="a list").prompts) == 2
+
+
 def test_more_prompts_than_a_source_may_have(monkeypatch) -> None:
     monkeypatch.setattr("flowbp.prompts.reading.COUNT", 2)
     with pytest.raises(ValueError, match="a list holds more than 2 different prompts"):
