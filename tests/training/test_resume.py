@@ -484,7 +484,5 @@ def test_a_manifest_of_an_older_step_does_not_hide_the_newest_checkpoint(tmp_pat
     newest_, name = run / "checkpoints/final", "manifest.json"
     assert newest(run) == newest_
     shutil.copyfile(run / "checkpoints" / other / name, newest_ / name)
-    with pytest.raises(
-        CheckpointError, match="final cannot be resumed.* sound one, step-00000[46]"
-    ):
+    with pytest.raises(CheckpointError, match="final cannot be resumed"):
         newest_checkpoint(run / "checkpoints", "")
