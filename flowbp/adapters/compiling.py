@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 
 from flowbp.adapters.channels_last import lay_out_channels_last
@@ -150,7 +151,6 @@ def _in(blocks: nn.ModuleList) -> Iterator[nn.Module]:
 def _keeping(activations: float, backend: str) -> Any:
     # One object for all blocks: torch compiles anew for every other one. The share is a setting of
     # the whole process in torch, so it is set only while a graph is compiled.
-    import torch._dynamo
     import torch._functorch.config as functorch
 
     compile_graph: Any = torch._dynamo.lookup_backend(backend)
@@ -164,5 +164,11 @@ def _keeping(activations: float, backend: str) -> Any:
 
 def _prepare() -> None:
     import torch._dynamo.config as dynamo
+    import torch.compiler.config as compiler
 
     dynamo.recompile_limit = max(dynamo.recompile_limit, _VARIANTS)
+    # torch takes code out of its cache that was written for wider or narrower vectors, which then
+    # computes something else: NaN in float64 under ATEN_CPU_CAPABILITY=avx2.
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability not in compiler.cache_key_tag:
+        compiler.cache_key_tag += capability
