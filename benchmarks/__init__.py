@@ -1,1 +1,1 @@
-"""Measurements; each module is a command."""
+"""Measurements. The commands are `reference`, `counting`, `plots` and `backbones`."""

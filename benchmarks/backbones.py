@@ -27,14 +27,13 @@ import attrs
 import torch
 from dependency_injector import providers
 
-from benchmarks.backbone_rows import Report, Row
-from benchmarks.measuring import Recorder, WithState, clear, collect, fits, peak_gib, weights_gib
-from benchmarks.models import METHODS, PUBLISHED, SMALL_VAE, settings_of, vision_reward
+from benchmarks.backbone_tables import Report, Row
+from benchmarks.measurement import Recorder, WithState, clear, collect, fits, peak_gib, weights_gib
+from benchmarks.random_models import METHODS, PUBLISHED, SMALL_VAE, settings_of, vision_reward
 from flowbp.adapters import Backbone, compile_backbone
-from flowbp.container import RunContainer
-from flowbp.settings import Settings
+from flowbp.settings import RunContainer, Settings
 from flowbp.testing import host_waits, random_backbone
-from flowbp.testing.published import SMALL
+from flowbp.testing.random_models import SMALL
 from flowbp.training import PromptList
 
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)

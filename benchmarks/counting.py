@@ -15,11 +15,11 @@ from pathlib import Path
 import attrs
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.cases import MAIN, Case
-from benchmarks.measuring import without_autocast
+from benchmarks.measurement import without_autocast
 from benchmarks.reference import MAIN_TABLE
-from benchmarks.subject import Subject
-from benchmarks.tables import Tables
+from benchmarks.reference_cases import MAIN, Case
+from benchmarks.reference_model import Subject
+from benchmarks.reference_tables import Tables
 from flowbp.testing import host_waits
 
 

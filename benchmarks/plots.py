@@ -18,8 +18,8 @@ from typing import Any
 
 import attrs
 
-from benchmarks.svg import Series, draw
-from benchmarks.tables import seconds_of
+from benchmarks.charts import Series, draw
+from benchmarks.reference_tables import seconds_of
 
 Row = Mapping[str, Any]
 Table = Mapping[str, Any]

@@ -5,26 +5,26 @@
 
 SD3.5 Medium at full size with random weights in bfloat16, 512x512, 8 samples, 25 steps, guidance
 3.5, Bridge with 5 active steps and alpha 1/2, 589 text tokens, AutoencoderKL and a ViT-H/14 reward.
-The joint graph is timed as it is usually written, every active velocity evaluated again after
-sampling, and in one pass, nothing evaluated twice; `benchmarks.joint` says what each evaluates. The
+The joint graph is timed as it is usually written, where every active velocity is evaluated again
+after sampling, and in one pass, where nothing is evaluated twice; see `benchmarks.joint_graph`. The
 sweeps `joint_active` and `joint_batch` are of the one pass.
 
-No optimizer: what is timed ends with the gradient. The first run of a case, or a short one before
-it in a sweep, chooses kernels, compiles, and leaves the allocator its memory; no later run is timed
-with an empty one.
+There is no optimizer: the timed step ends with the gradient. The first run of a case, or a short
+one before it in a sweep, chooses kernels, compiles, and leaves the allocator its memory; no later
+run is timed with an empty one.
 
 OUT gets reference.json and reference.md, rewritten after every case; tables that are there already
 stay until they are measured again, so that a visit to a device can be split. `--eager` compiles
-nothing, and leaves out the compiled rows of the main table. `--only` names rows. `--small` is
+nothing, and leaves out the compiled rows of the main table. `--only` names rows. `--small` takes
 two-layer models on the CPU.
 
 `benchmarks.counting` adds the operations without a device, `benchmarks.plots` draws.
 
-How long it takes on one H100 and 16 cores: 25 s for the models; 400 s for the first round of the
-main table with nothing compiled before (`TORCHINDUCTOR_CACHE_DIR` says where torch keeps what it
-compiled), 80 s with it; 45 s for a later round, and as long for the gradients that are compared. A
-sweep takes the sum of its rows and a fraction of it, and 40 to 60 s for each new share of
-`activations` or new size that is compiled.
+Durations on one H100 and 16 cores: 25 s for the models; 400 s for the first round of the main table
+with nothing compiled before (`TORCHINDUCTOR_CACHE_DIR` sets where torch keeps compiled code), 80 s
+with it; 45 s for a later round, and as long for the gradients that are compared. A sweep takes the
+sum of its rows and a fraction of it, and 40 to 60 s for each new share of `activations` or new size
+that is compiled.
 
 A plot compares times of one command, all compiled or all not.
 """
@@ -41,10 +41,10 @@ from pathlib import Path
 import attrs
 import torch
 
-from benchmarks.cases import MAIN, SWEEPS, Case
-from benchmarks.measuring import GIB, clear, collect, fits, matmul_rate
-from benchmarks.subject import Subject
-from benchmarks.tables import OUT_OF_MEMORY, Measured, Tables
+from benchmarks.measurement import GIB, clear, collect, fits, matmul_rate
+from benchmarks.reference_cases import MAIN, SWEEPS, Case
+from benchmarks.reference_model import Subject
+from benchmarks.reference_tables import OUT_OF_MEMORY, Measured, Tables
 from flowbp.testing import host_waits
 
 MAIN_TABLE = "reference step"

@@ -1,47 +1,60 @@
-"""Single files that are whole or absent, whatever happens while they are written."""
+"""Files that are written whole or not at all, read only if regular, and errors of the disk."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import re
+import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, BinaryIO
-
-from flowbp.disk import saving
+from typing import IO
 
 PARTIAL = ".flowbp-partial"
 """Ending of a file or folder that is being written, or was when its process died."""
 
 _READERS = 4
 _NOT_REGULAR = "is a pipe or a device and no regular file"
+_FULL = "make room or save to another disk"
+_CAUSES = {
+    errno.ENOSPC: ("the disk is full", _FULL),
+    errno.EDQUOT: (
+        "your quota of the disk is used up",
+        "remove files of yours, ask for more, or save to another disk",
+    ),
+    errno.EFBIG: (
+        "a file is larger than may be written there",
+        "raise the limit (`ulimit -f`), or save to a file system that takes larger files",
+    ),
+    errno.ENOENT: ("the folder is gone", "put it back, or save to another"),
+    errno.ENOTDIR: ("a file is in the place of its folder", "move it away, or save elsewhere"),
+    errno.ESTALE: ("the folder is gone from the network disk", "mount it again, or save elsewhere"),
+    errno.EROFS: ("the disk is read-only", "mount it for writing, or save to another disk"),
+    errno.EACCES: ("the folder may not be written to", "give the permission, or save elsewhere"),
+    errno.EPERM: ("the folder may not be written to", "give the permission, or save elsewhere"),
+    errno.EIO: (
+        "the disk reports an error of its own",
+        "copy what is on it to another disk, and save there",
+    ),
+}
+# Libraries in Rust put the number of an error into its text, and have no other place for it.
+_NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file beside its place, flush it to disk and rename it into place.
 
     A file that was there is replaced at once, or, after a failure, is still there. A link that was
-    there is replaced; what it points to stays.
-
-    Args:
-        path: of the file; its folder is made if it is missing.
-        content: bytes, or text to be written as UTF-8.
+    there is replaced; what it points to stays. The folder is made if it is missing.
 
     Raises:
         SavingError: the disk refuses; the message says why, and what to do.
-        FileExistsError: something else than a former process's rest is at the name beside it.
-        OSError: the file cannot be written for another reason.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> path = Path(mkdtemp()) / "figures.json"
-        >>> write_whole(path, "{}")
-        >>> path.read_text()
-        '{}'
+        FileExistsError: the name beside it is taken by what no former process left there.
     """
     partial = path.with_name(f".{path.name}{PARTIAL}")
     with saving(path, "what was there before is unharmed"):
@@ -63,53 +76,17 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 def open_to_append(path: Path) -> IO[str]:
-    """Open a text file to add lines to it.
-
-    Args:
-        path: of the file; it and its folder are made if they are missing.
-
-    Returns:
-        The file, in UTF-8.
-
-    Raises:
-        OSError: the file cannot be written.
-        FileExistsError: as `open_plain`.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> path = Path(mkdtemp()) / "lines"
-        >>> for number in (1, 2):
-        ...     with open_to_append(path) as stream:
-        ...         _ = stream.write(f"{number};")
-        >>> path.read_text()
-        '1;2;'
-    """
+    """Open a text file to add lines to it; it and its folder are made if they are missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = open_plain(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
 def open_plain(path: Path, flags: int) -> int:
-    """Open a file of this library's own to write: no link is followed, and nothing else written to.
-
-    Args:
-        path: of the file.
-        flags: of `os.open`.
-
-    Returns:
-        The descriptor.
+    """Open a file of this library's own to write; no link is followed.
 
     Raises:
-        OSError: the file cannot be opened.
         FileExistsError: there is a link, a folder, a device or a file that has other names too.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> path = Path(mkdtemp()) / "link"
-        >>> path.symlink_to("elsewhere")
-        >>> open_plain(path, os.O_WRONLY)  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        FileExistsError: .../link is a link, and nothing is written through it; remove it
     """
     try:
         # Not blocking, because a pipe would wait for its reader.
@@ -125,19 +102,7 @@ def open_plain(path: Path, flags: int) -> int:
 
 
 def refuse_foreign(path: Path, cause: BaseException | None = None, *, folder: bool = False) -> None:
-    """Refuse what this library did not make, at a name that it writes to.
-
-    Args:
-        path: that may or may not be there.
-        cause: of the refusal.
-        folder: whether this library makes a folder of that name, else a file.
-
-    Raises:
-        FileExistsError: something else is there, or a file that has other names too.
-
-    Example:
-        >>> refuse_foreign(Path("no-such-file"))
-    """
+    """Raise `FileExistsError` for what this library did not make, at a name that it writes to."""
     if not os.path.lexists(path):
         return
     status = path.lstat()
@@ -155,17 +120,7 @@ def refuse_foreign(path: Path, cause: BaseException | None = None, *, folder: bo
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk.
-
-    Args:
-        path: of the file or folder.
-
-    Raises:
-        OSError: the disk refused.
-
-    Example:
-        >>> flush(Path("."))
-    """
+    """Wait until a file, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -174,25 +129,7 @@ def flush(path: Path) -> None:
 
 
 def digests(folder: Path, names: Iterable[str]) -> Mapping[str, str]:
-    """The SHA-256 of some files, read by a few threads at once.
-
-    Args:
-        folder: that holds them.
-        names: their paths in it.
-
-    Returns:
-        Hexadecimal digits by name.
-
-    Raises:
-        OSError: a file cannot be read, or is a pipe or a device.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> folder = Path(mkdtemp())
-        >>> write_whole(folder / "a", "")
-        >>> digests(folder, ["a"])["a"][:8]
-        'e3b0c442'
-    """
+    """The SHA-256 of some files of a folder by name, read by a few threads at once."""
     chosen = list(names)
     with ThreadPoolExecutor(_READERS) as readers:
         return dict(
@@ -208,25 +145,10 @@ def _sha256(path: Path) -> str:
 
 
 def read_regular(path: Path, most: int | None = None) -> bytes:
-    """Read a file that someone else may have put there, if it is one and not too large.
-
-    A pipe or a device is refused, from which reading might wait or go on for ever.
-
-    Args:
-        path: of the file.
-        most: bytes that it may have; any number if None.
-
-    Returns:
-        Its content.
+    """Read a file that someone else may have put there; from a pipe reading might wait for ever.
 
     Raises:
-        ValueError: it is no regular file, or larger; the message follows its name.
-        OSError: it cannot be read.
-
-    Example:
-        >>> read_regular(Path("/dev/null"), 10)
-        Traceback (most recent call last):
-        ValueError: is a pipe or a device and no regular file; copy what it holds into a file
+        ValueError: it is not regular, or larger than `most` bytes; the message follows its name.
     """
     with _opened(path) as stream:
         status = os.fstat(stream.fileno())
@@ -239,7 +161,7 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
         return stream.read()
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> BufferedReader:
     # Not blocking, because a pipe would wait for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -248,3 +170,47 @@ def _opened(path: Path) -> BinaryIO:
         os.close(descriptor)
         # A folder, and the number of a descriptor helps nobody.
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+class SavingError(OSError):
+    """A file or folder was not written, for a reason of the disk; the message has the cure."""
+
+
+def _disk_error(error: BaseException | None) -> int | None:
+    """The number of the disk's error behind an error, perhaps of a library that hides it."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        found = _NUMBER.search(str(error))
+        for each in (number, int(found[1]) if found else None):
+            if each in _CAUSES:
+                return each
+        if os.strerror(errno.ENOSPC) in str(error):
+            return errno.ENOSPC
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextmanager
+def saving(place: Path, kept: str, kind: type[SavingError] = SavingError) -> Iterator[None]:
+    """Report what a disk refuses: what was not written, what is `kept`, the room and the cure."""
+    try:
+        yield
+    except SavingError:
+        raise
+    except Exception as error:
+        number = _disk_error(error)
+        if number is None:
+            raise
+        what, cure = _CAUSES[number]
+        raise kind(
+            number, f"{what}: `{place.name}` was not written, {kept}{_room(place, number)}; {cure}"
+        ) from error
+
+
+def _room(place: Path, number: int) -> str:
+    if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f" (it was to be {place})" if place.is_absolute() else ""
+    there = next((parent for parent in place.absolute().parents if parent.exists()), None)
+    if there is None:
+        return ""
+    return f"; {shutil.disk_usage(there).free / 2**20:.0f} MiB are free in {there}"

@@ -51,20 +51,8 @@ _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 def label_fault(labels: Iterable[Any], reserved: Mapping[str, str]) -> str:
     """What is wrong with labels, which become names of columns, charts, files and folders.
 
-    Args:
-        labels: of one kind.
-        reserved: words that stand for something else there, in lower case, and for what.
-
-    Returns:
-        The first fault and its cure; empty if there is none.
-
-    Example:
-        >>> label_fault(["taste", "Taste"], {})
-        "must differ in more than case, got 'taste' and 'Taste'; files of the two would be one on \
-some disks, so give one another label"
-        >>> label_fault(["step"], {"step": "another column"})
-        "must not hold the label 'step', which is another column there; give it another, such as \
-'my_step'"
+    The first fault and its cure, empty if there is none. `reserved` maps words, in lower case, to
+    what they stand for instead.
     """
     found: dict[str, str] = {}
     for label in labels:
@@ -93,19 +81,7 @@ some disks, so give one another label"
 def labels(
     reserved: Mapping[str, str] | None = None,
 ) -> Callable[[Any, attrs.Attribute[Any], Mapping[str, Any]], None]:
-    """A validator of a mapping by labels, see `label_fault`.
-
-    Args:
-        reserved: words that stand for something else there, and for what.
-
-    Returns:
-        The validator.
-
-    Example:
-        >>> field = attrs.field(validator=labels({"step": "the number of a step"}))
-        >>> attrs.make_class("Metrics", {"metrics": field})({"taste": 1})
-        Metrics(metrics={'taste': 1})
-    """
+    """A validator of a mapping by labels, see `label_fault`."""
 
     def validate(_: Any, attribute: attrs.Attribute[Any], value: Mapping[str, Any]) -> None:
         fault = label_fault(value, reserved or {})

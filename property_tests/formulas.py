@@ -10,7 +10,7 @@ from fractions import Fraction
 import attrs
 import torch
 
-from flowbp.core import Plan, Segment, Surrogate
+from flowbp.core import Segment, Surrogate
 
 ROUNDING = 1e-12
 
@@ -90,16 +90,16 @@ def assert_segment(
 
 
 def assert_rest(
-    plan: Plan,
+    surrogate: Surrogate,
     *,
     alpha: float = 0.0,
     reward_input: str = "sample",
     residual_floor: float | None = None,
     noised: int = 0,
 ) -> None:
-    """What a plan holds besides its segments."""
-    assert isinstance(plan, Surrogate)
-    assert plan.alpha == alpha
-    assert plan.reward_input == reward_input
-    assert plan.residual_floor == residual_floor
-    assert plan.noised == noised
+    """What a surrogate holds besides its segments."""
+    assert isinstance(surrogate, Surrogate)
+    assert surrogate.alpha == alpha
+    assert surrogate.reward_input == reward_input
+    assert surrogate.residual_floor == residual_floor
+    assert surrogate.noised == noised

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowbp.configuration import Tree, dump, merge, plain, read_text, tree_of
+from flowbp.config import Tree, dump, merge, plain, read_text, tree_of
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
     [

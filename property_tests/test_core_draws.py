@@ -22,7 +22,7 @@ from flowbp.core import (
     late_biased,
 )
 from flowbp.core.draws import window
-from flowbp.testing import check_plan
+from flowbp.testing import check_surrogate
 from flowbp.testing.strategies import generators, grids, methods, pairs, variants
 
 
@@ -34,7 +34,7 @@ def test_every_draw_is_legal_and_pure(sigmas, seed, data):
     first, second = (method.draw(sigmas, torch.Generator().manual_seed(seed)) for _ in range(2))
     assert first == second
     assert torch.equal(torch.random.get_rng_state(), state) and torch.equal(sigmas, kept)
-    check_plan(first, sigmas)
+    check_surrogate(first, sigmas)
 
 
 @pytest.mark.parametrize("denominator", [3, 10, 25, 100])
@@ -107,8 +107,8 @@ def test_lagrange_takes_its_first_supports(sigmas, generator, data):
     order = data.draw(st.integers(1, 5))
     active = data.draw(st.integers(1, order))
     scale = data.draw(st.floats(0, 2))
-    plan = Lagrange(order=order, active=active, support_scale=scale).draw(sigmas, generator)
-    for segment in plan.segments:
+    surrogate = Lagrange(order=order, active=active, support_scale=scale).draw(sigmas, generator)
+    for segment in surrogate.segments:
         supports = sorted(segment.weights)
         assert supports[0] == segment.start
         assert len(supports) == min(order, segment.stop - segment.start)
@@ -121,18 +121,18 @@ def test_lagrange_takes_its_first_supports(sigmas, generator, data):
 def test_early_predictions_stop_the_rollout(sigmas, generator, data):
     steps = sigmas.shape[0] - 1
     last = data.draw(st.integers(1, steps))
-    plan = ReFL(last=last).draw(sigmas, generator)
-    tau = plan.segments[0].start
-    assert steps - last <= tau < steps and plan.horizon == tau + 1
-    assert plan.segments[0].weights == {tau: -float(sigmas[tau])}
+    surrogate = ReFL(last=last).draw(sigmas, generator)
+    tau = surrogate.segments[0].start
+    assert steps - last <= tau < steps and surrogate.horizon == tau + 1
+    assert surrogate.segments[0].weights == {tau: -float(sigmas[tau])}
 
     ratio = data.draw(st.floats(0.05, 1))
     earliest = steps - max(1, round(ratio * steps))
     active = data.draw(st.integers(1, earliest + 1))
-    plan = DRTune(active=active, stop_ratio=ratio).draw(sigmas, generator)
-    e = plan.segments[-1].start
-    train = sorted(i for segment in plan.segments for i in segment.active)
-    assert earliest <= e < steps and plan.horizon == e + 1
-    assert plan.segments[-1].weights == {e: -float(sigmas[e])}
+    surrogate = DRTune(active=active, stop_ratio=ratio).draw(sigmas, generator)
+    e = surrogate.segments[-1].start
+    train = sorted(i for segment in surrogate.segments for i in segment.active)
+    assert earliest <= e < steps and surrogate.horizon == e + 1
+    assert surrogate.segments[-1].weights == {e: -float(sigmas[e])}
     assert len(train) == active and train[0] >= 0 and train[-1] <= e
     assert {b - a for a, b in itertools.pairwise(train)} <= {(e + 1) // active}

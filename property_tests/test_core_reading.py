@@ -6,27 +6,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowbp.core import Plan, loss_weights, read, residuals, surrogate_vjp
+from flowbp.core import Surrogate, loss_weights, read, residuals, surrogate_vjp
 from flowbp.testing import Problem
-from flowbp.testing.strategies import methods, problems, surrogate_methods, variants
+from flowbp.testing.strategies import methods, problems, published_methods, variants
 
 
-def drawn(problem: Problem, data: st.DataObject, choices) -> Plan:
+def drawn(problem: Problem, data: st.DataObject, choices) -> Surrogate:
     method = data.draw(choices(problem.sigmas))
     return method.draw(problem.sigmas, torch.Generator().manual_seed(5))
 
 
 @given(problem=problems(), data=st.data())
 def test_the_reward_reads_the_cached_value_bit_for_bit(problem, data):
-    plan = drawn(problem, data, lambda sigmas: methods(len(sigmas) - 1) | variants(sigmas))
-    path = problem.rollout(plan.horizon)
-    x = read(plan, path)
-    if plan.reward_input == "sample":
+    surrogate = drawn(problem, data, lambda sigmas: methods(len(sigmas) - 1) | variants(sigmas))
+    path = problem.rollout(surrogate.horizon)
+    x = read(surrogate, path)
+    if surrogate.reward_input == "sample":
         assert torch.equal(x, path.latents[-1])
-    elif list(plan.segments[-1].weights) == [plan.segments[-1].start]:
-        assert torch.equal(x, path.posterior_mean(plan.segments[-1].start))
+    elif list(surrogate.segments[-1].weights) == [surrogate.segments[-1].start]:
+        assert torch.equal(x, path.posterior_mean(surrogate.segments[-1].start))
     else:
-        last = plan.segments[-1]
+        last = surrogate.segments[-1]
         x_hat = path.latents[last.start] + sum(
             w * path.velocities[i] for i, w in last.weights.items()
         )
@@ -37,33 +37,33 @@ def test_the_reward_reads_the_cached_value_bit_for_bit(problem, data):
 @given(problem=problems(), data=st.data())
 def test_a_longer_rollout_reads_and_differentiates_the_same(problem, data):
     """Stopping at the horizon drops nothing that matters."""
-    plan = drawn(problem, data, lambda sigmas: surrogate_methods(len(sigmas) - 1))
-    short, long = problem.rollout(plan.horizon), problem.rollout()
-    assert torch.equal(read(plan, short), read(plan, long))
+    surrogate = drawn(problem, data, lambda sigmas: published_methods(len(sigmas) - 1))
+    short, long = problem.rollout(surrogate.horizon), problem.rollout()
+    assert torch.equal(read(surrogate, short), read(surrogate, long))
     g = torch.ones_like(problem.noise)
-    for name, gradient in surrogate_vjp(problem.field, problem.params, short, plan, g).items():
-        again = surrogate_vjp(problem.field, problem.params, long, plan, g)[name]
+    for name, gradient in surrogate_vjp(problem.field, problem.params, short, surrogate, g).items():
+        again = surrogate_vjp(problem.field, problem.params, long, surrogate, g)[name]
         assert torch.equal(gradient, again)
 
 
 @given(problem=problems(), data=st.data())
 def test_residuals_and_loss_weights_are_their_formulas(problem, data):
-    plan = drawn(problem, data, lambda sigmas: methods(len(sigmas) - 1))
+    surrogate = drawn(problem, data, lambda sigmas: methods(len(sigmas) - 1))
     path = problem.rollout()
     wanted = []
-    for segment in plan.segments:
+    for segment in surrogate.segments:
         x_hat = path.latents[segment.start].clone()
         for i, w in segment.weights.items():
             x_hat += w * path.velocities[i]
         gap = (x_hat - path.latents[segment.stop]).abs()
         wanted.append(torch.stack([each.mean() for each in gap]))
-    for actual, expected in zip(residuals(plan, path), wanted, strict=True):
+    for actual, expected in zip(residuals(surrogate, path), wanted, strict=True):
         assert torch.allclose(actual, expected, rtol=1e-12, atol=1e-14)
-    weights = loss_weights(plan, path)
-    if plan.residual_floor is None:
+    weights = loss_weights(surrogate, path)
+    if surrogate.residual_floor is None:
         assert torch.equal(weights, torch.ones(path.latents.shape[1], dtype=torch.float64))
     else:
-        total = sum(d.clamp(min=plan.residual_floor) for d in wanted)
+        total = sum(d.clamp(min=surrogate.residual_floor) for d in wanted)
         assert torch.allclose(weights * total, torch.ones_like(weights), rtol=1e-12)
 
 

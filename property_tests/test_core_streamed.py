@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from flowbp.core import (
-    FurtherCotangent,
-    Plan,
     Pull,
+    Surrogate,
     Trajectory,
     anchor_term,
     functional_pull,
@@ -31,13 +30,14 @@ from flowbp.testing import (
     TanhField,
     anchor_penalty,
     assert_gradients_close,
-    check_plan,
     check_streamed,
+    check_surrogate,
     joint_gradient,
 )
 from flowbp.testing.strategies import events, grids, methods, problems, surrogates, variants
 
 Params = Mapping[str, Tensor]
+AnchorCotangent = Callable[[int], Tensor]
 
 
 @attrs.frozen(eq=False)
@@ -107,16 +107,17 @@ def guided_problems(draw) -> tuple[Guided, Tensor, Tensor]:
 
 def gradients_of_both_pulls(
     guided: Guided,
-    plan: Plan,
+    surrogate: Surrogate,
     path: Trajectory,
     g: Tensor,
     size: int,
-    further: FurtherCotangent | None,
+    anchor: AnchorCotangent | None,
 ) -> dict[str, Params]:
     leaves = {name: p.clone().requires_grad_() for name, p in guided.params.items()}
-    functional = sweep(plan, path, g, in_micro_batches(guided.functional, size), further=further)
+    pull = in_micro_batches(guided.functional, size)
+    functional = sweep(surrogate, path, g, pull, parameter_cotangent=anchor)
     module_pull = in_micro_batches(lambda samples: guided.module(leaves, samples), size)
-    empty = sweep(plan, path, g, module_pull, further=further)
+    empty = sweep(surrogate, path, g, module_pull, parameter_cotangent=anchor)
     assert empty == {}
     module = {
         name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
@@ -126,8 +127,8 @@ def gradients_of_both_pulls(
 
 
 def anchored(
-    guided: Guided, plan: Plan, path: Trajectory, strength: float | None
-) -> tuple[Callable[[Mapping[int, Tensor]], Tensor] | None, FurtherCotangent | None]:
+    guided: Guided, surrogate: Surrogate, path: Trajectory, strength: float | None
+) -> tuple[Callable[[Mapping[int, Tensor]], Tensor] | None, AnchorCotangent | None]:
     """The anchor to a field of other parameters, as a loss of velocities and as a cotangent."""
     if strength is None:
         return None, None
@@ -136,10 +137,10 @@ def anchored(
     def reference(x: Tensor, sigma: Tensor) -> Tensor:
         return guided.velocity(other, x, sigma)
 
-    def further(step: int) -> Tensor:
-        return anchor_term(plan, path, step, reference, strength).cotangent
+    def anchor(step: int) -> Tensor:
+        return anchor_term(surrogate, path, step, reference, strength).cotangent
 
-    return anchor_penalty(path, reference, strength), further
+    return anchor_penalty(path, reference, strength), anchor
 
 
 @given(case=guided_problems(), data=st.data())
@@ -148,55 +149,55 @@ def test_guided_and_split_pulls_stream_the_joint_gradient(case, data):
     steps = sigmas.shape[0] - 1
     method = data.draw(methods(steps) | variants(sigmas))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 10**6)))
-    plan = method.draw(sigmas, generator)
+    surrogate = method.draw(sigmas, generator)
 
     def branch(context: Tensor):
         return lambda x, sigma: guided.field(guided.params, x, sigma, context)
 
     sampler = guided_velocity(branch(guided.positive), branch(guided.negative), guided.scale)
-    path = rollout(sampler, noise, sigmas, stop=plan.horizon)
-    path = renoise(plan, path, sampler, generator)
-    guided = guided.repeated(1 + plan.noised)
+    path = rollout(sampler, noise, sigmas, stop=surrogate.horizon)
+    path = renoise(surrogate, path, sampler, generator)
+    guided = guided.repeated(1 + surrogate.noised)
     target = torch.randn(path.latents.shape[1:], generator=generator, dtype=torch.float64)
-    g = torch.tanh(read(plan, path) - target)
+    g = torch.tanh(read(surrogate, path) - target)
     strength = data.draw(st.sampled_from([None, 1e-2, 30.0]))
-    penalty, further = anchored(guided, plan, path, strength)
+    penalty, anchor = anchored(guided, surrogate, path, strength)
     joint = joint_gradient(
         guided.velocity,
         guided.params,
         path,
-        plan,
+        surrogate,
         lambda x: (x - target).cosh().log().sum(),
         penalty=penalty,
     )
     for size in range(1, path.latents.shape[1] + 2):
-        found = gradients_of_both_pulls(guided, plan, path, g, size, further)
+        found = gradients_of_both_pulls(guided, surrogate, path, g, size, anchor)
         for name, gradient in found.items():
             assert_gradients_close(f"{name}, {size} samples at a time", gradient, joint, 1e-10)
 
 
 @given(problem=problems(), data=st.data())
 def test_every_method_streams_the_joint_gradient(problem, data):
-    plan = draw_plan(problem, data, lambda sigmas: methods(len(sigmas) - 1))
-    check_plan(plan, problem.sigmas)
-    check_streamed(plan, problem)
+    surrogate = draw_surrogate(problem, data, lambda sigmas: methods(len(sigmas) - 1))
+    check_surrogate(surrogate, problem.sigmas)
+    check_streamed(surrogate, problem)
 
 
 @given(problem=problems(min_steps=2), data=st.data())
 def test_every_axis_of_every_method_can_be_replaced(problem, data):
-    plan = draw_plan(problem, data, variants)
-    check_plan(plan, problem.sigmas)
-    check_streamed(plan, problem)
+    surrogate = draw_surrogate(problem, data, variants)
+    check_surrogate(surrogate, problem.sigmas)
+    check_streamed(surrogate, problem)
 
 
 @given(problem=problems(max_steps=6), data=st.data())
 def test_arbitrary_surrogates_stream_the_joint_gradient(problem, data):
-    plan = data.draw(surrogates(problem.sigmas))
-    check_plan(plan, problem.sigmas)
-    check_streamed(plan, problem)
+    surrogate = data.draw(surrogates(problem.sigmas))
+    check_surrogate(surrogate, problem.sigmas)
+    check_streamed(surrogate, problem)
 
 
-def draw_plan(problem: Problem, data: st.DataObject, choices: Callable) -> Plan:
+def draw_surrogate(problem: Problem, data: st.DataObject, choices: Callable) -> Surrogate:
     method = data.draw(choices(problem.sigmas))
     return method.draw(
         problem.sigmas, torch.Generator().manual_seed(data.draw(st.integers(0, 10**6)))

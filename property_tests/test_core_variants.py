@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from flowbp.core import (
     Bridge,
+    DRaFT,
     DRTune,
     EveryStep,
     FirstSteps,
@@ -62,14 +63,14 @@ def scales(method, segments) -> list[dict[int, float]]:
 @given(sigmas=grids(2, 12), seed=st.integers(0, 10**6), data=st.data())
 def test_a_variant_replaces_what_it_names_and_nothing_else(sigmas, seed, data):
     variant = data.draw(variants(sigmas))
-    method, plan = variant.method, variant.draw(sigmas, seeded(seed))
+    method, surrogate = variant.method, variant.draw(sigmas, seeded(seed))
     base = method.draw(sigmas, seeded(seed))
-    bridged = variant.alpha is not None and len(base.segments) == 2
-    assert plan.alpha == (variant.alpha if bridged else base.alpha)
-    assert plan.reward_input == (variant.reward_input or base.reward_input)
-    assert (plan.residual_floor, plan.noised) == (base.residual_floor, base.noised)
-    wanted = scales(method, plan.segments)
-    for new, old, gammas in zip(plan.segments, base.segments, wanted, strict=True):
+    bridged = variant.alpha is not None and len(base.segments) > 1
+    assert surrogate.alpha == (variant.alpha if bridged else base.alpha)
+    assert surrogate.reward_input == (variant.reward_input or base.reward_input)
+    assert (surrogate.residual_floor, surrogate.noised) == (base.residual_floor, base.noised)
+    wanted = scales(method, surrogate.segments)
+    for new, old, gammas in zip(surrogate.segments, base.segments, wanted, strict=True):
         weights = dict(old.weights)
         if variant.quadrature is not None:
             weights = variant.quadrature(sigmas, old.start, old.stop, sorted(old.weights))
@@ -134,6 +135,7 @@ TO_SOME_EFFECT = [
         Variant(Bridge(), quadrature=uniform, reward_input=PREDICTED),
     ),
     (Variant(LeapAlign(), reward_input=PREDICTED), LeapAlign()),
+    (Variant(DRaFT(last=3), alpha=0.5), DRaFT(last=3)),
     (EXTRAPOLATED, LeapAlign()),
     (attrs.evolve(EXTRAPOLATED, active=FirstSteps(2)), EXTRAPOLATED),
     (Variant(Lagrange(), quadrature=uniform), Lagrange()),
@@ -144,10 +146,10 @@ TO_SOME_EFFECT = [
 def outcome(method, seed: int) -> list[torch.Tensor]:
     """What the reward reads, how its loss weighs, and its gradient."""
     problem = random_problem(SHIFTED, seed=seed)
-    plan, path = method.draw(SHIFTED, seeded(seed)), problem.rollout()
-    x = read(plan, path)
-    gradient = surrogate_vjp(problem.field, problem.params, path, plan, x)
-    return [x, loss_weights(plan, path), *gradient.values()]
+    surrogate, path = method.draw(SHIFTED, seeded(seed)), problem.rollout()
+    x = read(surrogate, path)
+    gradient = surrogate_vjp(problem.field, problem.params, path, surrogate, x)
+    return [x, loss_weights(surrogate, path), *gradient.values()]
 
 
 @pytest.mark.parametrize(("variant", "without"), TO_SOME_EFFECT, ids=range(len(TO_SOME_EFFECT)))

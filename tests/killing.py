@@ -20,8 +20,8 @@ import importlib, json, os, signal, sys
 import torch
 from diffusers import StableDiffusion3Pipeline
 from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizerFast
-from flowbp.evaluate import execution as _
-from flowbp.run import execution
+from flowbp.cli.evaluate import execution as _
+from flowbp.cli.run import execution
 from flowbp.settings import load
 
 main = importlib.import_module(sys.argv[1]).main

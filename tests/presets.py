@@ -54,8 +54,10 @@ COMBINATIONS = [(backbone, method) for backbone in BACKBONES for method in METHO
 
 
 def named(*names: str) -> list[str]:
-    """What is typed to name presets."""
-    return [f"presets/{name}.yaml" for name in names]
+    """What is typed to name the preset of a backbone, and of a method on it, in their order."""
+    (backbone,) = set(names) & set(BACKBONES)
+    places = (name if name == backbone else f"{backbone}/{name}" for name in names)
+    return [f"presets/{place}.yaml" for place in places]
 
 
 TINY = dict(zip(BACKBONES, ("sd3", "flux1 dev", "flux2 klein-base"), strict=True))
@@ -63,6 +65,7 @@ OVERLAY = """
 run: {{folder: {folder}, device: cpu, threads: 1, compile: false}}
 backbone: {{source: {source}, text_length: {text_length}}}
 reward: {{name: clip, source: {reward}}}
+loss: {{name: linear}}
 prompts: {{name: shapes}}
 embeddings: {{folder: null}}
 sampling: {{height: 16, width: 16}}

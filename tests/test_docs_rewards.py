@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowbp.configuration import Component
+from flowbp.config import Component
 from flowbp.settings import REGISTRIES, load
 
 PAGE = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text()
@@ -55,9 +55,9 @@ def test_every_name_is_in_a_table(kind):
 
 
 def test_the_repositories_of_every_published_reward_are_told(monkeypatch):
-    monkeypatch.setattr("flowbp.adapters.hub.is_offline", lambda: True)
-    monkeypatch.setattr("flowbp.rewards.sources.cached_file", lambda *_: None)
-    from flowbp.settings.needs import unmet
+    monkeypatch.setattr("flowbp.hub.is_offline", lambda: True)
+    monkeypatch.setattr("flowbp.rewards.model_files.cached_file", lambda *_: None)
+    from flowbp.settings.requirements import unmet
 
     names = ("aesthetic", "clipscore", "hpsv2", "image_reward", "pickscore")
     (rewards,) = (each for each in REGISTRIES if each.kind == "reward")

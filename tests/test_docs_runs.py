@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from flowbp.run.artefacts import DESCRIPTIONS
+from flowbp.cli.run.folder import DESCRIPTIONS
 from flowbp.training import Metrics
 
 PAGE = (Path(__file__).parents[1] / "docs" / "runs.md").read_text()

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from flowbp.files import PARTIAL, digests, open_to_append, read_regular, write_whole
-from flowbp.run.lock import locked
+from flowbp.cli.lock import locked
+from flowbp.files import (
+    PARTIAL,
+    SavingError,
+    digests,
+    open_to_append,
+    read_regular,
+    saving,
+    write_atomically,
+)
 from flowbp.settings import LOCK, REHEARSAL, occupied
-from flowbp.settings.checks import fault_of_folder
+from flowbp.settings.folder import fault_of_folder
 
 PRECIOUS = "years of work\n"
 
@@ -36,7 +45,7 @@ def test_a_partial_name_that_is_taken_is_refused(tmp_path, kind):
     partial, precious = tmp_path / f".figures.json{PARTIAL}", tmp_path / "precious"
     lay(partial, kind, precious)
     with pytest.raises(FileExistsError, match=partial.name):
-        write_whole(tmp_path / "figures.json", "{}")
+        write_atomically(tmp_path / "figures.json", "{}")
     assert precious.read_text() == PRECIOUS and not (tmp_path / "absent").exists()
     assert os.path.lexists(partial) and not (tmp_path / "figures.json").exists()
 
@@ -44,7 +53,7 @@ def test_a_partial_name_that_is_taken_is_refused(tmp_path, kind):
 def test_a_partial_file_of_a_killed_process_is_replaced(tmp_path):
     precious = tmp_path / "precious"
     lay(tmp_path / f".figures.json{PARTIAL}", "second name", precious)
-    write_whole(tmp_path / "figures.json", "{}")
+    write_atomically(tmp_path / "figures.json", "{}")
     assert (tmp_path / "figures.json").read_text() == "{}"
     assert precious.read_text() == PRECIOUS
 
@@ -52,7 +61,7 @@ def test_a_partial_file_of_a_killed_process_is_replaced(tmp_path):
 def test_a_link_that_a_file_takes_the_place_of_leads_to_what_it_did(tmp_path):
     precious = tmp_path / "precious"
     lay(tmp_path / "figures.json", "link", precious)
-    write_whole(tmp_path / "figures.json", "{}")
+    write_atomically(tmp_path / "figures.json", "{}")
     assert precious.read_text() == PRECIOUS and not (tmp_path / "figures.json").is_symlink()
 
 
@@ -116,3 +125,25 @@ def test_what_is_read_is_a_file(tmp_path):
     for read in (read_regular, lambda folder: digests(folder.parent, [folder.name])):
         with pytest.raises(IsADirectoryError, match=str(tmp_path)):
             read(tmp_path)
+
+
+def test_lines_are_added_to_what_is_there(tmp_path):
+    for number in (1, 2):
+        with open_to_append(tmp_path / "new" / "lines") as stream:
+            stream.write(f"{number};")
+    assert (tmp_path / "new" / "lines").read_text() == "1;2;"
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+    write_atomically(tmp_path / "large", "123456")
+    assert read_regular(tmp_path / "large", 6) == b"123456"
+    with pytest.raises(ValueError, match="has 6 bytes, and at most 5"):
+        read_regular(tmp_path / "large", 5)
+
+
+def test_a_refusing_disk_is_named_with_the_cure():
+    message = r"the disk is read-only: `b` was not written, a is there; mount it"
+    with pytest.raises(SavingError, match=message), saving(Path("a/b"), "a is there"):
+        raise OSError(errno.EROFS, "no")
+    with pytest.raises(SavingError, match="ulimit"), saving(Path("a/b"), "a is there"):
+        raise RuntimeError("I/O error: File too large (os error 27)")

@@ -11,25 +11,23 @@ import pytest
 import torch
 from diffusers.models.attention import FeedForward
 
-from flowbp import Bridge, Linear
+from flowbp import Bridge
 from flowbp.adapters import DtypePolicy, Lora, compile_backbone
-from flowbp.adapters.fused_gelu import fuse_gelu
-from flowbp.container import RunContainer
-from flowbp.run.execution import execute
-from flowbp.settings import load
+from flowbp.adapters.kernels import fuse_gelu
+from flowbp.cli.run.execution import execute
+from flowbp.core import Linear
+from flowbp.settings import RunContainer, load
 from flowbp.testing import random_backbone
 from flowbp.training import (
     AdamW,
     Batching,
-    CudaMemory,
     PromptList,
-    Sampling,
     Streams,
     Trainer,
+    TrainingSampling,
     TrainingStep,
-    fitted,
 )
-from flowbp.training.fits import RESERVE
+from flowbp.training.memory_fit import RESERVE, CudaMemory, fit_portions
 
 from .tiny_run import save_models, write_configuration
 
@@ -149,7 +147,7 @@ def step_peak(backbone, active, streams):
         reward=lambda images, prompts: images.mean((1, 2, 3)),
         method=Bridge(active=active),
         shape=Linear(),
-        sampling=Sampling(steps=12, guidance=1.0, height=256, width=256),
+        sampling=TrainingSampling(steps=12, guidance=1.0, height=256, width=256),
         batching=Batching(samples=2),
     )
     torch.cuda.synchronize()
@@ -266,7 +264,7 @@ def stepping(backbone, batching):
         reward=lambda images, prompts: images.mean((1, 2, 3)),
         method=Bridge(active=2),
         shape=Linear(),
-        sampling=Sampling(steps=4, guidance=3.5, height=512, width=512),
+        sampling=TrainingSampling(steps=4, guidance=3.5, height=512, width=512),
         batching=batching,
     )
 
@@ -308,12 +306,12 @@ def test_what_is_chosen_fits_and_uses_the_memory(gib):
 def test_checkpointing_is_chosen_where_memory_is_short():
     backbone = shallow("sd3.5 medium", POLICIES["bfloat16"], text_tokens=64)
     step, memory = stepping(backbone, Batching(8)), CudaMemory(backbone.device)
-    roomy, told = fitted(step, ["one", "two"], memory)
+    roomy, told = fit_portions(step, ["one", "two"], memory)
     assert (roomy.pull, roomy.checkpointing) == (8, False)
     each = float(told.split(" GiB a sample")[0].split(", ")[-1])
     # Left are two samples' worth and a half.
     owed = memory.free() - int(2.5 * each / (1 - RESERVE) * 2**30)
-    short, _ = fitted(step, ["one", "two"], memory, owed=owed)
+    short, _ = fit_portions(step, ["one", "two"], memory, owed=owed)
     assert short.checkpointing is True
     assert backbone.transformer.is_gradient_checkpointing
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flowbp.container import RunContainer
-from flowbp.run.execution import execute
-from flowbp.settings import load
+from flowbp.cli.run.execution import execute
+from flowbp.settings import RunContainer, load
 
 from .adapters.adapted import PROMPTS, images_of, noise_of
 from .adapters.families import FAMILIES

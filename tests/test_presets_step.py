@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from flowbp.container import RunContainer
-from flowbp.run.encoding import encode_prompts
-from flowbp.settings import load
+from flowbp.cli.prompt_encoding import encode_prompts
+from flowbp.cli.run.phases import run_prompts
+from flowbp.settings import RunContainer, load
 
 from .presets import BACKBONES, COMBINATIONS, PUBLISHED, named, write_tiny
 
@@ -30,7 +30,7 @@ def test_one_step(backbone, method, sources, models, tmp_path):
     assert step.method == PUBLISHED[method][BACKBONES.index(backbone)]
     assert step.sampling.steps == 25
     before = copies(step.backbone.trainable())
-    encode_prompts(container)
+    encode_prompts(container.model(), run_prompts(container))
     container.trainer().run()
     (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     figures = [value for value in json.loads(line).values() if isinstance(value, int | float)]

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import pydoc
 import subprocess
 import sys
 import tomllib
@@ -25,31 +26,30 @@ ROOT = Path(flowbp.__file__).parent
 
 # Each may import from those before it, and from itself.
 LAYERS = [
+    "validators",
     "core",
-    "digits",
-    "disk",
+    "significant_digits",
     "files",
-    "short_memory",
-    "components",
+    "extras",
+    "hub",
+    "memory_errors",
+    "component_errors",
     "limits",
-    "configuration",
+    "config",
     "adapters",
     "rewards",
     "shapes",
-    "embeddings",
     "evaluation",
-    "geneval",
-    "metrics",
     "training",
     "prompts",
     "settings",
-    "container",
+    "cli",
     "run",
     "evaluate",
 ]
 # For other projects' tests and ours: it may import the protocols it checks, and nobody imports it.
 TESTING = "testing"
-CHECKED_PROTOCOLS = {"core", "adapters", "rewards"}
+CHECKED_PROTOCOLS = {"core", "adapters", "rewards", "extras"}
 HEAVY = [
     "diffusers",
     "transformers",
@@ -111,17 +111,25 @@ def test_importing_the_core_imports_nothing_heavy(statement):
 
 @pytest.mark.parametrize(
     "package",
-    ["flowbp.adapters", "flowbp.rewards", "flowbp.geneval", "flowbp.metrics", "flowbp.testing"],
+    [
+        "adapters",
+        "rewards",
+        "evaluation.metrics.geneval",
+        "evaluation.metrics",
+        "testing",
+    ],
 )
 def test_importing_an_edge_imports_no_model_library(package):
-    assert loaded_after(f"import {package}", ["diffusers", "transformers", "hypothesis"]) == []
+    assert (
+        loaded_after(f"import flowbp.{package}", ["diffusers", "transformers", "hypothesis"]) == []
+    )
 
 
-def test_the_core_imports_torch_attrs_and_the_standard_library_only():
+def test_the_core_imports_torch_attrs_the_validators_and_the_standard_library_only():
     allowed = {"torch", "attrs", *sys.stdlib_module_names}
     for path in sorted((ROOT / "core").rglob("*.py")):
         for name in imports(path):
-            inside = name.startswith("flowbp.core")
+            inside = name.startswith("flowbp.core") or name == "flowbp.validators"
             assert inside or name.partition(".")[0] in allowed, f"{path} imports {name}"
 
 
@@ -148,7 +156,7 @@ def test_imports_point_one_way(path):
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_annotations_are_postponed_everywhere(path):
     tree = ast.parse(path.read_text())
-    reexports = all(isinstance(node, ast.Expr | ast.ImportFrom) for node in tree.body)
+    reexports = all(isinstance(node, ast.Expr | ast.ImportFrom | ast.Assign) for node in tree.body)
     wanted = "from __future__ import annotations"
     assert reexports or wanted in path.read_text(), f"{path} lacks `{wanted}`"
 
@@ -181,28 +189,87 @@ def public_names(package: ModuleType) -> list[tuple[str, object]]:
     ]
 
 
+FULLY_DOCUMENTED = ["flowbp", "flowbp.core", "flowbp.core.methods", "flowbp.testing"]
+"""Whose exported names have a summary, their arguments and an example (STYLE 14)."""
+
+
+def written_docstring(name: str, value: object) -> str:
+    """The docstring that somebody wrote; empty for what attrs and Protocol put there."""
+    own = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
+    return "" if own is None or own.startswith(("Method generated", f"{name}(")) else own
+
+
+def undocumented_methods(value: object) -> list[str]:
+    """Those of a protocol, which others implement."""
+    if not getattr(value, "_is_protocol", False):
+        return []
+    return [
+        name
+        for name, method in vars(value).items()
+        if inspect.isfunction(method)
+        and (not name.startswith("_") or name == "__call__")
+        and not method.__doc__
+    ]
+
+
+def documented(package: ModuleType) -> list[tuple[str, object]]:
+    return [
+        (name, value)
+        for name, value in public_names(package)
+        if inspect.isclass(value) or inspect.isroutine(value)
+    ]
+
+
 @pytest.mark.parametrize("package", packages(), ids=lambda package: package.__name__)
-def test_every_public_name_has_a_docstring(package):
+def test_every_exported_name_has_a_docstring(package):
     assert package.__doc__, f"{package.__name__} has no docstring"
-    for name, value in public_names(package):
-        documented = inspect.isclass(value) or inspect.isroutine(value)
-        if not documented:
+    bare = [name for name, value in documented(package) if not written_docstring(name, value)]
+    for name, value in documented(package):
+        bare += [f"{name}.{method}" for method in undocumented_methods(value)]
+    assert not bare, f"{package.__name__} exports without a docstring: {bare}"
+
+
+RECORDS = {"AnchorTerm", "Pulled", "PipelineRequest"}
+"""Plain values of functions, in whose examples they stand."""
+
+
+@pytest.mark.parametrize("package", FULLY_DOCUMENTED)
+def test_public_names_are_fully_documented(package):
+    missing = []
+    for name, value in documented(importlib.import_module(package)):
+        text = written_docstring(name, value)
+        if getattr(value, "_is_protocol", False):
             continue
-        own = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
-        # What attrs and Protocol put there when nothing was written.
-        generated = own is not None and own.startswith(("Method generated", f"{name}("))
-        assert own and not generated, f"{package.__name__}.{name} has no docstring"
-        if inspect.isclass(value):
-            for member, method in vars(value).items():
-                if inspect.isfunction(method) and not member.startswith("_"):
-                    assert method.__doc__, f"{name}.{member} has no docstring"
+        if ">>>" not in text and name not in RECORDS:
+            missing.append(f"an example of {name}")
+        # `Arguments` stands where they are those of another function.
+        if inspect.signature(value).parameters and "Arg" not in text:
+            missing.append(f"the arguments of {name}")
+    assert not missing, f"{package} lacks {missing}"
 
 
-def test_the_package_re_exports_the_core():
-    core = {name for name, _ in public_names(flowbp.core)}
-    assert core == {name for name, _ in public_names(flowbp)}
-    for name in core:
+def test_the_package_exports_what_most_people_need_of_the_core():
+    """Generic words, such as `read` and `Linear`, are the core's alone."""
+    names = [name for name in flowbp.__all__ if name != "__version__"]
+    assert 15 <= len(names) <= 25
+    for name in names:
         assert getattr(flowbp, name) is getattr(flowbp.core, name)
+    assert set(PINNED_METHODS) <= set(names)
+    assert not any(hasattr(flowbp, name) for name in ("read", "Linear", "Target"))
+
+
+@pytest.mark.parametrize("package", FULLY_DOCUMENTED)
+def test_help_shows_every_exported_name(package):
+    module = importlib.import_module(package)
+    assert {name for name, _ in public_names(module)} <= set(module.__all__)
+    text = pydoc.plain(pydoc.render_doc(module))
+    missing = [each for each in module.__all__ if not each.startswith("_") and each not in text]
+    assert not missing and len(set(module.__all__)) == len(module.__all__)
+
+
+def test_the_version_is_that_of_the_project():
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    assert flowbp.__version__ == project["version"]
 
 
 def parameters(function: object) -> dict[str, object]:
@@ -249,7 +316,15 @@ PINNED_FUNCTIONS = {
     "rollout": {"velocity": ..., "noise": ..., "sigmas": ..., "stop": None},
     "Trajectory": {"sigmas": ..., "latents": ..., "velocities": ...},
     "Segment": {"start": ..., "stop": ..., "weights": ..., "active": ...},
-    "residuals": {"trajectory": ...},
+    "Surrogate": {
+        "segments": ...,
+        "alpha": 0.0,
+        "reward_input": "sample",
+        "residual_floor": None,
+        "noised": 0,
+    },
+    "read": {"surrogate": ..., "trajectory": ...},
+    "residuals": {"surrogate": ..., "trajectory": ...},
     "surrogate_vjp": {
         "velocity": ...,
         "params": ...,
@@ -264,21 +339,34 @@ PINNED_FUNCTIONS = {
         "cotangent": ...,
         "last": None,
     },
-    "sweep": {"trajectory": ..., "cotangent": ..., "pull": ...},
-    "read": {"trajectory": ...},
+    "sweep": {
+        "surrogate": ...,
+        "trajectory": ...,
+        "cotangent": ...,
+        "pull": ...,
+        "parameter_cotangent": None,
+    },
 }
 
 
 @pytest.mark.parametrize("name", sorted(PINNED_FUNCTIONS))
-def test_pinned_functions_and_their_arguments(name):
-    actual, wanted = parameters(getattr(flowbp.core, name)), PINNED_FUNCTIONS[name]
-    assert {key: actual[key] for key in wanted} == wanted
-    assert [key for key in actual if key in wanted] == list(wanted)
+def test_pinned_functions_and_all_their_arguments_in_order(name):
+    actual = parameters(getattr(flowbp.core, name))
+    assert list(actual.items()) == list(PINNED_FUNCTIONS[name].items())
 
 
 def test_keyword_only_arguments_stay_so():
-    for function, name in [(flowbp.core.rollout, "stop"), (flowbp.core.exact_vjp, "last")]:
-        assert inspect.signature(function).parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+    core = flowbp.core
+    for function, wanted in [
+        (core.rollout, ["stop"]),
+        (core.exact_vjp, ["last"]),
+        (core.sweep, ["parameter_cotangent"]),
+        (core.read, []),
+        (core.residuals, []),
+        (core.surrogate_vjp, []),
+    ]:
+        found = inspect.signature(function).parameters.values()
+        assert [each.name for each in found if each.kind is each.KEYWORD_ONLY] == wanted
 
 
 def test_pinned_values():
@@ -289,9 +377,8 @@ def test_pinned_values():
     for rule in ("euler", "lagrange", "uniform", "adams_bashforth"):
         quadrature = importlib.import_module("flowbp.core.quadrature")
         assert getattr(quadrature, rule) is getattr(flowbp.core, rule)
-    surrogate = parameters(flowbp.core.Surrogate)
-    assert list(surrogate)[:3] == ["segments", "alpha", "reward_input"]
-    assert surrogate["reward_input"] == "sample"
+    leap = flowbp.core.Segment(0, 2, weights={0: -1.0}, active={0: 1.0})
+    assert flowbp.core.Surrogate((leap,)).horizon == 2
     path = flowbp.core.rollout(lambda x, sigma: -x, torch.ones(1, 2), torch.tensor([1.0, 0.5, 0.0]))
     assert path.steps == 2
     assert path.latents.shape == (3, 1, 2) and path.velocities.shape == (2, 1, 2)

@@ -64,3 +64,19 @@ def test_dotted_names_exist():
             importlib.import_module(name)
         except ModuleNotFoundError:
             assert hasattr(importlib.import_module(".".join(parents)), last), name
+
+
+def test_each_concept_has_one_word_in_the_documentation():
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+    rows = [line.strip("| ").split("|") for line in glossary.splitlines() if line.startswith("| ")]
+    banned = {word.strip() for row in rows[2:] if len(row) == 3 for word in row[2].split(",")}
+    assert {"plan", "figure", "evaluator"} <= banned
+    for page in PAGES:
+        if page.name == "glossary.md":
+            continue
+        text = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", "", page.read_text(), flags=re.S)
+        for word in banned:
+            found = re.search(rf"\b{word}s?\b", text, flags=re.I)
+            assert not found, (
+                f"{page.name} says {found[0]!r}, which docs/glossary.md has a word for"
+            )

@@ -1,43 +1,93 @@
-"""The files of one component of a model: which weights are there, and what is wrong with them."""
+"""The files of one component of a model: which are there, and what is wrong with them."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flowbp.adapters.source import read_json
-from flowbp.adapters.weights import check_weight_files
+from flowbp.extras import require
+from flowbp.hub import read_json
 
 _STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 _PICKLED = {"diffusers": "diffusion_pytorch_model", "transformers": "pytorch_model"}
 _INDEX = "weight_map"
 _AGAIN = "copy or download the whole folder again"
+# What holds the vocabulary; without any, transformers silently makes an empty tokenizer.
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+# Of safetensors: bytes that hold the header's length, and where its texts are.
+_SIZE, _TEXTS = 8, "__metadata__"
+
+
+def check_weight_files(folder: Path) -> None:
+    """Refuse a folder with a damaged safetensors file."""
+    for path in sorted(folder.glob("*.safetensors")):
+        check_weight_file(path)
+
+
+def check_weight_file(path: Path) -> None:
+    """Refuse a safetensors file that is damaged; only its header is read."""
+    safetensors = require("safetensors")
+    try:
+        with safetensors.safe_open(path, framework="pt"):
+            pass
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{path} is damaged, {error}; delete it, and copy or download it again"
+        ) from error
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file."""
+    check_weight_file(path)
+    with require("safetensors").safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
+def add_to_header(path: Path, texts: Mapping[str, str]) -> None:
+    """Add texts to the header of a safetensors file, and put all of it in sorted order."""
+    # The library writes them in another order each time, so that equal files differ in bytes.
+    content = path.read_bytes()
+    size = int.from_bytes(content[:_SIZE], "little")
+    entries = json.loads(content[_SIZE : _SIZE + size])
+    texts = entries.pop(_TEXTS, {}) | dict(texts)
+    sorted_texts = {_TEXTS: dict(sorted(texts.items()))} if texts else {}
+    header = json.dumps(sorted_texts | entries, ensure_ascii=False, separators=(",", ":")).encode()
+    # The format pads with spaces, so that tensors are aligned.
+    header += b" " * (-len(header) % _SIZE)
+    path.write_bytes(len(header).to_bytes(_SIZE, "little") + header + content[_SIZE + size :])
+
+
+def check_loading_report(
+    report: Mapping[str, Any], *, source: str | os.PathLike[str], model: str
+) -> None:
+    """Refuse a model with parameters that its weights lack, by ``from_pretrained``'s report."""
+    unfit = sorted({*report["missing_keys"], *(key[0] for key in report["mismatched_keys"])})
+    if unfit:
+        raise ValueError(
+            f"`source` {str(source)!r} has no fitting weights for {len(unfit)} parameters of its "
+            f"{model}, the first being {unfit[0]}; they would be random: copy or download the "
+            "whole model"
+        )
 
 
 def check_component(folder: Path, library: str, kind: str) -> str | None:
-    """Refuse a component that could not be loaded, by its configuration and the names of its files.
-
-    Of weights only headers are read.
+    """Refuse a component that could not be loaded; of its weights only headers are read.
 
     Args:
-        folder: of the component, such as ``transformer``.
-        library: that loads it, diffusers or transformers.
-        kind: its class.
+        folder: Of the component, such as ``transformer``.
+        library: That loads it, diffusers or transformers.
+        kind: Its class.
 
     Returns:
         The variant of its weights, such as ``fp16``, if there are no others; None for plain ones.
 
     Raises:
-        FileNotFoundError: its configuration, its weights or one of their shards is missing.
-        ValueError: it is of another class, quantised, damaged, or there are several variants.
-
-    Example:
-        >>> from flowbp.shapes.embedded import base_folder
-        >>> check_component(base_folder() / "vae", "diffusers", "AutoencoderKL") is None
-        True
+        FileNotFoundError: Its configuration, its weights or one of their shards is missing.
+        ValueError: It is of another class, quantised, damaged, or there are several variants.
     """
     check_config(folder, library, kind)
     quantised = sorted(folder.glob("*.gguf"))
@@ -64,25 +114,7 @@ def check_component(folder: Path, library: str, kind: str) -> str | None:
 
 
 def check_config(folder: Path, library: str, kind: str) -> Mapping[str, Any]:
-    """Refuse the configuration of another class, or of a quantised model.
-
-    Args:
-        folder: of the component.
-        library: that loads it.
-        kind: the class that it must be of.
-
-    Returns:
-        The configuration.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is no JSON, of another class, or quantised.
-
-    Example:
-        >>> from flowbp.shapes.embedded import base_folder
-        >>> check_config(base_folder() / "vae", "diffusers", "AutoencoderKL")["latent_channels"]
-        8
-    """
+    """Refuse the configuration of another class, or of a quantised model."""
     config = read_json(folder / "config.json", what="a component with its configuration")
     found = config.get("_class_name")
     if library == "diffusers" and found != kind:
@@ -146,20 +178,18 @@ def _check_shards(folder: Path, library: str, variant: str) -> None:
 
 
 def check_json_files(folder: Path) -> None:
-    """Refuse a component without weights of which a JSON file is damaged.
-
-    Args:
-        folder: of a tokenizer or scheduler.
-
-    Raises:
-        ValueError: a file that is no JSON.
-
-    Example:
-        >>> from flowbp.shapes.embedded import base_folder
-        >>> check_json_files(base_folder() / "tokenizer")
-    """
+    """Refuse a component without weights of which a JSON file is damaged."""
     for path in sorted(folder.glob("*.json")):
         try:
             json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not valid JSON: {error}; {_AGAIN}") from error
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Refuse a tokenizer's folder without a vocabulary."""
+    if not any((folder / name).is_file() for name in _VOCABULARIES):
+        raise FileNotFoundError(
+            f"`source` {str(folder.parent)!r} could not be read, its {folder.name}: {folder} has "
+            f"none of {', '.join(_VOCABULARIES)}; {_AGAIN}"
+        )

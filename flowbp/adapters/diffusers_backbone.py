@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -11,18 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.adapters.backbone import Conditioning
-from flowbp.adapters.checkpointing import Checkpointing
-from flowbp.adapters.compiling import compile_like
-from flowbp.adapters.diffusers_parts import DiffusersParts
-from flowbp.adapters.lora_export import adapter_of
-from flowbp.adapters.plain_sampling import sampling_lines
-from flowbp.adapters.reference import (
-    Reference,
-    adapters_disabled,
-    frozen_copy,
-    only_adapters_train,
-    without_gradient,
-)
+from flowbp.adapters.capabilities import Reference
+from flowbp.adapters.compilation import compile_like
+from flowbp.adapters.decoder import pixels_per_latent
+from flowbp.adapters.diffusers_code import sampling_lines
+from flowbp.adapters.diffusers_components import DiffusersComponents
+from flowbp.adapters.latents import PATCH, PictureSizes
+from flowbp.adapters.lora_layers import adapter_of, adapters_disabled, only_adapters_train
 from flowbp.adapters.sigmas import (
     Shift,
     check_scheduler,
@@ -30,8 +26,11 @@ from flowbp.adapters.sigmas import (
     linear_shift,
     scheduler_sigmas,
 )
-from flowbp.adapters.sizes import PictureSizes
+from flowbp.adapters.velocity import TransformerVelocity, without_gradient
 from flowbp.core import VelocityField
+
+ReadConfig = Callable[[str], Mapping[str, Any]]
+"""Gives the configuration of ``transformer``, ``scheduler`` or ``model_index``."""
 
 JOINT_ATTENTION = (
     "to_q",
@@ -47,13 +46,12 @@ JOINT_ATTENTION = (
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class DiffusersBackbone(DiffusersParts):
+class DiffusersBackbone(DiffusersComponents, ABC):
     """A diffusers transformer with its text encoders, VAE and scheduler, as `Backbone`.
 
     Construction moves the transformer to `device`, casts it to `policy.weights` and sets it to
-    evaluation mode; which of its parameters require a gradient stays as it was.
-
-    A family adds its latents' shape, its sigmas and its velocity, and names its pipeline.
+    evaluation mode; which of its parameters require a gradient stays as it was. A family adds its
+    latents' shape, its guidance and its velocity, and names its pipeline.
 
     Args:
         transformer: The network that is trained.
@@ -67,23 +65,17 @@ class DiffusersBackbone(DiffusersParts):
 
     Raises:
         TypeError: A scheduler of another kind.
-        ValueError: A scheduler that is no deterministic Euler descent, or a transformer with
-            several adapters or with one beside which other parameters are trained.
-
-    Example:
-        See `SD3Backbone`, `Flux1Backbone` and `Flux2Backbone`.
+        ValueError: A scheduler that is no deterministic Euler descent, components that do not fit
+            together, or a transformer with several adapters or with one beside which other
+            parameters are trained.
     """
 
-    lora_targets: ClassVar[tuple[str, ...]]
-    """The linear layers that an adapter is attached to by default, by the ends of names."""
+    velocity_kind: ClassVar[type[TransformerVelocity]]
+    """How its transformer is called."""
     dynamic_shift: ClassVar[Shift] = staticmethod(linear_shift)
     """The mu of the family's pipeline, for schedulers with dynamic shifting."""
     even_grid: ClassVar[bool] = True
     """Whether the pipeline gives the scheduler even levels, or lets it take its own."""
-
-    gradient_checkpointing: Checkpointing = attrs.field(
-        default="auto", validator=attrs.validators.in_((True, False, "auto"))
-    )
 
     def __attrs_post_init__(self) -> None:
         check_scheduler(self.scheduler)
@@ -105,16 +97,21 @@ class DiffusersBackbone(DiffusersParts):
         return self.text(prompts)
 
     def noise(self, count: int, *, height: int, width: int, generator: torch.Generator) -> Tensor:
-        """Draw starting latents (count, C, h, w); a CPU generator gives the same on any device.
-
-        Raises:
-            ValueError: `count` is less than 1, or a size the model cannot draw.
-        """
+        """Draw starting latents (count, C, h, w); a CPU generator gives the same on any device."""
         if count < 1:
             raise ValueError(f"`count` must be at least 1, got {count}")
         shape = (count, *self.latent_shape(height, width))
         drawn = torch.randn(shape, generator=generator, device=generator.device)
         return drawn.to(device=self.device, dtype=self.policy.state)
+
+    def velocity(self, conditioning: Conditioning) -> VelocityField:
+        """The velocity field under `conditioning`: (B, C, h, w) and sigma to (B, C, h, w)."""
+        return self.velocity_kind(
+            transformer=self.transformer,
+            conditioning=conditioning,
+            policy=self.policy,
+            train_timesteps=self.scheduler.config["num_train_timesteps"],
+        )
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], differentiable."""
@@ -132,11 +129,10 @@ class DiffusersBackbone(DiffusersParts):
         """The velocity that an anchor holds the model near, without gradient; ask before training.
 
         With a peft adapter, and nothing else trained, it is that of the base without any adapter,
-        which is disabled while it is evaluated, at no cost of memory. What an adapter had learnt
-        before it was attached counts as training: the distance is not zero at the start then.
-        Otherwise it is that of a frozen copy of the transformer before training, in
-        `policy.compute`; where the weights are kept in more than that, the two differ from the
-        start by rounding, in the mean square by about 1e-4 of the velocity's own.
+        at no cost of memory. What an adapter had learnt before it was attached counts as training:
+        the distance is not zero at the start then. Otherwise it is that of a frozen copy of the
+        transformer before training, in `policy.compute`; where the weights are kept in more than
+        that, the two differ by rounding, in the mean square by about 1e-4 of the velocity's own.
         """
         if only_adapters_train(self.transformer):
             return without_gradient(self._base_velocity)
@@ -156,63 +152,52 @@ class DiffusersBackbone(DiffusersParts):
 
     @abstractmethod
     def check_components(self) -> None:
-        """Refuse components that do not fit together.
-
-        Raises:
-            ValueError: Two of them are of different models.
-        """
+        """Refuse components that do not fit together."""
 
     @classmethod
-    @abstractmethod
-    def picture_sizes(cls, transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> PictureSizes:
-        """The pictures that a model of the family can draw, found without its weights.
+    def patch(cls, transformer: Mapping[str, Any]) -> int:
+        """Latents of the VAE along one side of a patch, by the transformer's configuration."""
+        return PATCH
 
-        Args:
-            transformer: Its configuration.
-            vae: Its configuration.
-        """
+    @classmethod
+    def picture_sizes(cls, transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> PictureSizes:
+        """The pictures that a model of these configurations can draw, found without its weights."""
+        return PictureSizes(pixels_per_latent(vae) * cls.patch(transformer))
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuse a picture of `height` x `width` pixels that the model cannot draw.
-
-        Raises:
-            ValueError: With the nearest sizes that it can.
-        """
+        """Refuse a picture of `height` x `width` pixels that the model cannot draw."""
         sizes = self.picture_sizes(self.transformer.config, self.decoder.vae.config)
         sizes.check(height=height, width=width)
 
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """The (C, h, w) of a picture of `height` x `width` pixels.
+        """The (C, h, w) of a picture of `height` x `width` pixels that the model can draw."""
 
-        Raises:
-            ValueError: A size the model cannot draw, with the nearest that it can.
-        """
-
-    @abstractmethod
     def image_tokens(self, height: int, width: int) -> int:
-        """The patches of a picture of `height` x `width` pixels, as the transformer counts them.
-
-        Raises:
-            ValueError: A size the model cannot draw.
-        """
+        """The patches of a picture of `height` x `width` pixels, as the transformer counts them."""
+        self.check_size(height, width)
+        side = self.decoder.scale_factor * self.patch(self.transformer.config)
+        return (height // side) * (width // side)
 
     def sigmas(self, steps: int, *, height: int, width: int) -> Tensor:
-        """The pipeline's own grid (N+1,), float32 on the CPU; `scheduler_sigmas` has the details.
-
-        Raises:
-            ValueError: `steps` is less than 1, or a size the model cannot draw.
-        """
+        """The pipeline's own grid (N+1,), float32 on the CPU."""
         levels = even_levels(steps) if self.even_grid else None
         return self._scheduled(steps, levels, height, width)
 
     def shifted(self, levels: Sequence[float], *, height: int, width: int) -> Tensor:
-        """The grid (N+1,) that N falling levels become, as the pipeline given ``sigmas=`` has it.
-
-        Raises:
-            ValueError: No level, or a size the model cannot draw.
-        """
+        """The grid (N+1,) that N falling levels become in the pipeline given ``sigmas=``."""
         return self._scheduled(len(levels), levels, height, width)
+
+    def _scheduled(
+        self, steps: int, levels: Sequence[float] | None, height: int, width: int
+    ) -> Tensor:
+        return scheduler_sigmas(
+            self.scheduler,
+            steps,
+            image_tokens=self.image_tokens(height, width),
+            shift=self.dynamic_shift,
+            levels=levels,
+        )
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -230,18 +215,9 @@ class DiffusersBackbone(DiffusersParts):
 
     @classmethod
     def guidance_fault(
-        cls,
-        guidance: float,
-        read: Callable[[str], Mapping[str, Any]],
-        options: Mapping[str, Any],
+        cls, guidance: float, read: ReadConfig, options: Mapping[str, Any]
     ) -> str | None:
-        """What is wrong with sampling at this scale of guidance, found without weights.
-
-        Args:
-            guidance: The scale.
-            read: Gives the configuration of ``transformer``, ``scheduler`` or ``model_index``.
-            options: Arguments that the backbone is built with.
-        """
+        """What is wrong with this scale of guidance for a model built with these options."""
         return None
 
     def guidance_problem(self, guidance: float) -> str | None:
@@ -272,17 +248,16 @@ class DiffusersBackbone(DiffusersParts):
         options = {**options, "max_sequence_length": self.text.text_length}
         return sampling_lines(self, sigmas, options, height=height, width=width)
 
-    def _scheduled(
-        self, steps: int, levels: Sequence[float] | None, height: int, width: int
-    ) -> Tensor:
-        return scheduler_sigmas(
-            self.scheduler,
-            steps,
-            image_tokens=self.image_tokens(height, width),
-            shift=self.dynamic_shift,
-            levels=levels,
-        )
 
-    @abstractmethod
-    def velocity(self, conditioning: Conditioning) -> VelocityField:
-        """The velocity field under `conditioning`: (B, C, h, w) and sigma to (B, C, h, w)."""
+def frozen_copy(network: nn.Module, dtype: torch.dtype) -> Any:
+    """A copy of a network in `dtype` that shares no storage with it and requires no gradient."""
+
+    def copied(tensor: Tensor) -> Tensor:
+        # Straight into the dtype, so that there never is a second copy in the network's own.
+        kept = dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.detach().to(kept, copy=True)
+
+    memo: dict[int, Any] = {id(buffer): copied(buffer) for buffer in network.buffers()}
+    for parameter in network.parameters():
+        memo[id(parameter)] = nn.Parameter(copied(parameter), requires_grad=False)
+    return copy.deepcopy(network, memo)

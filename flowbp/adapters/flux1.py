@@ -4,77 +4,157 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import attrs
 import torch
+from torch import Tensor
 
-from flowbp.adapters.attention import avoid_cudnn
 from flowbp.adapters.backbone import Conditioning
-from flowbp.adapters.checkpointing import Checkpointing
-from flowbp.adapters.clamp import Clamp, hard_clamp
-from flowbp.adapters.decode import LatentDecoder, check_channels
-from flowbp.adapters.diffusers_backbone import (
-    JOINT_ATTENTION,
-    DiffusersBackbone,
+from flowbp.adapters.capabilities import Checkpointing
+from flowbp.adapters.decoder import Clamp, check_channels, hard_clamp
+from flowbp.adapters.diffusers_backbone import JOINT_ATTENTION, DiffusersBackbone, ReadConfig
+from flowbp.adapters.dtype_policy import FLOAT32, DtypePolicy
+from flowbp.adapters.kernels import avoid_cudnn
+from flowbp.adapters.latents import (
+    PATCH,
+    from_sequence,
+    grid_ids,
+    patchify,
+    to_sequence,
+    unpatchify,
 )
-from flowbp.adapters.flux1_text import Flux1Text
-from flowbp.adapters.flux1_velocity import Flux1Velocity
-from flowbp.adapters.layout import Layout
-from flowbp.adapters.loading import load_pipeline
-from flowbp.adapters.packing import PATCH
-from flowbp.adapters.policy import FLOAT32, DtypePolicy
-from flowbp.adapters.sizes import PictureSizes, pixels_per_latent
+from flowbp.adapters.pipeline_layout import Layout
+from flowbp.adapters.text_encoders import (
+    MAX_T5_LENGTH,
+    PromptEncoder,
+    TextEncoders,
+    TextTower,
+    check_encoder_width,
+    check_positions,
+    check_text_length,
+    longer_text,
+    run_encoder,
+)
+from flowbp.adapters.velocity import TransformerVelocity
 from flowbp.core import VelocityField
-
-if TYPE_CHECKING:
-    from diffusers import FluxPipeline
-
-_LAYOUT = Layout(
-    pipeline="FluxPipeline",
-    models={
-        "transformer": ("diffusers", "FluxTransformer2DModel"),
-        "vae": ("diffusers", "AutoencoderKL"),
-        "text_encoder": ("transformers", "CLIPTextModel"),
-        "text_encoder_2": ("transformers", "T5EncoderModel"),
-    },
-    others=("scheduler", "tokenizer", "tokenizer_2"),
-    unused=("image_encoder", "feature_extractor"),
-)
-
-# As in the training script of diffusers.
-_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
 
 DEFAULT_GUIDANCE = 3.5
 """The pipeline's own default of `embedded_guidance`."""
+
+# As in the training script of diffusers.
+_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
+_AXES = 3
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Flux1Text(PromptEncoder):
+    """Encodes prompts exactly as FluxPipeline does.
+
+    ``tokens`` (B, text_length, width): the last hidden states of T5. ``pooled`` (B, P): the pooled
+    output of CLIP, which reads the first 77 tokens or as many as its tokenizer gives.
+    """
+
+    clip: TextTower
+    t5: TextTower
+    width: int
+    pooled_width: int
+
+    def check(self) -> None:
+        """Refuse a length or encoders of another model."""
+        check_text_length(self.text_length, most=MAX_T5_LENGTH)
+        check_positions("clip", self.clip, self.clip.tokenizer.model_max_length)
+        check_encoder_width("clip", self.clip, "hidden_size", self.pooled_width)
+        check_encoder_width("t5", self.t5, "d_model", self.width)
+
+    @classmethod
+    def towers_of(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
+        """The encoders of a pipeline, and the widths that its transformer reads."""
+        config = parts["transformer"].config
+        return {
+            "clip": TextTower(parts["text_encoder"], parts["tokenizer"]),
+            "t5": TextTower(parts["text_encoder_2"], parts["tokenizer_2"]),
+            "width": config["joint_attention_dim"],
+            "pooled_width": config["pooled_projection_dim"],
+        }
+
+    @property
+    def encoders(self) -> TextEncoders:
+        """The encoders by their names in the pipeline; the T5 decides what is cut."""
+        return TextEncoders(
+            family="flux1",
+            towers={"text_encoder": self.clip, "text_encoder_2": self.t5},
+            read={"text_encoder_2": self.text_length},
+            facts={"text_length": self.text_length, "dtypes": str(self.policy)},
+            device=self.device,
+            cure=self._cure,
+        )
+
+    @property
+    def _cure(self) -> str:
+        return longer_text(self.text_length, MAX_T5_LENGTH)
+
+    def encoded(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode B prompts to ``tokens`` and ``pooled``."""
+        ids, _ = self.t5.tokens(prompts, self.text_length, cure=self._cure)
+        tokens = run_encoder(self.t5.encoder, ids, self.policy, self.device).last_hidden_state
+        # What CLIP does not read T5 does, so that nobody need be warned.
+        ids, _ = self.clip.tokens(prompts, self.clip.tokenizer.model_max_length)
+        pooled = run_encoder(self.clip.encoder, ids, self.policy, self.device).pooler_output
+        return Conditioning({"tokens": tokens, "pooled": pooled})
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Flux1Velocity(TransformerVelocity):
+    """The FLUX.1 transformer under one conditioning: ``tokens`` (B, L, D) and ``pooled`` (B, P).
+
+    The latents are those of the VAE; they are packed into 2x2 patches for the transformer alone.
+    The timestep reaches it in float32; where its weights or products are bfloat16 it rounds it
+    itself, to 4 steps of 1000, as in the diffusers pipeline.
+
+    Args:
+        guidance: What the transformer's guidance embedding is given; None where it has none.
+    """
+
+    guidance: float | None
+
+    def predicted(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """The network's velocity at `latents` (B, C, h, w) and `timestep` (B,)."""
+        device, count = latents.device, len(latents)
+        tokens, patches = self.embedding("tokens"), patchify(latents)
+        rows, columns = patches.shape[-2:]
+        guidance = self.guidance
+        output = self.transformer(
+            hidden_states=to_sequence(patches),
+            # The transformer multiplies by 1000 whatever the scheduler counts.
+            timestep=timestep / 1000,
+            guidance=None if guidance is None else torch.full((count,), guidance, device=device),
+            encoder_hidden_states=tokens,
+            pooled_projections=self.embedding("pooled"),
+            txt_ids=torch.zeros(tokens.shape[1], _AXES, device=device),
+            img_ids=grid_ids(rows, columns, axes=_AXES, device=device),
+            return_dict=False,
+        )[0]
+        return unpatchify(from_sequence(output, rows))
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Flux1Backbone(DiffusersBackbone):
     """FLUX.1 dev or schnell as `Backbone`; build it with `from_pretrained` or `from_pipeline`.
 
-    Latents are those of the VAE, (B, 16, H/8, W/8); packing is the velocity's own affair.
+    Latents are those of the VAE, (B, 16, H/8, W/8).
 
     Dev was distilled to do guidance in a single evaluation: `embedded_guidance` is what its
-    guidance embedding is told. It is independent of classifier-free guidance, which needs a
+    guidance embedding is given. It is independent of classifier-free guidance, which needs a
     negative prompt and a second evaluation and is set where one samples; with both, both
-    evaluations are told the same, as FluxPipeline does under ``true_cfg_scale``.
+    evaluations are given the same, as FluxPipeline does under ``true_cfg_scale``.
 
     Args:
-        transformer: A diffusers FluxTransformer2DModel.
-        text: The text encoders.
-        decoder: The VAE.
-        scheduler: Where the sigmas come from.
-        policy: Dtypes of the transformer.
-        device: Where it runs.
-        gradient_checkpointing: Recompute each block in the backward pass to save memory; under
-            `auto` a run does where it has to.
-        embedded_guidance: What the guidance embedding is told; None is 3.5, the pipeline's
-            default, or nothing where the transformer has no such embedding.
+        embedded_guidance: None is 3.5, the pipeline's default, or nothing where the transformer
+            has no such embedding. The others: see `DiffusersBackbone`.
 
     Raises:
-        TypeError: A scheduler of another kind.
         ValueError: Components that do not fit together, an `embedded_guidance` that is no finite
             number, or one for a transformer that would ignore it.
 
@@ -86,7 +166,19 @@ class Flux1Backbone(DiffusersBackbone):
 '/no/such/folder'; there is no folder /no/such/folder
     """
 
-    layout: ClassVar[Layout] = _LAYOUT
+    layout: ClassVar[Layout] = Layout(
+        pipeline="FluxPipeline",
+        models={
+            "transformer": ("diffusers", "FluxTransformer2DModel"),
+            "vae": ("diffusers", "AutoencoderKL"),
+            "text_encoder": ("transformers", "CLIPTextModel"),
+            "text_encoder_2": ("transformers", "T5EncoderModel"),
+        },
+        others=("scheduler", "tokenizer", "tokenizer_2"),
+        unused=("image_encoder", "feature_extractor"),
+    )
+    velocity_kind: ClassVar[type[TransformerVelocity]] = Flux1Velocity
+    text_kind: ClassVar[type[PromptEncoder]] = Flux1Text
     lora_targets: ClassVar[tuple[str, ...]] = (*JOINT_ATTENTION, *_FEED_FORWARD)
 
     text: Flux1Text
@@ -110,39 +202,9 @@ class Flux1Backbone(DiffusersBackbone):
         clamp: Clamp = hard_clamp,
         gradient_checkpointing: Checkpointing = "auto",
     ) -> Flux1Backbone:
-        """Load a hub id or a local folder in diffusers layout.
-
-        Args:
-            source: ``owner/name`` or a folder with a model_index.json.
-            policy: See `from_pipeline`, here and below.
-            frozen_policy: Dtypes of VAE and text encoders.
-            device: Where everything runs; on ``meta`` no weights are read.
-            embedded_guidance: What the guidance embedding is told.
-            text_length: T5 positions, the pipeline's max_sequence_length.
-            decode_batch: Samples decoded at a time.
-            clamp: How decoded pixels are brought into [0, 1].
-            gradient_checkpointing: Recompute each block in the backward pass; under `auto` a
-                run does where it has to.
-
-        Returns:
-            The backbone, all parameters of the transformer trainable.
-
-        Raises:
-            ModuleNotFoundError: diffusers or transformers is not installed.
-            FileNotFoundError: No such source, or a component's folder is missing.
-            ValueError: Another pipeline class, a component the source does not have, or an
-                illegal value of another argument, or weights that are damaged or incomplete.
-        """
-        frozen_dtype = (frozen_policy or policy.frozen).weights
-        pipeline = load_pipeline(
+        """Load a hub id or a local folder, with the arguments of every family and of this one."""
+        return cls._load(
             source,
-            _LAYOUT,
-            dtype=policy.weights,
-            frozen_dtype=frozen_dtype,
-            weights=torch.device(device).type != "meta",
-        )
-        backbone = cls.from_pipeline(
-            pipeline,
             policy=policy,
             frozen_policy=frozen_policy,
             device=device,
@@ -152,86 +214,20 @@ class Flux1Backbone(DiffusersBackbone):
             clamp=clamp,
             gradient_checkpointing=gradient_checkpointing,
         )
-        backbone.reload_encoders_from(source, _LAYOUT, frozen_dtype)
-        return backbone
-
-    @classmethod
-    def from_pipeline(
-        cls,
-        pipeline: FluxPipeline,
-        *,
-        policy: DtypePolicy = FLOAT32,
-        frozen_policy: DtypePolicy | None = None,
-        device: torch.device | str = "cpu",
-        embedded_guidance: float | None = None,
-        text_length: int = 512,
-        decode_batch: int | None = None,
-        clamp: Clamp = hard_clamp,
-        gradient_checkpointing: Checkpointing = "auto",
-    ) -> Flux1Backbone:
-        """Take over the components of a pipeline; they are moved, cast and frozen in place.
-
-        Args:
-            pipeline: A FluxPipeline.
-            policy: Dtypes of the transformer.
-            frozen_policy: Dtypes of VAE and text encoders; None keeps them in `policy.compute`,
-                which is also what `save` then writes.
-            device: Where everything runs.
-            embedded_guidance: What the guidance embedding is told; None is the pipeline's
-                default where there is such an embedding.
-            text_length: T5 positions, the pipeline's max_sequence_length.
-            decode_batch: Samples decoded at a time; None is the whole batch.
-            clamp: How decoded pixels are brought into [0, 1].
-            gradient_checkpointing: Recompute each block in the backward pass; under `auto` a
-                run does where it has to.
-
-        Returns:
-            The backbone.
-
-        Raises:
-            ValueError: An illegal value, or components that do not fit together.
-        """
-        parts: dict[str, Any] = pipeline.components
-        frozen_policy = frozen_policy or policy.frozen
-        text = Flux1Text.from_components(
-            parts, text_length=text_length, policy=frozen_policy, device=device
-        )
-        decoder = LatentDecoder(
-            vae=parts["vae"],
-            policy=frozen_policy,
-            device=device,
-            decode_batch=decode_batch,
-            clamp=clamp,
-        )
-        return cls(
-            transformer=parts["transformer"],
-            text=text,
-            decoder=decoder,
-            scheduler=parts["scheduler"],
-            policy=policy,
-            device=device,
-            embedded_guidance=embedded_guidance,
-            gradient_checkpointing=gradient_checkpointing,
-        )
-
-    def image_tokens(self, height: int, width: int) -> int:
-        """The patches of a picture of `height` x `width` pixels."""
-        _, rows, columns = self.latent_shape(height, width)
-        return (rows // PATCH) * (columns // PATCH)
 
     def velocity(self, conditioning: Conditioning) -> VelocityField:
-        """The velocity field under `conditioning`: (B, C, h, w) and sigma to (B, C, h, w)."""
+        """The velocity field under `conditioning`."""
         return Flux1Velocity(
             transformer=self.transformer,
             conditioning=conditioning,
             policy=self.policy,
             train_timesteps=self.scheduler.config["num_train_timesteps"],
-            guidance=self.told_guidance,
+            guidance=self.guidance_input,
         )
 
     @property
-    def told_guidance(self) -> float | None:
-        """What the guidance embedding is told; None where the transformer has none."""
+    def guidance_input(self) -> float | None:
+        """What the guidance embedding is given; None where the transformer has none."""
         if self.embedded_guidance is None and self.transformer.config["guidance_embeds"]:
             return DEFAULT_GUIDANCE
         return self.embedded_guidance
@@ -239,14 +235,11 @@ class Flux1Backbone(DiffusersBackbone):
     @property
     def facts(self) -> Mapping[str, Any]:
         """What a picture depends on that the model or a default decides."""
-        return {**super().facts, "embedded_guidance": self.told_guidance}
+        return {**super().facts, "embedded_guidance": self.guidance_input}
 
     @classmethod
     def guidance_fault(
-        cls,
-        guidance: float,
-        read: Callable[[str], Mapping[str, Any]],
-        options: Mapping[str, Any],
+        cls, guidance: float, read: ReadConfig, options: Mapping[str, Any]
     ) -> str | None:
         """That dev is guided already, and schnell is to be sampled without guidance."""
         if guidance == 1:
@@ -274,10 +267,10 @@ class Flux1Backbone(DiffusersBackbone):
         """FluxPipeline's arguments: its ``guidance_scale`` is the embedded guidance."""
         if guidance < 1:
             return None
-        told = {} if self.told_guidance is None else {"guidance_scale": self.told_guidance}
+        given = {} if self.guidance_input is None else {"guidance_scale": self.guidance_input}
         if guidance == 1:
-            return told
-        return {**told, "true_cfg_scale": guidance, "negative_prompt": negative_prompt}
+            return given
+        return {**given, "true_cfg_scale": guidance, "negative_prompt": negative_prompt}
 
     def check_components(self) -> None:
         """Refuse a VAE of another model, and a guidance that nothing would read."""
@@ -294,18 +287,9 @@ class Flux1Backbone(DiffusersBackbone):
                 "leave it out, or use classifier-free guidance when sampling"
             )
 
-    @classmethod
-    def picture_sizes(cls, transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> PictureSizes:
-        """Sides that divide into patches."""
-        return PictureSizes(pixels_per_latent(vae) * PATCH)
-
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """The (C, h, w) of a picture."""
         self.check_size(height, width)
         scale = self.decoder.scale_factor
         channels: int = self.transformer.config["in_channels"] // PATCH**2
         return channels, height // scale, width // scale
-
-    def pipeline_parts(self) -> Mapping[str, Any]:
-        """Nothing: the pipeline needs no more than the components."""
-        return {}

@@ -2,48 +2,166 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import attrs
 import torch
+from torch import Tensor
 
 from flowbp.adapters.backbone import Conditioning
-from flowbp.adapters.checkpointing import Checkpointing
-from flowbp.adapters.clamp import Clamp, hard_clamp
-from flowbp.adapters.decode import LatentDecoder, check_channels
-from flowbp.adapters.diffusers_backbone import (
-    JOINT_ATTENTION,
-    DiffusersBackbone,
-)
-from flowbp.adapters.flux2_text import Flux2Text
-from flowbp.adapters.flux2_velocity import Flux2Velocity
-from flowbp.adapters.layout import Layout
-from flowbp.adapters.loading import load_pipeline
-from flowbp.adapters.packing import PATCH
-from flowbp.adapters.policy import FLOAT32, DtypePolicy
+from flowbp.adapters.decoder import Unscale, batch_normalised, check_channels
+from flowbp.adapters.diffusers_backbone import JOINT_ATTENTION, DiffusersBackbone, ReadConfig
+from flowbp.adapters.latents import PATCH, from_sequence, grid_ids, to_sequence
+from flowbp.adapters.pipeline_layout import Layout
 from flowbp.adapters.sigmas import Shift, empirical_shift
-from flowbp.adapters.sizes import PictureSizes, pixels_per_latent
-from flowbp.adapters.text_tower import TextTower
-from flowbp.adapters.unscale import batch_normalised
-from flowbp.core import VelocityField
-
-if TYPE_CHECKING:
-    from diffusers import Flux2KleinPipeline
-
-_LAYOUT = Layout(
-    pipeline="Flux2KleinPipeline",
-    models={
-        "transformer": ("diffusers", "Flux2Transformer2DModel"),
-        "vae": ("diffusers", "AutoencoderKLFlux2"),
-        "text_encoder": ("transformers", "Qwen3ForCausalLM"),
-    },
-    others=("scheduler", "tokenizer"),
+from flowbp.adapters.text_encoders import (
+    PromptEncoder,
+    TextEncoders,
+    TextTower,
+    check_joined_width,
+    check_text_length,
+    longer_text,
+    run_encoder,
 )
+from flowbp.adapters.velocity import TransformerVelocity
 
+_AXES = 4
 # Attention and feed-forward are one product there, on the way in and on the way out.
 _SINGLE_BLOCKS = ("to_qkv_mlp_proj", "to_out")
+
+HIDDEN_LAYERS = (9, 18, 27)
+"""The layers of Qwen3 whose outputs Flux2KleinPipeline reads, 0 being the embedding."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Flux2Text(PromptEncoder):
+    """Encodes prompts exactly as Flux2KleinPipeline does.
+
+    A prompt is written as a user's message in the tokenizer's chat template, without thinking.
+    ``tokens`` (B, text_length, width): at each position the outputs of `layers`, one after the
+    other. The vocabulary's logits are not computed.
+    """
+
+    qwen: TextTower
+    width: int
+    layers: tuple[int, ...] = HIDDEN_LAYERS
+    # Kept, because asking an offloaded encoder would bring it back.
+    _positions: int = attrs.field(init=False)
+
+    @_positions.default
+    def _positions_of_encoder(self) -> int:
+        positions: int = self.qwen.encoder.config.max_position_embeddings
+        return positions
+
+    def check(self) -> None:
+        """Refuse a length, layers or an encoder of another model."""
+        config = self.qwen.encoder.config
+        note = ", the positions of the Qwen3"
+        check_text_length(self.text_length, most=self._positions, note=note)
+        if not all(0 <= layer <= config.num_hidden_layers for layer in self.layers):
+            raise ValueError(
+                f"`layers` must be in [0, {config.num_hidden_layers}], the layers of the Qwen3, "
+                f"got {self.layers}; this text encoder belongs to another model"
+            )
+        check_joined_width(
+            "width",
+            self.width,
+            len(self.layers) * config.hidden_size,
+            f"{len(self.layers)} layers of the Qwen3's {config.hidden_size}",
+        )
+        if not self.qwen.tokenizer.chat_template:
+            raise ValueError(
+                "`qwen` must have a tokenizer with a chat template, got one without; copy "
+                "chat_template.jinja into the tokenizer's folder, or download it again"
+            )
+
+    @classmethod
+    def towers_of(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
+        """The encoder of a pipeline, and the width that its transformer reads."""
+        return {
+            "qwen": TextTower(parts["text_encoder"], parts["tokenizer"]),
+            "width": parts["transformer"].config["joint_attention_dim"],
+        }
+
+    @property
+    def encoders(self) -> TextEncoders:
+        """The encoder by its name in the pipeline; the chat template counts in what is read."""
+        facts = {
+            "text_length": self.text_length,
+            "layers": self.layers,
+            "dtypes": str(self.policy),
+        }
+        return TextEncoders(
+            family="flux2",
+            towers={"text_encoder": self.qwen},
+            read={"text_encoder": self.text_length},
+            facts=facts,
+            device=self.device,
+            written=self._message,
+            cure=self._cure,
+        )
+
+    @property
+    def _cure(self) -> str:
+        return longer_text(self.text_length, self._positions)
+
+    def encoded(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode B prompts to ``tokens``."""
+        messages = [self._message(each) for each in prompts]
+        ids, mask = self.qwen.tokens(messages, self.text_length, cure=self._cure)
+        # Without the head: the logits of 512 tokens would be 300 MB for each prompt.
+        output = run_encoder(
+            self.qwen.encoder.model,
+            ids,
+            self.policy,
+            self.device,
+            attention_mask=mask,
+            output_hidden_states=True,
+            use_cache=False,
+        )
+        hidden = [output.hidden_states[layer] for layer in self.layers]
+        return Conditioning({"tokens": torch.cat(hidden, dim=-1)})
+
+    def _message(self, prompt: str) -> str:
+        message: str = self.qwen.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+        )
+        return message
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Flux2Velocity(TransformerVelocity):
+    """The FLUX.2 transformer under one conditioning: ``tokens`` (B, L, D).
+
+    Positions have four axes: time (0 without reference pictures), row, column, and the number of
+    the text token. The timestep reaches the transformer in float32; where its weights are
+    bfloat16 it rounds it itself, to 4 steps of 1000, as in the diffusers pipeline.
+    """
+
+    def predicted(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """The network's velocity at `latents` (B, C, h, w) and `timestep` (B,)."""
+        tokens, device = self.embedding("tokens"), latents.device
+        rows, columns = latents.shape[-2:]
+        output = self.transformer(
+            hidden_states=to_sequence(latents),
+            # The transformer multiplies by 1000 whatever the scheduler counts.
+            timestep=timestep / 1000,
+            encoder_hidden_states=tokens,
+            txt_ids=_text_ids(tokens.shape[1], device),
+            img_ids=grid_ids(rows, columns, axes=_AXES, device=device),
+            return_dict=False,
+        )[0]
+        return from_sequence(output, rows)
+
+
+def _text_ids(length: int, device: torch.device) -> Tensor:
+    ids = torch.zeros(length, _AXES, device=device)
+    ids[:, -1] = torch.arange(length, device=device)
+    return ids
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -58,19 +176,8 @@ class Flux2Backbone(DiffusersBackbone):
     them with guidance 1.
 
     Args:
-        transformer: A diffusers Flux2Transformer2DModel without a guidance embedding.
-        text: The text encoder.
-        decoder: The VAE.
-        scheduler: Where the sigmas come from.
-        policy: Dtypes of the transformer.
-        device: Where it runs.
-        gradient_checkpointing: Recompute each block in the backward pass to save memory; under
-            `auto` a run does where it has to.
-        distilled: Whether the checkpoint says it was distilled; written by `save`.
-
-    Raises:
-        TypeError: A scheduler of another kind.
-        ValueError: Components that do not fit together.
+        distilled: Whether the checkpoint says it was distilled; written by `save`. The others:
+            see `DiffusersBackbone`.
 
     Example:
         >>> Flux2Backbone.from_pretrained("/no/such/folder")
@@ -80,7 +187,18 @@ class Flux2Backbone(DiffusersBackbone):
 '/no/such/folder'; there is no folder /no/such/folder
     """
 
-    layout: ClassVar[Layout] = _LAYOUT
+    layout: ClassVar[Layout] = Layout(
+        pipeline="Flux2KleinPipeline",
+        models={
+            "transformer": ("diffusers", "Flux2Transformer2DModel"),
+            "vae": ("diffusers", "AutoencoderKLFlux2"),
+            "text_encoder": ("transformers", "Qwen3ForCausalLM"),
+        },
+        others=("scheduler", "tokenizer"),
+    )
+    velocity_kind: ClassVar[type[TransformerVelocity]] = Flux2Velocity
+    text_kind: ClassVar[type[PromptEncoder]] = Flux2Text
+    unscale: ClassVar[Unscale] = staticmethod(batch_normalised)
     lora_targets: ClassVar[tuple[str, ...]] = (*JOINT_ATTENTION, *_SINGLE_BLOCKS)
     dynamic_shift: ClassVar[Shift] = staticmethod(empirical_shift)
 
@@ -88,143 +206,14 @@ class Flux2Backbone(DiffusersBackbone):
     distilled: bool = False
 
     @classmethod
-    def from_pretrained(
-        cls,
-        source: str | os.PathLike[str],
-        *,
-        policy: DtypePolicy = FLOAT32,
-        frozen_policy: DtypePolicy | None = None,
-        device: torch.device | str = "cpu",
-        text_length: int = 512,
-        decode_batch: int | None = None,
-        clamp: Clamp = hard_clamp,
-        gradient_checkpointing: Checkpointing = "auto",
-    ) -> Flux2Backbone:
-        """Load a hub id or a local folder in diffusers layout.
-
-        Args:
-            source: ``owner/name`` or a folder with a model_index.json.
-            policy: See `from_pipeline`, here and below.
-            frozen_policy: Dtypes of VAE and text encoder.
-            device: Where everything runs; on ``meta`` no weights are read.
-            text_length: Tokens, the pipeline's max_sequence_length.
-            decode_batch: Samples decoded at a time.
-            clamp: How decoded pixels are brought into [0, 1].
-            gradient_checkpointing: Recompute each block in the backward pass; under `auto` a
-                run does where it has to.
-
-        Returns:
-            The backbone, all parameters of the transformer trainable.
-
-        Raises:
-            ModuleNotFoundError: diffusers or transformers is not installed.
-            ImportError: The installed diffusers does not know FLUX.2 klein.
-            FileNotFoundError: No such source, or a component's folder is missing.
-            ValueError: Another pipeline class, a component the source does not have, or an
-                illegal value of another argument, or weights that are damaged or incomplete.
-        """
-        frozen_dtype = (frozen_policy or policy.frozen).weights
-        pipeline = load_pipeline(
-            source,
-            _LAYOUT,
-            dtype=policy.weights,
-            frozen_dtype=frozen_dtype,
-            weights=torch.device(device).type != "meta",
-        )
-        backbone = cls.from_pipeline(
-            pipeline,
-            policy=policy,
-            frozen_policy=frozen_policy,
-            device=device,
-            text_length=text_length,
-            decode_batch=decode_batch,
-            clamp=clamp,
-            gradient_checkpointing=gradient_checkpointing,
-        )
-        backbone.reload_encoders_from(source, _LAYOUT, frozen_dtype)
-        return backbone
-
-    @classmethod
-    def from_pipeline(
-        cls,
-        pipeline: Flux2KleinPipeline,
-        *,
-        policy: DtypePolicy = FLOAT32,
-        frozen_policy: DtypePolicy | None = None,
-        device: torch.device | str = "cpu",
-        text_length: int = 512,
-        decode_batch: int | None = None,
-        clamp: Clamp = hard_clamp,
-        gradient_checkpointing: Checkpointing = "auto",
-    ) -> Flux2Backbone:
-        """Take over the components of a pipeline; they are moved, cast and frozen in place.
-
-        Args:
-            pipeline: A Flux2KleinPipeline.
-            policy: Dtypes of the transformer.
-            frozen_policy: Dtypes of VAE and text encoder; None keeps them in `policy.compute`,
-                which is also what `save` then writes.
-            device: Where everything runs.
-            text_length: Tokens, chat template included; the pipeline's max_sequence_length.
-            decode_batch: Samples decoded at a time; None is the whole batch.
-            clamp: How decoded pixels are brought into [0, 1].
-            gradient_checkpointing: Recompute each block in the backward pass; under `auto` a
-                run does where it has to.
-
-        Returns:
-            The backbone.
-
-        Raises:
-            ValueError: An illegal value, or components that do not fit together.
-        """
-        parts: dict[str, Any] = pipeline.components
-        frozen_policy = frozen_policy or policy.frozen
-        text = Flux2Text(
-            qwen=TextTower(parts["text_encoder"], parts["tokenizer"]),
-            width=parts["transformer"].config["joint_attention_dim"],
-            text_length=text_length,
-            policy=frozen_policy,
-            device=device,
-        )
-        decoder = LatentDecoder(
-            vae=parts["vae"],
-            unscale=batch_normalised,
-            policy=frozen_policy,
-            device=device,
-            decode_batch=decode_batch,
-            clamp=clamp,
-        )
-        return cls(
-            transformer=parts["transformer"],
-            text=text,
-            decoder=decoder,
-            scheduler=parts["scheduler"],
-            policy=policy,
-            device=device,
-            gradient_checkpointing=gradient_checkpointing,
-            distilled=bool(pipeline.config["is_distilled"]),
-        )
-
-    def image_tokens(self, height: int, width: int) -> int:
-        """The patches of a picture of `height` x `width` pixels."""
-        _, rows, columns = self.latent_shape(height, width)
-        return rows * columns
-
-    def velocity(self, conditioning: Conditioning) -> VelocityField:
-        """The velocity field under `conditioning`: (B, C, h, w) and sigma to (B, C, h, w)."""
-        return Flux2Velocity(
-            transformer=self.transformer,
-            conditioning=conditioning,
-            policy=self.policy,
-            train_timesteps=self.scheduler.config["num_train_timesteps"],
-        )
+    def from_pipeline(cls, pipeline: Any, **options: Any) -> Self:
+        """Take over the components of a pipeline, and whether it says that it was distilled."""
+        distilled = bool(pipeline.config["is_distilled"])
+        return super().from_pipeline(pipeline, distilled=distilled, **options)
 
     @classmethod
     def guidance_fault(
-        cls,
-        guidance: float,
-        read: Callable[[str], Mapping[str, Any]],
-        options: Mapping[str, Any],
+        cls, guidance: float, read: ReadConfig, options: Mapping[str, Any]
     ) -> str | None:
         """That a distilled checkpoint is to be sampled without guidance."""
         if guidance == 1 or not read("model_index").get("is_distilled"):
@@ -250,11 +239,6 @@ class Flux2Backbone(DiffusersBackbone):
                 "`transformer` must have guidance_embeds=False in its configuration, got True; "
                 "that is FLUX.2 dev, and this adapter is for FLUX.2 klein"
             )
-
-    @classmethod
-    def picture_sizes(cls, transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> PictureSizes:
-        """Sides that divide into patches."""
-        return PictureSizes(pixels_per_latent(vae) * PATCH)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """The (C, h, w) of a picture."""

@@ -1,215 +1,218 @@
-"""An adapter's tensors, from any form that can be read to the layers of a transformer."""
+"""Files of adapters: found, read as they are, and written for diffusers' own pipelines."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from types import SimpleNamespace
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import torch
+import attrs
 from torch import Tensor, nn
 
-from flowbp.adapters.extras import require
-from flowbp.adapters.lora_source import PEFT_PREFIX, RawLora, read_raw
-from flowbp.adapters.lora_strength import at_full_strength
+from flowbp.adapters.component_files import add_to_header, check_weight_file, read_header
+from flowbp.adapters.lora_layers import adapter_layers, configuration_of, multiplied
+from flowbp.extras import require
+from flowbp.hub import cached_file, is_hub_id, read_json, why_unread
 
-_FACTOR = re.compile(r"(?P<layer>.+)\.lora_(?P<side>[AB])\.(weight|bias)")
-_OLDER_NAMES = {
-    ".lora_A.default.": ".lora_A.",
-    ".lora_B.default.": ".lora_B.",
-    ".lora_down.": ".lora_A.",
-    ".lora_up.": ".lora_B.",
-}
+WEIGHTS = "pytorch_lora_weights.safetensors"
+"""The file that a pipeline's ``load_lora_weights`` looks for in a folder."""
+
+PEFT_WEIGHTS = "adapter_model.safetensors"
+"""The file that peft writes; what its numbers mean is in `PEFT_CONFIG` beside it."""
+
+PEFT_CONFIG = "adapter_config.json"
+
+PEFT_PREFIX = "base_model.model."
+"""What peft puts before every name."""
+
+TRAINED_SCALES = "flowbp_trained_scales"
+"""Where a file's header has the scales that are in its B."""
+
+_METADATA = "lora_adapter_metadata"
 
 
-def read_lora(start: str, pipeline: Any, transformer: nn.Module) -> dict[str, Tensor]:
-    """Read an adapter in any form that peft or a diffusers pipeline writes, for a transformer.
-
-    Its scale, alpha over rank or what else its configuration says, is taken into B.
+@attrs.frozen(eq=False)
+class RawLora:
+    """An adapter as its file has it.
 
     Args:
-        start: as in `flowbp.adapters.lora_source.find_lora`.
-        pipeline: the class of the model's pipeline.
-        transformer: where every tensor must find its place.
+        place: The file.
+        tensors: By their names in it.
+        metadata: The configuration of peft as diffusers writes it into the file; None without.
+        config: The same as peft writes it beside the file; None without.
+    """
 
-    Returns:
-        ``<layer>.lora_A.weight`` and so on, without the name of the transformer; the layer adds
-        B A, with no further factor.
+    place: Path
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, Any] | None
+    config: Mapping[str, Any] | None
+
+
+def find_lora(start: str) -> Path | None:
+    """The file that `start` names, or None where it is a hub id; only its header is read.
 
     Raises:
-        FileNotFoundError: a hub id that cannot be read.
-        ValueError: a form that is not understood, what cannot be honoured, a tensor that has no
-            place in the transformer, or none at all.
-
-    Example:
-        See `flowbp.adapters.Lora`.
+        ValueError: There is no such file or folder, the folder holds none or several that it could
+            be, or the file is damaged or of another format.
     """
-    raw = read_raw(start)
-    try:
-        scaled = at_full_strength(raw)
-    except ValueError as error:
-        raise ValueError(f"`start` {start!r} cannot be taken up: {error}") from error
-    linears = {name for name, each in transformer.named_modules() if isinstance(each, nn.Linear)}
-    tensors = _by_own_names(scaled, linears, pipeline.transformer_name)
-    if tensors is None:
-        tensors = _converted(scaled, pipeline, start)
-    _check_places(tensors, transformer, start)
-    _check_complete(raw, tensors, linears, start)
-    return tensors
-
-
-def configuration_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What peft's configuration says of an adapter whose scale is 1.
-
-    Layers are named in full, for the shortest ends that peft finds for one model may mean more in
-    another.
-
-    Args:
-        tensors: as `read_lora` gives them.
-
-    Returns:
-        Ranks, alphas equal to them, and the layers.
-
-    Example:
-        >>> pair = {"a.lora_A.weight": torch.zeros(2, 5), "a.lora_B.weight": torch.zeros(5, 2)}
-        >>> found = configuration_of(pair)
-        >>> found["r"], found["lora_alpha"], found["target_modules"]
-        (2, 2, ['a'])
-    """
-    ranks = {
-        name.split(".lora_")[0]: int(tensor.shape[0])
-        for name, tensor in sorted(tensors.items())
-        if name.endswith(".lora_A.weight")
-    }
-    rank = Counter(ranks.values()).most_common(1)[0][0]
-    # Anchored, as ends of names may be those of several layers.
-    others = {f"^{layer}": each for layer, each in ranks.items() if each != rank}
-    return {
-        "r": rank,
-        "lora_alpha": rank,
-        "rank_pattern": others,
-        "alpha_pattern": others,
-        "use_rslora": False,
-        "lora_bias": any(name.endswith(".bias") for name in tensors),
-        "target_modules": sorted(ranks),
-    }
-
-
-@torch.no_grad()
-def fill(layers: Mapping[str, Any], adapter: str, tensors: Mapping[str, Tensor]) -> None:
-    """Copy an adapter's tensors into its layers, unrounded by the model's own dtype.
-
-    Args:
-        layers: by name.
-        adapter: its name.
-        tensors: as `read_lora` gives them.
-
-    Example:
-        See `flowbp.adapters.Lora`.
-    """
-    for name, tensor in tensors.items():
-        layer, _, rest = name.rpartition(".lora_")
-        side, kind = rest.split(".")
-        getattr(getattr(layers[layer], f"lora_{side}")[adapter], kind).copy_(tensor)
-
-
-def _by_own_names(
-    tensors: Mapping[str, Tensor], linears: Iterable[str], prefix: str
-) -> dict[str, Tensor] | None:
-    """Tensors by the transformer's own names; None where one is of another's, to be converted."""
-    found = {}
-    for name, tensor in tensors.items():
-        own = name.removeprefix(PEFT_PREFIX).removeprefix(f"{prefix}.")
-        for older, newer in _OLDER_NAMES.items():
-            own = own.replace(older, newer)
-        match = _FACTOR.fullmatch(own)
-        layer = match["layer"] if match else own.removesuffix(".alpha")
-        if layer not in linears:
+    path = Path(start).expanduser()
+    # The path of an empty text is the working folder.
+    if path.is_dir() and start.strip():
+        path = _only_file(path)
+    elif not path.is_file():
+        if is_hub_id(start):
             return None
-        if match:
-            found[own] = tensor
-    return found
+        raise ValueError(
+            f"`start` must be a folder or file with a LoRA, or a hub id like owner/name, got "
+            f"{start!r}; there is no {path}"
+        )
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"`start` must be a .safetensors file, got {str(path)!r}; nothing is unpickled here, "
+            "convert it"
+        )
+    check_weight_file(path)
+    return path
 
 
-def _converted(tensors: Mapping[str, Tensor], pipeline: Any, start: str) -> dict[str, Tensor]:
-    given = dict(tensors)
-    # Only the forms of kohya are read with an alpha, which is the rank by now.
-    if not any(".lora_down." in name for name in given):
-        given = {name: each for name, each in given.items() if not name.endswith(".alpha")}
+def read_raw(start: str) -> RawLora:
+    """Read an adapter's file, and the configuration that peft wrote beside it."""
+    place = find_lora(start) or _from_hub(start)
+    metadata = read_header(place).get(_METADATA)
+    tensors = require("safetensors.torch").load_file(place)
+    return RawLora(
+        place,
+        tensors,
+        None if metadata is None else _parsed(metadata, place),
+        _config(start, place, tensors),
+    )
+
+
+def _only_file(folder: Path) -> Path:
+    found = sorted(folder.glob("*.safetensors"))
+    named = [path for path in found if path.name == WEIGHTS] or found
+    if len(named) != 1:
+        names = ", ".join(path.name for path in found) or "no .safetensors file"
+        raise ValueError(
+            f"`start` must be a folder with {WEIGHTS}, got {str(folder)!r} with {names}; "
+            "name the file itself"
+        )
+    return named[0]
+
+
+def _from_hub(hub_id: str) -> Path:
+    hub, errors = require("huggingface_hub"), require("huggingface_hub.errors")
     try:
-        read = pipeline.lora_state_dict(given, use_safetensors=True)
-    # Converters of other forms raise whatever they like.
+        for name in (WEIGHTS, PEFT_WEIGHTS):
+            try:
+                return Path(hub.hf_hub_download(hub_id, name))
+            except errors.LocalEntryNotFoundError:
+                # A hub that cannot be reached is not asked again.
+                cached = cached_file(hub_id, PEFT_WEIGHTS)
+                if cached is None:
+                    raise
+                return cached
+            except errors.EntryNotFoundError:
+                continue
+        listed = [each.rfilename for each in hub.model_info(hub_id).siblings]
+        names = sorted(n for n in listed if n.endswith(".safetensors") and "/" not in n)
+        if len(names) == 1:
+            return Path(hub.hf_hub_download(hub_id, names[0]))
+    # Below the hub's own errors are those of its client, which is not always the same.
     except Exception as error:
-        raise ValueError(
-            f"`start` {start!r} could not be read as a LoRA of {pipeline.__name__}: {error}; "
-            "convert it to the form of diffusers"
+        raise FileNotFoundError(
+            f"`start` {hub_id!r} could not be read, its {WEIGHTS} or {PEFT_WEIGHTS}: "
+            f"{why_unread(error, hub_id)}"
         ) from error
-    found = _of_transformer(read, pipeline.transformer_name, start)
-    if not any(".lora_A." in name for name in found):
-        found = require("diffusers.utils").convert_unet_state_dict_to_peft(found)
+    raise ValueError(
+        f"`start` {hub_id!r} must hold {WEIGHTS}, {PEFT_WEIGHTS} or a single other LoRA, got "
+        f"{', '.join(names) or 'no .safetensors file'}; download one of its files and name that"
+    )
+
+
+def _config(start: str, place: Path, tensors: Mapping[str, Tensor]) -> Mapping[str, Any] | None:
+    named = place.name == PEFT_WEIGHTS
+    if not (named or any(name.startswith(PEFT_PREFIX) for name in tensors)):
+        return None
+    beside: Path | None = place.with_name(PEFT_CONFIG)
+    if find_lora(start) is None:
+        beside = _config_on_hub(start)
+    if beside is not None and beside.is_file():
+        return read_json(beside, what="a folder with an adapter of peft")
+    if not named:
+        return None
+    raise ValueError(
+        f"`start` {str(place)!r} is an adapter of peft without its {PEFT_CONFIG}, which alone says "
+        "how strong it is; put that file beside it"
+    )
+
+
+def _config_on_hub(hub_id: str) -> Path | None:
+    errors = require("huggingface_hub.errors")
+    try:
+        return Path(require("huggingface_hub").hf_hub_download(hub_id, PEFT_CONFIG))
+    except (OSError, errors.EntryNotFoundError) as error:
+        unreached = isinstance(error, errors.LocalEntryNotFoundError)
+        if isinstance(error, errors.EntryNotFoundError) and not unreached:
+            return None
+        raise FileNotFoundError(
+            f"`start` {hub_id!r} could not be read, its {PEFT_CONFIG}: {why_unread(error, hub_id)}"
+        ) from error
+
+
+def _parsed(text: str, place: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{place} is damaged: `{_METADATA}` in its header is no JSON object; copy or download "
+            "it again"
+        )
     return found
 
 
-def _of_transformer(tensors: Mapping[str, Tensor], prefix: str, start: str) -> dict[str, Tensor]:
-    foreign = sorted(name for name in tensors if not name.startswith(f"{prefix}."))
-    if foreign:
-        what = "is of a text encoder, which is not trained here"
-        if not foreign[0].startswith("text_encoder"):
-            what = f"has no place in the {prefix}"
+def save_lora(pipeline: Any, transformer: nn.Module, adapter: str, folder: Path) -> None:
+    """Write an adapter so that ``pipe.load_lora_weights(folder)`` takes it, and nothing else.
+
+    Its scale, alpha over rank, is multiplied into B and alpha is written as the rank, so that who
+    reads the tensors alone applies what was trained. The product is rounded once, and exact where
+    the scale is a power of two.
+    """
+    peft: Any = require("peft", extra="lora")
+    scales = {
+        name: float(layer.scaling[adapter]) for name, layer in adapter_layers(transformer).items()
+    }
+    tensors = {
+        name: _with_scale(name, each, scales).contiguous()
+        for name, each in peft.get_peft_model_state_dict(transformer, adapter_name=adapter).items()
+    }
+    changed = {name: scale for name, scale in scales.items() if scale != 1}
+    pipeline.save_lora_weights(
+        folder,
+        transformer_lora_layers=tensors,
+        transformer_lora_adapter_metadata=configuration_of(tensors),
+    )
+    add_to_header(folder / WEIGHTS, {TRAINED_SCALES: json.dumps(changed)} if changed else {})
+
+
+def trained_scales(file: Path) -> dict[str, float]:
+    """What B A was multiplied with in training, by layer, where that was not 1.
+
+    Needed to put the parameters of training into an adapter that was read from its file.
+    """
+    said = read_header(file).get(TRAINED_SCALES, "{}")
+    try:
+        return {str(name): float(scale) for name, scale in json.loads(said).items()}
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"`start` {start!r} must be a LoRA of the {prefix} alone, but {foreign[0]!r} {what}; "
-            f"{len(foreign)} of its {len(tensors)} tensors do not belong; take another file or "
-            "leave them out of it"
-        )
-    return {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
+            f"{file} is damaged: `{TRAINED_SCALES}` in its header is no JSON object of numbers; "
+            "copy it again"
+        ) from error
 
 
-def _check_places(tensors: Mapping[str, Tensor], transformer: nn.Module, start: str) -> None:
-    if not tensors:
-        raise ValueError(f"`start` {start!r} must hold a LoRA, got a file without tensors")
-    modules = dict(transformer.named_modules())
-    for name, tensor in sorted(tensors.items()):
-        match = _FACTOR.fullmatch(name)
-        module = modules.get(match["layer"]) if match else None
-        if match is None or not isinstance(module, nn.Linear):
-            raise ValueError(
-                f"`start` {start!r} holds {name!r}, which has no place in the "
-                f"{type(transformer).__name__}; it is of another model or no plain LoRA"
-            )
-        other = f"{match['layer']}.lora_{'B' if match['side'] == 'A' else 'A'}.weight"
-        if other not in tensors:
-            raise ValueError(f"`start` {start!r} holds {name!r} without {other!r}; it is damaged")
-        outer = module.in_features if match["side"] == "A" else module.out_features
-        if tensor.ndim == 0 or tensor.shape[-1 if match["side"] == "A" else 0] != outer:
-            raise ValueError(
-                f"`start` {start!r} holds {name!r} of shape {tuple(tensor.shape)}, where the "
-                f"model has {outer} features; it is of a model of another size"
-            )
-        if name.endswith("A.weight") and tensor.shape[0] != tensors[other].shape[-1]:
-            raise ValueError(
-                f"`start` {start!r} holds {name!r} of shape {tuple(tensor.shape)} and {other!r} of "
-                f"shape {tuple(tensors[other].shape)}, whose ranks differ; it is damaged"
-            )
-
-
-def _check_complete(
-    raw: RawLora, tensors: Mapping[str, Tensor], linears: Iterable[str], start: str
-) -> None:
-    """Refuse an adapter of peft whose tensors are fewer than its configuration says."""
-    if raw.config is None or not raw.config.get("target_modules"):
-        return
-    wanted = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
-    config = SimpleNamespace(**{name: raw.config.get(name) for name in wanted})
-    exists = require("peft.tuners.tuners_utils", extra="lora").check_target_module_exists
-    lost = [
-        name
-        for name in sorted(linears)
-        if exists(config, name) and f"{name}.lora_A.weight" not in tensors
-    ]
-    if lost:
-        raise ValueError(
-            f"`start` {start!r} has no tensors for {len(lost)} layers that its target_modules "
-            f"name, the first being {lost[0]!r}; it is of a smaller model, or damaged"
-        )
+def _with_scale(name: str, tensor: Tensor, scales: Mapping[str, float]) -> Tensor:
+    layer, _, rest = name.rpartition(".lora_")
+    return multiplied(tensor, scales[layer]) if rest.startswith("B.") else tensor

@@ -1,4 +1,4 @@
-"""How strong an adapter is, as its file or its configuration says it, and taking that into B."""
+"""How strong an adapter is by its file and configuration, and taking that into B."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import attrs
 import torch
 from torch import Tensor
 
-from flowbp.adapters.extras import require
-from flowbp.adapters.lora_source import PEFT_CONFIG, PEFT_PREFIX, RawLora
+from flowbp.adapters.lora_files import PEFT_CONFIG, PEFT_PREFIX, RawLora
+from flowbp.adapters.lora_layers import multiplied
+from flowbp.extras import require
 
 _FACTOR = re.compile(
     r"(?P<layer>.+)(\.lora_A|\.lora_down|[._]lora\.down|\.lora_linear_layer\.down"
     r"|(?P<up>\.lora_B|\.lora_up|[._]lora\.up|\.lora_linear_layer\.up))(\.default)?\.(weight|bias)"
 )
+
 _ALPHA = ".alpha"
+
 _FOREIGN = {
     "dora_scale": "DoRA",
     "lora_magnitude_vector": "DoRA",
@@ -27,7 +30,7 @@ _FOREIGN = {
     "hada_": "LoHa",
     "lora_mid": "a LoRA of convolutions",
 }
-"""Marks in names of tensors by which adapters are told that are no plain LoRA."""
+"""Marks in names of tensors of adapters that are no plain LoRA."""
 
 _HONOURED = {
     "peft_type",
@@ -42,6 +45,7 @@ _HONOURED = {
     "layers_to_transform",
     "layers_pattern",
 }
+
 # Of how someone trained, or of where; none changes what a trained adapter of linear layers means.
 _OF_TRAINING = {
     "task_type",
@@ -61,25 +65,22 @@ _OF_TRAINING = {
     "velora_config",
     "ensure_weight_tying",
 }
+
 _INITIALISATIONS = (True, False, None, "gaussian", "orthogonal", "eva")
 """Those of peft that leave the base model as it is."""
 
 
 @attrs.frozen
 class Strength:
-    """What a configuration of peft says of the scale of each layer.
+    """The scale of each layer by a configuration of peft.
 
     Args:
-        where: it is said, for messages.
-        rank: of a layer without a pattern.
-        alpha: of a layer without a pattern.
-        rank_pattern: ranks by the ends of names, as peft matches them.
-        alpha_pattern: alphas likewise.
-        rank_stabilised: whether alpha is divided by the root of the rank.
-
-    Example:
-        >>> Strength("here", 4, 8.0, {}, {"to_q": 16.0}, False).scale("block.to_q", 4)
-        4.0
+        where: It stands, for messages.
+        rank: Of a layer without a pattern.
+        alpha: Of a layer without a pattern.
+        rank_pattern: Ranks by the ends of names, as peft matches them.
+        alpha_pattern: Alphas likewise.
+        rank_stabilised: Whether alpha is divided by the root of the rank.
     """
 
     where: str
@@ -90,20 +91,12 @@ class Strength:
     rank_stabilised: bool
 
     def scale(self, layer: str, rank: int) -> float:
-        """What a layer's B A is multiplied with.
-
-        Args:
-            layer: its name in the network.
-            rank: of its tensors.
-
-        Raises:
-            ValueError: the configuration says another rank.
-        """
-        said = _by_pattern(self.rank_pattern, layer, self.rank)
-        if said != rank:
+        """The factor of a layer's B A; its tensors must have the rank of the configuration."""
+        stated = _by_pattern(self.rank_pattern, layer, self.rank)
+        if stated != rank:
             raise ValueError(
-                f"{self.where} says rank {said} of {layer!r}, whose tensors have rank {rank}; they "
-                "are not of one adapter, copy or download both again"
+                f"{self.where} says rank {stated} of {layer!r}, whose tensors have rank {rank}; "
+                "they are not of one adapter, copy or download both again"
             )
         alpha: float = _by_pattern(self.alpha_pattern, layer, self.alpha)
         return alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
@@ -116,18 +109,9 @@ def at_full_strength(raw: RawLora) -> dict[str, Tensor]:
     is wider; it is exact where alpha over rank is a power of two. A tensor ``.alpha`` stays, equal
     to the rank.
 
-    Args:
-        raw: as it was read.
-
-    Returns:
-        Tensors by the names that the file has.
-
     Raises:
-        ValueError: it is no plain LoRA, asks for what cannot be honoured, or is said to be of two
-            different strengths.
-
-    Example:
-        See `flowbp.adapters.lora_files.read_lora`.
+        ValueError: It is no plain LoRA, asks for what cannot be honoured, or has two different
+            strengths.
     """
     _refuse_foreign(raw)
     ranks = {
@@ -135,9 +119,9 @@ def at_full_strength(raw: RawLora) -> dict[str, Tensor]:
         for name, tensor in raw.tensors.items()
         if (found := _FACTOR.fullmatch(name)) and not found["up"] and tensor.ndim > 1
     }
-    said = _said(raw)
+    stated = _stated_strengths(raw)
     alphas = {
-        name.removesuffix(_ALPHA): _number(tensor, name, raw)
+        name.removesuffix(_ALPHA): _alpha_of(tensor, name, raw)
         for name, tensor in raw.tensors.items()
         if name.endswith(_ALPHA)
     }
@@ -147,7 +131,7 @@ def at_full_strength(raw: RawLora) -> dict[str, Tensor]:
             f"{raw.place} holds {lone[0] + _ALPHA!r} without the factors of that layer; it is "
             "damaged or no plain LoRA"
         )
-    scales = {layer: _agreed(layer, rank, alphas, said, raw) for layer, rank in ranks.items()}
+    scales = {layer: _agreed(layer, rank, alphas, stated, raw) for layer, rank in ranks.items()}
     scaled = dict(raw.tensors)
     for name, tensor in raw.tensors.items():
         found = _FACTOR.fullmatch(name)
@@ -158,46 +142,26 @@ def at_full_strength(raw: RawLora) -> dict[str, Tensor]:
     return scaled
 
 
-def multiplied(tensor: Tensor, scale: float) -> Tensor:
-    """`tensor` times `scale`, rounded once, in float32 or what is wider.
-
-    Args:
-        tensor: of any dtype.
-        scale: 1 leaves it as it is.
-
-    Returns:
-        The product.
-
-    Example:
-        >>> multiplied(torch.ones(1, dtype=torch.bfloat16), 1 / 3)
-        tensor([0.3333])
-    """
-    if scale == 1:
-        return tensor
-    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    return (tensor.double() * scale).to(wide)
-
-
 def _agreed(
-    layer: str, rank: int, alphas: Mapping[str, float], said: list[Strength], raw: RawLora
+    layer: str, rank: int, alphas: Mapping[str, float], stated: list[Strength], raw: RawLora
 ) -> float:
     name = layer.removeprefix(PEFT_PREFIX).removeprefix("transformer.")
-    found = {each.where: each.scale(name, rank) for each in said}
+    found = {each.where: each.scale(name, rank) for each in stated}
     if layer in alphas:
         found[f"{layer}{_ALPHA}"] = alphas[layer] / rank
     if not all(math.isclose(one, other) for one in found.values() for other in found.values()):
-        told = ", ".join(f"{scale:g} by {where}" for where, scale in found.items())
+        scales = ", ".join(f"{scale:g} by {where}" for where, scale in found.items())
         raise ValueError(
-            f"{raw.place} is of two strengths, its {layer!r} is scaled with {told}; remove what is "
-            "wrong"
+            f"{raw.place} is of two strengths, its {layer!r} is scaled with {scales}; remove what "
+            "is wrong"
         )
     return next(iter(found.values()), 1.0)
 
 
-def _said(raw: RawLora) -> list[Strength]:
-    said = []
+def _stated_strengths(raw: RawLora) -> list[Strength]:
+    stated = []
     if raw.config is not None:
-        said.append(_strength(raw.config, str(raw.place.with_name(PEFT_CONFIG))))
+        stated.append(_strength(raw.config, str(raw.place.with_name(PEFT_CONFIG))))
     if raw.metadata is not None:
         of_encoders = tuple(each for each in raw.metadata if each.startswith("text_encoder"))
         rest = {
@@ -206,8 +170,8 @@ def _said(raw: RawLora) -> list[Strength]:
             if name not in of_encoders
         }
         if rest:
-            said.append(_strength(rest, f"the metadata of {raw.place}"))
-    return said
+            stated.append(_strength(rest, f"the metadata of {raw.place}"))
+    return stated
 
 
 def _strength(found: Mapping[str, Any], where: str) -> Strength:
@@ -298,7 +262,7 @@ def _is_pattern(text: str) -> bool:
     return True
 
 
-def _number(tensor: Tensor, name: str, raw: RawLora) -> float:
+def _alpha_of(tensor: Tensor, name: str, raw: RawLora) -> float:
     alpha = float(tensor) if tensor.numel() == 1 else math.nan
     if not 0 < alpha < math.inf:
         raise ValueError(

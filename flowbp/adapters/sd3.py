@@ -3,67 +3,175 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import attrs
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from flowbp.adapters.backbone import Conditioning
-from flowbp.adapters.checkpointing import Checkpointing
-from flowbp.adapters.clamp import Clamp, hard_clamp
-from flowbp.adapters.decode import LatentDecoder, check_channels
-from flowbp.adapters.diffusers_backbone import (
-    JOINT_ATTENTION,
-    DiffusersBackbone,
+from flowbp.adapters.capabilities import Checkpointing
+from flowbp.adapters.decoder import Clamp, check_channels, hard_clamp, pixels_per_latent
+from flowbp.adapters.diffusers_backbone import JOINT_ATTENTION, DiffusersBackbone
+from flowbp.adapters.dtype_policy import FLOAT32, DtypePolicy
+from flowbp.adapters.latents import PictureSizes
+from flowbp.adapters.pipeline_layout import Layout
+from flowbp.adapters.text_encoders import (
+    MAX_T5_LENGTH,
+    PromptEncoder,
+    TextEncoders,
+    TextTower,
+    check_encoder_width,
+    check_joined_width,
+    check_positions,
+    check_text_length,
+    longer_text,
+    run_encoder,
 )
-from flowbp.adapters.layout import Layout
-from flowbp.adapters.loading import load_pipeline
-from flowbp.adapters.policy import FLOAT32, DtypePolicy
-from flowbp.adapters.sd3_text import SD3Text
-from flowbp.adapters.sd3_velocity import SD3Velocity
-from flowbp.adapters.sizes import PictureSizes, pixels_per_latent
-from flowbp.adapters.text_tower import TextTower
-from flowbp.core import VelocityField
+from flowbp.adapters.velocity import TransformerVelocity
 
-if TYPE_CHECKING:
-    from diffusers import StableDiffusion3Pipeline
 
-_LAYOUT = Layout(
-    pipeline="StableDiffusion3Pipeline",
-    models={
-        "transformer": ("diffusers", "SD3Transformer2DModel"),
-        "vae": ("diffusers", "AutoencoderKL"),
-        "text_encoder": ("transformers", "CLIPTextModelWithProjection"),
-        "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
-        "text_encoder_3": ("transformers", "T5EncoderModel"),
-    },
-    others=("scheduler", "tokenizer", "tokenizer_2", "tokenizer_3"),
-    optional=("text_encoder_3", "tokenizer_3"),
-    option="use_t5",
-)
+@attrs.frozen(kw_only=True, eq=False)
+class SD3Text(PromptEncoder):
+    """Encodes prompts exactly as StableDiffusion3Pipeline does.
+
+    ``tokens`` (B, L + text_length, width): the hidden states before the last layer of both CLIP
+    encoders side by side, zero-padded to `width`, followed by `text_length` positions of T5, or
+    of zeros where there is no T5. ``pooled`` (B, P): both projected embeddings side by side.
+    """
+
+    clip: TextTower
+    clip_2: TextTower
+    t5: TextTower | None = None
+    width: int
+    pooled_width: int
+    text_length: int = 256
+
+    def check(self) -> None:
+        """Refuse a length or encoders of another model."""
+        self._check_length()
+        self._check_widths()
+
+    @classmethod
+    def towers_of(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
+        """The encoders and widths of a pipeline; without text_encoder_3 the T5 is left out."""
+        config = parts["transformer"].config
+        return {
+            "clip": TextTower(parts["text_encoder"], parts["tokenizer"]),
+            "clip_2": TextTower(parts["text_encoder_2"], parts["tokenizer_2"]),
+            "t5": parts["text_encoder_3"]
+            and TextTower(parts["text_encoder_3"], parts["tokenizer_3"]),
+            "width": config["joint_attention_dim"],
+            "pooled_width": config["pooled_projection_dim"],
+        }
+
+    @property
+    def encoders(self) -> TextEncoders:
+        """The encoders by their names in the pipeline; without a T5 CLIP decides what is cut."""
+        towers = {"text_encoder": self.clip, "text_encoder_2": self.clip_2}
+        read = {"text_encoder": self.clip.tokenizer.model_max_length}
+        if self.t5 is not None:
+            towers["text_encoder_3"] = self.t5
+            read = {"text_encoder_3": self.text_length}
+        facts = {"text_length": self.text_length, "width": self.width, "dtypes": str(self.policy)}
+        return TextEncoders(
+            family="sd3",
+            towers=towers,
+            read=read,
+            facts=facts,
+            device=self.device,
+            cure=self._cure,
+        )
+
+    @property
+    def _cure(self) -> str:
+        if self.t5 is not None:
+            return longer_text(self.text_length, MAX_T5_LENGTH)
+        length = self.clip.tokenizer.model_max_length
+        return (
+            "shorten them, or load the model's T5 if it has one (backbone.use_t5=true): without "
+            f"it CLIP alone reads them, and never more than {length} tokens"
+        )
+
+    def _check_length(self) -> None:
+        least, note = (0, "") if self.t5 is None else (1, " with a T5")
+        check_text_length(self.text_length, least=least, most=MAX_T5_LENGTH, note=note)
+        length = self.clip.tokenizer.model_max_length
+        for name, tower in (("clip", self.clip), ("clip_2", self.clip_2)):
+            check_positions(name, tower, length)
+
+    def _check_widths(self) -> None:
+        towers = (self.clip.encoder.config, self.clip_2.encoder.config)
+        hidden = sum(config.hidden_size for config in towers)
+        if hidden > self.width:
+            raise ValueError(
+                f"`width` must be at least {hidden}, both CLIP widths together, got {self.width}; "
+                "these text encoders belong to another transformer"
+            )
+        pooled = sum(config.projection_dim for config in towers)
+        check_joined_width(
+            "pooled_width", self.pooled_width, pooled, "both CLIP projections together"
+        )
+        if self.t5 is not None:
+            check_encoder_width("t5", self.t5, "d_model", self.width)
+
+    def encoded(self, prompts: Sequence[str]) -> Conditioning:
+        """Encode B prompts to ``tokens`` and ``pooled``."""
+        tokens, pooled = zip(
+            *(self._clip(tower, prompts) for tower in (self.clip, self.clip_2)), strict=True
+        )
+        joined = torch.cat(tokens, dim=-1)
+        joined = F.pad(joined, (0, self.width - joined.shape[-1]))
+        return Conditioning(
+            {
+                "tokens": torch.cat([joined, self._t5(prompts).to(joined.dtype)], dim=-2),
+                "pooled": torch.cat(pooled, dim=-1),
+            }
+        )
+
+    def _clip(self, tower: TextTower, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        # The pipeline reads both CLIP encoders at the first tokenizer's length, and so does this.
+        length = self.clip.tokenizer.model_max_length
+        decides = self.t5 is None and tower is self.clip
+        ids, _ = tower.tokens(prompts, length, cure=self._cure if decides else None)
+        output = run_encoder(
+            tower.encoder, ids, self.policy, self.device, output_hidden_states=True
+        )
+        return output.hidden_states[-2], output.text_embeds
+
+    def _t5(self, prompts: Sequence[str]) -> Tensor:
+        if self.t5 is None:
+            shape = (len(prompts), self.text_length, self.width)
+            return torch.zeros(shape, device=self.device, dtype=self.policy.state)
+        ids, _ = self.t5.tokens(prompts, self.text_length, cure=self._cure)
+        hidden: Tensor = run_encoder(
+            self.t5.encoder, ids, self.policy, self.device
+        ).last_hidden_state
+        return hidden
+
+
+class SD3Velocity(TransformerVelocity):
+    """The SD3 transformer under one conditioning: ``tokens`` (B, L, D) and ``pooled`` (B, P)."""
+
+    def predicted(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """The network's velocity at `latents` (B, C, h, w) and `timestep` (B,)."""
+        velocity: Tensor = self.transformer(
+            hidden_states=latents,
+            timestep=timestep,
+            encoder_hidden_states=self.embedding("tokens"),
+            pooled_projections=self.embedding("pooled"),
+            return_dict=False,
+        )[0]
+        return velocity
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class SD3Backbone(DiffusersBackbone):
     """Stable Diffusion 3 as `Backbone`; build it with `from_pretrained` or `from_pipeline`.
 
-    Construction moves the transformer to `device`, casts it to `policy.weights` and sets it to
-    evaluation mode; which of its parameters require a gradient stays as it was.
-
-    Args:
-        transformer: A diffusers SD3Transformer2DModel.
-        text: The text encoders.
-        decoder: The VAE.
-        scheduler: Where the sigmas come from.
-        policy: Dtypes of the transformer.
-        device: Where it runs.
-        gradient_checkpointing: Recompute each block in the backward pass to save memory; under
-            `auto` a run does where it has to.
-
-    Raises:
-        TypeError: A scheduler of another kind.
-        ValueError: Components that do not fit together.
+    Its arguments are those of `DiffusersBackbone`.
 
     Example:
         >>> SD3Backbone.from_pretrained("/no/such/folder")
@@ -73,7 +181,21 @@ class SD3Backbone(DiffusersBackbone):
 '/no/such/folder'; there is no folder /no/such/folder
     """
 
-    layout: ClassVar[Layout] = _LAYOUT
+    layout: ClassVar[Layout] = Layout(
+        pipeline="StableDiffusion3Pipeline",
+        models={
+            "transformer": ("diffusers", "SD3Transformer2DModel"),
+            "vae": ("diffusers", "AutoencoderKL"),
+            "text_encoder": ("transformers", "CLIPTextModelWithProjection"),
+            "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
+            "text_encoder_3": ("transformers", "T5EncoderModel"),
+        },
+        others=("scheduler", "tokenizer", "tokenizer_2", "tokenizer_3"),
+        optional=("text_encoder_3", "tokenizer_3"),
+        option="use_t5",
+    )
+    velocity_kind: ClassVar[type[TransformerVelocity]] = SD3Velocity
+    text_kind: ClassVar[type[PromptEncoder]] = SD3Text
     lora_targets: ClassVar[tuple[str, ...]] = JOINT_ATTENTION
     even_grid: ClassVar[bool] = False
 
@@ -93,128 +215,21 @@ class SD3Backbone(DiffusersBackbone):
         clamp: Clamp = hard_clamp,
         gradient_checkpointing: Checkpointing = "auto",
     ) -> SD3Backbone:
-        """Load a hub id or a local folder in diffusers layout.
+        """Load a hub id or a local folder, with the arguments of every family.
 
-        Args:
-            source: ``owner/name`` or a folder with a model_index.json.
-            policy: See `from_pipeline`, here and below.
-            frozen_policy: Dtypes of VAE and text encoders.
-            device: Where everything runs; on ``meta`` no weights are read.
-            text_length: T5 positions, the pipeline's max_sequence_length.
-            use_t5: True needs a T5, False leaves it out, None takes it where the source's index
-                names one, which must be there then.
-            decode_batch: Samples decoded at a time.
-            clamp: How decoded pixels are brought into [0, 1].
-            gradient_checkpointing: Recompute each block in the backward pass; under `auto` a
-                run does where it has to.
-
-        Returns:
-            The backbone, all parameters of the transformer trainable.
-
-        Raises:
-            ModuleNotFoundError: diffusers or transformers is not installed.
-            FileNotFoundError: No such source, or a component's folder is missing.
-            ValueError: Another pipeline class, a component or T5 the source does not have, or an
-                illegal value of another argument, or weights that are damaged or incomplete.
+        `use_t5` True needs a T5, False leaves it out, None takes it where the source's index
+        names one, which must be there then.
         """
-        frozen_dtype = (frozen_policy or policy.frozen).weights
-        pipeline = load_pipeline(
+        return cls._load(
             source,
-            _LAYOUT,
-            dtype=policy.weights,
-            frozen_dtype=frozen_dtype,
-            optional=use_t5,
-            weights=torch.device(device).type != "meta",
-        )
-        backbone = cls.from_pipeline(
-            pipeline,
             policy=policy,
             frozen_policy=frozen_policy,
             device=device,
             text_length=text_length,
+            optional=use_t5,
             decode_batch=decode_batch,
             clamp=clamp,
             gradient_checkpointing=gradient_checkpointing,
-        )
-        backbone.reload_encoders_from(source, _LAYOUT, frozen_dtype)
-        return backbone
-
-    @classmethod
-    def from_pipeline(
-        cls,
-        pipeline: StableDiffusion3Pipeline,
-        *,
-        policy: DtypePolicy = FLOAT32,
-        frozen_policy: DtypePolicy | None = None,
-        device: torch.device | str = "cpu",
-        text_length: int = 256,
-        decode_batch: int | None = None,
-        clamp: Clamp = hard_clamp,
-        gradient_checkpointing: Checkpointing = "auto",
-    ) -> SD3Backbone:
-        """Take over the components of a pipeline; they are moved, cast and frozen in place.
-
-        Args:
-            pipeline: A StableDiffusion3Pipeline; without text_encoder_3 the T5 is left out.
-            policy: Dtypes of the transformer.
-            frozen_policy: Dtypes of VAE and text encoders; None keeps them in `policy.compute`,
-                which is also what `save` then writes.
-            device: Where everything runs.
-            text_length: T5 positions, the pipeline's max_sequence_length.
-            decode_batch: Samples decoded at a time; None is the whole batch.
-            clamp: How decoded pixels are brought into [0, 1].
-            gradient_checkpointing: Recompute each block in the backward pass; under `auto` a
-                run does where it has to.
-
-        Returns:
-            The backbone.
-
-        Raises:
-            ValueError: An illegal value, or components that do not fit together.
-        """
-        parts: dict[str, Any] = pipeline.components
-        frozen_policy = frozen_policy or policy.frozen
-        config = parts["transformer"].config
-        text = SD3Text(
-            clip=TextTower(parts["text_encoder"], parts["tokenizer"]),
-            clip_2=TextTower(parts["text_encoder_2"], parts["tokenizer_2"]),
-            t5=parts["text_encoder_3"] and TextTower(parts["text_encoder_3"], parts["tokenizer_3"]),
-            width=config["joint_attention_dim"],
-            pooled_width=config["pooled_projection_dim"],
-            text_length=text_length,
-            policy=frozen_policy,
-            device=device,
-        )
-        decoder = LatentDecoder(
-            vae=parts["vae"],
-            policy=frozen_policy,
-            device=device,
-            decode_batch=decode_batch,
-            clamp=clamp,
-        )
-        return cls(
-            transformer=parts["transformer"],
-            text=text,
-            decoder=decoder,
-            scheduler=parts["scheduler"],
-            policy=policy,
-            device=device,
-            gradient_checkpointing=gradient_checkpointing,
-        )
-
-    def image_tokens(self, height: int, width: int) -> int:
-        """The patches of a picture of `height` x `width` pixels."""
-        _, rows, columns = self.latent_shape(height, width)
-        patch: int = self.transformer.config["patch_size"]
-        return (rows // patch) * (columns // patch)
-
-    def velocity(self, conditioning: Conditioning) -> VelocityField:
-        """The velocity field under `conditioning`: (B, C, h, w) and sigma to (B, C, h, w)."""
-        return SD3Velocity(
-            transformer=self.transformer,
-            conditioning=conditioning,
-            policy=self.policy,
-            train_timesteps=self.scheduler.config["num_train_timesteps"],
         )
 
     def check_components(self) -> None:
@@ -222,9 +237,15 @@ class SD3Backbone(DiffusersBackbone):
         check_channels(self.decoder, self.transformer.config["in_channels"])
 
     @classmethod
+    def patch(cls, transformer: Mapping[str, Any]) -> int:
+        """Latents along one side of a patch."""
+        patch: int = transformer["patch_size"]
+        return patch
+
+    @classmethod
     def picture_sizes(cls, transformer: Mapping[str, Any], vae: Mapping[str, Any]) -> PictureSizes:
         """Sides that divide into patches and are within the positional embedding."""
-        multiple = pixels_per_latent(vae) * transformer["patch_size"]
+        multiple = pixels_per_latent(vae) * cls.patch(transformer)
         return PictureSizes(multiple, (transformer["pos_embed_max_size"] or 0) * multiple or None)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
@@ -234,9 +255,5 @@ class SD3Backbone(DiffusersBackbone):
         return self.transformer.config["in_channels"], height // scale, width // scale
 
     def pipeline_parts(self) -> Mapping[str, Any]:
-        """None for the parts of a T5 that is not there.
-
-        diffusers then wants ``text_encoder_3=None, tokenizer_3=None`` in ``from_pretrained``.
-        """
-        absent = _LAYOUT.optional if self.text.t5 is None else ()
-        return dict.fromkeys(absent)
+        """None for the parts of a T5 that is not there, which diffusers wants to be given."""
+        return dict.fromkeys(self.layout.optional if self.text.t5 is None else ())

@@ -1,33 +1,26 @@
-"""The noise levels a diffusers scheduler samples on."""
+"""The noise levels that pictures are sampled on: the model's own, even, or listed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import attrs
+import torch
 from torch import Tensor
 
-from flowbp.adapters.extras import require
+from flowbp.extras import require
 
 if TYPE_CHECKING:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
+    from flowbp.adapters.backbone import Backbone
+
 
 def check_scheduler(scheduler: FlowMatchEulerDiscreteScheduler) -> None:
-    """Refuse a scheduler whose sampling is not a deterministic Euler descent from 1 to 0.
-
-    Args:
-        scheduler: The scheduler to look at.
-
-    Raises:
-        TypeError: It is not a FlowMatchEulerDiscreteScheduler.
-        ValueError: It samples stochastically or runs from 0 to 1.
-
-    Example:
-        >>> from diffusers import FlowMatchEulerDiscreteScheduler
-        >>> check_scheduler(FlowMatchEulerDiscreteScheduler(shift=3.0))
-    """
+    """Refuse a scheduler whose sampling is not a deterministic Euler descent from 1 to 0."""
     expected = require("diffusers").FlowMatchEulerDiscreteScheduler
     if not isinstance(scheduler, expected):
         raise TypeError(
@@ -55,21 +48,7 @@ class Shift(Protocol):
 def linear_shift(
     scheduler: FlowMatchEulerDiscreteScheduler, *, steps: int, image_tokens: int
 ) -> float:
-    """The line through (base_image_seq_len, base_shift) and (max_image_seq_len, max_shift).
-
-    Args:
-        scheduler: Whose configuration holds the two points.
-        steps: N, of which this shift is independent.
-        image_tokens: Patches of the picture, where the line is read.
-
-    Returns:
-        mu, as the pipelines of Stable Diffusion 3.5 and FLUX.1 compute it.
-
-    Example:
-        >>> from diffusers import FlowMatchEulerDiscreteScheduler
-        >>> linear_shift(FlowMatchEulerDiscreteScheduler(), steps=25, image_tokens=4096)
-        1.15
-    """
+    """The shift of SD3.5 and FLUX.1: a line in the patches, given by the configuration."""
     config = scheduler.config
     low, high = config["base_image_seq_len"], config["max_image_seq_len"]
     slope = (config["max_shift"] - config["base_shift"]) / (high - low)
@@ -84,20 +63,6 @@ def empirical_shift(
 
     mu is a line in the number of steps through ``m_10`` at 10 and ``m_200`` at 200, which are
     lines in the number of patches; of more than 4300 patches it is ``m_200`` at any N.
-
-    Args:
-        scheduler: Not looked at.
-        steps: N.
-        image_tokens: Patches of the picture.
-
-    Returns:
-        mu, as Flux2KleinPipeline computes it.
-
-    Example:
-        >>> from diffusers import FlowMatchEulerDiscreteScheduler
-        >>> scheduler = FlowMatchEulerDiscreteScheduler()
-        >>> round(empirical_shift(scheduler, steps=25, image_tokens=1024), 4)
-        1.8806
     """
     m_200 = 0.00016927 * image_tokens + 0.45666666
     if image_tokens > 4300:
@@ -108,21 +73,7 @@ def empirical_shift(
 
 
 def even_levels(steps: int) -> tuple[float, ...]:
-    """The even levels ``1, 1 - 1/N, …, 1/N`` of N `steps`, before any shift.
-
-    Args:
-        steps: N, at least 1.
-
-    Returns:
-        N of them.
-
-    Raises:
-        ValueError: `steps` is less than 1.
-
-    Example:
-        >>> even_levels(4)
-        (1.0, 0.75, 0.5, 0.25)
-    """
+    """The even levels ``1, 1 - 1/N, …, 1/N`` of N `steps`, before any shift."""
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1, got {steps}")
     return tuple(1 - i / steps for i in range(steps))
@@ -136,7 +87,7 @@ def scheduler_sigmas(
     shift: Shift = linear_shift,
     levels: Sequence[float] | None = None,
 ) -> Tensor:
-    """The sigmas a scheduler would use, without changing it.
+    """The sigmas (N+1,) a scheduler would use, without changing it; float32 on the CPU.
 
     Args:
         scheduler: Configuration of the shift and its kind.
@@ -145,21 +96,6 @@ def scheduler_sigmas(
         shift: Its mu, used where the scheduler has dynamic shifting.
         levels: N of them to shift, as FLUX's pipelines give the scheduler the even ones, in place
             of the scheduler's own, which end at its smallest sigma.
-
-    Returns:
-        (N+1,) float32 on the CPU, ending in 0; equal to ``scheduler.sigmas`` after the family's
-        pipeline has called ``set_timesteps``.
-
-    Raises:
-        ValueError: `steps` is less than 1.
-
-    Example:
-        >>> from diffusers import FlowMatchEulerDiscreteScheduler
-        >>> scheduler = FlowMatchEulerDiscreteScheduler()
-        >>> scheduler_sigmas(scheduler, 2, image_tokens=256)
-        tensor([1.0000, 0.0010, 0.0000])
-        >>> scheduler_sigmas(scheduler, 2, image_tokens=256, levels=[1, 0.5])
-        tensor([1.0000, 0.5000, 0.0000])
     """
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1, got {steps}")
@@ -171,3 +107,147 @@ def scheduler_sigmas(
     working.set_timesteps(steps, device="cpu", sigmas=grid, mu=mu)
     sigmas: Tensor = working.sigmas
     return sigmas
+
+
+class Grid(Protocol):
+    """Makes the sigmas of N steps, for training and for pictures alike."""
+
+    def known(self, steps: int) -> Tensor | None:
+        """The sigmas (N+1,), or None where only the model knows them.
+
+        Raises:
+            ValueError: It has no grid of so many steps.
+        """
+        ...
+
+    def sigmas_of(self, backbone: Backbone, steps: int, *, height: int, width: int) -> Tensor:
+        """The sigmas (N+1,) of pictures of `height` x `width` pixels, 1 … 0, float32 on the CPU.
+
+        Raises:
+            ValueError: It has no grid of so many steps, or the backbone cannot shift it.
+        """
+        ...
+
+
+def _positive(_: Any, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise ValueError(
+            f"`{attribute.name}` must be a finite number above 0, got {value}; 1 does not shift"
+        )
+
+
+def _falling(_: Any, attribute: attrs.Attribute[Any], value: tuple[float, ...]) -> None:
+    # As they will be used: two levels may be one in float32.
+    levels = torch.tensor(value, dtype=torch.float32)
+    legal = len(value) > 0 and bool(levels[0] == 1 and levels[-1] > 0 and levels.diff().lt(0).all())
+    if not legal:
+        raise ValueError(
+            f"`{attribute.name}` must fall from 1 to a last number above 0, one for each step, "
+            f"without the 0 of the sample, got {list(value)}"
+        )
+
+
+def _shifted(levels: Sequence[float], shift: float) -> Tensor:
+    each = torch.tensor(levels, dtype=torch.float32)
+    sigmas = torch.cat([shift * each / (1 + (shift - 1) * each), torch.zeros(1)])
+    if not sigmas.diff().lt(0).all():
+        raise ValueError(
+            f"`shift` is {shift:g}, under which several of the {len(levels)} levels are the same "
+            "number in float32; take one nearer to 1"
+        )
+    return sigmas
+
+
+def _shifted_by(
+    backbone: Any, levels: Sequence[float], shift: float | None, height: int, width: int
+) -> Tensor:
+    if shift is not None:
+        return _shifted(levels, shift)
+    shifted = getattr(backbone, "shifted", None)
+    if shifted is None:
+        raise ValueError(
+            f"`shift` is null, the model's own, and {type(backbone).__name__} has no `shifted` to "
+            "apply it; give the number, 1 for none"
+        )
+    sigmas: Tensor = shifted(levels, height=height, width=width)
+    return sigmas
+
+
+@attrs.frozen
+class ModelGrid:
+    """The grid that the model's own pipeline samples on by default."""
+
+    def known(self, steps: int) -> Tensor | None:
+        """None: it is the scheduler's."""
+        return None
+
+    def sigmas_of(self, backbone: Backbone, steps: int, *, height: int, width: int) -> Tensor:
+        """The backbone's own."""
+        return backbone.sigmas(steps, height=height, width=width)
+
+
+@attrs.frozen
+class EvenGrid:
+    """The even levels ``1, 1 - 1/N, …, 1/N``, shifted: ``s l / (1 + (s - 1) l)`` of a level l.
+
+    Args:
+        shift: s; 1 does not shift. None shifts as the model's scheduler does, dynamic shifting
+            included.
+
+    Raises:
+        ValueError: a shift that is no finite number above 0.
+
+    Example:
+        >>> EvenGrid(shift=3.0).known(25)[-2]
+        tensor(0.1111)
+
+    Reference: Esser et al., "Scaling Rectified Flow Transformers", arXiv 2403.03206, section 5.3.2.
+    """
+
+    shift: float | None = attrs.field(default=None, validator=_positive)
+
+    def known(self, steps: int) -> Tensor | None:
+        """The sigmas, where `shift` is a number."""
+        return None if self.shift is None else _shifted(even_levels(steps), self.shift)
+
+    def sigmas_of(self, backbone: Backbone, steps: int, *, height: int, width: int) -> Tensor:
+        """The even levels, shifted."""
+        return _shifted_by(backbone, even_levels(steps), self.shift, height, width)
+
+
+@attrs.frozen
+class ListedGrid:
+    """Levels given one by one, as to a diffusers pipeline by ``sigmas=``.
+
+    Args:
+        sigmas: N of them, falling from 1; the 0 of the sample is left out.
+        shift: as for `EvenGrid`; 1 takes them as they are.
+
+    Raises:
+        ValueError: they do not fall from 1 to above 0, or the shift is not above 0.
+
+    Example:
+        >>> ListedGrid((1.0, 0.5), shift=1.0).known(2)
+        tensor([1.0000, 0.5000, 0.0000])
+    """
+
+    sigmas: tuple[float, ...] = attrs.field(converter=tuple, validator=_falling)
+    shift: float | None = attrs.field(default=None, validator=_positive)
+
+    def known(self, steps: int) -> Tensor | None:
+        """The sigmas, where `shift` is a number."""
+        if steps != len(self.sigmas):
+            raise ValueError(
+                f"`grid` lists {len(self.sigmas)} sigmas and there are {steps} steps; list "
+                "one for each step, or change the number of steps"
+            )
+        return None if self.shift is None else _shifted(self.sigmas, self.shift)
+
+    def sigmas_of(self, backbone: Backbone, steps: int, *, height: int, width: int) -> Tensor:
+        """The levels, shifted."""
+        self.known(steps)
+        return _shifted_by(backbone, self.sigmas, self.shift, height, width)
+
+
+MODEL_GRID = ModelGrid()
+"""The default everywhere."""

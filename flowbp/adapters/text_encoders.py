@@ -1,16 +1,153 @@
-"""What a model family tells of its text encoders, so that others can keep their embeddings."""
+"""Frozen text encoders: run, offloaded, and checked against their transformer."""
 
 from __future__ import annotations
 
+import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import torch
+from torch import Tensor, nn
+
+from flowbp.adapters.backbone import Conditioning
+from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
 
 if TYPE_CHECKING:
-    from flowbp.adapters.text_tower import TextTower
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Offloadable:
+    """Holds a frozen network; offloaded, it takes no memory of its device.
+
+    One that can be loaded again leaves memory altogether. Any other goes to the CPU, for saving
+    needs it.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._module: Any = _frozen(module)
+        self._load: Callable[[], Any] | None = None
+        self.origin = ""
+        self._policy: DtypePolicy | None = None
+        self._device = CPU
+        self._away = False
+
+    def place(self, policy: DtypePolicy, device: torch.device) -> None:
+        """Move it to a device and cast it, now and whenever it comes back."""
+        self._policy, self._device = policy, device
+        policy.place(self._module, device)
+
+    def reload_with(self, load: Callable[[], Any], origin: str = "") -> None:
+        """Load the network from `origin` by `load` when it is needed again, on the CPU."""
+        self._load, self.origin = load, origin
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether it is away from its device."""
+        return self._away
+
+    def ready(self) -> Any:
+        """The network where it was placed; one that was offloaded comes back to stay."""
+        if self._away:
+            self._module = self.for_saving()
+            (self._policy or FLOAT32).place(self._module, self._device)
+            self._away = False
+        return self._module
+
+    def for_saving(self) -> Any:
+        """The network wherever it is; one that has left memory is loaded for the caller alone."""
+        if self._module is not None or self._load is None:
+            return self._module
+        return _frozen(self._load())
+
+    def offload(self) -> None:
+        """Free the memory of its device."""
+        self._away = True
+        if self._load is not None:
+            self._module = None
+        elif self._device.type != "cpu":
+            nn.Module.to(self._module, CPU)
+
+
+def _frozen(module: Any) -> Any:
+    return module.requires_grad_(False).eval()
+
+
+@attrs.frozen(eq=False)
+class TextTower:
+    """A frozen text encoder with the tokenizer it was trained with."""
+
+    held: Offloadable = attrs.field(converter=Offloadable, alias="encoder")
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def encoder(self) -> PreTrainedModel:
+        """The encoder, where it was placed; one that was offloaded is loaded again."""
+        return self.held.ready()
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, none of them cut."""
+        with _unchanged(self.tokenizer):
+            return [len(ids) for ids in self.tokenizer(list(texts), verbose=False).input_ids]
+
+    def tokens(
+        self, prompts: Sequence[str], length: int, *, cure: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Token numbers and mask (B, length), 0 at the padding; given a `cure`, warns of cuts."""
+        prompts = list(prompts)
+        if cure is not None:
+            longest = max(self.lengths(prompts))
+            if longest > length:
+                warnings.warn(
+                    f"a prompt has {longest} tokens and only the first {length} are read; {cure}",
+                    CutPromptWarning,
+                    stacklevel=2,
+                )
+        with _unchanged(self.tokenizer):
+            batch = self.tokenizer(
+                prompts,
+                padding="max_length",
+                max_length=length,
+                truncation=True,
+                return_tensors="pt",
+            )
+        return batch.input_ids, batch.attention_mask
+
+
+@contextmanager
+def _unchanged(tokenizer: Any) -> Iterator[None]:
+    # A tokenizer writes the padding and cut of its last call into its file, and what is saved
+    # must not depend on whether embeddings were cached.
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        yield
+        return
+    padding, truncation = backend.padding, backend.truncation
+    try:
+        yield
+    finally:
+        if padding is None:
+            backend.no_padding()
+        else:
+            backend.enable_padding(**padding)
+        if truncation is None:
+            backend.no_truncation()
+        else:
+            backend.enable_truncation(**truncation)
+
+
+def run_encoder(
+    encoder: Any, ids: Tensor, policy: DtypePolicy, device: torch.device, **options: Any
+) -> Any:
+    """Run an encoder, or a part of one, where it is and in its own dtypes."""
+    placed = {
+        name: value.to(device) if isinstance(value, Tensor) else value
+        for name, value in options.items()
+    }
+    with policy.autocast(device):
+        return encoder(input_ids=ids.to(device), **placed)
 
 
 class CutPromptWarning(UserWarning):
@@ -20,23 +157,9 @@ class CutPromptWarning(UserWarning):
 _SHOWN = 60
 
 
-def _itself(prompt: str) -> str:
-    return prompt
-
-
 @attrs.frozen
 class CutPrompt:
-    """A prompt of which the end is not read.
-
-    Args:
-        prompt: The whole of it.
-        tokens: How many it has, for the encoder that reads most of it.
-        read: How many of them are read.
-
-    Example:
-        >>> str(CutPrompt("a circle beside a square", tokens=7, read=4))
-        "'a circle beside a square' (7 tokens, 4 read)"
-    """
+    """A prompt of which the end is not read."""
 
     prompt: str
     tokens: int
@@ -60,9 +183,6 @@ class TextEncoders:
         device: Where the encoders run.
         written: The text that a prompt becomes before it is cut into tokens.
         cure: What to do about prompts that are cut.
-
-    Example:
-        See `WithTextEncoders`; ``backbone.text_encoders.cut(["a circle"])`` is empty.
     """
 
     family: str
@@ -70,18 +190,11 @@ class TextEncoders:
     read: Mapping[str, int]
     facts: Mapping[str, object]
     device: torch.device
-    written: Callable[[str], str] = _itself
+    written: Callable[[str], str] = str
     cure: str = "shorten them"
 
     def cut(self, prompts: Sequence[str]) -> tuple[CutPrompt, ...]:
-        """The prompts that are longer than what is read of them.
-
-        Args:
-            prompts: Any number of them.
-
-        Returns:
-            Those, in their order.
-        """
+        """The prompts that are longer than what is read of them, in their order."""
         remaining = [CutPrompt(prompt, 0, 0) for prompt in prompts]
         for name, length in self.read.items():
             if not remaining:
@@ -94,46 +207,130 @@ class TextEncoders:
             ]
         return tuple(remaining)
 
-    def release(self) -> None:
+    def offload(self) -> None:
         """Free the memory that the encoders take on their device; they come back when needed."""
         for tower in self.towers.values():
-            tower.held.release()
-        self._give_back()
+            tower.held.offload()
+        self._empty_cache()
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
-        """Context after which the encoders that were released are so again.
-
-        Yields:
-            Nothing; whoever encodes in it brings them back for as long.
-        """
-        away = [tower.held for tower in self.towers.values() if tower.held.released]
+        """Context in which offloaded encoders come back when used, to be offloaded at its end."""
+        away = [tower.held for tower in self.towers.values() if tower.held.offloaded]
         try:
             yield
         finally:
             for held in away:
-                held.release()
+                held.offload()
             if away:
-                self._give_back()
+                self._empty_cache()
 
-    def _give_back(self) -> None:
+    def _empty_cache(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-@runtime_checkable
-class WithTextEncoders(Protocol):
-    """A backbone whose embeddings can be kept on disk, and its encoders released.
+@attrs.frozen(kw_only=True, eq=False)
+class PromptEncoder(ABC):
+    """A family's text encoders, which encode prompts exactly as its pipeline does.
 
-    Without it a backbone works as well: its embeddings are then kept in memory only.
+    Construction moves the encoders to `device`, casts them and freezes them.
 
-    Example:
-        >>> from flowbp.shapes.embedded import embedded_backbone
-        >>> isinstance(embedded_backbone(), WithTextEncoders)
-        True
+    Args:
+        text_length: Tokens that are read, the pipeline's max_sequence_length.
+        policy: Dtypes of the encoders.
+        device: Where they run.
+
+    Raises:
+        ValueError: An illegal `text_length`, or encoders that do not fit the transformer or
+            their tokenizers.
     """
 
+    text_length: int = 512
+    policy: DtypePolicy = FLOAT32
+    device: torch.device = attrs.field(default=CPU, converter=torch.device)
+
+    def __attrs_post_init__(self) -> None:
+        self.check()
+        for tower in self.encoders.towers.values():
+            tower.held.place(self.policy, self.device)
+
+    @classmethod
+    def from_components(cls, parts: Mapping[str, Any], **options: Any) -> Self:
+        """Take the encoders of a pipeline, with the widths that its transformer reads."""
+        return cls(**cls.towers_of(parts), **options)
+
+    @classmethod
+    @abstractmethod
+    def towers_of(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
+        """The family's own arguments, from the components of its pipeline."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Refuse what does not fit together, before anything is moved."""
+
     @property
-    def text_encoders(self) -> TextEncoders:
-        """The encoders of `encode`."""
-        ...
+    @abstractmethod
+    def encoders(self) -> TextEncoders:
+        """The encoders by their names in the pipeline."""
+
+    @abstractmethod
+    def encoded(self, prompts: Sequence[str]) -> Conditioning:
+        """Conditioning of B prompts."""
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> Conditioning:
+        """Conditioning of B prompts, without gradient; ``""`` is the empty prompt of guidance."""
+        if isinstance(prompts, str) or not prompts:
+            raise ValueError(
+                f"`prompts` must be a sequence of at least one string, got {prompts!r}; "
+                "write [prompt] for a single one"
+            )
+        return self.encoded(prompts)
+
+
+MAX_T5_LENGTH = 512
+"""The most T5 positions that the diffusers pipelines accept."""
+
+
+def longer_text(length: int, most: int) -> str:
+    """What to do about prompts of which `length` tokens are read and could be `most`."""
+    if length >= most:
+        return f"shorten them; backbone.text_length is at its largest, {most}"
+    return f"shorten them, or raise backbone.text_length, up to {most}"
+
+
+def check_positions(name: str, tower: TextTower, length: int) -> None:
+    """Refuse a CLIP tokenizer that gives more tokens than its encoder has positions."""
+    positions = tower.encoder.config.max_position_embeddings
+    if length > positions:
+        raise ValueError(
+            f"`{name}` has {positions} positions and the first tokenizer's "
+            f"model_max_length is {length}; set it to at most {positions} in "
+            "tokenizer_config.json"
+        )
+
+
+def check_text_length(length: int, *, least: int = 1, most: int, note: str = "") -> None:
+    """Refuse a number of text positions that the encoder cannot give."""
+    if not least <= length <= most:
+        raise ValueError(f"`text_length` must be in [{least}, {most}]{note}, got {length}")
+
+
+def check_encoder_width(name: str, tower: TextTower, field: str, wanted: int) -> None:
+    """Refuse an encoder of another width than the transformer reads."""
+    got = getattr(tower.encoder.config, field)
+    if got != wanted:
+        raise ValueError(
+            f"`{name}` must have {field} {wanted} like the transformer, got {got}; "
+            "this text encoder belongs to another transformer"
+        )
+
+
+def check_joined_width(name: str, width: int, joined: int, made_of: str) -> None:
+    """Refuse encoders whose widths together are not what the transformer reads."""
+    if joined != width:
+        raise ValueError(
+            f"`{name}` must be {joined}, {made_of}, got {width}; what encodes the text belongs to "
+            "another transformer"
+        )

@@ -1,60 +1,139 @@
 """Surrogate trajectories and their gradients: values and pure functions on torch alone."""
 
-from .anchor import AnchorTerm as AnchorTerm
-from .anchor import anchor_term as anchor_term
-from .chain import Chain as Chain
-from .draws import DirichletPair as DirichletPair
-from .draws import MidpointJPair as MidpointJPair
-from .draws import MidpointPair as MidpointPair
-from .draws import PairDraw as PairDraw
-from .draws import UniformPair as UniformPair
-from .draws import late_biased as late_biased
-from .guidance import guided_pull as guided_pull
-from .guidance import guided_velocity as guided_velocity
-from .guidance import guided_velocity_in_one_call as guided_velocity_in_one_call
-from .loss import Hinge as Hinge
-from .loss import Linear as Linear
-from .loss import LossShape as LossShape
-from .loss import Target as Target
-from .methods import ActiveDraw as ActiveDraw
-from .methods import Bridge as Bridge
-from .methods import DRaFT as DRaFT
-from .methods import DRaFTLV as DRaFTLV
-from .methods import DRTune as DRTune
-from .methods import EveryStep as EveryStep
-from .methods import FirstSteps as FirstSteps
-from .methods import Lagrange as Lagrange
-from .methods import LateBiased as LateBiased
-from .methods import LeapAlign as LeapAlign
-from .methods import Method as Method
-from .methods import ReFL as ReFL
-from .methods import Sparse as Sparse
-from .methods import Variant as Variant
-from .micro_batches import in_micro_batches as in_micro_batches
-from .plan import Plan as Plan
-from .plan import RewardInput as RewardInput
-from .plan import Segment as Segment
-from .plan import Surrogate as Surrogate
-from .pull import ParametricVelocity as ParametricVelocity
-from .pull import Pull as Pull
-from .pull import Pulled as Pulled
-from .pull import functional_pull as functional_pull
-from .pull import module_pull as module_pull
-from .quadrature import Quadrature as Quadrature
-from .quadrature import adams_bashforth as adams_bashforth
-from .quadrature import euler as euler
-from .quadrature import evenly_spaced as evenly_spaced
-from .quadrature import lagrange as lagrange
-from .quadrature import multistep as multistep
-from .quadrature import uniform as uniform
-from .reading import loss_weights as loss_weights
-from .reading import read as read
-from .reading import renoise as renoise
-from .reading import residuals as residuals
-from .sweep import FurtherCotangent as FurtherCotangent
-from .sweep import exact_vjp as exact_vjp
-from .sweep import surrogate_vjp as surrogate_vjp
-from .sweep import sweep as sweep
-from .trajectory import Trajectory as Trajectory
-from .trajectory import VelocityField as VelocityField
-from .trajectory import rollout as rollout
+from .anchor import (
+    AnchorTerm,
+    anchor_term,
+)
+from .draws import (
+    ActiveDraw,
+    DirichletPair,
+    EveryStep,
+    FirstSteps,
+    LateBiased,
+    MidpointJPair,
+    MidpointPair,
+    PairDraw,
+    UniformPair,
+    late_biased,
+)
+from .guidance import (
+    batched_guided_velocity,
+    guided_pull,
+    guided_velocity,
+)
+from .losses import (
+    Hinge,
+    Linear,
+    LossShape,
+    Target,
+)
+from .methods import (
+    Bridge,
+    DRaFT,
+    DRaFTLV,
+    DRTune,
+    Lagrange,
+    LeapAlign,
+    Method,
+    ReFL,
+    Sparse,
+    Variant,
+)
+from .pulls import (
+    Cotangents,
+    ParametricVelocity,
+    Pull,
+    Pulled,
+    functional_pull,
+    in_micro_batches,
+    module_pull,
+)
+from .quadrature import (
+    Quadrature,
+    adams_bashforth,
+    euler,
+    evenly_spaced,
+    lagrange,
+    multistep,
+    uniform,
+)
+from .reading import (
+    loss_weights,
+    read,
+    renoise,
+    residuals,
+)
+from .segments import (
+    RewardInput,
+    Segment,
+    Surrogate,
+)
+from .sweep import (
+    exact_vjp,
+    surrogate_vjp,
+    sweep,
+)
+from .trajectory import (
+    Trajectory,
+    VelocityField,
+    rollout,
+)
+
+__all__ = [
+    "ActiveDraw",
+    "AnchorTerm",
+    "Bridge",
+    "Cotangents",
+    "DRTune",
+    "DRaFT",
+    "DRaFTLV",
+    "DirichletPair",
+    "EveryStep",
+    "FirstSteps",
+    "Hinge",
+    "Lagrange",
+    "LateBiased",
+    "LeapAlign",
+    "Linear",
+    "LossShape",
+    "Method",
+    "MidpointJPair",
+    "MidpointPair",
+    "PairDraw",
+    "ParametricVelocity",
+    "Pull",
+    "Pulled",
+    "Quadrature",
+    "ReFL",
+    "RewardInput",
+    "Segment",
+    "Sparse",
+    "Surrogate",
+    "Target",
+    "Trajectory",
+    "UniformPair",
+    "Variant",
+    "VelocityField",
+    "adams_bashforth",
+    "anchor_term",
+    "batched_guided_velocity",
+    "euler",
+    "evenly_spaced",
+    "exact_vjp",
+    "functional_pull",
+    "guided_pull",
+    "guided_velocity",
+    "in_micro_batches",
+    "lagrange",
+    "late_biased",
+    "loss_weights",
+    "module_pull",
+    "multistep",
+    "read",
+    "renoise",
+    "residuals",
+    "rollout",
+    "surrogate_vjp",
+    "sweep",
+    "uniform",
+]

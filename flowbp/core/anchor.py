@@ -8,8 +8,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from .plan import Plan
-from .reading import check
+from .reading import check_grid
+from .segments import Surrogate
 from .trajectory import Trajectory, VelocityField, evaluated
 
 
@@ -27,7 +27,11 @@ class AnchorTerm:
 
 
 def anchor_term(
-    plan: Plan, trajectory: Trajectory, step: int, reference: VelocityField, strength: float
+    surrogate: Surrogate,
+    trajectory: Trajectory,
+    step: int,
+    reference: VelocityField,
+    strength: float,
 ) -> AnchorTerm:
     """One active step's part of a penalty on the distance to a reference field.
 
@@ -42,10 +46,10 @@ def anchor_term(
     latents: along the path v_ref moves too, and a term of v's own Jacobian would be spurious.
 
     Args:
-        plan: what was drawn.
+        surrogate: what was drawn.
         trajectory: the rollout it is read from; its velocities are v, the guided ones if the
             sampler was guided.
-        step: i, an active step of the plan.
+        step: i, an active step of the surrogate.
         reference: v_ref, guided as the sampler is; called once, without gradient.
         strength: a finite number above 0.
 
@@ -53,30 +57,31 @@ def anchor_term(
         The step's value and cotangent.
 
     Raises:
-        ValueError: the step is not active, the strength is not such a number, the plan belongs
-            to another grid, or the reference returns another shape than the latents'.
+        ValueError: the step is not active, the strength is not such a number, the surrogate
+            belongs to another grid, or the reference returns another shape than the latents'.
 
     Example:
         >>> from flowbp.core import Sparse, functional_pull, rollout, sweep
         >>> params, sigmas = {"a": torch.tensor(0.5)}, torch.linspace(1, 0, 5)
         >>> path = rollout(lambda x, sigma: params["a"] * x, torch.ones(1, 1), sigmas)
-        >>> plan = Sparse(active=1).draw(sigmas, torch.Generator().manual_seed(0))
+        >>> surrogate = Sparse(active=1).draw(sigmas, torch.Generator().manual_seed(0))
         >>> pull = functional_pull(lambda p, x, sigma: p["a"] * x, params)
-        >>> def further(step):
-        ...     return anchor_term(plan, path, step, lambda x, sigma: 0.25 * x, 2.0).cotangent
-        >>> towards = sweep(plan, path, torch.zeros(1, 1), pull, further=further)["a"]
+        >>> def anchor(step):
+        ...     return anchor_term(surrogate, path, step, lambda x, sigma: 0.25 * x, 2.0).cotangent
+        >>> zero = torch.zeros(1, 1)
+        >>> towards = sweep(surrogate, path, zero, pull, parameter_cotangent=anchor)["a"]
         >>> bool(towards > 0)  # descent moves a = 0.5 towards the reference's 0.25
         True
 
     Reference: Liu et al., "Flow-GRPO", arXiv 2505.05470, whose Kullback-Leibler penalty is this
     squared distance with a factor of the noise level at each step; here the factor is constant.
     """
-    check(plan, trajectory)
-    active = sorted({i for segment in plan.segments for i in segment.active})
+    check_grid(surrogate, trajectory)
+    active = surrogate.active_steps
     if step not in active:
         raise ValueError(
-            f"`step` must be one of the plan's active steps {active}, got {step}; only they have "
-            "a gradient"
+            f"`step` must be one of the active steps {active}, got {step}; only they have a "
+            "gradient"
         )
     if not (math.isfinite(strength) and strength > 0):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Random choices of steps: windows, late-biased sets and pairs, all from an explicit generator."""
+"""Random choices of steps: windows, pairs and active sets, all from an explicit generator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 import attrs
 import torch
 
-from ._validators import integer, real
+from flowbp.validators import integer, real
 
 
 def window(steps: int, tail: float) -> range:
@@ -87,7 +87,7 @@ def drawn_pair(pair: PairDraw, steps: range, generator: torch.Generator) -> tupl
     if not 0 <= k < j or j not in steps[1:]:
         raise ValueError(
             f"`pair` must draw (k, j) with 0 <= k < j and j in [{steps[0] + 1}, {steps.stop}), "
-            f"got {(k, j)} from {type(pair).__name__}; mend its `draw`"
+            f"got {(k, j)} from {type(pair).__name__}; correct its `draw`"
         )
     return k, j
 
@@ -113,7 +113,6 @@ class UniformPair:
     """
 
     def draw(self, steps: range, generator: torch.Generator) -> tuple[int, int]:
-        """`(k, j)` with `k < j`, both in `steps`."""
         _need(steps, 2, "UniformPair")
         k, j = late_biased(steps, 2, 0.0, generator, origin=steps[0])
         return k, j
@@ -150,7 +149,6 @@ class DirichletPair:
     cap: int | None = attrs.field(default=None, validator=attrs.validators.optional(integer(1)))
 
     def draw(self, steps: range, generator: torch.Generator) -> tuple[int, int]:
-        """`(k, j)` with `k < j`, both in `steps`."""
         _need(steps, 3, "DirichletPair")
         concentrations = torch.tensor([self.end, self.gap, self.start], dtype=torch.float64)
         # torch.distributions takes no generator; this is the draw beneath its Dirichlet.
@@ -185,7 +183,6 @@ class MidpointPair:
     """
 
     def draw(self, steps: range, generator: torch.Generator) -> tuple[int, int]:
-        """`(k, j)` with `k < j`, both in `steps`."""
         _need(steps, 2, "MidpointPair")
         k = uniform_step(steps[:-1], generator)
         return k, (k + steps.stop) // 2
@@ -206,7 +203,70 @@ class MidpointJPair:
     """
 
     def draw(self, steps: range, generator: torch.Generator) -> tuple[int, int]:
-        """`(k, j)` with `k = j // 2`, j in `steps`."""
         _need(steps, 2, "MidpointJPair")
         j = uniform_step(steps[1:], generator)
         return j // 2, j
+
+
+class ActiveDraw(Protocol):
+    """Chooses which supports of a segment are active."""
+
+    def draw(self, supports: Sequence[int], generator: torch.Generator) -> tuple[int, ...]:
+        """Some of `supports`: the segment's in sampling order, then any before it, nearest first.
+
+        Args:
+            supports: distinct steps.
+            generator: source of every random choice.
+        """
+        ...
+
+
+@attrs.frozen
+class EveryStep:
+    """Every support is active.
+
+    Example:
+        >>> EveryStep().draw((0, 2), torch.Generator())
+        (0, 2)
+    """
+
+    def draw(self, supports: Sequence[int], generator: torch.Generator) -> tuple[int, ...]:
+        return tuple(supports)
+
+
+@attrs.frozen
+class FirstSteps:
+    """The first `count` supports from the segment's start, or all if there are fewer.
+
+    Args:
+        count: how many, at least 1.
+
+    Example:
+        >>> FirstSteps(1).draw((0, 2), torch.Generator())
+        (0,)
+    """
+
+    count: int = attrs.field(validator=integer(1))
+
+    def draw(self, supports: Sequence[int], generator: torch.Generator) -> tuple[int, ...]:
+        return tuple(supports[: self.count])
+
+
+@attrs.frozen
+class LateBiased:
+    """`count` supports drawn with probability proportional to `(i + 1)^bias`, or all if fewer.
+
+    Args:
+        count: how many, at least 1.
+        bias: 0 is uniform.
+
+    Example:
+        >>> LateBiased(count=2, bias=1.0).draw((0, 2), torch.Generator())
+        (0, 2)
+    """
+
+    count: int = attrs.field(validator=integer(1))
+    bias: float = attrs.field(default=2.0, validator=real(0))
+
+    def draw(self, supports: Sequence[int], generator: torch.Generator) -> tuple[int, ...]:
+        return late_biased(supports, min(self.count, len(supports)), self.bias, generator)

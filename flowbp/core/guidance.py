@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .pull import Pull, Pulled, add_gradients
+from .pulls import Cotangents, Pull, Pulled, add_gradients
 from .trajectory import VelocityField
 
 
@@ -43,7 +43,7 @@ def guided_velocity(
     return velocity
 
 
-def guided_velocity_in_one_call(both: VelocityField, scale: float) -> VelocityField:
+def batched_guided_velocity(both: VelocityField, scale: float) -> VelocityField:
     """The guided field of `guided_velocity`, both branches evaluated as one batch.
 
     One large call keeps a device busier than two small ones.
@@ -61,7 +61,7 @@ def guided_velocity_in_one_call(both: VelocityField, scale: float) -> VelocityFi
     Example:
         >>> import torch
         >>> factors = torch.tensor([[2.0], [1.0]])
-        >>> field = guided_velocity_in_one_call(lambda x, sigma: factors * x, 3.0)
+        >>> field = batched_guided_velocity(lambda x, sigma: factors * x, 3.0)
         >>> field(torch.ones(1, 1), torch.tensor(1.0))
         tensor([[4.]])
 
@@ -79,8 +79,6 @@ def guided_velocity_in_one_call(both: VelocityField, scale: float) -> VelocityFi
 def guided_pull(positive: Pull, negative: Pull | None, scale: float) -> Pull:
     """The pullback of the guided field: cotangents `s c` and `(1 - s) c`, one graph at a time.
 
-    A cotangent that is for the parameters alone is scaled likewise.
-
     Args:
         positive: the pull under the prompt.
         negative: the pull under the negative prompt; None detaches that branch, which is then
@@ -92,42 +90,22 @@ def guided_pull(positive: Pull, negative: Pull | None, scale: float) -> Pull:
 
     Example:
         >>> import torch
-        >>> from flowbp.core import functional_pull
+        >>> from flowbp.core import Cotangents, functional_pull
         >>> params = {"a": torch.tensor(1.0)}
         >>> positive = functional_pull(lambda p, x, sigma: p["a"] * x, params)
-        >>> x = torch.ones(1, 1)
-        >>> guided_pull(positive, None, 3.0)(x, torch.tensor(1.0), x, through_latents=False)
+        >>> x, pull = torch.ones(1, 1), guided_pull(positive, None, 3.0)
+        >>> pull(x, torch.tensor(1.0), Cotangents(x, through_latents=False))
         Pulled(gradients={'a': tensor(3.)}, latents=None)
 
     Reference: arXiv 2606.11075, section 3; arXiv 2207.12598.
     """
     _check(scale)
 
-    def pull(
-        latents: Tensor,
-        sigma: Tensor,
-        cotangent: Tensor,
-        /,
-        *,
-        through_latents: bool,
-        further: Tensor | None = None,
-    ) -> Pulled:
-        wanted = positive(
-            latents,
-            sigma,
-            scale * cotangent,
-            through_latents=through_latents,
-            further=None if further is None else scale * further,
-        )
+    def pull(latents: Tensor, sigma: Tensor, cotangents: Cotangents, /) -> Pulled:
+        wanted = positive(latents, sigma, cotangents.scaled(scale))
         if negative is None or scale == 1:
             return wanted
-        other = negative(
-            latents,
-            sigma,
-            (1 - scale) * cotangent,
-            through_latents=through_latents,
-            further=None if further is None else (1 - scale) * further,
-        )
+        other = negative(latents, sigma, cotangents.scaled(1 - scale))
         u = wanted.latents
         if u is not None and other.latents is not None:
             u = u + other.latents

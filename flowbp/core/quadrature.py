@@ -36,6 +36,11 @@ def evenly_spaced(start: int, stop: int, count: int) -> tuple[int, ...]:
     to the even one; every step of the range if it has no more than `count`; `start` alone if
     `count` is 1.
 
+    Args:
+        start: the first step of the range.
+        stop: the step after its last.
+        count: how many, at least 1.
+
     Raises:
         ValueError: `count` is below 1 or the range is empty.
 
@@ -206,18 +211,8 @@ def multistep(
     The stretch from support m to the next one (the last: to t) is integrated with the polynomial
     through the `order` latest supports up to m, fewer at the beginning. Order 1 is `euler`.
 
-    Args:
-        sigmas: (N+1,) noise levels from 1 to 0.
-        start: s, the segment's first step.
-        stop: t, the step it ends at.
-        supports: distinct steps in [s, t); all of them if not given.
-        order: how many supports the extrapolation uses, at least 1.
-
-    Returns:
-        `{step: w}`, summing to `sigma_t - sigma_s`.
-
-    Raises:
-        ValueError: the steps do not lie on the grid, or `order` is below 1.
+    Arguments, returns and errors are `euler`'s; `order`, at least 1, is how many supports the
+    extrapolation uses.
 
     Example:
         >>> weights = multistep(torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]), 0, 3)

@@ -7,117 +7,113 @@ import math
 import torch
 from torch import Tensor
 
-from .plan import Plan, Segment
+from .segments import Segment, Surrogate
 from .trajectory import Trajectory, VelocityField, evaluated, grid
 
 
-def read(plan: Plan, trajectory: Trajectory) -> Tensor:
+def read(surrogate: Surrogate, trajectory: Trajectory) -> Tensor:
     """The latents that the reward must score, shape (B, …).
 
     The cached sample, bit for bit; or `x_s + sum of w_i v_i` over the last segment, from cached
     velocities.
 
     Args:
-        plan: a surrogate or chain on the trajectory's grid.
-        trajectory: a rollout of at least `plan.horizon` steps.
+        surrogate: drawn on the trajectory's grid.
+        trajectory: a rollout of at least `surrogate.horizon` steps.
 
     Raises:
-        ValueError: the plan belongs to another grid, or the rollout is too short for it.
+        ValueError: the surrogate belongs to another grid, or the rollout is too short for it.
 
     Example:
         >>> from flowbp.core import ReFL, rollout
         >>> sigmas = torch.linspace(1, 0, 5)
-        >>> plan = ReFL(last=2).draw(sigmas, torch.Generator().manual_seed(0))
-        >>> path = rollout(lambda x, sigma: -x, torch.ones(1, 2), sigmas, stop=plan.horizon)
-        >>> torch.equal(read(plan, path), path.posterior_mean(plan.segments[0].start))
+        >>> surrogate = ReFL(last=2).draw(sigmas, torch.Generator().manual_seed(0))
+        >>> path = rollout(lambda x, sigma: -x, torch.ones(1, 2), sigmas, stop=surrogate.horizon)
+        >>> torch.equal(read(surrogate, path), path.posterior_mean(surrogate.segments[0].start))
         True
 
     Reference: arXiv 2606.11075, section 3.
     """
-    check(plan, trajectory)
-    if plan.reward_input == "sample":
+    check_grid(surrogate, trajectory)
+    if surrogate.reward_input == "sample":
         return trajectory.sample
-    return _prediction(plan.segments[-1], trajectory)
+    return _prediction(surrogate.segments[-1], trajectory)
 
 
-def residuals(plan: Plan, trajectory: Trajectory) -> tuple[Tensor, ...]:
+def residuals(surrogate: Surrogate, trajectory: Trajectory) -> tuple[Tensor, ...]:
     """How far each segment lands from the path: `d_t = mean |x̂_t - x_t|`, per sample.
 
-    Args:
-        plan: a surrogate or chain on the trajectory's grid.
-        trajectory: a rollout of at least `plan.horizon` steps.
+    Arguments and errors are `read`'s.
 
     Returns:
         One tensor (B,) for each segment; `nan` for a segment that arrives at a step which the
         rollout, stopped early, did not reach.
 
-    Raises:
-        ValueError: as `read`.
-
     Example:
-        >>> from flowbp.core import Chain, rollout
-        >>> path = rollout(lambda x, sigma: -x, torch.ones(1, 2), torch.tensor([1.0, 0.5, 0.0]))
-        >>> residuals(Chain((-0.5,), stop=2), path)
+        >>> from flowbp.core import DRaFT, rollout
+        >>> sigmas = torch.tensor([1.0, 0.5, 0.0])
+        >>> path = rollout(lambda x, sigma: -x, torch.ones(1, 2), sigmas)
+        >>> residuals(DRaFT(last=1).draw(sigmas, torch.Generator()), path)
         (tensor([0.]),)
 
     Reference: arXiv 2606.11075, section 3.
     """
-    check(plan, trajectory)
-    return tuple(_residual(segment, trajectory) for segment in plan.segments)
+    check_grid(surrogate, trajectory)
+    return tuple(_residual(segment, trajectory) for segment in surrogate.segments)
 
 
-def loss_weights(plan: Plan, trajectory: Trajectory) -> Tensor:
+def loss_weights(surrogate: Surrogate, trajectory: Trajectory) -> Tensor:
     """The weight of each sample's loss, shape (B,).
 
-    1, or `1 / sum of max(d, tau)` if the plan has a residual floor tau; the sum is over the
-    segments that end within the plan's horizon.
+    1, or `1 / sum of max(d, tau)` if the surrogate has a residual floor tau; the sum is over the
+    segments that end within the surrogate's horizon.
 
-    Args:
-        plan: a surrogate or chain on the trajectory's grid.
-        trajectory: a rollout of at least `plan.horizon` steps.
-
-    Raises:
-        ValueError: as `read`; or the weight needs a residual of a step that was not reached.
+    Arguments and errors are `read`'s; a weight that needs the residual of a step which was not
+    reached is an error too.
 
     Example:
         >>> from flowbp.core import DRaFT, rollout
         >>> sigmas = torch.linspace(1, 0, 5)
-        >>> plan = DRaFT(last=1).draw(sigmas, torch.Generator())
-        >>> loss_weights(plan, rollout(lambda x, sigma: -x, torch.ones(2, 3), sigmas))
+        >>> surrogate = DRaFT(last=1).draw(sigmas, torch.Generator())
+        >>> loss_weights(surrogate, rollout(lambda x, sigma: -x, torch.ones(2, 3), sigmas))
         tensor([1., 1.])
 
     Reference: arXiv 2606.11075, section 4 (LeapAlign's trajectory weight).
     """
-    check(plan, trajectory)
-    if plan.residual_floor is None:
+    check_grid(surrogate, trajectory)
+    if surrogate.residual_floor is None:
         x = trajectory.latents
         return torch.ones(x.shape[1], dtype=x.dtype, device=x.device)
     floored = [
-        d.clamp(min=plan.residual_floor)
-        for segment in plan.segments
-        if segment.stop <= plan.horizon
+        d.clamp(min=surrogate.residual_floor)
+        for segment in surrogate.segments
+        if segment.stop <= surrogate.horizon
         for d in [_residual(segment, trajectory)]
     ]
     if not floored:
         raise ValueError(
-            f"`residual_floor` weighs samples by residuals, but the plan stops after "
-            f"{plan.horizon} steps, before any segment ends; read the sample, or drop the floor"
+            f"`residual_floor` weighs samples by residuals, but the surrogate stops after "
+            f"{surrogate.horizon} steps, before any segment ends; read the sample, or drop the "
+            "floor"
         )
     return 1 / torch.stack(floored).sum(dim=0)
 
 
 def renoise(
-    plan: Plan, trajectory: Trajectory, velocity: VelocityField, generator: torch.Generator
+    surrogate: Surrogate,
+    trajectory: Trajectory,
+    velocity: VelocityField,
+    generator: torch.Generator,
 ) -> Trajectory:
-    """Add `plan.noised` renoised copies of every sample's last step to the batch.
+    """Add `surrogate.noised` renoised copies of every sample's last step to the batch.
 
     A copy starts from `(1 - sigma) x_N + sigma eps` at the last step's sigma, and its sample is
     its one-step prediction. The batch becomes B (1 + noised), ordered as `Tensor.repeat` orders
     it: repeat prompts and conditioning likewise. Before the last step the copies hold the
-    original's latents. A plan without copies gets its trajectory back.
+    original's latents. A surrogate without copies gets its trajectory back.
 
     Args:
-        plan: what was drawn.
+        surrogate: what was drawn.
         trajectory: a full rollout of B samples.
         velocity: the field of those B samples; called once for each copy, without gradient.
         generator: source of eps.
@@ -132,23 +128,23 @@ def renoise(
         >>> from flowbp.core import DRaFTLV, rollout
         >>> sigmas, field = torch.linspace(1, 0, 5), lambda x, sigma: -x
         >>> generator = torch.Generator().manual_seed(0)
-        >>> plan = DRaFTLV(noised=2).draw(sigmas, generator)
+        >>> surrogate = DRaFTLV(noised=2).draw(sigmas, generator)
         >>> path = rollout(field, torch.ones(4, 3), sigmas)
-        >>> renoise(plan, path, field, generator).sample.shape
+        >>> renoise(surrogate, path, field, generator).sample.shape
         torch.Size([12, 3])
 
     Reference: Clark et al., arXiv 2309.17400, section 4.3 (DRaFT-LV).
     """
-    check(plan, trajectory)
-    if not plan.noised:
+    check_grid(surrogate, trajectory)
+    if not surrogate.noised:
         return trajectory
     x_end, batch = trajectory.sample, trajectory.sample.shape[0]
-    i = plan.segments[-1].start
+    i = surrogate.segments[-1].start
     sigma = trajectory.sigmas[i]
     level = sigma.to(x_end.dtype)
-    copies = [1, 1 + plan.noised] + [1] * (x_end.ndim - 1)
+    copies = [1, 1 + surrogate.noised] + [1] * (x_end.ndim - 1)
     latents, velocities = trajectory.latents.repeat(copies), trajectory.velocities.repeat(copies)
-    for copy in range(1, 1 + plan.noised):
+    for copy in range(1, 1 + surrogate.noised):
         samples = slice(copy * batch, (copy + 1) * batch)
         eps = torch.randn(
             x_end.shape, generator=generator, device=generator.device, dtype=x_end.dtype
@@ -161,32 +157,32 @@ def renoise(
     return Trajectory(trajectory.sigmas, latents, velocities)
 
 
-def check(plan: Plan, trajectory: Trajectory) -> None:
-    """Refuse a plan that was drawn for another grid or a longer rollout.
+def check_grid(surrogate: Surrogate, trajectory: Trajectory) -> None:
+    """Refuse a surrogate that was drawn for another grid or a longer rollout.
 
     Every quadrature integrates a constant velocity exactly, so the weights of each segment must
     sum to the difference of its noise levels.
     """
-    stop = plan.segments[-1].stop
+    stop = surrogate.segments[-1].stop
     if stop != trajectory.steps:
         raise ValueError(
-            f"`plan` must end at the trajectory's last step {trajectory.steps}, got one that ends "
-            f"at {stop}; draw it with the sigmas of the rollout"
+            f"`surrogate` must end at the trajectory's last step {trajectory.steps}, got one that "
+            f"ends at {stop}; draw it with the sigmas of the rollout"
         )
     levels = grid(trajectory.sigmas)
-    for segment in plan.segments:
+    for segment in surrogate.segments:
         span = levels[segment.stop] - levels[segment.start]
         total = math.fsum(segment.weights.values())
         if abs(total - span) > 1e-5 * abs(span):
             raise ValueError(
-                f"`plan` must have weights that sum to {span:.6g} from step {segment.start} to "
-                f"{segment.stop} of the trajectory's grid, got {total:.6g}; draw it with the "
+                f"`surrogate` must have weights that sum to {span:.6g} from step {segment.start} "
+                f"to {segment.stop} of the trajectory's grid, got {total:.6g}; draw it with the "
                 "sigmas of the rollout"
             )
-    if plan.horizon > trajectory.taken:
+    if surrogate.horizon > trajectory.taken:
         raise ValueError(
-            f"`trajectory` must hold {plan.horizon} steps for this plan, got {trajectory.taken}; "
-            f"roll out with stop=plan.horizon"
+            f"`trajectory` must hold {surrogate.horizon} steps for this surrogate, got "
+            f"{trajectory.taken}; roll out with stop=surrogate.horizon"
         )
 
 

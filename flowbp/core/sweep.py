@@ -2,61 +2,51 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from .chain import Chain
-from .plan import Plan, Surrogate
-from .pull import ParametricVelocity, Pull, add_gradients, functional_pull
-from .reading import check
+from .pulls import Cotangents, ParametricVelocity, Pull, add_gradients, functional_pull
+from .reading import check_grid
+from .segments import Surrogate
 from .trajectory import Trajectory, grid
 
 
-class FurtherCotangent(Protocol):
-    """What a loss of the velocities at fixed latents adds to the parameters' gradient."""
-
-    def __call__(self, step: int, /) -> Tensor:
-        """The loss's cotangent of the velocity at active step `step`, (B, …)."""
-        ...
-
-
 def sweep(
-    plan: Plan,
+    surrogate: Surrogate,
     trajectory: Trajectory,
     cotangent: Tensor,
     pull: Pull,
     *,
-    further: FurtherCotangent | None = None,
+    parameter_cotangent: Callable[[int], Tensor] | None = None,
 ) -> Mapping[str, Tensor]:
-    """Carry the reward's cotangent back through a plan, one active step at a time.
+    """Carry the reward's cotangent back through a surrogate, one active step at a time.
 
     For each segment, last first, and each active step i of it, latest first, `w_i gamma_i g` is
     pulled into the parameters. At a joint j that is active, the pull also returns
-    `u = J_jᵀ (w_j gamma_j g)`, and the earlier segment continues with `g + alpha u`. A step that
+    `u = J_jᵀ (w_j gamma_j g)`, and the earlier segments continue with `g + alpha u`. A step that
     several segments share is pulled once, with the sum of their cotangents. The result is exactly
-    the gradient of the joint graph of the plan.
+    the gradient of the joint graph of the surrogate.
 
     A loss P of the active velocities at fixed latents, `v_theta(sg x_i)`, such as `anchor_term`,
     joins the same pulls by its cotangents `a_i = dP/dv_i`: `w_i gamma_i g + a_i` is pulled into the
     parameters, and `u` and g stay as they are without P.
 
     Args:
-        plan: a surrogate or chain.
+        surrogate: what a method drew.
         trajectory: the rollout it was read from.
-        cotangent: `g = dL/dx` at `read(plan, trajectory)`, shape (B, …).
-        pull: how a cotangent of one velocity is sent back (`module_pull`, `functional_pull`, …).
-        further: gives `a_i`, (B, …); called once for each active step, just before its pull.
+        cotangent: `g = dL/dx` at `read(surrogate, trajectory)`, shape (B, …).
+        pull: how cotangents of one velocity are sent back (`module_pull`, `functional_pull`, …).
+        parameter_cotangent: gives `a_i`, (B, …), of a step i; called once for each active step,
+            just before its pull.
 
     Returns:
         The summed gradients of the pulls; empty for pulls that accumulate into `.grad`.
 
     Raises:
-        ValueError: plan, trajectory and cotangent do not fit together, or `further` gives another
-            shape.
+        ValueError: surrogate, trajectory and cotangent do not fit together, or
+            `parameter_cotangent` gives another shape.
 
     Example:
         >>> import torch
@@ -64,51 +54,52 @@ def sweep(
         >>> a = torch.tensor(0.5, requires_grad=True)
         >>> field = lambda x, sigma: a * x
         >>> sigmas, generator = torch.linspace(1, 0, 9), torch.Generator().manual_seed(0)
-        >>> plan = Sparse(active=2).draw(sigmas, generator)
-        >>> path = rollout(field, torch.ones(4, 3), sigmas, stop=plan.horizon)
-        >>> x = read(plan, path).requires_grad_()
+        >>> surrogate = Sparse(active=2).draw(sigmas, generator)
+        >>> path = rollout(field, torch.ones(4, 3), sigmas, stop=surrogate.horizon)
+        >>> x = read(surrogate, path).requires_grad_()
         >>> (g,) = torch.autograd.grad(x.sum(), x)
-        >>> sweep(plan, path, g, module_pull(field))
+        >>> sweep(surrogate, path, g, module_pull(field))
         {}
         >>> a.grad is not None
         True
 
     Reference: arXiv 2606.11075, section 3.
     """
-    check(plan, trajectory)
+    check_grid(surrogate, trajectory)
     _check_cotangent(trajectory, cotangent)
     g = cotangent
     gradients: Mapping[str, Tensor] = {}
     # Cotangents of steps before the segment that extrapolates from them: an earlier segment may
     # add its own, so they wait until the sweep has come to it.
     waiting: dict[int, Tensor] = {}
-    last = len(plan.segments) - 1
-    for order, segment in enumerate(reversed(plan.segments)):
-        joint = segment.start if order < last and plan.alpha else None
+    for number, segment in reversed(list(enumerate(surrogate.segments))):
+        joint = segment.start if number > 0 and surrogate.alpha else None
         bridge: Tensor | None = None
         for i in sorted({*segment.active, *waiting}, reverse=True):
             own = segment.weights[i] * segment.active[i] * g if i in segment.active else None
             cotangents = [each for each in (own, waiting.pop(i, None)) if each is not None]
-            if i < segment.start and order < last:
+            if i < segment.start and number > 0:
                 waiting[i] = sum(cotangents[1:], start=cotangents[0])
                 continue
-            if further is not None:
-                cotangents.append(_asked(further, i, g.shape))
+            if parameter_cotangent is not None:
+                cotangents.append(_checked(parameter_cotangent(i), i, g.shape))
             through = i == joint and own is not None
             # Only the segment's own cotangent goes on to the latents of its joint.
             pulled = pull(
                 trajectory.latents[i],
                 trajectory.sigmas[i],
-                cotangents[0],
-                through_latents=through,
-                further=sum(cotangents[2:], start=cotangents[1]) if cotangents[1:] else None,
+                Cotangents(
+                    velocity=cotangents[0],
+                    parameters=sum(cotangents[2:], start=cotangents[1]) if cotangents[1:] else None,
+                    through_latents=through,
+                ),
             )
             gradients = add_gradients(gradients, pulled.gradients)
             bridge = pulled.latents if through else bridge
             # Freed before the next pull, not after it: gradients are as large as the model.
             del pulled
         if bridge is not None:
-            g = g + plan.alpha * bridge
+            g = g + surrogate.alpha * bridge
     return gradients
 
 
@@ -141,8 +132,9 @@ def surrogate_vjp(
         >>> velocity = lambda p, x, sigma: p["a"] * x
         >>> sigmas = torch.tensor([1.0, 0.5, 0.0])
         >>> path = rollout(lambda x, sigma: velocity(params, x, sigma), torch.ones(1, 1), sigmas)
-        >>> plan = Sparse(active=1, late_bias=50.0).draw(sigmas, torch.Generator().manual_seed(0))
-        >>> surrogate_vjp(velocity, params, path, plan, torch.ones(1, 1))
+        >>> method = Sparse(active=1, late_bias=50.0)
+        >>> surrogate = method.draw(sigmas, torch.Generator().manual_seed(0))
+        >>> surrogate_vjp(velocity, params, path, surrogate, torch.ones(1, 1))
         {'a': tensor(-0.3750)}
 
     Reference: arXiv 2606.11075, section 3.
@@ -174,7 +166,8 @@ def exact_vjp(
         Gradients, a mapping like `params`.
 
     Raises:
-        ValueError: as `sweep`; `last` is not in [1, N].
+        ValueError: `last` is not in [1, N], the rollout stopped early, or the cotangent has another
+            shape than the latents.
 
     Example:
         >>> import torch
@@ -194,19 +187,33 @@ def exact_vjp(
             f"`last` must be in [1, {trajectory.steps}], got {last}; "
             f"the grid has {trajectory.steps} steps"
         )
-    deltas = tuple(b - a for a, b in itertools.pairwise(levels))
-    chain = Chain(deltas[-kept:], stop=trajectory.steps)
-    return sweep(chain, trajectory, cotangent, functional_pull(velocity, params))
-
-
-def _asked(further: FurtherCotangent, step: int, shape: torch.Size) -> Tensor:
-    added = further(step)
-    if added.shape != shape:
+    if trajectory.taken < trajectory.steps:
         raise ValueError(
-            f"`further` must return the latents' shape {tuple(shape)}, got "
-            f"{tuple(added.shape)} at step {step}; it is the cotangent of that step's velocity"
+            f"`trajectory` must hold {trajectory.steps} steps, got {trajectory.taken}; "
+            "roll out with stop=None"
         )
-    return added
+    _check_cotangent(trajectory, cotangent)
+    pull, first = functional_pull(velocity, params), trajectory.steps - kept
+    adjoint, gradients = cotangent, dict[str, Tensor]()
+    for i in reversed(range(first, trajectory.steps)):
+        delta = levels[i + 1] - levels[i]
+        back = Cotangents(delta * adjoint, through_latents=i > first)
+        pulled = pull(trajectory.latents[i], trajectory.sigmas[i], back)
+        gradients = add_gradients(gradients, pulled.gradients)
+        if pulled.latents is not None:
+            adjoint = adjoint + pulled.latents
+        # Freed before the next pull, not after it: gradients are as large as the model.
+        del pulled
+    return gradients
+
+
+def _checked(cotangent: Tensor, step: int, shape: torch.Size) -> Tensor:
+    if cotangent.shape != shape:
+        raise ValueError(
+            f"`parameter_cotangent` must return the latents' shape {tuple(shape)}, got "
+            f"{tuple(cotangent.shape)} at step {step}; it is the cotangent of that step's velocity"
+        )
+    return cotangent
 
 
 def _check_cotangent(trajectory: Trajectory, cotangent: Tensor) -> None:
@@ -214,5 +221,5 @@ def _check_cotangent(trajectory: Trajectory, cotangent: Tensor) -> None:
     if cotangent.shape != expected:
         raise ValueError(
             f"`cotangent` must have the latents' shape {tuple(expected)}, "
-            f"got {tuple(cotangent.shape)}; it is dL/dx at read(plan, trajectory)"
+            f"got {tuple(cotangent.shape)}; it is dL/dx at read(surrogate, trajectory)"
         )

@@ -91,7 +91,6 @@ class Trajectory:
     velocities: Tensor
 
     def __attrs_post_init__(self) -> None:
-        """Check that the three parts describe one rollout."""
         steps = len(grid(self.sigmas)) - 1
         taken = self.velocities.shape[0]
         if self.latents.shape[0] != taken + 1 or not 1 <= taken <= steps:

@@ -1,27 +1,34 @@
-"""What judges pictures: rewards, judges and detectors behind one protocol."""
+"""The protocols of what judges pictures: of single ones, or of all of a model's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 from torch import Tensor
 
-from flowbp.evaluation.scale import Scale
 from flowbp.evaluation.scoring import WHOLE, judged, rewarded
 from flowbp.evaluation.validators import not_empty
 
 if TYPE_CHECKING:
-    from flowbp.evaluation.evaluate import HeldOut, Judge
+    from flowbp.evaluation.held_out import HeldOut
     from flowbp.rewards.reward import Reward
+
+
+class Judge(Protocol):
+    """Passes or fails pictures: the held-out verdict, never a training signal."""
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Judge pictures ``(B, 3, H, W)`` in [0, 1]; returns ``(B,)`` of 1 (pass) and 0 (fail)."""
 
 
 class Metric(Protocol):
     """Judges pictures; need not be differentiable.
 
-    An attribute `scales` may say what its columns' numbers are, see `Scale`, and an attribute
-    `totals` which columns have their means averaged.
+    An attribute `scales` may declare what the numbers of its columns mean, see `Scale`, and an
+    attribute `totals` which columns have their means averaged.
     """
 
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
@@ -32,8 +39,8 @@ class Metric(Protocol):
             prompts: B prompts, each with its kind.
 
         Returns:
-            By the name of a column (B,) numbers each, NaN where the column says nothing of a
-            picture; the same columns for every batch.
+            By the name of a column (B,) numbers each, NaN where the column does not
+            judge a picture; the same columns for every batch.
         """
 
 
@@ -47,7 +54,7 @@ class RewardMetric:
 
     Example:
         >>> import torch
-        >>> from flowbp.evaluation.evaluate import HeldOutPrompt
+        >>> from flowbp.evaluation.held_out import HeldOutPrompt
         >>> bright = RewardMetric("bright", lambda images, prompts: images.mean((1, 2, 3)))
         >>> bright(torch.ones(1, 3, 2, 2), [HeldOutPrompt("snow")])
         {'bright': tensor([1.], dtype=torch.float64)}
@@ -60,8 +67,8 @@ class RewardMetric:
         """Score the pictures ``(B, 3, H, W)``; ``(B,)`` each, refused if one is not finite."""
         found = rewarded(images, [prompt.text for prompt in prompts], self.reward)
         return {
-            self.label if name == WHOLE else f"{self.label}.{name}": figures
-            for name, figures in found.items()
+            self.label if name == WHOLE else f"{self.label}.{name}": values
+            for name, values in found.items()
         }
 
 
@@ -75,7 +82,7 @@ class JudgeMetric:
 
     Example:
         >>> import torch
-        >>> from flowbp.evaluation.evaluate import HeldOutPrompt
+        >>> from flowbp.evaluation.held_out import HeldOutPrompt
         >>> white = JudgeMetric("white", lambda images, prompts: images.amin((1, 2, 3)).floor())
         >>> white(torch.zeros(1, 3, 2, 2), [HeldOutPrompt("snow")])
         {'white': tensor([0.], dtype=torch.float64)}
@@ -92,3 +99,113 @@ class JudgeMetric:
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
         """Judge the pictures ``(B, 3, H, W)``; ``(B,)`` of 1 and 0."""
         return {self.label: judged(images, [prompt.text for prompt in prompts], self.judge)}
+
+
+_OF_SETS = {"model", "base"}
+
+
+def _tuple(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(values)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PictureSet:
+    """All n pictures of one model.
+
+    Args:
+        label: of the model.
+        prompts: of each picture.
+        numbers: place of each picture's prompt in the list, from 0.
+        seeds: of each picture; together with the number it fixes the noise.
+        pictures: (3, H, W) in [0, 1] each; any sequence, such as one that reads files when asked.
+
+    Raises:
+        ValueError: none, other lengths, or two pictures of one number and seed.
+
+    Example:
+        >>> import torch
+        >>> from flowbp.evaluation import HeldOutPrompt
+        >>> prompt = HeldOutPrompt("a circle")
+        >>> pictures = PictureSet(label="base", prompts=[prompt] * 2, numbers=[0, 0], seeds=[1, 2],
+        ...                       pictures=torch.rand(2, 3, 8, 8))
+        >>> pictures.keys
+        ((0, 1), (0, 2))
+    """
+
+    label: str = attrs.field(validator=not_empty)
+    prompts: tuple[HeldOut, ...] = attrs.field(converter=_tuple, validator=not_empty)
+    numbers: tuple[int, ...] = attrs.field(converter=_tuple)
+    seeds: tuple[int, ...] = attrs.field(converter=_tuple)
+    pictures: Sequence[Tensor] | Tensor = attrs.field(repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("numbers", "seeds", "pictures"):
+            if len(getattr(self, name)) != len(self.prompts):
+                raise ValueError(
+                    f"`{name}` must be as many as the {len(self.prompts)} prompts, got "
+                    f"{len(getattr(self, name))}"
+                )
+        seen = set()
+        for key, prompt in zip(self.keys, self.prompts, strict=True):
+            if key in seen:
+                raise ValueError(
+                    f"`seeds` must differ between pictures of one prompt, got {key[1]} twice for "
+                    f"{prompt.text!r}"
+                )
+            seen.add(key)
+
+    @property
+    def keys(self) -> tuple[tuple[int, int], ...]:
+        """Number and seed of each picture, by which models are compared."""
+        return tuple(zip(self.numbers, self.seeds, strict=True))
+
+
+class SetMetric(Protocol):
+    """Judges a model by all of its pictures, and beside those of the base model."""
+
+    def __call__(self, model: PictureSet, base: PictureSet) -> Mapping[str, Tensor]:
+        """Judge a model.
+
+        Args:
+            model: its n pictures.
+            base: those of the base model; the base model itself is given twice.
+
+        Returns:
+            By the name of a column (n,) numbers each, a row for each picture of `model`; NaN where
+            the column does not judge it.
+        """
+
+
+def is_of_sets(metric: Metric | SetMetric) -> bool:
+    """Whether a metric is called with all pictures of a model and of the base."""
+    return set(inspect.signature(metric).parameters) == _OF_SETS
+
+
+@attrs.frozen(kw_only=True)
+class Scale:
+    """What the numbers of a column mean; metrics declare it in a mapping `scales` by column.
+
+    Without it, a column holds plain numbers of which more is better.
+
+    Args:
+        sign: 1 where more is better, -1 where less is, and 0 where neither is: such a column has
+            no gain, and is not tested for one.
+        verdict: 1 is a picture that passes and 0 one that fails; means are written in percent.
+
+    Raises:
+        ValueError: another sign.
+
+    Example:
+        >>> Scale(sign=-1).verdict
+        False
+    """
+
+    sign: int = attrs.field(default=1)
+    verdict: bool = False
+
+    @sign.validator
+    def _known(self, _: attrs.Attribute[int], value: int) -> None:
+        if value not in (-1, 0, 1):
+            raise ValueError(
+                f"`sign` must be 1 (more is better), -1 (less is better) or 0, got {value!r}"
+            )

@@ -22,64 +22,19 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def upscale(images: Tensor, factor: int) -> Tensor:
-    """Repeat every pixel `factor` times in both directions.
-
-    Args:
-        images: ``(…, 3, H, W)``.
-        factor: whole number, ≥ 1.
-
-    Returns:
-        Pictures ``(…, 3, factor · H, factor · W)``.
-
-    Raises:
-        ValueError: for a factor below 1.
-
-    Example:
-        >>> upscale(torch.zeros(3, 4, 5), 2).shape
-        torch.Size([3, 8, 10])
-    """
+    """Repeat every pixel `factor` times in both directions."""
     if factor < 1:
         raise ValueError(f"`factor` must be a whole number of at least 1, got {factor}")
     return images.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 
 
 def png(image: Tensor) -> bytes:
-    """Encode one picture as PNG; every pixel is rounded to the nearest of 256 levels.
-
-    Args:
-        image: ``(3, H, W)`` in [0, 1]; values outside are clamped.
-
-    Returns:
-        The bytes of the file.
-
-    Raises:
-        ValueError: for another shape, or pixels that are not finite.
-
-    Example:
-        >>> png(torch.zeros(3, 4, 4))[1:4]
-        b'PNG'
-    """
+    """Encode one picture as PNG; every pixel is rounded to the nearest of 256 levels."""
     return _encoded(_pillow(image), "PNG")
 
 
 def labelled_png(image: Tensor, texts: Mapping[str, str]) -> bytes:
-    """Encode one picture as PNG with texts in it, which `read_png` and other programs show.
-
-    Args:
-        image: as for `png`.
-        texts: by keyword, of at most 79 Latin letters; any Unicode.
-
-    Returns:
-        The bytes of the file.
-
-    Raises:
-        ValueError: as `png`.
-
-    Example:
-        >>> image, texts = read_png(labelled_png(torch.ones(3, 2, 2), {"prompt": "ein Kreis ○"}))
-        >>> bool((image == 1).all()), texts
-        (True, {'prompt': 'ein Kreis ○'})
-    """
+    """Encode one picture as PNG with texts in it, which `read_png` and other programs show."""
     info = PngImagePlugin.PngInfo()
     for keyword, text in texts.items():
         info.add_itxt(keyword, text)
@@ -90,20 +45,7 @@ def labelled_png(image: Tensor, texts: Mapping[str, str]) -> bytes:
 
 
 def read_png(content: bytes) -> tuple[Tensor, dict[str, str]]:
-    """Read a picture that `labelled_png` or `png` encoded.
-
-    Args:
-        content: of the file.
-
-    Returns:
-        The picture (3, H, W) in [0, 1], float32, each pixel one of 256 levels; and its texts.
-
-    Raises:
-        ValueError: this is no whole PNG with three channels.
-
-    Example:
-        See `labelled_png`.
-    """
+    """Read a picture that `labelled_png` or `png` encoded."""
     try:
         # Pillow overlooks a missing end, what follows it, and wrong checksums of texts.
         _check_chunks(content)
@@ -137,23 +79,7 @@ def _check_chunks(content: bytes) -> None:
 
 
 def grid(images: Tensor, *, columns: int | None = None, gap: int = 2) -> Tensor:
-    """Lay pictures out in rows, first to last, on a grey ground.
-
-    Args:
-        images: ``(n, 3, H, W)``.
-        columns: pictures in a row; None makes the grid about square.
-        gap: pixels between pictures and around them.
-
-    Returns:
-        One picture ``(3, rows · (H + gap) + gap, columns · (W + gap) + gap)``.
-
-    Raises:
-        ValueError: without pictures, or for fewer than one column.
-
-    Example:
-        >>> grid(torch.zeros(5, 3, 8, 8), columns=3).shape
-        torch.Size([3, 22, 32])
-    """
+    """Lay pictures out in rows, first to last, on a grey ground."""
     count = len(images)
     if count == 0:
         raise ValueError("`images` is empty; a grid needs at least one picture")
@@ -175,20 +101,6 @@ def data_uri(image: Tensor, *, largest: int = 384) -> str:
     Tiny pictures (`TINY` pixels or less) are exact PNGs; the others are JPEG thumbnails whose
     longer side is at most `largest` pixels, since two dozen pairs of full-size PNGs would make a
     page of tens of megabytes.
-
-    Args:
-        image: ``(3, H, W)`` in [0, 1].
-        largest: longest side of a thumbnail in pixels.
-
-    Returns:
-        The address.
-
-    Raises:
-        ValueError: as `png`.
-
-    Example:
-        >>> data_uri(torch.zeros(3, 4, 4)).split(",")[0]
-        'data:image/png;base64'
     """
     longest = max(image.shape[-2:])
     if longest <= TINY:

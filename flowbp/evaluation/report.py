@@ -13,17 +13,15 @@ import attrs
 import jinja2
 from torch import Tensor
 
-from flowbp.evaluation.curves import training_charts
-from flowbp.evaluation.held_out_charts import held_out_charts
+from flowbp.evaluation.charts import held_out_charts, training_charts
+from flowbp.evaluation.number_format import unit_of
 from flowbp.evaluation.report_gallery import gallery
-from flowbp.evaluation.report_tables import kind_lines, metric_lines
-from flowbp.evaluation.report_warnings import warnings_of
-from flowbp.evaluation.score_rows import ScoreRow
-from flowbp.evaluation.scores import Scores
-from flowbp.evaluation.significance import LEAST, rule
-from flowbp.evaluation.units import unit_of
+from flowbp.evaluation.reward_hacking import warnings_of
+from flowbp.evaluation.scores import ScoreRow, Scores
+from flowbp.evaluation.statistics import LEAST, rule
+from flowbp.evaluation.tables import kind_lines, metric_lines
 from flowbp.evaluation.validators import not_empty
-from flowbp.files import write_whole
+from flowbp.files import write_atomically
 
 Picture = Callable[[ScoreRow], Tensor]
 """Finds the picture (3, H, W) in [0, 1] of a row; asked only for those that are shown."""
@@ -39,41 +37,7 @@ def _columns(trained: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]
 
 @attrs.frozen(kw_only=True, eq=False)
 class Report:
-    """What the page shows.
-
-    Args:
-        title: its heading.
-        scores: of the base and at least one more model, on the same prompts and noise.
-        picture: finds the picture of a row.
-        subtitle: a sentence below the heading, such as the method and the number of steps.
-        trained: by model the columns that it was trained on; the others are held out.
-        metrics: rows of the run's metrics with `step` and any of `reward`, `loss`,
-            `gradient_norm`, `residual_0`, …; without rows there are no curves.
-        held_out: evaluations inside the run, with `step` and figures; the reward is `reward`.
-        held_out_each: of these, by figure, the numbers of every prompt; without them nothing is
-            warned of.
-        held_out_prompts: of these numbers; None if all differ.
-        held_out_signs: of their figures: -1 where less is better, 0 where neither is; else more is.
-        configuration: the resolved configuration as text.
-        timings: seconds by what took them, in the order to show.
-        sessions: how many the seconds are of, where the work was stopped and resumed.
-        environment: versions, device and seed, see `environment`.
-        seed: seed of the bootstrap behind the intervals.
-
-    Raises:
-        ValueError: there is only one model, or no model or column that `trained` names.
-
-    Example:
-        >>> import torch
-        >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 0.5})
-        >>> report = Report(
-        ...     title="A run",
-        ...     scores=Scores([row, attrs.evolve(row, model="mine", values={"r": 0.75})]),
-        ...     picture=lambda row: torch.zeros(3, 8, 8),
-        ... )
-        >>> render(report)[:15]
-        '<!doctype html>'
-    """
+    """What the page shows."""
 
     title: str = attrs.field(validator=not_empty)
     scores: Scores
@@ -113,23 +77,11 @@ class Report:
 
 
 def render(report: Report) -> str:
-    """Write the page: warnings, figures, tables, pictures, curves, configuration and timings.
+    """Write the page: warnings, numbers, tables, pictures, curves, configuration and timings.
 
     The page loads nothing: pictures are `data:` addresses, curves inline SVG, and its content
     security policy allows its own script, by its digest, and forbids the rest. Without scripts it
     shows the first column's pictures. Prompts and configuration are escaped.
-
-    Args:
-        report: what to show.
-
-    Returns:
-        HTML.
-
-    Raises:
-        ValueError: a picture is not (3, H, W) or not finite.
-
-    Example:
-        See `Report`.
     """
     engine = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template),
@@ -174,19 +126,8 @@ def render(report: Report) -> str:
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write the page to `path` in one step: a reader sees the old file or the whole new one.
-
-    Args:
-        path: the file; its folder is made when it is not there.
-        report: what to show.
-
-    Raises:
-        OSError: when the file cannot be written; an older one is then left as it was.
-
-    Example:
-        See `Report`; then ``write_report(Path("report.html"), report)``.
-    """
-    write_whole(path, render(report))
+    """Write the page to `path` in one step: a reader sees the old file or the whole new one."""
+    write_atomically(path, render(report))
 
 
 def _template(name: str) -> str:

@@ -1,19 +1,105 @@
-"""The pictures of a report, each in it once or twice, and the lists that a reader can choose."""
+"""Which pictures a report shows: gains, losses and an even sample."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import attrs
 from markupsafe import Markup
 from torch import Tensor
 
+from flowbp.evaluation.held_out import spread
 from flowbp.evaluation.pictures import TINY, data_uri
-from flowbp.evaluation.report_views import Key, View, pictures_of, sample_of, view_of, within
-from flowbp.evaluation.score_rows import ScoreRow
-from flowbp.evaluation.scores import Scores
+from flowbp.evaluation.scores import ScoreRow, Scores
+
+Key = tuple[int, int]
+"""A prompt's number and the seed of its noise."""
+
+Pictures = Mapping[Key, Mapping[str, ScoreRow]]
+"""The rows of a picture by model."""
+
+_GAINS, _LOSSES, _SAMPLE = 8, 4, 8
+
+
+@attrs.frozen
+class View:
+    """The pictures of one column and one model beside the base."""
+
+    gains: tuple[Key, ...]
+    losses: tuple[Key, ...]
+
+
+def pictures_of(scores: Scores) -> Pictures:
+    """The rows of the pictures that every model has."""
+    found: dict[Key, dict[str, ScoreRow]] = {}
+    for row in scores.rows:
+        found.setdefault((row.number, row.seed), {})[row.model] = row
+    models = len(scores.models)
+    return {key: rows for key, rows in found.items() if len(rows) == models}
+
+
+def sample_of(scores: Scores, pictures: Pictures) -> tuple[Key, ...]:
+    """An even sample over the prompts of all kinds, chosen without a look at the outcome."""
+    base = scores.models[0]
+    rows = [each[base] for each in pictures.values()]
+    first = {row.number: row for row in reversed(rows)}
+    chosen = sorted(first.values(), key=lambda row: row.number)
+    taken = spread(chosen, min(_SAMPLE, len(chosen))) if chosen else ()
+    return tuple((row.number, row.seed) for row in taken)
+
+
+def view_of(scores: Scores, pictures: Pictures, model: str, column: str) -> View:
+    """The largest gains and losses of a model over the base in a column.
+
+    Where less is better, a gain is a fall. Of equal gains, as verdicts often have, the gain in the
+    next column decides.
+    """
+    columns = [column, *(each for each in scores.columns if each != column)][:2]
+    # How far something has gone where neither is better: the farthest come first.
+    signs = {each: scores.scale(each).sign or 1 for each in columns}
+    gains: dict[Key, tuple[float, ...]] = {}
+    first = scores.models[0]
+    for key, rows in pictures.items():
+        base, other = rows[first], rows[model]
+        gain = tuple(signs[each] * _gain(base, other, each) for each in columns)
+        if not math.isnan(gain[0]):
+            gains[key] = tuple(0.0 if math.isnan(each) else each for each in gain)
+    nothing = (0.0,) * len(columns)
+    ranked = sorted(gains, key=lambda key: gains[key], reverse=True)
+    better = [key for key in ranked if gains[key] > nothing]
+    worse = [key for key in reversed(ranked) if gains[key] < nothing]
+    return View(tuple(better[:_GAINS]), tuple(worse[:_LOSSES]))
+
+
+def _gain(base: ScoreRow, other: ScoreRow, column: str) -> float:
+    return other.values.get(column, math.nan) - base.values.get(column, math.nan)
+
+
+def within(views: Sequence[View], most: int, *, besides: Sequence[Key] = ()) -> tuple[View, ...]:
+    """Shorten views until they show no more than so many pictures together.
+
+    The first view stays whole. Of the others every view gives its first gain, then every view its
+    first loss, then its second gain and so on, until it is enough; what others show costs nothing.
+    """
+    shown = {*besides, *(key for view in views[:1] for key in (*view.gains, *view.losses))}
+    longest = max((len(keys) for view in views for keys in (view.gains, view.losses)), default=0)
+    for place in range(longest):
+        for keys in itertools.chain(
+            (view.gains for view in views), (view.losses for view in views)
+        ):
+            if place < len(keys) and len(shown) < most:
+                shown.add(keys[place])
+    return tuple(View(_shown(view.gains, shown), _shown(view.losses, shown)) for view in views)
+
+
+def _shown(keys: tuple[Key, ...], shown: Set[Key]) -> tuple[Key, ...]:
+    # Up to the first that is not, as a list with a gap would not be one of the largest.
+    return tuple(itertools.takewhile(shown.__contains__, keys))
+
 
 MOST = 320
 """Pictures that a page holds, of all models together: some 20 MB of photographs."""
@@ -21,16 +107,7 @@ MOST = 320
 
 @attrs.frozen
 class Example:
-    """One prompt and noise, side by side for all models.
-
-    Args:
-        key: that names it in lists.
-        rows: by model.
-        sources: `data:` addresses by model.
-
-    Example:
-        See `gallery`.
-    """
+    """One prompt and noise, side by side for all models."""
 
     key: str
     rows: Mapping[str, ScoreRow]
@@ -44,18 +121,7 @@ class Example:
 
 @attrs.frozen
 class Gallery:
-    """What the page shows at first, what it holds besides, and which lists can be chosen.
-
-    Args:
-        shown: the lists of the first column and model, by `gains`, `losses` and `sample`.
-        besides: what other lists need.
-        choices: keys of every list by model and column, as JSON that a page can hold.
-        width: pixels that a tiny picture is shown with; None for others.
-        cut: whether lists are shorter than they could be, as the page would be too heavy.
-
-    Example:
-        See `gallery`.
-    """
+    """What the page shows at first, what it holds besides, and which lists can be chosen."""
 
     shown: Mapping[str, tuple[Example, ...]]
     besides: tuple[Example, ...]
@@ -65,22 +131,7 @@ class Gallery:
 
 
 def gallery(scores: Scores, picture: Callable[[ScoreRow], Tensor]) -> Gallery:
-    """Choose pictures and encode them, at most `MOST` besides the lists that are shown at first.
-
-    Args:
-        scores: of all models.
-        picture: finds the picture of a row.
-
-    Returns:
-        The gallery.
-
-    Example:
-        >>> import torch
-        >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 0.5})
-        >>> scores = Scores([row, attrs.evolve(row, model="mine", values={"r": 0.75})])
-        >>> [len(each) for each in gallery(scores, lambda row: torch.zeros(3, 8, 8)).shown.values()]
-        [1, 0, 1]
-    """
+    """Choose pictures and encode them, at most `MOST` besides the lists that are shown at first."""
     rows = pictures_of(scores)
     sample = sample_of(scores, rows)
     places = [(model, column) for model in scores.models[1:] for column in scores.columns]
@@ -123,3 +174,9 @@ def _named(key: Key) -> str:
 def _json(tree: Any) -> Markup:
     # A label such as "</script>" must not end the element that holds the JSON.
     return Markup(json.dumps(tree).replace("<", "\\u003c").replace("&", "\\u0026"))
+
+
+def even_sample(rows: Sequence[ScoreRow], count: int) -> list[int]:
+    """Places of at most `count` rows, evenly over the kinds in alphabetical order."""
+    by_kind = sorted(rows, key=lambda row: row.kind)
+    return sorted(map(list(rows).index, spread(by_kind, min(count, len(rows)))))

@@ -9,29 +9,54 @@ from typing import Any
 import attrs
 import torch
 
-from flowbp.evaluation.bootstrap import Gain, stratified_gain
-from flowbp.evaluation.scale import Scale
-from flowbp.evaluation.score_rows import MetricFailure, ScoreRow
-from flowbp.evaluation.summary import Change
+from flowbp.evaluation.metric import Scale
+from flowbp.evaluation.statistics import (
+    LEAST,
+    LEVEL,
+    Change,
+    Gain,
+    holm,
+    sign_flip_p,
+    stratified_gain,
+)
 from flowbp.evaluation.validators import not_empty
+
+
+def _not_infinite(_: Any, attribute: attrs.Attribute[Any], value: Mapping[str, float]) -> None:
+    for column, number in value.items():
+        if math.isinf(number):
+            raise ValueError(
+                f"`{attribute.name}` must hold numbers, or NaN where a column says nothing, got "
+                f"{number} for {column!r}"
+            )
+
+
+@attrs.frozen(kw_only=True)
+class ScoreRow:
+    """What one picture scored."""
+
+    model: str = attrs.field(validator=not_empty)
+    number: int
+    seed: int
+    prompt: str
+    kind: str = attrs.field(validator=not_empty)
+    values: Mapping[str, float] = attrs.field(factory=dict, validator=_not_infinite)
+
+
+@attrs.frozen(kw_only=True)
+class MetricFailure:
+    """A metric that could not judge something, in an evaluation that reports failures."""
+
+    metric: str
+    message: str
+    model: str | None = None
+    prompt: str | None = None
+    seed: int | None = None
 
 
 @attrs.frozen
 class Paired:
-    """One column of two models, on the pictures that it judges of both.
-
-    Args:
-        change: the means, and the mean difference with its interval.
-        differences: of each place in the list of prompts, the other model minus the base; a group
-            for each column, where it is a total of several.
-        texts: the prompts there, which may be equal.
-        pictures: how many of each model took part.
-
-    Example:
-        >>> change = Change(0.5, 0.75, Gain(0.25, 0.1, 0.4))
-        >>> Paired(change, ((0.1, 0.5, 0.15),), (("a", "b", "a"),), 3).prompts
-        2
-    """
+    """One column of two models, on the pictures that it judges of both."""
 
     change: Change
     differences: tuple[tuple[float, ...], ...] = attrs.field(repr=False)
@@ -57,26 +82,8 @@ def _tuple(rows: Iterable[Any]) -> tuple[Any, ...]:
 class Scores:
     """The scores of every picture, and which metrics failed.
 
-    Args:
-        rows: in the order of models, seeds and prompts; the first row's model is the base, with
-            which others are compared.
-        failures: what is missing, and why.
-        totals: columns of different prompts whose means are averaged, by the total's name. Of a
-            model that lacks one of them there is no total.
-        scales: what the numbers of columns are, where they are more than figures.
-
     It knows the labels of the `models`, the base first, and the `columns` that any picture has, in
     order of first appearance.
-
-    Raises:
-        ValueError: no rows, two of the same model, prompt and seed, or a total of no columns or by
-            the name of one.
-
-    Example:
-        >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
-        >>> scores = Scores([row, attrs.evolve(row, model="mine", values={"r": 1.5})])
-        >>> scores.models, scores.columns, scores.paired("base", "mine", "r").change.gain.mean
-        (('base', 'mine'), ('r',), 0.5)
     """
 
     rows: tuple[ScoreRow, ...] = attrs.field(converter=_tuple, validator=not_empty)
@@ -127,7 +134,7 @@ class Scores:
         return len({row.prompt for row in self.rows})
 
     @property
-    def figures(self) -> tuple[str, ...]:
+    def columns_and_totals(self) -> tuple[str, ...]:
         """The columns, and each total after the last of its own."""
         found = list(self.columns)
         for name, columns in self.totals.items():
@@ -146,38 +153,16 @@ class Scores:
         return next((self.scales[name] for name in known), Scale())
 
     def of_kind(self, kind: str) -> Scores:
-        """The scores of one kind of prompt.
-
-        Raises:
-            ValueError: there are none.
-        """
+        """The scores of one kind of prompt."""
         return attrs.evolve(self, rows=[row for row in self.rows if row.kind == kind])
 
     def mean(self, model: str, column: str, *, seed: int = 0) -> Gain | None:
-        """The mean of a model's column with the interval of a bootstrap over prompts.
-
-        Args:
-            model: its label.
-            column: of the values, or a total.
-            seed: of the bootstrap.
-
-        Returns:
-            The mean over the list of prompts of the mean over seeds; None where no picture has a
-            value.
-        """
+        """The mean of a model's column with the interval of a bootstrap over prompts."""
         parts = [_by_place(self._values(model, part)) for part in self.parts(column)]
         return self._estimate(parts, seed) if all(parts) else None
 
     def counts(self, model: str, column: str) -> tuple[int, int]:
-        """How many prompts and pictures a column judges of a model.
-
-        Args:
-            model: its label.
-            column: of the values, or a total: the sum, and none where it lacks a column.
-
-        Returns:
-            Different prompts with a picture that has a value, and pictures that have one.
-        """
+        """How many prompts and pictures a column judges of a model."""
         found = [self._values(model, part) for part in self.parts(column)]
         if not all(found):
             return 0, 0
@@ -190,16 +175,6 @@ class Scores:
         Differences are averaged over the seeds of a place in the list first, and the bootstrap
         draws prompts with all their places: pictures of one prompt resemble each other, and are no
         evidence of their own.
-
-        Args:
-            base: label of the one.
-            other: label of the other.
-            column: of the values, or a total.
-            seed: of the bootstrap.
-
-        Returns:
-            The comparison; None where no picture of both has a value.
-
         """
         pairs, pictures = [], 0
         for part in self.parts(column):
@@ -245,3 +220,52 @@ def _by_place(values: Mapping[tuple[int, int], float]) -> dict[int, float]:
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
+
+
+@attrs.frozen(kw_only=True)
+class Compared:
+    """A column of a model beside the base's."""
+
+    model: str
+    column: str
+    paired: Paired
+    p: float | None = None
+    corrected: float | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected p is at most `LEVEL`."""
+        return self.corrected is not None and self.corrected <= LEVEL
+
+
+def compare(scores: Scores, *, seed: int = 0) -> tuple[Compared, ...]:
+    """Compare every model with the base in every column and total.
+
+    Tested are those of at least `LEAST` different prompts, of every column if it is a total, in
+    which more or less is better: the distance from the base is 0 for the base by definition, and
+    no gain.
+    """
+    base, *others = scores.models
+    found = [
+        Compared(model=model, column=column, paired=paired)
+        for column in scores.columns_and_totals
+        for model in others
+        if (paired := scores.paired(base, model, column, seed=seed)) is not None
+    ]
+    tested = [
+        place
+        for place, each in enumerate(found)
+        if each.paired.fewest >= LEAST and scores.scale(each.column).sign
+    ]
+    # Drawn flips give no p below one in their number, which the correction must leave below LEVEL.
+    flips = max(9_999, round(2 * len(tested) / LEVEL))
+    p = [_p(found[place], flips, seed) for place in tested]
+    for place, own, corrected in zip(tested, p, holm(p), strict=True):
+        found[place] = attrs.evolve(found[place], p=own, corrected=corrected)
+    return tuple(found)
+
+
+def _p(each: Compared, flips: int, seed: int) -> float:
+    generator = torch.Generator().manual_seed(seed)
+    paired = each.paired
+    return sign_flip_p(paired.differences, prompts=paired.texts, generator=generator, flips=flips)

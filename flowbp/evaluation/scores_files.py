@@ -11,11 +11,9 @@ from typing import Any
 
 import attrs
 
-from flowbp.evaluation.comparing import Compared, compare
-from flowbp.evaluation.scale import Scale
-from flowbp.evaluation.score_rows import MetricFailure, ScoreRow
-from flowbp.evaluation.scores import Scores
-from flowbp.evaluation.significance import rule
+from flowbp.evaluation.metric import Scale
+from flowbp.evaluation.scores import Compared, MetricFailure, ScoreRow, Scores, compare
+from flowbp.evaluation.statistics import rule
 
 _FORMAT = 2
 # By which spreadsheets know formulas, and the apostrophe that stands before them.
@@ -26,23 +24,7 @@ TOTAL = "total"
 
 
 def scores_to_json(scores: Scores) -> str:
-    """Write scores as JSON, the summary included for the reader; NaN becomes null.
-
-    Args:
-        scores: of all models.
-
-    Returns:
-        An object with the keys ``format``, ``base``, ``totals``, ``scales``, ``significance`` (the
-        rule in words), ``summary``, ``failures`` and ``rows``. In the summary a column or total of
-        a model has the ``prompts`` and ``pictures`` that it judges, its mean with ``low`` and
-        ``high`` of the interval, and against the base the paired ``gain`` likewise, ``p``,
-        ``corrected_p`` (null where it was not tested) and ``significant``.
-
-    Example:
-        >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
-        >>> scores_from_json(scores_to_json(Scores([row]))) == Scores([row])
-        True
-    """
+    """Write scores as JSON, the summary included for the reader; NaN becomes null."""
     compared = compare(scores)
     tree = {
         "format": _FORMAT,
@@ -58,20 +40,7 @@ def scores_to_json(scores: Scores) -> str:
 
 
 def scores_from_json(text: str) -> Scores:
-    """Read scores that `scores_to_json` wrote; the summary is worked out anew when asked for.
-
-    Args:
-        text: the JSON.
-
-    Returns:
-        The scores, equal to those that were written but for NaN, which equals nothing.
-
-    Raises:
-        ValueError: for text that is no such JSON.
-
-    Example:
-        See `scores_to_json`.
-    """
+    """Read scores that `scores_to_json` wrote; the summary is worked out anew when asked for."""
     try:
         tree = json.loads(text)
         if tree["format"] != _FORMAT:
@@ -105,31 +74,20 @@ def scores_to_csv(scores: Scores) -> str:
     Totals have columns of their own, and below the pictures a line of each model, of the kind
     `total`, in which nothing else is: so the mean over a model's lines is right for every column.
 
-    Args:
-        scores: of all models.
-
     A text that a spreadsheet would run as a formula, one that begins with = + - @, a tab or a line
     break, has an apostrophe before it; so has one that begins with an apostrophe, so that taking
     the first one away gives every text back.
-
-    Returns:
-        The lines, the names of the columns first.
-
-    Example:
-        >>> row = ScoreRow(model="base", number=0, seed=0, prompt="a", kind="k", values={"r": 1.0})
-        >>> print(scores_to_csv(Scores([row])), end="")
-        model,number,seed,prompt,kind,r
-        base,0,0,a,k,1.0
     """
-    lines = [_line([*_KEYS, *map(_inert, scores.figures)])]
+    columns = scores.columns_and_totals
+    lines = [_line([*_KEYS, *map(_inert, columns)])]
     for row in scores.rows:
-        values = (row.values.get(column, math.nan) for column in scores.figures)
+        values = (row.values.get(column, math.nan) for column in columns)
         cells = ("" if math.isnan(value) else repr(value) for value in values)
         lines.append(_line([*(_inert(getattr(row, key)) for key in _KEYS), *cells]))
     for model in scores.models:
-        means = {name: scores.mean(model, name) for name in scores.figures if name in scores.totals}
+        means = {name: scores.mean(model, name) for name in columns if name in scores.totals}
         if any(means.values()):
-            found = (means.get(column) for column in scores.figures)
+            found = map(means.get, columns)
             cells = ("" if mean is None else repr(mean.mean) for mean in found)
             lines.append(_line([_inert(model), "", "", "", TOTAL, *cells]))
     return "".join(lines)
@@ -154,7 +112,7 @@ def _written(row: ScoreRow) -> dict[str, Any]:
 def _summary(scores: Scores, model: str, compared: Sequence[Compared]) -> Mapping[str, Any]:
     gains = {each.column: _gain(each) for each in compared if each.model == model}
     found = {}
-    for column in scores.figures:
+    for column in scores.columns_and_totals:
         mean = scores.mean(model, column)
         prompts, pictures = scores.counts(model, column)
         tree: dict[str, Any] = {"prompts": prompts, "pictures": pictures}

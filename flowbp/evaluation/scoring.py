@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flowbp.components import calling, shown, wrong
-from flowbp.rewards.figures import in_parts
+from flowbp.component_errors import calling, shown, wrong
+from flowbp.rewards.reward import in_parts
 
 if TYPE_CHECKING:
-    from flowbp.evaluation.evaluate import Judge
+    from flowbp.evaluation.metric import Judge
     from flowbp.rewards.reward import Reward
 
 WHOLE = "reward"
@@ -21,26 +21,9 @@ WHOLE = "reward"
 
 @torch.no_grad()
 def rewarded(images: Tensor, texts: Sequence[str], reward: Reward) -> Mapping[str, Tensor]:
-    """Score pictures, and tell the parts of a composed reward.
-
-    Args:
-        images: (B, 3, H, W) in [0, 1].
-        texts: B prompts.
-        reward: any.
-
-    Returns:
-        The score under `WHOLE` and then the parts, (B,) each, float64 on the CPU.
-
-    Raises:
-        ComponentError: the reward raised something, or a score or part has the wrong shape or is
-            not finite; the message names the prompt.
-
-    Example:
-        >>> rewarded(torch.ones(1, 3, 2, 2), ["a"], lambda images, texts: images.mean((1, 2, 3)))
-        {'reward': tensor([1.], dtype=torch.float64)}
-    """
+    """Score pictures by a reward and, if it is composed, by each of its parts."""
     found = in_parts(reward, images, texts)
-    parts = {name: numbers(name, figures, texts) for name, figures in found.parts.items()}
+    parts = {name: numbers(name, values, texts) for name, values in found.parts.items()}
     whole = {WHOLE: numbers(WHOLE, found.scores, texts)}
     # The parts first: one of them is why the whole is not finite.
     for name, scores in (parts | whole).items():
@@ -58,24 +41,7 @@ def rewarded(images: Tensor, texts: Sequence[str], reward: Reward) -> Mapping[st
 
 @torch.no_grad()
 def judged(images: Tensor, texts: Sequence[str], judge: Judge) -> Tensor:
-    """Have pictures judged.
-
-    Args:
-        images: (B, 3, H, W) in [0, 1].
-        texts: B prompts.
-        judge: any.
-
-    Returns:
-        (B,) of 1 (pass) and 0 (fail), float64 on the CPU.
-
-    Raises:
-        ComponentError: the judge raised something, or a verdict is another number, or their shape
-            is wrong; the message names the prompt.
-
-    Example:
-        >>> judged(torch.ones(1, 3, 2, 2), ["a"], lambda images, texts: images.amin((1, 2, 3)))
-        tensor([1.], dtype=torch.float64)
-    """
+    """Have pictures judged."""
     with calling("judge", judge, texts):
         found = judge(images, texts)
     if not isinstance(found, Tensor) or found.shape != (len(texts),):
@@ -93,23 +59,7 @@ def judged(images: Tensor, texts: Sequence[str], judge: Judge) -> Tensor:
 
 
 def numbers(name: str, scores: Any, texts: Sequence[str]) -> Tensor:
-    """One number for each picture.
-
-    Args:
-        name: what they are, for the message.
-        scores: as they were returned.
-        texts: B prompts.
-
-    Returns:
-        (B,) float64 on the CPU.
-
-    Raises:
-        ValueError: no tensor, or another shape.
-
-    Example:
-        >>> numbers("reward", torch.ones(2), ["a", "b"])
-        tensor([1., 1.], dtype=torch.float64)
-    """
+    """One number for each picture."""
     if not isinstance(scores, Tensor) or scores.shape != (len(texts),) or scores.is_complex():
         raise ValueError(
             f"`{name}` must return one number per picture, shape ({len(texts)},), got "

@@ -1,18 +1,25 @@
-"""Prompts of files and data sets: reading, what is left out, and each process's share."""
+"""Prompts of files and data sets, each process's share, and the cache of their embeddings."""
 
 from __future__ import annotations
 
-from flowbp.prompts.entries import Columns as Columns
-from flowbp.prompts.entries import Entry as Entry
-from flowbp.prompts.hub import load_prompts as load_prompts
-from flowbp.prompts.reading import LeftOut as LeftOut
-from flowbp.prompts.reading import PromptTable as PromptTable
-from flowbp.prompts.reading import prompt_table as prompt_table
-from flowbp.prompts.reading import read_prompts as read_prompts
-from flowbp.prompts.sharding import Shard as Shard
-from flowbp.prompts.sharding import ShardedPrompts as ShardedPrompts
+from flowbp.prompts.embedding_cache import EMBEDDING_BATCH as EMBEDDING_BATCH
+from flowbp.prompts.embedding_cache import CachedBackbone as CachedBackbone
+from flowbp.prompts.embedding_cache import cached as cached
+from flowbp.prompts.embedding_store import EmbeddingsError as EmbeddingsError
+from flowbp.prompts.embedding_store import FolderStore as FolderStore
+from flowbp.prompts.embedding_store import MemoryStore as MemoryStore
+from flowbp.prompts.embedding_store import Store as Store
+from flowbp.prompts.formats import Columns as Columns
+from flowbp.prompts.formats import Entry as Entry
+from flowbp.prompts.shard import Shard as Shard
+from flowbp.prompts.shard import ShardedPrompts as ShardedPrompts
 from flowbp.prompts.sources import DatasetHeldOut as DatasetHeldOut
 from flowbp.prompts.sources import DatasetPrompts as DatasetPrompts
-from flowbp.prompts.sources import Listed as Listed
+from flowbp.prompts.sources import TableSource as TableSource
 from flowbp.prompts.sources import TextHeldOut as TextHeldOut
 from flowbp.prompts.sources import TextPrompts as TextPrompts
+from flowbp.prompts.table import LeftOut as LeftOut
+from flowbp.prompts.table import PromptTable as PromptTable
+from flowbp.prompts.table import load_prompts as load_prompts
+from flowbp.prompts.table import prompt_table as prompt_table
+from flowbp.prompts.table import read_prompts as read_prompts

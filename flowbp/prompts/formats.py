@@ -1,18 +1,100 @@
-"""Readers of prompt files, one for each ending."""
+"""Formats of prompts: a reader for each ending of a file, and one for data sets."""
 
 from __future__ import annotations
 
 import codecs
 import csv
+import difflib
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowbp.adapters.extras import require
+import attrs
+
+from flowbp.extras import require
 from flowbp.files import read_regular
-from flowbp.prompts.entries import NOT_AN_OBJECT, NOT_UTF8, OTHER_FIELDS, Columns, Entry
+
+NOT_UTF8 = "not UTF-8"
+NOT_AN_OBJECT = "no JSON object"
+NOT_A_TEXT = "with NUL or another control character"
+TOO_LONG = "too long"
+OTHER_FIELDS = "with more or fewer fields than the header"
+
+
+@attrs.frozen
+class Entry:
+    """One line or row of a source, before it is checked.
+
+    Args:
+        number: of the line or row, from 1.
+        text: the prompt; anything but a text is left out later.
+        kind: the value of the kind's column.
+        fault: why the line could not be read; None where it could.
+    """
+
+    number: int
+    text: Any = None
+    kind: Any = None
+    fault: str | None = attrs.field(default=None, kw_only=True)
+
+
+@attrs.frozen
+class Columns:
+    """The columns to read.
+
+    Args:
+        text: of the prompts; None for a file without columns.
+        kind: of the groups that the prompts are counted in; None has none.
+
+    Raises:
+        ValueError: one column for both.
+    """
+
+    text: str | None = None
+    kind: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.text is not None and self.text == self.kind:
+            raise ValueError(
+                f"`kind_column` must be another column than `column`, got {self.kind!r} for both"
+            )
+
+    def check(self, there: Sequence[str], origin: str) -> str:
+        """The column of the prompts, refused if the names that are `there` lack one asked for."""
+        listed = ", ".join(map(repr, there)) or "none"
+        if self.text is None:
+            raise ValueError(
+                f"`column` must name the column of {origin} that holds the prompts, got none. "
+                f"There are: {listed}"
+            )
+        for argument, name in (("column", self.text), ("kind_column", self.kind)):
+            if name is None or there.count(name) == 1:
+                continue
+            if name in there:
+                raise ValueError(
+                    f"`{argument}` must be a column of {origin} that stands there once, got "
+                    f"{name!r}, which {there.count(name)} columns are called; rename the others"
+                )
+            near = difflib.get_close_matches(name, there, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"`{argument}` must be a column of {origin}, got {name!r}.{hint} "
+                f"There are: {listed}"
+            )
+        return self.text
+
+    def refuse(self, origin: str) -> None:
+        """Refuse columns asked of a text file, which has none."""
+        for argument, name in (("column", self.text), ("kind_column", self.kind)):
+            if name is not None:
+                raise ValueError(
+                    f"`{argument}` is {name!r} but {origin} is a text file of one prompt a line, "
+                    f"which has no columns; leave `{argument}` out, or give a .csv, .jsonl or "
+                    ".parquet file"
+                )
+
 
 Reader = Callable[[Path, Columns], Iterator[Entry]]
 
@@ -28,27 +110,7 @@ _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def read_text(path: Path, columns: Columns) -> Iterator[Entry]:
-    """Read a text file of one prompt a line.
-
-    Args:
-        path: of the file.
-        columns: none.
-
-    Yields:
-        An entry a line.
-
-    Raises:
-        ValueError: a column was asked for, or the file is UTF-16.
-        OSError: it cannot be read.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> path = Path(mkdtemp()) / "prompts.txt"
-        >>> path.write_text("a circle")
-        8
-        >>> [entry.text for entry in read_text(path, Columns())]
-        ['a circle']
-    """
+    """An entry for each line of a text file."""
     columns.refuse(path.name)
     for number, line in _lines(path):
         text = _decoded(line)
@@ -56,27 +118,9 @@ def read_text(path: Path, columns: Columns) -> Iterator[Entry]:
 
 
 def read_json_lines(path: Path, columns: Columns) -> Iterator[Entry]:
-    """Read a file of one JSON object a line.
+    """An entry for each line of a file of JSON objects.
 
-    Args:
-        path: of the file.
-        columns: the keys that are wanted; an object without the key is left out later, a key that
-            no object has is refused.
-
-    Yields:
-        An entry a line.
-
-    Raises:
-        ValueError: no object has the columns, or the file is UTF-16.
-        OSError: it cannot be read.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> path = Path(mkdtemp()) / "prompts.jsonl"
-        >>> path.write_text('{"caption": "a circle"}')
-        23
-        >>> [entry.text for entry in read_json_lines(path, Columns("caption"))]
-        ['a circle']
+    An object without the column is left out later; a column that no object has is refused.
     """
     read = [(number, _object(line)) for number, line in _lines(path)]
     objects = [found for _, found in read if isinstance(found, dict)]
@@ -95,26 +139,9 @@ def read_json_lines(path: Path, columns: Columns) -> Iterator[Entry]:
 
 
 def read_csv(path: Path, columns: Columns) -> Iterator[Entry]:
-    """Read comma-separated values under a header, quoted by double quotes.
+    """An entry for each row of comma-separated values under a header, quoted by double quotes.
 
-    Args:
-        path: of the file.
-        columns: the columns that are wanted.
-
-    Yields:
-        An entry a row, numbered by the line it starts on.
-
-    Raises:
-        ValueError: the file has no such column, its quoting is broken, or it is UTF-16.
-        OSError: it cannot be read.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> path = Path(mkdtemp()) / "prompts.csv"
-        >>> path.write_text('caption,"a circle, red"'.replace(",", chr(10), 1))
-        23
-        >>> [entry.text for entry in read_csv(path, Columns("caption"))]
-        ['a circle, red']
+    It is numbered by the line that it starts on.
     """
     # Undecodable bytes become lone surrogates, so that only their own rows are lost.
     content = _content(path).decode("utf-8", errors="surrogateescape")
@@ -133,27 +160,11 @@ def read_csv(path: Path, columns: Columns) -> Iterator[Entry]:
 
 
 def read_parquet(path: Path, columns: Columns) -> Iterator[Entry]:
-    """Read a Parquet file.
-
-    Args:
-        path: of the file.
-        columns: the columns that are wanted; no other is read.
-
-    Yields:
-        An entry a row.
-
-    Raises:
-        ValueError: the file has no such column or is damaged, or pyarrow is not installed; the
-            message says how to install it.
-        OSError: it cannot be read.
-
-    Example:
-        ``list(read_parquet(Path("prompts.parquet"), Columns("caption")))``
-    """
+    """An entry for each row of a Parquet file; no other column is read."""
     if not path.is_file() and path.exists() and not path.is_dir():
         raise UnusableFileError("is a pipe or a device; copy what it holds into a file")
     with path.open("rb") as stream:
-        # Late, so that a missing file is told before a missing package.
+        # Late, so that a missing file is reported before a missing package.
         try:
             pyarrow, parquet = (require(n, extra="data") for n in ("pyarrow", "pyarrow.parquet"))
         except ModuleNotFoundError as error:
@@ -169,6 +180,28 @@ def read_parquet(path: Path, columns: Columns) -> Iterator[Entry]:
                     yield _parquet_entry(number, value, kind)
         except pyarrow.ArrowException as error:
             raise ValueError(f"{path} is no whole Parquet file: {error}") from error
+
+
+def read_dataset(
+    dataset: str, columns: Columns, *, split: str, configuration: str | None = None
+) -> Iterator[Entry]:
+    """An entry for each row of a data set's split; no other column is decoded."""
+    try:
+        datasets = require("datasets", extra="data")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"`dataset` is {dataset!r}: {error}") from error
+    refused = (OSError, ValueError, datasets.exceptions.DatasetsError)
+    try:
+        loaded = datasets.load_dataset(dataset, configuration, split=split)
+    except refused as error:
+        raise ValueError(
+            f"`dataset` {dataset!r} with configuration {configuration!r} and split {split!r} "
+            f"could not be loaded: {' '.join(str(error).split())}"
+        ) from error
+    text = columns.check(loaded.column_names, f"{dataset} ({split})")
+    wanted = [name for name in (text, columns.kind) if name is not None]
+    for number, row in enumerate(loaded.select_columns(wanted), 1):
+        yield Entry(number, row[text], row.get(columns.kind))
 
 
 READERS: Mapping[str, Reader] = {

@@ -10,29 +10,22 @@ import attrs
 import torch
 
 from flowbp.evaluation import HeldOut
-from flowbp.prompts.entries import Columns
-from flowbp.prompts.hub import load_prompts
-from flowbp.prompts.reading import PromptTable, read_prompts
+from flowbp.prompts.formats import Columns
+from flowbp.prompts.table import PromptTable, load_prompts, read_prompts
 from flowbp.training import PromptList
 
 
-class Listed:
-    """What all these sources have in common: a table of prompts.
-
-    Example:
-        See `TextPrompts`.
-    """
+class TableSource:
+    """What these sources have in common: a table of prompts."""
 
     table: PromptTable
 
     def account(self) -> str:
-        """What the source held besides, in words; empty if nothing."""
+        """What was left out of the table, in words; empty if nothing was."""
         return self.table.account()
 
 
-class _Training(Listed):
-    """What training sources have in common: the prompts are shuffled anew each time."""
-
+class _TrainingSource(TableSource):
     def __len__(self) -> int:
         return len(self.table.prompts)
 
@@ -41,17 +34,15 @@ class _Training(Listed):
         return PromptList(prompt.text for prompt in self.table.prompts).stream(generator)
 
 
-class _HeldOut(Listed):
-    """What held-out sources have in common: the prompts stay in order."""
-
+class _HeldOutSource(TableSource):
     def prompts(self) -> tuple[HeldOut, ...]:
         """The prompts, always in the order of the source."""
         return self.table.prompts
 
 
 @attrs.frozen
-class TextPrompts(_Training):
-    """The distinct prompts of a file, gone through again and again, shuffled anew each time.
+class TextPrompts(_TrainingSource):
+    """The distinct prompts of a file, without end, shuffled anew for each pass.
 
     Args:
         path: a `.txt` file of one prompt a line, or a `.csv`, `.jsonl` or `.parquet` file; a
@@ -81,13 +72,13 @@ class TextPrompts(_Training):
 
 
 @attrs.frozen
-class TextHeldOut(_HeldOut):
+class TextHeldOut(_HeldOutSource):
     """The distinct prompts of a file, in its order.
 
     Args:
         path: as for `TextPrompts`.
         column: of the prompts; a `.txt` file has none.
-        kind_column: of the kinds that the evaluation counts apart; None counts them as one kind.
+        kind_column: of the kinds that the evaluation reports separately; None makes them one kind.
 
     Raises:
         ValueError: as `read_prompts`.
@@ -112,8 +103,8 @@ class TextHeldOut(_HeldOut):
 
 
 @attrs.frozen
-class DatasetPrompts(_Training):
-    """The distinct prompts of a data set, gone through again and again, shuffled anew each time.
+class DatasetPrompts(_TrainingSource):
+    """The distinct prompts of a data set, without end, shuffled anew for each pass.
 
     Args:
         dataset: a hub id, or a local folder that `datasets` knows how to read.
@@ -143,7 +134,7 @@ class DatasetPrompts(_Training):
 
 
 @attrs.frozen
-class DatasetHeldOut(_HeldOut):
+class DatasetHeldOut(_HeldOutSource):
     """The distinct prompts of a data set, in its order.
 
     Args:
@@ -151,7 +142,7 @@ class DatasetHeldOut(_HeldOut):
         column: of the prompts.
         split: such as `test`.
         configuration: the data set's own, where it has several.
-        kind_column: of the kinds that the evaluation counts apart; None counts them as one kind.
+        kind_column: of the kinds that the evaluation reports separately; None makes them one kind.
 
     Raises:
         ValueError: as `load_prompts`.

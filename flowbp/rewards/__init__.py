@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from flowbp.rewards.aesthetic import AestheticScore as AestheticScore
-from flowbp.rewards.cleaning import repaired as repaired
 from flowbp.rewards.clip import ClipReward as ClipReward
+from flowbp.rewards.clip import ClipTower as ClipTower
 from flowbp.rewards.clip import as_written as as_written
-from flowbp.rewards.clip_architecture import VIT_H_14 as VIT_H_14
-from flowbp.rewards.clip_architecture import ClipArchitecture as ClipArchitecture
-from flowbp.rewards.clip_architecture import TransformerSizes as TransformerSizes
-from flowbp.rewards.clip_tower import ClipTower as ClipTower
+from flowbp.rewards.clip import repaired as repaired
 from flowbp.rewards.clipscore import CLIPScore as CLIPScore
-from flowbp.rewards.figures import InParts as InParts
-from flowbp.rewards.figures import RewardInParts as RewardInParts
-from flowbp.rewards.figures import in_parts as in_parts
 from flowbp.rewards.hpsv2 import HPS_V2_1 as HPS_V2_1
 from flowbp.rewards.hpsv2 import HPSv2 as HPSv2
 from flowbp.rewards.hpsv3 import HPSv3 as HPSv3
@@ -27,8 +21,10 @@ from flowbp.rewards.needs import Need as Need
 from flowbp.rewards.needs import Reading as Reading
 from flowbp.rewards.needs import needing as needing
 from flowbp.rewards.needs import package as package
+from flowbp.rewards.open_clip import VIT_H_14 as VIT_H_14
+from flowbp.rewards.open_clip import ClipArchitecture as ClipArchitecture
+from flowbp.rewards.open_clip import TransformerSizes as TransformerSizes
 from flowbp.rewards.open_clip import load_open_clip as load_open_clip
-from flowbp.rewards.part import RewardPart as RewardPart
 from flowbp.rewards.pickscore import PickScore as PickScore
 from flowbp.rewards.pixels import Resize as Resize
 from flowbp.rewards.pixels import crop_shortest_side as crop_shortest_side
@@ -38,12 +34,16 @@ from flowbp.rewards.pixels import (
 from flowbp.rewards.pixels import normalise as normalise
 from flowbp.rewards.pixels import pad_longest_side as pad_longest_side
 from flowbp.rewards.pixels import stretch as stretch
+from flowbp.rewards.reward import InParts as InParts
 from flowbp.rewards.reward import Reward as Reward
+from flowbp.rewards.reward import RewardInParts as RewardInParts
+from flowbp.rewards.reward import in_parts as in_parts
 from flowbp.rewards.towers import TOWERS as TOWERS
 from flowbp.rewards.towers import Towers as Towers
-from flowbp.rewards.uncalibrated import UncalibratedReward as UncalibratedReward
 from flowbp.rewards.weight_files import PublishedFile as PublishedFile
 from flowbp.rewards.weight_files import check_layout as check_layout
 from flowbp.rewards.weight_files import read_weights as read_weights
 from flowbp.rewards.weighted import Normalisation as Normalisation
+from flowbp.rewards.weighted import RewardPart as RewardPart
+from flowbp.rewards.weighted import UncalibratedReward as UncalibratedReward
 from flowbp.rewards.weighted import WeightedReward as WeightedReward

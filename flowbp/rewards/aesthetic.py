@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -11,19 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
-from flowbp.core._validators import integer
-from flowbp.limits import BATCH
-from flowbp.rewards.clip_source import channel_statistics, clip_needs, load_clip_model
-from flowbp.rewards.clip_tower import ClipTower
-from flowbp.rewards.clipscore import VIT_L_14
+from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
+from flowbp.hub import hub_file
+from flowbp.rewards.clip import ClipTower
+from flowbp.rewards.clip_model import VIT_L_14, channel_statistics, clip_needs, load_clip_model
+from flowbp.rewards.model_files import Place, check_file, located, on_disk
 from flowbp.rewards.needs import Need, Reading, package
 from flowbp.rewards.pixels import crop_shortest_side_torchvision
-from flowbp.rewards.places import located, on_disk
-from flowbp.rewards.reward import check_prompts
-from flowbp.rewards.sources import check_file
+from flowbp.rewards.reward import batch_size, check_prompts
 from flowbp.rewards.towers import TOWERS, Towers
-from flowbp.rewards.weight_files import check_layout, from_hub, read_weights
+from flowbp.rewards.weight_files import check_layout, read_weights
 
 _REPOSITORY, _FILE = "trl-lib/ddpo-aesthetic-predictor", "aesthetic-model.pth"
 # The numbers between were dropouts.
@@ -33,18 +29,7 @@ Head = tuple[tuple[Tensor, Tensor], ...]
 
 
 def head_layout(width: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the predictor's head by key.
-
-    Args:
-        width: Of the embedding it reads; 768 for ViT-L/14.
-
-    Returns:
-        Five layers' weights and biases.
-
-    Example:
-        >>> head_layout(768)["layers.0.weight"], head_layout(768)["layers.7.weight"]
-        ((1024, 768), (1, 16))
-    """
+    """Shapes of the head by key, for embeddings of `width` numbers: 768 for ViT-L/14."""
     layout: dict[str, tuple[int, ...]] = {}
     for number, outputs in _LAYERS.items():
         layout[f"layers.{number}.weight"] = (outputs, width)
@@ -60,7 +45,7 @@ class AestheticScore:
     ``score = A5(A4(A3(A2(A1(f(image) / |f(image)|)))))`` with affine A and no activations, in
     float32 whatever the policy; the prompt plays no part.
 
-    Construction loads both models. A batch changes a score by rounding alone.
+    Construction loads both models. `batch` changes scores by rounding alone.
 
     Args:
         source: The head: a file (of ``torch.save``, or safetensors), or a hub id, of which
@@ -69,7 +54,7 @@ class AestheticScore:
         batch: Pictures in the model at a time; see `ClipTower`.
         policy: Dtypes of the CLIP model.
         device: Where it runs.
-        towers: With whom the CLIP model is shared.
+        towers: The pool in which models are shared.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
@@ -90,15 +75,9 @@ class AestheticScore:
     Source: github.com/christophschuhmann/improved-aesthetic-predictor.
     """
 
-    source: str | os.PathLike[str] = attrs.field(
-        default=_REPOSITORY, validator=located(file="the head's weights")
-    )
-    clip: str | os.PathLike[str] = attrs.field(
-        default=VIT_L_14, validator=located(folder="CLIPModel layout")
-    )
-    batch: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(integer(1, BATCH))
-    )
+    source: Place = attrs.field(default=_REPOSITORY, validator=located(file="the head's weights"))
+    clip: Place = attrs.field(default=VIT_L_14, validator=located(folder="CLIPModel layout"))
+    batch: int | None = attrs.field(default=None, validator=batch_size)
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     towers: Towers = attrs.field(default=TOWERS, repr=False)
@@ -106,8 +85,8 @@ class AestheticScore:
     _head: Head = attrs.field(init=False, repr=False)
 
     @staticmethod
-    def needs(source: str | os.PathLike[str], clip: str | os.PathLike[str]) -> tuple[Need, ...]:
-        """What its construction reads; see `flowbp.rewards.Need`."""
+    def needs(source: Place, clip: Place) -> tuple[Need, ...]:
+        """What its construction reads."""
         head = Need(
             check=partial(check_file, source, _FILE), reading=Reading(source, (_FILE,), alone=True)
         )
@@ -133,7 +112,7 @@ class AestheticScore:
 
     @_head.default
     def _load_head(self) -> Head:
-        path = on_disk(self.source) or from_hub(str(self.source), _FILE)
+        path = on_disk(self.source) or hub_file(str(self.source), _FILE, alone=True)
         width = self.tower.model.config.projection_dim
         weights = read_weights(path)
         what = f"an aesthetic predictor's head for embeddings of {width} numbers"

@@ -2,45 +2,137 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+import html
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
-from flowbp.rewards.clip_source import clip_needs, load_clip
-from flowbp.rewards.clip_tower import ClipTower
+from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
+from flowbp.extras import require
+from flowbp.rewards.clip_model import (
+    channel_statistics,
+    check_clip_source,
+    check_vocabulary,
+    clip_needs,
+    load_clip_model,
+)
+from flowbp.rewards.model_files import Place, load_tokenizer
 from flowbp.rewards.needs import Need, needing, package
-from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, Resize, crop_shortest_side
-from flowbp.rewards.reward import check_prompts
+from flowbp.rewards.pixels import (
+    CLIP_MEAN,
+    CLIP_STD,
+    Resize,
+    channel_tensors,
+    crop_shortest_side,
+    normalise,
+)
+from flowbp.rewards.reward import batch_size, check_images, check_prompts, score_in_batches
 from flowbp.rewards.towers import TOWERS, Towers
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, PreTrainedTokenizerBase
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 
 def as_written(prompt: str) -> str:
-    """The prompt unchanged: the default cleaning.
-
-    Args:
-        prompt: Any text.
-
-    Returns:
-        The same text.
-
-    Example:
-        >>> as_written("A red circle")
-        'A red circle'
-    """
+    """The prompt unchanged: the default cleaning."""
     return prompt
 
 
-def _needs(
-    source: str | os.PathLike[str], tokenizer: str | os.PathLike[str] | None
-) -> tuple[Need, ...]:
+def repaired(prompt: str) -> str:
+    """Broken Unicode and HTML entities repaired, white space collapsed, lower case.
+
+    So OpenAI's CLIP and open_clip hand a prompt to the tokenizer. ``ftfy`` repairs the Unicode,
+    straightens quotes and takes ligatures apart. Entities are resolved twice, because web captions
+    were often escaped twice.
+
+    Raises:
+        ModuleNotFoundError: ftfy is not installed.
+
+    Example:
+        >>> repaired("“Fish &amp;amp;  Chips”")
+        '"fish & chips"'
+
+    Source: OpenAI CLIP, clip/simple_tokenizer.py; open_clip, tokenizer.py.
+    """
+    text: str = require("ftfy", extra="rewards").fix_text(prompt)
+    return " ".join(html.unescape(html.unescape(text)).split()).lower()
+
+
+def _numbers(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(values)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class ClipTower:
+    """Unit embeddings of pictures under a CLIP model: ``f(image) / |f(image)|``.
+
+    The arguments are those of `ClipReward`. The model runs under the policy; resizing and the last
+    division are in float32.
+
+    With `batch`, that many pictures go through the model at a time, and again in the backward pass:
+    only one batch's activations exist at a time, for one more forward pass. Embeddings then differ
+    by rounding alone, as they do between batches of any sizes.
+
+    Construction moves the model to `device`, casts and freezes it.
+
+    Source: Radford et al., arXiv 2103.00020, section 2.3.
+    """
+
+    model: CLIPModel
+    resize: Resize = crop_shortest_side
+    mean: tuple[float, ...] = attrs.field(default=CLIP_MEAN, converter=_numbers)
+    std: tuple[float, ...] = attrs.field(default=CLIP_STD, converter=_numbers)
+    batch: int | None = attrs.field(default=None, validator=batch_size)
+    policy: DtypePolicy = FLOAT32
+    device: torch.device = attrs.field(default=CPU, converter=torch.device)
+    _statistics: tuple[Tensor, Tensor] = attrs.field(init=False, repr=False)
+
+    @_statistics.default
+    def _on_device(self) -> tuple[Tensor, Tensor]:
+        return channel_tensors(self.mean, self.std, dtype=self.policy.state, device=self.device)
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(
+                "`mean` and `std` must be three numbers each, `std` positive, got "
+                f"{self.mean} and {self.std}; see image_mean and image_std of the model's "
+                "preprocessor_config.json"
+            )
+        self.policy.place(self.model, self.device)
+        self.model.requires_grad_(False).eval()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Embed B pictures (B, 3, H, W) in [0, 1] of any size as (B, D), differentiably.
+
+        The embeddings are in float32 (float64 under a float64 policy).
+        """
+        check_images(images)
+        return score_in_batches(self._embedded, images, batch=self.batch)
+
+    def unit(self, output: Tensor | BaseModelOutputWithPooling) -> Tensor:
+        """What `get_image_features` or `get_text_features` returned, as (B, D) of length one."""
+        # transformers 4 returns the embeddings themselves, transformers 5 an output object.
+        features = output if isinstance(output, Tensor) else output.pooler_output
+        # An autocast set by the caller would round embeddings to bfloat16.
+        with torch.autocast(self.device.type, enabled=False):
+            return F.normalize(features.to(self.policy.state), dim=-1)
+
+    def _embedded(self, images: Tensor) -> Tensor:
+        size = self.model.config.vision_config.image_size
+        with torch.autocast(self.device.type, enabled=False):
+            pixels = self.resize(images.to(device=self.device, dtype=self.policy.state), size)
+            pixels = normalise(pixels, *self._statistics)
+        with self.policy.autocast(self.device):
+            output = self.model.get_image_features(pixel_values=pixels.to(self.policy.weights))
+        return self.unit(output)
+
+
+def _needs(source: Place, tokenizer: Place | None) -> tuple[Need, ...]:
     return (
         package("transformers"),
         *clip_needs(source, tokenizer=source if tokenizer is None else tokenizer),
@@ -118,13 +210,13 @@ class ClipReward:
     @needing(_needs)
     def from_pretrained(
         cls,
-        source: str | os.PathLike[str],
+        source: Place,
         *,
         resize: Resize = crop_shortest_side,
         logit_scale: bool = False,
         clean: Callable[[str], str] = as_written,
         batch: int | None = None,
-        tokenizer: str | os.PathLike[str] | None = None,
+        tokenizer: Place | None = None,
         policy: DtypePolicy = FLOAT32,
         device: torch.device | str = "cpu",
         towers: Towers = TOWERS,
@@ -142,7 +234,7 @@ class ClipReward:
             tokenizer: A hub id or a folder of its own; None takes that of `source`.
             policy: Dtypes of the model.
             device: Where it runs.
-            towers: With whom the model is shared.
+            towers: The pool in which models are shared.
 
         Returns:
             The reward.
@@ -152,15 +244,22 @@ class ClipReward:
             FileNotFoundError: No such source, or a folder without model or tokenizer.
             ValueError: A model that is not a CLIPModel, or whose weights are incomplete.
         """
-        loaded = load_clip(
-            source, tokenizer=tokenizer, dtype=policy.weights, device=device, towers=towers
+        # Every cheap check comes before the weights are read.
+        check_clip_source(source)
+        mean, std = channel_statistics(source)
+        loaded = (
+            load_tokenizer(source, argument="source")
+            if tokenizer is None
+            else load_tokenizer(tokenizer)
         )
+        model = load_clip_model(source, dtype=policy.weights, device=device, towers=towers)
+        check_vocabulary(loaded, model)
         return cls(
-            model=loaded.model,
-            tokenizer=loaded.tokenizer,
+            model=model,
+            tokenizer=loaded,
             resize=resize,
-            mean=loaded.mean,
-            std=loaded.std,
+            mean=mean,
+            std=std,
             logit_scale=logit_scale,
             clean=clean,
             batch=batch,

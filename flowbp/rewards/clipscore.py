@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import attrs
 import torch
 from torch import Tensor
 
-from flowbp.adapters.extras import require
-from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
-from flowbp.core._validators import integer
-from flowbp.limits import BATCH
-from flowbp.rewards.cleaning import repaired
-from flowbp.rewards.clip import ClipReward
-from flowbp.rewards.clip_source import clip_needs
+from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
+from flowbp.extras import require
+from flowbp.rewards.clip import ClipReward, repaired
+from flowbp.rewards.clip_model import VIT_L_14, clip_needs
+from flowbp.rewards.model_files import Place, located
 from flowbp.rewards.needs import Need, package
 from flowbp.rewards.pixels import crop_shortest_side_torchvision
-from flowbp.rewards.places import located
+from flowbp.rewards.reward import batch_size
 from flowbp.rewards.towers import TOWERS, Towers
-
-VIT_L_14 = "openai/clip-vit-large-patch14"
-"""OpenAI's model on the hub, which `AestheticScore` reads too."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class CLIPScore:
     """Cosine of picture and prompt under OpenAI's CLIP, as text-to-image papers report it.
 
-    ``score = f(image) . g(prompt) / (|f(image)| |g(prompt)|)``, near 0.25. The paper's own figure
+    ``score = f(image) . g(prompt) / (|f(image)| |g(prompt)|)``, near 0.25. The paper's own number
     is 2.5 times its positive part, under ViT-B/32.
 
-    Construction loads the model. A batch changes a score by rounding alone.
+    Construction loads the model. `batch` changes scores by rounding alone.
 
     Args:
         source: A folder or hub id in CLIPModel layout.
@@ -40,12 +34,12 @@ class CLIPScore:
         batch: Pictures in the model at a time; see `ClipTower`.
         policy: Dtypes of the model; bfloat16 leaves the normalisation and the dot in float32.
         device: Where it runs.
-        towers: With whom the model is shared.
+        towers: The pool in which models are shared.
 
     Raises:
         ModuleNotFoundError: transformers or ftfy is not installed.
         FileNotFoundError: The hub cannot be reached, or a folder lacks files.
-        ValueError: No such path, a file in place of a folder, or weights that do not fit.
+        ValueError: No such path, a file instead of a folder, or weights that do not fit.
 
     Example:
         >>> from flowbp.shapes.embedded import reward_folder
@@ -56,31 +50,22 @@ class CLIPScore:
     Source: Hessel et al., arXiv 2104.08718, section 3.
     """
 
-    source: str | os.PathLike[str] = attrs.field(
-        default=VIT_L_14, validator=located(folder="CLIPModel layout")
-    )
-    tokenizer: str | os.PathLike[str] | None = attrs.field(
+    source: Place = attrs.field(default=VIT_L_14, validator=located(folder="CLIPModel layout"))
+    tokenizer: Place | None = attrs.field(
         default=None, validator=located(folder="a CLIP tokenizer")
     )
-    batch: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(integer(1, BATCH))
-    )
+    batch: int | None = attrs.field(default=None, validator=batch_size)
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     towers: Towers = attrs.field(default=TOWERS, repr=False)
     clip: ClipReward = attrs.field(init=False, repr=False)
 
     @staticmethod
-    def needs(
-        source: str | os.PathLike[str], tokenizer: str | os.PathLike[str] | None
-    ) -> tuple[Need, ...]:
-        """What its construction reads; see `flowbp.rewards.Need`."""
-        words = source if tokenizer is None else tokenizer
-        return (
-            package("transformers"),
-            package("ftfy", extra="rewards"),
-            *clip_needs(source, tokenizer=words),
-        )
+    def needs(source: Place, tokenizer: Place | None) -> tuple[Need, ...]:
+        """What its construction reads."""
+        packages = package("transformers"), package("ftfy", extra="rewards")
+        own = source if tokenizer is None else tokenizer
+        return *packages, *clip_needs(source, tokenizer=own)
 
     @clip.default
     def _load(self) -> ClipReward:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +10,26 @@ import attrs
 import torch
 from torch import Tensor
 
-from flowbp.adapters.extras import require
-from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
-from flowbp.core._validators import integer
-from flowbp.limits import BATCH
-from flowbp.rewards.cleaning import repaired
-from flowbp.rewards.clip import ClipReward
-from flowbp.rewards.clip_architecture import VIT_H_14, ClipArchitecture
-from flowbp.rewards.clip_source import clip_needs
-from flowbp.rewards.clip_tokenizer import TOKENIZER_FILES, check_vocabulary, load_tokenizer
-from flowbp.rewards.needs import Need, Reading, package
-from flowbp.rewards.open_clip import load_open_clip
+from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
+from flowbp.extras import require
+from flowbp.hub import hub_file
+from flowbp.rewards.clip import ClipReward, repaired
+from flowbp.rewards.clip_model import VIT_L_14, check_vocabulary, clip_needs
+from flowbp.rewards.model_files import (
+    CLIP_TOKENIZER_FILES,
+    Place,
+    load_tokenizer,
+    located,
+    on_disk,
+    tokenizer_place,
+)
+from flowbp.rewards.needs import Need, package, published_file
+from flowbp.rewards.needs import tokenizer as tokenizer_need
+from flowbp.rewards.open_clip import VIT_H_14, ClipArchitecture, load_open_clip
 from flowbp.rewards.pixels import pad_longest_side
-from flowbp.rewards.places import Place, located, on_disk, tokenizer_place
-from flowbp.rewards.sources import check_file, check_tokenizer, file_of
+from flowbp.rewards.reward import batch_size
 from flowbp.rewards.towers import TOWERS, Towers
-from flowbp.rewards.weight_files import PublishedFile, from_hub
+from flowbp.rewards.weight_files import PublishedFile
 
 HPS_V2_1 = PublishedFile(
     repository="xswu/HPSv2",
@@ -37,19 +39,18 @@ HPS_V2_1 = PublishedFile(
 )
 """The published checkpoint: float16 weights of a ViT-H/14 in open_clip's keys."""
 
-_TOKENIZER = "openai/clip-vit-large-patch14"
 _PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 
 
-def _whole(self: HPSv2, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _check_size(self: HPSv2, attribute: attrs.Attribute[Any], value: Any) -> None:
     path = on_disk(value)
     if path is not None and self.verify and path.suffix in _PICKLED:
         self.published.check_size(path)
 
 
-def _words(source: Place, tokenizer: Place | None, published: PublishedFile) -> Place:
+def _tokenizer(source: Place, tokenizer: Place | None, published: PublishedFile) -> Place:
     own = source != published.repository
-    return tokenizer_place(tokenizer, source, own=own, published=_TOKENIZER)
+    return tokenizer_place(tokenizer, source, own=own, published=VIT_L_14)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -57,9 +58,9 @@ class HPSv2:
     """Cosine of picture and prompt under HPSv2.1's CLIP, without its logit scale.
 
     ``score = f(image) . g(prompt) / (|f(image)| |g(prompt)|)``; the longest side of a picture
-    becomes 224 pixels and the rest is black. Scores are near 0.3; some report a hundredfold.
+    becomes 224 pixels and the rest is black. Scores are near 0.3; some report them times 100.
 
-    Construction loads the model. A batch changes a score by rounding alone.
+    Construction loads the model. `batch` changes scores by rounding alone.
 
     Args:
         source: The published repository, a file in open_clip's keys (of ``torch.save``, or
@@ -71,7 +72,7 @@ class HPSv2:
         batch: Pictures in the model at a time; see `ClipTower`.
         policy: Dtypes of the model; bfloat16 leaves the normalisation and the dot in float32.
         device: Where it runs.
-        towers: With whom the model is shared.
+        towers: The pool in which models are shared.
         published: What `source` means by its repository, and what `verify` compares with.
         architecture: Sizes of the model in a file.
 
@@ -90,17 +91,18 @@ class HPSv2:
     Source: Wu et al., arXiv 2306.09341, section 4; github.com/tgxs002/HPSv2.
     """
 
-    source: str | os.PathLike[str] = attrs.field(
+    source: Place = attrs.field(
         default=HPS_V2_1.repository,
-        validator=[located(file="weights in open_clip's keys", folder="CLIPModel layout"), _whole],
+        validator=[
+            located(file="weights in open_clip's keys", folder="CLIPModel layout"),
+            _check_size,
+        ],
     )
-    tokenizer: str | os.PathLike[str] | None = attrs.field(
+    tokenizer: Place | None = attrs.field(
         default=None, validator=located(folder="a CLIP tokenizer")
     )
     verify: bool = True
-    batch: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(integer(1, BATCH))
-    )
+    batch: int | None = attrs.field(default=None, validator=batch_size)
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     towers: Towers = attrs.field(default=TOWERS, repr=False)
@@ -110,34 +112,27 @@ class HPSv2:
 
     @staticmethod
     def needs(
-        source: str | os.PathLike[str],
-        tokenizer: str | os.PathLike[str] | None,
+        source: Place,
+        tokenizer: Place | None,
         verify: bool,
         published: PublishedFile,
     ) -> tuple[Need, ...]:
-        """What its construction reads; see `flowbp.rewards.Need`."""
+        """What its construction reads."""
         packages = package("transformers"), package("ftfy", extra="rewards")
-        words, place = _words(source, tokenizer, published), on_disk(source)
-        if source != published.repository if place is None else place.is_dir():
-            return *packages, *clip_needs(source, tokenizer=words)
-        known = published if verify and (place or Path(published.name)).suffix in _PICKLED else None
-        weights = Need(
-            check=partial(check_file, source, published.name, published=known),
-            tower=file_of(source, published.name) or source,
-            reading=Reading(source, (published.name,), alone=True, size=published.size),
-        )
-        tokens = Need(
-            check=partial(check_tokenizer, words, files=TOKENIZER_FILES),
-            reading=Reading(words, TOKENIZER_FILES),
-        )
-        return *packages, weights, tokens
+        path = on_disk(source)
+        place = _tokenizer(source, tokenizer, published)
+        if source != published.repository if path is None else path.is_dir():
+            return *packages, *clip_needs(source, tokenizer=place)
+        known = verify and (path or Path(published.name)).suffix in _PICKLED
+        weights = published_file(source, published, verify=known)
+        return *packages, weights, tokenizer_need(place, files=CLIP_TOKENIZER_FILES)
 
     @clip.default
     def _load(self) -> ClipReward:
         # Now, because validators run last and loading comes before that.
         attrs.validate(self)
         require("ftfy", extra="rewards")
-        words = _words(self.source, self.tokenizer, self.published)
+        place = _tokenizer(self.source, self.tokenizer, self.published)
         options: dict[str, Any] = {
             "resize": pad_longest_side,
             "clean": repaired,
@@ -148,9 +143,9 @@ class HPSv2:
         path = self._file()
         if path is None:
             return ClipReward.from_pretrained(
-                self.source, tokenizer=words, towers=self.towers, **options
+                self.source, tokenizer=place, towers=self.towers, **options
             )
-        tokenizer = load_tokenizer(words)
+        tokenizer = load_tokenizer(place)
         model = self.towers.get(
             path,
             dtype=self.policy.weights,
@@ -167,7 +162,7 @@ class HPSv2:
     def _file(self) -> Path | None:
         path = on_disk(self.source)
         if path is None and self.source == self.published.repository:
-            path = from_hub(self.published.repository, self.published.name)
+            path = hub_file(self.published.repository, self.published.name, alone=True)
         if path is None or path.is_dir():
             return None
         if self.verify and path.suffix in _PICKLED:

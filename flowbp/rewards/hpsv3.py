@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from flowbp.adapters.policy import CPU, DtypePolicy
-from flowbp.core._validators import integer
-from flowbp.limits import BATCH, SIDE
-from flowbp.rewards.hpsv3_check import check_hpsv3
-from flowbp.rewards.hpsv3_model import FILE, HUB_ID, QWEN2_VL_7B, HPSv3Model, QwenSizes, load_model
-from flowbp.rewards.hpsv3_prompt import Conversation, read_template
-from flowbp.rewards.inputs import check_inputs
+from flowbp.adapters.dtype_policy import CPU, DtypePolicy
+from flowbp.limits import SIDE
+from flowbp.rewards.hpsv3_model import (
+    FILE,
+    HUB_ID,
+    QWEN2_VL_7B,
+    HPSv3Model,
+    QwenSizes,
+    check_files,
+    load_model,
+)
+from flowbp.rewards.model_files import Place, load_tokenizer, located
 from flowbp.rewards.needs import Need, Reading, package
-from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, normalise
-from flowbp.rewards.places import located
-from flowbp.rewards.portions import in_portions
-from flowbp.rewards.qwen_pictures import fit, patches
-from flowbp.rewards.sources import check_tokenizer
-from flowbp.rewards.templates import one_place
+from flowbp.rewards.needs import tokenizer as tokenizer_need
+from flowbp.rewards.pixels import (
+    CLIP_MEAN,
+    CLIP_STD,
+    channel_tensors,
+    fit_budget,
+    normalise,
+    patches,
+)
+from flowbp.rewards.reward import batch_size, check_inputs, score_in_batches
+from flowbp.rewards.templates import PLACE, one_place, text_or_file
 from flowbp.rewards.towers import TOWERS, Towers
-from flowbp.rewards.words import load_words
+from flowbp.validators import integer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PIXELS = 256 * 28 * 28
 """Pixels that HPSv3 was trained to look at: 448x448, in 256 tokens."""
@@ -35,6 +50,94 @@ PIXELS = 256 * 28 * 28
 _TOKENIZER = "Qwen/Qwen2-VL-7B-Instruct"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 _BFLOAT16 = DtypePolicy(torch.bfloat16, torch.bfloat16)
+
+REWARD_TOKEN = "<|Reward|>"
+"""The token whose hidden state the head reads; it follows the last of Qwen2-VL's vocabulary."""
+
+PUBLISHED_TEMPLATE = "eec53640fa8b722d1bc98497f3697eb7d0ad13afc6ced5936ee3bafc38b6e7f8"
+"""SHA-256 of the question that HPSv3 was trained with, its slips and spaces included."""
+
+_WHERE = (
+    "the question that it was trained with is INSTRUCTION in hpsv3/dataset/data_collator_qwen.py "
+    "of github.com/MizzenAI/HPSv3, from its first line break to the blank after the last colon, "
+    f"with {PLACE} in place of its own mark for the prompt"
+)
+
+_SYSTEM = "system\nYou are a helpful assistant."
+_SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
+
+
+def read_template(value: Place | None) -> str:
+    """The question that HPSv3 is asked, given as text or as a file.
+
+    It is not shipped, as its wording belongs to others. One that is not the published question,
+    letter for letter, is warned of.
+    """
+    text = text_or_file(value, argument="template", asked="HPSv3", where=_WHERE)
+    if hashlib.sha256(text.encode()).hexdigest() != PUBLISHED_TEMPLATE:
+        warnings.warn(
+            f"`template` is not what HPSv3 was trained with, so its scores differ; {_WHERE}",
+            stacklevel=2,
+        )
+    return text
+
+
+@attrs.frozen(eq=False)
+class Conversation:
+    """The tokens around a picture.
+
+    ::
+
+        <|im_start|>system … <|im_end|> <|im_start|>user <|vision_start|>   before
+        one token for each 28x28 pixels                                     the picture
+        <|vision_end|> template, with the prompt <|Reward|>                 after
+
+    The published conversation goes on after the reward token, but attention is causal: nothing
+    there reaches it.
+
+    Source: Ma et al., arXiv 2508.03789; Qwen2-VL's chat template.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str = attrs.field(validator=one_place)
+
+    def __attrs_post_init__(self) -> None:
+        vocabulary = self.tokenizer.get_vocab()
+        unknown = [token for token in _SPECIAL if token not in vocabulary]
+        if unknown:
+            raise ValueError(
+                f"`tokenizer` must be Qwen2-VL's, got one without {unknown[0]}; take that of "
+                "Qwen/Qwen2-VL-7B-Instruct"
+            )
+
+    @property
+    def reward_id(self) -> int:
+        """Number of the reward token: the vocabulary's own, or the one after its last."""
+        return int(self.tokenizer.get_vocab().get(REWARD_TOKEN, len(self.tokenizer)))
+
+    @property
+    def before(self) -> list[int]:
+        """Tokens before the picture."""
+        start, end, picture, _ = self.tokenizer.convert_tokens_to_ids(list(_SPECIAL))
+        return [
+            *(start, *self._encode(_SYSTEM), end, *self._encode("\n")),
+            *(start, *self._encode("user\n"), picture),
+        ]
+
+    def after(self, prompt: str) -> list[int]:
+        """Tokens after the picture, the last of them the reward token.
+
+        Marks of the conversation that are written out in the prompt are text too.
+        """
+        end: int = self.tokenizer.convert_tokens_to_ids("<|vision_end|>")
+        return [end, *self._encode(self.template.replace(PLACE, prompt)), self.reward_id]
+
+    def _encode(self, text: str) -> list[int]:
+        # A reward token or the end of the conversation within a prompt must not be one.
+        ids: list[int] = self.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True
+        ).input_ids
+        return ids
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -45,8 +148,8 @@ class HPSv3:
     whatever the policy; about 10 for a good picture, below 0 for a bad one. The prompt comes after
     the picture in the conversation, so only its tokens can be kept; they are, on the device.
 
-    Construction loads the model; in bfloat16 the published one takes 15.5 GB. A batch changes a
-    score by rounding alone.
+    Construction loads the model; in bfloat16 the published one takes 15.5 GB. `batch` changes
+    scores by rounding alone.
 
     Args:
         source: The published repository, its file, or a folder or another hub id with it or with
@@ -54,14 +157,14 @@ class HPSv3:
         tokenizer: A folder or hub id of Qwen2-VL's tokenizer, with or without the reward token.
         template: What the model is asked, with ``{prompt}`` where the prompt goes, as text or the
             path of a file. It must be given: the wording that it was trained with is its authors',
-            and is not shipped; an error says where it is.
+            and is not shipped; the error says where to find it.
         pixels: Size to which pictures are brought, keeping their proportions.
-        batch: Pictures in the model at a time, each portion computed again in the backward pass;
+        batch: Pictures in the model at a time, each batch computed again in the backward pass;
             None takes all.
         gradient_checkpointing: Recompute each layer of both towers in the backward pass.
         policy: Dtypes of the model.
         device: Where it runs.
-        towers: With whom the model is shared.
+        towers: The pool in which models are shared.
         sizes: of the model in the file.
 
     Raises:
@@ -79,19 +182,17 @@ class HPSv3:
     which has no gradient and is left out.
     """
 
-    source: str | os.PathLike[str] = attrs.field(
+    source: Place = attrs.field(
         default=HUB_ID, validator=located(file=FILE, folder=f"with {FILE}, or shards and an index")
     )
-    tokenizer: str | os.PathLike[str] = attrs.field(
+    tokenizer: Place = attrs.field(
         default=_TOKENIZER, validator=located(folder="Qwen2-VL's tokenizer")
     )
     template: str = attrs.field(
         default=None, converter=read_template, repr=False, validator=one_place
     )
     pixels: int = attrs.field(default=PIXELS, validator=integer(1, SIDE**2))
-    batch: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(integer(1, BATCH))
-    )
+    batch: int | None = attrs.field(default=None, validator=batch_size)
     gradient_checkpointing: bool = False
     policy: DtypePolicy = _BFLOAT16
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
@@ -103,40 +204,32 @@ class HPSv3:
     _tokens: dict[str, Tensor] = attrs.field(factory=dict, init=False, repr=False)
 
     @staticmethod
-    def needs(
-        source: str | os.PathLike[str], tokenizer: str | os.PathLike[str], sizes: QwenSizes
-    ) -> tuple[Need, ...]:
-        """What its construction reads; see `flowbp.rewards.Need`."""
+    def needs(source: Place, tokenizer: Place, sizes: QwenSizes) -> tuple[Need, ...]:
+        """What its construction reads."""
         weights = Need(
-            check=partial(check_hpsv3, source, sizes=sizes),
+            check=partial(check_files, source, sizes=sizes),
             tower=source,
             reading=Reading(source, (FILE,), alone=True),
         )
-        words = Need(
-            check=partial(check_tokenizer, tokenizer, files=_TOKENIZER_FILES),
-            reading=Reading(tokenizer, _TOKENIZER_FILES),
-        )
-        return package("transformers"), weights, words
+        vocabulary = tokenizer_need(tokenizer, files=_TOKENIZER_FILES)
+        return package("transformers"), weights, vocabulary
 
     @conversation.default
-    def _load_words(self) -> Conversation:
+    def _load_conversation(self) -> Conversation:
         # Now, because validators run last and loading comes before that.
         attrs.validate(self)
         if self.pixels < self._side**2:
             raise ValueError(
                 f"`pixels` must be at least {self._side**2}, those of one token, got {self.pixels}"
             )
-        words = load_words(
-            self.tokenizer,
-            kind="AutoTokenizer",
-            files=_TOKENIZER_FILES,
-            published=_TOKENIZER,
+        tokenizer = load_tokenizer(
+            self.tokenizer, kind="AutoTokenizer", files=_TOKENIZER_FILES, published=_TOKENIZER
         )
-        conversation = Conversation(words, self.template)
-        others = self.sizes.text["vocab_size"] - 1
-        if conversation.reward_id != others:
+        conversation = Conversation(tokenizer, self.template)
+        ordinary = self.sizes.text["vocab_size"] - 1
+        if conversation.reward_id != ordinary:
             raise ValueError(
-                f"`tokenizer` must be of {others} tokens and the reward token, got one whose "
+                f"`tokenizer` must be of {ordinary} tokens and the reward token, got one whose "
                 f"reward token is number {conversation.reward_id}; take that of {_TOKENIZER}"
             )
         return conversation
@@ -153,12 +246,9 @@ class HPSv3:
 
     @_constants.default
     def _on_device(self) -> tuple[Tensor, Tensor, Tensor]:
-        # Once for all calls: a copy to the device waits for it.
-        mean, std = (
-            torch.tensor(values, dtype=self.policy.state, device=self.device)
-            for values in (CLIP_MEAN, CLIP_STD)
-        )
-        return mean, std, torch.tensor(self.conversation.before, device=self.device)
+        dtype, device = self.policy.state, self.device
+        mean, std = channel_tensors(CLIP_MEAN, CLIP_STD, dtype=dtype, device=device)
+        return mean, std, torch.tensor(self.conversation.before, device=device)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score B pictures against B prompts.
@@ -175,7 +265,7 @@ class HPSv3:
                 number of prompts.
         """
         check_inputs(images, prompts)
-        return in_portions(self._score, images, prompts, batch=self.batch)
+        return score_in_batches(self._score, images, prompts, batch=self.batch)
 
     @property
     def _side(self) -> int:
@@ -185,7 +275,7 @@ class HPSv3:
         mean, std, before = self._constants
         with torch.autocast(self.device.type, enabled=False):
             pixels = images.to(device=self.device, dtype=self.policy.state)
-            pixels = fit(pixels, pixels=self.pixels, multiple=self._side)
+            pixels = fit_budget(pixels, pixels=self.pixels, multiple=self._side)
             pixels = normalise(pixels, mean, std)
         after, last = self._read(prompts)
         flat, grid = self._cut(pixels)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,10 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from flowbp.adapters.extras import require
-from flowbp.rewards.assigning import Head, assign, unfilled
-from flowbp.rewards.shards import find_shards
-from flowbp.rewards.weight_files import read_weights
+from flowbp.extras import require
+from flowbp.rewards.model_files import Place
+from flowbp.rewards.weight_files import (
+    Float32Head,
+    assign,
+    check_layout,
+    check_shards,
+    find_shards,
+    read_shapes,
+    read_weights,
+    unfilled,
+)
 
 if TYPE_CHECKING:
     from transformers import Qwen2VLModel
@@ -32,16 +40,7 @@ FILE = "HPSv3.safetensors"
 
 @attrs.frozen(kw_only=True)
 class QwenSizes:
-    """Sizes of Qwen2-VL's two towers.
-
-    Args:
-        vision: Fields of a Qwen2VLVisionConfig.
-        text: Fields of a Qwen2VLTextConfig.
-
-    Example:
-        >>> QWEN2_VL_7B.text["hidden_size"]
-        3584
-    """
+    """Sizes of Qwen2-VL's towers: fields of a Qwen2VLVisionConfig and of a Qwen2VLTextConfig."""
 
     vision: Mapping[str, Any]
     text: Mapping[str, Any]
@@ -79,21 +78,6 @@ QWEN2_VL_7B = QwenSizes(
 class HPSv3Model(nn.Module):
     """Qwen2-VL without its word predictions, and a head on the state of one token.
 
-    Args:
-        body: Qwen2-VL.
-
-    Example:
-        >>> text = dict(vocab_size=9, hidden_size=16, intermediate_size=8, num_hidden_layers=1,
-        ...             num_attention_heads=1, num_key_value_heads=1,
-        ...             rope_scaling=dict(type="mrope", mrope_section=[2, 3, 3]))
-        >>> vision = dict(depth=1, embed_dim=8, hidden_size=16, num_heads=2)
-        >>> model = build_model(QwenSizes(
-        ...     vision=QWEN2_VL_7B.vision | vision, text=QWEN2_VL_7B.text | text))
-        >>> model(torch.rand(4, 3 * 2 * 14 * 14), torch.tensor([[1, 2, 2]]),
-        ...       before=torch.tensor([1]), after=torch.tensor([[3, 4]]),
-        ...       last=torch.tensor([1])).shape
-        torch.Size([1])
-
     Source: Ma et al., arXiv 2508.03789, section 4.
     """
 
@@ -101,7 +85,7 @@ class HPSv3Model(nn.Module):
         super().__init__()
         self.body = body
         # The file counts the dropout that the head was trained with as a layer of its own.
-        self.rm_head = Head(
+        self.rm_head = Float32Head(
             nn.Linear(body.config.text_config.hidden_size, 1024),
             nn.ReLU(),
             nn.Identity(),
@@ -119,7 +103,7 @@ class HPSv3Model(nn.Module):
         the preference, is not used.
 
         Args:
-            patches: (P, D) of all pictures, in the order of `flowbp.rewards.qwen_pictures`.
+            patches: (P, D) of all pictures, in the order of `flowbp.rewards.pixels.patches`.
             grid: (B, 3) frames, rows and columns of patches of each picture.
             before: (L1,) tokens before a picture.
             after: (B, L2) tokens after it, padded at the end with any.
@@ -163,23 +147,7 @@ class HPSv3Model(nn.Module):
 
 
 def build_model(sizes: QwenSizes = QWEN2_VL_7B) -> HPSv3Model:
-    """HPSv3's network with new weights.
-
-    Args:
-        sizes: of its towers.
-
-    Returns:
-        The network, in torch's default dtype.
-
-    Raises:
-        ModuleNotFoundError: transformers is not installed.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = build_model()
-        >>> round(sum(parameter.numel() for parameter in model.parameters()) / 1e9, 3)
-        7.749
-    """
+    """HPSv3's network with new weights, in torch's default dtype."""
     transformers = require("transformers")
     # Copies, because transformers writes into what it is given.
     config = transformers.Qwen2VLConfig(
@@ -191,17 +159,7 @@ def build_model(sizes: QwenSizes = QWEN2_VL_7B) -> HPSv3Model:
 def rename(key: str) -> str | None:
     """The network's name of a key of the published file; None for one it does not use.
 
-    Args:
-        key: In the layout of transformers from 4.52 on, or of those before.
-
-    Returns:
-        The key in `HPSv3Model`, or None for the prediction of words.
-
-    Example:
-        >>> rename("model.layers.0.mlp.up_proj.weight")
-        'body.language_model.layers.0.mlp.up_proj.weight'
-        >>> rename("model.visual.patch_embed.proj.weight")
-        'body.visual.patch_embed.proj.weight'
+    Keys may be in the layout of transformers from 4.52 on, or of those before.
     """
     if key.startswith("lm_head."):
         return None
@@ -210,13 +168,25 @@ def rename(key: str) -> str | None:
     return re.sub(r"^model\.", "body.", key)
 
 
-def load_model(
-    source: str | os.PathLike[str], *, dtype: torch.dtype, sizes: QwenSizes = QWEN2_VL_7B
-) -> HPSv3Model:
+def check_files(source: Place, *, sizes: QwenSizes = QWEN2_VL_7B) -> None:
+    """Refuse files that `load_model` would refuse; only their headers are read.
+
+    If the cache lacks a hub id's files, the hub is asked for them.
+    """
+    paths = check_shards(source, name=FILE)
+    if not paths:
+        return
+    with torch.device("meta"):
+        model = build_model(sizes)
+    layout = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    check_layout(_renamed(paths, read_shapes), layout, path=_place(paths), what="HPSv3")
+
+
+def load_model(source: Place, *, dtype: torch.dtype, sizes: QwenSizes = QWEN2_VL_7B) -> HPSv3Model:
     """HPSv3 with the weights of a file, or of several, in the published keys.
 
     Args:
-        source: The file, a folder or a hub id with it or with an index of several.
+        source: the file, a folder or a hub id with it or with an index of several.
         dtype: of the weights; the head keeps float32, or takes float64 where that is `dtype`.
         sizes: of the towers in it.
 
@@ -225,16 +195,27 @@ def load_model(
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
-        FileNotFoundError: No such file.
-        ValueError: A file that was cut off, or is another one; with the first key that differs.
+        FileNotFoundError: no such file.
+        ValueError: a file that was cut off, or is another one; with the first key that differs.
     """
     paths = find_shards(source, name=FILE)
-    weights: dict[str, Tensor] = {}
-    for path in paths:
-        found = read_weights(path)
-        weights |= {new: found[key] for key in found if (new := rename(key)) is not None}
+    weights = _renamed(paths, read_weights)
     with unfilled(dtype):
         model = build_model(sizes)
     model.rm_head.to(dtype)
-    assign(model, weights, path=paths[0] if len(paths) == 1 else paths[0].parent, what="HPSv3")
+    assign(model, weights, path=_place(paths), what="HPSv3")
     return model
+
+
+def _renamed(
+    paths: Sequence[Path], read: Callable[[Path], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for path in paths:
+        each = read(path)
+        found |= {new: each[key] for key in each if (new := rename(key)) is not None}
+    return found
+
+
+def _place(paths: Sequence[Path]) -> Path:
+    return paths[0] if len(paths) == 1 else paths[0].parent

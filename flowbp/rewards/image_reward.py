@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
-from flowbp.core._validators import integer
-from flowbp.limits import BATCH
+from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
+from flowbp.hub import hub_file
 from flowbp.rewards.image_reward_model import (
     BLIP_LARGE,
     IMAGE_REWARD,
@@ -22,15 +19,19 @@ from flowbp.rewards.image_reward_model import (
     ImageRewardModel,
     load_model,
 )
-from flowbp.rewards.inputs import check_inputs
-from flowbp.rewards.needs import Need, Reading, package
-from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, crop_shortest_side_torchvision, normalise
-from flowbp.rewards.places import located, on_disk
-from flowbp.rewards.portions import in_portions
-from flowbp.rewards.sources import check_file, check_tokenizer, file_of
+from flowbp.rewards.model_files import Place, load_tokenizer, located, on_disk
+from flowbp.rewards.needs import Need, package, published_file
+from flowbp.rewards.needs import tokenizer as tokenizer_need
+from flowbp.rewards.pixels import (
+    CLIP_MEAN,
+    CLIP_STD,
+    channel_tensors,
+    crop_shortest_side_torchvision,
+    normalise,
+)
+from flowbp.rewards.reward import batch_size, check_inputs, score_in_batches
 from flowbp.rewards.towers import TOWERS, Towers
-from flowbp.rewards.weight_files import PublishedFile, from_hub
-from flowbp.rewards.words import load_words
+from flowbp.rewards.weight_files import PublishedFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +49,7 @@ _TOKENIZER = "google-bert/bert-base-uncased"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 
 
-def _whole(self: ImageReward, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _check_size(self: ImageReward, attribute: attrs.Attribute[Any], value: Any) -> None:
     path = on_disk(value)
     if path is not None and path.is_dir():
         path = path / self.published.name
@@ -67,17 +68,17 @@ class ImageReward:
     out. The text tower looks at the picture in every layer, so only a prompt's tokens can be kept;
     they are, on the device.
 
-    Construction loads the model. A batch changes a score by rounding alone.
+    Construction loads the model. `batch` changes scores by rounding alone.
 
     Args:
         source: The published repository, its file, or a folder that holds it.
         tokenizer: A folder or hub id of bert-base-uncased's tokenizer.
         verify: Refuse a file that is not the published one, bit for bit.
-        batch: Pictures in the model at a time, each portion computed again in the backward pass;
+        batch: Pictures in the model at a time, each batch computed again in the backward pass;
             None takes all.
         policy: Dtypes of the model.
         device: Where it runs.
-        towers: With whom the model is shared.
+        towers: The pool in which models are shared.
         published: What `source` means by its repository, and what `verify` compares with.
         sizes: of the model in the file.
 
@@ -94,56 +95,44 @@ class ImageReward:
     Generation", arXiv 2304.05977, section 3; github.com/THUDM/ImageReward (Apache-2.0).
     """
 
-    source: str | os.PathLike[str] = attrs.field(
+    source: Place = attrs.field(
         default=IMAGE_REWARD.repository,
-        validator=[located(file=IMAGE_REWARD.name, folder=f"with {IMAGE_REWARD.name}"), _whole],
+        validator=[
+            located(file=IMAGE_REWARD.name, folder=f"with {IMAGE_REWARD.name}"),
+            _check_size,
+        ],
     )
-    tokenizer: str | os.PathLike[str] = attrs.field(
-        default=_TOKENIZER, validator=located(folder="a BERT tokenizer")
-    )
+    tokenizer: Place = attrs.field(default=_TOKENIZER, validator=located(folder="a BERT tokenizer"))
     verify: bool = True
-    batch: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(integer(1, BATCH))
-    )
+    batch: int | None = attrs.field(default=None, validator=batch_size)
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     towers: Towers = attrs.field(default=TOWERS, repr=False)
     published: PublishedFile = attrs.field(default=IMAGE_REWARD, repr=False)
     sizes: BlipSizes = attrs.field(default=BLIP_LARGE, repr=False)
-    words: PreTrainedTokenizerBase = attrs.field(init=False, repr=False)
+    bert_tokenizer: PreTrainedTokenizerBase = attrs.field(init=False, repr=False)
     model: ImageRewardModel = attrs.field(init=False, repr=False)
     _statistics: tuple[Tensor, Tensor] = attrs.field(init=False, repr=False)
     _tokens: dict[str, tuple[Tensor, Tensor]] = attrs.field(factory=dict, init=False, repr=False)
 
     @staticmethod
     def needs(
-        source: str | os.PathLike[str],
-        tokenizer: str | os.PathLike[str],
+        source: Place,
+        tokenizer: Place,
         verify: bool,
         published: PublishedFile,
     ) -> tuple[Need, ...]:
-        """What its construction reads; see `flowbp.rewards.Need`."""
-        known = published if verify else None
-        weights = Need(
-            check=partial(check_file, source, published.name, published=known),
-            tower=file_of(source, published.name) or source,
-            reading=Reading(source, (published.name,), alone=True, size=published.size),
-        )
-        words = Need(
-            check=partial(check_tokenizer, tokenizer, files=_TOKENIZER_FILES),
-            reading=Reading(tokenizer, _TOKENIZER_FILES),
-        )
-        return package("transformers"), weights, words
+        """What its construction reads."""
+        weights = published_file(source, published, verify=verify)
+        vocabulary = tokenizer_need(tokenizer, files=_TOKENIZER_FILES)
+        return package("transformers"), weights, vocabulary
 
-    @words.default
-    def _load_words(self) -> PreTrainedTokenizerBase:
+    @bert_tokenizer.default
+    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
         # Now, because validators run last and loading comes before that.
         attrs.validate(self)
-        return load_words(
-            self.tokenizer,
-            kind="BertTokenizer",
-            files=_TOKENIZER_FILES,
-            published=_TOKENIZER,
+        return load_tokenizer(
+            self.tokenizer, kind="BertTokenizer", files=_TOKENIZER_FILES, published=_TOKENIZER
         )
 
     @model.default
@@ -160,12 +149,8 @@ class ImageReward:
 
     @_statistics.default
     def _on_device(self) -> tuple[Tensor, Tensor]:
-        # Once for all calls: a copy to the device waits for it.
-        mean, std = (
-            torch.tensor(values, dtype=self.policy.state, device=self.device)
-            for values in (CLIP_MEAN, CLIP_STD)
-        )
-        return mean, std
+        dtype, device = self.policy.state, self.device
+        return channel_tensors(CLIP_MEAN, CLIP_STD, dtype=dtype, device=device)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score B pictures against B prompts.
@@ -181,7 +166,7 @@ class ImageReward:
             ValueError: Images of another shape, or another number of prompts.
         """
         check_inputs(images, prompts)
-        return in_portions(self._score, images, prompts, batch=self.batch)
+        return score_in_batches(self._score, images, prompts, batch=self.batch)
 
     def _score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         ids, mask = self._read(prompts)
@@ -196,7 +181,7 @@ class ImageReward:
     def _read(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._tokens]
         if new:
-            batch = self.words(
+            batch = self.bert_tokenizer(
                 new,
                 padding="max_length",
                 max_length=MAX_TOKENS,
@@ -211,5 +196,5 @@ class ImageReward:
     def _file(self) -> Path:
         path = on_disk(self.source)
         if path is None:
-            return from_hub(str(self.source), self.published.name)
+            return hub_file(str(self.source), self.published.name, alone=True)
         return path / self.published.name if path.is_dir() else path

@@ -11,9 +11,14 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from flowbp.adapters.extras import require
-from flowbp.rewards.assigning import Head, assign, unfilled
-from flowbp.rewards.weight_files import PublishedFile, read_weights
+from flowbp.extras import require
+from flowbp.rewards.weight_files import (
+    Float32Head,
+    PublishedFile,
+    assign,
+    read_weights,
+    unfilled,
+)
 
 if TYPE_CHECKING:
     from transformers import BlipTextModel, BlipVisionModel
@@ -29,16 +34,7 @@ IMAGE_REWARD = PublishedFile(
 
 @attrs.frozen(kw_only=True)
 class BlipSizes:
-    """Sizes of BLIP's two towers.
-
-    Args:
-        vision: Fields of a BlipVisionConfig.
-        text: Fields of a BlipTextConfig.
-
-    Example:
-        >>> BLIP_LARGE.vision["hidden_size"]
-        1024
-    """
+    """Sizes of BLIP's two towers: fields of a BlipVisionConfig and of a BlipTextConfig."""
 
     vision: Mapping[str, Any]
     text: Mapping[str, Any]
@@ -99,20 +95,6 @@ _RENAMED = (
 class ImageRewardModel(nn.Module):
     """BLIP's two towers, the text looking at the picture, and a linear head on the first token.
 
-    Args:
-        vision: The picture tower.
-        text: The text tower, with cross attention.
-
-    Example:
-        >>> small = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1,
-        ...              num_attention_heads=1)
-        >>> model = build_model(BlipSizes(
-        ...     vision=BLIP_LARGE.vision | small | dict(image_size=32),
-        ...     text=BLIP_LARGE.text | small | dict(encoder_hidden_size=8, vocab_size=5)))
-        >>> ids = torch.zeros(2, 3, dtype=torch.long)
-        >>> model(torch.rand(2, 3, 32, 32), ids, torch.ones_like(ids)).shape
-        torch.Size([2])
-
     Source: Xu et al., arXiv 2304.05977, section 3.1.
     """
 
@@ -121,7 +103,7 @@ class ImageRewardModel(nn.Module):
         self.vision = vision
         self.text = text
         # The file counts the dropouts that the head was trained with as layers of their own.
-        self.head = Head(
+        self.head = Float32Head(
             nn.Linear(text.config.hidden_size, 1024),
             nn.Identity(),
             nn.Linear(1024, 128),
@@ -147,23 +129,7 @@ class ImageRewardModel(nn.Module):
 
 
 def build_model(sizes: BlipSizes = BLIP_LARGE) -> ImageRewardModel:
-    """ImageReward's network with new weights.
-
-    Args:
-        sizes: of its towers.
-
-    Returns:
-        The network, in torch's default dtype.
-
-    Raises:
-        ModuleNotFoundError: transformers is not installed.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     model = build_model()
-        >>> sum(parameter.numel() for parameter in model.parameters())
-        446206689
-    """
+    """ImageReward's network with new weights, in torch's default dtype."""
     transformers = require("transformers")
     return ImageRewardModel(
         transformers.BlipVisionModel(transformers.BlipVisionConfig(**sizes.vision)),
@@ -174,18 +140,7 @@ def build_model(sizes: BlipSizes = BLIP_LARGE) -> ImageRewardModel:
 
 
 def rename(key: str) -> str | None:
-    """The network's name of a key of the published file; None for one it does not use.
-
-    Args:
-        key: For example ``blip.visual_encoder.blocks.3.attn.qkv.weight``.
-
-    Returns:
-        The key in `ImageRewardModel`, or None.
-
-    Example:
-        >>> rename("blip.visual_encoder.blocks.3.attn.qkv.weight")
-        'vision.encoder.layers.3.self_attn.qkv.weight'
-    """
+    """The network's name of a key of the published file; None for one it does not use."""
     if _UNUSED.match(key):
         return None
     for pattern, new in _RENAMED:
@@ -196,18 +151,11 @@ def rename(key: str) -> str | None:
 
 
 def load_model(path: Path, sizes: BlipSizes = BLIP_LARGE) -> ImageRewardModel:
-    """ImageReward with the weights of a file in the published keys.
-
-    Args:
-        path: The file.
-        sizes: of the towers in it.
-
-    Returns:
-        The network in float32, on the CPU.
+    """ImageReward with the weights of a file in the published keys, in float32 on the CPU.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
-        ValueError: A file that was cut off, or is another one; with the first key that differs.
+        ValueError: a file that was cut off, or is another one; with the first key that differs.
     """
     weights = read_weights(path)
     renamed = {new: tensor for key, tensor in weights.items() if (new := rename(key)) is not None}

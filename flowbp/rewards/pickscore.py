@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import attrs
 import torch
 from torch import Tensor
 
-from flowbp.adapters.policy import CPU, FLOAT32, DtypePolicy
-from flowbp.core._validators import integer
-from flowbp.limits import BATCH
+from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
 from flowbp.rewards.clip import ClipReward
-from flowbp.rewards.clip_source import clip_needs
+from flowbp.rewards.clip_model import clip_needs
+from flowbp.rewards.model_files import Place, located, tokenizer_place
 from flowbp.rewards.needs import Need, package
-from flowbp.rewards.places import Place, located, tokenizer_place
+from flowbp.rewards.reward import batch_size
 from flowbp.rewards.towers import TOWERS, Towers
 
 _PUBLISHED = "yuvalkirstain/PickScore_v1"
-_TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+_TRAINED_WITH = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
-def _words(source: Place, tokenizer: Place | None) -> Place:
-    return tokenizer_place(tokenizer, source, own=source != _PUBLISHED, published=_TOKENIZER)
+def _tokenizer(source: Place, tokenizer: Place | None) -> Place:
+    return tokenizer_place(tokenizer, source, own=source != _PUBLISHED, published=_TRAINED_WITH)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -34,7 +32,7 @@ class PickScore:
     picture becomes 224 pixels and its centre is cut out. Scores are near 22; a 26th of them is
     near the scale of the other rewards. Prompts reach the tokenizer as they are, as in training.
 
-    Construction loads the model. A batch changes a score by rounding alone.
+    Construction loads the model. `batch` changes scores by rounding alone.
 
     Args:
         source: A folder or hub id in CLIPModel layout.
@@ -43,12 +41,12 @@ class PickScore:
         batch: Pictures in the model at a time; see `ClipTower`.
         policy: Dtypes of the model; bfloat16 leaves the normalisation and the dot in float32.
         device: Where it runs.
-        towers: With whom the model is shared.
+        towers: The pool in which models are shared.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
         FileNotFoundError: The hub cannot be reached, or a folder lacks files.
-        ValueError: No such path, a file in place of a folder, or weights that do not fit.
+        ValueError: No such path, a file instead of a folder, or weights that do not fit.
 
     Example:
         >>> from flowbp.shapes.embedded import reward_folder
@@ -59,29 +57,20 @@ class PickScore:
     Source: Kirstain et al., arXiv 2305.01569, section 4; github.com/yuvalkirstain/PickScore.
     """
 
-    source: str | os.PathLike[str] = attrs.field(
-        default=_PUBLISHED, validator=located(folder="CLIPModel layout")
-    )
-    tokenizer: str | os.PathLike[str] | None = attrs.field(
+    source: Place = attrs.field(default=_PUBLISHED, validator=located(folder="CLIPModel layout"))
+    tokenizer: Place | None = attrs.field(
         default=None, validator=located(folder="a CLIP tokenizer")
     )
-    batch: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(integer(1, BATCH))
-    )
+    batch: int | None = attrs.field(default=None, validator=batch_size)
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
     towers: Towers = attrs.field(default=TOWERS, repr=False)
     clip: ClipReward = attrs.field(init=False, repr=False)
 
     @staticmethod
-    def needs(
-        source: str | os.PathLike[str], tokenizer: str | os.PathLike[str] | None
-    ) -> tuple[Need, ...]:
-        """What its construction reads; see `flowbp.rewards.Need`."""
-        return (
-            package("transformers"),
-            *clip_needs(source, tokenizer=_words(source, tokenizer)),
-        )
+    def needs(source: Place, tokenizer: Place | None) -> tuple[Need, ...]:
+        """What its construction reads."""
+        return package("transformers"), *clip_needs(source, tokenizer=_tokenizer(source, tokenizer))
 
     @clip.default
     def _load(self) -> ClipReward:
@@ -89,7 +78,7 @@ class PickScore:
         attrs.validate(self)
         return ClipReward.from_pretrained(
             self.source,
-            tokenizer=_words(self.source, self.tokenizer),
+            tokenizer=_tokenizer(self.source, self.tokenizer),
             logit_scale=True,
             batch=self.batch,
             policy=self.policy,

@@ -1,4 +1,4 @@
-"""Differentiable picture preparation: resizing to a square and normalising, in float32.
+"""Differentiable picture preparation, in float32: resizing, normalising, cutting into patches.
 
 Image processors and PIL have no gradient, and bicubic resizing without antialiasing gives most
 pixels of a large picture none.
@@ -6,6 +6,7 @@ pixels of a large picture none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -19,6 +20,8 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 """Channel standard deviations that OpenAI's CLIP was trained with."""
 
+_LONGEST = 200
+
 
 class Resize(Protocol):
     """Brings pictures of any size to a square; pictures of that size pass through untouched."""
@@ -29,19 +32,7 @@ class Resize(Protocol):
 
 
 def stretch(images: Tensor, size: int) -> Tensor:
-    """Resize both sides to `size`, whatever the picture's proportions.
-
-    Args:
-        images: (B, 3, H, W).
-        size: Pixels along a side.
-
-    Returns:
-        (B, 3, size, size).
-
-    Example:
-        >>> stretch(torch.zeros(1, 3, 6, 12), 4).shape
-        torch.Size([1, 3, 4, 4])
-    """
+    """Resize both sides to `size`, whatever the picture's proportions: (B, 3, size, size)."""
     return _bicubic(images, size, size)
 
 
@@ -50,17 +41,6 @@ def crop_shortest_side(images: Tensor, size: int) -> Tensor:
 
     Of ``d`` pixels too many ``floor(d / 2)`` are cut off above or left. For models that were
     trained with an image processor of transformers, such as PickScore.
-
-    Args:
-        images: (B, 3, H, W).
-        size: Pixels along a side.
-
-    Returns:
-        (B, 3, size, size).
-
-    Example:
-        >>> crop_shortest_side(torch.zeros(1, 3, 6, 12), 4).shape
-        torch.Size([1, 3, 4, 4])
     """
     images = _shortest_side(images, size)
     top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
@@ -73,13 +53,6 @@ def crop_shortest_side_torchvision(images: Tensor, size: int) -> Tensor:
     Of ``d`` pixels too many ``round(d / 2)`` are cut off above or left: 2 of 3 and 2 of 5. For
     models that were trained with torchvision's CenterCrop: ImageReward and the CLIP models of
     OpenAI and open_clip.
-
-    Args:
-        images: (B, 3, H, W).
-        size: Pixels along a side.
-
-    Returns:
-        (B, 3, size, size).
 
     Example:
         >>> wide = torch.arange(7.0).expand(1, 1, 4, 7)
@@ -97,13 +70,6 @@ def pad_longest_side(images: Tensor, size: int) -> Tensor:
     """Resize the longest side to `size` and pad with black around, as HPSv2 does.
 
     Where the padding is odd, the extra pixel goes right or below.
-
-    Args:
-        images: (B, 3, H, W).
-        size: Pixels along a side.
-
-    Returns:
-        (B, 3, size, size).
 
     Example:
         >>> pad_longest_side(torch.ones(1, 1, 2, 4), 4)[0, 0, :, 0]
@@ -137,6 +103,72 @@ def normalise(
     offset = torch.as_tensor(mean, dtype=images.dtype, device=images.device)[:, None, None]
     spread = torch.as_tensor(std, dtype=images.dtype, device=images.device)[:, None, None]
     return (images - offset) / spread
+
+
+def channel_tensors(
+    mean: Sequence[float], std: Sequence[float], *, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """`mean` and `std` for `normalise` as tensors, made once: a copy to a device waits for it."""
+    return (
+        torch.tensor(mean, dtype=dtype, device=device),
+        torch.tensor(std, dtype=dtype, device=device),
+    )
+
+
+def budgeted_size(height: int, width: int, *, pixels: int, multiple: int) -> tuple[int, int]:
+    """The size nearest to a number of pixels whose sides are multiples of a number, as Qwen2-VL's.
+
+    With ``s = sqrt(pixels / (height width))`` each side becomes ``multiple floor(side s /
+    multiple)`` where the picture is too large, with ``ceil`` where it is too small, and is rounded
+    to the nearest multiple where that hits the budget.
+
+    Raises:
+        ValueError: one side is more than 200 times the other.
+    """
+    if max(height, width) > _LONGEST * min(height, width):
+        raise ValueError(
+            f"`images` must have sides of a ratio up to {_LONGEST}, got {height}x{width}; crop them"
+        )
+    nearest = tuple(round(side / multiple) * multiple for side in (height, width))
+    area = nearest[0] * nearest[1]
+    if area == pixels:
+        return nearest[0], nearest[1]
+    to_whole = math.floor if area > pixels else math.ceil
+    shrunk_by = math.sqrt(height * width / pixels)
+    rows, columns = (
+        max(1, to_whole(side / shrunk_by / multiple)) * multiple for side in (height, width)
+    )
+    return rows, columns
+
+
+def fit_budget(images: Tensor, *, pixels: int, multiple: int) -> Tensor:
+    """Resize pictures (B, 3, H, W) to their `budgeted_size`, bicubic with antialiasing."""
+    height, width = images.shape[-2:]
+    rows, columns = budgeted_size(height, width, pixels=pixels, multiple=multiple)
+    return _bicubic(images, rows, columns)
+
+
+def patches(images: Tensor, *, patch: int, merge: int, frames: int) -> Tensor:
+    """Cut pictures into the flat patches of a video model, each picture a still of `frames`.
+
+    Patches that are merged into one token stand next to each other: the order is row of groups,
+    group, row within, patch within. The values of a patch are ordered channel, frame, row, column.
+
+    Args:
+        images: (B, C, H, W), both sides divisible by ``patch * merge``.
+        patch: side of a patch.
+        merge: patches along a side of what becomes one token.
+        frames: how often a picture is repeated in time.
+
+    Returns:
+        (B * H/patch * W/patch, C * frames * patch * patch).
+    """
+    batch, channels, height, width = images.shape
+    rows, columns = height // (patch * merge), width // (patch * merge)
+    grid = images.reshape(batch, channels, rows, merge, patch, columns, merge, patch)
+    ordered = grid.permute(0, 2, 5, 3, 6, 1, 4, 7)
+    still = ordered.unsqueeze(6).expand(*ordered.shape[:6], frames, patch, patch)
+    return still.reshape(-1, channels * frames * patch * patch)
 
 
 def _shortest_side(images: Tensor, size: int) -> Tensor:

@@ -15,23 +15,16 @@ PLACE = "{prompt}"
 def text_or_file(
     value: str | os.PathLike[str] | None, *, argument: str, asked: str, where: str
 ) -> str:
-    """A template that was given as text, or as a file that holds one.
+    """A template that was given as text, or as the path of a file that holds one.
 
     Args:
-        value: a text with ``{prompt}`` in it, or the path of a file that holds one.
+        value: a text with ``{prompt}`` in it, or the path.
         argument: its name, for the message.
         asked: who is asked, for the message.
         where: the right wording is to be found, for the message.
 
-    Returns:
-        The text.
-
     Raises:
         ValueError: nothing is given, or no such file.
-
-    Example:
-        >>> text_or_file("Rate {prompt}", argument="question", asked="the judge", where="see X")
-        'Rate {prompt}'
     """
     if value is None:
         raise ValueError(f"`{argument}` must be what {asked} is asked, a text or a file; {where}")
@@ -49,11 +42,7 @@ def text_or_file(
 
 
 def one_place(_: Any, attribute: attrs.Attribute[Any], value: str) -> None:
-    """A validator of attrs: a template with one place for the prompt.
-
-    Raises:
-        ValueError: With how many it has.
-    """
+    """A validator: a template with one place for the prompt."""
     if value.count(PLACE) != 1:
         raise ValueError(
             f"`{attribute.name}` must hold {PLACE} once, got {value.count(PLACE)} times; the "

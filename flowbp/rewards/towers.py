@@ -1,4 +1,4 @@
-"""Models that several rewards and evaluators read are loaded once and shared."""
+"""Models that several rewards and metrics read, loaded once and shared."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _Key = tuple[str, tuple[int, ...], torch.dtype, torch.device]
 class Towers:
     """Frozen models by the files they came from, their dtype and their device.
 
-    It only remembers models that something else still holds: nothing stays loaded because of it,
-    but what `hold` asks for. Whoever gets a model shares it, and must not change it.
+    It only remembers models that something else still holds: it keeps none loaded itself, except
+    what `hold` asks for. Whoever gets a model shares it, and must not change it.
 
     Example:
         >>> towers = Towers()
@@ -53,10 +53,10 @@ class Towers:
         """The model of a place, loaded if nobody holds it.
 
         Args:
-            place: a file, a folder, or a hub id. A file that was written anew is another one.
+            place: a file, a folder, or a hub id; a file written anew is another place.
             dtype: of the weights.
             device: where the model runs.
-            load: loads it; called where nobody holds it.
+            load: loads it; called only if nobody holds it.
 
         Returns:
             The model, on the device, in that dtype, frozen and in eval mode.
@@ -73,43 +73,17 @@ class Towers:
         return model
 
     def hold(self, places: Iterable[str | os.PathLike[str]]) -> None:
-        """Keep the models of some places that are loaded now, for those who will ask for them.
-
-        Args:
-            places: as of `get`; models of other places that were kept are let go.
-
-        Example:
-            >>> towers = Towers()
-            >>> model = towers.get("a/b", dtype=torch.float32, device="cpu", load=nn.Identity)
-            >>> towers.hold(["a/b"])
-            >>> del model
-            >>> len(towers)
-            1
-            >>> towers.hold([])
-            >>> len(towers)
-            0
-        """
+        """Keep those loaded models that lie at these places, and let go of any kept before."""
         names = {place_name(place) for place in places}
         self._held = {key: model for key, model in self._loaded.items() if key[0] in names}
 
 
 TOWERS = Towers()
-"""The default everywhere, so that all rewards and evaluators of a process share."""
+"""The default everywhere, so that all rewards and metrics of a process share."""
 
 
 def place_name(place: str | os.PathLike[str]) -> str:
-    """What a place is called whichever way it is written.
-
-    Args:
-        place: a file, a folder, or a hub id.
-
-    Returns:
-        Its whole path, or the hub id.
-
-    Example:
-        >>> place_name("owner/name"), place_name("/tmp/../") == place_name(Path("/"))
-        ('owner/name', True)
-    """
+    """The whole path of a file or folder however it is written, or the hub id."""
     path = Path(place).expanduser()
     return str(path.resolve()) if path.exists() else str(place)
 

@@ -1,43 +1,37 @@
-"""Weights in a single file: finding it, knowing it again, reading it without running its code."""
+"""Files of weights: verifying them, reading them without running their code, assigning them."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from flowbp.adapters.extras import require
-from flowbp.adapters.hub import why_unread
+from flowbp.adapters.component_files import check_weight_file
+from flowbp.extras import require
+from flowbp.hub import ask_hub, cached_file, local_folder, read_json, why_unread
 
 _SHOWN = 3
-_OTHER = "it is another file"
 # How archives and pickles of torch.save begin.
 _BEGINNINGS = (b"PK", b"\x80")
 _AGAIN = "copy or download it again"
+_INDEX = "*.safetensors.index.json"
+_ON_HUB = ("model.safetensors.index.json", "model.safetensors")
 
 
 @attrs.frozen(kw_only=True)
 class PublishedFile:
-    """A file of a hub repository whose content is known.
-
-    Args:
-        repository: ``owner/name`` on the hub.
-        name: of the file there.
-        size: in bytes.
-        sha256: of its content, in hexadecimal digits.
-
-    Example:
-        >>> file = PublishedFile(repository="owner/name", name="w.pt", size=3, sha256="ab")
-        >>> file.name
-        'w.pt'
-    """
+    """A file of a hub repository (``owner/name``) whose size in bytes and SHA-256 are known."""
 
     repository: str
     name: str
@@ -45,31 +39,18 @@ class PublishedFile:
     sha256: str
 
     def check_size(self, path: Path) -> None:
-        """Refuse a file of another size, such as one that was cut off.
-
-        Args:
-            path: of the file on disk.
-
-        Raises:
-            ValueError: with both sizes.
-        """
+        """Refuse a file of another size, such as one that was cut off."""
         found = path.stat().st_size
         if found != self.size:
-            kind = "it was cut off" if found < self.size and _is_of_torch(path) else _OTHER
+            cut_off = found < self.size and _is_of_torch(path)
+            kind = "it was cut off" if cut_off else "it is another file"
             raise ValueError(
                 f"{path} has {found} bytes and the published {self.name} has {self.size}: {kind}; "
                 f"{_AGAIN} from {self.repository}, or write verify=false to accept it"
             )
 
     def check(self, path: Path) -> None:
-        """Refuse a file with other content; the whole of it is read.
-
-        Args:
-            path: of the file on disk.
-
-        Raises:
-            ValueError: with both sizes, or both hashes.
-        """
+        """Refuse a file with other content; the whole of it is read."""
         self.check_size(path)
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -80,55 +61,36 @@ class PublishedFile:
             )
 
 
-def from_hub(repository: str, name: str) -> Path:
-    """A file of a hub repository, downloaded where it is not in the cache.
+def check_whole(path: Path) -> None:
+    """Refuse a file of weights that was cut off; only its table of contents is read.
 
-    Args:
-        repository: ``owner/name``.
-        name: of the file.
-
-    Returns:
-        Where it is on disk.
-
-    Raises:
-        ModuleNotFoundError: huggingface_hub is not installed.
-        FileNotFoundError: neither there nor in the cache; the message says what to do.
-
-    Example:
-        ``from_hub("xswu/HPSv2", "HPS_v2.1_compressed.pt")``
+    Files of ``torch.save`` before torch 1.6 have no table of contents and pass.
     """
-    hub, errors = require("huggingface_hub"), require("huggingface_hub.errors")
+    if path.suffix == ".safetensors":
+        check_weight_file(path)
+        return
+    with path.open("rb") as file:
+        begins = file.read(2)
+    if not begins:
+        raise ValueError(f"{path} is damaged, it is empty; delete it, and {_AGAIN}")
+    if begins != b"PK":
+        return
     try:
-        return Path(hub.hf_hub_download(repository, name))
-    # Alone among the hub's errors, that of a missing file need not be an OSError.
-    except (OSError, errors.EntryNotFoundError) as error:
-        raise FileNotFoundError(
-            f"`source` {repository!r} could not be read, its {name}: "
-            f"{why_unread(error, repository, file=name)}"
-        ) from error
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                archive.open(entry).close()
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{path} is damaged, {error}; delete it, and {_AGAIN}") from error
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """The tensors of a safetensors file, or of a file of ``torch.save``.
+    """The tensors of a safetensors file or of a file of ``torch.save``, on the CPU.
 
     The latter is unpickled with ``weights_only=True``, which runs none of its code. A dictionary
     whose tensors lie below ``state_dict`` is unwrapped.
 
-    Args:
-        path: of the file.
-
-    Returns:
-        Tensors by their keys, on the CPU; their memory is that of the file where it can be.
-
     Raises:
         ValueError: damaged, cut off, or no mapping of tensors.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> path = Path(mkdtemp()) / "weights.pt"
-        >>> torch.save({"state_dict": {"scale": torch.ones(1)}}, path)
-        >>> read_weights(path)
-        {'scale': tensor([1.])}
     """
     content: Any = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
@@ -142,20 +104,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
 
 
 def read_shapes(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file without their values; only its header is read.
-
-    Args:
-        path: of a file that is whole.
-
-    Returns:
-        Tensors on the meta device by their keys.
-
-    Example:
-        >>> from flowbp.shapes.embedded import reward_folder
-        >>> found = read_shapes(reward_folder() / "model.safetensors")
-        >>> {tensor.device.type for tensor in found.values()}
-        {'meta'}
-    """
+    """The tensors of a whole safetensors file, on the meta device; only its header is read."""
     with require("safetensors").safe_open(path, framework="pt") as file:
         names = file.keys()
         return {
@@ -166,23 +115,9 @@ def read_shapes(path: Path) -> dict[str, Tensor]:
 def check_layout(
     weights: Mapping[str, Tensor], layout: Mapping[str, tuple[int, ...]], *, path: Path, what: str
 ) -> None:
-    """Refuse weights whose keys or shapes are not the expected ones.
+    """Refuse weights that lack a key, have one too many, or another shape than `layout`.
 
-    Args:
-        weights: tensors by key.
-        layout: the expected shapes by key.
-        path: of the file, for the message.
-        what: it should be, for the message.
-
-    Raises:
-        ValueError: with the first key that is missing, of another shape, or too many.
-
-    Example:
-        >>> check_layout({}, {"scale": (1,)}, path=Path("weights.pt"), what="a scale")
-        Traceback (most recent call last):
-            ...
-        ValueError: weights.pt does not hold a scale: it lacks scale, the first of 1 missing keys; \
-it holds no keys; name the file of this very model
+    The message names the first such key, the file's `path` and what the file should be.
     """
     missing = [key for key in layout if key not in weights]
     unfit = [key for key in layout if key in weights and tuple(weights[key].shape) != layout[key]]
@@ -201,6 +136,96 @@ it holds no keys; name the file of this very model
     else:
         return
     raise ValueError(f"{path} does not hold {what}: {fault}; name the file of this very model")
+
+
+def find_shards(source: str | os.PathLike[str], *, name: str) -> tuple[Path, ...]:
+    """The safetensors files of a source, in the order of their names, downloaded if need be.
+
+    Args:
+        source: a file, a folder or a hub id with one safetensors file or an index of several.
+        name: the file's published name, for the message.
+
+    Raises:
+        FileNotFoundError: there are none, or a file of the index is missing.
+        ValueError: several files without an index, or an index that is damaged.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return (path,)
+    return _shards_of(local_folder(source) or _download_folder(str(source)), source, name)
+
+
+def check_shards(source: str | os.PathLike[str], *, name: str) -> tuple[Path, ...]:
+    """`find_shards` without a download, each file whole as far as its header shows.
+
+    If the cache lacks them, the hub is asked for them and there are no paths to return.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        check_weight_file(path)
+        return (path,)
+    folder = local_folder(source)
+    if folder is None:
+        cached = (cached_file(str(source), each) for each in (name, *_ON_HUB))
+        folder = next((found.parent for found in cached if found is not None), None)
+        if folder is None:
+            ask_hub(str(source), name, *_ON_HUB, alone=True)
+            return ()
+    shards = _shards_of(folder, source, name)
+    for shard in shards:
+        check_weight_file(shard)
+    return shards
+
+
+def assign(module: nn.Module, weights: Mapping[str, Tensor], *, path: Path, what: str) -> None:
+    """Put the tensors of a file in place of a module's own, in its dtypes; see `check_layout`."""
+    own = module.state_dict()
+    layout = {key: tuple(tensor.shape) for key, tensor in own.items()}
+    check_layout(weights, layout, path=path, what=what)
+    module.load_state_dict(
+        {key: tensor.to(own[key].dtype) for key, tensor in weights.items()}, assign=True
+    )
+
+
+@contextmanager
+def unfilled(dtype: torch.dtype) -> Iterator[None]:
+    """Modules built inside have parameters of `dtype` whose values are whatever memory held.
+
+    Drawing random values for billions of parameters takes minutes, and all are replaced.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with _KeepParameters():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class _KeepParameters(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        # What writes in place ends in one underscore; torch.nn.init passes its tensor by name.
+        target = args[0] if args else kwargs.get("tensor")
+        writes = re.fullmatch(r"[a-z]\w*[^_]_", getattr(func, "__name__", ""))
+        if writes and isinstance(target, nn.Parameter) and func is not Tensor.requires_grad_:
+            return target
+        return func(*args, **kwargs)
+
+
+class Float32Head(nn.Sequential):
+    """Layers that stay in float32 at least, whatever the network around them is cast to."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        def move(tensor: Tensor) -> Tensor:
+            asked = fn(tensor.new_empty(0))
+            dtype = torch.promote_types(asked.dtype, torch.float32)
+            return tensor.to(device=asked.device, dtype=dtype)
+
+        parent: Any = super()
+        return parent._apply(move, recurse)
 
 
 def _is_of_torch(path: Path) -> bool:
@@ -233,4 +258,40 @@ def _pickled(path: Path) -> Any:
             f"{path} cannot be read as weights alone, and other things in it are not run: it is "
             "no file of torch.save, or it holds more than tensors; save its tensors as "
             "safetensors where you trust it"
+        ) from error
+
+
+def indexed_files(index: Path) -> list[Path]:
+    """The files that an index of sharded weights names, in the order of their names."""
+    names = read_json(index, what="a folder of sharded weights").get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError(f"{index} must hold `weight_map`, a map from key to file; {_AGAIN}")
+    return [index.parent / name for name in sorted(set(names.values()))]
+
+
+def _shards_of(folder: Path, source: str | os.PathLike[str], name: str) -> tuple[Path, ...]:
+    indices, files = sorted(folder.glob(_INDEX)), sorted(folder.glob("*.safetensors"))
+    if indices:
+        files = indexed_files(indices[0])
+    elif len(files) > 1:
+        raise ValueError(
+            f"`source` {str(source)!r} holds {len(files)} safetensors files without an index, the "
+            f"first being {files[0].name}; give the file, or add model.safetensors.index.json"
+        )
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
+        raise FileNotFoundError(
+            f"`source` {str(source)!r} lacks {missing[0] if missing else name}; copy or download "
+            "the whole model"
+        )
+    return tuple(files)
+
+
+def _download_folder(hub_id: str) -> Path:
+    hub = require("huggingface_hub")
+    try:
+        return Path(hub.snapshot_download(hub_id, allow_patterns=["*.safetensors", _INDEX]))
+    except OSError as error:
+        raise FileNotFoundError(
+            f"`source` {hub_id!r} could not be downloaded: {why_unread(error, hub_id)}"
         ) from error

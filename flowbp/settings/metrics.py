@@ -1,4 +1,4 @@
-"""How metrics of an evaluation are named in YAML, and built."""
+"""The metrics and judges of rewards and embeddings that YAML names, and how they are built."""
 
 from __future__ import annotations
 
@@ -8,10 +8,22 @@ from typing import Any
 import attrs
 import torch
 
-from flowbp.configuration import Component
-from flowbp.evaluation import Judge, JudgeMetric, Metric, RewardMetric
+from flowbp.config import Component
+from flowbp.evaluation import HeldOut, Judge, JudgeMetric, Metric, RewardMetric
+from flowbp.evaluation.metrics import (
+    BaseDistance,
+    Diversity,
+    Embedding,
+    PixelDistance,
+    Points,
+    clip_embedding,
+)
 from flowbp.evaluation.scoring import WHOLE, rewarded
 from flowbp.rewards import TOWERS, Reward, Towers, UncalibratedReward
+from flowbp.settings.registries import METRICS, REWARDS
+
+CLIP: Component[Embedding] = Component("clip", clip_embedding)
+"""The embedding of a metric that names none."""
 
 
 def reward_metric(
@@ -21,26 +33,7 @@ def reward_metric(
     device: torch.device | str = "cpu",
     towers: Towers = TOWERS,
 ) -> RewardMetric:
-    """Any reward as a metric, such as one of your own by its dotted path.
-
-    Args:
-        reward: by its name, with its own keys.
-        label: offered; the metric's.
-        device: offered to the reward.
-        towers: offered to the reward.
-
-    Returns:
-        The metric.
-
-    Raises:
-        ValueError: the reward is a sum whose scales are not known.
-        Exception: what building the reward raises.
-
-    Example:
-        >>> bright = Component("bright", lambda: lambda images, prompts: images.mean((1, 2, 3)))
-        >>> reward_metric(reward=bright, label="brightness").label
-        'brightness'
-    """
+    """Any reward as a metric, such as one of your own by its dotted path."""
     return _rewarding(label, reward.build(device=device, towers=towers))
 
 
@@ -51,41 +44,13 @@ def judge_metric(
     device: torch.device | str = "cpu",
     towers: Towers = TOWERS,
 ) -> JudgeMetric:
-    """Any judge as a metric.
-
-    Args:
-        judge: by its name, with its own keys.
-        label: offered; the metric's.
-        device: offered to the judge.
-        towers: offered to the judge.
-
-    Returns:
-        The metric.
-
-    Raises:
-        Exception: what building the judge raises.
-
-    Example:
-        >>> white = Component("white", lambda: lambda images, prompts: images.amin((1, 2, 3)))
-        >>> judge_metric(judge=white, label="white").label
-        'white'
-    """
+    """Any judge as a metric."""
     return JudgeMetric(label, judge.build(device=device, towers=towers))
 
 
 @attrs.frozen
 class Threshold:
-    """A judge that passes what scores at least so much.
-
-    Args:
-        reward: gives the score.
-        at_least: that passes.
-
-    Example:
-        >>> judge = Threshold(lambda images, prompts: images.mean((1, 2, 3)), 0.5)
-        >>> judge(torch.tensor([0.25, 0.75]).view(2, 1, 1, 1), ["a", "b"])
-        tensor([0., 1.], dtype=torch.float64)
-    """
+    """A judge that passes what scores at least so much."""
 
     reward: Reward
     at_least: float
@@ -102,26 +67,7 @@ def threshold_judge(
     device: torch.device | str = "cpu",
     towers: Towers = TOWERS,
 ) -> Threshold:
-    """Any reward as a judge.
-
-    Args:
-        reward: by its name, with its own keys.
-        at_least: the score that passes.
-        device: offered to the reward.
-        towers: offered to the reward.
-
-    Returns:
-        The judge.
-
-    Raises:
-        ValueError: the reward is a sum whose scales are not known.
-        Exception: what building the reward raises.
-
-    Example:
-        >>> bright = Component("bright", lambda: lambda images, prompts: images.mean((1, 2, 3)))
-        >>> threshold_judge(reward=bright, at_least=0.5).at_least
-        0.5
-    """
+    """Any reward as a judge."""
     built = _rewarding("reward", reward.build(device=device, towers=towers))
     return Threshold(built.reward, at_least)
 
@@ -134,28 +80,7 @@ def built_metric(
     towers: Towers,
     **offered: Any,
 ) -> Metric:
-    """Build a metric; a reward that was named in its place becomes one.
-
-    Args:
-        label: of the metric.
-        component: a metric's, or a reward's by its name.
-        device: where it runs.
-        towers: what metrics that use the same files share.
-        offered: to the metric besides.
-
-    Returns:
-        The metric.
-
-    Raises:
-        ValueError: the reward is a sum whose scales are not known.
-        Exception: what building it raises.
-
-    Example:
-        See `flowbp.evaluate.container.EvaluationContainer`.
-    """
-    # Late, because the registries name what is in this file.
-    from flowbp.settings.registries import METRICS, REWARDS
-
+    """Build a metric; a reward that was named in its place becomes one."""
     built: Any = component.build(label=label, device=device, towers=towers, **offered)
     is_reward = METRICS.origin_of(component.name) is REWARDS
     return _rewarding(label, built) if is_reward else built
@@ -168,3 +93,75 @@ def _rewarding(label: str, reward: Reward | UncalibratedReward) -> RewardMetric:
             "take those of the run's calibration.json"
         )
     return RewardMetric(label, reward)
+
+
+@attrs.frozen(eq=False)
+class PointsByEmbedding:
+    """The points of pictures under each embedding as it was configured."""
+
+    _known: list[tuple[Component[Embedding], Points]] = attrs.field(
+        factory=list, init=False, repr=False
+    )
+
+    def of(self, embedding: Component[Embedding]) -> Points:
+        """The points of an embedding; the same for two that are configured alike."""
+        whole = attrs.evolve(embedding, name="", arguments=embedding.completed)
+        for known, points in self._known:
+            if known == whole:
+                return points
+        self._known.append((whole, Points()))
+        return self._known[-1][1]
+
+
+def _one_of_each(prompts: Sequence[HeldOut], seeds: Sequence[int]) -> str:
+    # The same text twice is two pictures of it.
+    if len(seeds) > 1 or len({prompt.text for prompt in prompts}) < len(prompts):
+        return ""
+    return (
+        "needs several pictures of a prompt, and there is one of each; give evaluation.seeds more "
+        "than one number"
+    )
+
+
+def diversity_metric(
+    *,
+    embedding: Component[Embedding] = CLIP,
+    batch: int = 16,
+    label: str = "diversity",
+    device: torch.device | str = "cpu",
+    towers: Towers = TOWERS,
+    points: PointsByEmbedding | None = None,
+) -> Diversity:
+    """Mean pairwise distance of the pictures of a prompt, in an embedding."""
+    return Diversity(
+        embedding=embedding.build(device=device, towers=towers),
+        batch=batch,
+        label=label,
+        points=(points or PointsByEmbedding()).of(embedding),
+    )
+
+
+diversity_metric.unfit = _one_of_each  # type: ignore[attr-defined]
+
+
+def distance_metric(
+    *,
+    embedding: Component[Embedding] = CLIP,
+    batch: int = 16,
+    label: str = "distance",
+    device: torch.device | str = "cpu",
+    towers: Towers = TOWERS,
+    points: PointsByEmbedding | None = None,
+) -> BaseDistance:
+    """Distance of each picture from the base model's of the same noise, in an embedding."""
+    return BaseDistance(
+        embedding=embedding.build(device=device, towers=towers),
+        batch=batch,
+        label=label,
+        points=(points or PointsByEmbedding()).of(embedding),
+    )
+
+
+def pixel_distance_metric(*, label: str = "pixel_distance") -> PixelDistance:
+    """Root mean square difference of each picture from the base model's of the same noise."""
+    return PixelDistance(label=label)

@@ -8,11 +8,11 @@ from typing import Protocol
 import attrs
 import torch
 
-from flowbp.core._validators import integer
 from flowbp.evaluation import HeldOut
 from flowbp.limits import COUNT
 from flowbp.shapes import PROMPT_KINDS, heldout_prompts, training_prompts
 from flowbp.training import PromptList
+from flowbp.validators import integer
 
 
 class HeldOutSource(Protocol):
@@ -25,18 +25,7 @@ class HeldOutSource(Protocol):
 
 @attrs.frozen
 class ShapesPrompts:
-    """The training captions of the embedded world, the six kinds in equal parts.
-
-    Each round yields one caption of every kind, the kinds in random order. Within a kind the
-    captions are gone through as in `PromptList`. Drawn evenly over all captions instead, 7 of 10
-    would be about positions.
-
-    Example:
-        >>> from itertools import islice
-        >>> stream = ShapesPrompts().stream(torch.Generator().manual_seed(0))
-        >>> len(set(islice(stream, 12)))
-        12
-    """
+    """The training captions of the embedded world, the six kinds in equal parts."""
 
     def __len__(self) -> int:
         return len(training_prompts())
@@ -55,21 +44,7 @@ class ShapesPrompts:
 
 @attrs.frozen
 class ShapesHeldOut:
-    """Held-out captions of the embedded world, spread evenly over the six kinds.
-
-    The kinds take turns. Within a kind the captions are evenly spaced over the list; a kind that
-    has fewer than its share starts again, and a caption that comes again has another noise.
-
-    Args:
-        count: how many.
-
-    Raises:
-        ValueError: `count` is below 1.
-
-    Example:
-        >>> [prompt.kind for prompt in ShapesHeldOut(7).prompts()].count("single_object")
-        2
-    """
+    """Held-out captions of the embedded world, spread evenly over the six kinds."""
 
     count: int = attrs.field(default=192, validator=integer(1, COUNT))
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from flowbp.adapters import Backbone, Grid, Tuning
-from flowbp.adapters.clamp import Clamp
-from flowbp.configuration import Registry, Scalar
+from flowbp.adapters.decoder import Clamp
+from flowbp.config import Registry, Scalar
 from flowbp.core import ActiveDraw, LossShape, Method, PairDraw, Quadrature
 from flowbp.evaluation import Judge, Metric
-from flowbp.metrics import Embedding
+from flowbp.evaluation.metrics import Embedding
 from flowbp.rewards import Reward
 from flowbp.rewards.pixels import Resize
 from flowbp.settings.prompts import HeldOutSource
@@ -32,7 +32,7 @@ def _registry(
 ) -> Registry:
     return Registry(
         kind,
-        {name: f"flowbp.{target}" for name, target in targets.items()},
+        targets,
         builds=builds,
         entry_points="flowbp." + re.sub("[ -]", "_", kind) + "s",
         offers=frozenset(offers),
@@ -45,15 +45,15 @@ REWARDS = _registry(
     "reward",
     Reward,
     {
-        "aesthetic": "rewards:AestheticScore",
-        "clip": "rewards:ClipReward.from_pretrained",
-        "clipscore": "rewards:CLIPScore",
-        "hpsv2": "rewards:HPSv2",
-        "hpsv3": "rewards:HPSv3",
-        "image_reward": "rewards:ImageReward",
-        "pickscore": "rewards:PickScore",
-        "shapes": "shapes.embedded:embedded_reward",
-        "weighted": "settings.rewards:weighted_reward",
+        "aesthetic": "flowbp.rewards:AestheticScore",
+        "clip": "flowbp.rewards:ClipReward.from_pretrained",
+        "clipscore": "flowbp.rewards:CLIPScore",
+        "hpsv2": "flowbp.rewards:HPSv2",
+        "hpsv3": "flowbp.rewards:HPSv3",
+        "image_reward": "flowbp.rewards:ImageReward",
+        "pickscore": "flowbp.rewards:PickScore",
+        "shapes": "flowbp.shapes.embedded:embedded_reward",
+        "weighted": "flowbp.settings.rewards:weighted_reward",
     },
     "device",
     "towers",
@@ -64,13 +64,13 @@ METRICS = _registry(
     "metric",
     Metric,
     {
-        "distance": "settings.set_metrics:distance_metric",
-        "diversity": "settings.set_metrics:diversity_metric",
-        "geneval": "geneval:GenEval",
-        "judge": "settings.metrics:judge_metric",
-        "pixel_distance": "settings.set_metrics:pixel_distance_metric",
-        "reward": "settings.metrics:reward_metric",
-        "unified_reward": "metrics:UnifiedReward",
+        "distance": "flowbp.settings.metrics:distance_metric",
+        "diversity": "flowbp.settings.metrics:diversity_metric",
+        "geneval": "flowbp.evaluation.metrics.geneval:GenEval",
+        "judge": "flowbp.settings.metrics:judge_metric",
+        "pixel_distance": "flowbp.settings.metrics:pixel_distance_metric",
+        "reward": "flowbp.settings.metrics:reward_metric",
+        "unified_reward": "flowbp.evaluation.metrics:UnifiedReward",
     },
     "device",
     "label",
@@ -86,20 +86,20 @@ REGISTRIES: tuple[Registry, ...] = (
         "backbone",
         Backbone,
         {
-            "flux1": "adapters:Flux1Backbone.from_pretrained",
-            "flux2": "adapters:Flux2Backbone.from_pretrained",
-            "sd3": "adapters:SD3Backbone.from_pretrained",
-            "shapes": "shapes.embedded:embedded_backbone",
+            "flux1": "flowbp.adapters:Flux1Backbone.from_pretrained",
+            "flux2": "flowbp.adapters:Flux2Backbone.from_pretrained",
+            "sd3": "flowbp.adapters:SD3Backbone.from_pretrained",
+            "shapes": "flowbp.shapes.embedded:embedded_backbone",
         },
         "device",
     ),
-    _registry("tuning", Tuning, {"full": "adapters:Full", "lora": "adapters:Lora"}),
+    _registry("tuning", Tuning, {"full": "flowbp.adapters:Full", "lora": "flowbp.adapters:Lora"}),
     REWARDS,
     METRICS,
     _registry(
         "picture embedding",
         Embedding,
-        {"clip": "metrics:clip_embedding"},
+        {"clip": "flowbp.evaluation.metrics:clip_embedding"},
         "device",
         "towers",
         called_with=frozenset({"images"}),
@@ -107,7 +107,10 @@ REGISTRIES: tuple[Registry, ...] = (
     _registry(
         "judge",
         Judge,
-        {"shapes": "shapes:ShapesChecker", "threshold": "settings.metrics:threshold_judge"},
+        {
+            "shapes": "flowbp.shapes:ShapesChecker",
+            "threshold": "flowbp.settings.metrics:threshold_judge",
+        },
         "device",
         "towers",
         called_with=_PICTURES,
@@ -116,104 +119,110 @@ REGISTRIES: tuple[Registry, ...] = (
         "prompt source",
         PromptSource,
         {
-            "shapes": "settings.prompts:ShapesPrompts",
-            "text": "prompts:TextPrompts",
-            "dataset": "prompts:DatasetPrompts",
+            "shapes": "flowbp.settings.prompts:ShapesPrompts",
+            "text": "flowbp.prompts:TextPrompts",
+            "dataset": "flowbp.prompts:DatasetPrompts",
         },
     ),
     _registry(
         "held-out source",
         HeldOutSource,
         {
-            "geneval": "geneval:GenEvalHeldOut",
-            "shapes": "settings.prompts:ShapesHeldOut",
-            "text": "prompts:TextHeldOut",
-            "dataset": "prompts:DatasetHeldOut",
+            "geneval": "flowbp.evaluation.metrics.geneval:GenEvalHeldOut",
+            "shapes": "flowbp.settings.prompts:ShapesHeldOut",
+            "text": "flowbp.prompts:TextHeldOut",
+            "dataset": "flowbp.prompts:DatasetHeldOut",
         },
     ),
     _registry(
         "method",
         Method,
         {
-            "refl": "core:ReFL",
-            "draft": "core:DRaFT",
-            "draft_lv": "core:DRaFTLV",
-            "drtune": "core:DRTune",
-            "leap_align": "core:LeapAlign",
-            "sparse": "core:Sparse",
-            "bridge": "core:Bridge",
-            "lagrange": "core:Lagrange",
-            "variant": "core:Variant",
+            "refl": "flowbp.core:ReFL",
+            "draft": "flowbp.core:DRaFT",
+            "draft_lv": "flowbp.core:DRaFTLV",
+            "drtune": "flowbp.core:DRTune",
+            "leap_align": "flowbp.core:LeapAlign",
+            "sparse": "flowbp.core:Sparse",
+            "bridge": "flowbp.core:Bridge",
+            "lagrange": "flowbp.core:Lagrange",
+            "variant": "flowbp.core:Variant",
         },
     ),
     _registry(
         "pair draw",
         PairDraw,
         {
-            "uniform": "core:UniformPair",
-            "dirichlet": "core:DirichletPair",
-            "midpoint": "core:MidpointPair",
-            "midpoint_j": "core:MidpointJPair",
+            "uniform": "flowbp.core:UniformPair",
+            "dirichlet": "flowbp.core:DirichletPair",
+            "midpoint": "flowbp.core:MidpointPair",
+            "midpoint_j": "flowbp.core:MidpointJPair",
         },
     ),
     _registry(
         "active draw",
         ActiveDraw,
         {
-            "every_step": "core:EveryStep",
-            "first_steps": "core:FirstSteps",
-            "late_biased": "core:LateBiased",
+            "every_step": "flowbp.core:EveryStep",
+            "first_steps": "flowbp.core:FirstSteps",
+            "late_biased": "flowbp.core:LateBiased",
         },
     ),
     _registry(
         "quadrature",
         Quadrature,
         {
-            "euler": "core:euler",
-            "lagrange": "core:lagrange",
-            "uniform": "core:uniform",
-            "adams_bashforth": "core:adams_bashforth",
-            "multistep": "core:multistep",
+            "euler": "flowbp.core:euler",
+            "lagrange": "flowbp.core:lagrange",
+            "uniform": "flowbp.core:uniform",
+            "adams_bashforth": "flowbp.core:adams_bashforth",
+            "multistep": "flowbp.core:multistep",
         },
     ),
     _registry(
         "grid",
         Grid,
         {
-            "even": "adapters:EvenGrid",
-            "listed": "adapters:ListedGrid",
-            "model": "adapters:ModelGrid",
+            "even": "flowbp.adapters:EvenGrid",
+            "listed": "flowbp.adapters:ListedGrid",
+            "model": "flowbp.adapters:ModelGrid",
         },
     ),
     _registry(
         "loss shape",
         LossShape,
-        {"hinge": "core:Hinge", "linear": "core:Linear", "target": "core:Target"},
+        {
+            "hinge": "flowbp.core:Hinge",
+            "linear": "flowbp.core:Linear",
+            "target": "flowbp.core:Target",
+        },
     ),
-    _registry("optimizer", OptimizerRecipe, {"adamw": "training:AdamW"}),
+    _registry("optimizer", OptimizerRecipe, {"adamw": "flowbp.training:AdamW"}),
     _registry(
         "schedule",
         Schedule,
         {
-            "constant": "training:Constant",
-            "linear": "training:LinearDecay",
-            "cosine": "training:CosineDecay",
+            "constant": "flowbp.training:Constant",
+            "linear": "flowbp.training:LinearDecay",
+            "cosine": "flowbp.training:CosineDecay",
         },
     ),
     _registry("observer", Observer, {}, "folder", "steps"),
     _registry(
         "clamp",
         Clamp,
-        {"hard": "adapters:hard_clamp", "returning": "adapters:returning_clamp"},
+        {"hard": "flowbp.adapters:hard_clamp", "returning": "flowbp.adapters:returning_clamp"},
     ),
     _registry(
         "resize",
         Resize,
         {
-            "crop_shortest_side": "rewards.pixels:crop_shortest_side",
-            "crop_shortest_side_torchvision": "rewards.pixels:crop_shortest_side_torchvision",
-            "pad_longest_side": "rewards.pixels:pad_longest_side",
-            "stretch": "rewards.pixels:stretch",
+            "crop_shortest_side": "flowbp.rewards.pixels:crop_shortest_side",
+            "crop_shortest_side_torchvision": (
+                "flowbp.rewards.pixels:crop_shortest_side_torchvision"
+            ),
+            "pad_longest_side": "flowbp.rewards.pixels:pad_longest_side",
+            "stretch": "flowbp.rewards.pixels:stretch",
         },
     ),
 )

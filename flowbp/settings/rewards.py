@@ -1,4 +1,4 @@
-"""How a composed reward is written in YAML."""
+"""How a weighted sum of rewards is written in YAML, and built."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 import attrs
 import torch
 
-from flowbp.configuration import Component
-from flowbp.core._validators import integer
+from flowbp.config import Component
 from flowbp.limits import COUNT
 from flowbp.rewards import (
     TOWERS,
@@ -19,7 +18,8 @@ from flowbp.rewards import (
     UncalibratedReward,
     WeightedReward,
 )
-from flowbp.rewards.part import check_labels, check_weight
+from flowbp.rewards.weighted import check_labels, check_weight
+from flowbp.validators import integer
 
 
 def _weight(_: object, __: attrs.Attribute[float], value: float) -> None:
@@ -35,14 +35,6 @@ class PartSettings:
         weight: of its normalised score; below 0 the score is to fall.
         mean: of its raw score; null measures it.
         std: of its raw score; null measures it.
-
-    Raises:
-        ValueError: `weight` is 0, `std` is not positive, or only one of `mean` and `std` is given.
-
-    Example:
-        >>> from flowbp.configuration import Component
-        >>> PartSettings(reward=Component("a part", lambda: None), mean=0.28, std=0.02).weight
-        1.0
     """
 
     reward: Component[Reward]
@@ -74,13 +66,6 @@ class CalibrationSettings:
 
     Args:
         prompts: of the training source; one picture of the base model for each.
-
-    Raises:
-        ValueError: fewer than 2.
-
-    Example:
-        >>> CalibrationSettings().prompts
-        64
     """
 
     prompts: int = attrs.field(default=64, validator=integer(2, COUNT))
@@ -93,28 +78,7 @@ def weighted_reward(
     device: torch.device | str = "cpu",
     towers: Towers = TOWERS,
 ) -> WeightedReward | UncalibratedReward:
-    """Build a weighted sum of rewards from its settings.
-
-    Args:
-        parts: by label, which names them in the metrics.
-        calibration: how the parts without `mean` and `std` are measured.
-        device: offered to each part.
-        towers: offered to each part, so that parts which use the same files share a model.
-
-    Returns:
-        The sum; one that is yet to be calibrated if a part has no `mean` and `std`.
-
-    Raises:
-        ValueError: what `faults` tells.
-        Exception: what building a part raises, with a note that names it.
-
-    Example:
-        >>> from flowbp.configuration import Component
-        >>> bright = Component("bright", lambda: lambda images, prompts: images.mean((1, 2, 3)))
-        >>> part = PartSettings(reward=bright, mean=0.5, std=0.25)
-        >>> weighted_reward(parts={"bright": part})(torch.ones(1, 3, 2, 2), ["a"])
-        tensor([2.])
-    """
+    """Build a weighted sum of rewards from its settings."""
     for path, message in faults(parts, calibration):
         raise ValueError(f"`{path[-1]}` {message}" if path else message)
     built = {}
@@ -134,19 +98,7 @@ def weighted_reward(
 def faults(
     parts: Mapping[str, PartSettings], calibration: CalibrationSettings | None = None
 ) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What is wrong with a composition, found without building anything of it.
-
-    Args:
-        parts: by label.
-        calibration: how the others are measured.
-
-    Yields:
-        The keys that lead to a fault, and the fault.
-
-    Example:
-        >>> [message for _, message in faults({})]
-        ['`parts` must hold at least one part, got none; name one by a label']
-    """
+    """What is wrong with a weighted sum, found without building anything of it."""
     try:
         check_labels(parts)
     except ValueError as error:

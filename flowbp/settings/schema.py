@@ -2,36 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from flowbp import limits
-from flowbp.adapters import Backbone, Full, Tuning
-from flowbp.configuration import Component
-from flowbp.core import LossShape, Method, Plan
-from flowbp.core._validators import integer, real
-from flowbp.embeddings import BATCH
-from flowbp.evaluation import Judge
+from flowbp.adapters import ACTIVATIONS, Backbone, Full, Grid, Tuning
+from flowbp.config import Component
+from flowbp.core import LossShape, Method
+from flowbp.evaluation import Judge, Metric
+from flowbp.prompts import EMBEDDING_BATCH
 from flowbp.rewards import Reward
-from flowbp.settings.evaluation import EarlyStopSettings, EvaluationSettings
-from flowbp.settings.running import RunSettings
+from flowbp.settings.device import check_device
+from flowbp.settings.prompts import HeldOutSource
 from flowbp.training import (
     AdamW,
     Averaging,
     Batching,
     Constant,
+    EarlyStop,
     Observer,
     OptimizerRecipe,
     PromptSource,
-    Sampling,
     Schedule,
-    check_retention,
+    TrainingSampling,
 )
+from flowbp.training.retention import check_retention
+from flowbp.validators import integer, real
 
 # Untyped, because mypy takes the type of a field from its default alone.
 _optional: Any = attrs.validators.optional
+
+
+@attrs.frozen(kw_only=True)
+class RunSettings:
+    """Where a run writes and what it runs on.
+
+    Args:
+        folder: everything that the run writes goes here; it must be new or empty, unless the run
+            that is in it goes on.
+        seed: of prompts, plans, noise and copies. The same seed gives the same run.
+        device: `auto` takes CUDA where there is any, else the CPU.
+        threads: of torch on the CPU; torch decides if null.
+        compile: the network's blocks and the decoder with torch.compile; the first steps take a
+            minute or two longer, the others about half as long on an H100.
+        activations: share of the memory for activations that compiled blocks keep in a backward
+            pass, 0.5 if null; less is slower. Only with `compile`.
+    """
+
+    folder: Path
+    seed: int = attrs.field(default=0, validator=integer(0, limits.SEED))
+    device: str = attrs.field(default="auto", validator=check_device)
+    threads: int | None = attrs.field(default=None, validator=_optional(integer(1, limits.THREADS)))
+    compile: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    activations: float | None = attrs.field(default=None, validator=_optional(real(0, 1)))
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what would not be read."""
+        if self.activations is not None and not self.compile:
+            raise ValueError(
+                f"`activations` is {self.activations}, but only compiled blocks choose what they "
+                "keep; write compile=true, or leave activations out"
+            )
+
+    @property
+    def kept_activations(self) -> float:
+        """The share that compiled blocks keep: `activations`, or what they keep by default."""
+        return ACTIVATIONS if self.activations is None else self.activations
 
 
 @attrs.frozen(kw_only=True)
@@ -42,19 +81,12 @@ class EmbeddingSettings:
         folder: shared by all runs and models; null keeps them in memory, for this run only.
         batch: prompts encoded together; more than one is faster on a GPU, and then which prompts
             come together changes how they round.
-
-    Raises:
-        ValueError: a number is below 1.
-
-    Example:
-        >>> EmbeddingSettings(folder=None).batch
-        1
     """
 
     folder: Path | None = attrs.field(
         factory=lambda: Path("~/.cache/flowbp/embeddings").expanduser()
     )
-    batch: int = attrs.field(default=BATCH, validator=integer(1, limits.BATCH))
+    batch: int = attrs.field(default=EMBEDDING_BATCH, validator=integer(1, limits.BATCH))
 
 
 @attrs.frozen(kw_only=True)
@@ -69,13 +101,6 @@ class TrainingSettings:
         averaging: average the parameters, with a warm-up unless said otherwise; null does not.
             What is saved and evaluated in the end is the average, so that a run is refused in
             which the starting weights would make up more than half of it.
-
-    Raises:
-        ValueError: a number is out of range.
-
-    Example:
-        >>> TrainingSettings(averaging=None).steps
-        300
 
     Reference: arXiv 2606.11075.
     """
@@ -94,13 +119,6 @@ class AnchorSettings:
 
     Args:
         strength: factor of the mean squared distance of their velocities at the active steps.
-
-    Raises:
-        ValueError: the strength is not a finite number above 0.
-
-    Example:
-        >>> AnchorSettings(strength=0.01).strength
-        0.01
     """
 
     strength: float = attrs.field(validator=real(0, above=True))
@@ -115,13 +133,6 @@ class SampleSettings:
     Args:
         every: optimizer steps from one set to the next, besides one before and one at the end.
         count: how many pictures.
-
-    Raises:
-        ValueError: a number is below 1.
-
-    Example:
-        >>> SampleSettings(every=50).count
-        12
     """
 
     every: int = attrs.field(validator=integer(1, limits.STEPS))
@@ -139,13 +150,6 @@ class CheckpointSettings:
         keep: how many of the newest stay, besides `final`; null keeps all.
         best: `reward` or `loss`; the checkpoint before which its mean over `every` steps was best
             stays too.
-
-    Raises:
-        ValueError: a number is below 1, `best` is another word, or one of them would be ignored.
-
-    Example:
-        >>> CheckpointSettings(every=100, keep=2, best="reward").every
-        100
     """
 
     every: int | None = attrs.field(default=None, validator=_optional(integer(1, limits.STEPS)))
@@ -159,21 +163,79 @@ class CheckpointSettings:
 
 @attrs.frozen(kw_only=True)
 class ObserverSettings:
-    """Who is told of every step, besides the progress bar.
+    """What observes every step, besides the progress bar.
 
     Args:
         json_lines: write `metrics.jsonl`, and `evaluations.jsonl` of those inside the run.
         tensorboard: write event files to `tensorboard/`.
         others: observers by entry point or dotted path; they are offered `folder` and `steps`.
-
-    Example:
-        >>> ObserverSettings(tensorboard=False).json_lines
-        True
     """
 
     json_lines: bool = True
     tensorboard: bool = True
     others: tuple[Component[Observer], ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class EvaluationSettings:
+    """What is sampled before and after training, from the same noise.
+
+    Args:
+        prompts: held out of training.
+        noise_seed: of the noise; independent of the run's seed, so that runs can be compared.
+        batch: prompts sampled together; it changes memory and speed only.
+        steps: Euler steps; those of `sampling` if null.
+        guidance: scale of guidance; that of `sampling` if null.
+        grid: sigmas of the steps; that of `sampling` if null.
+        every: optimizer steps from one evaluation inside the run to the next, besides one before
+            training and one at the end; null has none.
+        count: how many of the prompts those inside the run take, each kind by its share; all if
+            null.
+        metrics: what those inside the run measure besides, by label; the run does not train on it.
+            One that a file gives is taken away by null.
+    """
+
+    prompts: HeldOutSource
+    noise_seed: int = attrs.field(default=0, validator=integer(0, limits.SEED))
+    batch: int = attrs.field(default=16, validator=integer(1, limits.BATCH))
+    steps: int | None = attrs.field(default=None, validator=_optional(integer(1, limits.GRID)))
+    guidance: float | None = attrs.field(default=None, validator=_optional(real(float("-inf"))))
+    grid: Grid | None = None
+    every: int | None = attrs.field(default=None, validator=_optional(integer(1, limits.STEPS)))
+    count: int | None = attrs.field(default=None, validator=_optional(integer(1, limits.COUNT)))
+    metrics: Mapping[str, Component[Metric]] = attrs.field(factory=dict, validator=limits.labels())
+
+
+@attrs.frozen(kw_only=True)
+class EarlyStopSettings:
+    """Ends the run when a held-out figure does not get better any more.
+
+    Higher is better, unless the metric says by its `scales` that less is; of a figure of which
+    neither is there is no best, and it is refused.
+
+    The checkpoint of its best evaluation stays, as `checkpoints/best-<step>` or `final`.
+
+    Args:
+        metric: `reward`, `accuracy` (the judge's) or a column of one of `evaluation.metrics`, for a
+            reward its label.
+        every: optimizer steps from one evaluation to the next; `evaluation.every` if null.
+        patience: evaluations in a row without a rise after which the run ends.
+        min_delta: how much above the last rise is one.
+    """
+
+    metric: str
+    every: int | None = attrs.field(default=None, validator=_optional(integer(1, limits.STEPS)))
+    patience: int = 3
+    min_delta: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what the rule would."""
+        _ = self.rule
+
+    @property
+    def rule(self) -> EarlyStop:
+        """The rule that ends the run."""
+        return EarlyStop(metric=self.metric, patience=self.patience, min_delta=self.min_delta)
 
 
 @attrs.frozen(kw_only=True)
@@ -201,18 +263,15 @@ class Settings:
         samples: pictures at intervals; null takes none.
         checkpoints: how often to save.
         observers: metrics as files, and those of others.
-
-    Example:
-        See `load`, which makes one from YAML.
     """
 
     run: RunSettings
     backbone: Component[Backbone]
     reward: Component[Reward]
     prompts: PromptSource
-    method: Method[Plan]
+    method: Method
     loss: LossShape
-    sampling: Sampling
+    sampling: TrainingSampling
     batching: Batching
     tuning: Tuning = attrs.field(factory=Full)
     embeddings: EmbeddingSettings = attrs.field(factory=EmbeddingSettings)

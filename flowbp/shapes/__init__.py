@@ -10,16 +10,12 @@ from flowbp.shapes.catalogue import training_prompts as training_prompts
 from flowbp.shapes.checker import ShapesChecker as ShapesChecker
 from flowbp.shapes.checker import check as check
 from flowbp.shapes.checker import satisfies as satisfies
-from flowbp.shapes.corruption import corrupt as corrupt
-from flowbp.shapes.placement import sample_scene as sample_scene
 from flowbp.shapes.prompts import COUNTS as COUNTS
 from flowbp.shapes.prompts import PROMPT_KINDS as PROMPT_KINDS
 from flowbp.shapes.prompts import RELATIONS as RELATIONS
 from flowbp.shapes.prompts import VOCABULARY as VOCABULARY
 from flowbp.shapes.prompts import Prompt as Prompt
 from flowbp.shapes.prompts import Wanted as Wanted
-from flowbp.shapes.reading import Reading as Reading
-from flowbp.shapes.reading import read_scenes as read_scenes
 from flowbp.shapes.render import render as render
 from flowbp.shapes.scene import COLOURS as COLOURS
 from flowbp.shapes.scene import GAP as GAP
@@ -27,3 +23,6 @@ from flowbp.shapes.scene import KINDS as KINDS
 from flowbp.shapes.scene import SIZE as SIZE
 from flowbp.shapes.scene import Scene as Scene
 from flowbp.shapes.scene import Shape as Shape
+from flowbp.shapes.scene_reading import Reading as Reading
+from flowbp.shapes.scene_reading import read_scenes as read_scenes
+from flowbp.shapes.scene_sampling import sample_scene as sample_scene

@@ -41,15 +41,7 @@ def _objects_of(kind: str) -> Iterator[tuple[Wanted, ...]]:
 
 @cache
 def all_prompts() -> tuple[Prompt, ...]:
-    """Every prompt of the world, kind by kind, in a fixed order.
-
-    Returns:
-        The prompts; no two have the same text.
-
-    Example:
-        >>> len(all_prompts()), all_prompts()[0].text
-        (5116, 'a circle')
-    """
+    """Every prompt of the world, kind by kind, in a fixed order; no two have the same text."""
     return tuple(
         Prompt(kind, objects, count, relation, template)
         for kind in PROMPT_KINDS
@@ -90,50 +82,24 @@ def _rank(text: str) -> bytes:
 
 @cache
 def training_prompts() -> tuple[Prompt, ...]:
-    """The prompts that training may see: all but the held-out ones.
-
-    Returns:
-        About 85 % of the prompts of every kind, in the order of `all_prompts`.
-
-    Example:
-        >>> len(training_prompts()) + len(heldout_prompts()) == len(all_prompts())
-        True
-    """
+    """The prompts that training may see: about 85 % of every kind, in the same order."""
     return tuple(prompt for prompt in all_prompts() if not is_held_out(prompt))
 
 
 @cache
 def heldout_prompts() -> tuple[Prompt, ...]:
-    """The prompts kept for evaluation, chosen by a stable hash.
+    """The prompts kept for evaluation, about 15 % of every kind, chosen by a stable hash.
 
     Of `counting`, `position` and `color_attr` whole meanings are held out, in every wording: no
     training prompt of that kind asks for the same, though one of another kind, or one that also
     names colours, may ask for something more specific. The other kinds have too few meanings for
-    that; of them wordings are held out, which say anew what some training prompt says.
-
-    Returns:
-        About 15 % of the prompts of every kind, in the order of `all_prompts`.
-
-    Example:
-        >>> any(prompt in training_prompts() for prompt in heldout_prompts())
-        False
+    that; of those, wordings are held out, which say anew what some training prompt says.
     """
     return tuple(prompt for prompt in all_prompts() if is_held_out(prompt))
 
 
 def is_held_out(prompt: Prompt) -> bool:
-    """Whether a prompt is kept for evaluation.
-
-    Args:
-        prompt: any prompt.
-
-    Returns:
-        True for the prompts of `heldout_prompts`.
-
-    Example:
-        >>> is_held_out(training_prompts()[0])
-        False
-    """
+    """Whether a prompt is one of `heldout_prompts`."""
     return prompt.text in _held_out_texts()
 
 
@@ -144,15 +110,6 @@ def _by_text() -> Mapping[str, Prompt]:
 
 def parse(text: str) -> Prompt:
     """Read a caption: the inverse of `Prompt.text`.
-
-    Args:
-        text: the caption, spelled exactly as in `all_prompts`.
-
-    Returns:
-        The prompt.
-
-    Raises:
-        ValueError: for a text outside the world.
 
     Example:
         >>> parse("a green triangle above a yellow circle").relation

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from flowbp.shapes.catalogue import parse
 from flowbp.shapes.prompts import RELATIONS, Prompt, Wanted
-from flowbp.shapes.reading import Reading, read_scenes
 from flowbp.shapes.scene import Shape
+from flowbp.shapes.scene_reading import Reading, read_scenes
 
 _SLACK = 0.1
 _LEAST_PART = 0.5
@@ -31,43 +31,12 @@ def satisfies(reading: Reading, prompt: Prompt) -> bool:
       part of r / ‖o‖ along the relation exceeds 1/2.
 
     Objects that the prompt does not name are no fault.
-
-    Args:
-        reading: what the picture shows.
-        prompt: what it is to show.
-
-    Returns:
-        True if it passes.
-
-    Example:
-        >>> reading = Reading((Shape("circle", "red", 20.0, 32.0, 9.0),), unknown=0)
-        >>> satisfies(reading, parse("a red circle")), satisfies(reading, parse("a blue circle"))
-        (True, False)
     """
     return _CRITERIA[prompt.kind](reading.shapes, prompt)
 
 
 def check(images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-    """Judge pictures by their prompts.
-
-    Args:
-        images: (B, 3, 64, 64) in [0, 1].
-        prompts: B prompts.
-
-    Returns:
-        (B,) bool on the pictures' device: True where the picture passes; see `satisfies`.
-
-    Raises:
-        ValueError: for another shape, values that are not finite, or a wrong number of prompts.
-
-    Example:
-        >>> from flowbp.shapes.placement import sample_scene
-        >>> from flowbp.shapes.render import render
-        >>> prompt = parse("a circle left of a square")
-        >>> picture = render([sample_scene(prompt, torch.Generator().manual_seed(0))])
-        >>> check(picture, [prompt]), check(picture.flip(3), [prompt])
-        (tensor([True]), tensor([False]))
-    """
+    """Judge B pictures (B, 3, 64, 64) by their prompts: (B,) bool, see `satisfies`."""
     if len(prompts) != len(images):
         raise ValueError(
             f"`prompts` must be one for each of the {len(images)} images, got {len(prompts)}"
@@ -78,7 +47,7 @@ def check(images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
 
 @attrs.frozen
 class ShapesChecker:
-    """The checker as an evaluator: called with pictures and captions, it returns pass or fail.
+    """The checker as a judge: called with pictures and captions, it returns 1 or 0 for each.
 
     Example:
         >>> from flowbp.shapes.render import render
@@ -89,22 +58,7 @@ class ShapesChecker:
     """
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Judge pictures by their captions.
-
-        Args:
-            images: (B, 3, 64, 64) in [0, 1].
-            prompts: B captions of the shapes world.
-
-        Returns:
-            (B,) float32 on the pictures' device: 1 where the picture passes, 0 elsewhere.
-
-        Raises:
-            ValueError: for a caption outside the world, or pictures that `check` refuses.
-
-        Example:
-            >>> ShapesChecker()(torch.zeros(1, 3, 64, 64), ["a red circle"])
-            tensor([0.])
-        """
+        """Verdicts (B,) float32, on the device of the pictures (B, 3, 64, 64) in [0, 1]."""
         return check(images, [parse(text) for text in prompts]).float()
 
 

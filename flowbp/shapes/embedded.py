@@ -8,33 +8,17 @@ from pathlib import Path
 import torch
 
 from flowbp.adapters import SD3Backbone
-from flowbp.adapters.clamp import Clamp, hard_clamp
+from flowbp.adapters.decoder import Clamp, hard_clamp
 from flowbp.rewards import TOWERS, ClipReward, Towers, needing
 
 
 def base_folder() -> Path:
-    """The base model's folder, in diffusers layout.
-
-    Raises:
-        FileNotFoundError: the package was installed without its weights.
-
-    Example:
-        >>> base_folder().name
-        'base'
-    """
+    """The base model's folder, in diffusers layout."""
     return _weights("base")
 
 
 def reward_folder() -> Path:
-    """The reward model's folder, in CLIPModel layout.
-
-    Raises:
-        FileNotFoundError: the package was installed without its weights.
-
-    Example:
-        >>> reward_folder().name
-        'reward'
-    """
+    """The reward model's folder, in CLIPModel layout."""
     return _weights("reward")
 
 
@@ -50,15 +34,6 @@ def embedded_backbone(
         device: where it runs.
         decode_batch: samples decoded at a time; None is the whole batch.
         clamp: how decoded pixels are brought into [0, 1].
-
-    Returns:
-        The backbone, all parameters of its transformer trainable.
-
-    Raises:
-        FileNotFoundError: the package was installed without its weights.
-
-    Example:
-        ``embedded_backbone().encode(["two blue squares"])``
     """
     return SD3Backbone.from_pretrained(
         base_folder(),
@@ -72,20 +47,11 @@ def embedded_backbone(
 
 @needing(lambda: ClipReward.from_pretrained.needs(reward_folder(), None))  # type: ignore[attr-defined]
 def embedded_reward(*, device: torch.device | str = "cpu", towers: Towers = TOWERS) -> ClipReward:
-    """Load the embedded reward model, in float32.
+    """Load the embedded reward model, in float32: the cosine of picture and caption.
 
     Args:
         device: where it runs.
         towers: with whom the model is shared.
-
-    Returns:
-        The reward: the cosine of picture and caption.
-
-    Raises:
-        FileNotFoundError: the package was installed without its weights.
-
-    Example:
-        ``embedded_reward()(images, ["two blue squares"])``
     """
     return ClipReward.from_pretrained(reward_folder(), device=device, towers=towers)
 
@@ -95,6 +61,6 @@ def _weights(part: str) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(
             f"the embedded weights are missing, there is no folder {folder}; reinstall flowbp, or "
-            "make them anew with python -m flowbp.shapes.build"
+            "make them anew in a checkout with python -m tools.shapes"
         )
     return folder

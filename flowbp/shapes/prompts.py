@@ -83,25 +83,12 @@ VOCABULARY: tuple[str, ...] = _vocabulary()
 
 @attrs.frozen
 class Wanted:
-    """An object that a prompt names.
-
-    Args:
-        kind: one of `KINDS`.
-        colour: one of `COLOURS`, or None where the prompt names no colour.
-
-    Raises:
-        ValueError: for an unknown kind or colour.
-
-    Example:
-        >>> Wanted("circle", "blue").noun
-        'blue circle'
-    """
+    """An object that a prompt names; `colour` is None where the prompt names none."""
 
     kind: str
     colour: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Check the names."""
         if self.kind not in KINDS:
             raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.colour is not None and self.colour not in COLOURS:
@@ -134,13 +121,6 @@ class Prompt:
 
     Attributes:
         text: the caption, which follows from the rest.
-
-    Raises:
-        ValueError: for a combination that is no prompt of that kind.
-
-    Example:
-        >>> Prompt("counting", (Wanted("square", "blue"),), count=2).text
-        'two blue squares'
     """
 
     kind: str
@@ -182,19 +162,7 @@ def _fault(prompt: Prompt) -> str | None:
 
 
 def colour_fault(kind: str, colours: Sequence[str | None]) -> str | None:
-    """Say what is wrong with the colours of a prompt's objects.
-
-    Args:
-        kind: one of `PROMPT_KINDS`.
-        colours: the objects' colours.
-
-    Returns:
-        The fault in words, or None.
-
-    Example:
-        >>> colour_fault("colors", ["red"]) is None
-        True
-    """
+    """What is wrong with the colours of a prompt's objects, or None."""
     named = sum(colour is not None for colour in colours)
     if kind in ("single_object", "two_object") and named:
         return f"`objects` must name no colour for {kind}, got {colours}"

@@ -41,19 +41,7 @@ COLOURS: Mapping[str, tuple[float, float, float]] = MappingProxyType(
 class Shape:
     """One flat shape, which fills the square box of half-side `radius` around (`x`, `y`).
 
-    Args:
-        kind: one of `KINDS`.
-        colour: one of `COLOURS`.
-        x: the box's centre in pixels from the left border (a pixel's centre lies at i + 0.5).
-        y: the box's centre in pixels from the top border.
-        radius: half the box's side in pixels.
-
-    Raises:
-        ValueError: for an unknown kind or colour, or a number that is not finite or not positive.
-
-    Example:
-        >>> Shape("circle", "red", 20.0, 32.0, 9.0).colour
-        'red'
+    Places and radius are in pixels, from the top left corner; a pixel's centre lies at i + 0.5.
     """
 
     kind: str
@@ -63,7 +51,6 @@ class Shape:
     radius: float
 
     def __attrs_post_init__(self) -> None:
-        """Check the names and the numbers."""
         if self.kind not in KINDS:
             raise ValueError(f"`kind` must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.colour not in COLOURS:
@@ -78,24 +65,13 @@ class Shape:
 class Scene:
     """What a picture shows: one to four shapes apart from each other, on a grey background.
 
-    Args:
-        shapes: one to four shapes; their boxes keep `GAP` pixels apart and from the border.
-        background: the grey level, in `BACKGROUNDS`.
-
-    Raises:
-        ValueError: for a wrong number of shapes, shapes too close, or a background out of range.
-
-    Example:
-        >>> scene = Scene((Shape("circle", "red", 20.0, 32.0, 9.0),), background=0.1)
-        >>> len(scene.shapes)
-        1
+    The shapes' boxes keep `GAP` pixels apart and from the border.
     """
 
     shapes: tuple[Shape, ...]
     background: float
 
     def __attrs_post_init__(self) -> None:
-        """Check the number, the background and the gaps."""
         if not 1 <= len(self.shapes) <= MAX_SHAPES:
             raise ValueError(f"`shapes` must hold 1 to {MAX_SHAPES}, got {len(self.shapes)}")
         low, high = BACKGROUNDS
@@ -116,37 +92,11 @@ class Scene:
 
 
 def inside(x: float, y: float, radius: float) -> bool:
-    """Whether a box keeps `GAP` pixels from the border.
-
-    Args:
-        x: the box's centre from the left, in pixels.
-        y: the box's centre from the top, in pixels.
-        radius: half the box's side, in pixels.
-
-    Returns:
-        True if it does.
-
-    Example:
-        >>> inside(12.0, 32.0, 9.0), inside(11.0, 32.0, 9.0)
-        (True, False)
-    """
+    """Whether a box keeps `GAP` pixels from the border."""
     low, high = GAP + radius, SIZE - GAP - radius
     return low <= x <= high and low <= y <= high
 
 
 def apart(dx: float, dy: float, radii: float) -> bool:
-    """Whether two boxes keep `GAP` pixels between them along at least one axis.
-
-    Args:
-        dx: the distance of their centres along x, in pixels, of either sign.
-        dy: the distance of their centres along y, in pixels, of either sign.
-        radii: the sum of their half-sides, in pixels.
-
-    Returns:
-        True if they do.
-
-    Example:
-        >>> apart(21.0, 0.0, 18.0), apart(20.0, -20.0, 18.0)
-        (True, False)
-    """
+    """Whether two boxes, `dx` and `dy` from centre to centre, keep `GAP` pixels between them."""
     return max(abs(dx), abs(dy)) >= radii + GAP

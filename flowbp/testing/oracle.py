@@ -1,4 +1,4 @@
-"""The plain way: build a plan's whole graph at once and let autograd differentiate it."""
+"""The plain way: build a surrogate's whole graph at once and let autograd differentiate it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from flowbp.core import ParametricVelocity, Plan, Segment, Trajectory, VelocityField
+from flowbp.core import ParametricVelocity, Segment, Surrogate, Trajectory, VelocityField
 
 
-def joint_read(velocity: VelocityField, trajectory: Trajectory, plan: Plan) -> Tensor:
+def joint_read(velocity: VelocityField, trajectory: Trajectory, surrogate: Surrogate) -> Tensor:
     """What the reward reads, as one differentiable graph of every active velocity.
 
     `x̂_t = x_s + sum of w_i ṽ_i` with `ṽ_i = gamma_i v_i + (1 - gamma_i) sg(v_i)`, pinned by
@@ -20,8 +20,8 @@ def joint_read(velocity: VelocityField, trajectory: Trajectory, plan: Plan) -> T
 
     Args:
         velocity: the field of the rollout, with gradients enabled.
-        trajectory: a rollout of at least `plan.horizon` steps.
-        plan: a surrogate or chain on its grid.
+        trajectory: a rollout of at least `surrogate.horizon` steps.
+        surrogate: drawn on its grid.
 
     Returns:
         (B, …), differentiable in whatever the velocity depends on.
@@ -31,20 +31,20 @@ def joint_read(velocity: VelocityField, trajectory: Trajectory, plan: Plan) -> T
         >>> a = torch.tensor(0.5, requires_grad=True)
         >>> field, sigmas = lambda x, sigma: a * x, torch.tensor([1.0, 0.5, 0.0])
         >>> path = rollout(field, torch.ones(1, 1), sigmas)
-        >>> plan = DRaFT(last=2).draw(sigmas, torch.Generator())
-        >>> joint_read(field, path, plan).sum().backward()
+        >>> surrogate = DRaFT(last=2).draw(sigmas, torch.Generator())
+        >>> joint_read(field, path, surrogate).sum().backward()
         >>> a.grad  # d/da (1 - a/2)^2
         tensor(-0.7500)
 
     Reference: arXiv 2606.11075, section 3.
     """
-    x = trajectory.latents[plan.segments[0].start]
-    for order, segment in enumerate(plan.segments):
-        damped = plan.alpha * x + (1 - plan.alpha) * x.detach()
+    x = trajectory.latents[surrogate.segments[0].start]
+    for order, segment in enumerate(surrogate.segments):
+        damped = surrogate.alpha * x + (1 - surrogate.alpha) * x.detach()
         at_joint = {segment.start: damped} if order > 0 else {}
         x = _integrate(velocity, trajectory, segment, x, at_joint)
-        is_last = order == len(plan.segments) - 1
-        if not (is_last and plan.reward_input == "posterior_mean"):
+        is_last = order == len(surrogate.segments) - 1
+        if not (is_last and surrogate.reward_input == "posterior_mean"):
             x = x + (trajectory.latents[segment.stop] - x).detach()
     return x
 
@@ -53,32 +53,32 @@ def joint_gradient(
     velocity: ParametricVelocity,
     params: Mapping[str, Tensor],
     trajectory: Trajectory,
-    plan: Plan,
+    surrogate: Surrogate,
     loss: Callable[[Tensor], Tensor],
     *,
     penalty: Callable[[Mapping[int, Tensor]], Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """The parameter gradient of `loss(x)` through the joint graph of a plan, by one autograd call.
+    """The parameter gradient of `loss(x)` through a surrogate's joint graph, by one autograd call.
 
     Args:
         velocity: `velocity(params, latents, sigma)`.
         params: the parameters by name.
         trajectory: the rollout with these parameters.
-        plan: a surrogate or chain on its grid.
+        surrogate: drawn on its grid.
         loss: what the reward reads, (B, …), to a 0-d tensor.
         penalty: active velocities by step, each (B, …), evaluated at the cached latents and not
             scaled by gamma, to a 0-d tensor that is added to the loss.
 
     Returns:
-        Gradients, a mapping like `params`; zero where the plan does not reach a parameter.
+        Gradients, a mapping like `params`; zero where the surrogate does not reach a parameter.
 
     Example:
         >>> from flowbp.core import Sparse, rollout
         >>> params, sigmas = {"a": torch.tensor(0.5)}, torch.tensor([1.0, 0.5, 0.0])
         >>> velocity = lambda p, x, sigma: p["a"] * x
         >>> path = rollout(lambda x, sigma: velocity(params, x, sigma), torch.ones(1, 1), sigmas)
-        >>> plan = Sparse(active=2).draw(sigmas, torch.Generator())
-        >>> joint_gradient(velocity, params, path, plan, torch.sum)
+        >>> surrogate = Sparse(active=2).draw(sigmas, torch.Generator())
+        >>> joint_gradient(velocity, params, path, surrogate, torch.sum)
         {'a': tensor(-0.8750)}
 
     Reference: arXiv 2606.11075, section 3.
@@ -88,9 +88,9 @@ def joint_gradient(
     def field(latents: Tensor, sigma: Tensor) -> Tensor:
         return velocity(leaves, latents, sigma)
 
-    total = loss(joint_read(field, trajectory, plan))
+    total = loss(joint_read(field, trajectory, surrogate))
     if penalty is not None:
-        active = sorted({i for segment in plan.segments for i in segment.active})
+        active = sorted({i for segment in surrogate.segments for i in segment.active})
         total = total + penalty(
             {i: field(trajectory.latents[i].detach(), trajectory.sigmas[i]) for i in active}
         )
@@ -119,8 +119,6 @@ def anchor_penalty(
         >>> path = rollout(lambda x, sigma: x, torch.ones(1, 1), torch.tensor([1.0, 0.0]))
         >>> anchor_penalty(path, lambda x, sigma: 3 * x, 0.5)({0: torch.ones(1, 1)})
         tensor(2.)
-
-    Reference: see `flowbp.core.anchor_term`.
     """
 
     def penalty(velocities: Mapping[int, Tensor]) -> Tensor:

@@ -55,8 +55,6 @@ class TanhField:
         >>> params = field.parameters(torch.Generator().manual_seed(0))
         >>> field(params, torch.zeros(5, 2, 3, dtype=torch.float64), torch.tensor(0.5)).shape
         torch.Size([5, 2, 3])
-
-    Reference: none; any field with a non-constant Jacobian serves.
     """
 
     event: tuple[int, ...] = (3,)
@@ -106,8 +104,6 @@ class Problem:
         >>> problem = random_problem(torch.linspace(1, 0, 5), event=(2, 2), batch=3)
         >>> problem.rollout(stop=2).latents.shape
         torch.Size([3, 3, 2, 2])
-
-    Reference: none.
     """
 
     field: ParametricVelocity
@@ -138,8 +134,6 @@ def random_problem(
     Example:
         >>> random_problem(torch.linspace(1, 0, 5)).noise.shape
         torch.Size([2, 3])
-
-    Reference: none.
     """
     generator = torch.Generator().manual_seed(seed)
     field = TanhField(event)

@@ -22,10 +22,111 @@ from flowbp.adapters import (
     SD3Backbone,
     TextEncoders,
 )
-from flowbp.adapters.extras import require
-from flowbp.adapters.policy import FLOAT32
-from flowbp.adapters.unscale import batch_normalised, scaled
-from flowbp.testing.published import SCHEDULERS, TRANSFORMERS, VAES
+from flowbp.adapters.decoder import batch_normalised, scaled
+from flowbp.adapters.dtype_policy import FLOAT32
+from flowbp.extras import require
+
+_SD35 = dict(
+    attention_head_dim=64,
+    in_channels=16,
+    joint_attention_dim=4096,
+    out_channels=16,
+    patch_size=2,
+    pooled_projection_dim=2048,
+    qk_norm="rms_norm",
+    sample_size=128,
+)
+_FLUX1 = dict(
+    attention_head_dim=128,
+    in_channels=64,
+    joint_attention_dim=4096,
+    num_attention_heads=24,
+    num_layers=19,
+    num_single_layers=38,
+    patch_size=1,
+    pooled_projection_dim=768,
+)
+_KLEIN = dict(
+    patch_size=1,
+    in_channels=128,
+    attention_head_dim=128,
+    timestep_guidance_channels=256,
+    mlp_ratio=3.0,
+    axes_dims_rope=(32, 32, 32, 32),
+    rope_theta=2000,
+    eps=1e-6,
+    guidance_embeds=False,
+)
+TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "sd3.5 medium": _SD35
+    | dict(
+        caption_projection_dim=1536,
+        dual_attention_layers=tuple(range(13)),
+        num_attention_heads=24,
+        num_layers=24,
+        pos_embed_max_size=384,
+    ),
+    "sd3.5 large": _SD35
+    | dict(
+        caption_projection_dim=2432,
+        dual_attention_layers=(),
+        num_attention_heads=38,
+        num_layers=38,
+        pos_embed_max_size=192,
+    ),
+    "flux1 dev": _FLUX1 | dict(guidance_embeds=True),
+    "flux1 schnell": _FLUX1 | dict(guidance_embeds=False),
+    "flux2 klein 4B": _KLEIN
+    | dict(num_layers=5, num_single_layers=20, num_attention_heads=24, joint_attention_dim=7680),
+    "flux2 klein 9B": _KLEIN
+    | dict(num_layers=8, num_single_layers=24, num_attention_heads=32, joint_attention_dim=12288),
+}
+"""The transformers, by model."""
+
+_BLOCKS = dict(
+    block_out_channels=(128, 256, 512, 512),
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    layers_per_block=2,
+    norm_num_groups=32,
+    sample_size=1024,
+    up_block_types=("UpDecoderBlock2D",) * 4,
+)
+_KL = _BLOCKS | dict(latent_channels=16, use_post_quant_conv=False, use_quant_conv=False)
+VAES: dict[str, dict[str, Any]] = {
+    "sd3.5": _KL | dict(scaling_factor=1.5305, shift_factor=0.0609),
+    "flux1": _KL | dict(scaling_factor=0.3611, shift_factor=0.1159),
+    "flux2": _BLOCKS | dict(latent_channels=32, patch_size=(2, 2), batch_norm_eps=1e-4),
+}
+"""The autoencoders, by family."""
+
+_DYNAMIC = dict(
+    base_image_seq_len=256,
+    base_shift=0.5,
+    max_image_seq_len=4096,
+    max_shift=1.15,
+    shift=3.0,
+    use_dynamic_shifting=True,
+)
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    "sd3.5": dict(shift=3.0),
+    "flux1": _DYNAMIC,
+    "flux2": _DYNAMIC,
+}
+"""The FlowMatchEulerDiscreteSchedulers, by family; schnell's is not among them."""
+
+SMALL: dict[str, dict[str, Any]] = {
+    "sd3.5": dict(
+        num_layers=2,
+        num_attention_heads=1,
+        caption_projection_dim=64,
+        dual_attention_layers=(0,),
+        pos_embed_max_size=16,
+    ),
+    "flux1": dict(num_layers=1, num_single_layers=1, num_attention_heads=1),
+    "flux2": dict(num_layers=1, num_single_layers=1, num_attention_heads=1),
+}
+"""Changes that make a transformer small enough for a test, by family."""
+
 
 _FAMILIES = {
     "sd3.5": (SD3Backbone, "SD3Transformer2DModel", "AutoencoderKL", scaled),
@@ -56,13 +157,11 @@ class RandomText:
 
     @property
     def encoders(self) -> TextEncoders:
-        """None of them."""
         return TextEncoders(
             family="random", towers={}, read={}, facts=dict(self.shapes), device=self.device
         )
 
     def __call__(self, prompts: Sequence[str]) -> Conditioning:
-        """Conditioning of B prompts, the same for the same prompt."""
         rows = [self._row(prompt) for prompt in prompts]
         stacked = {name: torch.stack([row[name] for row in rows]) for name in self.shapes}
         return Conditioning(stacked).to(self.device)
@@ -90,12 +189,11 @@ def random_backbone(
 ) -> DiffusersBackbone:
     """Make a backbone in the shape of a published model, with random weights.
 
-    Speed and memory are those of the real one; its pictures are noise, it has no text encoders,
-    and so it cannot be saved as a pipeline. The weights are made where and as they are needed, so
-    that the largest model never takes more memory than it will have.
+    Speed and memory are those of the real one; its pictures are noise, and without text encoders
+    it cannot be saved as a pipeline. The weights are made on the device, in their dtype.
 
     Args:
-        name: a key of `flowbp.testing.published.TRANSFORMERS`, such as ``flux1 dev``.
+        name: a key of `flowbp.testing.random_models.TRANSFORMERS`, such as ``flux1 dev``.
         policy: Dtypes of the transformer; the VAE is in `policy.frozen`.
         device: Where everything is.
         text_tokens: of T5 or Qwen3; SD3.5 has CLIP's 77 besides.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowbp.rewards import Reward, RewardInParts
 
-from .comparing import assert_close, assert_finite, assert_same_shape
+from .assertions import assert_close, assert_finite, assert_same_shape
 
 
 def check_reward(
@@ -29,9 +29,9 @@ def check_reward(
 
     Scores are float32 (B,), finite, the same at every call, and do not depend on which other
     images share the batch or on their order; the gradient reaches the images, is finite, and
-    agrees with central differences along random directions. What a composed reward tells of its
-    parts is (B,), finite, and beside the same scores. A function that a configuration can name has
-    the arguments `images` and `prompts`, by which it is known to be a reward, and not to make one.
+    agrees with central differences along random directions. The parts of a composed reward are
+    (B,), finite, and come with the same scores. A function that a configuration can name has the
+    arguments `images` and `prompts`, by which it is known to be a reward, and not to make one.
 
     Args:
         reward: to be checked.
@@ -50,8 +50,6 @@ def check_reward(
 
     Example:
         >>> check_reward(lambda images, prompts: images.mean(dim=(1, 2, 3)), ["a", "b"])
-
-    Reference: none.
     """
     if len(prompts) < 2:
         raise ValueError(
@@ -114,9 +112,9 @@ def _check_parts(reward: Reward, images: Tensor, prompts: Sequence[str]) -> None
         found = reward.in_parts(images, prompts)
     if not torch.equal(found.scores, scores):
         raise AssertionError("`in_parts` must give the scores of a call, got others")
-    for name, figures in found.parts.items():
-        assert_same_shape(f"part {name}", figures, (len(prompts),))
-        assert_finite(f"part {name}", figures)
+    for name, part in found.parts.items():
+        assert_same_shape(f"part {name}", part, (len(prompts),))
+        assert_finite(f"part {name}", part)
 
 
 def _check_image_gradient(

@@ -11,15 +11,15 @@ from flowbp.core import (
     DRaFT,
     LeapAlign,
     ParametricVelocity,
-    Plan,
     Sparse,
+    Surrogate,
     VelocityField,
     exact_vjp,
 )
 
-from .comparing import assert_close, assert_finite, assert_same_shape
+from .assertions import assert_close, assert_finite, assert_same_shape
+from .methods import check_streamed
 from .problem import Problem
-from .streamed import check_streamed
 
 
 def parametric_velocity(module: nn.Module, velocity: VelocityField) -> ParametricVelocity:
@@ -89,8 +89,6 @@ def check_velocity_field(
         >>> field = lambda p, x, sigma: p["a"] * x
         >>> params = {"a": torch.tensor(2.0)}
         >>> check_velocity_field(field, params, torch.ones(2, 3), torch.tensor(0.5))
-
-    Reference: none.
     """
     kept = latents.clone()
     with torch.no_grad():
@@ -152,13 +150,13 @@ def check_gradients(
     problem = Problem(velocity, dict(params), noise, sigmas)
     generator = torch.Generator().manual_seed(seed)
     _check_difference(problem, generator, difference_tolerance, step)
-    plans: list[Plan] = [
+    plans: list[Surrogate] = [
         Sparse(active=2).draw(sigmas, generator),
         LeapAlign(alpha=0.5).draw(sigmas, generator),
         DRaFT(last=sigmas.shape[0] - 1).draw(sigmas, generator),
     ]
-    for plan in plans:
-        check_streamed(plan, problem, tolerance=tolerance)
+    for surrogate in plans:
+        check_streamed(surrogate, problem, tolerance=tolerance)
 
 
 def _check_difference(

@@ -1,8 +1,8 @@
-"""The scales of a composed reward, measured once on the base model."""
+"""The scales of a composed reward, measured once on the base model and kept in a file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -10,13 +10,71 @@ import torch
 from torch import Tensor
 
 from flowbp.adapters.backbone import Backbone
-from flowbp.components import wrong
+from flowbp.component_errors import wrong
+from flowbp.config import DamagedError, read_sealed, sealed
 from flowbp.evaluation import Progress, Sampling, generate_batches
+from flowbp.files import write_atomically
 from flowbp.rewards import Normalisation, Reward, RewardPart, UncalibratedReward
-from flowbp.rewards.part import part_scores
-from flowbp.training.calibration_file import read_calibration, write_calibration
+from flowbp.rewards.weighted import part_scores
 from flowbp.training.prompts import PromptSource, drawn
 from flowbp.training.randomness import generator
+from flowbp.validators import integer
+
+_FORMAT = 1
+
+
+@attrs.frozen(kw_only=True)
+class _Part:
+    """The scale of one part, and whether it was measured."""
+
+    mean: float
+    std: float
+    measured: bool
+
+
+@attrs.frozen(kw_only=True)
+class _Calibration:
+    """What the file holds."""
+
+    format: int
+    pictures: int = attrs.field(validator=integer(0))
+    parts: Mapping[str, _Part]
+
+
+def write_calibration(
+    path: Path,
+    normalisations: Mapping[str, Normalisation],
+    measured: Container[str],
+    *,
+    pictures: int,
+) -> None:
+    """Write the scale of every part, and which of them were measured."""
+    tree = {
+        "format": _FORMAT,
+        "pictures": pictures,
+        "parts": {
+            label: {"mean": scale.mean, "std": scale.std, "measured": label in measured}
+            for label, scale in normalisations.items()
+        },
+    }
+    write_atomically(path, sealed(tree))
+
+
+def read_calibration(path: Path, labels: Iterable[str]) -> dict[str, Normalisation]:
+    """Read what `write_calibration` wrote, to the last bit."""
+    cure = "restore it from a copy, or begin a new run in another folder"
+    tree = read_sealed(_Calibration, path, cure=cure)
+    if tree.format != _FORMAT:
+        problem = f"is of format {tree.format}, and this version reads {_FORMAT}"
+        raise DamagedError(path, problem, cure)
+    wanted = list(labels)
+    if set(tree.parts) != set(wanted):
+        raise DamagedError(path, f"is of the parts {list(tree.parts)}, not of {wanted}", cure)
+    try:
+        return {label: Normalisation(part.mean, part.std) for label, part in tree.parts.items()}
+    except ValueError as error:
+        raise DamagedError(path, f"is damaged ({error})", cure) from error
+
 
 # A constant score differs between batches by its rounding, some 1e-7 of its size.
 _LEAST_SPREAD = 1e-6
@@ -24,19 +82,7 @@ _LEAST_SPREAD = 1e-6
 
 @attrs.frozen(kw_only=True)
 class Calibration:
-    """Where, on what and how scales are measured; nothing of it draws from the run's own streams.
-
-    Args:
-        path: of the file that keeps them.
-        seed: of the run.
-        sampling: of the pictures, as in training.
-
-    Example:
-        >>> sampling = Sampling(steps=4, height=8, width=8)
-        >>> one = Calibration(path=Path("calibration.json"), seed=0, sampling=sampling)
-        >>> one.noise_seed == attrs.evolve(one, seed=1).noise_seed
-        False
-    """
+    """Where, on what and how scales are measured, apart from the run's own random streams."""
 
     path: Path
     seed: int
@@ -49,23 +95,7 @@ class Calibration:
 
 
 def calibration_prompts(reward: object, prompts: PromptSource, seed: int) -> tuple[str, ...]:
-    """The training prompts that a reward is calibrated on.
-
-    Args:
-        reward: any.
-        prompts: the training source.
-        seed: of the run.
-
-    Returns:
-        As many as the reward asks for; none if it is not to be calibrated.
-
-    Example:
-        >>> from flowbp.training import PromptList
-        >>> part = RewardPart(lambda images, prompts: images.mean((1, 2, 3)))
-        >>> reward = UncalibratedReward({"bright": part}, {}, prompts=3)
-        >>> calibration_prompts(reward, PromptList(["a circle"]), 0)
-        ('a circle', 'a circle', 'a circle')
-    """
+    """The training prompts that a reward is calibrated on."""
     if not isinstance(reward, UncalibratedReward):
         return ()
     stream = iter(prompts.stream(generator(seed, "calibration prompts")))
@@ -84,25 +114,6 @@ def calibrated(
 
     They are measured on the backbone as it is, which has to be the base model. What is on file is
     never measured again, so that a run that goes on has the very same reward.
-
-    Args:
-        reward: any; one that is not to be calibrated is returned as it is.
-        backbone: the base model.
-        prompts: the training source.
-        calibration: where and how.
-        progress: called after every batch of pictures.
-
-    Returns:
-        A reward that can be called.
-
-    Raises:
-        ValueError: the file is damaged or of other parts, or a part gives all pictures the same
-            score.
-        ComponentError: a part raised something, or returned no finite score for each picture.
-        OSError: the file cannot be written.
-
-    Example:
-        See `measure`, which does the measuring.
     """
     if not isinstance(reward, UncalibratedReward):
         return reward
@@ -111,14 +122,14 @@ def calibrated(
         return reward.calibrated({label: kept[label] for label in reward.missing})
     texts = calibration_prompts(reward, prompts, calibration.seed)
     missing = {label: reward.parts[label] for label in reward.missing}
-    measured = measure(backbone, missing, texts, calibration, progress=progress)
+    measured = measure_scales(backbone, missing, texts, calibration, progress=progress)
     done = reward.calibrated(measured)
     write_calibration(calibration.path, done.normalisations, measured, pictures=len(texts))
     return done
 
 
 @torch.no_grad()
-def measure(
+def measure_scales(
     backbone: Backbone,
     parts: Mapping[str, RewardPart],
     prompts: Sequence[str],
@@ -126,45 +137,7 @@ def measure(
     *,
     progress: Progress | None = None,
 ) -> dict[str, Normalisation]:
-    """Mean and standard deviation of each part's raw scores, over one picture for each prompt.
-
-    The mean is over n pictures and the deviation over n - 1, in float64.
-
-    Args:
-        backbone: samples the pictures.
-        parts: by label.
-        prompts: n >= 2 of them.
-        calibration: sampling and seed.
-        progress: called after every batch of pictures.
-
-    Returns:
-        The normalisations by label.
-
-    Raises:
-        ValueError: a part gives all pictures the same score.
-        ComponentError: a part raised something, or returned no finite score for each picture.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> toy = SimpleNamespace(
-        ...     module=torch.nn.Identity(),
-        ...     device=torch.device("cpu"),
-        ...     encode=lambda prompts: torch.zeros(len(prompts), 1),
-        ...     noise=lambda count, *, height, width, generator: torch.randn(
-        ...         count, 3, height, width, generator=generator
-        ...     ),
-        ...     sigmas=lambda steps, *, height, width: torch.linspace(1, 0, steps + 1),
-        ...     velocity=lambda conditioning: lambda latents, sigma: latents,
-        ...     decode=torch.sigmoid,
-        ... )
-        >>> bright = RewardPart(lambda images, prompts: images.mean((1, 2, 3)))
-        >>> how = Calibration(
-        ...     path=Path("calibration.json"), seed=0, sampling=Sampling(steps=2, height=4, width=4)
-        ... )
-        >>> found = measure(toy, {"bright": bright}, ["a circle"] * 16, how)["bright"]
-        >>> 0.45 < found.mean < 0.55, 0 < found.std < 0.1
-        (True, True)
-    """
+    """Mean and standard deviation of each part's raw scores, over one picture for each prompt."""
     scores: dict[str, list[Tensor]] = {label: [] for label in parts}
     for chosen, images in generate_batches(
         backbone, prompts, calibration.noise_seed, calibration.sampling

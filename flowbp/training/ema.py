@@ -10,8 +10,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from flowbp.core._validators import real
 from flowbp.training.interrupt import uninterrupted
+from flowbp.validators import real
 
 
 @attrs.frozen
@@ -50,18 +50,7 @@ class Averaging:
         return min(self.decay, (1 + update) / (10 + update)) if self.warmup else self.decay
 
     def start_share(self, updates: int) -> float:
-        """How much of the average the starting weights still make up after some updates.
-
-        Args:
-            updates: how many.
-
-        Returns:
-            The product of their decays, in [0, 1].
-
-        Example:
-            >>> round(Averaging(0.995).start_share(100), 2)
-            0.61
-        """
+        """How much of the average the starting weights still make up after some updates."""
         warming = 0
         while warming < updates and self.decay_at(warming) < self.decay:
             warming += 1
@@ -74,23 +63,7 @@ class Averaging:
 
 
 class MovingAverage:
-    """The running average of some parameters, in float32 at least whatever their dtype.
-
-    Args:
-        parameters: by name; the average starts at their present values.
-        averaging: the decay.
-
-    Example:
-        >>> weight = nn.Parameter(torch.zeros(1))
-        >>> average = Averaging(0.5).of({"weight": weight})
-        >>> weight.data.fill_(1.0), average.update()
-        (tensor([1.]), None)
-        >>> with average.swapped():
-        ...     print(weight.data)
-        tensor([0.5000])
-        >>> weight.data
-        tensor([1.])
-    """
+    """The running average of some parameters, in float32 at least whatever their dtype."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], averaging: Averaging) -> None:
         self._parameters = dict(parameters)
@@ -110,12 +83,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def restore(self, updates: int, shadow: Mapping[str, Tensor]) -> None:
-        """Go on from the averages after so many updates.
-
-        Args:
-            updates: how many.
-            shadow: the averages by name, of every parameter.
-        """
+        """Go on from the averages after so many updates."""
         self._updates = updates
         for name, mine in self._shadow.items():
             mine.copy_(shadow[name])
@@ -137,10 +105,7 @@ class MovingAverage:
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Run under the averaged parameters, then restore the present ones bit for bit.
-
-        The present ones are kept as a copy meanwhile, and come back after an exception too.
-        """
+        """Run under the averaged parameters, then restore the present ones bit for bit."""
         kept = {name: p.detach().clone() for name, p in self._parameters.items()}
         try:
             self.copy_to_parameters()

@@ -1,4 +1,4 @@
-"""Ctrl-C and termination at a moment when nothing is half done."""
+"""Interrupts held back while nothing may be half done."""
 
 from __future__ import annotations
 
@@ -17,14 +17,8 @@ def uninterrupted() -> Iterator[None]:
     """Hold back SIGINT and SIGTERM until the block is done, then deliver them.
 
     An optimizer that is interrupted half-way leaves some parameters of this step and some of the
-    one before. Python delivers signals to the main thread only; elsewhere there is nothing to
-    hold back. Nor is there where the system handles a signal itself, as it does SIGTERM unless
-    the program says otherwise.
-
-    Example:
-        >>> with uninterrupted():
-        ...     print("whole")
-        whole
+    one before. Python delivers signals to the main thread only, so elsewhere, and where the system
+    handles a signal itself, there is nothing to hold back.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,37 +1,44 @@
-"""Who watches a run, and the simplest watcher: a file of JSON lines."""
+"""Observers of a run, and those that write its metrics to files."""
 
 from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol, runtime_checkable
 
+import attrs
 from torch import Tensor
 
-from flowbp.components import calling, during, is_ours
-from flowbp.disk import saving
-from flowbp.files import open_to_append, write_whole
-from flowbp.training.early_stop import HeldOutFigures
-from flowbp.training.metrics import Metrics, figures
+from flowbp.component_errors import calling, during, is_ours
+from flowbp.files import open_to_append, saving, write_atomically
+from flowbp.training.early_stop import HeldOutMetrics
+from flowbp.training.metrics import Metrics, metrics_row
+from flowbp.training.sampling import Portions
 
 
 class Observer(Protocol):
-    """Is told what a run does; an exception of its own stops the run."""
+    """Receives the events of a run; an exception of its own stops the run.
+
+    Any object with these methods will do. One that inherits from this class has them already, as
+    methods that do nothing, and overrides those it needs. What else it can receive:
+    `ResumableObserver`, `EvaluationObserver`, `PortionsObserver`.
+    """
 
     def row(self, metrics: Metrics) -> None:
         """An optimizer step is done."""
-        ...
+        return
 
     def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
         """Sample pictures (n, 3, H, W) in [0, 1] on the CPU, after `step` steps; 0 is before."""
-        ...
+        return
 
     def close(self) -> None:
         """The run is over, for whatever reason; called once."""
-        ...
+        return
 
 
 @runtime_checkable
@@ -43,75 +50,53 @@ class ResumableObserver(Observer, Protocol):
 
     def begin(self, rows: Sequence[Metrics]) -> None:
         """The run begins after the steps of these rows, none for a new one; called first."""
-        ...
 
 
 @runtime_checkable
 class EvaluationObserver(Observer, Protocol):
-    """An observer that is told of the evaluations on held-out prompts inside the run."""
+    """An observer that receives the evaluations on held-out prompts inside the run."""
 
-    def evaluations(self, rows: Sequence[HeldOutFigures]) -> None:
+    def evaluations(self, rows: Sequence[HeldOutMetrics]) -> None:
         """There is one more, the last of these; or the run goes on, and these are from before."""
-        ...
 
 
-def tell(observers: Sequence[Observer], event: Callable[[Any], object], kind: Any = None) -> None:
-    """Tell observers of an event, one after the other.
+@runtime_checkable
+class PortionsObserver(Observer, Protocol):
+    """An observer that receives the portions of the steps, where they are not just as typed."""
 
-    Args:
-        observers: of a run.
-        event: calls a method of one.
-        kind: of the observers that want to be told; None is all.
+    def portions(self, step: int, portions: Portions, message: str) -> None:
+        """They were chosen, or lowered; step number `step` is the first with them."""
 
-    Raises:
-        ComponentError: an observer raised something; those after it are not told. An OSError of an
-            observer of the library's own passes, as it is the disk's.
 
-    Example:
-        >>> tell([], lambda observer: observer.close())
-    """
+def notify(observers: Sequence[Observer], event: Callable[[Any], object], kind: Any = None) -> None:
+    """Hand an event to those observers that are of a kind, all if None, one after the other."""
     for observer in observers:
         if kind is None or isinstance(observer, kind):
-            tell_one(observer, event)
+            notify_one(observer, event)
 
 
-def tell_one(observer: Any, event: Callable[[Any], object]) -> None:
-    """Tell an observer of an event.
-
-    Args:
-        observer: any.
-        event: calls a method of it.
-
-    Raises:
-        ComponentError: as in `tell`.
-
-    Example:
-        >>> tell_one(JsonLines(Path("metrics.jsonl")), lambda observer: observer.close())
-    """
-    if is_ours(observer):
+def notify_one(observer: Any, event: Callable[[Any], object]) -> None:
+    """Hand an event to an observer; what one of others raises becomes a `ComponentError`."""
+    # An OSError of the library's own passes as it is: it is the disk's.
+    with nullcontext() if is_ours(observer) else calling("observer", observer):
         event(observer)
-        return
-    with calling("observer", observer):
-        event(observer)
+
+
+def notify_portions(
+    observers: Sequence[Observer], step: int, portions: Portions, message: str
+) -> None:
+    """Hand new portions, whose first step is `step`, to observers; warn if none takes them."""
+    interested = [observer for observer in observers if isinstance(observer, PortionsObserver)]
+    notify(interested, lambda observer: observer.portions(step, portions, message))
+    if not interested:
+        warnings.warn(f"step {step}: {message}", stacklevel=2)
 
 
 @contextmanager
 def closed_after(observers: Sequence[Observer]) -> Iterator[Callable[[], None]]:
     """Close all observers after the block, whatever happens in it or in one of them.
 
-    Args:
-        observers: of a run.
-
-    Yields:
-        What closes them before the end of the block, so that a failure is raised within it.
-
-    Raises:
-        ComponentError: an observer could not be closed. If the block failed, that is raised, with
-            a note on the observer.
-
-    Example:
-        >>> with closed_after([]) as close:
-        ...     close()
+    Yields what closes them before the end of the block, so that a failure is raised within it.
     """
     left = list(observers)
 
@@ -120,7 +105,7 @@ def closed_after(observers: Sequence[Observer]) -> Iterator[Callable[[], None]]:
         while left:
             try:
                 with during("the closing of the observers"):
-                    tell_one(left.pop(), lambda observer: observer.close())
+                    notify_one(left.pop(), lambda observer: observer.close())
             except Exception as error:
                 failures.append(error)
         for other in failures[1:]:
@@ -139,29 +124,11 @@ def closed_after(observers: Sequence[Observer]) -> Iterator[Callable[[], None]]:
         raise
 
 
-class JsonLines:
+class JsonLines(Observer):
     """One JSON object a line for each step, on disk as soon as the step is done.
 
-    It is standard JSON: a figure that is undefined or not finite is `null`. The file is made with
-    the first row, and replaces an earlier one; a run that goes on first brings it to where it
-    was.
-
-    Args:
-        path: of the file; its folder is made if it is missing.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> path = Path(mkdtemp()) / "metrics.jsonl"
-        >>> lines = JsonLines(path)
-        >>> lines.row(
-        ...     Metrics(step=1, reward=0.5, reward_std=0.1, loss=float("inf"), gradient_norm=1.0,
-        ...             learning_rate=1e-5, residual_0=0.0, residual_1=None, velocity_calls=9,
-        ...             seconds=2.0)
-        ... )
-        >>> row = json.loads(path.read_text())
-        >>> row["reward"], row["loss"], row["residual_1"]
-        (0.5, None, None)
-        >>> lines.close()
+    It is standard JSON: a value that is undefined or not finite is `null`. The file is made with
+    the first row, and replaces an earlier one; a run that goes on first brings it to where it was.
     """
 
     def __init__(self, path: Path) -> None:
@@ -171,7 +138,7 @@ class JsonLines:
     def begin(self, rows: Sequence[Metrics]) -> None:
         """Replace the file by the lines of these rows, at once."""
         if rows:
-            write_whole(self._path, "".join(map(_line, rows)))
+            write_atomically(self._path, "".join(map(_line, rows)))
             with self._saving():
                 self._file = open_to_append(self._path)
 
@@ -179,13 +146,10 @@ class JsonLines:
         """Write a line and flush it."""
         with self._saving():
             if self._file is None:
-                write_whole(self._path, "")
+                write_atomically(self._path, "")
                 self._file = open_to_append(self._path)
             self._file.write(_line(metrics))
             self._file.flush()
-
-    def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
-        """Nothing: pictures are not figures."""
 
     def close(self) -> None:
         """Close the file."""
@@ -206,9 +170,57 @@ class JsonLines:
 
 
 def _line(metrics: Metrics) -> str:
-    row = {name: _standard(value) for name, value in figures(metrics).items()}
+    row = {name: _standard(value) for name, value in metrics_row(metrics).items()}
     return json.dumps(row, allow_nan=False) + "\n"
 
 
 def _standard(value: float | None) -> float | None:
     return value if value is None or math.isfinite(value) else None
+
+
+class History(Observer):
+    """Keeps the metrics of every step and evaluation in memory, for the report."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.held_out: tuple[HeldOutMetrics, ...] = ()
+
+    def begin(self, rows: Sequence[Metrics]) -> None:
+        """Take over the metrics of an earlier process."""
+        self.rows = [metrics_row(row) for row in rows]
+
+    def row(self, metrics: Metrics) -> None:
+        """Keep them."""
+        self.rows.append(metrics_row(metrics))
+
+    def evaluations(self, rows: Sequence[HeldOutMetrics]) -> None:
+        """Keep them."""
+        self.held_out = tuple(rows)
+
+
+class EvaluationLines(Observer):
+    """One JSON object a line for each evaluation: `step`, then every metric by its name."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = Path(path)
+
+    def evaluations(self, rows: Sequence[HeldOutMetrics]) -> None:
+        """Replace the file as a whole, so that a run that goes on repeats no line."""
+        lines = (json.dumps({"step": row.step, **row.figures}, allow_nan=False) for row in rows)
+        write_atomically(self._path, "".join(f"{line}\n" for line in lines))
+
+
+class PortionLines(Observer):
+    """One JSON object a line whenever portions were chosen or lowered, also over several runs."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = Path(path)
+
+    def portions(self, step: int, portions: Portions, message: str) -> None:
+        """Write a line."""
+        row = {"step": step, **attrs.asdict(portions), "told": message}
+        with (
+            saving(self._path, "its lines before are unharmed"),
+            open_to_append(self._path) as file,
+        ):
+            file.write(json.dumps(row) + "\n")

@@ -1,15 +1,18 @@
-"""The optimizer as a value, and gradient clipping."""
+"""Optimizers, learning-rate schedules and gradient clipping."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from flowbp.core._validators import real
+from flowbp.limits import STEPS
+from flowbp.validators import integer, real
 
 
 class OptimizerRecipe(Protocol):
@@ -73,19 +76,7 @@ class AdamW:
 
 
 def state_bytes(recipe: OptimizerRecipe, parameters: Iterable[nn.Parameter]) -> int:
-    """How many bytes an optimizer's state is going to take, measured on one small parameter.
-
-    Args:
-        recipe: builds it.
-        parameters: that it is going to have.
-
-    Returns:
-        Bytes; a state that does not grow in proportion to the parameters is not foreseen.
-
-    Example:
-        >>> state_bytes(AdamW(), [nn.Parameter(torch.zeros(1000))])
-        8000
-    """
+    """How many bytes an optimizer's state is going to take, measured on one small parameter."""
     sizes: dict[tuple[torch.dtype, torch.device], int] = {}
     for parameter in parameters:
         kind = parameter.dtype, parameter.device
@@ -105,46 +96,146 @@ def _state_ratio(recipe: OptimizerRecipe, dtype: torch.dtype, device: torch.devi
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """The norm of all gradients together, as one long vector.
-
-    Args:
-        parameters: those that were trained; ones without a gradient are left out.
-
-    Returns:
-        0-d; not finite if a gradient is not.
-
-    Example:
-        >>> weight = nn.Parameter(torch.zeros(2))
-        >>> weight.grad = torch.tensor([3.0, 4.0])
-        >>> gradient_norm([weight])
-        tensor(5.)
-    """
+    """The norm of all gradients together, as one long vector."""
     return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, largest: float) -> None:
-    """Scale all gradients in place by `min(1, largest / norm)`.
-
-    Args:
-        parameters: those that were trained; ones without a gradient are left out.
-        norm: their `gradient_norm`, 0-d.
-        largest: the norm that they may have.
-
-    Raises:
-        ValueError: `largest` is not above 0.
-
-    Example:
-        >>> weight = nn.Parameter(torch.zeros(2))
-        >>> weight.grad = torch.tensor([3.0, 4.0])
-        >>> clip_gradients([weight], gradient_norm([weight]), 1.0)
-        >>> weight.grad
-        tensor([0.6000, 0.8000])
-
-    Reference: Pascanu et al., arXiv 1211.5063.
-    """
+    """Scale all gradients in place by `min(1, largest / norm)`."""
     if not largest > 0:
         raise ValueError(f"`largest` must be above 0, got {largest}")
     scale = (largest / norm).clamp(max=1)
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad.mul_(scale.to(parameter.grad.device, parameter.grad.dtype))
+
+
+class Schedule(Protocol):
+    """What part of the learning rate an optimizer step uses."""
+
+    def factor(self, step: int, total: int) -> float:
+        """The factor of optimizer step `step`, counted from 0, of a run of `total` steps."""
+        ...
+
+
+@attrs.frozen
+class Constant:
+    """The same rate throughout, after a linear warm-up.
+
+    Step t of the warm-up uses the factor `(t + 1) / (warmup + 1)`: it starts above zero, and the
+    full rate comes with step `warmup`.
+
+    Args:
+        warmup: how many steps come before the full rate.
+
+    Raises:
+        ValueError: `warmup` is no integer >= 0; when asked, it leaves no step at the full rate.
+
+    Example:
+        >>> [Constant(warmup=3).factor(t, 5) for t in range(5)]
+        [0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+
+    warmup: int = attrs.field(default=0, validator=integer(0, STEPS))
+
+    def factor(self, step: int, total: int) -> float:
+        """`(t + 1) / (warmup + 1)`, then 1."""
+        warming = _warming(step, total, self.warmup)
+        return 1.0 if warming is None else warming
+
+
+@attrs.frozen
+class LinearDecay:
+    """A straight line from the full rate to `final_ratio` of it, which the last step uses.
+
+    `1 + (final_ratio - 1) p`, p going from 0 at step `warmup` to 1 at the last step.
+
+    Args:
+        warmup: as in `Constant`.
+        final_ratio: in [0, 1]; with 0 the last step changes nothing.
+
+    Raises:
+        ValueError: as `Constant`, or `final_ratio` is out of range.
+
+    Example:
+        >>> [LinearDecay(final_ratio=0.5).factor(t, 3) for t in range(3)]
+        [1.0, 0.75, 0.5]
+    """
+
+    warmup: int = attrs.field(default=0, validator=integer(0, STEPS))
+    final_ratio: float = attrs.field(default=0.1, validator=real(0, 1))
+
+    def factor(self, step: int, total: int) -> float:
+        """The warm-up's factor, then the line's."""
+        warming = _warming(step, total, self.warmup)
+        if warming is not None:
+            return warming
+        return 1 + (self.final_ratio - 1) * _progress(step, total, self.warmup)
+
+
+@attrs.frozen
+class CosineDecay:
+    """Half a cosine from the full rate to `final_ratio` of it, which the last step uses.
+
+    `final_ratio + (1 - final_ratio) (1 + cos(pi p)) / 2`, p as in `LinearDecay`.
+
+    Args:
+        warmup: as in `Constant`.
+        final_ratio: in [0, 1]; with 0 the last step changes nothing.
+
+    Raises:
+        ValueError: as `LinearDecay`.
+
+    Example:
+        >>> [round(CosineDecay(final_ratio=0.5).factor(t, 3), 6) for t in range(3)]
+        [1.0, 0.75, 0.5]
+
+    Reference: Loshchilov and Hutter, "SGDR", arXiv 1608.03983.
+    """
+
+    warmup: int = attrs.field(default=0, validator=integer(0, STEPS))
+    final_ratio: float = attrs.field(default=0.1, validator=real(0, 1))
+
+    def factor(self, step: int, total: int) -> float:
+        """The warm-up's factor, then the cosine's."""
+        warming = _warming(step, total, self.warmup)
+        if warming is not None:
+            return warming
+        share = (1 + math.cos(math.pi * _progress(step, total, self.warmup))) / 2
+        return self.final_ratio + (1 - self.final_ratio) * share
+
+
+def _warming(step: int, total: int, warmup: int) -> float | None:
+    if not 0 <= step < total:
+        raise ValueError(f"`step` must be in [0, {total - 1}], got {step}; the run has {total}")
+    if warmup >= total:
+        raise ValueError(
+            f"`warmup` must be below the run's {total} optimizer steps, got {warmup}; "
+            "shorten the warm-up or lengthen the run"
+        )
+    return (step + 1) / (warmup + 1) if step < warmup else None
+
+
+def _progress(step: int, total: int, warmup: int) -> float:
+    return (step - warmup) / max(1, total - 1 - warmup)
+
+
+_COARSE = (torch.bfloat16, torch.float16)
+
+
+def warn_of_coarse_weights(parameters: Mapping[str, nn.Parameter], learning_rate: float) -> None:
+    """Warn if trainable parameters are of a dtype that rounds small updates away."""
+    coarse = {name: p.dtype for name, p in parameters.items() if p.dtype in _COARSE}
+    if not coarse:
+        return
+    name, dtype = next(iter(coarse.items()))
+    kind = str(dtype).removeprefix("torch.")
+    warnings.warn(
+        f"{len(coarse)} of {len(parameters)} trainable parameters are {kind} (the first is "
+        f"`{name}`), where a change of a weight by less than about {torch.finfo(dtype).eps / 2:.1g}"
+        f" of its size is rounded away; at the learning rate {learning_rate:g} much of the model "
+        "may not train at all. Keep the weights in float32 and compute in bfloat16: "
+        "`policy: {weights: float32, compute: bfloat16}` of the backbone",
+        UserWarning,
+        stacklevel=2,
+    )

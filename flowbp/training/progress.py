@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from torch import Tensor
-
-from flowbp.adapters.extras import require
-from flowbp.digits import written
-from flowbp.training.early_stop import EarlyStop, HeldOutFigures
+from flowbp.extras import require
+from flowbp.significant_digits import written
+from flowbp.training.early_stop import EarlyStop, HeldOutMetrics
 from flowbp.training.metrics import Metrics
-from flowbp.training.sizes import Portions
+from flowbp.training.observers import Observer
+from flowbp.training.sampling import Portions
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -23,27 +22,11 @@ LINES = 10
 """How many lines a run prints at most, besides its first, where there is no terminal."""
 
 
-class Progress:
+class ProgressBar(Observer):
     """Step, reward, residuals, gradient norm, the anchor where there is one, and time left.
 
-    Every evaluation inside the run is a line of its own, also above a bar.
-
-    Args:
-        total: optimizer steps of the run.
-        stop: what may end the run; its evaluations tell how near that is.
-        stream: where to; a stream that is no terminal gets about ten lines instead of a bar.
-        clock: seconds from any origin.
-
-    Raises:
-        ValueError: `total` is below 1.
-        ModuleNotFoundError: tqdm is not installed; the message says how to install it.
-
-    Example:
-        >>> row = Metrics(step=1, reward=0.5, reward_std=0.1, loss=0.2, gradient_norm=1.5,
-        ...               learning_rate=1e-5, residual_0=0.01, residual_1=None, velocity_calls=9,
-        ...               seconds=2.0)
-        >>> Progress(4, stream=sys.stdout, clock=lambda: 2.0).row(row)
-        step 1/4  reward 0.5000  residuals 0.0100 -  gradient 1.50  0:06 left
+    Every evaluation inside the run is a line of its own, also above a bar. A stream that is no
+    terminal gets about ten lines instead of a bar.
     """
 
     def __init__(
@@ -80,34 +63,33 @@ class Progress:
         if self._first_done is None:
             self._first_done = self._clock()
         if self._bar is not None:
-            self._bar.set_postfix_str(_figures(metrics, ", "), refresh=False)
+            self._bar.set_postfix_str(_listed(metrics, ", "), refresh=False)
             self._bar.update()
             return
-        interval = math.ceil(self._total / LINES)
+        every = math.ceil(self._total / LINES)
         done = metrics.step - self._before
-        if done == 1 or metrics.step == self._total or metrics.step % interval == 0:
+        if done == 1 or metrics.step == self._total or metrics.step % every == 0:
             # The first step compiles and chooses kernels: it counts only while it is alone.
             passed = metrics.seconds if done == 1 else self._clock() - self._first_done
             left = passed / max(1, done - 1) * (self._total - metrics.step)
             print(
-                f"step {metrics.step}/{self._total}  {_figures(metrics, '  ')}  {_time(left)} left",
+                f"step {metrics.step}/{self._total}  {_listed(metrics, '  ')}  {_time(left)} left",
                 file=self._stream,
                 flush=True,
             )
 
-    def portions(self, step: int, portions: Portions, told: str) -> None:
-        """Print the line, before the first step as it is."""
+    def portions(self, step: int, portions: Portions, message: str) -> None:
+        """Print the message, before the first step as it is."""
         first = step == self._before + 1 and self._first_done is None
-        self._write(told if first else f"step {step}: {told}")
+        self._write(message if first else f"step {step}: {message}")
 
-    def evaluations(self, rows: Sequence[HeldOutFigures]) -> None:
-        """Print the figures of the last one, and how near the run is to its end."""
+    def evaluations(self, rows: Sequence[HeldOutMetrics]) -> None:
+        """Print the metrics of the last one, and how near the run is to its end."""
         if not rows:
             return
-        figures = "  ".join(
-            f"{name} {written(value, 4)}" for name, value in rows[-1].figures.items()
-        )
-        self._write(f"held out, after step {rows[-1].step}: {figures}{self._nearness(rows)}")
+        last = rows[-1]
+        metrics = "  ".join(f"{name} {written(value, 4)}" for name, value in last.figures.items())
+        self._write(f"held out, after step {last.step}: {metrics}{self._nearness(rows)}")
 
     def _write(self, line: str) -> None:
         if self._bar is not None:
@@ -115,7 +97,7 @@ class Progress:
         else:
             print(line, file=self._stream, flush=True)
 
-    def _nearness(self, rows: Sequence[HeldOutFigures]) -> str:
+    def _nearness(self, rows: Sequence[HeldOutMetrics]) -> str:
         best = None if self._stop is None else self._stop.best(rows)
         if self._stop is None or best is None:
             return ""
@@ -124,26 +106,23 @@ class Progress:
         change = "fall" if self._stop.less_is_better(rows) else "rise"
         return f"{found}, {waited} of {self._stop.patience} without a {change}" if waited else found
 
-    def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
-        """Nothing: there is no place for pictures."""
-
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.close()
 
 
-def _figures(metrics: Metrics, separator: str) -> str:
+def _listed(metrics: Metrics, separator: str) -> str:
     gaps = (metrics.residual_0, metrics.residual_1)
     residuals = " ".join("-" if gap is None else written(gap) for gap in gaps)
-    figures = [
+    listed = [
         f"reward {written(metrics.reward, 4)}",
         f"residuals {residuals}",
         f"gradient {written(metrics.gradient_norm)}",
     ]
     if metrics.anchor is not None:
-        figures.append(f"anchor {written(metrics.anchor)}")
-    return separator.join(figures)
+        listed.append(f"anchor {written(metrics.anchor)}")
+    return separator.join(listed)
 
 
 def _time(seconds: float) -> str:

@@ -1,7 +1,8 @@
-"""Where prompts come from."""
+"""Where training prompts come from."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 import attrs
 import torch
 
-from flowbp.components import calling, shown, wrong
+from flowbp.component_errors import calling, shown, wrong
 
 
 class PromptSource(Protocol):
@@ -21,23 +22,7 @@ class PromptSource(Protocol):
 
 
 def drawn(source: object, stream: Iterator[str], count: int) -> list[str]:
-    """The next prompts of a source's stream.
-
-    Args:
-        source: of the stream, for messages.
-        stream: of prompts.
-        count: how many.
-
-    Returns:
-        As many texts.
-
-    Raises:
-        ComponentError: the stream raised something, ended, or gave something else than text.
-
-    Example:
-        >>> drawn("a list", iter(["a circle", "a square"]), 1)
-        ['a circle']
-    """
+    """The next prompts of a source's stream."""
     # A share of a source is the library's own.
     source = getattr(source, "source", source)
     with calling("prompt source", source):
@@ -95,3 +80,39 @@ class PromptList:
         while True:
             for index in torch.randperm(len(self.texts), generator=generator).tolist():
                 yield self.texts[index]
+
+
+class PromptFeed:
+    """Hands out the prompts of a source and remembers how many there were, and which.
+
+    A source cannot start in the middle, but its order depends on the generator alone: going
+    through the same number of prompts again leads to the same place.
+    """
+
+    def __init__(self, source: PromptSource, generator: torch.Generator) -> None:
+        with calling("prompt source", getattr(source, "source", source)):
+            self._stream = iter(source.stream(generator))
+        self._source = source
+        self._taken = 0
+        self._digest = hashlib.sha256()
+
+    def take(self, count: int) -> list[str]:
+        """The next prompts."""
+        prompts = drawn(self._source, self._stream, count)
+        for prompt in prompts:
+            self._digest.update(prompt.encode(errors="surrogatepass") + b"\0")
+        self._taken += count
+        return prompts
+
+    def position(self) -> dict[str, int | str]:
+        """How many prompts were handed out, and a digest of them; what `go_to` wants."""
+        return {"taken": self._taken, "digest": self._digest.hexdigest()}
+
+    def go_to(self, taken: int, digest: str) -> None:
+        """Go through prompts until as many were handed out; they must have this digest."""
+        self.take(taken - self._taken)
+        if self._digest.hexdigest() != digest:
+            raise ValueError(
+                f"`prompts` gives other texts than before: the first {taken} are not those that "
+                "the checkpoint was trained on; give the run its former file of prompts"
+            )

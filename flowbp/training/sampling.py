@@ -1,18 +1,59 @@
-"""How a training step samples, and in what portions it works."""
+"""How a training step samples, its batch and the portions it works in, and what it costs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import attrs
 
-from flowbp.adapters.grids import MODEL_GRID, Grid
-from flowbp.core._validators import integer, real
+from flowbp.adapters.sigmas import MODEL_GRID, Grid
+from flowbp.core import Surrogate
 from flowbp.limits import BATCH, GRID, SIDE
-from flowbp.training.sizes import Portions
+from flowbp.validators import integer, real
+
+
+@attrs.frozen(kw_only=True)
+class Portions:
+    """How many samples are worked on at a time in each stage of a step."""
+
+    # In the forward pass; in the backward pass of the network; in the decoder and the reward.
+    samples: int = attrs.field(validator=integer(1))
+    pull: int = attrs.field(validator=integer(1))
+    decode: int = attrs.field(validator=integer(1))
+    # None if the backbone does not let gradient checkpointing be switched.
+    checkpointing: bool | None = None
+
+    def __str__(self) -> str:
+        sizes = f"pull {self.pull}, decode {self.decode}"
+        if self.checkpointing is None:
+            return sizes
+        return f"{sizes}, gradient checkpointing {_switched(self.checkpointing)}"
+
+    def changed_from(self, other: Portions) -> str:
+        """The differences, such as `pull 8 -> 4`, separated by commas."""
+        names = ("samples", "pull", "decode")
+        pairs = [(name, getattr(other, name), getattr(self, name)) for name in names]
+        changes = [f"{name} {old} -> {new}" for name, old, new in pairs if old != new]
+        if self.checkpointing is not None and self.checkpointing != other.checkpointing:
+            changes.append(f"gradient checkpointing {_switched(self.checkpointing)}")
+        return ", ".join(changes)
+
+
+def _switched(on: bool) -> str:
+    return "on" if on else "off"
+
+
+def portion_slices(count: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover `count` samples in order."""
+    if size < 1:
+        raise ValueError(f"`size` must be >= 1 samples, got {size}")
+    for first in range(0, count, size):
+        yield slice(first, min(first + size, count))
+
 
 AUTO: Literal["auto"] = "auto"
-"""The spelling of a size that is chosen."""
+"""A size that is chosen to fit the device's memory."""
 
 Size = int | Literal["auto"]
 
@@ -26,7 +67,7 @@ def _size(instance: Any, attribute: attrs.Attribute[Any], value: Size) -> None:
 
 
 @attrs.frozen
-class Sampling:
+class TrainingSampling:
     """How the pictures that the reward scores are sampled.
 
     The velocity is `v⁻ + guidance (v⁺ - v⁻)`; with `guidance=1` it is `v⁺` alone and nothing is
@@ -47,7 +88,7 @@ class Sampling:
             nothing.
 
     Example:
-        >>> Sampling(steps=25, guidance=3.5, height=512, width=512).branches
+        >>> TrainingSampling(steps=25, guidance=3.5, height=512, width=512).branches
         2
 
     Reference: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598.
@@ -62,7 +103,7 @@ class Sampling:
     grid: Grid = MODEL_GRID
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what guidance 1 would ignore, and a guidance that would train nothing."""
+        """Refuse what `guidance` 1 would ignore, and a guidance that would train nothing."""
         self.grid.known(self.steps)
         if self.guidance == 0 and self.detach_negative:
             raise ValueError(
@@ -152,3 +193,32 @@ class Batching:
     def portions(self) -> Portions:
         """These sizes, as long as none is chosen."""
         return Portions(samples=self.samples, pull=self.pull_size, decode=self.decode_size)
+
+
+@attrs.frozen
+class Cost:
+    """Network evaluations of one optimizer step, counted for each sample of the batch."""
+
+    # Without gradient: in the rollout, for renoised copies and for an anchor.
+    forward: int
+    # With gradient; each is a forward and a backward pass. An anchor's second backward pass over a
+    # graph, where the reward's gradient passes on through the latents, is not counted.
+    backward: int
+    pictures: int
+
+    @property
+    def velocity_calls(self) -> int:
+        """All evaluations of the network."""
+        return self.forward + self.backward
+
+
+def cost(plan: Surrogate, sampling: TrainingSampling, *, anchored: bool = False) -> Cost:
+    """Count a plan's evaluations for each sample of the batch; renoised copies are samples too."""
+    active = len({i for segment in plan.segments for i in segment.active})
+    members = 1 + plan.noised
+    reference = active * members if anchored else 0
+    return Cost(
+        forward=(plan.horizon + plan.noised + reference) * sampling.branches,
+        backward=active * members * sampling.pulled_branches,
+        pictures=members,
+    )

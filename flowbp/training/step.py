@@ -1,8 +1,8 @@
-"""The streamed training step: sample, score, and send the cotangent back a velocity at a time."""
+"""The streamed training step: sample, score, pull the cotangent back one velocity at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import attrs
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from flowbp.adapters.backbone import Backbone, Conditioning
-from flowbp.adapters.guided import guided_field
-from flowbp.components import calling, is_ours
+from flowbp.adapters.capabilities import Reference, checkpointing_of
+from flowbp.adapters.velocity import guided_field
+from flowbp.component_errors import calling, is_ours
 from flowbp.core import (
-    FurtherCotangent,
     LossShape,
     Method,
-    Plan,
     Pull,
+    Surrogate,
     Trajectory,
     VelocityField,
     anchor_term,
@@ -32,15 +32,97 @@ from flowbp.core import (
     sweep,
 )
 from flowbp.rewards.reward import Reward
-from flowbp.training.anchor import Anchor
-from flowbp.training.cost import cost
-from flowbp.training.cotangent import Scorer, score
-from flowbp.training.portions import velocity_in_portions
+from flowbp.training.out_of_memory import ENCODING, SAMPLING, SCORING, SWEEP, in_stage
 from flowbp.training.randomness import Streams
-from flowbp.training.result import StepResult
-from flowbp.training.sampling import Batching, Sampling
-from flowbp.training.sizes import Portions
-from flowbp.training.stages import ENCODING, SAMPLING, SCORING, SWEEP, running
+from flowbp.training.reward_cotangent import Scorer, Scores, score
+from flowbp.training.sampling import (
+    Batching,
+    Cost,
+    Portions,
+    TrainingSampling,
+    cost,
+    portion_slices,
+)
+from flowbp.validators import real
+
+
+def velocity_in_portions(velocity_of: Callable[[slice], VelocityField], size: int) -> VelocityField:
+    """A field that evaluates a batch in portions of at most `size` samples."""
+
+    def velocity(latents: Tensor, sigma: Tensor, /) -> Tensor:
+        return torch.cat(
+            [velocity_of(part)(latents[part], sigma) for part in portion_slices(len(latents), size)]
+        )
+
+    return velocity
+
+
+@attrs.frozen(eq=False)
+class Anchor:
+    """Adds `P = strength · mean (v(sg x_i) - v_ref(sg x_i))²` to the loss, at the active steps i.
+
+    The mean is over all members, renoised copies included, all elements of their latents and the
+    active steps. v is the velocity that is sampled with, guided if the sampler is, and v_ref is
+    likewise. P reaches the parameters through each velocity alone, and is no part of
+    `StepResult.loss`. It costs one more velocity without gradient for each active step, two under
+    guidance, and where the reward's gradient passes on through a velocity's latents, at a bridged
+    joint say, one more backward pass over its graph.
+
+    Args:
+        strength: the larger, the nearer the model stays; where it matters depends on the reward.
+        reference: gives v_ref; `backbone.reference()`, asked before training. Under LoRA that is
+            the base model without any adapter, also where training went on from an existing one,
+            so that P is not zero at the start then; otherwise the model before training.
+
+    Reference: see `flowbp.core.anchor_term`.
+    """
+
+    strength: float = attrs.field(validator=real(0, above=True))
+    reference: Reference
+
+
+@attrs.frozen(eq=False)
+class StepResult:
+    """What one step measured; the gradients are in the parameters' `.grad`.
+
+    M is the number of members, `B (1 + plan.noised)`: the B samples, then their renoised copies.
+
+    Args:
+        plan: what the method drew.
+        prompts: the prompt of each member.
+        latents: what the reward scored, (M, …).
+        scores: rewards (M,), weighted losses (M,), cotangent (M, …), and the reward's parts (M,).
+        residuals: (B,) for each segment of the plan; `nan` where none is defined.
+        cost: network evaluations.
+        anchor: the value of the reference anchor, 0-d; None without one.
+    """
+
+    plan: Surrogate
+    prompts: tuple[str, ...]
+    latents: Tensor
+    scores: Scores
+    residuals: tuple[Tensor, ...]
+    cost: Cost
+    anchor: Tensor | None = None
+
+    @property
+    def loss(self) -> Tensor:
+        """The mean of the losses, 0-d, without the anchor's value."""
+        return self.scores.losses.mean()
+
+    @property
+    def rewards(self) -> Tensor:
+        """The rewards of the samples without their copies, (B,)."""
+        return self.scores.rewards[: self._samples]
+
+    @property
+    def parts(self) -> Mapping[str, Tensor]:
+        """The parts of a composed reward, of the samples without their copies, (B,) each."""
+        return {name: values[: self._samples] for name, values in self.scores.parts.items()}
+
+    @property
+    def _samples(self) -> int:
+        return len(self.prompts) // (1 + self.plan.noised)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -70,17 +152,14 @@ class TrainingStep:
             backbone has no trainable parameter.
         ExhaustedError: the negative prompt cannot be encoded in the device's memory.
 
-    Example:
-        See `Trainer`, which runs it.
-
     Reference: arXiv 2606.11075, section 3.
     """
 
     backbone: Backbone
     reward: Reward
-    method: Method[Plan]
+    method: Method
     shape: LossShape
-    sampling: Sampling
+    sampling: TrainingSampling
     batching: Batching
     anchor: Anchor | None = None
     portions: Portions | None = None
@@ -98,7 +177,7 @@ class TrainingStep:
     def _encoded_negative(self) -> Conditioning | None:
         if not self.sampling.guided:
             return None
-        with torch.no_grad(), running(ENCODING, 1):
+        with torch.no_grad(), in_stage(ENCODING, 1):
             return self.backbone.encode([self.sampling.negative_prompt])
 
     def __attrs_post_init__(self) -> None:
@@ -131,21 +210,22 @@ class TrainingStep:
                 f"samples, got {len(prompts)}"
             )
         plan = self.method.draw(self.sigmas, streams.plan)
-        with running(SAMPLING, len(prompts)):
+        with in_stage(SAMPLING, len(prompts)):
             trajectory, conditioning = self._sample(plan, prompts, streams)
         x = read(plan, trajectory)
         members = tuple(prompts) * (1 + plan.noised)
-        with running(SCORING, len(members)):
+        with in_stage(SCORING, len(members)):
             scores = score(self._scorer, x, members, loss_weights(plan, trajectory))
         conditioning = conditioning.repeat(1 + plan.noised)
-        further, values = self._further(plan, trajectory, conditioning)
-        with running(SWEEP, len(members)), self._pulling():
-            sweep(plan, trajectory, scores.cotangent, self.pull(conditioning), further=further)
+        anchor, values = self._anchor_cotangents(plan, trajectory, conditioning)
+        with in_stage(SWEEP, len(members)), self._pulling():
+            pull = self.pull(conditioning)
+            sweep(plan, trajectory, scores.cotangent, pull, parameter_cotangent=anchor)
         samples = slice(0, len(prompts))
         parts = tuple(part[samples] for part in residuals(plan, trajectory))
         spent = cost(plan, self.sampling, anchored=self.anchor is not None)
-        anchor = torch.stack(values).sum() if values else None
-        return StepResult(plan, members, x, scores, parts, spent, anchor)
+        penalty = torch.stack(values).sum() if values else None
+        return StepResult(plan, members, x, scores, parts, spent, penalty)
 
     @property
     def sizes(self) -> Portions:
@@ -170,9 +250,9 @@ class TrainingStep:
 
     @torch.no_grad()
     def _sample(
-        self, plan: Plan, prompts: Sequence[str], streams: Streams
+        self, plan: Surrogate, prompts: Sequence[str], streams: Streams
     ) -> tuple[Trajectory, Conditioning]:
-        with running(ENCODING, len(prompts)):
+        with in_stage(ENCODING, len(prompts)):
             conditioning = self.backbone.encode(list(prompts))
         noise = self.backbone.noise(
             len(prompts),
@@ -184,9 +264,9 @@ class TrainingStep:
         trajectory = rollout(field, noise, self.sigmas, stop=plan.horizon)
         return renoise(plan, trajectory, field, streams.copies), conditioning
 
-    def _further(
-        self, plan: Plan, trajectory: Trajectory, conditioning: Conditioning
-    ) -> tuple[FurtherCotangent | None, list[Tensor]]:
+    def _anchor_cotangents(
+        self, plan: Surrogate, trajectory: Trajectory, conditioning: Conditioning
+    ) -> tuple[Callable[[int], Tensor] | None, list[Tensor]]:
         """The anchor's cotangents, and a list that its values come into as they are asked for."""
         values: list[Tensor] = []
         if self.anchor is None:
@@ -194,13 +274,13 @@ class TrainingStep:
         strength = self.anchor.strength
         reference = self._in_portions(self.anchor.reference, conditioning)
 
-        def further(step: int, /) -> Tensor:
-            with running(SAMPLING, len(conditioning)):
+        def cotangent(step: int) -> Tensor:
+            with in_stage(SAMPLING, len(conditioning)):
                 term = anchor_term(plan, trajectory, step, reference, strength)
             values.append(term.value)
             return term.cotangent
 
-        return further, values
+        return cotangent, values
 
     def _in_portions(
         self, velocity_of: Callable[[Conditioning], VelocityField], conditioning: Conditioning
@@ -212,14 +292,7 @@ class TrainingStep:
         )
 
     def pull(self, conditioning: Conditioning) -> Pull:
-        """The pull of the velocity that is sampled with, in portions.
-
-        Args:
-            conditioning: of B samples.
-
-        Returns:
-            A pull of B samples, whose gradients are added to the parameters' `.grad`.
-        """
+        """The pull of the velocity that is sampled with, in portions."""
         backbone, size, opposite = self.backbone, self.sizes.pull, self._negative
         positive = in_micro_batches(
             lambda part: module_pull(backbone.velocity(conditioning[part])), size
@@ -231,3 +304,18 @@ class TrainingStep:
             size,
         )
         return guided_pull(positive, negative, self.sampling.guidance)
+
+
+def in_portions(step: TrainingStep, portions: Portions) -> TrainingStep:
+    """The same step in other portions; switches its backbone's gradient checkpointing to them."""
+    able = checkpointing_of(step.backbone)
+    if able is not None and portions.checkpointing is not None:
+        able.checkpoint_gradients(portions.checkpointing)
+    return attrs.evolve(step, portions=portions)
+
+
+def starting_portions(step: TrainingStep) -> Portions:
+    """The portions of a step for which nothing is measured."""
+    able = checkpointing_of(step.backbone)
+    on = None if able is None else able.gradient_checkpointing is True
+    return attrs.evolve(step.sizes, checkpointing=on)

@@ -1,4 +1,4 @@
-"""Figures and sample pictures for TensorBoard."""
+"""Metrics and sample pictures for TensorBoard."""
 
 from __future__ import annotations
 
@@ -10,29 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from flowbp.adapters.extras import require
-from flowbp.training.early_stop import HeldOutFigures
-from flowbp.training.metrics import Metrics, figures
+from flowbp.extras import require
+from flowbp.training.early_stop import HeldOutMetrics
+from flowbp.training.metrics import Metrics, metrics_row
+from flowbp.training.observers import Observer
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-class TensorBoard:
-    """Event files that `tensorboard --logdir <folder>` shows.
-
-    A disk that does not take them costs a warning and no more.
-
-    Args:
-        folder: where they go; made with the first row or picture.
-
-    Raises:
-        ModuleNotFoundError: tensorboard is not installed; the message says how to install it.
-
-    Example:
-        >>> from tempfile import mkdtemp
-        >>> TensorBoard(Path(mkdtemp())).close()
-    """
+class TensorBoard(Observer):
+    """Event files that `tensorboard --logdir <folder>` shows; a full disk costs a warning only."""
 
     def __init__(self, folder: Path) -> None:
         require("tensorboard", extra="run")
@@ -43,10 +31,7 @@ class TensorBoard:
         self._refused = False
 
     def begin(self, rows: Sequence[Metrics]) -> None:
-        """Hide what an earlier process wrote from the last of these rows on, and write that row.
-
-        A kill may have come before it was written; what came later is written again.
-        """
+        """Hide what an earlier process wrote from the last of these rows on, and write that row."""
         if any(self._folder.glob("events.*")):
             self._purge = len(rows)
             self._evaluated = len(rows) - 1
@@ -54,16 +39,16 @@ class TensorBoard:
             self.row(rows[-1])
 
     def row(self, metrics: Metrics) -> None:
-        """One scalar for each figure that is defined, under `train/`."""
+        """One scalar for each metric that is defined, under `train/`."""
         with self._writing() as writer:
-            for name, value in figures(metrics).items():
+            for name, value in metrics_row(metrics).items():
                 if name != "step" and value is not None:
                     writer.add_scalar(f"train/{name}", value, metrics.step)
-            # Otherwise up to two minutes of figures wait in memory, and a kill loses them.
+            # Otherwise up to two minutes of metrics wait in memory, and a kill loses them.
             writer.flush()
 
-    def evaluations(self, rows: Sequence[HeldOutFigures]) -> None:
-        """One scalar for each figure of those that are not there yet, under `evaluation/`."""
+    def evaluations(self, rows: Sequence[HeldOutMetrics]) -> None:
+        """One scalar for each metric of evaluations that are not there yet, under `evaluation/`."""
         for row in rows:
             if row.step > self._evaluated:
                 self._evaluated = row.step
@@ -96,7 +81,7 @@ class TensorBoard:
             self._refused = True
             warnings.warn(
                 f"no more events for TensorBoard are written, as {self._folder} does not take them "
-                f"({error}); the run goes on, and metrics.jsonl has the figures",
+                f"({error}); the run goes on, and metrics.jsonl has the metrics",
                 stacklevel=2,
             )
 

@@ -11,37 +11,42 @@ from typing import Any
 import attrs
 import torch
 
-from flowbp.components import during, shown, wrong
-from flowbp.core._validators import integer, real
-from flowbp.training.backoff import persistent
-from flowbp.training.checkpoints import Checkpoints
+from flowbp.component_errors import during, shown, wrong
 from flowbp.training.ema import Averaging
-from flowbp.training.fingerprint import frozen_fingerprint
-from flowbp.training.idle import warn_of_no_gradient
+from flowbp.training.failures import (
+    NonFiniteError,
+    nonfinite_error,
+    refuse_nonfinite_parameters,
+    save_after_exception,
+)
+from flowbp.training.held_out_evaluation import HeldOutEvaluation
 from flowbp.training.interrupt import uninterrupted
-from flowbp.training.intervals import Intervals
-from flowbp.training.memory import Memory, memory_of
-from flowbp.training.metrics import measure, row_of
-from flowbp.training.nonfinite import NonFiniteError
+from flowbp.training.memory_fit import Memory, choose_portions, memory_of, retry_on_out_of_memory
+from flowbp.training.metrics import Metrics, measure, warn_of_no_gradient
 from flowbp.training.observers import (
     EvaluationObserver,
     Observer,
     ResumableObserver,
     closed_after,
-    tell,
+    notify,
 )
-from flowbp.training.optimization import OptimizerRecipe, clip_gradients, gradient_norm
-from flowbp.training.precision import warn_of_coarse_weights
+from flowbp.training.optimization import (
+    Constant,
+    OptimizerRecipe,
+    Schedule,
+    clip_gradients,
+    gradient_norm,
+    warn_of_coarse_weights,
+)
+from flowbp.training.out_of_memory import UPDATE, in_stage
 from flowbp.training.prompts import PromptSource
 from flowbp.training.randomness import seeded
-from flowbp.training.rescue import refuse_broken, rescue_stopped, stopped
-from flowbp.training.schedule import Constant, Schedule
-from flowbp.training.settling import settle
-from flowbp.training.snapshots import Snapshots
-from flowbp.training.state import RunState
+from flowbp.training.resume import frozen_fingerprint, restore_training_state
+from flowbp.training.retention import Checkpoints
+from flowbp.training.run_state import RunState
+from flowbp.training.sample_pictures import Snapshots
 from flowbp.training.step import TrainingStep
-from flowbp.training.training_state import restore_training_state
-from flowbp.training.update import update
+from flowbp.validators import integer, real
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -49,7 +54,7 @@ class Trainer:
     """Trains a backbone to score higher on a reward.
 
     Each optimizer step draws prompts, runs `step`, checks that everything is finite, clips,
-    updates parameters and their average, and tells the observers. The host waits for the device
+    updates parameters and their average, and notifies the observers. The host waits for the device
     once a step. A run is a pure function of its parts and `seed`, up to the device's own
     arithmetic.
 
@@ -66,10 +71,10 @@ class Trainer:
         clip: largest norm of all gradients together; None does not clip.
         averaging: average the parameters; None does not.
         seed: of prompts, plans, noise, copies and whatever draws from torch's own generators.
-        observers: are told of every step and picture, and closed at the end, whatever happens.
-        snapshots: sample pictures at intervals, under the averaged weights; None does not.
+        observers: receive every step and picture, and are closed at the end, whatever happens.
+        snapshots: sample pictures every so many steps, under the averaged weights; None does not.
         checkpoints: where to save; None never saves.
-        intervals: evaluate on held-out prompts, and may end the run; None does neither.
+        held_out_evaluation: evaluates the model inside the run, and may end it; None does neither.
         clock: seconds from any origin.
         memory: of a device, for fitting; None fits nothing there.
 
@@ -82,7 +87,7 @@ class Trainer:
         >>> from torch import nn
         >>> from flowbp.adapters import Conditioning
         >>> from flowbp.core import Linear, Sparse
-        >>> from flowbp.training import AdamW, Batching, PromptList, Sampling
+        >>> from flowbp.training import AdamW, Batching, PromptList, TrainingSampling
         >>> weight = nn.Parameter(torch.zeros(()))
         >>> toy = SimpleNamespace(
         ...     device=torch.device("cpu"),
@@ -100,7 +105,7 @@ class Trainer:
         ...     reward=lambda images, prompts: images.mean((1, 2, 3)),
         ...     method=Sparse(active=2),
         ...     shape=Linear(),
-        ...     sampling=Sampling(steps=4, guidance=1, height=8, width=8),
+        ...     sampling=TrainingSampling(steps=4, guidance=1, height=8, width=8),
         ...     batching=Batching(samples=2),
         ... )
         >>> prompts, optimizer = PromptList(["brighter"]), AdamW(learning_rate=0.01)
@@ -123,7 +128,7 @@ class Trainer:
     observers: Sequence[Observer] = ()
     snapshots: Snapshots | None = None
     checkpoints: Checkpoints | None = None
-    intervals: Intervals | None = None
+    held_out_evaluation: HeldOutEvaluation | None = None
     clock: Callable[[], float] = time.perf_counter
     memory: Callable[[torch.device], Memory | None] = memory_of
 
@@ -133,18 +138,18 @@ class Trainer:
             real(0, above=True)(self, attribute, value)
 
     def __attrs_post_init__(self) -> None:
-        """Find out now what the schedule would refuse in the first step."""
+        """Refuse now what the schedule would refuse in the first step."""
         self.schedule.factor(0, self.steps)
 
     def run(self, *, resume: Path | None = None) -> int:
-        """Train for `steps` optimizer steps, or until `intervals` ends the run.
+        """Train for `steps` optimizer steps, or until `held_out_evaluation` ends the run.
 
         Afterwards the backbone holds what the last checkpoint does: the averaged parameters if
         the run averages, else those of the last step.
 
         Args:
             resume: a checkpoint of an earlier run of this trainer, to go on from. On the CPU in
-                float32 the figures and parameters are those of a run that never stopped, bit for
+                float32 the metrics and parameters are those of a run that never stopped, bit for
                 bit.
 
         Returns:
@@ -156,21 +161,18 @@ class Trainer:
 
         Raises:
             NonFiniteError: latents, rewards, loss, cotangent or gradients are not finite. The
-                parameters are those before that step, and are saved as `last-good-<step>` if
-                reward or loss made the number, as `failed-<step>` if the network did; the average,
-                if there is one, with `-averaged` besides. Or the parameters that a checkpoint would
-                hold are not finite; they are saved as `failed-<step>`.
-            ExhaustedError: a step does not fit into memory in the smallest portions, or its
-                update at all; saved as any other exception's.
-            EvaluationError: an evaluation at an interval gave no figures that can be used.
-            ComponentError: a part of the run, maybe of others, failed or returned what it must not;
-                saved as any other exception's.
+                parameters before that step are saved as `last-good-<step>` if reward or loss made
+                the number, as `failed-<step>` if the network did; the average, if there is one,
+                with `-averaged` besides. Or the parameters that a checkpoint would hold are not
+                finite; they are saved as `failed-<step>`.
             KeyboardInterrupt: Ctrl-C, never in the middle of an update; after saving
-                `interrupted-<step>`, which its notes name. Any other exception, an observer's or
-                the device's, likewise saves `stopped-<step>`.
+                `interrupted-<step>`, which its notes name. Any other exception likewise saves
+                `stopped-<step>`, among them:
+            ExhaustedError: a step does not fit into memory in the smallest portions.
+            EvaluationError: an evaluation inside the run gave no metrics that can be used.
+            ComponentError: a part of the run failed or returned what it must not.
             CheckpointError: before training, the name of a checkpoint is taken, or `resume` is
-                damaged or of another model, trained or frozen, or other prompts; later, a
-                checkpoint could not be written.
+                damaged or of another model or other prompts; later, one could not be written.
         """
         if self.checkpoints is not None and resume is None:
             self.checkpoints.refuse_taken(self.steps)
@@ -186,7 +188,7 @@ class Trainer:
             except NonFiniteError:
                 raise
             except BaseException as stop:
-                stop.add_note(rescue_stopped(run, self.step.backbone, self.checkpoints, stop))
+                stop.add_note(save_after_exception(run, self.checkpoints, stop))
                 raise
             if run.average is not None:
                 with uninterrupted():
@@ -196,8 +198,8 @@ class Trainer:
     def _train(self, run: RunState) -> None:
         with during("the start of the training"):
             rows = tuple(run.rows)
-            tell(self.observers, lambda each: each.begin(rows), ResumableObserver)
-            self._settle(run)
+            notify(self.observers, lambda each: each.begin(rows), ResumableObserver)
+            self._choose_portions(run)
         self._catch_up(run)
         while run.done < self._end(run):
             with during(f"step {run.done + 1} of the training"):
@@ -208,17 +210,17 @@ class Trainer:
             # First, so that no observer can lose the model.
             self._save(run)
             with during(f"the observers' turn after step {run.done}"):
-                tell(self.observers, lambda each: each.row(run.rows[-1]))
+                notify(self.observers, lambda each: each.row(run.rows[-1]))
                 if evaluated:
-                    self._tell_evaluations(run)
+                    self._notify_of_evaluations(run)
             self._show(run)
 
-    def _tell_evaluations(self, run: RunState) -> None:
+    def _notify_of_evaluations(self, run: RunState) -> None:
         rows = tuple(run.evaluations)
-        tell(self.observers, lambda each: each.evaluations(rows), EvaluationObserver)
+        notify(self.observers, lambda each: each.evaluations(rows), EvaluationObserver)
 
     def _start(self, resume: Path | None) -> RunState:
-        backbone = self.step.backbone
+        backbone, evaluation = self.step.backbone, self.held_out_evaluation
         parameters = backbone.trainable()
         warn_of_coarse_weights(parameters, self.optimizer.learning_rate)
         run = RunState.at_start(
@@ -227,57 +229,75 @@ class Trainer:
         if resume is not None or self.checkpoints is not None:
             run.frozen = frozen_fingerprint(backbone.module, parameters.values())
         if resume is not None:
-            if self.intervals is not None:
-                self.intervals.begin()
+            if evaluation is not None:
+                evaluation.begin()
             restore_training_state(run, resume, self.optimizer)
-            if self.intervals is not None:
-                self.intervals.take_over(run, self.steps)
+            if evaluation is not None:
+                evaluation.take_over(run, self.steps)
             if self.checkpoints is not None:
                 self.checkpoints.prune(run)
         return run
 
-    def _settle(self, run: RunState) -> None:
+    def _choose_portions(self, run: RunState) -> None:
         if run.done < self._end(run):
             memory, observers = self.memory(run.device), self.observers
-            settle(run, self.prompts, self.optimizer, memory, seed=self.seed, observers=observers)
+            choose_portions(
+                run, self.prompts, self.optimizer, memory, seed=self.seed, observers=observers
+            )
 
     def _catch_up(self, run: RunState) -> None:
         """Do what a process left undone that was stopped after the last step of the checkpoint."""
         evaluated = self._evaluate(run)
         if evaluated or run.evaluations:
             with during(f"the observers' turn after step {run.done}"):
-                self._tell_evaluations(run)
+                self._notify_of_evaluations(run)
         self._show(run)
         place = run.checkpoint[1] if run.checkpoint else None
         if place is not None and place.name != "final" and run.done == self._end(run):
             self._save(run)
 
     def _end(self, run: RunState) -> int:
-        ended = self.intervals is not None and self.intervals.ends(run.evaluations)
+        evaluation = self.held_out_evaluation
+        ended = evaluation is not None and evaluation.ends(run.evaluations)
         return run.done if ended else self.steps
 
     def _evaluate(self, run: RunState) -> bool:
-        if self.intervals is None or not self.intervals.missing(run, self.steps):
+        evaluation = self.held_out_evaluation
+        if evaluation is None or not evaluation.missing(run, self.steps):
             return False
-        refuse_broken(run, self.step.backbone, self.checkpoints)
+        refuse_nonfinite_parameters(run, self.checkpoints)
         with during(f"the evaluation after step {run.done}"):
-            self.intervals.evaluate(run)
+            evaluation.evaluate(run)
         return True
 
     def _advance(self, run: RunState) -> None:
         began = self.clock()
         prompts = run.prompts.take(self.step.batching.total)
-        result = persistent(run, prompts, self.observers)
+        result = retry_on_out_of_memory(run, prompts, self.observers)
         norm = gradient_norm(run.parameters.values())
-        measured = measure(result, norm)
-        if measured.broken is not None:
-            raise stopped(run, self.step.backbone, self.checkpoints, measured.broken, result)
+        rate = self._rate(run.done)
+        metrics, broken = measure(result, norm, step=run.done + 1, learning_rate=rate)
+        if broken is not None:
+            raise nonfinite_error(run, self.checkpoints, broken, result)
         if self.clip is not None:
             clip_gradients(run.parameters.values(), norm, self.clip)
-        rate = self._rate(run.done)
-        number = run.done + 1
-        update(run, rate, lambda: row_of(number, measured, result, rate, self.clock() - began))
+        self._update(run, metrics, began)
         warn_of_no_gradient(run.rows, self.step.shape)
+
+    def _update(self, run: RunState, metrics: Metrics, began: float) -> None:
+        for group in run.optimizer.param_groups:
+            group["lr"] = metrics.learning_rate
+        # An interrupt waits for the end: nothing may be half done.
+        with uninterrupted():
+            run.updating = True
+            with in_stage(UPDATE, run.step.batching.total):
+                run.optimizer.step()
+                if run.average is not None:
+                    run.average.update()
+            run.rows.append(attrs.evolve(metrics, seconds=self.clock() - began))
+            run.set_mark()
+            run.updating = False
+        run.optimizer.zero_grad(set_to_none=True)
 
     def _rate(self, done: int) -> float:
         factor = self.schedule.factor(done, self.steps)
@@ -293,7 +313,7 @@ class Trainer:
         with during(f"the sample pictures after step {run.done}"):
             with nullcontext() if run.average is None else run.average.swapped():
                 images = self.snapshots.take(run.step)
-            tell(self.observers, lambda each: each.pictures(run.done, images, prompts))
+            notify(self.observers, lambda each: each.pictures(run.done, images, prompts))
 
     def _save(self, run: RunState) -> None:
         end, best, name = self._end(run), run.best == run.done, None
@@ -301,7 +321,7 @@ class Trainer:
             name = self.checkpoints.name(run.done, end, best=best)
         if name is None and run.done < end:
             return
-        refuse_broken(run, self.step.backbone, self.checkpoints)
+        refuse_nonfinite_parameters(run, self.checkpoints)
         if self.checkpoints is not None and name is not None:
             with during(f"saving the model after step {run.done}"):
                 place = self.checkpoints.save(run, self.step.backbone, name)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +13,243 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from flowbp.adapters.checkpointing import checkpointing_of
-from flowbp.adapters.extras import require
-from flowbp.training.backoff import in_portions
-from flowbp.training.belonging import refuse_other, refuse_other_model
-from flowbp.training.checkpoint import CheckpointError
-from flowbp.training.manifest import TRAINING
-from flowbp.training.optimization import OptimizerRecipe
-from flowbp.training.packing import pack
-from flowbp.training.randomness import set_generator_states
-from flowbp.training.saved_state import (
-    REST,
+from flowbp.adapters.capabilities import checkpointing_of
+from flowbp.config import DamagedError, Scalar, parse_json, read_utf8, structure_record
+from flowbp.extras import require
+from flowbp.files import digests
+from flowbp.training.checkpoint import (
+    MANIFEST,
+    STATE,
     TENSORS,
-    SavedOptimizer,
-    SavedPortions,
-    read_state,
+    TRAINING,
+    CheckpointError,
+    File,
+    read_manifest,
 )
-from flowbp.training.state import RunState
+from flowbp.training.early_stop import HeldOutMetrics
+from flowbp.training.metrics import Metrics
+from flowbp.training.run_state import RunState
+from flowbp.training.sampling import Portions
+from flowbp.validators import integer
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Turn a nested value into what JSON can hold; its tensors go into a flat mapping."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().contiguous()
+        return {"tensor": name}
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, Mapping):
+        pairs = [[key, pack(item, f"{name}.{key}", tensors)] for key, item in value.items()]
+        return {"mapping": pairs}
+    if type(value) in (list, tuple):
+        items = [pack(item, f"{name}.{place}", tensors) for place, item in enumerate(value)]
+        return {"tuple": items} if isinstance(value, tuple) else items
+    raise TypeError(
+        f"`{name}` must be made of numbers, texts, tensors, lists, tuples and mappings to be saved "
+        f"without pickling, got {type(value).__name__}; use an optimizer whose state is, or set "
+        "no folder for checkpoints"
+    )
+
+
+def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `pack`."""
+    if isinstance(packed, list):
+        return [unpack(item, tensors) for item in packed]
+    if not isinstance(packed, Mapping):
+        return packed
+    if len(packed) != 1:
+        raise ValueError(f"`packed` must name one kind of value, got {', '.join(packed) or 'none'}")
+    ((kind, content),) = packed.items()
+    if kind == "tensor" and isinstance(content, str):
+        try:
+            return tensors[content]
+        except KeyError as error:
+            raise ValueError(f"`packed` names the tensor {content!r}, which is missing") from error
+    if kind == "tuple" and isinstance(content, list):
+        return tuple(unpack(item, tensors) for item in content)
+    if kind == "mapping" and isinstance(content, list) and all(map(_is_pair, content)):
+        return {key: unpack(item, tensors) for key, item in content}
+    raise ValueError(f"`packed` has a value of the unknown kind {kind!r}")
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str | int)
+
+
+_CURE = "take another checkpoint"
+
+
+def _optimizer(value: Any) -> SavedOptimizer:
+    content = value.value if isinstance(value, _Whole) else value
+    if isinstance(content, Mapping) and content.keys() == {"state", "param_groups"}:
+        return SavedOptimizer(**content)
+    raise ValueError("`optimizer` must hold `state` and `param_groups`")
+
+
+@attrs.frozen(kw_only=True)
+class SavedAverage:
+    """A moving average: how often it was updated, and its tensors by the parameters' names."""
+
+    updates: int = attrs.field(validator=integer(0))
+    shadow: Mapping[str, Tensor]
+
+
+@attrs.frozen(kw_only=True)
+class SavedOptimizer:
+    """What `state_dict` of an optimizer holds, its tuples still tuples."""
+
+    state: Mapping[int, Mapping[str, Any]] = attrs.field()
+    param_groups: list[Mapping[str, Any]] = attrs.field()
+
+    @state.validator
+    def _check_state(self, _: Any, value: Any) -> None:
+        if not (isinstance(value, Mapping) and all(map(_is_state, value.items()))):
+            raise ValueError("`state` must hold values by name for the numbers of parameters")
+
+    @param_groups.validator
+    def _check_groups(self, _: Any, value: Any) -> None:
+        if not (isinstance(value, list) and all(map(_is_group, value))):
+            raise ValueError("`param_groups` must list mappings with the numbers of `params`")
+
+
+def _is_state(item: tuple[Any, Any]) -> bool:
+    number, values = item
+    named = isinstance(values, Mapping) and all(isinstance(name, str) for name in values)
+    return type(number) is int and named
+
+
+def _is_group(group: Any) -> bool:
+    return isinstance(group, Mapping) and isinstance(group.get("params"), list)
+
+
+@attrs.frozen
+class _Whole:
+    """A value that is not to be taken apart, as lists and tuples would be the same then."""
+
+    value: Any
+
+
+@attrs.frozen(kw_only=True)
+class Position:
+    """Where in its prompts a run is."""
+
+    taken: int = attrs.field(validator=integer(0))
+    digest: str
+
+
+@attrs.frozen(kw_only=True)
+class Mark:
+    """Where prompts and random generators are."""
+
+    prompts: Position
+    streams: Mapping[str, Tensor]
+    torch: Mapping[str, Tensor]
+
+
+@attrs.frozen(kw_only=True)
+class SavedTensors:
+    """What the next step computes with."""
+
+    parameters: Mapping[str, Tensor]
+    # What `_optimizer` makes of it; the annotation is what the file holds.
+    optimizer: Any = attrs.field(converter=_optimizer)
+    average: SavedAverage | None
+    mark: Mark
+
+
+@attrs.frozen(kw_only=True)
+class SavedPortions:
+    """Portions that were lowered, and the sizes as they were typed then."""
+
+    typed: Mapping[str, Any]
+    now: Portions
+
+
+@attrs.frozen(kw_only=True)
+class SavedState:
+    """All that a checkpoint has besides its model."""
+
+    rows: tuple[Metrics, ...]
+    frozen: str
+    evaluations: tuple[HeldOutMetrics, ...]
+    portions: SavedPortions | None
+    state: SavedTensors
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse rows of which some are missing."""
+        steps = [row.step for row in self.rows]
+        if steps != list(range(1, len(steps) + 1)):
+            raise ValueError("`rows` must be of the steps 1, 2, 3 and so on, without a gap")
+
+
+def read_state(checkpoint: Path) -> SavedState:
+    """Read the state of training of a checkpoint, or refuse it if not all of it is valid."""
+    folder = checkpoint / TRAINING
+    with _refused(checkpoint):
+        manifest = read_manifest(checkpoint)
+        tree = _unchanged(checkpoint, manifest.files, [STATE, TENSORS])
+        tensors = require("safetensors.torch").load_file(folder / TENSORS)
+        if isinstance(tree, dict) and "state" in tree:
+            tree["state"] = state = unpack(tree["state"], tensors)
+            if isinstance(state, dict) and "optimizer" in state:
+                state["optimizer"] = _Whole(state["optimizer"])
+        found = structure_record(SavedState, tree, folder / STATE, _CURE, scalars=_SCALARS)
+        if len(found.rows) != manifest.step:
+            problem = f"has {len(found.rows)} rows, and was saved after step {manifest.step}"
+            raise DamagedError(folder / STATE, problem, _CURE)
+    return found
+
+
+def is_averaged(checkpoint: Path) -> bool:
+    """Whether the model of a checkpoint is an average, so that its training state differs."""
+    with _refused(checkpoint):
+        tree = _unchanged(checkpoint, read_manifest(checkpoint).files, [STATE])
+        packed = tree.get("state") if isinstance(tree, dict) else None
+        # The tensors have not been read.
+        state = unpack(packed, defaultdict(lambda: torch.empty(0)))
+        if not isinstance(state, dict) or "average" not in state:
+            raise DamagedError(checkpoint / TRAINING / STATE, "says nothing of an average", _CURE)
+        return state["average"] is not None
+
+
+@contextmanager
+def _refused(checkpoint: Path) -> Iterator[None]:
+    refusals = (ValueError, RecursionError, OSError, require("safetensors").SafetensorError)
+    try:
+        yield
+    except refusals as error:
+        raise CheckpointError(
+            f"the checkpoint {checkpoint} is damaged, or of another version of flowbp: its "
+            f"training state cannot be read ({error}); take another checkpoint, or the version "
+            "that wrote it"
+        ) from error
+
+
+def _unchanged(checkpoint: Path, files: Mapping[str, File], names: Sequence[str]) -> Any:
+    """What the first of some files of the state holds, once all of them are as they were saved."""
+    paths = [f"{TRAINING}/{name}" for name in names]
+    missing = [name for name in paths if name not in files]
+    if missing:
+        problem = f"says nothing of {missing[0]}: the checkpoint has no state of training"
+        raise DamagedError(checkpoint / MANIFEST, problem, _CURE)
+    for name, digest in digests(checkpoint, paths).items():
+        if digest != files[name].sha256:
+            raise DamagedError(checkpoint / name, "is not what was saved", _CURE)
+    first = checkpoint / paths[0]
+    return parse_json(read_utf8(first, _CURE), first, _CURE)
+
+
+def _tensor(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    raise ValueError(f"must be a tensor, got {type(value).__name__}")
+
+
+_SCALARS = [Scalar(Tensor, read=_tensor, write=lambda value: value)]
 
 
 def write_training_state(run: RunState, checkpoint: Path) -> None:
@@ -35,19 +257,10 @@ def write_training_state(run: RunState, checkpoint: Path) -> None:
 
     The parameters are written too, as they are trained, not averaged: the model's own files may
     hold the average, or round.
-
-    Args:
-        run: its state after a finished step.
-        checkpoint: the folder, which holds the model already.
-
-    Raises:
-        TypeError: the optimizer has a state that only pickling could save.
-
-    Example:
-        See `Checkpoints`.
     """
     tensors: dict[str, Tensor] = {}
     average = run.average
+    portions = {"typed": typed_portions(run), "now": attrs.asdict(run.step.sizes)}
     state = {
         "parameters": dict(run.parameters),
         "optimizer": run.optimizer.state_dict(),
@@ -58,118 +271,54 @@ def write_training_state(run: RunState, checkpoint: Path) -> None:
         "rows": [attrs.asdict(row) for row in run.rows],
         "frozen": run.frozen,
         "evaluations": [attrs.asdict(row) for row in run.evaluations],
-        "portions": _portions(run) if run.lowered else None,
+        "portions": portions if run.lowered else None,
         "state": pack(state, "state", tensors),
     }
     folder = checkpoint / TRAINING
     folder.mkdir()
-    (folder / REST).write_text(json.dumps(tree), encoding="utf-8")
+    (folder / STATE).write_text(json.dumps(tree), encoding="utf-8")
     require("safetensors.torch").save_file(tensors, folder / TENSORS)
 
 
-def restore_training_state(run: RunState, checkpoint: Path, optimizer: OptimizerRecipe) -> None:
-    """Put a run that has just started where a checkpoint was saved, bit for bit.
-
-    All of the state is read and held against the run first: one that is refused leaves model and
-    optimizer as they were.
-
-    Args:
-        run: at its start.
-        checkpoint: that `write_training_state` wrote.
-        optimizer: that built the run's.
-
-    Raises:
-        CheckpointError: the checkpoint is damaged or of another model, in its trained or its
-            frozen parameters, of another optimizer, or the prompts are other ones.
-
-    Example:
-        See `Trainer.run`.
-    """
-    kept = read_state(checkpoint)
-    saved = kept.state
-    refuse_other(run, kept, checkpoint, optimizer)
-    try:
-        run.prompts.go_to(saved.mark.prompts.taken, saved.mark.prompts.digest)
-    except ValueError as error:
-        raise CheckpointError(f"the checkpoint {checkpoint} cannot be resumed: {error}") from error
-    _set(run.parameters, saved.parameters)
-    _restore_optimizer(run.optimizer, saved.optimizer)
-    if run.average is not None and saved.average is not None:
-        run.average.restore(saved.average.updates, saved.average.shadow)
-    run.streams.set_states(saved.mark.streams)
-    set_generator_states(saved.mark.torch, run.device)
-    run.rows = list(kept.rows)
-    run.evaluations = list(kept.evaluations)
-    run.checkpoint = (run.done, checkpoint)
-    _restore_portions(run, kept.portions)
-    run.set_mark()
+def refuse_other_model(
+    parameters: Mapping[str, nn.Parameter], saved: Mapping[str, Tensor], checkpoint: Path
+) -> None:
+    """Refuse saved parameters that are of other names, shapes or dtypes."""
+    mine = {name: (tuple(p.shape), p.dtype) for name, p in parameters.items()}
+    theirs = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in saved.items()}
+    differing = sorted(n for n in mine | theirs if mine.get(n) != theirs.get(n))
+    if differing:
+        name = differing[0]
+        raise CheckpointError(
+            f"the checkpoint {checkpoint} is of another model: {len(differing)} parameters differ, "
+            f"the first is `{name}`, {theirs.get(name, 'absent')} in the checkpoint and "
+            f"{mine.get(name, 'absent')} in the backbone; resume with the model it was trained from"
+        )
 
 
 def load_unaveraged(parameters: Mapping[str, nn.Parameter], checkpoint: Path) -> None:
-    """Set parameters to what a checkpoint's training would go on with, not to their average.
-
-    Args:
-        parameters: by the names that training knows them by.
-        checkpoint: that `write_training_state` wrote.
-
-    Raises:
-        CheckpointError: the state cannot be read or is of another model.
-
-    Example:
-        ``load_unaveraged(backbone.trainable(), Path("runs/a/checkpoints/final"))``
-    """
+    """Set parameters to what a checkpoint's training would go on with, not to their average."""
     saved = read_state(checkpoint).state.parameters
     refuse_other_model(parameters, saved, checkpoint)
-    _set(parameters, saved)
+    set_parameters(parameters, saved)
 
 
 def load_trained(parameters: Mapping[str, nn.Parameter], checkpoint: Path) -> None:
-    """Set parameters to those of a checkpoint's model: the average where its run averaged.
-
-    Args:
-        parameters: by the names that training knows them by.
-        checkpoint: that `write_training_state` wrote.
-
-    Raises:
-        CheckpointError: the state cannot be read or is of another model.
-
-    Example:
-        ``load_trained(backbone.trainable(), Path("runs/a/checkpoints/best-000075"))``
-    """
+    """Set parameters to those of a checkpoint's model: the average where its run averaged."""
     state = read_state(checkpoint).state
     refuse_other_model(parameters, state.parameters, checkpoint)
-    _set(parameters, state.parameters if state.average is None else state.average.shadow)
+    set_parameters(parameters, state.parameters if state.average is None else state.average.shadow)
 
 
 @torch.no_grad()
-def _set(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
+def set_parameters(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
+    """Copy values into parameters, by name."""
     for name, parameter in parameters.items():
         parameter.copy_(values[name])
 
 
-def _portions(run: RunState) -> dict[str, Any]:
-    return {"typed": _typed(run), "now": attrs.asdict(run.step.sizes)}
-
-
-def _typed(run: RunState) -> dict[str, Any]:
+def typed_portions(run: RunState) -> dict[str, Any]:
+    """The sizes as they were typed, whatever was chosen or lowered since."""
     able = checkpointing_of(run.step.backbone)
     wish = None if able is None else able.gradient_checkpointing
     return {"batching": attrs.asdict(run.step.batching), "checkpointing": wish}
-
-
-def _restore_portions(run: RunState, saved: SavedPortions | None) -> None:
-    # Whoever types other sizes, on a larger device say, means those, and so with checkpointing.
-    if saved is not None and saved.typed == _typed(run):
-        run.step, run.lowered = in_portions(run.step, saved.now), True
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: SavedOptimizer) -> None:
-    optimizer.load_state_dict({"state": saved.state, "param_groups": saved.param_groups})
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for number, values in saved.state.items():
-        present = optimizer.state[parameters[number]]
-        for name, value in values.items():
-            # torch rounds the state to the dtype of the parameter when it loads it, and what was
-            # loaded may still be a view of the file, which is removed some day.
-            if isinstance(value, Tensor):
-                present[name] = value.to(present[name].device, copy=True)

@@ -10,7 +10,7 @@ import attrs
 from torch import Tensor
 
 from flowbp.adapters import Flux1Backbone, Flux2Backbone, SD3Backbone
-from flowbp.adapters.packing import patchify, to_sequence
+from flowbp.adapters.latents import patchify, to_sequence
 from flowbp.testing import PipelineRequest
 
 from .tiny import tiny_pipeline

@@ -9,18 +9,11 @@ import torch
 
 from flowbp.adapters import Lora, checkpointing_of
 from flowbp.core import Bridge, Linear
-from flowbp.embeddings import cached
-from flowbp.training import (
-    AdamW,
-    Batching,
-    PromptList,
-    Sampling,
-    Streams,
-    TrainingStep,
-    in_portions,
-)
-from flowbp.training.backoff import at_start, persistent
-from flowbp.training.state import RunState
+from flowbp.prompts import cached
+from flowbp.training import AdamW, Batching, PromptList, Streams, TrainingSampling, TrainingStep
+from flowbp.training.memory_fit import retry_on_out_of_memory
+from flowbp.training.run_state import RunState
+from flowbp.training.step import in_portions, starting_portions
 
 from ..training.short import Listener
 from .adapted import attached
@@ -36,7 +29,7 @@ def step_of(backbone) -> TrainingStep:
         reward=lambda images, prompts: images[:, 0].mean((1, 2)),
         method=Bridge(active=3),
         shape=Linear(),
-        sampling=Sampling(steps=4, guidance=1.0, height=16, width=16),
+        sampling=TrainingSampling(steps=4, guidance=1.0, height=16, width=16),
         batching=Batching(2),
     )
 
@@ -62,7 +55,7 @@ def test_auto_is_off_until_it_is_switched(name):
 
 def test_who_has_none_works_as_well():
     assert checkpointing_of(object()) is None
-    assert at_start(step_of(attached(FAMILIES["sd3"]))).checkpointing is False
+    assert starting_portions(step_of(attached(FAMILIES["sd3"]))).checkpointing is False
 
 
 @each_family
@@ -73,7 +66,7 @@ def test_a_step_that_needed_checkpointing_has_its_gradient(name):
         torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(1))
     step = step_of(backbone)
     run = RunState.at_start(step, PromptList(PROMPTS), AdamW(), None, seed=0)
-    run.step = in_portions(step, at_start(step))
+    run.step = in_portions(step, starting_portions(step))
     torch.manual_seed(0)
     step(PROMPTS, Streams.of(0))
     expected, plain = gradient(backbone), backbone.velocity
@@ -96,7 +89,7 @@ def test_a_step_that_needed_checkpointing_has_its_gradient(name):
     run.step = in_portions(step_of(Short()), run.step.sizes)
     torch.manual_seed(0)
     listener = Listener()
-    persistent(run, PROMPTS, [listener])
+    retry_on_out_of_memory(run, PROMPTS, [listener])
     assert [p.checkpointing for _, p, _ in listener.told] == [False, True]
     found = gradient(backbone)
     assert expected.norm() > 0

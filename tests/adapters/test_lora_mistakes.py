@@ -1,4 +1,4 @@
-"""What a user is told who asks for an adapter that cannot be."""
+"""Adapters that cannot be attached are refused, with the cure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flowbp.adapters import Adaptable, Lora
-from flowbp.adapters.lora_export import adapter_of
-from flowbp.adapters.lora_source import WEIGHTS
+from flowbp.adapters.lora_files import WEIGHTS
+from flowbp.adapters.lora_layers import adapter_of
 
 from .adapted import TUNED, attached, seeded, trained
 
@@ -149,7 +149,7 @@ def test_a_form_that_nothing_understands_is_refused(tmp_path):
         attached(TUNED["flux1 dev"], Lora(start=str(tmp_path)))
 
 
-def test_a_hub_that_cannot_be_reached_is_told(monkeypatch):
+def test_a_hub_that_cannot_be_reached_is_reported(monkeypatch):
     def fail(*_, **__):
         raise OSError("no route to the hub")
 
@@ -166,12 +166,12 @@ def test_a_file_without_a_lora_is_refused(tmp_path):
         attached(SD3, Lora(start=str(tmp_path)))
 
 
-def test_targets_that_match_nothing_are_told_what_there_is():
+def test_targets_that_match_nothing_are_refused_with_what_there_is():
     with pytest.raises(ValueError, match=r"got 'to_qq', which none.*; there are .*attn\.to_q, "):
         attached(SD3, Lora(targets=["to_q", "to_qq"]))
 
 
-def test_a_backbone_that_takes_no_adapter_is_told_so():
+def test_a_backbone_that_takes_no_adapter_is_refused():
     for backbone in (SimpleNamespace(), SimpleNamespace(module=torch.nn.Linear(1, 1))):
         assert not isinstance(backbone, Adaptable)
         with pytest.raises(TypeError, match=r"`tuning` lora needs .*: tuning=\{name: full\}"):

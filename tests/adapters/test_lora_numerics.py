@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flowbp.adapters import DtypePolicy, Lora
 from flowbp.adapters.lora_layers import adapter_layers
-from flowbp.core import Bridge, functional_pull, module_pull, read, rollout, sweep
+from flowbp.core import Bridge, Cotangents, functional_pull, module_pull, read, rollout, sweep
 from flowbp.testing import check_backbone
 from flowbp.testing.oracle import joint_read
 
@@ -149,12 +149,12 @@ def test_dropout_acts_in_both_pulls_alike(family):
     field = backbone.velocity(backbone.encode(PROMPTS))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module_pull(field)(x, SIGMA, x, through_latents=False)
+        cotangents = Cotangents(x, through_latents=False)
+        module_pull(field)(x, SIGMA, cotangents)
         torch.manual_seed(0)
-        pulled = functional_pull(functional(backbone), params)(x, SIGMA, x, through_latents=False)
-        plain = functional_pull(functional(trained(family, policy=FLOAT64)), params)(
-            x, SIGMA, x, through_latents=False
-        )
+        pulled = functional_pull(functional(backbone), params)(x, SIGMA, cotangents)
+        other = functional(trained(family, policy=FLOAT64))
+        plain = functional_pull(other, params)(x, SIGMA, cotangents)
     differing = 0
     for name, parameter in params.items():
         found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from flowbp.adapters import FLOAT32, Flux1Backbone, Flux2Backbone, Lora, SD3Backbone
-from flowbp.adapters.loading import pipeline_class
 from flowbp.adapters.lora_layers import adapter_layers
-from flowbp.run.counting import trained_parameters
+from flowbp.adapters.pipeline_files import pipeline_class
+from flowbp.cli.run.preflight import trained_parameters
 
 from .test_published import transformer
 

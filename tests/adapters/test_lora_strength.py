@@ -14,9 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from flowbp.adapters import Lora
+from flowbp.adapters.component_files import read_header
+from flowbp.adapters.lora_files import PEFT_CONFIG, PEFT_WEIGHTS, WEIGHTS
 from flowbp.adapters.lora_layers import adapter_layers
-from flowbp.adapters.lora_source import PEFT_CONFIG, PEFT_WEIGHTS, WEIGHTS
-from flowbp.adapters.weights import read_header
 
 from .adapted import TUNED, attached, trained
 
@@ -237,7 +237,7 @@ def test_an_alpha_that_is_damaged_is_named(tmp_path):
 
 def test_what_was_trained_is_put_back_at_its_own_scale(tmp_path):
     """As `averaged: false` of an evaluation does, from the parameters beside the file."""
-    from flowbp.adapters.lora_export import trained_scales
+    from flowbp.adapters.lora_files import trained_scales
 
     backbone = trained(TUNED["sd3"], Lora(rank=4, alpha=8))
     backbone.save(tmp_path)

@@ -74,8 +74,8 @@ def swept(name, policy, pull, anchored=False):
     plan = Bridge(active=3).draw(trajectory.sigmas, torch.Generator().manual_seed(0))
     x = read(plan, trajectory)
     cotangent = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
-    further = (lambda step: cotangent.roll(1 + step)) if anchored else None
-    return sweep(plan, trajectory, cotangent, pull, further=further)
+    anchor = (lambda step: cotangent.roll(1 + step)) if anchored else None
+    return sweep(plan, trajectory, cotangent, pull, parameter_cotangent=anchor)
 
 
 @cache

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from flowbp.adapters import Conditioning, Flux1Backbone, Flux2Backbone, SD3Backbone
-from flowbp.testing.published import TRANSFORMERS, VAES
+from flowbp.testing.random_models import TRANSFORMERS, VAES
 
 from . import published
 from .tiny import clip_tokenizer, t5_tokenizer

@@ -6,10 +6,16 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from flowbp.adapters import Conditioning, DtypePolicy, WithReference, reference_of
+from flowbp.adapters import (
+    Conditioning,
+    DtypePolicy,
+    WithReference,
+    diffusers_backbone,
+    reference_of,
+)
 from flowbp.core import Bridge, Linear
-from flowbp.embeddings import CachedBackbone, MemoryStore
-from flowbp.training import Anchor, Batching, Sampling, Streams, TrainingStep
+from flowbp.prompts import CachedBackbone, MemoryStore
+from flowbp.training import Anchor, Batching, Streams, TrainingSampling, TrainingStep
 
 from .families import FAMILIES
 
@@ -148,12 +154,12 @@ def test_where_more_than_the_adapter_is_trained_the_whole_is_copied():
     ids=str,
 )
 def test_copy_is_kept_in_the_compute_dtype_and_shares_nothing(policy, monkeypatch):
-    made = []
+    made, original = [], diffusers_backbone.frozen_copy
     monkeypatch.setattr(
-        "flowbp.adapters.diffusers_backbone.frozen_copy",
+        diffusers_backbone,
+        "frozen_copy",
         lambda network, dtype: made.append(original(network, dtype)) or made[-1],
     )
-    from flowbp.adapters.reference import frozen_copy as original
 
     backbone = backbone_of(policy=policy, gradient_checkpointing=True)
     reference = backbone.reference()
@@ -201,7 +207,7 @@ def test_an_anchored_step_trains_an_adapter_alone_and_finds_it_at_its_base():
         reward=lambda images, prompts: images[:, 0].mean((1, 2)),
         method=Bridge(active=3),
         shape=Linear(),
-        sampling=Sampling(steps=4, guidance=2.0, height=16, width=16),
+        sampling=TrainingSampling(steps=4, guidance=2.0, height=16, width=16),
         batching=Batching(2, pull=1),
         anchor=Anchor(0.1, backbone.reference()),
     )

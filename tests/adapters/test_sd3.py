@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flowbp.adapters import Backbone, Conditioning, DtypePolicy, SD3Backbone
-from flowbp.core import module_pull
+from flowbp.core import Cotangents, module_pull
 
 from .crossings import crossings
 from .tiny import tiny_transformer
@@ -60,7 +60,8 @@ def test_velocity_gradients_are_those_of_finite_differences(double):
     generator = torch.Generator().manual_seed(1)
     direction = torch.randn(latents.shape, generator=generator, dtype=torch.float64)
     cotangent = torch.randn(latents.shape, generator=generator, dtype=torch.float64)
-    pulled = module_pull(velocity)(latents, sigma, cotangent, through_latents=True)
+    cotangents = Cotangents(cotangent, through_latents=True)
+    pulled = module_pull(velocity)(latents, sigma, cotangents)
     step = 1e-5
     with torch.no_grad():
         ahead = velocity(latents + step * direction, sigma)

@@ -12,7 +12,7 @@ from diffusers import StableDiffusion3Pipeline
 from safetensors.torch import load_file, save_file
 
 from flowbp.adapters import DtypePolicy, SD3Backbone
-from flowbp.adapters.loading import pipeline_class
+from flowbp.adapters.pipeline_files import pipeline_class
 
 BFLOAT16 = torch.bfloat16
 
@@ -195,6 +195,6 @@ def test_a_wanted_t5_that_the_source_does_not_have(saved):
         SD3Backbone.from_pretrained(saved[False], use_t5=True)
 
 
-def test_a_diffusers_without_the_pipeline_is_told():
+def test_a_diffusers_without_the_pipeline_is_reported():
     with pytest.raises(ImportError, match=r"NoPipeline is needed here and diffusers .*pip install"):
         pipeline_class("NoPipeline")

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from benchmarks.backbone_rows import Report, Row
+from benchmarks.backbone_tables import Report, Row
 from benchmarks.backbones import Bench, main
-from benchmarks.measuring import WithState
+from benchmarks.measurement import WithState
 from flowbp.training import AdamW
 
 
@@ -43,7 +43,7 @@ def test_blocks_and_decoder_are_compiled_unless_it_is_eager():
             assert (part._compiled_call_impl is not None) is expected
 
 
-def test_compiling_by_the_settings_is_told_too():
+def test_compiling_by_the_settings_is_recorded_too():
     changed = ("run.compile=true", "run.activations=0.3")
     device = torch.device("cpu")
     assert Bench("sd35_medium", device, small=True, compiled=False, changed=changed).compiled

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks.charts import Series, draw
 from benchmarks.plots import PLOTS, drawn, main
-from benchmarks.svg import Series, draw
 
 SVG = "{http://www.w3.org/2000/svg}"
 

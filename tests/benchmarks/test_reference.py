@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from benchmarks import counting, reference
-from benchmarks.cases import JOINT, MAIN, SWEEPS, Case
-from benchmarks.models import METHODS
+from benchmarks.random_models import METHODS
 from benchmarks.reference import alternate, chosen, compare, sweep
-from benchmarks.tables import Measured, Tables
+from benchmarks.reference_cases import JOINT, MAIN, SWEEPS, Case
+from benchmarks.reference_tables import Measured, Tables
 from flowbp.core import Bridge
 
 

@@ -27,15 +27,15 @@ METHODS = [Sparse(active=3), Bridge(active=4), Lagrange(), DRaFT(last=8), DRaFTL
 
 
 def case(method, event=(2, 3), batch=2):
-    """A plan, a trajectory with the plan's copies, and the problem both are of."""
+    """A surrogate, a trajectory with the surrogate's copies, and the problem both are of."""
     generator = torch.Generator().manual_seed(4)
     problem = random_problem(SIGMAS, event=event, batch=batch)
-    plan = method.draw(SIGMAS, generator)
-    return plan, renoise(plan, problem.rollout(), problem.velocity, generator), problem
+    surrogate = method.draw(SIGMAS, generator)
+    return surrogate, renoise(surrogate, problem.rollout(), problem.velocity, generator), problem
 
 
-def steps_of(plan) -> list[int]:
-    return [i for segment in plan.segments for i in segment.active]
+def steps_of(surrogate) -> list[int]:
+    return [i for segment in surrogate.segments for i in segment.active]
 
 
 def halved(problem):
@@ -44,9 +44,9 @@ def halved(problem):
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_values_add_up_to_the_mean_and_cotangents_are_its_gradient(method):
-    plan, path, problem = case(method)
+    surrogate, path, problem = case(method)
     reference = halved(problem)
-    terms = {i: anchor_term(plan, path, i, reference, 0.3) for i in steps_of(plan)}
+    terms = {i: anchor_term(surrogate, path, i, reference, 0.3) for i in steps_of(surrogate)}
     velocities = {i: path.velocities[i].clone().requires_grad_() for i in terms}
     penalty = anchor_penalty(path, reference, 0.3)(velocities)
     total = torch.stack([term.value for term in terms.values()]).sum()
@@ -59,7 +59,7 @@ def test_values_add_up_to_the_mean_and_cotangents_are_its_gradient(method):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_the_model_itself_as_reference_is_exactly_zero(dtype):
-    plan, path, problem = case(Bridge(active=4))
+    surrogate, path, problem = case(Bridge(active=4))
     params = {name: p.to(dtype) for name, p in problem.params.items()}
 
     def field(x, sigma):
@@ -67,46 +67,46 @@ def test_the_model_itself_as_reference_is_exactly_zero(dtype):
 
     same = type(problem)(problem.field, params, problem.noise.to(dtype), SIGMAS)
     path = same.rollout()
-    for i in steps_of(plan):
-        term = anchor_term(plan, path, i, field, 10.0)
+    for i in steps_of(surrogate):
+        term = anchor_term(surrogate, path, i, field, 10.0)
         assert term.value == 0 and not term.cotangent.any()
         assert term.cotangent.dtype == dtype
 
 
 def test_half_precision_values_are_summed_in_single_precision():
-    plan, path, _ = case(Sparse(active=1))
+    surrogate, path, _ = case(Sparse(active=1))
     low = type(path)(SIGMAS, path.latents.bfloat16(), torch.ones_like(path.velocities).bfloat16())
-    value = anchor_term(plan, low, steps_of(plan)[0], lambda x, sigma: 0 * x, 1.001).value
+    value = anchor_term(surrogate, low, steps_of(surrogate)[0], lambda x, sigma: 0 * x, 1.001).value
     assert value.dtype == torch.float32 and value.item() == pytest.approx(1.001)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_without_an_anchor_the_numbers_are_the_same_to_the_bit(method):
     """A zero is added where a cotangent is given, and nothing where none is."""
-    plan, path, problem = case(method)
-    g = read(plan, path).cos()
+    surrogate, path, problem = case(method)
+    g = read(surrogate, path).cos()
     pull = functional_pull(problem.field, problem.params)
-    plain = sweep(plan, path, g, pull)
-    zero = sweep(plan, path, g, pull, further=lambda i: torch.zeros_like(g))
+    plain = sweep(surrogate, path, g, pull)
+    zero = sweep(surrogate, path, g, pull, parameter_cotangent=lambda i: torch.zeros_like(g))
     assert all(torch.equal(plain[name], zero[name]) for name in plain)
 
 
 def test_descent_on_the_anchor_alone_returns_to_the_reference():
-    plan, _, problem = case(Sparse(active=8), event=(2,), batch=16)
+    surrogate, _, problem = case(Sparse(active=8), event=(2,), batch=16)
     leaves = {name: (1.2 * p).requires_grad_() for name, p in problem.params.items()}
     optimizer = torch.optim.Adam(leaves.values(), lr=1e-2)
     values = []
     for _ in range(200):
         moved = type(problem)(problem.field, leaves, problem.noise, SIGMAS).rollout()
-        found = [anchor_term(plan, moved, i, problem.velocity, 1.0) for i in range(8)]
+        found = [anchor_term(surrogate, moved, i, problem.velocity, 1.0) for i in range(8)]
         values.append(sum(term.value.item() for term in found))
         optimizer.zero_grad()
         sweep(
-            plan,
+            surrogate,
             moved,
             torch.zeros_like(moved.sample),
             module_pull(lambda x, sigma: problem.field(leaves, x, sigma)),
-            further=lambda i, found=found: found[i].cotangent,
+            parameter_cotangent=lambda i, found=found: found[i].cotangent,
         )
         optimizer.step()
     assert values[-1] < 1e-3 * values[0]
@@ -114,26 +114,27 @@ def test_descent_on_the_anchor_alone_returns_to_the_reference():
 
 @pytest.mark.parametrize("strength", [0, -1.0, math.nan, math.inf])
 def test_an_illegal_strength_is_refused(strength):
-    plan, path, problem = case(Sparse())
+    surrogate, path, problem = case(Sparse())
     with pytest.raises(ValueError, match="`strength` must be a finite number above 0, got"):
-        anchor_term(plan, path, steps_of(plan)[0], problem.velocity, strength)
+        anchor_term(surrogate, path, steps_of(surrogate)[0], problem.velocity, strength)
 
 
 def test_a_step_without_gradient_is_refused():
-    plan, path, problem = case(Sparse(active=1))
-    other = 0 if steps_of(plan) != [0] else 1
+    surrogate, path, problem = case(Sparse(active=1))
+    other = 0 if steps_of(surrogate) != [0] else 1
     with pytest.raises(ValueError, match=rf"`step` must be one of .* active steps .* got {other}"):
-        anchor_term(plan, path, other, problem.velocity, 1.0)
+        anchor_term(surrogate, path, other, problem.velocity, 1.0)
 
 
 def test_a_reference_of_another_shape_is_refused():
-    plan, path, _ = case(Sparse(active=1))
+    surrogate, path, _ = case(Sparse(active=1))
     with pytest.raises(ValueError, match="`velocity` must return the latents' shape"):
-        anchor_term(plan, path, steps_of(plan)[0], lambda x, sigma: x[:1], 1.0)
+        anchor_term(surrogate, path, steps_of(surrogate)[0], lambda x, sigma: x[:1], 1.0)
 
 
-def test_a_further_cotangent_of_another_shape_is_refused():
-    plan, path, problem = case(Sparse(active=1))
+def test_a_parameter_cotangent_of_another_shape_is_refused():
+    surrogate, path, problem = case(Sparse(active=1))
     pull = functional_pull(problem.field, problem.params)
-    with pytest.raises(ValueError, match=r"`further` must return the latents' shape \(2, 2, 3\)"):
-        sweep(plan, path, path.sample, pull, further=lambda i: path.sample[:1])
+    message = r"`parameter_cotangent` must return the latents' shape \(2, 2, 3\)"
+    with pytest.raises(ValueError, match=message):
+        sweep(surrogate, path, path.sample, pull, parameter_cotangent=lambda i: path.sample[:1])

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from flowbp.core import (
     Bridge,
+    Cotangents,
     DRaFT,
     Lagrange,
     LeapAlign,
@@ -66,15 +67,15 @@ def anchor_alone(method, jacobian: float, kind: str, g: Tensor) -> tuple[float, 
         known = (2 * SCALE - 1) * (SCALE if detached else 2 * SCALE - 1)
     noise = torch.randn(3, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     path = rollout(sampler, noise, SIGMAS)
-    plan = method.draw(SIGMAS, torch.Generator().manual_seed(3))
+    surrogate = method.draw(SIGMAS, torch.Generator().manual_seed(3))
 
-    def further(step: int) -> Tensor:
-        return anchor_term(plan, path, step, reference, STRENGTH).cotangent
+    def anchor(step: int) -> Tensor:
+        return anchor_term(surrogate, path, step, reference, STRENGTH).cotangent
 
     found = []
-    for each in (None, further):
+    for each in (None, anchor):
         leaf.grad = None
-        gradients = sweep(plan, path, g, pull, further=each)
+        gradients = sweep(surrogate, path, g, pull, parameter_cotangent=each)
         found.append(gradients["a"] if gradients else leaf.grad)
     return (found[1] - found[0]).item(), 2 * STRENGTH * (A - B) * known
 
@@ -82,7 +83,9 @@ def anchor_alone(method, jacobian: float, kind: str, g: Tensor) -> tuple[float, 
 @pytest.mark.parametrize("reward", [0.0, 1.0])
 @pytest.mark.parametrize("kind", ["functional", "module", "split", "guided", "guided, detached"])
 @pytest.mark.parametrize("method", METHODS, ids=str)
-def test_of_an_affine_field_it_is_the_same_whatever_plan_alpha_and_jacobian(method, kind, reward):
+def test_of_an_affine_field_it_is_the_same_whatever_surrogate_alpha_and_jacobian(
+    method, kind, reward
+):
     g = torch.full((3, 2), reward, dtype=torch.float64)
     for jacobian in (0.0, 0.5, -2.0):
         found, known = anchor_alone(method, jacobian, kind, g)
@@ -111,10 +114,11 @@ def test_a_pull_gives_the_parameters_both_and_the_latents_one(kind, through):
     pull = kinds_of_pull(problem, leaves)[kind]
     x, c, d = problem.noise, problem.noise.cos(), problem.noise.sin()
 
-    def pulled(cotangent: Tensor, further: Tensor | None):
+    def pulled(cotangent: Tensor, parameters: Tensor | None):
         for leaf in leaves.values():
             leaf.grad = torch.ones_like(leaf)
-        found = pull(x, SIGMAS[2], cotangent, through_latents=through, further=further)
+        back = Cotangents(cotangent, parameters, through_latents=through)
+        found = pull(x, SIGMAS[2], back)
         return found.latents, found.gradients or {k: p.grad - 1 for k, p in leaves.items()}
 
     u, gradients = pulled(c, d)
@@ -127,7 +131,7 @@ def test_a_pull_gives_the_parameters_both_and_the_latents_one(kind, through):
 def test_latents_that_the_velocity_does_not_read_get_zero():
     a, x = torch.tensor(2.0, requires_grad=True), torch.ones(2, 3)
     pull = module_pull(lambda y, sigma: a * torch.ones_like(y))
-    pulled = pull(x, SIGMAS[0], x, through_latents=True, further=x)
+    pulled = pull(x, SIGMAS[0], Cotangents(x, x, through_latents=True))
     assert_close("latents", pulled.latents, torch.zeros(2, 3), 0)
     assert a.grad == 12
 
@@ -171,14 +175,14 @@ def test_only_at_a_joint_is_there_a_second_pass_over_the_one_graph(kind):
     if kind == "module":
         pull = module_pull(lambda x, sigma: field({"a": leaf}, x, sigma))
     x = torch.ones(2, 3)
-    for through, further, expected in [
+    for through, parameters, expected in [
         (False, None, 1),
         (False, x, 1),
         (True, None, 1),
         (True, x, 2),
     ]:
         passes.count = calls.count = 0
-        pull(x, SIGMAS[0], x, through_latents=through, further=further)
+        pull(x, SIGMAS[0], Cotangents(x, parameters, through_latents=through))
         assert (calls.count, passes.count) == (1, expected)
 
 
@@ -209,7 +213,8 @@ def test_a_checkpoint_is_recomputed_in_both_passes_alike(autocast, dropout):
             torch.manual_seed(1)
             block.zero_grad()
             runs.clear()
-            u = module_pull(velocity)(x, SIGMAS[0], c, through_latents=True, further=d).latents
+            back = Cotangents(c, d, through_latents=True)
+            u = module_pull(velocity)(x, SIGMAS[0], back).latents
             assert len(runs) == (3 if recompute else 1)
             found.append({"x": u} | {name: p.grad for name, p in block.named_parameters()})
     assert found[0]["x"].any()

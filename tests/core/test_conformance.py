@@ -52,6 +52,7 @@ METHODS = [
     Lagrange(rescale=0.5, pair=DirichletPair(2.5, 6, 2, cap=9)),
     Lagrange(pair=DirichletPair(2.5, 6, 2), tail=0.7),
     Variant(ReFL(), reward_input="sample"),
+    Variant(DRaFT(last=4), alpha=0.5),
     Variant(DRTune(), reward_input="sample", alpha=0.5),
     Variant(DRTune(), active=EveryStep()),
     Variant(DRaFTLV(), quadrature=partial(adams_bashforth, order=2)),
@@ -71,17 +72,13 @@ def named(method: object) -> str:
     return re.sub(" at 0x[0-9a-f]+", "", str(method))
 
 
-@pytest.mark.parametrize(
-    "method", METHODS, ids=lambda method: re.sub(" at 0x[0-9a-f]+", "", str(method))
-)
+@pytest.mark.parametrize("method", METHODS, ids=named)
 def test_method(method):
     check_method(method, draws=3)
 
 
 @pytest.mark.parametrize("shift", [0.5, 3.0])
-@pytest.mark.parametrize(
-    "method", METHODS, ids=lambda method: re.sub(" at 0x[0-9a-f]+", "", str(method))
-)
+@pytest.mark.parametrize("method", METHODS, ids=named)
 def test_method_on_a_shifted_grid_in_single_precision(method, shift):
     uniform_grid = torch.linspace(1, 0, 26)
     check_method(method, sigmas=shift * uniform_grid / (1 + (shift - 1) * uniform_grid), draws=1)

@@ -192,9 +192,9 @@ def test_drtune_stop_and_offset(ratio, stops):
     sigmas, source = torch.linspace(1, 0, 11), generator()
     method, draws = DRTune(active=3, stop_ratio=ratio), []
     for _ in range(DRAWS):
-        plan = method.draw(sigmas, source)
-        train = sorted(i for segment in plan.segments for i in segment.active)
-        draws.append((plan.segments[-1].start, train[0]))
+        surrogate = method.draw(sigmas, source)
+        train = sorted(i for segment in surrogate.segments for i in segment.active)
+        draws.append((surrogate.segments[-1].start, train[0]))
     wanted = {}
     for e in range(10 - stops, 10):
         offsets = range(e + 1 - 2 * ((e + 1) // 3))

@@ -7,6 +7,7 @@ import torch
 
 from flowbp.core import (
     Bridge,
+    Cotangents,
     DRaFT,
     Lagrange,
     LeapAlign,
@@ -34,15 +35,17 @@ def draw(method, seed=0):
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_vmap_over_surrogate_vjp_gives_per_sample_gradients(method):
     problem = random_problem(SIGMAS, event=(2, 2), batch=5)
-    plan, path = draw(method), problem.rollout()
+    surrogate, path = draw(method), problem.rollout()
     g = torch.randn(path.sample.shape, dtype=torch.float64, generator=torch.Generator())
 
     def one(latents, velocities, cotangent):
         sample = Trajectory(SIGMAS, latents.unsqueeze(1), velocities.unsqueeze(1))
-        return surrogate_vjp(problem.field, problem.params, sample, plan, cotangent.unsqueeze(0))
+        return surrogate_vjp(
+            problem.field, problem.params, sample, surrogate, cotangent.unsqueeze(0)
+        )
 
     batched = torch.func.vmap(one, in_dims=(1, 1, 0))(path.latents, path.velocities, g)
-    whole = surrogate_vjp(problem.field, problem.params, path, plan, g)
+    whole = surrogate_vjp(problem.field, problem.params, path, surrogate, g)
     for b in range(5):
         alone = one(path.latents[:, b], path.velocities[:, b], g[b])
         assert_gradients_close("sample", {k: v[b] for k, v in batched.items()}, alone, 1e-12)
@@ -51,31 +54,31 @@ def test_vmap_over_surrogate_vjp_gives_per_sample_gradients(method):
 
 def test_vmap_over_cotangents_gives_a_jacobian():
     problem = random_problem(SIGMAS, event=(), batch=3)
-    plan, path = draw(METHODS[1]), problem.rollout()
-    rows = torch.func.vmap(lambda g: surrogate_vjp(problem.field, problem.params, path, plan, g))(
-        torch.eye(3, dtype=torch.float64)
-    )
+    surrogate, path = draw(METHODS[1]), problem.rollout()
+    rows = torch.func.vmap(
+        lambda g: surrogate_vjp(problem.field, problem.params, path, surrogate, g)
+    )(torch.eye(3, dtype=torch.float64))
     for b, g in enumerate(torch.eye(3, dtype=torch.float64)):
-        alone = surrogate_vjp(problem.field, problem.params, path, plan, g)
+        alone = surrogate_vjp(problem.field, problem.params, path, surrogate, g)
         assert_gradients_close("row", {k: v[b] for k, v in rows.items()}, alone, 1e-13)
 
 
 @pytest.mark.parametrize("method", [LeapAlign(tau=0.01), Lagrange(tau=1e-4)], ids=str)
 def test_loss_weights_scale_each_samples_gradient_and_carry_none(method):
     problem = random_problem(SIGMAS, batch=4, seed=3)
-    plan, path = draw(method), problem.rollout()
-    weights = loss_weights(plan, path)
+    surrogate, path = draw(method), problem.rollout()
+    weights = loss_weights(surrogate, path)
     assert weights.unique().numel() == 4
-    g = weights[:, None] * read(plan, path).cos()
+    g = weights[:, None] * read(surrogate, path).cos()
     joint = joint_gradient(
         problem.field,
         problem.params,
         path,
-        plan,
+        surrogate,
         lambda x: (weights * x.sin().sum(dim=1)).sum(),
     )
     pull = functional_pull(problem.field, problem.params)
-    assert_gradients_close("weighted", sweep(plan, path, g, pull), joint, 1e-12)
+    assert_gradients_close("weighted", sweep(surrogate, path, g, pull), joint, 1e-12)
 
 
 @pytest.mark.parametrize("last", [1, 3, 6])
@@ -107,8 +110,8 @@ def test_the_exact_gradient_agrees_with_finite_differences(last):
 def test_both_pulls_agree_on_parameters_the_velocity_does_not_use():
     problem = random_problem(SIGMAS)
     params = {**problem.params, "unused": torch.ones(3, dtype=torch.float64)}
-    path, plan = problem.rollout(), draw(METHODS[0])
-    gradients = surrogate_vjp(problem.field, params, path, plan, torch.ones_like(path.sample))
+    path, surrogate = problem.rollout(), draw(METHODS[0])
+    gradients = surrogate_vjp(problem.field, params, path, surrogate, torch.ones_like(path.sample))
     assert set(gradients) == set(params)
     assert not gradients["unused"].any()
 
@@ -116,24 +119,26 @@ def test_both_pulls_agree_on_parameters_the_velocity_does_not_use():
 def test_module_pulls_accumulate_into_grad():
     problem = random_problem(SIGMAS)
     leaves = {name: p.clone().requires_grad_() for name, p in problem.params.items()}
-    path, plan = problem.rollout(), draw(METHODS[0])
+    path, surrogate = problem.rollout(), draw(METHODS[0])
     pull = module_pull(lambda x, sigma: problem.field(leaves, x, sigma))
-    once = surrogate_vjp(problem.field, problem.params, path, plan, torch.ones_like(path.sample))
+    once = surrogate_vjp(
+        problem.field, problem.params, path, surrogate, torch.ones_like(path.sample)
+    )
     for times in (1, 2):
-        sweep(plan, path, torch.ones_like(path.sample), pull)
+        sweep(surrogate, path, torch.ones_like(path.sample), pull)
         grads = {name: leaf.grad for name, leaf in leaves.items()}
         assert_gradients_close("grad", grads, {k: times * v for k, v in once.items()}, 1e-13)
 
 
 def test_a_sweep_works_inside_no_grad_and_inference_rollouts():
     problem = random_problem(SIGMAS)
-    path, plan = problem.rollout(), draw(METHODS[1])
+    path, surrogate = problem.rollout(), draw(METHODS[1])
     leaves = {name: p.clone().requires_grad_() for name, p in problem.params.items()}
     g = torch.ones_like(path.sample)
-    outside = surrogate_vjp(problem.field, leaves, path, plan, g)
+    outside = surrogate_vjp(problem.field, leaves, path, surrogate, g)
     with torch.no_grad():
-        inside = surrogate_vjp(problem.field, leaves, path, plan, g)
-        sweep(plan, path, g, module_pull(lambda x, sigma: problem.field(leaves, x, sigma)))
+        inside = surrogate_vjp(problem.field, leaves, path, surrogate, g)
+        sweep(surrogate, path, g, module_pull(lambda x, sigma: problem.field(leaves, x, sigma)))
     assert_gradients_close("no_grad", inside, outside, 0)
     assert_gradients_close(
         "module", {name: leaf.grad for name, leaf in leaves.items()}, outside, 1e-13
@@ -148,11 +153,11 @@ def test_a_branch_blind_to_its_latents_does_not_hide_the_other_ones_jacobian():
     pull = guided_pull(
         module_pull(lambda y, sigma: a * torch.ones_like(y)), module_pull(lambda y, s: b * y), scale
     )
-    pulled = pull(x, torch.tensor(0.5), torch.ones_like(x), through_latents=True)
+    pulled = pull(x, torch.tensor(0.5), Cotangents(torch.ones_like(x), through_latents=True))
     assert_close("bridge", pulled.latents, (1 - scale) * 0.5 * torch.ones_like(x), 0)
 
 
-def test_drawing_the_exact_chain_needs_no_randomness():
+def test_drawing_the_exact_path_needs_no_randomness():
     source = torch.Generator().manual_seed(0)
     state = source.get_state()
     assert DRaFT(last=6).draw(SIGMAS, source) == DRaFT(last=6).draw(SIGMAS, torch.Generator())

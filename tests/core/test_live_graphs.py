@@ -15,9 +15,9 @@ from flowbp.core import (
     Bridge,
     DRaFT,
     Lagrange,
-    Plan,
     Pull,
     Sparse,
+    Surrogate,
     Variant,
     adams_bashforth,
     anchor_term,
@@ -40,7 +40,7 @@ KINDS = [
     "split",
     "guided and split",
 ]
-PLANS = [
+METHODS = [
     Sparse(active=1),
     Sparse(active=STEPS),
     Bridge(active=5, alpha=1.0),
@@ -129,40 +129,40 @@ def pulls(problem, counter: LiveGraphs) -> dict[str, Pull]:
     }
 
 
-@pytest.mark.parametrize("method", PLANS, ids=called)
+@pytest.mark.parametrize("method", METHODS, ids=called)
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_graph_is_live_whatever_the_plan(problem, method, kind):
+def test_one_graph_is_live_whatever_the_surrogate(problem, method, kind):
     counter = LiveGraphs()
-    plan: Plan = method.draw(problem.sigmas, torch.Generator().manual_seed(0))
+    surrogate: Surrogate = method.draw(problem.sigmas, torch.Generator().manual_seed(0))
     path = problem.rollout()
-    gradients = sweep(plan, path, torch.ones_like(path.sample), pulls(problem, counter)[kind])
-    active = {i for segment in plan.segments for i in segment.active}
+    gradients = sweep(surrogate, path, torch.ones_like(path.sample), pulls(problem, counter)[kind])
+    active = {i for segment in surrogate.segments for i in segment.active}
     assert counter.made >= len(active)
     assert counter.peak == 1
     assert counter.live == 0
     assert not any(gradient.requires_grad for gradient in gradients.values())
 
 
-@pytest.mark.parametrize("method", PLANS, ids=called)
+@pytest.mark.parametrize("method", METHODS, ids=called)
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_anchor_adds_no_graph(problem, method, kind):
     """Its reference leaves none behind, even one that could, and its cotangents go one by one."""
     counter, seen = LiveGraphs(), []
-    plan: Plan = method.draw(problem.sigmas, torch.Generator().manual_seed(0))
+    surrogate: Surrogate = method.draw(problem.sigmas, torch.Generator().manual_seed(0))
     path = problem.rollout()
     field = marked(problem, counter)
     leaves = {name: 0.5 * p.clone().requires_grad_() for name, p in problem.params.items()}
 
-    def further(step: int) -> Tensor:
+    def anchor(step: int) -> Tensor:
         assert not any(each() is not None for _, each in seen), "an earlier cotangent is alive"
-        term = anchor_term(plan, path, step, lambda x, sigma: field(leaves, x, sigma), 1.0)
+        term = anchor_term(surrogate, path, step, lambda x, sigma: field(leaves, x, sigma), 1.0)
         assert counter.live == 0 and not term.cotangent.requires_grad
         seen.append((step, weakref.ref(term.cotangent)))
         return term.cotangent
 
     pull = pulls(problem, counter)[kind]
-    sweep(plan, path, torch.ones_like(path.sample), pull, further=further)
-    active = {i for segment in plan.segments for i in segment.active}
+    sweep(surrogate, path, torch.ones_like(path.sample), pull, parameter_cotangent=anchor)
+    active = {i for segment in surrogate.segments for i in segment.active}
     assert [step for step, _ in seen] == sorted(active, reverse=True)
     assert (counter.peak, counter.live) == (1, 0)
 
@@ -170,8 +170,10 @@ def test_an_anchor_adds_no_graph(problem, method, kind):
 def test_the_counter_sees_the_joint_graph(problem):
     """The yardstick: written the plain way, every active step's graph is live at once."""
     counter = LiveGraphs()
-    plan = Sparse(active=5).draw(problem.sigmas, torch.Generator().manual_seed(0))
-    joint_gradient(marked(problem, counter), problem.params, problem.rollout(), plan, torch.sum)
+    surrogate = Sparse(active=5).draw(problem.sigmas, torch.Generator().manual_seed(0))
+    joint_gradient(
+        marked(problem, counter), problem.params, problem.rollout(), surrogate, torch.sum
+    )
     assert (counter.peak, counter.live) == (5, 0)
 
 
@@ -191,9 +193,9 @@ def test_a_negative_branch_without_gradient_is_not_evaluated_backward(problem, s
     path = rollout(guided_velocity(positive, negative, scale), problem.noise, problem.sigmas)
     assert calls == {"positive": STEPS, "negative": 0 if scale == 1 else STEPS}
     forward = dict(calls)
-    plan = Bridge(active=5).draw(problem.sigmas, torch.Generator().manual_seed(0))
+    surrogate = Bridge(active=5).draw(problem.sigmas, torch.Generator().manual_seed(0))
     pull = guided_pull(module_pull(positive), None if detached else module_pull(negative), scale)
-    sweep(plan, path, torch.ones_like(path.sample), pull)
+    sweep(surrogate, path, torch.ones_like(path.sample), pull)
     assert calls["positive"] == forward["positive"] + 5
     assert calls["negative"] == forward["negative"]
 
@@ -203,19 +205,21 @@ def test_only_the_joint_is_pulled_through_its_latents(problem):
     asked: list[bool] = []
 
     def counting(pull: Pull) -> Pull:
-        def counted(latents, sigma, cotangent, /, *, through_latents, further=None):
-            asked.append(through_latents)
-            return pull(latents, sigma, cotangent, through_latents=through_latents, further=further)
+        def counted(latents, sigma, cotangents, /):
+            asked.append(cotangents.through_latents)
+            return pull(latents, sigma, cotangents)
 
         return counted
 
     pull = counting(functional_pull(problem.field, problem.params))
     for alpha, wanted in [(0.0, 0), (0.5, 1)]:
         asked.clear()
-        plan = Bridge(active=5, alpha=alpha).draw(problem.sigmas, torch.Generator().manual_seed(0))
-        sweep(plan, problem.rollout(), torch.ones_like(problem.noise), pull)
+        surrogate = Bridge(active=5, alpha=alpha).draw(
+            problem.sigmas, torch.Generator().manual_seed(0)
+        )
+        sweep(surrogate, problem.rollout(), torch.ones_like(problem.noise), pull)
         assert (sum(asked), len(asked)) == (wanted, 5)
     asked.clear()
-    plan = DRaFT(last=3).draw(problem.sigmas, torch.Generator())
-    sweep(plan, problem.rollout(), torch.ones_like(problem.noise), pull)
+    surrogate = DRaFT(last=3).draw(problem.sigmas, torch.Generator())
+    sweep(surrogate, problem.rollout(), torch.ones_like(problem.noise), pull)
     assert (sum(asked), len(asked)) == (2, 3)

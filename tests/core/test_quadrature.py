@@ -47,10 +47,10 @@ class FixedPair:
 def test_rescaling_does_not_blow_up_rounding_noise():
     """A start weight of zero comes out as 1e-17: it has no gradient to scale up to the whole."""
     sigmas = torch.linspace(1, 0, 11, dtype=torch.float64)
-    plan = Lagrange(order=2, active=1, rescale=0.5, pair=FixedPair()).draw(
+    surrogate = Lagrange(order=2, active=1, rescale=0.5, pair=FixedPair()).draw(
         sigmas, torch.Generator()
     )
-    last = plan.segments[1]
+    last = surrogate.segments[1]
     assert abs(last.weights[8]) < 1e-15 < 0.1 < abs(last.weights[9])
     assert last.active == {8: 1.0}
 
@@ -61,5 +61,5 @@ def test_rescale_is_its_formula():
     assert rescale(weights, (0,), 1.0) == 2
     assert rescale(weights, (1, 2), 0.5) == 1.5
     sigmas = torch.linspace(1, 0, 11, dtype=torch.float64)
-    plan = Sparse(active=2, rescale=0.5, tail=0.4).draw(sigmas, torch.Generator())
-    assert all(abs(gamma - 1.5) < 1e-12 for gamma in plan.segments[0].active.values())
+    surrogate = Sparse(active=2, rescale=0.5, tail=0.4).draw(sigmas, torch.Generator())
+    assert all(abs(gamma - 1.5) < 1e-12 for gamma in surrogate.segments[0].active.values())

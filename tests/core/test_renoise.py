@@ -36,13 +36,13 @@ def conditioned():
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_copies_are_samples_of_a_larger_batch(conditioned, noised, size):
     field, params, context, noise, sigmas = conditioned
-    plan = DRaFTLV(noised=noised).draw(sigmas, torch.Generator())
+    surrogate = DRaFTLV(noised=noised).draw(sigmas, torch.Generator())
 
     def velocity(x, sigma):
         return field(params, x, sigma, context)
 
     before = rollout(velocity, noise, sigmas)
-    path = renoise(plan, before, velocity, torch.Generator().manual_seed(9))
+    path = renoise(surrogate, before, velocity, torch.Generator().manual_seed(9))
     copies = 1 + noised
 
     # By hand: one sample after another, in an explicit loop.
@@ -59,14 +59,16 @@ def test_copies_are_samples_of_a_larger_batch(conditioned, noised, size):
     loss = ((x - target) ** 2).sum() / 2
     gradients = torch.autograd.grad(loss, list(leaves.values()))
 
-    assert_close("what the reward reads", read(plan, path), x.detach(), 1e-14)
+    assert_close("what the reward reads", read(surrogate, path), x.detach(), 1e-14)
     assert torch.equal(path.sample[:BATCH], before.sample)
 
     def pull_of(samples):
         repeated = context.repeat(copies, 1)[samples]
         return functional_pull(lambda p, x, s: field(p, x, s, repeated), params)
 
-    streamed = sweep(plan, path, read(plan, path) - target, in_micro_batches(pull_of, size))
+    streamed = sweep(
+        surrogate, path, read(surrogate, path) - target, in_micro_batches(pull_of, size)
+    )
     assert_gradients_close("copies", streamed, dict(zip(leaves, gradients, strict=True)), 1e-12)
 
 
@@ -79,15 +81,15 @@ def test_copies_carry_no_gradient_and_leave_the_rollout_alone(conditioned):
 
     path = rollout(velocity, noise, sigmas)
     kept = path.latents.clone()
-    plan = DRaFTLV(noised=2).draw(sigmas, torch.Generator())
-    noisier = renoise(plan, path, velocity, torch.Generator().manual_seed(0))
+    surrogate = DRaFTLV(noised=2).draw(sigmas, torch.Generator())
+    noisier = renoise(surrogate, path, velocity, torch.Generator().manual_seed(0))
     assert torch.equal(path.latents, kept)
     assert not noisier.latents.requires_grad and not noisier.velocities.requires_grad
     for copy in range(3):
         samples = slice(copy * BATCH, (copy + 1) * BATCH)
         assert torch.equal(noisier.latents[:-2, samples], path.latents[:-2])
     sweep(
-        plan,
+        surrogate,
         noisier,
         torch.ones_like(noisier.sample),
         module_pull(lambda x, sigma: field(leaves, x, sigma, context.repeat(3, 1))),
@@ -102,21 +104,21 @@ def test_copies_are_a_pure_function_of_the_generator(conditioned):
         return field(params, x, sigma, context)
 
     path = rollout(velocity, noise, sigmas)
-    plan = DRaFTLV(noised=2).draw(sigmas, torch.Generator())
+    surrogate = DRaFTLV(noised=2).draw(sigmas, torch.Generator())
     first, again, other = (
-        renoise(plan, path, velocity, torch.Generator().manual_seed(seed)).sample
+        renoise(surrogate, path, velocity, torch.Generator().manual_seed(seed)).sample
         for seed in (1, 1, 2)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert not torch.equal(first[BATCH : 2 * BATCH], first[2 * BATCH :])
 
 
-def test_a_plan_without_copies_gets_its_trajectory_back(conditioned):
+def test_a_surrogate_without_copies_gets_its_trajectory_back(conditioned):
     field, params, context, noise, sigmas = conditioned
 
     def velocity(x, sigma):
         return field(params, x, sigma, context)
 
     path = rollout(velocity, noise, sigmas)
-    plan = Sparse(active=2).draw(sigmas, torch.Generator())
-    assert renoise(plan, path, velocity, torch.Generator()) is path
+    surrogate = Sparse(active=2).draw(sigmas, torch.Generator())
+    assert renoise(surrogate, path, velocity, torch.Generator()) is path

@@ -1,4 +1,4 @@
-"""What a rollout keeps stays as it was, in the latents' precision, and plans must fit its grid."""
+"""A rollout keeps what it was, in the latents' precision, and surrogates must fit its grid."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ def test_low_precision_velocities_leave_the_latents_arithmetic_alone():
     noise = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
     path = rollout(lambda x, sigma: x.bfloat16(), noise, SIGMAS.float())
     assert path.velocities.dtype == torch.float32
-    plan = Sparse(active=1).draw(SIGMAS.float(), torch.Generator().manual_seed(0))
-    assert max(d.max() for d in residuals(plan, path)) < 1e-6
+    surrogate = Sparse(active=1).draw(SIGMAS.float(), torch.Generator().manual_seed(0))
+    assert max(d.max() for d in residuals(surrogate, path)) < 1e-6
 
 
-def test_a_plan_of_another_grid_with_as_many_steps_is_refused():
+def test_a_surrogate_of_another_grid_with_as_many_steps_is_refused():
     path = rollout(lambda x, sigma: -x, torch.ones(1, 2, dtype=torch.float64), shifted(SIGMAS, 3))
-    plan = DRaFT(last=2).draw(SIGMAS, torch.Generator())
-    with pytest.raises(ValueError, match=r"`plan` must have weights that sum to .* got -0\.25"):
-        read(plan, path)
+    surrogate = DRaFT(last=2).draw(SIGMAS, torch.Generator())
+    with pytest.raises(
+        ValueError, match=r"`surrogate` must have weights that sum to .* got -0\.25"
+    ):
+        read(surrogate, path)
 
 
 def test_a_velocity_of_another_shape_is_refused():

@@ -8,6 +8,7 @@ import torch
 
 from flowbp.core import (
     Bridge,
+    DRaFT,
     DRaFTLV,
     DRTune,
     EveryStep,
@@ -38,6 +39,9 @@ WITHOUT_EFFECT = [
     (Variant(Sparse(), alpha=0.5), {"alpha": "0.5"}),
     (Variant(ReFL(), alpha=0.0), {"alpha": "0.0"}),
     (Variant(Bridge(alpha=0.5), alpha=0.5), {"alpha": "0.5"}),
+    (Variant(DRaFT(last=1), alpha=0.5), {"alpha": "0.5"}),
+    (Variant(DRaFT(last=4), alpha=1.0), {"alpha": "1.0"}),
+    (Variant(DRaFT(last=4), reward_input="posterior_mean"), {"reward_input": "posterior_mean"}),
     (Variant(ReFL(), quadrature=lagrange), {"quadrature": "lagrange"}),
     (Variant(LeapAlign(), quadrature=uniform), {"quadrature": "uniform"}),
     (Variant(Sparse(), quadrature=euler), {"quadrature": "euler"}),
@@ -73,13 +77,14 @@ def test_a_rule_that_agrees_on_even_steps_alone_is_refused_there_alone():
 def test_the_prediction_of_the_sampler_s_own_steps_is_the_sample(method):
     """Hence the refusal: value and gradient are those of the sample, to rounding."""
     problem = random_problem(SHIFTED)
-    plan = method.draw(SHIFTED, torch.Generator().manual_seed(0))
-    predicted = attrs.evolve(plan, reward_input="posterior_mean")
+    surrogate = method.draw(SHIFTED, torch.Generator().manual_seed(0))
+    predicted = attrs.evolve(surrogate, reward_input="posterior_mean")
     path = problem.rollout()
     x = path.sample
     assert (read(predicted, path) - x).abs().max() < 1e-13
     first, second = (
-        surrogate_vjp(problem.field, problem.params, path, each, x) for each in (plan, predicted)
+        surrogate_vjp(problem.field, problem.params, path, each, x)
+        for each in (surrogate, predicted)
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -95,10 +100,10 @@ class Halved:
     """A method of one's own, without hooks: its scales are 0.5."""
 
     def draw(self, sigmas, generator):
-        plan = Sparse(active=2).draw(sigmas, generator)
-        (path,) = plan.segments
+        surrogate = Sparse(active=2).draw(sigmas, generator)
+        (path,) = surrogate.segments
         return attrs.evolve(
-            plan, segments=[attrs.evolve(path, active=dict.fromkeys(path.active, 0.5))]
+            surrogate, segments=[attrs.evolve(path, active=dict.fromkeys(path.active, 0.5))]
         )
 
 
@@ -113,7 +118,7 @@ def test_a_method_without_a_rule_for_scales_keeps_those_it_drew():
 
 def test_variants_of_variants_scale_by_the_method_inside():
     inner = Variant(Lagrange(rescale=1.0, support_scale=0.5), active=FirstSteps(1))
-    plan = Variant(inner, quadrature=uniform).draw(SHIFTED, torch.Generator().manual_seed(2))
-    for segment in plan.segments:
+    surrogate = Variant(inner, quadrature=uniform).draw(SHIFTED, torch.Generator().manual_seed(2))
+    for segment in surrogate.segments:
         assert list(segment.active) == [segment.start]
         assert abs(segment.active[segment.start] - len(segment.weights)) < 1e-12

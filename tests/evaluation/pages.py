@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from flowbp.evaluation import Report, Scale, ScoreRow, Scores, environment, render, scores_of
+from flowbp.evaluation import Report, Scale, ScoreRow, Scores, environment, render
 
 from .samples import comparison, metrics
 
@@ -34,14 +34,12 @@ def report(
     **changes: object,
 ) -> Report:
     """A page of a run."""
-    scores = scores_of(
-        comparison(
-            REWARDS,
-            VERDICTS if judged else None,
-            kinds=["two_object", "counting"],
-            prompts=PROMPTS,
-        )
-    )
+    scores = comparison(
+        REWARDS,
+        VERDICTS if judged else None,
+        kinds=["two_object", "counting"],
+        prompts=PROMPTS,
+    ).scores
     return Report(
         **{
             "title": "Shapes & <b>Bridge</b>",

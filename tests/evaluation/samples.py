@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.adapters import Conditioning
-from flowbp.evaluation import Comparison, Evaluation, Record
+from flowbp.evaluation import Comparison, Evaluation, ScoreRow
 
 
 class FakeBackbone:
@@ -59,17 +59,23 @@ def comparison(
     """A comparison of given rewards and verdicts; kinds and prompts are repeated in turn."""
 
     def side(which: int, label: str) -> Evaluation:
-        records = [
-            Record(
-                index=i,
+        rows = [
+            ScoreRow(
+                model=label,
+                number=i,
+                seed=3,
                 prompt=prompts[i % len(prompts)],
                 kind=kinds[i % len(kinds)],
-                reward=pair[which],
-                passed=None if verdicts is None else verdicts[i][which],
+                values={
+                    **({} if verdicts is None else {"accuracy": float(verdicts[i][which])}),
+                    "reward": pair[which],
+                },
             )
             for i, pair in enumerate(rewards)
         ]
-        return Evaluation(label=label, noise_seed=3, seconds=1.25, records=records)
+        return Evaluation(
+            label=label, noise_seed=3, seconds=1.25, judged=verdicts is not None, rows=rows
+        )
 
     return Comparison(side(0, "before"), side(1, "after"))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flowbp.evaluation import Scores, environment, render, scores_of, write_report
+from flowbp.evaluation import Scores, environment, render, write_report
 
 from .pages import COUNT, HACKED, PROMPTS, VERDICTS, page_of, report
 from .samples import comparison
@@ -158,7 +158,7 @@ def test_a_failed_write_leaves_the_old_page(
 
 
 def test_reports_that_cannot_be_are_refused() -> None:
-    scores = scores_of(comparison([(0.1, 0.2)]))
+    scores = comparison([(0.1, 0.2)]).scores
     with pytest.raises(ValueError, match="`scores` must have the base and at least one more"):
         report(scores=Scores(scores.rows[:1]))
     for trained in ({"after": ["hps"]}, {"hps": ["reward"]}):
@@ -168,7 +168,7 @@ def test_reports_that_cannot_be_are_refused() -> None:
         report(title="")
 
 
-def test_a_parting_is_warned_of() -> None:
+def test_a_divergence_is_warned_of() -> None:
     assert "From step 30 on the reward rose while accuracy fell" in render(report())
     assert 'class="warning"' not in render(report(held_out=HACKED[:3]))
     # What has no numbers of its prompts is drawn, and not warned of.

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowbp.evaluation import ScoreRow, Scores
-from flowbp.evaluation.report_gallery import MOST, gallery
-from flowbp.evaluation.report_views import View, pictures_of, view_of, within
+from flowbp.evaluation import Comparison, ScoreRow, Scores, even_sample
+from flowbp.evaluation.report_gallery import MOST, View, gallery, pictures_of, view_of, within
+
+from .samples import comparison
 
 
 def many(prompts: int, seeds: int, models: int, columns: int) -> Scores:
@@ -81,3 +82,43 @@ def test_shortened_lists_are_beginnings(given_views, most):
         assert short.losses == whole.losses[: len(short.losses)]
     if most >= 10:
         assert list(found) == given_views
+
+
+REWARDS = [(0.5, 0.6), (0.5, 0.4), (0.5, 0.9), (0.5, 0.1), (0.5, 0.5), (0.5, 0.7)]
+VERDICTS = [
+    (False, True),
+    (True, False),
+    (False, False),
+    (True, True),
+    (True, True),
+    (False, True),
+]
+
+
+def lists(value: Comparison, column: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Numbers of the prompts among the gains and the losses."""
+    found = view_of(value.scores, pictures_of(value.scores), "after", column)
+    return tuple(n for n, _ in found.gains), tuple(n for n, _ in found.losses)
+
+
+def test_a_verdict_counts_more_than_the_reward() -> None:
+    value = comparison(REWARDS, VERDICTS)
+    assert lists(value, "accuracy") == ((5, 0, 2), (1, 3))
+    assert even_sample(value.before.rows, 8) == [0, 1, 2, 3, 4, 5]
+
+
+def test_without_a_judge_the_reward_decides() -> None:
+    assert lists(comparison(REWARDS), "reward") == ((2, 5, 0), (3, 1))
+
+
+def test_numbers_are_bounded_and_the_sample_is_even() -> None:
+    value = comparison([(0.0, 1.0)] * 100)
+    assert even_sample(value.before.rows, 4) == [12, 37, 62, 87]
+    gains, losses = lists(value, "reward")
+    assert (len(gains), len(losses)) == (8, 0)
+
+
+def test_the_sample_meets_every_kind_where_kinds_take_turns() -> None:
+    turns = "fedcba"
+    rows = comparison([(0.0, 1.0)] * 48, kinds=turns).before.rows
+    assert {turns[i % len(turns)] for i in even_sample(rows, 6)} == set(turns)

@@ -8,10 +8,10 @@ import attrs
 import pytest
 
 from flowbp.evaluation import Scale, ScoreRow, Scores, compare, render, scores_table
-from flowbp.evaluation.report_tables import metric_lines
-from flowbp.evaluation.report_views import pictures_of, view_of
-from flowbp.evaluation.report_warnings import warnings_of
-from flowbp.evaluation.units import unit_of
+from flowbp.evaluation.number_format import unit_of
+from flowbp.evaluation.report_gallery import pictures_of, view_of
+from flowbp.evaluation.reward_hacking import warnings_of
+from flowbp.evaluation.tables import metric_lines
 
 from .pages import report
 

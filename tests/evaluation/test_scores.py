@@ -177,7 +177,8 @@ def tasks(prompts: dict[str, int], seeds: int = 2, *, seed: int = 0) -> Scores:
 @pytest.mark.parametrize("seed", range(5))
 def test_a_total_is_the_mean_of_its_columns_means(seed):
     scores = tasks({"a": 8, "b": 20, "c": 9}, seed=seed)
-    assert scores.figures == ("a", "b", "c", "total") and scores.columns == ("a", "b", "c")
+    assert scores.columns == ("a", "b", "c")
+    assert scores.columns_and_totals == ("a", "b", "c", "total")
     for model in scores.models:
         means = [scores.mean(model, column).mean for column in "abc"]
         assert scores.mean(model, "total").mean == pytest.approx(fmean(means), abs=1e-12)
@@ -244,12 +245,12 @@ def test_every_figure_says_how_many_it_is_of():
 def test_totals_in_files():
     scores = tasks({"a": 8, "b": 7})
     again = scores_from_json(scores_to_json(scores))
-    assert again.totals == scores.totals and again.figures == scores.figures
+    assert again.totals == scores.totals and again.columns_and_totals == scores.columns_and_totals
     assert again.mean("mine", "total") == scores.mean("mine", "total")
     lines = list(csv.DictReader(scores_to_csv(scores).splitlines()))
     assert len(lines) == len(scores.rows) + 2 and lines[-1]["kind"] == "total"
     for model in scores.models:
-        for column in scores.figures:
+        for column in scores.columns_and_totals:
             own = [float(li[column]) for li in lines if li["model"] == model and li[column]]
             assert fmean(own) == pytest.approx(scores.mean(model, column).mean)
     table = [line.split() for line in scores_table(scores).splitlines()]

@@ -20,7 +20,7 @@ def path(tmp_path):
 def test_rows_of_all_groups_are_read(path):
     table = read_prompts(path, Columns("text", "tag"))
     assert [(p.text, p.kind) for p in table.prompts] == [("a", "k"), ("b", "l")]
-    assert table.account() == "rows left out: 2 blank (2, 5); 1 said before (4)"
+    assert table.account() == "rows left out: 2 blank (2, 5); 1 duplicate (4)"
 
 
 @pytest.mark.filterwarnings("ignore:.*rows left out")

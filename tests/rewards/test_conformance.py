@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from flowbp.adapters.policy import FLOAT32
+from flowbp.adapters.dtype_policy import FLOAT32
 from flowbp.rewards import ClipReward
 from flowbp.testing import check_reward
 

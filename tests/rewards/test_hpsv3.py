@@ -13,13 +13,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.models.qwen2_vl import modeling_qwen2_vl
 
 from flowbp.adapters import DtypePolicy
-from flowbp.adapters.policy import FLOAT32
+from flowbp.adapters.dtype_policy import FLOAT32
 from flowbp.rewards import QWEN2_VL_7B, Towers, hpsv3_model
-from flowbp.rewards.hpsv3_prompt import REWARD_TOKEN, Conversation
-from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, normalise
-from flowbp.rewards.qwen_pictures import patches
+from flowbp.rewards.hpsv3 import REWARD_TOKEN, Conversation
+from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, normalise, patches
 
-from .test_hpsv3_prompt import PUBLISHED
+from .test_hpsv3_conversation import PUBLISHED
 from .tiny_hpsv3 import (
     PICTURE,
     PIXELS,

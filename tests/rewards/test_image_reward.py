@@ -44,7 +44,7 @@ def published(pictures, prompts, tokenizer, dtype):
 
 def test_it_scores_as_the_original_does(path, pictures):
     reward = load(path)
-    expected = published(pictures, PROMPTS, reward.words, torch.float32)
+    expected = published(pictures, PROMPTS, reward.bert_tokenizer, torch.float32)
     scores = reward(pictures, PROMPTS)
     assert (scores - expected).abs().max() <= 1e-5
     assert scores.std() > 0.01
@@ -60,7 +60,7 @@ def test_its_gradient_is_the_originals(path, pictures):
     reward = load(path, policy=FLOAT64)
     x, y = (pictures.double().requires_grad_() for _ in range(2))
     reward(x, PROMPTS).sum().backward()
-    published(y, PROMPTS, reward.words, torch.float64).sum().backward()
+    published(y, PROMPTS, reward.bert_tokenizer, torch.float64).sum().backward()
     assert torch.allclose(x.grad, y.grad, rtol=1e-9, atol=1e-12)
 
 
@@ -79,7 +79,7 @@ def test_a_prompt_is_read_once_and_cut_at_35_tokens(path, pictures):
     reward(pictures, PROMPTS)
     assert {len(ids) for ids, _ in reward._tokens.values()} == {MAX_TOKENS}
     calls = []
-    object.__setattr__(reward, "words", lambda *given, **_: calls.append(given))
+    object.__setattr__(reward, "bert_tokenizer", lambda *given, **_: calls.append(given))
     reward(pictures, PROMPTS)
     assert not calls
 

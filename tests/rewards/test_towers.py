@@ -7,6 +7,7 @@ import os
 
 import pytest
 import torch
+from torch import nn
 
 from flowbp.adapters import DtypePolicy
 from flowbp.rewards import AestheticScore, ClipReward, CLIPScore, Towers
@@ -62,3 +63,15 @@ def test_verification_is_not_skipped_for_a_model_that_is_shared(folder, tmp_path
     with pytest.raises(ValueError, match="verify=false"):
         hpsv2(path, folder, towers=towers, published=published(known))
     assert len(towers) == 1 and loose.clip.model is not None
+
+
+def test_what_is_held_stays_until_another_place_is_held():
+    towers = Towers()
+    model = towers.get("a/b", dtype=torch.float32, device="cpu", load=lambda: nn.Linear(1, 1))
+    towers.hold(["a/b"])
+    del model
+    gc.collect()
+    assert len(towers) == 1
+    towers.hold([])
+    gc.collect()
+    assert len(towers) == 0

@@ -1,15 +1,16 @@
-"""Single files of weights: what is wrong with one is said before anything is built from it."""
+"""Files of weights: what is wrong with one is reported before anything is built from it."""
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
-from huggingface_hub import errors
 from safetensors.torch import save_file
+from torch import nn
 
 from flowbp.rewards import check_layout, read_weights
-from flowbp.rewards.clip_tokenizer import reading
-from flowbp.rewards.weight_files import from_hub
+from flowbp.rewards.weight_files import Float32Head, assign, find_shards, read_shapes, unfilled
 
 from .published_rewards import published
 
@@ -88,38 +89,67 @@ def test_a_published_file_is_known_by_size_and_hash(tmp_path):
         known.check_size(path)
 
 
-@pytest.mark.parametrize(
-    ("error", "cure"),
-    [
-        (
-            errors.LocalEntryNotFoundError("no connection"),
-            r"it is not in the cache .*run `hf download o/n f\.pt`.*resolve/main/f\.pt elsewhere",
-        ),
-        (
-            errors.EntryNotFoundError("no such file"),
-            r"o/n does not have it \(no such file\); check",
-        ),
-        (errors.GatedRepoError.__new__(errors.GatedRepoError), "it is gated; accept its licence"),
-        (OSError("no space left"), "no space left; try"),
-    ],
-)
-def test_what_the_hub_does_not_give_is_told_with_the_cure(monkeypatch, error, cure):
-    def refuse(*args, **kwargs):
-        raise error
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
-    with pytest.raises(FileNotFoundError, match=rf"`source` 'o/n' could .*its f\.pt: .*{cure}"):
-        from_hub("o/n", "f.pt")
+def test_assigned_tensors_take_the_modules_dtype(tmp_path):
+    linear = nn.Linear(1, 2, dtype=torch.bfloat16)
+    tensors = {"weight": torch.ones(2, 1), "bias": torch.ones(2)}
+    assign(linear, tensors, path=tmp_path, what="a head")
+    assert linear.weight.dtype == torch.bfloat16
+    assert linear.weight.sum() == 2
 
 
-@pytest.mark.parametrize(
-    ("cause", "cure"),
-    [
-        (errors.GatedRepoError.__new__(errors.GatedRepoError), "it is gated; accept its licence"),
-        (errors.LocalEntryNotFoundError("no"), r"`hf download o/n` where there is a network"),
-    ],
-)
-def test_what_a_loader_says_in_its_own_words_is_told_by_its_cause(cause, cure):
-    told = rf"`clip` 'o/n' could not be read: .*{cure}"
-    with pytest.raises(FileNotFoundError, match=told), reading("clip", "o/n"):
-        raise OSError("We couldn't connect to the hub to load this file") from cause
+def test_only_parameters_are_left_unfilled():
+    class Buffered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.full((2,), 3.0))
+            nn.init.zeros_(self.weight)
+            self.weight.requires_grad_(False)
+            self.register_buffer("counts", torch.zeros(2).add_(1))
+
+    with unfilled(torch.float64):
+        module = Buffered()
+    assert module.weight.tolist() == [3.0, 3.0]
+    assert module.weight.dtype == torch.float64
+    assert not module.weight.requires_grad
+    assert module.counts.tolist() == [1.0, 1.0]
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_head_stays_in_float32():
+    network = nn.ModuleDict(dict(body=nn.Linear(1, 1), head=Float32Head(nn.Linear(1, 1))))
+    dtypes = [weight.dtype for weight in network.to(torch.bfloat16).parameters()]
+    assert dtypes == [torch.bfloat16] * 2 + [torch.float32] * 2
+    assert next(network.to(torch.float64)["head"].parameters()).dtype == torch.float64
+
+
+def test_shapes_are_read_without_values(tmp_path):
+    save_file({"a": torch.zeros(2, 3)}, tmp_path / "w.safetensors")
+    found = read_shapes(tmp_path / "w.safetensors")
+    assert {key: (value.shape, value.device.type) for key, value in found.items()} == {
+        "a": ((2, 3), "meta")
+    }
+
+
+def test_shards_come_from_the_index(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "one.safetensors")
+    save_file({"b": torch.ones(1)}, tmp_path / "two.safetensors")
+    with pytest.raises(ValueError, match="2 safetensors files without an index"):
+        find_shards(tmp_path, name="x.safetensors")
+    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    found = find_shards(tmp_path, name="x.safetensors")
+    assert [path.name for path in found] == ["one.safetensors", "two.safetensors"]
+    (tmp_path / "two.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks two\.safetensors"):
+        find_shards(tmp_path, name="x.safetensors")
+
+
+def test_an_index_without_a_map(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"index\.json must hold `weight_map`"):
+        find_shards(tmp_path, name="x.safetensors")
+
+
+def test_an_empty_folder_holds_no_weights(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"lacks x\.safetensors"):
+        find_shards(tmp_path, name="x.safetensors")

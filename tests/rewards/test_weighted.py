@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flowbp.components import ComponentError
+from flowbp.component_errors import ComponentError
 from flowbp.rewards import (
     Normalisation,
     RewardInParts,

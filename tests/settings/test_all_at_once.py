@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flowbp.configuration import ConfigurationError
-from flowbp.evaluate.loading import load as load_evaluation
+from flowbp.cli.evaluate.preflight import load as load_evaluation
+from flowbp.config import ConfigurationError
 from flowbp.settings import load
 
 # What a file holds, and the key or words by which its one problem is told.
@@ -73,9 +73,9 @@ def test_of_a_file_that_cannot_be_read_nothing_is_said_to_be_missing(
 
 def test_the_mistakes_of_the_issue_come_in_one_go(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
-    mine.write_text("reward: {name: shapes}\nprompts: {name: shapes}\n")
+    mine.write_text("reward: {name: shapes}\nloss: {name: linear}\nprompts: {name: shapes}\n")
     typed = ["checkpoints.every=null", "training.steps=4", "method.active=99"]
-    presets = ["presets/sd35_medium.yaml", "presets/bridge.yaml"]
+    presets = ["presets/sd35_medium.yaml", "presets/sd35_medium/bridge.yaml"]
     with pytest.raises(ConfigurationError) as caught:
         load([*presets, str(mine), f"run.folder={tmp_path / 'run'}", *typed])
     assert {each.path for each in caught.value.problems} == {

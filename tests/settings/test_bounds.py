@@ -8,15 +8,14 @@ import pytest
 import torch
 
 from flowbp import limits
-from flowbp.adapters.source import local_folder
-from flowbp.components import ComponentError
-from flowbp.configuration import ConfigurationError
-from flowbp.configuration.scalars import DEEPEST
-from flowbp.configuration.text import LARGEST, MOST
-from flowbp.evaluate.loading import load as load_evaluation
-from flowbp.evaluation.asking import asked_columns
-from flowbp.prompts.reading import LONGEST
-from flowbp.rewards.places import on_disk
+from flowbp.cli.evaluate.preflight import load as load_evaluation
+from flowbp.component_errors import ComponentError
+from flowbp.config import ConfigurationError
+from flowbp.config.yaml import DEEPEST, LARGEST, MOST
+from flowbp.evaluation.metric_runner import metric_columns
+from flowbp.hub import local_folder
+from flowbp.prompts.table import LONGEST
+from flowbp.rewards.model_files import on_disk
 from flowbp.settings import free_folder, load
 from flowbp.training import Averaging
 
@@ -134,10 +133,10 @@ def test_the_kind_of_totals_is_no_kind_of_prompts(tmp_path: Path) -> None:
 def test_columns_of_a_metric_are_told_apart_and_can_be_written() -> None:
     for found in ({"a\nb": [1.0]}, {"": [1.0]}, {"x" * 201: [1.0]}, {3: [1.0]}):
         with pytest.raises(ComponentError, match="must name its columns by printable texts"):
-            asked_columns(max, lambda found=found: found, ["a circle"], label="m")
+            metric_columns(max, lambda found=found: found, ["a circle"], label="m")
     both = {"a": torch.ones(1), "m.a": torch.ones(1)}
     with pytest.raises(ComponentError, match=r"two columns that would be called 'm\.a'"):
-        asked_columns(max, lambda: both, ["x"], label="m", called=lambda name: f"m.{name}"[-3:])
+        metric_columns(max, lambda: both, ["x"], label="m", called=lambda name: f"m.{name}"[-3:])
 
 
 @pytest.mark.parametrize(

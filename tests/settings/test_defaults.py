@@ -8,11 +8,11 @@ import json
 import attrs
 import pytest
 
-from flowbp.configuration import Component, plain, read_text, structure, tree_of
-from flowbp.configuration.parameters import parameters
-from flowbp.evaluate.loading import load as load_evaluation
-from flowbp.prompts.entries import Entry
-from flowbp.prompts.reading import prompt_table
+from flowbp.cli.evaluate.preflight import load as load_evaluation
+from flowbp.config import Component, plain, read_text, structure, tree_of
+from flowbp.config.parameters import parameters
+from flowbp.prompts.formats import Entry
+from flowbp.prompts.table import prompt_table
 from flowbp.settings import load, resolved
 from flowbp.settings.registries import METRICS, REGISTRIES, SCALARS
 

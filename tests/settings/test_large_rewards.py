@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from flowbp.configuration import ConfigurationError
+from flowbp.config import ConfigurationError
 from flowbp.rewards import HPSv3, ImageReward
 from flowbp.settings import load
-from flowbp.settings.loading import resolved
+from flowbp.settings.loader import resolved
 
 from .test_rewards import TYPED
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from flowbp.configuration import ConfigurationError
+from flowbp.config import ConfigurationError
 from flowbp.rewards import AestheticScore, CLIPScore, HPSv2, PickScore
 from flowbp.run import main
 from flowbp.settings import load
-from flowbp.settings.loading import resolved
+from flowbp.settings.loader import resolved
 
 TYPED = [
     "run.folder=runs/new",

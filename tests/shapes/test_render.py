@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flowbp.shapes import COLOURS, GAP, KINDS, Scene, Shape, all_prompts, render, sample_scene
-from flowbp.shapes.geometry import OUTLINES, coverage
+from flowbp.shapes.render import OUTLINES, coverage
 from flowbp.shapes.scene import BACKGROUNDS
 
 

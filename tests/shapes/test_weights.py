@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 import flowbp.shapes
-from flowbp.shapes.build import figures as building
+from tools.shapes import measure as building
 
 WEIGHTS = Path(flowbp.shapes.__file__).parent / "weights"
 FIGURES = json.loads((WEIGHTS / "figures.json").read_text())

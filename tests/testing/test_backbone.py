@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from flowbp.adapters import Conditioning
 from flowbp.core import VelocityField
 from flowbp.testing import check_backbone
-from flowbp.testing.backbone_parts import check_noise
+from flowbp.testing.backbone import check_noise
 
 SIZE = 6
 

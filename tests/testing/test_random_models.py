@@ -7,7 +7,7 @@ import torch
 
 from flowbp.adapters import DtypePolicy
 from flowbp.testing import random_backbone
-from flowbp.testing.published import SMALL, TRANSFORMERS
+from flowbp.testing.random_models import SMALL, TRANSFORMERS
 
 
 def small(name, **options):

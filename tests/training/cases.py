@@ -15,7 +15,7 @@ from flowbp.core import (
     adams_bashforth,
     uniform,
 )
-from flowbp.training import Batching, Sampling
+from flowbp.training import Batching, TrainingSampling
 
 METHODS = {
     "ReFL": ReFL(last=4),
@@ -35,9 +35,9 @@ METHODS = {
     "extrapolating Lagrange": Variant(Lagrange(active=3, alpha=0.4), quadrature=adams_bashforth),
 }
 GUIDANCE = {
-    "unguided": Sampling(6, 1.0, 4, 4),
-    "detached": Sampling(6, 3.5, 4, 4, "mud"),
-    "attached": Sampling(6, 3.5, 4, 4, "mud", detach_negative=False),
+    "unguided": TrainingSampling(6, 1.0, 4, 4),
+    "detached": TrainingSampling(6, 3.5, 4, 4, "mud"),
+    "attached": TrainingSampling(6, 3.5, 4, 4, "mud", detach_negative=False),
 }
 BATCHINGS = [
     Batching(5),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flowbp.adapters import Conditioning, Reference
 from flowbp.core import Linear, Sparse, VelocityField
-from flowbp.training import AdamW, Batching, PromptList, Sampling, Trainer, TrainingStep
+from flowbp.training import AdamW, Batching, PromptList, Trainer, TrainingSampling, TrainingStep
 
 PROMPTS = ("red", "green", "blue", "a grey sky", "rust")
 CHANNELS, WIDTH = 2, 3
@@ -121,7 +121,7 @@ def make_step(**changes: object) -> TrainingStep:
         "reward": colour_reward,
         "method": Sparse(active=2),
         "shape": Linear(),
-        "sampling": Sampling(steps=6, guidance=2.5, height=4, width=4),
+        "sampling": TrainingSampling(steps=6, guidance=2.5, height=4, width=4),
         "batching": Batching(samples=3),
     }
     return TrainingStep(**{**parts, **changes})

@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from flowbp.core import Chain, Plan
+from flowbp.core import DRaFT, Surrogate
 from flowbp.training import Streams, TrainingStep
 
 from .fakes import Network, code
@@ -48,7 +48,7 @@ def joint_gradient(
             path[i], cached[i] = torch.cat([path[i], start]), torch.cat([cached[i], v])
             path[i + 1] = torch.cat([path[i + 1], start - sigma * v])
             codes = torch.cat([codes, codes[first]])
-    build = _chain if isinstance(plan, Chain) else _surrogate
+    build = _chain if isinstance(step.method, DRaFT) else _surrogate
     read = build(step, plan, path, cached, codes)
     members = list(prompts) * (1 + plan.noised)
     rewards = step.reward(step.backbone.decode(read), members)
@@ -63,7 +63,7 @@ def joint_gradient(
     )
 
 
-def _anchor(step, plan: Plan, reference: Network, path: list[Tensor], codes: Tensor) -> Tensor:
+def _anchor(step, plan: Surrogate, reference: Network, path: list[Tensor], codes: Tensor) -> Tensor:
     gaps = [
         _velocity(step, path[i], codes, i)
         - _velocity(step, path[i], codes, i, network=reference).detach()
@@ -85,15 +85,15 @@ def _velocity(
     return negative + sampling.guidance * (positive - negative)
 
 
-def _chain(step, plan: Chain, path: list[Tensor], cached: list[Tensor], codes: Tensor):
+def _chain(step, plan: Surrogate, path: list[Tensor], cached: list[Tensor], codes: Tensor):
     first = plan.segments[0].start
     x = path[first]
-    for i in range(first, plan.stop):
+    for i in range(first, plan.horizon):
         x = x + (step.sigmas[i + 1] - step.sigmas[i]) * _velocity(step, x, codes, i)
     return x
 
 
-def _surrogate(step, plan: Plan, path: list[Tensor], cached: list[Tensor], codes: Tensor):
+def _surrogate(step, plan: Surrogate, path: list[Tensor], cached: list[Tensor], codes: Tensor):
     x = path[plan.segments[0].start]
     for number, segment in enumerate(plan.segments):
         prediction = x
@@ -109,7 +109,7 @@ def _surrogate(step, plan: Plan, path: list[Tensor], cached: list[Tensor], codes
     return x if plan.reward_input == "sample" else prediction
 
 
-def _weights(plan: Plan, path: list[Tensor], cached: list[Tensor]) -> Tensor:
+def _weights(plan: Surrogate, path: list[Tensor], cached: list[Tensor]) -> Tensor:
     if plan.residual_floor is None:
         return torch.ones(len(path[-1]), dtype=torch.float64)
     total = torch.zeros(len(path[-1]), dtype=torch.float64)

@@ -9,9 +9,9 @@ import attrs
 import pytest
 import torch
 
-from flowbp.components import ComponentError
-from flowbp.configuration import DamagedError, sealed
-from flowbp.configuration.records import SEAL
+from flowbp.component_errors import ComponentError
+from flowbp.config import DamagedError, sealed
+from flowbp.config.sealed_files import SEAL
 from flowbp.evaluation import Sampling, generate
 from flowbp.rewards import Normalisation, RewardPart, UncalibratedReward, WeightedReward
 from flowbp.training import (
@@ -22,8 +22,8 @@ from flowbp.training import (
     PromptList,
     calibrated,
     calibration_prompts,
-    figures,
 )
+from flowbp.training.metrics import metrics_row
 from flowbp.training.step import Streams
 
 from .fakes import (
@@ -200,7 +200,7 @@ def test_each_step_tells_the_mean_of_every_part(tmp_path):
             total += PARTS[label].weight * row.parts[f"{label}.normalised"]
         assert row.reward == pytest.approx(total, rel=1e-4)
         assert line["parts.colour.raw"] == row.parts["colour.raw"]
-        assert list(line) == list(figures(row))
+        assert list(line) == list(metrics_row(row))
 
 
 def broken_at(value: float):

@@ -11,8 +11,16 @@ import attrs
 import pytest
 
 import flowbp
-from flowbp.training import CheckpointError, Checkpoints, save_checkpoint
-from flowbp.training.checkpoint import PARTIAL, REPLACED, remove_checkpoint
+from flowbp.training import CheckpointError, Checkpoints
+from flowbp.training.checkpoint import (
+    PARTIAL,
+    REPLACED,
+    model_damage,
+    newest_checkpoint,
+    remove_checkpoint,
+    save_checkpoint,
+    saved_checkpoints,
+)
 
 
 @attrs.define
@@ -195,3 +203,9 @@ def test_names_of_a_run() -> None:
 def test_illegal_interval_is_refused() -> None:
     with pytest.raises(ValueError, match="`every` must be an integer >= 1, got 0"):
         Checkpoints("a", every=0)
+
+
+def test_where_nothing_is_there_is_nothing_to_find(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    assert saved_checkpoints(missing, "mine") == () and model_damage(missing) is None
+    assert newest_checkpoint(missing, "mine") is None

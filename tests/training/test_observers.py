@@ -13,14 +13,14 @@ from PIL import Image
 
 from flowbp.training import (
     EarlyStop,
-    HeldOutFigures,
+    HeldOutMetrics,
     JsonLines,
     Metrics,
-    Progress,
+    ProgressBar,
     SampleGrids,
     TensorBoard,
-    figures,
 )
+from flowbp.training.metrics import metrics_row
 
 ROW = Metrics(
     step=1,
@@ -54,7 +54,7 @@ def test_json_lines_are_on_disk_at_once_and_standard(tmp_path: Path) -> None:
     first, second = (
         json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()
     )
-    assert first == figures(ROW)
+    assert first == metrics_row(ROW)
     assert (second["loss"], second["gradient_norm"], second["reward"]) == (None, None, 0.5)
     lines.close()
 
@@ -116,7 +116,7 @@ def test_illegal_grid_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_progress_is_sparse_where_there_is_no_terminal() -> None:
     stream = io.StringIO()
-    progress = Progress(299, stream=stream, clock=lambda: 100.0)
+    progress = ProgressBar(299, stream=stream, clock=lambda: 100.0)
     for row in rows(299):
         progress.row(row)
     progress.close()
@@ -128,7 +128,7 @@ def test_progress_is_sparse_where_there_is_no_terminal() -> None:
 
 def test_the_first_step_which_compiles_says_nothing_of_the_others() -> None:
     stream, times = io.StringIO(), iter([100.0, 102.0, 104.0, 105.0])
-    progress = Progress(4, stream=stream, clock=lambda: next(times))
+    progress = ProgressBar(4, stream=stream, clock=lambda: next(times))
     for row, seconds in zip(rows(4), (90.0, 2.0, 2.0, 1.0), strict=True):
         progress.row(attrs.evolve(row, seconds=seconds))
     left = [line.rsplit("  ", 1)[1] for line in stream.getvalue().splitlines()]
@@ -141,7 +141,7 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
             return True
 
     stream = Terminal()
-    progress = Progress(2, stream=stream)
+    progress = ProgressBar(2, stream=stream)
     for row in rows(2):
         progress.row(row)
     progress.close()
@@ -151,7 +151,7 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
 
 def test_progress_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="`total` must be at least 1"):
-        Progress(0)
+        ProgressBar(0)
 
 
 class Terminal(io.StringIO):
@@ -162,9 +162,9 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["log", "terminal"])
 def test_evaluations_are_told_with_how_near_the_end_is(stream: io.StringIO) -> None:
     stop = EarlyStop(metric="accuracy", patience=3)
-    progress = Progress(60, stop=stop, stream=stream)
+    progress = ProgressBar(60, stop=stop, stream=stream)
     found = [
-        HeldOutFigures(step=20 * i, figures={"reward": 0.25, "accuracy": value})
+        HeldOutMetrics(step=20 * i, figures={"reward": 0.25, "accuracy": value})
         for i, value in enumerate((0.5, 0.75, 0.6875))
     ]
     for count in range(len(found) + 1):
@@ -183,15 +183,15 @@ def test_evaluations_are_told_with_how_near_the_end_is(stream: io.StringIO) -> N
 def test_where_less_is_better_it_is_told_so() -> None:
     stream = io.StringIO()
     rows = [
-        HeldOutFigures(step=20 * i, figures={"loss": value}, signs={"loss": -1})
+        HeldOutMetrics(step=20 * i, figures={"loss": value}, signs={"loss": -1})
         for i, value in enumerate((0.5, 0.25, 0.75))
     ]
-    Progress(60, stop=EarlyStop(metric="loss"), stream=stream).evaluations(rows)
+    ProgressBar(60, stop=EarlyStop(metric="loss"), stream=stream).evaluations(rows)
     told = "best loss 0.2500 after step 20, 1 of 3 without a fall"
     assert stream.getvalue().strip().endswith(told)
 
 
 def test_without_a_stop_evaluations_are_told_plainly() -> None:
     stream = io.StringIO()
-    Progress(4, stream=stream).evaluations([HeldOutFigures(step=2, figures={"reward": 0.5})])
+    ProgressBar(4, stream=stream).evaluations([HeldOutMetrics(step=2, figures={"reward": 0.5})])
     assert stream.getvalue() == "held out, after step 2: reward 0.5000\n"

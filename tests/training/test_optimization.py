@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import warnings
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from flowbp.training import AdamW, clip_gradients, gradient_norm
+from flowbp.training import AdamW
+from flowbp.training.optimization import (
+    clip_gradients,
+    gradient_norm,
+    state_bytes,
+    warn_of_coarse_weights,
+)
 
 
 def parameters(*gradients: list[float] | None) -> list[nn.Parameter]:
@@ -81,3 +88,16 @@ def test_adamw_is_one_kernel_where_all_parameters_are_on_cuda(
 def test_illegal_adamw_is_refused(arguments: dict, name: str) -> None:
     with pytest.raises(ValueError, match=f"`{name}` must be"):
         AdamW(**arguments)
+
+
+def test_the_state_of_an_optimizer_is_foreseen() -> None:
+    assert state_bytes(AdamW(), [nn.Parameter(torch.zeros(1000))]) == 8000
+
+
+def test_only_coarse_weights_are_warned_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_coarse_weights({"weight": nn.Parameter(torch.zeros(2))}, 1e-5)
+    coarse = {"weight": nn.Parameter(torch.zeros(2, dtype=torch.bfloat16))}
+    with pytest.warns(UserWarning, match="1 of 1 trainable parameters are bfloat16"):
+        warn_of_coarse_weights(coarse, 1e-5)

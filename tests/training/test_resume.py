@@ -27,9 +27,9 @@ from flowbp.training import (
     load_trained,
     load_unaveraged,
     newest_checkpoint,
-    saved_checkpoints,
 )
-from flowbp.training.manifest import read_manifest, write_manifest
+from flowbp.training.checkpoint import read_manifest, saved_checkpoints, write_manifest
+from flowbp.training.training_state import pack, unpack
 
 from .fakes import PROMPTS, FakeBackbone, Recorder, colour_reward, make_step, make_trainer
 
@@ -351,7 +351,7 @@ def test_a_prune_that_fails_is_no_failed_save(tmp_path, monkeypatch):
         raise PermissionError(f"{folder} is held")
 
     with monkeypatch.context() as patched:
-        patched.setattr("flowbp.training.checkpoints.remove_checkpoint", refuse)
+        patched.setattr("flowbp.training.retention.remove_checkpoint", refuse)
         with (
             pytest.raises(KeyboardInterrupt) as caught,
             pytest.warns(UserWarning, match="the next save tries again"),
@@ -486,3 +486,16 @@ def test_a_manifest_of_an_older_step_does_not_hide_the_newest_checkpoint(tmp_pat
     shutil.copyfile(run / "checkpoints" / other / name, newest_ / name)
     with pytest.raises(CheckpointError, match="final cannot be resumed"):
         newest_checkpoint(run / "checkpoints", "")
+
+
+def test_nested_values_are_packed_without_pickling():
+    tensors = {}
+    packed = pack({0: (torch.zeros(2), 0.5), "a": [None]}, "state", tensors)
+    assert list(tensors) == ["state.0.0"]
+    again = unpack(json.loads(json.dumps(packed)), tensors)
+    assert type(again[0]) is tuple and torch.equal(again[0][0], torch.zeros(2))
+    assert again[0][1] == 0.5 and again["a"] == [None]
+    with pytest.raises(ValueError, match=r"state\.0\.0"):
+        unpack(packed, {})
+    with pytest.raises(TypeError, match="`state` must be made of"):
+        pack(object(), "state", {})

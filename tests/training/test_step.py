@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flowbp.components import ComponentError
+from flowbp.component_errors import ComponentError
 from flowbp.core import Bridge, DRaFTLV, Hinge, ReFL
-from flowbp.training import Batching, Sampling, Streams, cost
+from flowbp.training import Batching, Streams, TrainingSampling, cost
 
 from .cases import BATCHINGS, GUIDANCE, METHODS, close
 from .fakes import PROMPTS, FakeBackbone, colour_reward, gradients, make_step
@@ -98,7 +98,7 @@ def test_satisfied_hinge_has_no_gradient() -> None:
 
 def test_negative_prompt_is_encoded_once() -> None:
     backbone = FakeBackbone()
-    sampling = Sampling(6, 3.5, 4, 4, "mud")
+    sampling = TrainingSampling(6, 3.5, 4, 4, "mud")
     step = make_step(backbone=backbone, sampling=sampling)
     step(PROMPTS[:3], Streams.of(0))
     step(PROMPTS[:3], Streams.of(0))
@@ -148,7 +148,7 @@ def test_reward_of_another_shape_is_refused() -> None:
 )
 def test_illegal_sampling_is_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Sampling(**{"steps": 6, "guidance": 2.0, "height": 4, "width": 4, **arguments})
+        TrainingSampling(**{"steps": 6, "guidance": 2.0, "height": 4, "width": 4, **arguments})
 
 
 @pytest.mark.parametrize("name", ["samples", "accumulate", "pull", "decode"])

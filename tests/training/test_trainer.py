@@ -17,8 +17,8 @@ from flowbp.training import (
     Constant,
     JsonLines,
     LinearDecay,
-    Sampling,
     Snapshots,
+    TrainingSampling,
 )
 
 from .fakes import PROMPTS, FakeBackbone, Recorder, make_step, make_trainer, same, saved
@@ -33,7 +33,7 @@ def states_by_step(backbone: FakeBackbone) -> tuple[Recorder, list[dict[str, tor
 @pytest.mark.parametrize("method", [Bridge(active=4), Sparse(active=4), DRaFT(last=6)])
 def test_run_raises_the_reward(method: object) -> None:
     recorder = Recorder()
-    step = make_step(method=method, batching=Batching(8), sampling=Sampling(6, 1.0, 4, 4))
+    step = make_step(method=method, batching=Batching(8), sampling=TrainingSampling(6, 1.0, 4, 4))
     make_trainer(step, steps=60, optimizer=AdamW(5e-2), observers=[recorder]).run()
     rewards = [row.reward for row in recorder.rows]
     assert sum(rewards[-10:]) / 10 > sum(rewards[:10]) / 10 + 0.08
@@ -149,8 +149,8 @@ def test_averaging_does_not_change_what_is_trained() -> None:
 
 def test_guidance_that_trains_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`guidance` must not be 0 .* 1 switches guidance off"):
-        Sampling(steps=4, guidance=0, height=8, width=8)
-    Sampling(steps=4, guidance=0, height=8, width=8, detach_negative=False)
+        TrainingSampling(steps=4, guidance=0, height=8, width=8)
+    TrainingSampling(steps=4, guidance=0, height=8, width=8, detach_negative=False)
 
 
 def test_prompts_come_from_the_source() -> None:

@@ -12,8 +12,16 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from flowbp.core import Bridge, DRaFTLV, Linear
 from flowbp.rewards import ClipReward
 from flowbp.testing import host_waits, random_backbone
-from flowbp.testing.published import SMALL
-from flowbp.training import AdamW, Averaging, Batching, PromptList, Sampling, Trainer, TrainingStep
+from flowbp.testing.random_models import SMALL
+from flowbp.training import (
+    AdamW,
+    Averaging,
+    Batching,
+    PromptList,
+    Trainer,
+    TrainingSampling,
+    TrainingStep,
+)
 from flowbp.training.randomness import Streams
 
 from .fakes import Recorder
@@ -44,7 +52,7 @@ def tiny_step(name, **changes):
         reward=lambda images, prompts: images.mean((1, 2, 3)),
         method=Bridge(active=2),
         shape=Linear(),
-        sampling=Sampling(steps=2, guidance=3.5, height=32, width=32),
+        sampling=TrainingSampling(steps=2, guidance=3.5, height=32, width=32),
         batching=Batching(samples=2, pull=1),
     )
     return TrainingStep(**{**parts, **changes})
@@ -119,5 +127,5 @@ def test_an_optimizer_step_fetches_its_figures_once():
     for earlier, later in zip([Counter(), *seen], seen[:-1], strict=False):
         assert by_file(later - earlier) == inputs | fetched
     # The parameters are checked once, at the end of the run.
-    checked = {"flowbp/training/nonfinite.py": 1}
+    checked = {"flowbp/training/failures.py": 1}
     assert by_file(seen[-1] - seen[-2]) == inputs | fetched | checked

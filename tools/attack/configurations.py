@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flowbp.configuration import dump, plain, read_text
+from flowbp.config import dump, plain, read_text
 from flowbp.evaluate import main as evaluate_main
 from flowbp.run import main as run_main
 from tools.attack.forks import Tried, command, forked

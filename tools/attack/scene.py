@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import torch
 
-from flowbp.configuration.records import SEAL
+from flowbp.config.sealed_files import SEAL
 from flowbp.evaluate import main as evaluate_main
 from flowbp.run import main as run_main
 from tests.tiny_run import CONFIGURATION, save_models

@@ -1,18 +1,27 @@
-"""The named methods: short frozen values whose `draw` returns the plan of one training step."""
+"""The named methods: short frozen values whose `draw` returns a training step's surrogate."""
 
-from .active import ActiveDraw as ActiveDraw
-from .active import EveryStep as EveryStep
-from .active import FirstSteps as FirstSteps
-from .active import LateBiased as LateBiased
-from .drtune import DRTune as DRTune
-from .leaps import Lagrange as Lagrange
-from .leaps import LeapAlign as LeapAlign
-from .method import Activated as Activated
-from .method import Method as Method
-from .method import Scaled as Scaled
-from .one_step import DRaFTLV as DRaFTLV
-from .one_step import ReFL as ReFL
-from .subsets import Bridge as Bridge
-from .subsets import DRaFT as DRaFT
-from .subsets import Sparse as Sparse
-from .variant import Variant as Variant
+from .bridge import Bridge
+from .draft import DRaFT
+from .draft_lv import DRaFTLV
+from .drtune import DRTune
+from .lagrange import Lagrange
+from .leap_align import LeapAlign
+from .method import Activated, Method, Scaled
+from .refl import ReFL
+from .sparse import Sparse
+from .variant import Variant
+
+__all__ = [
+    "Activated",
+    "Bridge",
+    "DRTune",
+    "DRaFT",
+    "DRaFTLV",
+    "Lagrange",
+    "LeapAlign",
+    "Method",
+    "ReFL",
+    "Scaled",
+    "Sparse",
+    "Variant",
+]

@@ -6,10 +6,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._validators import integer, real
+from flowbp.validators import integer, real
+
 from ..draws import uniform_step
-from ..plan import Segment, Surrogate
 from ..quadrature import euler
+from ..segments import Segment, Surrogate
 from ..trajectory import grid
 
 
@@ -38,8 +39,9 @@ class DRTune:
             than `active` steps.
 
     Example:
-        >>> plan = DRTune(active=3).draw(torch.linspace(1, 0, 26), torch.Generator().manual_seed(0))
-        >>> sum(len(segment.active) for segment in plan.segments), plan.alpha
+        >>> sigmas, generator = torch.linspace(1, 0, 26), torch.Generator().manual_seed(0)
+        >>> surrogate = DRTune(active=3).draw(sigmas, generator)
+        >>> sum(len(segment.active) for segment in surrogate.segments), surrogate.alpha
         (3, 0.0)
     """
 

@@ -1,4 +1,4 @@
-"""What a method is: a frozen value that draws the plan of one training step."""
+"""What a method is: a frozen value that draws the surrogate of one training step."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..draws import window
-from ..plan import Plan, Segment
-from .active import ActiveDraw
+from ..draws import ActiveDraw, window
+from ..segments import Segment, Surrogate
 
-PlanT = TypeVar("PlanT", bound=Plan, covariant=True)
 KeyT = TypeVar("KeyT")
 
 
-class Method(Protocol[PlanT]):
-    """A rule that draws a plan. The draw needs the grid and a generator, so it comes first."""
+class Method(Protocol):
+    """A rule that draws a surrogate. It needs the grid and a generator only, so it comes first."""
 
-    def draw(self, sigmas: Tensor, generator: torch.Generator) -> PlanT:
-        """The plan of one training step.
+    def draw(self, sigmas: Tensor, generator: torch.Generator) -> Surrogate:
+        """The surrogate of one training step.
 
         Args:
             sigmas: (N+1,) noise levels from 1 to 0.
@@ -79,3 +77,28 @@ def scaled_over_window(
     active = [(n, i) for n, each in enumerate(segments) for i in each.active if i in pool]
     gamma = rescale(weights, active, strength)
     return tuple(attrs.evolve(each, active=dict.fromkeys(each.active, gamma)) for each in segments)
+
+
+def fits_grid(name: str, value: int, low: int, steps: int) -> None:
+    """Refuse a count that the grid of `steps` steps cannot give."""
+    if not low <= value <= steps:
+        raise ValueError(
+            f"`{name}` must be in [{low}, {steps}], got {value}; "
+            f"the grid has {steps} {'step' if steps == 1 else 'steps'}"
+        )
+
+
+def fits_window(count: int, low: int, pool: range, steps: int) -> None:
+    """Refuse a count that the window cannot give."""
+    if len(pool) < low:
+        raise ValueError(
+            f"`sigmas` must leave a window of at least {low} steps, got {len(pool)} of {steps}; "
+            "use a finer grid or raise `tail`"
+        )
+    if len(pool) == steps:
+        fits_grid("active", count, low, steps)
+    elif count > len(pool):
+        raise ValueError(
+            f"`active` must be in [{low}, {len(pool)}], got {count}; the window holds {len(pool)} "
+            f"of the grid's {steps} steps; raise `tail`"
+        )

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import torch
 from torch import Tensor
 
-from .._validators import has, one_of, real
-from ..plan import RewardInput, Segment, Surrogate
-from ..quadrature import Quadrature
-from .active import ActiveDraw, ordered_supports
-from .effects import unchanged, without_effect
+from flowbp.validators import has, one_of, real
+
+from ..draws import ActiveDraw
+from ..quadrature import Quadrature, euler
+from ..segments import RewardInput, Segment, Surrogate
 from .method import Activated, Method, Scaled
 
-AXES = ("reward_input", "alpha", "quadrature", "active")
+_AXES = ("reward_input", "alpha", "quadrature", "active")
+# What one draw in 25 shows is missed by all of so many once in 10^9.
+_DRAWS = 500
+
+# Relative to the largest weight: grids may be of single precision.
+_SAME = 1e-5
 
 
 @attrs.frozen
@@ -24,8 +29,8 @@ class Variant:
 
     An axis that cannot change anything is refused when drawing: what the method does already, an
     alpha where no Jacobian is kept, a rule on segments of one support (each gives it the leap), or
-    the prediction of a last segment that takes the sampler's own Euler steps, as in Sparse, Bridge
-    and DRaFTLV: it is the sample, unless `quadrature` is replaced too.
+    the prediction of a last segment that takes the sampler's own Euler steps, as in Sparse, Bridge,
+    DRaFT and DRaFTLV: it is the sample, unless `quadrature` is replaced too.
 
     - **Gradient**, **Cost**, **Exact when**, **Not for**: the method's, with the axes changed. The
       method's gradient scales (`rescale`, `support_scale`) are those of the new weights and active
@@ -33,20 +38,20 @@ class Variant:
     - **Reference**: arXiv 2606.11075, section 4.
 
     Args:
-        method: draws the surrogate that is varied. Not DRaFT, whose chain has no such axes.
+        method: draws the surrogate that is varied.
         reward_input: what the reward reads.
         alpha: in [0, 1], how much of the joint's Jacobian is kept. It acts in the draws whose
-            joint is active: always in Bridge, LeapAlign and Lagrange, sometimes in DRTune.
+            joint is active: always in Bridge, LeapAlign, Lagrange and DRaFT of several steps,
+            sometimes in DRTune.
         quadrature: the rule that gives each segment's weights. `adams_bashforth` brings supports
-            of its own: Lagrange chooses its active steps among them, LeapAlign, ReFL and DRaFTLV
-            keep theirs; give the others `active` too.
+            of its own: Lagrange chooses its active steps among them, LeapAlign, ReFL, DRaFT and
+            DRaFTLV keep theirs; give the others `active` too.
         active: chooses the active steps among each segment's supports.
 
     Raises:
         ValueError: nothing is replaced, or an argument is out of range.
         ValueError: (when drawing) an axis is without effect, or `quadrature` takes away supports
             that the method draws its active steps from.
-        TypeError: (when drawing) the method draws no surrogate.
 
     Example:
         >>> from flowbp.core import ReFL
@@ -55,7 +60,7 @@ class Variant:
         'sample'
     """
 
-    method: Method[Surrogate] = attrs.field(validator=has("draw", "Sparse()"))
+    method: Method = attrs.field(validator=has("draw", "Sparse()"))
     reward_input: RewardInput | None = attrs.field(
         default=None,
         validator=attrs.validators.optional(one_of("sample", "posterior_mean")),
@@ -72,7 +77,6 @@ class Variant:
     )
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a variant that varies nothing."""
         if not self._replaced():
             raise ValueError(
                 "`Variant` must replace at least one of reward_input, alpha, quadrature, active, "
@@ -81,13 +85,13 @@ class Variant:
 
     def draw(self, sigmas: Tensor, generator: torch.Generator) -> Surrogate:
         """The method's surrogate with the axes replaced."""
-        base, plan = self._drawn(sigmas, generator)
-        if unchanged(self._replaced(), sigmas, base, plan):
+        base, varied = self._drawn(sigmas, generator)
+        if _unchanged(self._replaced(), sigmas, base, varied):
             # By chance in this draw, or in every one.
             never = self.without_effect(sigmas)
             if never:
                 raise ValueError("; ".join(never.values()))
-        return plan
+        return varied
 
     def without_effect(self, sigmas: Tensor) -> dict[str, str]:
         """The axes that were replaced and change nothing in any of 500 draws on a grid.
@@ -105,7 +109,7 @@ class Variant:
             ['alpha']
         """
         values = {axis: getattr(self, axis) for axis in self._replaced()}
-        return without_effect(
+        return _without_effect(
             values, self.method, sigmas, lambda generator: self._drawn(sigmas, generator)
         )
 
@@ -122,15 +126,10 @@ class Variant:
         return tuple(segments)
 
     def _replaced(self) -> tuple[str, ...]:
-        return tuple(axis for axis in AXES if getattr(self, axis) is not None)
+        return tuple(axis for axis in _AXES if getattr(self, axis) is not None)
 
     def _drawn(self, sigmas: Tensor, generator: torch.Generator) -> tuple[Surrogate, Surrogate]:
         base = self.method.draw(sigmas, generator)
-        if not isinstance(base, Surrogate):
-            raise TypeError(
-                f"`method` must draw a Surrogate, got {type(base).__name__} from "
-                f"{type(self.method).__name__}; an exact chain has no axes to replace"
-            )
         segments = base.segments
         if self.quadrature is not None or self.active is not None:
             segments = self.scaled([self._segment(sigmas, each, generator) for each in segments])
@@ -156,6 +155,103 @@ class Variant:
                 )
             segment = attrs.evolve(segment, weights=weights, active={})
         if rule is not None:
-            drawn = rule.draw(ordered_supports(segment), generator)
+            drawn = rule.draw(_ordered_supports(segment), generator)
             active = {i: active.get(i, 1.0) for i in drawn}
         return attrs.evolve(segment, active=active)
+
+
+def _ordered_supports(segment: Segment) -> tuple[int, ...]:
+    """A segment's supports in the order in which an `ActiveDraw` is given them."""
+    s = segment.start
+    inside = sorted(i for i in segment.weights if i >= s)
+    return (*inside, *sorted((i for i in segment.weights if i < s), reverse=True))
+
+
+def _unchanged(
+    axes: Sequence[str], sigmas: Tensor, base: Surrogate, varied: Surrogate
+) -> tuple[str, ...]:
+    """Those of `axes` whose replacement changes neither the value nor the gradient of a draw."""
+    tests = {
+        "reward_input": _same_reading,
+        "alpha": _same_bridge,
+        "quadrature": _same_weights,
+        "active": _same_active,
+    }
+    return tuple(axis for axis in axes if tests[axis](sigmas, base, varied))
+
+
+def _without_effect(
+    values: Mapping[str, object],
+    method: object,
+    sigmas: Tensor,
+    draw: Callable[[torch.Generator], tuple[Surrogate, Surrogate]],
+) -> dict[str, str]:
+    """The axes that are unchanged in `_DRAWS` draws, each with the reason and a cure."""
+    left, generator = tuple(values), torch.Generator().manual_seed(0)
+    for _ in range(_DRAWS):
+        base, varied = draw(generator)
+        left = _unchanged(left, sigmas, base, varied)
+        if not left:
+            return {}
+    return {
+        axis: f"`{axis}` must change what {type(method).__name__} draws, got {_shown(values[axis])}"
+        f", but {_reason(axis, base, varied)}"
+        for axis in left
+    }
+
+
+def _same_reading(sigmas: Tensor, base: Surrogate, varied: Surrogate) -> bool:
+    if varied.reward_input == base.reward_input:
+        return True
+    # A segment of the sampler's own steps predicts the sample, bit for bit but for rounding.
+    last = varied.segments[-1]
+    return _equal(last.weights, euler(sigmas, last.start, last.stop))
+
+
+def _same_bridge(_: Tensor, base: Surrogate, varied: Surrogate) -> bool:
+    if varied.alpha == base.alpha:
+        return True
+    moved = [
+        any(segment.weights[i] * scale for i, scale in segment.active.items())
+        for segment in varied.segments
+    ]
+    return not any(
+        segment.weights.get(segment.start, 0) * segment.active.get(segment.start, 0)
+        and any(moved[:number])
+        for number, segment in enumerate(varied.segments)
+    )
+
+
+def _same_weights(_: Tensor, base: Surrogate, varied: Surrogate) -> bool:
+    pairs = zip(base.segments, varied.segments, strict=True)
+    return all(_equal(old.weights, new.weights) for old, new in pairs)
+
+
+def _same_active(_: Tensor, base: Surrogate, varied: Surrogate) -> bool:
+    pairs = zip(base.segments, varied.segments, strict=True)
+    return all(set(old.active) == set(new.active) for old, new in pairs)
+
+
+def _equal(left: Mapping[int, float], right: Mapping[int, float]) -> bool:
+    size = max(map(abs, (*left.values(), *right.values())))
+    gaps = (abs(left.get(i, 0.0) - right.get(i, 0.0)) for i in {*left, *right})
+    return max(gaps) <= _SAME * size
+
+
+def _reason(axis: str, base: Surrogate, varied: Surrogate) -> str:
+    if axis in ("reward_input", "alpha") and getattr(varied, axis) == getattr(base, axis):
+        bridge = axis == "alpha" and len(varied.segments) == 1
+        return "it has no joint; leave it out" if bridge else "that is what it has; leave it out"
+    return {
+        "reward_input": "the prediction of its last segment, which takes the sampler's own steps, "
+        "is the sample; leave it out, or replace `quadrature` too",
+        "alpha": "no Jacobian of it reaches an active step; leave it out",
+        "quadrature": "that gives its segments the weights they have, as every rule does with one "
+        "support; leave it out",
+        "active": "that chooses the steps that are active already; leave it out",
+    }[axis]
+
+
+def _shown(value: object) -> str:
+    rule = getattr(value, "func", value)
+    return getattr(rule, "__name__", repr(value))

@@ -1,0 +1,191 @@
+"""The step without the library: one graph of every active velocity, decoder and reward.
+
+The graph is built after sampling, as it is usually written, or while sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from flowbp.adapters import Backbone, Conditioning, LatentDecoder
+from flowbp.adapters.velocity import guided_field
+from flowbp.core import Surrogate, guided_velocity, rollout
+from flowbp.core.trajectory import VelocityField
+from flowbp.testing.oracle import joint_read
+from flowbp.training import Streams, TrainingStep
+
+
+@attrs.frozen
+class Fields:
+    """The guided field of some prompts, with a graph and without.
+
+    Args:
+        sampled: without a graph, both branches in one call, as diffusers' pipelines do.
+        active: with a graph of v⁺; v⁻ is evaluated by a call of its own, without one.
+    """
+
+    sampled: VelocityField
+    active: VelocityField
+
+
+Read = Callable[[Fields, Tensor, Tensor, Surrogate], Tensor]
+"""From fields, noise (B, …), sigmas (N+1,) and a plan to what the reward reads, with its graph."""
+
+
+def after_sampling(fields: Fields, noise: Tensor, sigmas: Tensor, plan: Surrogate) -> Tensor:
+    """Sample all steps without a graph, then evaluate the active velocities again with one.
+
+    A sample takes 2N calls and then 2K: v⁺ with a graph, and v⁻, which was known. 60 for N = 25 and
+    K = 5. Arguments and result are those of `Read`.
+    """
+    trajectory = rollout(fields.sampled, noise, sigmas, stop=plan.horizon)
+    return joint_read(fields.active, trajectory, plan)
+
+
+def while_sampling(fields: Fields, noise: Tensor, sigmas: Tensor, plan: Surrogate) -> Tensor:
+    """Sample with a graph where a step is active, and without one elsewhere: nothing twice.
+
+    A sample takes 2N calls: v⁺ and v⁻ of every step, K of the v⁺ with a graph. 50 for N = 25,
+    whatever K. The path x̂ of the plan grows with the steps; at a joint it is pinned to the latents,
+    and the step's velocity is that of `alpha x_j + (1 - alpha) sg(x_j)`.
+    Arguments and result are those of `Read`.
+    """
+    levels: list[float] = sigmas.double().tolist()
+    weights = {i: w for segment in plan.segments for i, w in segment.weights.items()}
+    gammas = {i: gamma for segment in plan.segments for i, gamma in segment.active.items()}
+    first, *joints = (segment.start for segment in plan.segments)
+    x = path = noise
+    for i in range(plan.horizon):
+        x_i = x
+        if i == first:
+            path = x
+        elif i in joints:
+            path = _pinned(path, x)
+            x_i = plan.alpha * path + (1 - plan.alpha) * x
+        if i in gammas:
+            v_i = fields.active(x_i, sigmas[i]).to(x.dtype)
+        else:
+            with torch.no_grad():
+                v_i = fields.sampled(x, sigmas[i]).to(x.dtype)
+        if i in weights:
+            gamma = gammas.get(i, 1.0)
+            path = path + weights[i] * (gamma * v_i + (1 - gamma) * v_i.detach())
+        x = x + (levels[i + 1] - levels[i]) * v_i.detach()
+    return path if plan.reward_input == "posterior_mean" else _pinned(path, x)
+
+
+def _pinned(path: Tensor, latents: Tensor) -> Tensor:
+    return path + (latents - path).detach()
+
+
+def joint_step(
+    step: TrainingStep,
+    prompts: Sequence[str],
+    streams: Streams,
+    *,
+    read: Read = after_sampling,
+    decode: int,
+) -> None:
+    """Add the same gradient to the parameters as `step` does, by one backward pass.
+
+    The velocities of all active steps are one graph with all pictures, which are scored at once.
+
+    Args:
+        step: Whose model, method, reward and loss are used; its portions are not.
+        prompts: of the batch.
+        streams: the generators, used in the step's order.
+        read: `after_sampling` or `while_sampling`, which say what is evaluated.
+        decode: pictures decoded at a time, checkpointed where these are not all.
+
+    Raises:
+        ValueError: the negative branch is not detached, or the plan has renoised copies, supports
+            before their segment, or weighs samples by residuals, none of which is written here.
+    """
+    backbone: Any = step.backbone
+    sampling = step.sampling
+    plan = step.method.draw(step.sigmas, streams.plan)
+    extrapolated = any(min(segment.weights) < segment.start for segment in plan.segments)
+    plain = not (plan.noised or extrapolated or plan.residual_floor is not None)
+    if not plain or not sampling.detach_negative:
+        raise ValueError(
+            "`step` must have a plain loss and a detached negative branch for the joint graph, "
+            f"got {step.method} with detach_negative={sampling.detach_negative}; take Bridge or "
+            "Sparse"
+        )
+    conditioning = backbone.encode(list(prompts))
+    negative = backbone.encode([sampling.negative_prompt])
+    noise = backbone.noise(
+        len(prompts), height=sampling.height, width=sampling.width, generator=streams.noise
+    ).to(backbone.device)
+    positive = backbone.velocity(conditioning)
+    opposite = _without_gradient(backbone, negative.repeat(len(prompts)))
+    fields = Fields(
+        sampled=guided_field(backbone.velocity, conditioning, negative, sampling.guidance),
+        active=guided_velocity(positive, opposite, sampling.guidance),
+    )
+    with torch.enable_grad():
+        x = read(fields, noise, step.sigmas, plan)
+        images = _decoded(backbone.decoder, x, decode)
+        loss = step.shape(step.reward(images, list(prompts))).mean()
+        torch.autograd.backward(loss)
+
+
+def _decoded(decoder: LatentDecoder, latents: Tensor, portion: int) -> Tensor:
+    if portion >= len(latents):
+        return plain_decode(decoder, latents)
+    parts = torch.split(latents, portion)
+    images = [checkpoint(plain_decode, decoder, part, use_reentrant=False) for part in parts]
+    return torch.cat(images)
+
+
+def plain_decode(decoder: LatentDecoder, latents: Tensor) -> Tensor:
+    """Decode as one writes it with diffusers: all at once, its own attention, nothing compiled.
+
+    Args:
+        decoder: Whose VAE, scaling and dtypes are used, and nothing else.
+        latents: (B, C, h, w) of the sampler.
+
+    Returns:
+        Images (B, 3, H, W) in [0, 1].
+    """
+    policy, vae = decoder.policy, decoder.vae
+    z = decoder.unscale(vae, latents.to(policy.state))
+    with (
+        policy.autocast(decoder.device),
+        torch.compiler.set_stance("force_eager"),
+        _attention_of_diffusers(vae),
+    ):
+        decoded = vae.decode(z.to(policy.weights), return_dict=False)[0]
+    images: Tensor = (decoded.to(policy.state) / 2 + 0.5).clamp(0, 1)
+    return images
+
+
+@contextmanager
+def _attention_of_diffusers(vae: Any) -> Iterator[None]:
+    parts = [part for part in vae.decoder.modules() if isinstance(part, Attention)]
+    ours = [part.processor for part in parts]
+    for part in parts:
+        part.set_processor(AttnProcessor2_0())
+    try:
+        yield
+    finally:
+        for part, processor in zip(parts, ours, strict=True):
+            part.set_processor(processor)
+
+
+def _without_gradient(backbone: Backbone, conditioning: Conditioning) -> VelocityField:
+    field = backbone.velocity(conditioning)
+
+    @torch.no_grad()
+    def velocity(latents: Tensor, sigma: Tensor, /) -> Tensor:
+        return field(latents, sigma)
+
+    return velocity

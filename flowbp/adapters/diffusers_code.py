@@ -1,0 +1,110 @@
+"""How what a run saves is loaded and sampled in plain diffusers, as lines of Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowbp.adapters.pipeline_files import dtype_option
+from flowbp.adapters.sigmas import even_levels
+from flowbp.extras import require
+
+_INDEX = "model_index.json"
+
+
+def loading_lines(
+    kind: Any,
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    absent: Sequence[str],
+    encoders: Sequence[str],
+    base: str,
+) -> str:
+    """The lines of Python that load a saved pipeline, or a saved adapter with its base.
+
+    The dtype is named wherever it is not float32: diffusers loads weights in float32 by default
+    and transformers text encoders in the dtype that they were saved in, and such a pair fails in
+    its first product.
+
+    Args:
+        kind: The pipeline's class.
+        folder: That was written.
+        dtype: To compute in.
+        absent: Components that the model was trained without.
+        encoders: The names of its text encoders. One that the folder does not have is shown as
+            ``...``, for the reader to give.
+        base: Where the model that an adapter belongs to was loaded from.
+    """
+    whole = (folder / _INDEX).is_file()
+    options = {name: "None" for name in absent}
+    if whole:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        options |= {name: "..." for name in encoders if None in (index.get(name) or [None])}
+    if dtype != torch.float32:
+        options[dtype_option(require("diffusers").__version__)] = str(dtype)
+    given = "".join(f", {name}={value}" for name, value in options.items())
+    place = repr(str(folder)) if whole else repr(base) if base else "..."
+    line = f"pipeline = {kind.__name__}.from_pretrained({place}{given})"
+    return line if whole else f"{line}\npipeline.load_lora_weights({str(folder)!r})"
+
+
+_UNSHIFTED = {
+    "shift": 1.0,
+    "use_dynamic_shifting": False,
+    "shift_terminal": None,
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+}
+"""A scheduler that takes the sigmas that it is given as they are."""
+
+_WIDTH = 90
+
+
+def sampling_lines(
+    backbone: Any, sigmas: Tensor, options: Mapping[str, Any], *, height: int, width: int
+) -> str:
+    """The lines of Python that sample on `sigmas` (N+1,) with a family's ``pipeline``.
+
+    Sigmas are named only where they are not the pipeline's own, as even levels where its scheduler
+    shifts these to them, and else one by one, for a scheduler that does not shift.
+    """
+    steps, size = len(sigmas) - 1, {"height": height, "width": width}
+    before, named = "", {}
+    if not _alike(sigmas, backbone.sigmas(steps, **size)):
+        named["sigmas"] = f"[1 - i / {steps} for i in range({steps})]"
+        if not _alike(sigmas, backbone.shifted(even_levels(steps), **size)):
+            named["sigmas"] = repr([round(level, 7) for level in sigmas[:-1].tolist()])
+            before = _scheduler_line(backbone.scheduler.config)
+    words = {name: repr(value) for name, value in {**size, **options}.items()}
+    given = {"num_inference_steps": str(steps)} | named | words
+    arguments = ["prompt='a prompt'", *(f"{name}={value}" for name, value in given.items())]
+    line = f"images = pipeline({', '.join(arguments)}).images"
+    if len(line) > _WIDTH:
+        listed = "".join(f"    {argument},\n" for argument in arguments)
+        line = f"images = pipeline(\n{listed}).images"
+    return before + line
+
+
+def _alike(sigmas: Tensor, others: Tensor) -> bool:
+    return torch.allclose(sigmas, others, rtol=0, atol=1e-6)
+
+
+def _scheduler_line(config: Mapping[str, Any]) -> str:
+    # Schedulers of older versions of diffusers lack some of them.
+    changed = {
+        name: value for name, value in _UNSHIFTED.items() if config.get(name, value) != value
+    }
+    if not changed:
+        return ""
+    given = "".join(f"    {name}={value!r},\n" for name, value in changed.items())
+    return (
+        "pipeline.scheduler = pipeline.scheduler.from_config(\n"
+        f"    pipeline.scheduler.config,\n{given})\n"
+    )

@@ -1,0 +1,256 @@
+"""The components of a diffusers pipeline: how they are loaded, kept, and saved again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+import attrs
+import torch
+from torch import nn
+
+from flowbp.adapters.backbone import Conditioning
+from flowbp.adapters.capabilities import Checkpointing
+from flowbp.adapters.decoder import Clamp, LatentDecoder, Unscale, hard_clamp, scaled
+from flowbp.adapters.diffusers_code import loading_lines
+from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
+from flowbp.adapters.lora_files import save_lora
+from flowbp.adapters.lora_layers import adapter_of
+from flowbp.adapters.pipeline_files import (
+    load_model,
+    load_pipeline,
+    load_transformer,
+    pipeline_class,
+    save_with_encoders,
+)
+from flowbp.adapters.pipeline_layout import Layout
+from flowbp.adapters.text_encoders import PromptEncoder, TextEncoders
+
+if TYPE_CHECKING:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+
+class TextEncoding(Protocol):
+    """Encodes prompts, frozen."""
+
+    @property
+    def text_length(self) -> int:
+        """Tokens that are read, the pipeline's ``max_sequence_length``."""
+        ...
+
+    @property
+    def encoders(self) -> TextEncoders:
+        """The encoders by their names in the pipeline, ``text_encoder`` and so on."""
+        ...
+
+    def __call__(self, prompts: Sequence[str]) -> Conditioning:
+        """Conditioning of B prompts, without gradient."""
+        ...
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class DiffusersComponents:
+    """The components of a diffusers pipeline; `DiffusersBackbone` adds how they sample."""
+
+    layout: ClassVar[Layout]
+    """What a pipeline folder of the family holds."""
+    text_kind: ClassVar[type[PromptEncoder]]
+    """Its text encoders."""
+    unscale: ClassVar[Unscale] = staticmethod(scaled)
+    """From the latents that it samples to those that its VAE decodes."""
+    lora_targets: ClassVar[tuple[str, ...]]
+    """The linear layers that an adapter is attached to by default, by the ends of names."""
+
+    transformer: Any
+    text: TextEncoding
+    decoder: LatentDecoder
+    scheduler: FlowMatchEulerDiscreteScheduler
+    policy: DtypePolicy = FLOAT32
+    device: torch.device = attrs.field(default=CPU, converter=torch.device)
+    gradient_checkpointing: Checkpointing = attrs.field(
+        default="auto", validator=attrs.validators.in_((True, False, "auto"))
+    )
+
+    # Annotated with the class and not with Self, which configurations cannot evaluate.
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        policy: DtypePolicy = FLOAT32,
+        frozen_policy: DtypePolicy | None = None,
+        device: torch.device | str = "cpu",
+        text_length: int = 512,
+        decode_batch: int | None = None,
+        clamp: Clamp = hard_clamp,
+        gradient_checkpointing: Checkpointing = "auto",
+    ) -> DiffusersComponents:
+        """Load a hub id or a local folder in diffusers layout.
+
+        Args:
+            source: ``owner/name`` or a folder with a model_index.json.
+            policy: Dtypes of the transformer.
+            frozen_policy: Dtypes of VAE and text encoders; None keeps them in `policy.compute`,
+                which is also what `save` then writes.
+            device: Where everything runs; on ``meta`` no weights are read.
+            text_length: Tokens that are read, the pipeline's max_sequence_length.
+            decode_batch: Samples decoded at a time; None is the whole batch.
+            clamp: How decoded pixels are brought into [0, 1].
+            gradient_checkpointing: Recompute each block in the backward pass; under `auto` a
+                run does where it has to.
+
+        Returns:
+            The backbone, all parameters of the transformer trainable.
+
+        Raises:
+            ModuleNotFoundError: diffusers or transformers is not installed.
+            ImportError: The installed diffusers does not know the family.
+            FileNotFoundError: No such source, or a component's folder is missing.
+            ValueError: Another pipeline class, a component the source does not have, or an
+                illegal value of another argument, or weights that are damaged or incomplete.
+        """
+        return cls._load(
+            source,
+            policy=policy,
+            frozen_policy=frozen_policy,
+            device=device,
+            text_length=text_length,
+            decode_batch=decode_batch,
+            clamp=clamp,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+
+    @classmethod
+    def _load(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        policy: DtypePolicy,
+        frozen_policy: DtypePolicy | None,
+        device: torch.device | str,
+        optional: bool | None = None,
+        **options: Any,
+    ) -> Self:
+        frozen_dtype = (frozen_policy or policy.frozen).weights
+        pipeline = load_pipeline(
+            source,
+            cls.layout,
+            dtype=policy.weights,
+            frozen_dtype=frozen_dtype,
+            optional=optional,
+            weights=torch.device(device).type != "meta",
+        )
+        backbone = cls.from_pipeline(
+            pipeline, policy=policy, frozen_policy=frozen_policy, device=device, **options
+        )
+        for name, tower in backbone.text_encoders.towers.items():
+            load = partial(load_model, source, cls.layout, name, frozen_dtype)
+            tower.held.reload_with(load, str(source))
+        return backbone
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipeline: Any,
+        *,
+        policy: DtypePolicy = FLOAT32,
+        frozen_policy: DtypePolicy | None = None,
+        device: torch.device | str = "cpu",
+        text_length: int | None = None,
+        decode_batch: int | None = None,
+        clamp: Clamp = hard_clamp,
+        gradient_checkpointing: Checkpointing = "auto",
+        **fields: Any,
+    ) -> Self:
+        """Take over the components of a pipeline; they are moved, cast and frozen in place.
+
+        The arguments are those of `from_pretrained`, and `fields` those of the family's class;
+        a `text_length` of None is the default of the family's pipeline.
+        """
+        parts: dict[str, Any] = pipeline.components
+        frozen_policy = frozen_policy or policy.frozen
+        length = {} if text_length is None else {"text_length": text_length}
+        text = cls.text_kind.from_components(parts, policy=frozen_policy, device=device, **length)
+        decoder = LatentDecoder(
+            vae=parts["vae"],
+            unscale=cls.unscale,
+            policy=frozen_policy,
+            device=device,
+            decode_batch=decode_batch,
+            clamp=clamp,
+        )
+        return cls(
+            transformer=parts["transformer"],
+            text=text,
+            decoder=decoder,
+            scheduler=parts["scheduler"],
+            policy=policy,
+            device=device,
+            gradient_checkpointing=gradient_checkpointing,
+            **fields,
+        )
+
+    @property
+    def module(self) -> nn.Module:
+        """The transformer, which is what is trained."""
+        module: nn.Module = self.transformer
+        return module
+
+    @property
+    def text_encoders(self) -> TextEncoders:
+        """The text encoders."""
+        return self.text.encoders
+
+    def pipeline_parts(self) -> Mapping[str, Any]:
+        """The pipeline's arguments that are no component the backbone has."""
+        return {}
+
+    @property
+    def lora_pipeline(self) -> Any:
+        """The class of the diffusers pipeline that reads and writes adapters."""
+        return pipeline_class(self.layout.pipeline)
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that the family's diffusers pipeline loads with ``from_pretrained``.
+
+        Of a model with an adapter only that is written, for ``load_lora_weights``. A component
+        that the model does not have is None there, and so is, with a warning, a text encoder that
+        was offloaded and cannot be read again. Writing is not atomic: write to a new folder and
+        rename it.
+        """
+        adapter = adapter_of(self.transformer)
+        if adapter is not None:
+            save_lora(self.lora_pipeline, self.transformer, adapter, folder)
+            return
+        parts = {
+            "transformer": self.transformer,
+            "vae": self.decoder.vae,
+            "scheduler": self.scheduler,
+            **self.pipeline_parts(),
+        }
+        kind = pipeline_class(self.layout.pipeline)
+        save_with_encoders(kind, parts, self.text_encoders.towers, folder)
+
+    def load(self, folder: Path) -> None:
+        """Take the transformer of a folder that `save` wrote whole, in place of the present one."""
+        load_transformer(folder, self.layout, self.transformer, self.policy.weights)
+
+    def loading(self, folder: Path) -> str:
+        """The lines of Python that load what `save` wrote into plain diffusers."""
+        towers = self.text_encoders.towers
+        absent = [
+            name
+            for name, part in self.pipeline_parts().items()
+            if part is None and name not in self.layout.unused
+        ]
+        return loading_lines(
+            pipeline_class(self.layout.pipeline),
+            folder,
+            dtype=self.policy.compute,
+            absent=absent,
+            encoders=tuple(towers),
+            base=next((tower.held.origin for tower in towers.values()), ""),
+        )

@@ -1,0 +1,255 @@
+"""Reading and writing a pipeline in diffusers layout, every cheap check first."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from flowbp.adapters.component_files import check_config, check_loading_report
+from flowbp.adapters.pipeline_layout import (
+    Layout,
+    check_files,
+    check_pipeline,
+    component_folder,
+    components_of,
+    pipeline_index,
+)
+from flowbp.extras import require
+from flowbp.hub import hub_file, is_offline, local_folder, why_unread
+
+if TYPE_CHECKING:
+    from flowbp.adapters.text_encoders import TextTower
+
+LEFT_OUT = "left_out.txt"
+"""The only file of a component that could not be read again; it says why."""
+
+_ORIGIN = "_name_or_path"
+
+
+def load_pipeline(
+    source: str | os.PathLike[str],
+    layout: Layout,
+    *,
+    dtype: torch.dtype,
+    frozen_dtype: torch.dtype,
+    optional: bool | None = None,
+    weights: bool = True,
+) -> Any:
+    """Load a pipeline, on the CPU, once its index, configurations and files have been checked.
+
+    Args:
+        source: A hub id or a folder in diffusers layout.
+        layout: What it must hold.
+        dtype: Of the transformer's weights.
+        frozen_dtype: Of the weights of everything else.
+        optional: True needs the optional components, False leaves them out, None takes them
+            where the source names them, and warns where it does not.
+        weights: False reads none: every model is made from its configuration, on torch's meta
+            device. All that can be checked without weights is, as with them.
+
+    Raises:
+        ModuleNotFoundError: diffusers or transformers is not installed.
+        ImportError: The installed diffusers does not have the pipeline.
+        FileNotFoundError: No such source, or a component's folder or weights are missing.
+        ValueError: Another pipeline class, a component that is not there, or weights that are
+            damaged, incomplete, quantised or of another shape.
+    """
+    taken = components_of(source, layout, optional)
+    require("transformers")
+    kind = pipeline_class(layout.pipeline)
+    place = local_folder(source) or str(source)
+    parts: dict[str, Any] = dict.fromkeys(layout.unused + layout.optional)
+    for name in layout.models:
+        if name in taken:
+            wanted = dtype if name == "transformer" else frozen_dtype
+            make = load_model if weights else empty_model
+            parts[name] = make(source, layout, name, wanted)
+    without_weights = [name for name in layout.others if name in taken]
+    for name in without_weights:
+        parts.pop(name, None)
+    unread = f"`source` {str(place)!r} could not be read, its {' or '.join(without_weights)}: "
+    try:
+        return kind.from_pretrained(place, **parts)
+    except OSError as error:
+        raise FileNotFoundError(f"{unread}{why_unread(error, place)}") from error
+    # Tokenizers that are damaged raise whatever their reader does.
+    except Exception as error:
+        raise ValueError(
+            f"{unread}{_said(error)}; copy or download the whole folder again"
+        ) from error
+
+
+def pipeline_class(name: str) -> Any:
+    """A pipeline class of diffusers."""
+    diffusers = require("diffusers")
+    try:
+        return getattr(diffusers, name)
+    except AttributeError as error:
+        raise ImportError(
+            f"{name} is needed here and diffusers {diffusers.__version__} does not have it; run: "
+            "pip install -U diffusers"
+        ) from error
+
+
+def load_model(
+    source: str | os.PathLike[str], layout: Layout, name: str, dtype: torch.dtype
+) -> Any:
+    """Load one component with weights; a variant such as fp16 if there are no others."""
+    # Loaded one by one because the pipeline does not say which weights were missing.
+    place = local_folder(source) or str(source)
+    library, kind = layout.models[name]
+    module = require(library)
+    options: dict[str, Any] = {
+        "subfolder": name,
+        "output_loading_info": True,
+        # diffusers asks the hub about a sharded model even where HF_HUB_OFFLINE is set.
+        "local_files_only": is_offline(),
+        "variant": check_files(place, layout, name),
+    }
+    if library == "diffusers":
+        options[dtype_option(module.__version__)] = dtype
+    else:
+        options |= {"dtype": dtype, "ignore_mismatched_sizes": True}
+    try:
+        model, report = getattr(module, kind).from_pretrained(place, **options)
+    except torch.OutOfMemoryError:
+        raise
+    # What a damaged file makes the libraries raise is of any kind.
+    except Exception as error:
+        raise _refusal(error, place, name, kind) from error
+    check_loading_report(report, source=place, model=name)
+    return model
+
+
+def empty_model(
+    source: str | os.PathLike[str], layout: Layout, name: str, dtype: torch.dtype
+) -> Any:
+    """Make one component from its configuration, without weights, on torch's meta device."""
+    place = local_folder(source) or str(source)
+    library, kind = layout.models[name]
+    folder = component_folder(place, name) or hub_file(str(place), f"{name}/config.json").parent
+    check_config(folder, library, kind)
+    component: Any = getattr(require(library), kind)
+    try:
+        with torch.device("meta"):
+            if library == "diffusers":
+                model = component.from_config(component.load_config(folder))
+            else:
+                model = component(component.config_class.from_pretrained(folder))
+            # The plain method, as in `DtypePolicy.place`.
+            return nn.Module.to(model, dtype=dtype)
+    # A configuration of wrong values makes the libraries raise anything.
+    except Exception as error:
+        raise _refusal(error, place, name, kind) from error
+
+
+def _refusal(error: Exception, place: Path | str, name: str, kind: str) -> Exception:
+    if isinstance(error, OSError):
+        return FileNotFoundError(
+            f"`source` {str(place)!r} could not be read, its {name}: {why_unread(error, place)}"
+        )
+    # It may be a ValueError or a RuntimeError, by whether accelerate is installed.
+    return ValueError(
+        f"`source` {str(place)!r} has a {name} that is no fitting {kind}: {_said(error)}"
+    )
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def dtype_option(version: str) -> str:
+    """The name of the dtype's argument in ``from_pretrained`` of a version of diffusers."""
+    # diffusers 0.42 renamed the option and warns of the old name; before, the new one is ignored.
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return "dtype" if (major, minor) >= (0, 42) else "torch_dtype"
+
+
+def load_transformer(
+    folder: Path, layout: Layout, transformer: nn.Module, dtype: torch.dtype
+) -> None:
+    """Copy the transformer of a saved pipeline into one of the same model."""
+    check_transformer(folder, layout, transformer)
+    saved = load_model(folder, layout, "transformer", dtype)
+    transformer.load_state_dict(saved.state_dict())
+
+
+def check_transformer(folder: Path, layout: Layout, transformer: nn.Module) -> None:
+    """Refuse a saved pipeline of another model, before its weights are read."""
+    check_pipeline(
+        folder, pipeline_index(folder), pipeline=layout.pipeline, components=["transformer"]
+    )
+    check_files(folder, layout, "transformer")
+    saved = empty_model(folder, layout, "transformer", torch.float32).state_dict()
+    mine = transformer.state_dict()
+    other = [
+        name
+        for name in sorted(saved.keys() | mine.keys())
+        if name not in saved or name not in mine or saved[name].shape != mine[name].shape
+    ]
+    if other:
+        raise ValueError(
+            f"`checkpoint` {str(folder)!r} is of another model than the backbone: {len(other)} "
+            f"parameters differ in name or shape, the first being {other[0]!r}"
+        )
+
+
+def save_pipeline(pipeline: Any, folder: Path) -> None:
+    """Save a diffusers pipeline without the paths its components were loaded from."""
+    # They would publish the user's folders and make equal models differ.
+    pipeline.save_pretrained(folder)
+    for path in (folder / "model_index.json", *sorted(folder.glob("*/config.json"))):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if _ORIGIN in content:
+            del content[_ORIGIN]
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def save_with_encoders(
+    kind: Any, parts: Mapping[str, Any], towers: Mapping[str, TextTower], folder: Path
+) -> None:
+    """Save a pipeline whose text encoders may have left memory.
+
+    What was trained must not be lost for a frozen encoder that has a copy elsewhere: one that
+    cannot be read again is left out, with a warning, and its folder holds `LEFT_OUT`.
+    """
+    encoders, reasons = _read_again(kind, towers)
+    # In all of diffusers the tokenizer of text_encoder_2 is tokenizer_2.
+    tokenizers = {
+        each.replace("text_encoder", "tokenizer"): tower.tokenizer for each, tower in towers.items()
+    }
+    save_pipeline(kind(**encoders, **tokenizers, **parts), folder)
+    for name, reason in reasons.items():
+        (folder / name).mkdir()
+        (folder / name / LEFT_OUT).write_text(reason + "\n", encoding="utf-8")
+        warnings.warn(reason, stacklevel=2)
+
+
+def _read_again(
+    kind: Any, towers: Mapping[str, TextTower]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    encoders: dict[str, Any] = {}
+    failures: dict[str, Exception] = {}
+    for name, tower in towers.items():
+        try:
+            encoders[name] = tower.held.for_saving()
+        except Exception as error:
+            # Whatever it is, even a lack of memory, it comes after hours of training that the
+            # checkpoint is to keep; the warning has it.
+            encoders[name], failures[name] = None, error
+    given = ", ".join(f"{name}=..." for name in failures)
+    return encoders, {
+        name: f"the frozen component {name} could not be read again from "
+        f"{towers[name].held.origin!r} ({type(error).__name__}: {error}), so that the saved "
+        "pipeline is without it; what was trained is saved. Load it with an encoder from a copy "
+        f"of that model: {kind.__name__}.from_pretrained(folder, {given}), or put the source back "
+        "and the next checkpoint is whole"
+        for name, error in failures.items()
+    }

@@ -1,0 +1,1 @@
+"""The two commands, `flowbp` and `flowbp-eval`, and what they share."""

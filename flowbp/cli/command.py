@@ -1,0 +1,97 @@
+"""What both commands do alike: options, and the message and exit code of each way to end."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from flowbp.cli.console import (
+    MISTAKE,
+    STOPPED,
+    installed_version,
+    print_error,
+    print_out_of_memory,
+    quiet,
+)
+from flowbp.cli.signals import interruptible
+from flowbp.cli.start import INTERRUPTED
+
+if TYPE_CHECKING:
+    from flowbp.settings import Loaded
+
+SettingsT = TypeVar("SettingsT")
+
+
+def command_parser(
+    module: str, *, usage: str, description: str, epilog: str, resume: str, check: str
+) -> argparse.ArgumentParser:
+    """A parser of files, overrides and the options that both commands have."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        usage=usage,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="FILE or key=value",
+        help="YAML files, and overrides of single keys",
+    )
+    parser.add_argument("--resume", action="store_true", help=resume)
+    parser.add_argument("--check", action="store_true", help=check)
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        help="raise errors instead of printing them in a sentence, to see where they come from",
+    )
+    parser.add_argument("--version", action="version", version=f"flowbp {installed_version()}")
+    return parser
+
+
+def carry_out(
+    load: Callable[[], Loaded[SettingsT]],
+    act: Callable[[SettingsT], int],
+    *,
+    folder: Callable[[SettingsT], Path],
+    what: str,
+    stops: tuple[type[Exception], ...],
+    smaller: str,
+    kept: str,
+    debug: bool,
+) -> int:
+    """Load settings and act on them; print whatever goes wrong, and return the exit code."""
+    # Late, because these need packages that the command has just made sure of.
+    from flowbp.component_errors import ComponentError, during
+    from flowbp.config import ConfigurationError
+    from flowbp.memory_errors import is_out_of_memory
+    from flowbp.settings import located, occupied
+
+    loaded = None
+    try:
+        with quiet(), during("the configuration"):
+            loaded = load()
+        with quiet(), interruptible(), during(what):
+            return act(loaded.settings)
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, ConfigurationError):
+            return print_error(located(error, loaded.tree) if loaded else error, MISTAKE)
+        if isinstance(error, (*stops, ComponentError)):
+            return print_error(error, STOPPED if loaded else MISTAKE)
+        if is_out_of_memory(error):
+            return print_out_of_memory(error, smaller, kept=kept)
+        if isinstance(error, OSError):
+            return print_error(error, STOPPED)
+        raise
+    except KeyboardInterrupt as interrupt:
+        place = folder(loaded.settings) if loaded else None
+        if not (place and occupied(place)):
+            return print_error("interrupted; nothing saved", INTERRUPTED)
+        notes = getattr(interrupt, "__notes__", None) or [f"what was saved is in {place}"]
+        cure = "the same command with --resume goes on"
+        return print_error("; ".join(["interrupted", *notes, cure]), INTERRUPTED)

@@ -1,0 +1,1 @@
+"""An evaluation of several models: preflight, pictures, metrics, its folder and its report."""

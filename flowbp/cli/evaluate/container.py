@@ -1,0 +1,72 @@
+"""The objects of an evaluation, built from its settings; each can be replaced from Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from dependency_injector import containers, providers
+
+from flowbp.adapters import Backbone, compile_backbone
+from flowbp.cli.evaluate.fingerprint import Digests
+from flowbp.cli.evaluate.settings import EvaluateSettings
+from flowbp.config import Component
+from flowbp.evaluation import HeldOut
+from flowbp.prompts import cached
+from flowbp.rewards import Towers
+from flowbp.settings import HeldOutSource, PointsByEmbedding, built_metric, chosen_device
+
+
+def _backbone(component: Component[Backbone], *, compiled: bool, device: torch.device) -> Backbone:
+    backbone = component.build(device=device)
+    if compiled:
+        compile_backbone(backbone)
+    return backbone
+
+
+def _listed(source: HeldOutSource) -> tuple[HeldOut, ...]:
+    return source.prompts()
+
+
+class EvaluationContainer(containers.DeclarativeContainer):
+    """Everything that an evaluation needs, each part built once and when it is first asked for.
+
+    Any provider can be overridden before: ``container.backbone.override(...)``.
+
+    Args:
+        settings: of the evaluation, `flowbp.cli.evaluate.settings.EvaluateSettings`.
+
+    Example:
+        >>> from flowbp.cli.evaluate.preflight import load
+        >>> typed = ["evaluation.folder=evaluations/new", "backbone.name=shapes",
+        ...          "prompts={name: shapes, count: 12}", "metrics.likeness.name=shapes",
+        ...          "sampling={steps: 4, height: 64, width: 64}"]
+        >>> container = EvaluationContainer(settings=load(typed).settings)
+        >>> len(container.prompts())
+        12
+    """
+
+    settings: Any = providers.Dependency(instance_of=EvaluateSettings)
+    device: Any = providers.Singleton(chosen_device, settings.provided.evaluation.device)
+    backbone: Any = providers.Singleton(
+        _backbone,
+        settings.provided.backbone,
+        compiled=settings.provided.evaluation.compile,
+        device=device,
+    )
+    # The backbone as the evaluation uses it: every prompt is encoded once.
+    model: Any = providers.Singleton(
+        cached,
+        backbone,
+        settings.provided.embeddings.folder,
+        batch=settings.provided.embeddings.batch,
+    )
+    # Of the files that models and metrics are read from.
+    digests: Any = providers.Singleton(Digests, settings.provided.evaluation.folder)
+    prompts: Any = providers.Singleton(_listed, settings.provided.prompts)
+    # What several metrics read alike is loaded once.
+    towers: Any = providers.Singleton(Towers)
+    # What several metrics embed alike is embedded once.
+    points: Any = providers.Singleton(PointsByEmbedding)
+    # Called with a label and a component.
+    metric: Any = providers.Factory(built_metric, device=device, towers=towers, points=points)

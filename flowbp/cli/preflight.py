@@ -1,0 +1,349 @@
+"""Trial calls of a run's components on two made-up pictures, before anything long begins."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowbp.adapters import Backbone, Loadable
+from flowbp.cli.unloaded_model import PictureSize
+from flowbp.component_errors import (
+    ComponentError,
+    calling,
+    during,
+    foreign_error,
+    foreign_frames,
+    is_ours,
+    passes,
+    shown,
+    wrong,
+)
+from flowbp.config import Component, ConfigurationError, Problem
+from flowbp.config.tree import Step, path_text
+from flowbp.evaluation import (
+    HeldOut,
+    HeldOutText,
+    JudgeMetric,
+    PictureSet,
+    RewardMetric,
+    Sampling,
+    generate,
+    is_of_sets,
+)
+from flowbp.evaluation.metric_runner import metric_columns
+from flowbp.evaluation.scoring import judged, rewarded
+from flowbp.extras import require
+from flowbp.files import saving
+from flowbp.memory_errors import is_out_of_memory
+from flowbp.prompts import CachedBackbone, MemoryStore
+from flowbp.rewards import Reward, UncalibratedReward
+from flowbp.rewards.reward import in_parts
+from flowbp.settings import REHEARSAL
+from flowbp.training import HeldOutMetrics, Metrics, OptimizerRecipe
+from flowbp.training.observers import EvaluationObserver, ResumableObserver, notify_one
+from flowbp.training.training_state import pack, unpack
+
+PICTURES = 2
+"""How many pictures are scored together, so that a wrong shape shows."""
+
+
+def made_up_pictures(size: PictureSize, device: torch.device, *, count: int = PICTURES) -> Tensor:
+    """Smooth pictures of random colours, away from black and white."""
+    coarse = torch.rand((count, 3, 4, 4), generator=torch.Generator().manual_seed(0))
+    sides = (size.height, size.width)
+    smooth = torch.nn.functional.interpolate(coarse, size=sides, mode="bilinear")
+    return (0.2 + 0.6 * smooth).to(device)
+
+
+@contextmanager
+def trying(what: str) -> Iterator[None]:
+    """Try something of others: torch's random numbers stay, and short memory is no failure."""
+    try:
+        with torch.random.fork_rng(), during(f"a try of {what} before the run"):
+            yield
+    except Exception as error:
+        # The run has smaller portions, and says itself where even they do not fit.
+        if not is_out_of_memory(error):
+            raise
+
+
+def try_reward(reward: Reward | UncalibratedReward, images: Tensor, prompts: Sequence[str]) -> None:
+    """Score pictures, and send the gradient back to them."""
+    if isinstance(reward, UncalibratedReward):
+        for label, part in reward.parts.items():
+            _try_gradient(part.reward, images, prompts, f"reward's part `{label}`")
+    else:
+        _try_gradient(reward, images, prompts, "reward")
+
+
+def _try_gradient(reward: Reward, images: Tensor, prompts: Sequence[str], kind: str) -> None:
+    with trying(f"the {kind}"), torch.enable_grad():
+        x = images.clone().requires_grad_()
+        # A step of its own, as pictures come from a decoder: they may be changed in place.
+        scores = in_parts(reward, x * 1, list(prompts), kind=kind).scores
+        if not scores.isfinite().all():
+            problem = f"must return finite scores, got {scores.tolist()} for two random pictures"
+            raise wrong(kind, reward, problem, prompts)
+        with calling(f"gradient of the {kind}", reward, prompts):
+            (gradient,) = torch.autograd.grad(scores.sum(), x, allow_unused=True)
+        if gradient is None:
+            problem = "must be differentiable in the pictures, got scores that do not depend on any"
+            raise wrong(kind, reward, problem, prompts)
+        if not gradient.isfinite().all():
+            problem = (
+                "has a gradient that is not finite at random pictures; add an eps, or .float()"
+            )
+            raise wrong(kind, reward, problem, prompts)
+
+
+def try_judge(judge: Any, images: Tensor, prompts: Sequence[str]) -> None:
+    """Have pictures judged."""
+    with trying("the judge"):
+        judged(images, list(prompts), judge)
+
+
+def try_metric(label: str, metric: Any, images: Tensor, prompts: Sequence[HeldOut]) -> None:
+    """Have a metric judge pictures; what the library has besides rewards and judges is left out."""
+    texts = [HeldOutText(prompt) for prompt in prompts]
+    with trying(f"the metric `{label}`"), torch.no_grad():
+        if isinstance(metric, RewardMetric):
+            rewarded(images, [str(text) for text in texts], metric.reward)
+        elif isinstance(metric, JudgeMetric):
+            judged(images, [str(text) for text in texts], metric.judge)
+        elif not is_ours(metric):
+            metric_columns(metric, _call(metric, images, texts, prompts), texts, label=label)
+
+
+def _call(
+    metric: Any, images: Tensor, texts: Sequence[str], prompts: Sequence[HeldOut]
+) -> Callable[[], Any]:
+    if not is_of_sets(metric):
+        return lambda: metric(images, texts)
+    count = len(images)
+    model, base = (
+        PictureSet(
+            label=label, prompts=prompts, numbers=range(count), seeds=[0] * count, pictures=images
+        )
+        for label in ("a model", "the base")
+    )
+    return lambda: metric(model, base)
+
+
+def try_backbone(backbone: Backbone, sampling: Any, prompt: str) -> None:
+    """Sample a picture in one step."""
+    kept = CachedBackbone(backbone, MemoryStore(), batch=1)
+    with trying("the backbone"):
+        one = Sampling(steps=1, height=sampling.height, width=sampling.width)
+        (picture,) = generate(kept, [prompt], 0, one)
+        if picture.shape[1:] != (sampling.height, sampling.width):
+            must = f"must draw pictures of {sampling.height}x{sampling.width} pixels"
+            raise wrong("backbone", backbone, f"{must}, got {shown(picture)}")
+        if not picture.isfinite().all() or picture.amin() < 0 or picture.amax() > 1:
+            problem = (
+                f"must decode pictures in [0, 1], got {picture.amin():g} to {picture.amax():g}"
+            )
+            raise wrong("backbone", backbone, problem)
+
+
+def try_observer(component: Component[Any], steps: int) -> None:
+    """Build an observer in a folder that is removed afterwards, and close it."""
+    with tempfile.TemporaryDirectory() as folder, trying("the observers"):
+        observer: Any = component.build(folder=Path(folder), steps=steps)
+        try:
+            if component.takes("folder"):
+                for kind, event in _EVENTS:
+                    if kind is None or isinstance(observer, kind):
+                        notify_one(observer, event)
+        finally:
+            notify_one(observer, lambda each: each.close())
+
+
+_ROW = Metrics(
+    step=1,
+    reward=0.5,
+    reward_std=0.1,
+    loss=-0.5,
+    gradient_norm=1.0,
+    learning_rate=1e-4,
+    residual_0=0.0,
+    residual_1=None,
+    velocity_calls=4,
+    seconds=1.0,
+)
+_ROWS = (HeldOutMetrics(step=1, figures={"reward": 0.5}),)
+_EVENTS: Sequence[tuple[Any, Callable[[Any], object]]] = (
+    (ResumableObserver, lambda each: each.begin(())),
+    (None, lambda each: each.pictures(0, torch.full((1, 3, 16, 16), 0.5), ("a circle",))),
+    (None, lambda each: each.row(_ROW)),
+    (EvaluationObserver, lambda each: each.evaluations(_ROWS)),
+)
+
+
+def try_scorers(
+    reward: Any,
+    judge: Any,
+    metrics: Mapping[str, Any],
+    *,
+    images: Tensor,
+    training: Sequence[str],
+    held_out: Sequence[HeldOut],
+) -> None:
+    """Try all that scores pictures in a run."""
+    try_reward(reward, images, training)
+    shown = list(held_out[: len(images)])
+    if judge is not None and shown:
+        try_judge(judge, images[: len(shown)], [prompt.text for prompt in shown])
+    for label, metric in metrics.items() if shown else ():
+        try_metric(label, metric, images[: len(shown)], shown)
+
+
+def try_saving(backbone: Backbone, folder: Path) -> None:
+    """Save a backbone, read back what was saved, and compare it with what is trained."""
+    with during("a try of saving before the run"), _place(folder) as place:
+        if is_ours(backbone):
+            with saving(place, "and no run was begun"):
+                backbone.save(place)
+            _compare_files(backbone, place)
+            return
+        with calling("backbone", backbone):
+            backbone.save(place)
+        if not any(path.is_file() and path.stat().st_size for path in place.rglob("*")):
+            raise wrong("backbone", backbone, "must write files in `save`, and wrote none")
+        if isinstance(backbone, Loadable):
+            _compare_loaded(backbone, place)
+
+
+def try_optimizer(recipe: OptimizerRecipe, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Take a step on a copy of the smallest parameter, and save and load the optimizer's state."""
+    smallest = min(parameters.values(), key=lambda parameter: parameter.numel())
+    copy = nn.Parameter(smallest.detach().clone())
+    with during("a try of the optimizer before the run"), calling("optimizer", recipe):
+        optimizer = recipe.build([copy])
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            # What trains says so.
+            return
+        copy.grad = torch.zeros_like(copy)
+        optimizer.step()
+        tensors: dict[str, Tensor] = {}
+        packed = pack(optimizer.state_dict(), "state", tensors)
+        recipe.build([copy]).load_state_dict(unpack(packed, tensors))
+
+
+@contextmanager
+def _place(folder: Path) -> Iterator[Path]:
+    place = folder / REHEARSAL
+    # A process before this one may have been killed here.
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+def _compare_files(backbone: Backbone, place: Path) -> None:
+    parameters, module = dict(backbone.trainable()), backbone.module
+    scales = {
+        f"{name}.lora_B": layer.scaling
+        for name, layer in module.named_modules()
+        if isinstance(getattr(layer, "scaling", None), Mapping)
+    }
+    # A whole pipeline has its transformer in a folder; an adapter's file lies there alone.
+    for path in sorted((*place.glob("*.safetensors"), *place.glob("transformer/*.safetensors"))):
+        with require("safetensors").safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118 (it is no mapping)
+                name = _trained_name(key, parameters)
+                if name is None:
+                    continue
+                parameter = parameters.pop(name).detach()
+                scaled = [s for layer, s in scales.items() if name.startswith(layer)]
+                factors = {factor for each in scaled for factor in each.values()}
+                if not _same(file.get_tensor(key), parameter, factors):
+                    raise wrong("backbone", backbone, f"saved other values of `{name}` than it has")
+    if parameters:
+        name = next(iter(parameters))
+        problem = f"saved without {len(parameters)} of its trained parameters, such as `{name}`"
+        raise wrong("backbone", backbone, problem)
+
+
+def _trained_name(key: str, parameters: Mapping[str, Any]) -> str | None:
+    # An adapter's tensors are under the transformer's name and without the adapter's.
+    plain = key.removeprefix("transformer.")
+    layer, found, rest = plain.partition(".lora_")
+    side, _, weight = rest.partition(".")
+    names = [key, f"{layer}.lora_{side}.default.{weight}"] if found else [key]
+    return next((name for name in names if name in parameters), None)
+
+
+def _same(saved: Tensor, parameter: Tensor, factors: set[Any]) -> bool:
+    trained = parameter.to("cpu")
+    if saved.shape != trained.shape:
+        return False
+    # The scale of an adapter may have been folded into what is saved.
+    return any(torch.equal(saved, (trained * f).to(saved.dtype)) for f in {1.0, *factors})
+
+
+def _compare_loaded(backbone: Any, place: Path) -> None:
+    parameters = backbone.trainable()
+    before = {name: each.detach().to("cpu", copy=True) for name, each in parameters.items()}
+    with calling("backbone", backbone):
+        backbone.load(place)
+    now = backbone.trainable()
+    if now.keys() != before.keys():
+        problem = "has other trained parameters after `load` of what `save` wrote"
+        raise wrong("backbone", backbone, problem)
+    changed = [n for n, was in before.items() if not torch.equal(now[n].detach().to("cpu"), was)]
+    if changed:
+        with torch.no_grad():
+            for name, was in before.items():
+                now[name].copy_(was)
+        problem = (
+            f"has other values after `load` of what `save` wrote, in {len(changed)} of "
+            f"{len(before)} trained parameters, the first being `{changed[0]}`"
+        )
+        raise wrong("backbone", backbone, problem)
+
+
+def problem_of(section: str, error: BaseException) -> Problem | None:
+    """What building a component raised; None where it is to reach who can deal with it."""
+    ours, named = (
+        isinstance(error, ValueError | TypeError | OSError | ImportError),
+        foreign_error(error),
+    )
+    if not ours and (passes(error) or named is None):
+        return None
+    message = str(named or "; ".join([str(error), *getattr(error, "__notes__", ())]))
+    return Problem(section, message, "")
+
+
+@contextmanager
+def as_problem_of(section: str) -> Iterator[None]:
+    """Raise what building a component raises as a problem of its section."""
+    try:
+        yield
+    # It runs code of others, which may raise anything.
+    except BaseException as error:
+        problem = problem_of(section, error)
+        if problem is None:
+            raise
+        raise ConfigurationError([problem]) from error
+
+
+def problems_of_call(path: tuple[Step, ...], act: Callable[[], object]) -> Iterator[Problem]:
+    """Yield what a trial call raises as a problem, with the frames of others' code."""
+    try:
+        act()
+    except BaseException as error:
+        known = isinstance(error, ComponentError | ValueError | TypeError | OSError | ImportError)
+        named = error if isinstance(error, ComponentError) else foreign_error(error)
+        if not known and (passes(error) or named is None):
+            raise
+        lines = [str(named or error), *getattr(error, "__notes__", ()), *foreign_frames(error)]
+        yield Problem(path_text(path), "\n  ".join(lines), "")

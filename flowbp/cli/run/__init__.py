@@ -1,0 +1,1 @@
+"""A run: preflight, training, its evaluations, its folder and its report."""

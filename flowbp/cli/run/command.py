@@ -1,0 +1,105 @@
+"""The command `flowbp`: its help, and what it does with each option."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+
+from flowbp.cli.command import carry_out, command_parser
+from flowbp.cli.console import MISTAKE, find_modules_here, print_error, require_packages
+
+_SMALLER = "lower evaluation.batch, batching.decode or batching.samples"
+_DESCRIPTION = "Fine-tune a text-to-image flow-matching model towards a reward."
+_EPILOG = """\
+Files merge from left to right: mappings key by key, lists and scalars whole, and a component
+whose `name` changes is replaced with all its keys. Overrides win over files. A text or a path is
+what was typed, to the end of the argument: 'run.folder=runs/try #2', run.folder=2026; quotes
+around the whole are removed, and null is none where the key may be none. Other values are YAML:
+training.steps=100, optimizer.learning_rate=1e-5, 'method={{name: sparse, active: 4}}',
+evaluation=null.
+
+Presets are files that come with flowbp: one for each model, one for each method on it, and one for
+HPSv2.1 with its published loss; --presets lists them. They are named together, in any order, before
+a file of one's own that gives prompts, run.folder and, without hpsv2.yaml, reward and loss.
+
+A run that stopped continues with the same arguments and --resume, from the newest checkpoint in
+run.folder (checkpoints.every=20 checkpoints.keep=2). These keys may change then, a section with
+all that is in it:
+{changeable}
+
+examples:
+  python -m flowbp.run container.yaml schedule.name=constant training.steps=20
+  python -m flowbp.run container.yaml schedule.name=constant training.steps=40 --resume
+  python -m flowbp.run presets/sd35_medium.yaml presets/sd35_medium/bridge.yaml my.yaml --check
+
+exit codes: 0 done, 1 the run stopped, 2 a mistake in what was typed or configured,
+130 interrupted.
+"""
+
+
+def main(arguments: Sequence[str] | None) -> int:
+    """Do what `flowbp.run.main` says."""
+    try:
+        require_packages()
+    except ModuleNotFoundError as error:
+        return print_error(error, MISTAKE)
+    parser = _parser()
+    typed = parser.parse_intermixed_args(arguments)
+    if not typed.inputs and not typed.presets:
+        parser.error("give at least one YAML file, such as container.yaml; --help shows more")
+    if typed.presets and (typed.inputs or typed.resume or typed.check):
+        parser.error("give --presets alone; it lists them and does nothing else")
+    if typed.presets:
+        from flowbp.settings import preset_listing
+
+        print(preset_listing())
+        return 0
+    find_modules_here()
+    return _run(typed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    # Late, as in `_run`.
+    from flowbp.settings.run_identity import FREE, ROUNDING, STEPS
+
+    keys = ", ".join((f"{STEPS} upwards", *FREE, *ROUNDING))
+    parser = command_parser(
+        "flowbp.run",
+        usage="%(prog)s [--resume] [--check] [--debug] FILE.yaml [FILE.yaml ...] "
+        "[dotted.key=value ...]\n       %(prog)s --presets | --version",
+        description=_DESCRIPTION,
+        epilog=_EPILOG.format(changeable=textwrap.fill(keys, 98, break_on_hyphens=False)),
+        resume="go on with the run in run.folder, from its newest checkpoint",
+        check="check everything, print what would run, and write nothing",
+    )
+    parser.add_argument(
+        "--presets",
+        action="store_true",
+        help="list the published settings that come with flowbp",
+    )
+    return parser
+
+
+def _run(typed: argparse.Namespace) -> int:
+    # Late, because these need what `main` has just made sure of.
+    from flowbp.cli.run.execution import execute
+    from flowbp.cli.run.phases import RunError
+    from flowbp.cli.run.preflight import AHEAD, check
+    from flowbp.settings import RunContainer, Settings, load
+    from flowbp.training import EvaluationError, NonFiniteError
+
+    def act(settings: Settings) -> int:
+        (check if typed.check else execute)(RunContainer(settings=settings), resume=typed.resume)
+        return 0
+
+    return carry_out(
+        lambda: load(typed.inputs, resume=typed.resume, ahead=AHEAD),
+        act,
+        folder=lambda settings: settings.run.folder,
+        what="the run",
+        stops=(NonFiniteError, EvaluationError, RunError),
+        smaller=_SMALLER,
+        kept="nothing was saved",
+        debug=typed.debug,
+    )

@@ -1,0 +1,207 @@
+"""What a run is about to do, in a dozen lines, with a drawing of the method's plan."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any
+
+from flowbp.adapters import Backbone, Lora
+from flowbp.cli.overview import embeddings_text, grid_text, pairs, words
+from flowbp.config import Component
+from flowbp.core import Surrogate
+from flowbp.evaluation import counted
+from flowbp.prompts import TableSource
+from flowbp.settings import RunSettings, Settings, resolved_values
+from flowbp.settings.sampling import evaluation_sampling, example_plan, interval
+from flowbp.settings.schema import EvaluationSettings
+from flowbp.significant_digits import written
+from flowbp.training import cost
+
+_WIDTH = 100
+
+
+def overview(settings: Settings, trained: int, *, replaced: Sequence[str] = ()) -> str:
+    """What a run would do: parts, an example of the method's draw, cost, prompts, folder."""
+    tree = resolved_values(settings, defaults=False)
+    lines = {
+        "backbone": words(tree["backbone"]),
+        "trained": f"{trained:,} parameters, {_tuning(tree['tuning'])}",
+        "reward": f"{words(tree['reward'])}, loss {words(tree['loss'])}",
+        "judge": words(tree["judge"]) if tree["judge"] else "none",
+        "replaced": ", ".join(replaced),
+        "prompts": words(tree["prompts"]) + _counted(settings.prompts),
+        "embeddings": embeddings_text(settings.embeddings),
+        "evaluation": _evaluation(settings),
+        **_method(settings, words(tree["method"])),
+        "optimizer": f"{words(tree['optimizer'])}, schedule {words(tree['schedule'])}",
+        "training": pairs(tree["training"]),
+        "anchor": _anchor(settings),
+        "folder": str(settings.run.folder),
+    }
+    return "\n".join(_line(name, text) for name, text in lines.items() if text)
+
+
+def _line(name: str, text: str) -> str:
+    line = f"  {name:<12}{text}"
+    # Blanks are a part of the drawing, and wrapping would eat them.
+    if name == "example":
+        return line
+    return textwrap.fill(
+        line,
+        _WIDTH,
+        subsequent_indent=" " * 14,
+        # Paths and ids stay whole, to be copied.
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def _method(settings: Settings, name: str) -> dict[str, str]:
+    plan, steps = example_plan(settings), settings.sampling.steps
+    sampling, batch = settings.sampling, settings.batching.total
+    spent = cost(plan, sampling, anchored=settings.anchor is not None)
+    return {
+        "method": name,
+        "example": plan_drawing(plan, steps),
+        "": LEGEND,
+        " ": f"{joint_text(plan)}; weights {weights_text(plan)}",
+        "  ": f"the reward reads {reward_input_text(plan)}",
+        "sampling": f"{counted(steps, 'step')}{grid_text(sampling)}, guidance "
+        f"{sampling.guidance:g}, {sampling.height}x{sampling.width} pixels",
+        "portions": f"{counted(settings.batching.samples, 'sample')} at a time forward, pull "
+        f"{settings.batching.pull}, decode {settings.batching.decode}"
+        f"{_checkpointing(settings.backbone)}{_compiled(settings.run)}",
+        "each step": f"{counted(batch, 'sample')}, each with {spent.forward} velocity evaluations "
+        f"forward and {spent.backward} backward in this example",
+    }
+
+
+def _checkpointing(backbone: Component[Backbone]) -> str:
+    # A model of a third party need not know it.
+    name = "gradient_checkpointing"
+    taken = {} if backbone.ready else inspect.signature(backbone.target).parameters
+    if name not in taken:
+        return ""
+    wanted = backbone.arguments.get(name, taken[name].default)
+    return f", gradient checkpointing {wanted if wanted == 'auto' else 'on' if wanted else 'off'}"
+
+
+def _compiled(run: RunSettings) -> str:
+    if not run.compile:
+        return ""
+    return f", compiled, blocks keep {run.kept_activations:.0%} of their activations"
+
+
+def _tuning(tree: Mapping[str, Any]) -> str:
+    # What is not set is the model's or the file's own choice.
+    return words({key: item for key, item in tree.items() if item is not None})
+
+
+def _anchor(settings: Settings) -> str:
+    if settings.anchor is None:
+        return ""
+    plan = example_plan(settings)
+    without, spent = (cost(plan, settings.sampling, anchored=each) for each in (False, True))
+    adapted = isinstance(settings.tuning, Lora)
+    reference = "base model without adapter" if adapted else "model before training"
+    return (
+        f"strength {settings.anchor.strength:g}, towards the {reference}; "
+        f"{spent.forward - without.forward} of the forward evaluations are the reference's"
+    )
+
+
+def _evaluation(settings: Settings) -> str:
+    evaluation, sampling = settings.evaluation, evaluation_sampling(settings)
+    if evaluation is None or sampling is None:
+        return "none"
+    return (
+        f"{counted(len(evaluation.prompts.prompts()), 'held-out prompt')} before and after, "
+        f"{counted(sampling.steps, 'step')}{grid_text(sampling) if evaluation.grid else ''}, "
+        f"guidance {sampling.guidance:g}, noise seed {evaluation.noise_seed}"
+        f"{_left_out(evaluation.prompts)}{_inside(settings, evaluation)}"
+    )
+
+
+def _inside(settings: Settings, evaluation: EvaluationSettings) -> str:
+    every, stop = interval(settings), settings.early_stop
+    if every is None:
+        return ""
+    which = "all" if evaluation.count is None else str(evaluation.count)
+    besides = f", {words(list(evaluation.metrics))} besides" if evaluation.metrics else ""
+    found = f"; every {counted(every, 'step')} on {which} of them{besides}"
+    if stop is None:
+        return found
+    return f"{found}; ends after {stop.patience} without a rise of {stop.metric}"
+
+
+def _counted(source: object) -> str:
+    count = f", {len(source):,} of them" if isinstance(source, Sized) else ""
+    return count + _left_out(source)
+
+
+def _left_out(source: object) -> str:
+    account = source.account() if isinstance(source, TableSource) else ""
+    return f"; {account}" if account else ""
+
+
+LEGEND = "● active  ◆ active joint  · cached  - leapt over  | ends of segments"
+"""What the characters of `plan_drawing` mean."""
+
+_MOST = 8
+
+
+def plan_drawing(plan: Surrogate, steps: int) -> str:
+    """Draw which steps a plan evaluates again, on a line of `steps` steps from noise to sample."""
+    ends = {plan.segments[0].start, *(segment.stop for segment in plan.segments)}
+    marks = [("|" if i in ends else "") + _mark(plan, i) for i in range(steps)]
+    return "".join(marks) + ("|" if steps in ends else "")
+
+
+def weights_text(plan: Surrogate) -> str:
+    """The active steps of a plan, each with its weight and the scale of its gradient."""
+    items = [
+        f"{step}: {written(segment.weights[step], 4)}{_scaled(scale)}"
+        for segment in plan.segments
+        for step, scale in sorted(segment.active.items())
+    ]
+    rest = len(items) - _MOST
+    return ", ".join(items[:_MOST]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _scaled(scale: float) -> str:
+    return f" x {written(scale)}" if scale != 1 else ""
+
+
+def joint_text(plan: Surrogate) -> str:
+    """What crosses the joint of a plan, in words."""
+    joints = [segment.start for segment in plan.segments[1:]]
+    if not joints:
+        return "no joint, no Jacobian"
+    where = f"step {joints[0]}" if len(joints) == 1 else f"steps {joints[0]} to {joints[-1]}"
+    return f"joint at {where}, alpha {plan.alpha:g}"
+
+
+def reward_input_text(plan: Surrogate) -> str:
+    """What the reward reads of a plan, in words."""
+    if plan.reward_input == "sample":
+        copies = f", and {plan.noised} renoised copies of it" if plan.noised else ""
+        return f"the sample{copies}"
+    last = plan.segments[-1]
+    supports = sorted(last.weights)
+    which = f"step {supports[0]}"
+    if len(supports) > 1:
+        rest = f" and {len(supports) - _MOST} more" if len(supports) > _MOST else ""
+        which = f"steps {', '.join(map(str, supports[:_MOST]))}{rest}"
+    velocity = "velocity" if len(supports) == 1 else "velocities"
+    return f"the sample as predicted at step {last.start} from the {velocity} of {which}"
+
+
+def _mark(plan: Surrogate, step: int) -> str:
+    if any(step in segment.active for segment in plan.segments):
+        joint = any(step == each.start and step in each.active for each in plan.segments[1:])
+        return "◆" if joint else "●"
+    if any(step in segment.weights for segment in plan.segments):
+        return "·"
+    return "-" if any(each.start <= step < each.stop for each in plan.segments) else " "

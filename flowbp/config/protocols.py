@@ -1,0 +1,128 @@
+"""Whether something is what a protocol asks for, found without calling it."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, get_origin
+
+_CALL = "__call__"
+
+
+def lacking(found: Any, protocol: Any) -> str:
+    """What an object, or the objects of a class, would lack of a protocol."""
+    protocol = get_origin(protocol) or protocol
+    if not getattr(protocol, "_is_protocol", False):
+        return ""
+    return "; ".join(_faults(found, protocol))
+
+
+def members(protocol: Any) -> dict[str, Any]:
+    """The methods and attributes that a protocol asks for."""
+    bases = [base for base in protocol.__mro__ if getattr(base, "_is_protocol", False)]
+    return {
+        name: value
+        for base in reversed(bases)
+        for name, value in vars(base).items()
+        if name == _CALL or (not name.startswith("_") and _asked(value))
+    }
+
+
+def _asked(value: Any) -> bool:
+    return inspect.isfunction(value) or isinstance(value, property)
+
+
+def _faults(found: Any, protocol: Any) -> Iterator[str]:
+    of_class = isinstance(found, type)
+    absent = []
+    for name, member in members(protocol).items():
+        method = inspect.isfunction(member)
+        if of_class and not method:
+            # A constructor may set it.
+            continue
+        present = _present(found, name, of_class)
+        asked = _parameters(member) if method else []
+        words = f"{name}({', '.join(p.name for p in asked)})" if method else name
+        if not present:
+            absent.append("`__call__`" if name == _CALL else f"`{words}`")
+        elif method and not _takes(_method(found, name), asked, bound=not of_class):
+            wanted = ", ".join(p.name for p in asked)
+            if name == _CALL and not of_class:
+                yield f"cannot be called with ({wanted})"
+            else:
+                yield f"has {_article(name)} `{name}` that does not take ({wanted})"
+    if absent == ["`__call__`"]:
+        yield "cannot be called"
+    elif absent:
+        yield f"has no {', '.join(absent)}"
+
+
+def _article(name: str) -> str:
+    return "an" if name[:1] in "aeiou" else "a"
+
+
+def _present(found: Any, name: str, of_class: bool) -> bool:
+    if name == _CALL and of_class:
+        # A class can be called; its objects only where one of its bases says how.
+        return any(_CALL in vars(base) for base in found.__mro__)
+    if of_class and any("__getattr__" in vars(base) for base in found.__mro__):
+        return True
+    return callable(found) if name == _CALL else hasattr(found, name)
+
+
+def _method(found: Any, name: str) -> Any:
+    return found if name == _CALL and not isinstance(found, type) else getattr(found, name, None)
+
+
+def _parameters(member: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(member).parameters.values())[1:]
+
+
+def _takes(method: Any, asked: list[inspect.Parameter], *, bound: bool) -> bool:
+    """Whether a method can be called as its protocol is."""
+    try:
+        signature = inspect.signature(method)
+    except (TypeError, ValueError):
+        # Of what is written in C there may be none.
+        return True
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    needed = [p for p in asked if p.default is p.empty]
+    positional = [None for p in needed if p.kind is not keyword]
+    named = {p.name: None for p in needed if p.kind is keyword}
+    try:
+        signature.bind(*([] if bound else [None]), *positional, **named)
+    except TypeError:
+        return False
+    return True
+
+
+def misfit(target: Any, kind: str, protocol: Any) -> str:
+    """Why a target plainly makes no component of a kind, found before calling it; or empty."""
+    top = (getattr(target, "__module__", None) or "").partition(".")[0]
+    if top in sys.stdlib_module_names:
+        what = "class" if isinstance(target, type) else "function"
+        return f"is a {what} of Python itself, and no {kind}"
+    made = made_by(target)
+    lacks = lacking(made, protocol) if made is not None else ""
+    if not lacks:
+        return ""
+    return f"is no {kind}: it {lacks}" if made is target else f"makes no {kind}: it {lacks}"
+
+
+def made_by(target: Any) -> type | None:
+    """The class of what a target makes."""
+    if isinstance(target, type):
+        return target
+    try:
+        made = inspect.get_annotations(target, eval_str=True).get("return")
+    # What an annotation names need not be there, and what is written in C has none.
+    except Exception:
+        made = None
+    owner = getattr(target, "__self__", None)
+    # The class method of a base makes objects of the class that it is asked of.
+    if isinstance(owner, type) and (
+        made is None or (isinstance(made, type) and issubclass(owner, made))
+    ):
+        return owner
+    return made if isinstance(made, type) and made is not type(None) else None

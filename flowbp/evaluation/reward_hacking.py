@@ -1,0 +1,181 @@
+"""Signs of reward hacking: the reward rises while a held-out metric gets worse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+
+from flowbp.evaluation.charts import metrics_besides
+from flowbp.evaluation.statistics import LEAST, LEVEL, sign_flip_p
+from flowbp.evaluation.tables import Line
+
+_Each = Mapping[str, Sequence[float]]
+
+
+@attrs.frozen
+class Divergence:
+    """A held-out metric that got worse while the reward kept rising."""
+
+    metric: str
+    best: int
+    since: int
+    prompts: int
+
+
+def find_divergence(
+    rows: Sequence[Mapping[str, Any]],
+    each: Sequence[_Each],
+    metric: str,
+    trained: str,
+    *,
+    prompts: Sequence[str] | None = None,
+    among: int = 1,
+    sign: int = 1,
+    seed: int = 0,
+) -> Divergence | None:
+    """Find since which step a metric and the reward diverge, if they still do at the last.
+
+    At an evaluation they diverge if, prompt by prompt, the metric is below its best and the reward
+    above what it was then, both by more than chance: sign-flip tests of the differences, the
+    reward's at `LEVEL`. The best of many evaluations is partly luck, so the metric is tested at
+    `LEVEL` divided by the number of evaluations that could have been the best, and by `among`, the
+    number of metrics that are tested.
+    """
+    if sign not in (-1, 1):
+        raise ValueError(
+            f"`sign` must be 1 (more is better) or -1 (less is better), got {sign!r}; where "
+            "neither is better, nothing diverges"
+        )
+    points = [
+        _Point(row["step"], [sign * value for value in own[metric]], own[trained])
+        for row, own in zip(rows, each, strict=True)
+        if metric in own and trained in own
+    ]
+    if points:
+        count = len(points[-1].metric if prompts is None else prompts)
+        points = [point for point in points if len(point.metric) == count]
+    if not points:
+        return None
+    best, since = max(points, key=lambda point: point.mean), None
+    level = LEVEL / (max(1, len(points) - 1) * among)
+    for point in reversed(points[points.index(best) + 1 :]):
+        fall = _Gains.of(best.metric, point.metric, prompts)
+        rise = _Gains.of(point.trained, best.trained, prompts)
+        if not (fall.beyond_chance(level, seed) and rise.beyond_chance(LEVEL, seed)):
+            break
+        since = point.step
+    return None if since is None else Divergence(metric, best.step, since, fall.prompts)
+
+
+@attrs.frozen(eq=False)
+class _Point:
+    step: int
+    metric: Sequence[float]
+    trained: Sequence[float]
+
+    @property
+    def mean(self) -> float:
+        known = [value for value in self.metric if not math.isnan(value)]
+        return math.fsum(known) / len(known)
+
+
+@attrs.frozen(eq=False)
+class _Gains:
+    values: Sequence[float]
+    texts: Sequence[str]
+
+    @classmethod
+    def of(
+        cls, after: Sequence[float], before: Sequence[float], prompts: Sequence[str] | None
+    ) -> _Gains:
+        texts = map(str, range(len(after))) if prompts is None else prompts
+        differences = (new - old for new, old in zip(after, before, strict=True))
+        known = [
+            (each, text)
+            for each, text in zip(differences, texts, strict=True)
+            if not math.isnan(each)
+        ]
+        return cls([each for each, _ in known], [text for _, text in known])
+
+    @property
+    def prompts(self) -> int:
+        return len(set(self.texts))
+
+    def beyond_chance(self, level: float, seed: int) -> bool:
+        if self.prompts < LEAST or not math.fsum(self.values) > 0:
+            return False
+        # Drawn flips give no p below one in their number.
+        flips = max(9_999, round(2 / level))
+        generator = torch.Generator().manual_seed(seed)
+        p = sign_flip_p([self.values], prompts=[self.texts], generator=generator, flips=flips)
+        return p <= level
+
+
+def warnings_of(
+    lines: Sequence[Line],
+    held_out: Sequence[Mapping[str, Any]],
+    trained: Mapping[str, Sequence[str]],
+    *,
+    each: Sequence[Mapping[str, Sequence[float]]] = (),
+    prompts: Sequence[str] | None = None,
+    signs: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> tuple[str, ...]:
+    """Warn where the trained-on reward rose while a held-out metric got worse.
+
+    Inside a run, by `find_divergence`; between the base and another model, by a significant gain of
+    a column that this model was trained on beside a significant loss of another column.
+    """
+    if not trained:
+        return ()
+    found = _diverging(held_out, each, prompts, signs or {}, seed) if each else []
+    better = {(line.model, line.column) for line in lines if line.worth == "good"}
+    for line in lines:
+        own = trained.get(line.model, ())
+        risen = [name for name in own if (line.model, name) in better]
+        if risen and line.worth == "bad" and not _of(own, line.column):
+            found.append(
+                f"{line.model}: {risen[0]}, which was trained on, is better, and {line.column} "
+                f"is {line.verdict} by {line.written.gain.lstrip('+−')}"
+                f"{' points' if line.unit.percent else ''}."
+            )
+    return tuple(found)
+
+
+def _diverging(
+    held_out: Sequence[Mapping[str, Any]],
+    each: Sequence[Mapping[str, Sequence[float]]],
+    prompts: Sequence[str] | None,
+    signs: Mapping[str, int],
+    seed: int,
+) -> list[str]:
+    found = []
+    names = [name for name in metrics_besides(held_out, "reward") if signs.get(name) != 0]
+    for name in names:
+        sign = signs.get(name, 1)
+        apart = find_divergence(
+            held_out,
+            each,
+            name,
+            "reward",
+            prompts=prompts,
+            among=len(names),
+            sign=sign,
+            seed=seed,
+        )
+        if apart is not None:
+            worse = "fell" if sign == 1 else "rose too, of which less is better"
+            found.append(
+                f"From step {apart.since} on the reward rose while {name} {worse}: it was best at "
+                f"step {apart.best}, beyond chance on {apart.prompts} prompts. Later "
+                "gains may exploit the reward's weaknesses instead of improving the pictures."
+            )
+    return found
+
+
+def _of(columns: Sequence[str], name: str) -> bool:
+    return any(name == column or name.startswith(f"{column}.") for column in columns)

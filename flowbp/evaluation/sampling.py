@@ -1,0 +1,213 @@
+"""Pictures for a list of prompts, from noise that belongs to each prompt's place in the list."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from flowbp.adapters.compilation import is_compiled
+from flowbp.adapters.sigmas import MODEL_GRID, Grid
+from flowbp.adapters.velocity import guided_field
+from flowbp.core import rollout
+from flowbp.evaluation.validators import finite, up_to
+from flowbp.limits import BATCH, GRID, SIDE
+
+if TYPE_CHECKING:
+    from flowbp.adapters.backbone import Backbone, Conditioning
+
+
+class Progress(Protocol):
+    """Told how far a long job is: `progress(done, total)`, in prompts."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take note that `done` of `total` prompts are finished."""
+
+
+@attrs.frozen(kw_only=True)
+class Sampling:
+    """How pictures are sampled: everything but the weights, the prompts and the seed.
+
+    The velocity is ``v⁻ + guidance · (v⁺ − v⁻)``; with ``guidance=1`` it is ``v⁺`` alone and
+    nothing is evaluated for the negative prompt.
+
+    Args:
+        steps: number of Euler steps, ≥ 1.
+        height: picture height in pixels.
+        width: picture width in pixels.
+        guidance: scale of classifier-free guidance; 1 switches it off.
+        negative_prompt: text of ``v⁻``.
+        batch: prompts sampled together. It changes memory and speed, not which noise is used.
+        decode: pictures decoded together; `batch` if None.
+        grid: the sigmas of the steps; the model's own unless said otherwise.
+
+    Raises:
+        ValueError: for a grid of another number of steps, a size, count or scale that cannot be
+            sampled, and for a negative prompt that `guidance` = 1 would ignore.
+
+    Example:
+        >>> Sampling(steps=25, height=512, width=512, guidance=3.5).batch
+        16
+    """
+
+    steps: int = attrs.field(validator=up_to(GRID))
+    height: int = attrs.field(validator=up_to(SIDE))
+    width: int = attrs.field(validator=up_to(SIDE))
+    guidance: float = attrs.field(default=1.0, converter=float, validator=finite)
+    negative_prompt: str = ""
+    batch: int = attrs.field(default=16, validator=up_to(BATCH))
+    decode: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(up_to(BATCH))
+    )
+    grid: Grid = MODEL_GRID
+
+    def __attrs_post_init__(self) -> None:
+        self.grid.known(self.steps)
+        if self.negative_prompt and self.guidance == 1.0:
+            raise ValueError(
+                f"`negative_prompt` is {self.negative_prompt!r} but `guidance` is 1, which never "
+                "evaluates it; raise `guidance` or leave `negative_prompt` empty"
+            )
+
+
+def noise_generator(noise_seed: int, index: int) -> torch.Generator:
+    """The random generator of the prompt at `index`, a function of the two numbers alone."""
+    digest = hashlib.blake2b(f"{noise_seed}:{index}".encode(), digest_size=8).digest()
+    # manual_seed refuses values of 2^63 and above on some builds.
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def generate_batches(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    noise_seed: int,
+    sampling: Sampling,
+    *,
+    wanted: Callable[[slice], bool] = lambda chosen: True,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Sample the prompts batch by batch, so that pictures can be used before all are there."""
+    if not prompts:
+        raise ValueError("`prompts` is empty; give at least one prompt to sample")
+    negative = None
+    if sampling.guidance != 1.0:
+        with torch.no_grad():
+            negative = backbone.encode([sampling.negative_prompt])
+    for start in range(0, len(prompts), sampling.batch):
+        chosen = slice(start, min(start + sampling.batch, len(prompts)))
+        if not wanted(chosen):
+            continue
+        yield chosen, _sample(backbone, prompts, chosen, noise_seed, sampling, negative)
+
+
+def generate(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    noise_seed: int,
+    sampling: Sampling,
+    *,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Sample one picture for every prompt."""
+    images = []
+    for chosen, batch in generate_batches(backbone, prompts, noise_seed, sampling):
+        images.append(batch.cpu())
+        if progress is not None:
+            progress(chosen.stop, len(prompts))
+    return torch.cat(images)
+
+
+@torch.no_grad()
+def _sample(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    chosen: slice,
+    noise_seed: int,
+    sampling: Sampling,
+    negative: Conditioning | None,
+) -> Tensor:
+    size = {"height": sampling.height, "width": sampling.width}
+    indices = list(range(chosen.start, chosen.stop))
+    if is_compiled(backbone.module):
+        # A smaller last batch would be compiled anew, which takes longer than to sample a whole
+        # one. A list shorter than a batch has a single size, its own.
+        indices += indices[-1:] * (min(sampling.batch, len(prompts)) - len(indices))
+    noise = torch.cat(
+        [backbone.noise(1, generator=noise_generator(noise_seed, i), **size) for i in indices]
+    ).to(backbone.device)
+    sigmas = sampling.grid.sigmas_of(backbone, sampling.steps, **size)
+    with _dropout_off(backbone.module):
+        conditioning = backbone.encode([prompts[i] for i in indices])
+        velocity = guided_field(backbone.velocity, conditioning, negative, sampling.guidance)
+        parts = torch.split(
+            rollout(velocity, noise, sigmas).sample, sampling.decode or sampling.batch
+        )
+        pictures = torch.cat([backbone.decode(part).float() for part in parts])
+        return pictures[: chosen.stop - chosen.start]
+
+
+@contextmanager
+def _dropout_off(module: nn.Module) -> Iterator[None]:
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def own_facts(backbone: object) -> Mapping[str, Any]:
+    """What a backbone says that its pictures depend on; nothing of one that has no `facts`."""
+    found = getattr(backbone, "facts", None)
+    return found if isinstance(found, Mapping) else {}
+
+
+def sampling_facts(backbone: Backbone, sampling: Sampling) -> dict[str, str]:
+    """What pictures of a sampling depend on besides weights, prompt and noise."""
+    size = {"height": sampling.height, "width": sampling.width}
+    sigmas = sampling.grid.sigmas_of(backbone, sampling.steps, **size)
+    facts: dict[str, Any] = {
+        "steps": sampling.steps,
+        "sigmas": [round(sigma, 7) for sigma in sigmas.tolist()],
+        "guidance": sampling.guidance,
+        "negative_prompt": sampling.negative_prompt,
+        **size,
+        **own_facts(backbone),
+    }
+    return {
+        name: each if isinstance(each, str) else json.dumps(each, default=str)
+        for name, each in facts.items()
+    }
+
+
+PACKAGES = ("flowbp", "torch", "diffusers", "transformers", "peft")
+
+
+def environment(
+    device: torch.device, seed: int, *, packages: Sequence[str] = PACKAGES
+) -> dict[str, str]:
+    """Versions, threads, device and seed, as text. Names of machines and of users are not in it."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "seed": str(seed),
+        "device": f"{device} ({name})",
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        **{package: _version(package) for package in packages},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,66 @@
+"""The device that a configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import torch
+
+from flowbp.config.tree import Step
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device that a name stands for."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def device_fault(name: str) -> str | None:
+    """What is wrong with a device on this machine."""
+    if name == "auto":
+        return None
+    device = torch.device(name)
+    if device.type == "meta":
+        return "is 'meta', on which torch keeps shapes and no numbers; write auto or cpu"
+    count = _count(device.type)
+    if (device.index or 0) < count:
+        return None
+    others = [kind for kind in ("cuda", "mps", "xpu", "npu") if _count(kind)]
+    there = ["cpu", *(f"{kind}:{index}" for kind in others for index in range(_count(kind)))]
+    return f"is {name!r}, and torch sees {', '.join(there)} here; write one of these, or auto"
+
+
+def fault_of_device(section: str, device: str) -> Iterator[tuple[tuple[Step, ...], str]]:
+    """What is wrong with `section.device` on this machine: the keys, and the fault."""
+    wrong = device_fault(device)
+    if wrong is not None:
+        yield (section, "device"), wrong
+
+
+def _count(kind: str) -> int:
+    """How many devices of a kind torch can use here."""
+    if kind == "cpu":
+        return 1
+    backend: Any = getattr(torch, kind, None)
+    if not hasattr(backend, "device_count"):
+        return 0
+    if hasattr(backend, "is_available") and not backend.is_available():
+        return 0
+    # torch.mps says nothing of availability itself.
+    absent = kind == "mps" and not torch.backends.mps.is_available()
+    return 0 if absent else int(backend.device_count())
+
+
+def check_device(_: Any, attribute: attrs.Attribute[Any], value: str) -> None:
+    """A validator: `auto`, or a device of torch."""
+    if value == "auto":
+        return
+    try:
+        torch.device(value)
+    except RuntimeError as error:
+        raise ValueError(
+            f"`{attribute.name}` must be auto, cpu, cuda or another device of torch, got {value!r}"
+        ) from error

@@ -1,0 +1,108 @@
+"""What configured components read when they are built, found and checked without building them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from flowbp.config import Component
+from flowbp.config.tree import Step
+from flowbp.evaluation import HeldOut
+from flowbp.rewards import Need
+from flowbp.rewards.needs import location
+from flowbp.rewards.towers import place_name
+from flowbp.settings.preflight import Found
+
+_Path = tuple[Step, ...]
+
+
+def needs_of(component: Component[Any], path: _Path = ()) -> Iterator[tuple[_Path, Need]]:
+    """What a component and those in its arguments read, by their `needs`, see `rewards.Need`."""
+    needs = getattr(component.target, "needs", None)
+    if callable(needs):
+        given = component.completed
+        named = {name: given[name] for name in inspect.signature(needs).parameters}
+        yield from ((path, need) for need in needs(**named))
+    for name, value in ({} if component.ready else component.completed).items():
+        yield from _within(value, (*path, name))
+
+
+def reads(component: Component[Any]) -> bool:
+    """Whether a component, or one in its arguments, says that it reads something to be built."""
+    try:
+        return any(True for _ in needs_of(component))
+    # What raises is reported by `unmet`.
+    except Exception:
+        return True
+
+
+def towers_of(component: Component[Any]) -> frozenset[str]:
+    """Which models a component shares with others that read the same."""
+    try:
+        needs = [need for _, need in needs_of(component)]
+    # What raises is reported by `unmet`.
+    except Exception:
+        return frozenset()
+    return frozenset(place_name(need.tower) for need in needs if need.tower is not None)
+
+
+def readings(component: Component[Any]) -> Iterator[str]:
+    """From where a component, and those in its arguments, are read."""
+    try:
+        found = [need.reading for _, need in needs_of(component) if need.reading is not None]
+        yield from dict.fromkeys(map(location, found))
+    # What raises is reported by `unmet`.
+    except Exception:
+        return
+
+
+def unmet(component: Component[Any], path: _Path = ()) -> Found:
+    """What is wrong with what a component reads, in words."""
+    found: list[tuple[_Path, str]] = []
+    # A check is code of others too, and whatever it raises is what is wrong.
+    try:
+        for where, need in needs_of(component, path):
+            try:
+                need.check()
+            except Exception as error:
+                found.append((where, in_words(error)))
+    except Exception as error:
+        found.append((path, in_words(error)))
+    # One folder may be read twice.
+    yield from dict.fromkeys(found)
+
+
+def unfit(component: Component[Any], prompts: Sequence[HeldOut], seeds: Sequence[int]) -> str:
+    """Why an evaluation does not suffice for a metric, by the `unfit` of its target; or empty."""
+    find = getattr(component.target, "unfit", None)
+    if not callable(find):
+        return ""
+    given = component.completed | {"prompts": prompts, "seeds": seeds}
+    # A check is code of others too, and whatever it raises is what is wrong.
+    try:
+        return find(**{name: given[name] for name in inspect.signature(find).parameters}) or ""
+    except Exception as error:
+        return in_words(error)
+
+
+def _within(value: Any, path: _Path) -> Iterator[tuple[_Path, Need]]:
+    if isinstance(value, Component):
+        yield from needs_of(value, path)
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _within(each, (*path, key))
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            yield from _within(each, (*path, number))
+    elif attrs.has(type(value)):
+        for field in attrs.fields(type(value)):
+            yield from _within(getattr(value, field.name), (*path, field.alias))
+
+
+def in_words(error: Exception) -> str:
+    """An error of a check in words; that of a check of others with its type."""
+    ours = isinstance(error, ValueError | OSError | ModuleNotFoundError)
+    return str(error) if ours and str(error) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,327 @@
+"""The portions of a step that fit into its device's memory, and smaller ones where they do not."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import attrs
+import torch
+
+from flowbp.adapters.capabilities import WithCheckpointing, checkpointing_of
+from flowbp.adapters.compilation import is_compiled
+from flowbp.core import Cotangents
+from flowbp.memory_errors import is_out_of_memory
+from flowbp.training.observers import Observer, notify_portions
+from flowbp.training.optimization import OptimizerRecipe, state_bytes
+from flowbp.training.out_of_memory import ENCODING, ExhaustedError, StageOutOfMemoryError, in_stage
+from flowbp.training.prompts import PromptFeed, PromptSource
+from flowbp.training.randomness import Streams, generator, generator_states, set_generator_states
+from flowbp.training.reward_cotangent import Scorer, score
+from flowbp.training.run_state import RunState
+from flowbp.training.sampling import AUTO, Portions
+from flowbp.training.step import StepResult, TrainingStep, in_portions, starting_portions
+
+GIB = 2**30
+
+
+class Memory(Protocol):
+    """A device's memory, in bytes."""
+
+    def free(self) -> int:
+        """What can still be allocated."""
+        ...
+
+    def peak(self, work: Callable[[], object], /) -> int:
+        """Do a piece of work; the most that was allocated meanwhile, above the present."""
+        ...
+
+
+@attrs.frozen
+class CudaMemory:
+    """The memory of a CUDA device."""
+
+    device: torch.device
+
+    def free(self) -> int:
+        """What the device has free, and what torch's allocator holds unused."""
+        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        free: int = torch.cuda.mem_get_info(self.device)[0]
+        return free + unused
+
+    def peak(self, work: Callable[[], object], /) -> int:
+        """Do a piece of work; the most that was allocated meanwhile. Resets torch's own record."""
+        before: int = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        work()
+        return torch.cuda.max_memory_allocated(self.device) - before
+
+
+def memory_of(device: torch.device) -> Memory | None:
+    """The memory that portions are fitted into: a CUDA device's; elsewhere nothing is fitted."""
+    return CudaMemory(device) if device.type == "cuda" else None
+
+
+def release_cached_memory(device: torch.device) -> None:
+    """Give back to a CUDA device what nothing refers to any more."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+RESERVE = 0.1
+"""The share of the free memory that is left free: for fragments, and for what varies."""
+
+
+@attrs.frozen
+class Fit:
+    """How many samples fit at a time; 0 if not even one does."""
+
+    count: int
+    # Bytes that were there for them, and that one more takes.
+    free: int
+    each: int
+
+
+def largest_fit(memory: Memory, work: Callable[[int], object], most: int, *, owed: int = 0) -> Fit:
+    """Find how many samples fit at a time, from the memory that one and two of them take.
+
+    `peak(n) = fixed + n each`, and the largest n with `peak(n) <= (1 - RESERVE) (free - owed)`.
+    """
+    free, peaks = max(memory.free() - owed, 0), list[int]()
+    try:
+        # Once unmeasured: kernels are chosen, and gradients allocated that then stay.
+        work(1)
+        free = max(memory.free() - owed, 0)
+        for count in (1, 2)[:most]:
+            peaks.append(memory.peak(partial(work, count)))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        # That many do not fit, which is all there was to find out.
+        return Fit(len(peaks), free, peaks[0] if peaks else free)
+    usable = int(free * (1 - RESERVE))
+    if most == 1:
+        return Fit(int(peaks[0] <= usable), free, peaks[0])
+    first, second = peaks
+    each = max(second - first, 1)
+    count = (usable - max(first - each, 0)) // each
+    return Fit(min(most, max(count, 0)), free, each)
+
+
+def first_fit(
+    memory: Memory, work: Callable[[int], object], sizes: Sequence[int], *, owed: int = 0
+) -> Fit:
+    """Find the first of some sizes, the largest first, that fits, by trying one after another."""
+    for count in sizes:
+        free = max(memory.free() - owed, 0)
+        try:
+            # Once unmeasured: kernels are chosen, and gradients allocated that then stay.
+            work(count)
+            free = max(memory.free() - owed, 0)
+            peak = memory.peak(partial(work, count))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            peak = free + 1
+        if peak <= int(free * (1 - RESERVE)):
+            return Fit(count, free, peak // count)
+    return Fit(0, free, peak // sizes[-1])
+
+
+def even_size(largest: int, samples: int) -> int:
+    """A size at most `largest` that divides `samples` well: a divisor of it if one is near."""
+    largest = min(largest, samples)
+    divisor = next(size for size in range(largest, 0, -1) if samples % size == 0)
+    parts = -(-samples // largest)
+    return divisor if 2 * divisor > largest else -(-samples // parts)
+
+
+_ENOUGH = 4
+"""Samples at a time from which on gradient checkpointing would save no time."""
+
+_COMPILED_PULLS = (8, 4, 2, 1)
+_COMPILED_DECODES = (4, 2, 1)
+"""What is tried of compiled code, which takes long for each; more at a time is not faster."""
+
+
+def fit_portions(
+    step: TrainingStep, prompts: Sequence[str], memory: Memory, *, owed: int = 0
+) -> tuple[Portions, str]:
+    """Choose what the batching, or the backbone's checkpointing, leaves to be chosen.
+
+    Pulls, and decoder and reward, are tried with one sample and with two. A compiled backbone,
+    where every size takes long, is tried with what is wanted of it, eight and four samples at the
+    most, and with half of that where it does not fit. Checkpointing stays off if without it the
+    wanted pull fits, or under `auto` at least four samples or all there are. No gradient is left
+    behind, and no generator has moved.
+
+    Args:
+        step: whose portions are chosen.
+        prompts: as many as are tried: two, or one of a batch of one.
+        memory: of its device.
+        owed: bytes that the optimizer is going to allocate.
+
+    Returns:
+        The portions, and a message on them; it is empty where nothing was left to be chosen.
+    """
+    device, states = step.backbone.device, generator_states(step.backbone.device)
+    try:
+        return _Fitting(step, prompts, memory, owed).portions()
+    finally:
+        for parameter in step.backbone.trainable().values():
+            parameter.grad = None
+        set_generator_states(states, device)
+        release_cached_memory(device)
+
+
+class _Fitting:
+    def __init__(
+        self, step: TrainingStep, prompts: Sequence[str], memory: Memory, owed: int
+    ) -> None:
+        size = {"height": step.sampling.height, "width": step.sampling.width}
+        source, backbone = generator(0, "fitting"), step.backbone
+        self.step, self.memory = step, memory
+        self.compiled = is_compiled(backbone.module)
+        # As many as are ever tried at a time.
+        copies = _COMPILED_PULLS[0] if self.compiled and len(prompts) > 1 else 1
+        with torch.no_grad(), in_stage(ENCODING, len(prompts)):
+            self.conditioning = backbone.encode(list(prompts)).repeat(copies)
+        self.prompts = list(prompts) * copies
+        drawn = backbone.noise(len(self.prompts), generator=source, **size)
+        self.latents = drawn.to(backbone.device)
+        self.owed = owed + self._cached()
+
+    def _cached(self) -> int:
+        # What a step keeps for the whole batch while it works on portions of it.
+        plan = self.step.method.draw(self.step.sigmas, generator(0, "fitting"))
+        members = self.step.batching.total * (1 + plan.noised)
+        prompts = sum(tensor[:1].nbytes for tensor in self.conditioning.tensors.values())
+        path = (2 * self.step.sampling.steps + 1) * self.latents[:1].nbytes
+        return members * (path + prompts)
+
+    def portions(self) -> tuple[Portions, str]:
+        """See `fit_portions`."""
+        batching, able = self.step.batching, checkpointing_of(self.step.backbone)
+        wish = able.gradient_checkpointing if able is not None else None
+        on = None if able is None else wish is True
+        pulls = decodes = None
+        pull, decode = batching.pull_size, batching.decode_size
+        # A batch of one has no second sample to try.
+        alone = len(self.prompts) == 1
+        if AUTO in (batching.pull, wish):
+            pulls, on = self._pulls(able, on, 1 if alone else pull, may_switch=wish == AUTO)
+            pull = even_size(max(pulls.count, 1), pull) if batching.pull == AUTO else pull
+        if batching.decode == AUTO:
+            decodes = self._fit(self._score, 1 if alone else decode, _COMPILED_DECODES)
+            decode = even_size(max(decodes.count, 1), decode)
+        chosen = attrs.evolve(batching.portions, pull=pull, decode=decode, checkpointing=on)
+        found = pulls or decodes
+        if found is None:
+            return chosen, ""
+        free, each = (f"{size / GIB:.1f} GiB" for size in (found.free, found.each))
+        return chosen, f"{chosen}: {free} free, {each} a sample"
+
+    def _pulls(
+        self, able: WithCheckpointing | None, on: bool | None, most: int, *, may_switch: bool
+    ) -> tuple[Fit, bool | None]:
+        if able is not None:
+            able.checkpoint_gradients(bool(on))
+        wished = self.step.batching.pull == AUTO
+        needed = min(_ENOUGH, most) if wished else most
+        sizes = _COMPILED_PULLS if wished else (most,)
+        switchable = able is not None and may_switch
+        found = self._fit(self._pull, most, sizes, least=needed if switchable else 1)
+        if able is None or not may_switch or found.count >= needed:
+            return found, on
+        able.checkpoint_gradients(True)
+        return self._fit(self._pull, most, sizes), True
+
+    def _fit(
+        self, work: Callable[[int], object], most: int, compiled: Sequence[int], *, least: int = 1
+    ) -> Fit:
+        if self.compiled:
+            sizes = dict.fromkeys(even_size(size, most) for size in compiled)
+            wanted = [size for size in sizes if size >= least]
+            found = first_fit(self.memory, work, wanted, owed=self.owed)
+        else:
+            found = largest_fit(self.memory, work, most, owed=self.owed)
+        release_cached_memory(self.step.backbone.device)
+        return found
+
+    def _pull(self, count: int) -> None:
+        x = self.latents[:count]
+        # What a method may ask of a pull at the most: the cotangent of the latents, and under an
+        # anchor one that goes to the parameters only.
+        anchor = None if self.step.anchor is None else torch.zeros_like(x)
+        pull = self.step.pull(self.conditioning[:count])
+        cotangents = Cotangents(torch.zeros_like(x), anchor, through_latents=True)
+        pull(x, self.step.sigmas[0], cotangents)
+
+    def _score(self, count: int) -> None:
+        step = self.step
+        scorer = Scorer(backbone=step.backbone, reward=step.reward, shape=step.shape, size=count)
+        x = self.latents[:count]
+        score(scorer, x, self.prompts[:count], torch.ones(count, device=x.device))
+
+
+def choose_portions(
+    run: RunState,
+    prompts: PromptSource,
+    optimizer: OptimizerRecipe,
+    memory: Memory | None,
+    *,
+    seed: int,
+    observers: Sequence[Observer],
+) -> None:
+    """Give a run the portions that it begins with; those that were lowered before stay."""
+    if run.lowered:
+        return
+    if memory is None:
+        able = checkpointing_of(run.step.backbone)
+        if able is not None:
+            # A run before this one may have switched it.
+            able.checkpoint_gradients(able.gradient_checkpointing is True)
+        return
+    # The run's own first prompts, from a stream apart: they are encoded already.
+    first = PromptFeed(prompts, Streams.of(seed).prompts).take(min(2, run.step.batching.total))
+    parameters = run.parameters.values()
+    owed = 0 if run.optimizer.state else state_bytes(optimizer, parameters)
+    portions, message = fit_portions(run.step, first, memory, owed=owed)
+    run.step = in_portions(run.step, portions)
+    if message:
+        notify_portions(observers, run.done + 1, portions, message)
+
+
+def retry_on_out_of_memory(
+    run: RunState, prompts: Sequence[str], observers: Sequence[Observer]
+) -> StepResult:
+    """Run a step until it fits: what runs out of memory is made smaller, and stays so.
+
+    A repeated step is the same step: generators are put back to where they were, so that plan,
+    noise and copies are the same, and its gradient is up to rounding. Only what the network itself
+    draws, for dropout say, may change, as it is drawn portion by portion.
+    """
+    streams, own = run.streams.states(), generator_states(run.device)
+    while True:
+        try:
+            return run.step(prompts, run.streams)
+        except StageOutOfMemoryError as error:
+            stage, count, cause = error.stage, error.count, error.cause
+        # Past the handler, because the traceback keeps alive what the step had allocated.
+        run.optimizer.zero_grad(set_to_none=True)
+        release_cached_memory(run.device)
+        now = run.step.portions or starting_portions(run.step)
+        smaller = stage.lowered(now, count)
+        if smaller is None:
+            raise ExhaustedError(stage, count, cause)
+        run.streams.set_states(streams)
+        set_generator_states(own, run.device)
+        run.step, run.lowered = in_portions(run.step, smaller), True
+        change = smaller.changed_from(now)
+        message = f"out of memory in {stage.doing}: {change} from here on; the step is repeated"
+        if is_compiled(run.step.backbone.module):
+            message = f"{message}, and compiled for that first, which takes a while"
+        notify_portions(observers, run.done + 1, smaller, message)

@@ -1,0 +1,221 @@
+"""Resuming a run: a saved state is checked against the run before anything changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowbp.training.checkpoint import CheckpointError
+from flowbp.training.optimization import OptimizerRecipe
+from flowbp.training.randomness import set_generator_states
+from flowbp.training.run_state import RunState
+from flowbp.training.step import in_portions
+from flowbp.training.training_state import (
+    SavedOptimizer,
+    SavedPortions,
+    SavedState,
+    read_state,
+    refuse_other_model,
+    set_parameters,
+    typed_portions,
+)
+
+# Integers of as many bytes. Their sums wrap around, and so do not depend on the order of addition.
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_PART = 2**24
+_GENERATOR_STATE = torch.get_rng_state().dtype
+
+
+def frozen_fingerprint(module: nn.Module, trained: Iterable[Tensor]) -> str:
+    """A digest of all parameters and saved buffers of a network that are not trained.
+
+    Of each tensor go in: name, shape, dtype, and for every 2^24 elements the sum of their bits
+    read as integers, modulo 2^64. It costs one reading of the weights, is exact, and is the same
+    on every device. Buffers that the network computes and does not save do not count.
+    """
+    changing = {id(parameter) for parameter in trained}
+    # With keep_vars the tensors themselves, not copies of the handles.
+    state = module.state_dict(keep_vars=True)
+    frozen = {name: each for name, each in sorted(state.items()) if id(each) not in changing}
+    digest = hashlib.sha256()
+    for name, tensor in frozen.items():
+        fact = [name, list(tensor.shape), str(tensor.dtype), _sums(tensor.detach())]
+        digest.update(json.dumps(fact).encode())
+    return digest.hexdigest()
+
+
+def _sums(tensor: Tensor) -> list[int]:
+    bits = tensor.view(_INTEGERS[tensor.element_size()]).flatten()
+    # In parts, as the sum makes a copy in 64 bits, and so that where a bit stands counts a little.
+    sums = torch.stack([part.sum(dtype=torch.int64) for part in torch.split(bits, _PART)])
+    # One transfer for each tensor, not for each part.
+    found: list[int] = sums.tolist()
+    return found
+
+
+def restore_training_state(run: RunState, checkpoint: Path, optimizer: OptimizerRecipe) -> None:
+    """Put a run that has just started where a checkpoint was saved, bit for bit.
+
+    A state that is refused leaves model and optimizer as they were.
+    """
+    kept = read_state(checkpoint)
+    saved = kept.state
+    refuse_mismatch(run, kept, checkpoint, optimizer)
+    try:
+        run.prompts.go_to(saved.mark.prompts.taken, saved.mark.prompts.digest)
+    except ValueError as error:
+        raise CheckpointError(f"the checkpoint {checkpoint} cannot be resumed: {error}") from error
+    set_parameters(run.parameters, saved.parameters)
+    _restore_optimizer(run.optimizer, saved.optimizer)
+    if run.average is not None and saved.average is not None:
+        run.average.restore(saved.average.updates, saved.average.shadow)
+    run.streams.set_states(saved.mark.streams)
+    set_generator_states(saved.mark.torch, run.device)
+    run.rows = list(kept.rows)
+    run.evaluations = list(kept.evaluations)
+    run.checkpoint = (run.done, checkpoint)
+    _restore_portions(run, kept.portions)
+    run.set_mark()
+
+
+def _restore_portions(run: RunState, saved: SavedPortions | None) -> None:
+    # Whoever types other sizes, on a larger device say, means those, and so with checkpointing.
+    if saved is not None and saved.typed == typed_portions(run):
+        run.step, run.lowered = in_portions(run.step, saved.now), True
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: SavedOptimizer) -> None:
+    optimizer.load_state_dict({"state": saved.state, "param_groups": saved.param_groups})
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, values in saved.state.items():
+        present = optimizer.state[parameters[number]]
+        for name, value in values.items():
+            # torch rounds the state to the dtype of the parameter when it loads it, and what was
+            # loaded may still be a view of the file, which is removed some day.
+            if isinstance(value, Tensor):
+                present[name] = value.to(present[name].device, copy=True)
+
+
+def refuse_mismatch(
+    run: RunState, saved: SavedState, checkpoint: Path, optimizer: OptimizerRecipe
+) -> None:
+    """Refuse a state that does not fit a run in all of its parts, with the first fault."""
+    refuse_other_model(run.parameters, saved.state.parameters, checkpoint)
+    if saved.frozen != run.frozen:
+        raise CheckpointError(
+            f"the checkpoint {checkpoint} was trained on another base model: the parameters that "
+            "are not trained have other values now, and what was trained belongs to those that "
+            "they had; resume with the model that the run began with (its weights in `source` may "
+            "have been replaced), or begin a new run"
+        )
+    found = next(_faults(run, saved, optimizer), None)
+    if found is not None:
+        raise CheckpointError(
+            f"the checkpoint {checkpoint} cannot be resumed: {found}; resume with the settings "
+            "that the run began with, or take another checkpoint"
+        )
+
+
+def _faults(run: RunState, saved: SavedState, optimizer: OptimizerRecipe) -> Iterator[str]:
+    state = saved.state
+    if (run.average is None) != (state.average is None):
+        yield f"it has {'no' if state.average is None else 'an'} average, and the run the contrary"
+    if run.average is not None and state.average is not None:
+        yield from _differing("average", run.average.shadow, state.average.shadow)
+    yield from _faults_of_optimizer(run, state.optimizer, optimizer)
+    yield from _faults_of_generators("streams", run.streams.states(), state.mark.streams)
+    if "cpu" not in state.mark.torch:
+        yield "its state of torch's generator is missing"
+    plain = {"cpu": torch.get_rng_state()}
+    own = {name: each for name, each in state.mark.torch.items() if name == "cpu"}
+    yield from _faults_of_generators("torch", plain, own)
+    for name, each in state.mark.torch.items():
+        if each.dtype != _GENERATOR_STATE or each.dim() != 1:
+            yield f"its state of the generator `{name}` is none"
+    steps = [row.step for row in saved.evaluations]
+    if steps != sorted(set(steps)) or any(not 0 <= step <= len(saved.rows) for step in steps):
+        yield f"its evaluations are of the steps {steps}, and it was saved after {len(saved.rows)}"
+
+
+def _faults_of_optimizer(
+    run: RunState, saved: SavedOptimizer, recipe: OptimizerRecipe
+) -> Iterator[str]:
+    present = run.optimizer.state_dict()["param_groups"]
+    shapes = [(sorted(group), list(group["params"])) for group in present]
+    if [(sorted(group), list(group["params"])) for group in saved.param_groups] != shapes:
+        yield "its optimizer has other groups of parameters or other options"
+    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
+    strange = sorted(saved.state.keys() - set(range(len(parameters))))
+    if strange:
+        yield f"its optimizer has a state of parameter {strange[0]} of {len(parameters)}"
+        return
+    expected: dict[Any, Mapping[str, Any] | None] = {}
+    for number, values in saved.state.items():
+        parameter = parameters[number]
+        kind = parameter.dtype, parameter.dim()
+        if kind not in expected:
+            expected[kind] = _rehearsed(recipe, parameter)
+        wanted = expected[kind]
+        if wanted is None:
+            continue
+        if values.keys() != wanted.keys():
+            yield (
+                f"its optimizer's state of parameter {number} has {', '.join(sorted(values))} "
+                f"instead of {', '.join(sorted(wanted))}"
+            )
+        for name, value in values.items():
+            if not _alike(value, wanted.get(name), parameter):
+                yield f"its optimizer's `{name}` of parameter {number} is of another kind or shape"
+
+
+def _rehearsed(recipe: OptimizerRecipe, like: nn.Parameter) -> Mapping[str, Any] | None:
+    """The state of a small parameter after one step; None where that cannot be found out."""
+    sample = nn.Parameter(torch.zeros([2] * like.dim(), dtype=like.dtype))
+    sample.grad = torch.ones_like(sample)
+    try:
+        optimizer = recipe.build([sample])
+        optimizer.step()
+    # An optimizer of the user's own, perhaps for parameters of a certain shape.
+    except Exception:
+        return None
+    found: Mapping[str, Any] = optimizer.state[sample]
+    return found
+
+
+def _alike(value: Any, wanted: Any, parameter: nn.Parameter) -> bool:
+    if not isinstance(wanted, Tensor):
+        return not isinstance(value, Tensor)
+    if not isinstance(value, Tensor) or value.dtype != wanted.dtype:
+        return False
+    whole = wanted.dim() > 0 and wanted.dim() == parameter.dim() and 1 not in wanted.shape
+    return value.shape == parameter.shape if whole else value.dim() == wanted.dim()
+
+
+def _faults_of_generators(
+    what: str, present: Mapping[str, Tensor], saved: Mapping[str, Tensor]
+) -> Iterator[str]:
+    yield from _differing(what, present, saved)
+    for name in present.keys() & saved.keys():
+        try:
+            torch.Generator().set_state(saved[name])
+        except (RuntimeError, TypeError) as error:
+            yield f"its state of the generator `{name}` is none ({error})"
+
+
+def _differing(
+    what: str, present: Mapping[str, Tensor], saved: Mapping[str, Tensor]
+) -> Iterator[str]:
+    mine = {name: (tuple(each.shape), each.dtype) for name, each in present.items()}
+    theirs = {name: (tuple(each.shape), each.dtype) for name, each in saved.items()}
+    for name in sorted(mine | theirs):
+        if mine.get(name) != theirs.get(name):
+            yield (
+                f"its `{what}.{name}` is {theirs.get(name, 'absent')}, and the run's is "
+                f"{mine.get(name, 'absent')}"
+            )

@@ -1,0 +1,62 @@
+"""Validators of frozen values: they name the argument, the value and the range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+def integer(minimum: int, maximum: int | None = None) -> Validator:
+    """An integer from `minimum` to `maximum`; `True` and `False` are not integers here."""
+
+    def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise ValueError(f"`{attribute.name}` must be an integer >= {minimum}, got {value!r}")
+        if maximum is not None and value > maximum:
+            raise ValueError(f"`{attribute.name}` must be an integer <= {maximum}, got {value!r}")
+
+    return validate
+
+
+def real(minimum: float, maximum: float = math.inf, *, above: bool = False) -> Validator:
+    """A finite number in [minimum, maximum], or in (minimum, maximum] with `above`."""
+    opening = "(" if above or math.isinf(minimum) else "["
+    closing = ")" if math.isinf(maximum) else "]"
+    interval = f"{opening}{minimum:g}, {maximum:g}{closing}"
+
+    def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        inside = number and math.isfinite(value) and minimum <= value <= maximum
+        if not inside or (above and value == minimum):
+            raise ValueError(f"`{attribute.name}` must be a number in {interval}, got {value!r}")
+
+    return validate
+
+
+def one_of(*choices: str) -> Validator:
+    """One of a few words."""
+
+    def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value not in choices:
+            words = " or ".join(f"{choice!r}" for choice in choices)
+            raise ValueError(f"`{attribute.name}` must be {words}, got {value!r}")
+
+    return validate
+
+
+def has(method: str, example: str) -> Validator:
+    """An object with a method of that name."""
+
+    def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not callable(getattr(value, method, None)) or isinstance(value, type):
+            raise ValueError(
+                f"`{attribute.name}` must be an object with a `{method}` method, "
+                f"such as {example}, got {value!r}"
+            )
+
+    return validate

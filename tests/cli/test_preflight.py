@@ -1,0 +1,68 @@
+"""A disk that refuses the files of a run is met before the first step, and told like a disk."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+import torch
+
+from flowbp.cli.preflight import (
+    made_up_pictures,
+    problems_of_call,
+    try_backbone,
+    try_judge,
+    try_metric,
+    try_reward,
+    trying,
+)
+from flowbp.evaluation import HeldOutPrompt, Sampling
+from flowbp.run import main
+from flowbp.shapes.embedded import embedded_backbone
+
+# The tiny tokenizer counts letters.
+pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
+
+
+@pytest.fixture
+def small_files():
+    """No file may be larger than a few KiB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_that_is_too_large_is_one_sentence(yaml, tmp_path, small_files, capsys):
+    assert main([yaml]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "a file is larger than may be written there" in told and "no run was begun" in told
+    assert "ulimit -f" in told
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def bright(images, prompts):
+    return images.mean((1, 2, 3))
+
+
+def test_sound_components_pass():
+    pictures = made_up_pictures(Sampling(steps=1, height=8, width=4), torch.device("cpu"))
+    assert pictures.shape == (2, 3, 8, 4)
+    try_reward(bright, pictures, ["a", "b"])
+    try_judge(lambda images, prompts: torch.ones(2), pictures, ["a", "b"])
+    try_metric("bright", bright, pictures[:1], [HeldOutPrompt("a circle")])
+    try_backbone(embedded_backbone(), Sampling(steps=2, height=64, width=64), "a circle")
+
+
+def test_short_memory_is_no_failure_of_what_is_tried():
+    with trying("the reward"):
+        raise MemoryError
+
+
+def test_what_a_call_raises_is_a_problem_of_its_key():
+    def fail():
+        raise ValueError("is gone")
+
+    assert list(problems_of_call(("reward",), lambda: None)) == []
+    (problem,) = problems_of_call(("reward",), fail)
+    assert problem.path == "reward" and "is gone" in problem.message

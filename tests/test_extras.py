@@ -1,0 +1,31 @@
+"""Optional dependencies: what is said when one is missing, and that none is imported early."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from flowbp.extras import require
+
+
+def test_a_missing_dependency_names_the_command():
+    with pytest.raises(ModuleNotFoundError, match=r'`no_such_package`.*"flowbp\[models\]"'):
+        require("no_such_package")
+
+
+def test_a_broken_dependency_keeps_its_own_error(tmp_path, monkeypatch):
+    (tmp_path / "half_installed.py").write_text("import something_it_needs")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'something_it_needs'"):
+        require("half_installed")
+
+
+def test_adapters_and_rewards_import_nothing_heavy():
+    code = (
+        "import sys, flowbp.adapters, flowbp.rewards;"
+        "print(*sorted({'diffusers', 'transformers', 'torchvision'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -1,0 +1,92 @@
+"""The build script runs end to end, and what it writes loads in plain diffusers."""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+import pytest
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+from flowbp.shapes import VOCABULARY, training_prompts
+from flowbp.shapes.prompts import PROMPT_KINDS
+from tools.shapes import __main__ as build
+from tools.shapes.corpus import build_corpus, draw_prompts
+from tools.shapes.export import save_base
+from tools.shapes.recipe import Recipe
+from tools.shapes.tokens import LENGTH, build_tokenizer
+
+TINY = attrs.evolve(
+    Recipe(),
+    vae_pictures=12,
+    pictures=12,
+    vae_steps=2,
+    base_steps=2,
+    reward_steps=2,
+    vae_batch=4,
+    base_batch=6,
+    reward_batch=4,
+)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "Recipe", lambda seed: attrs.evolve(TINY, seed=seed))
+        patch.setattr("tools.shapes.measure.SAMPLERS", ((2, 1.0, 1), (2, 3.0, 1)))
+        build.main([str(folder), "--device", "cpu", "--count", "64"])
+    return folder
+
+
+def test_a_plain_pipeline_loads_and_runs_what_was_built(built):
+    pipeline = StableDiffusion3Pipeline.from_pretrained(built / "base")
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("two blue squares", num_inference_steps=2, height=64, width=64).images[0]
+    assert image.size == (64, 64)
+
+
+def test_a_loaded_part_is_saved_without_its_path(built, tmp_path):
+    parts = StableDiffusion3Pipeline.from_pretrained(built / "base")
+    save_base(parts, parts.vae, parts.tokenizer, tmp_path)
+    texts = [path.read_text() for path in tmp_path.rglob("*.json")]
+    assert texts and not any("_name_or_path" in text or str(built) in text for text in texts)
+
+
+def test_the_silent_t5_is_exactly_zero(built):
+    pipeline = StableDiffusion3Pipeline.from_pretrained(built / "base")
+    tokens = pipeline.tokenizer_3("two blue squares", return_tensors="pt").input_ids
+    assert pipeline.text_encoder_3(tokens)[0].abs().max() == 0
+
+
+def test_figures_are_recorded_for_every_kind_and_sampler(built):
+    figures = json.loads((built / "figures.json").read_text())
+    assert [each["guidance"] for each in figures["base"]] == [1.0, 3.0]
+    assert set(figures["base"][0]["by_kind"]) == set(PROMPT_KINDS)
+    assert 0 <= figures["reward"]["prefers_right_picture"] <= 1
+    assert figures["checker"]["rendered"] == 1
+
+
+def test_every_word_is_one_token():
+    tokenizer = build_tokenizer()
+    for word in VOCABULARY:
+        assert len(tokenizer(word).input_ids) == 3
+    longest = max((prompt.text for prompt in training_prompts()), key=lambda text: text.count(" "))
+    assert len(tokenizer(longest).input_ids) == LENGTH
+
+
+def test_the_corpus_is_a_function_of_its_seed():
+    tokenizer, device = build_tokenizer(), torch.device("cpu")
+    one, same = (build_corpus(TINY, tokenizer, device) for _ in range(2))
+    other = build_corpus(attrs.evolve(TINY, seed=1), tokenizer, device)
+    for name in ("pictures", "tokens", "layouts"):
+        assert torch.equal(getattr(one, name), getattr(same, name)), name
+    assert not torch.equal(one.pictures, other.pictures)
+    right, wrong = one.tokens[:, :1], one.tokens[:, 1:]
+    assert (right != wrong).any(dim=-1).all(), "a wrong caption equals the right one"
+
+
+def test_prompts_are_drawn_evenly_over_the_kinds():
+    drawn = draw_prompts(training_prompts(), 60, torch.Generator().manual_seed(0))
+    assert all(sum(p.kind == kind for p in drawn) == 10 for kind in PROMPT_KINDS)

@@ -1,0 +1,1 @@
+"""Commands for the makers of this project; none of them is installed."""

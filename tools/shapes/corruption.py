@@ -1,0 +1,82 @@
+"""Captions that are wrong in exactly one attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import attrs
+import torch
+
+from flowbp.shapes.catalogue import is_held_out
+from flowbp.shapes.prompts import COUNTS, RELATIONS, Prompt, Wanted
+from flowbp.shapes.scene import COLOURS, KINDS
+
+_NAMED = {direction: name for name, direction in RELATIONS.items()}
+_OPPOSITE = {name: _NAMED[axis, -sign] for name, (axis, sign) in RELATIONS.items()}
+
+
+def corrupt(prompt: Prompt, generator: torch.Generator) -> Prompt:
+    """Draw a caption of the same wording that is wrong in exactly one attribute.
+
+    The attribute is drawn first, evenly among those that the prompt has (a shape, a colour, the
+    count, the relation, which turns into its opposite, or which object has which colour), then
+    its new value. A training prompt turns into a training prompt, so that training on wrong
+    captions never shows a held-out one.
+    """
+    first, second = torch.rand(2, generator=generator, device=generator.device).tolist()
+    attributes = near_misses(prompt)
+    options = attributes[int(first * len(attributes))]
+    return options[int(second * len(options))]
+
+
+@cache
+def near_misses(prompt: Prompt) -> tuple[tuple[Prompt, ...], ...]:
+    """Every caption that `corrupt` may draw, for each attribute that has any."""
+    attributes = (_shapes(prompt), _colours(prompt), _counts(prompt), _relations(prompt))
+    allowed = (
+        tuple(wrong for wrong in options if is_held_out(prompt) or not is_held_out(wrong))
+        for options in (*attributes, _swaps(prompt))
+    )
+    return tuple(options for options in allowed if options)
+
+
+def _shapes(prompt: Prompt) -> Iterator[Prompt]:
+    taken = {thing.kind for thing in prompt.objects}
+    for place, thing in enumerate(prompt.objects):
+        for kind in KINDS:
+            if kind not in taken:
+                yield _with_object(prompt, place, attrs.evolve(thing, kind=kind))
+
+
+def _colours(prompt: Prompt) -> Iterator[Prompt]:
+    # The two objects of `color_attr` differ in colour, those of `position` need not.
+    taken = {thing.colour for thing in prompt.objects} if prompt.kind == "color_attr" else set()
+    for place, thing in enumerate(prompt.objects):
+        for colour in COLOURS:
+            if thing.colour is not None and colour not in {thing.colour, *taken}:
+                yield _with_object(prompt, place, attrs.evolve(thing, colour=colour))
+
+
+def _counts(prompt: Prompt) -> Iterator[Prompt]:
+    if prompt.kind == "counting":
+        for count in COUNTS:
+            if count != prompt.count:
+                yield attrs.evolve(prompt, count=count)
+
+
+def _relations(prompt: Prompt) -> Iterator[Prompt]:
+    if prompt.relation is not None:
+        yield attrs.evolve(prompt, relation=_OPPOSITE[prompt.relation])
+
+
+def _swaps(prompt: Prompt) -> Iterator[Prompt]:
+    if len({thing.colour for thing in prompt.objects}) == 2:
+        first, second = prompt.objects
+        swapped = (Wanted(first.kind, second.colour), Wanted(second.kind, first.colour))
+        yield attrs.evolve(prompt, objects=swapped)
+
+
+def _with_object(prompt: Prompt, place: int, thing: Wanted) -> Prompt:
+    objects = (*prompt.objects[:place], thing, *prompt.objects[place + 1 :])
+    return attrs.evolve(prompt, objects=objects)
