@@ -93,5 +93,5 @@ def carry_out(
         if not (place and occupied(place)):
             return print_error("interrupted; nothing saved", INTERRUPTED)
         notes = getattr(interrupt, "__notes__", None) or [f"what was saved is in {place}"]
-        cure = "the same command with --resume goes on"
+        cure = "the same command with --resume continues it"
         return print_error("; ".join(["interrupted", *notes, cure]), INTERRUPTED)

@@ -62,7 +62,7 @@ def print_error(message: object, code: int) -> int:
 def print_out_of_memory(error: BaseException, cure: str, *, kept: str) -> int:
     """Print that memory ran out, where, and what to do."""
     # Late, because torch is only there once it is known to be installed.
-    from flowbp.training.out_of_memory import ExhaustedError
+    from flowbp.training.memory_stages import ExhaustedError
 
     said = " ".join(str(error).split()) or type(error).__name__
     exhausted = isinstance(error, ExhaustedError)

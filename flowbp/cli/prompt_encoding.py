@@ -13,7 +13,7 @@ from flowbp.adapters import CutPromptWarning
 from flowbp.cli.progress import report_progress
 from flowbp.files import write_atomically
 from flowbp.prompts import CachedBackbone
-from flowbp.training.out_of_memory import ENCODING, in_stage
+from flowbp.training.memory_stages import ENCODING, in_stage
 
 CUT_PROMPTS = "cut_prompts.jsonl"
 """The file of a folder that lists the prompts that are cut."""

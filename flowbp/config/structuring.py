@@ -16,8 +16,16 @@ from cattrs.errors import (
     StructureHandlerNotFoundError,
 )
 
+from flowbp.config.arguments import (
+    IncompleteError,
+    Partial,
+    arguments_of,
+    built,
+    message_of,
+    partial_of,
+)
+
 from .converter import Scalar, meant, strict_converter
-from .fields import IncompleteError, Partial, arguments_of, built, message_of, partial_of
 from .parameters import is_attrs_class, parameters
 from .problems import Absent, ConfigurationError, Problem, Rejected, UnknownKey, listed, shown
 from .protocols import lacking

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from flowbp.evaluation.before_after import Comparison as Comparison
+from flowbp.evaluation.before_after import Evaluation as Evaluation
+from flowbp.evaluation.before_after import EvaluationFile as EvaluationFile
+from flowbp.evaluation.before_after import evaluation_tree as evaluation_tree
+from flowbp.evaluation.before_after import from_json as from_json
+from flowbp.evaluation.before_after import to_json as to_json
 from flowbp.evaluation.charts import Chart as Chart
 from flowbp.evaluation.charts import Curve as Curve
 from flowbp.evaluation.charts import held_out_charts as held_out_charts
 from flowbp.evaluation.charts import training_charts as training_charts
-from flowbp.evaluation.comparison import Comparison as Comparison
-from flowbp.evaluation.comparison import Evaluation as Evaluation
-from flowbp.evaluation.comparison import EvaluationFile as EvaluationFile
-from flowbp.evaluation.comparison import evaluation_tree as evaluation_tree
-from flowbp.evaluation.comparison import from_json as from_json
-from flowbp.evaluation.comparison import to_json as to_json
 from flowbp.evaluation.held_out import HeldOut as HeldOut
 from flowbp.evaluation.held_out import HeldOutPrompt as HeldOutPrompt
 from flowbp.evaluation.held_out import HeldOutText as HeldOutText
 from flowbp.evaluation.held_out import evaluate as evaluate
 from flowbp.evaluation.held_out import spread as spread
+from flowbp.evaluation.held_out_measure import HeldOutMeasure as HeldOutMeasure
 from flowbp.evaluation.metric import Judge as Judge
 from flowbp.evaluation.metric import JudgeMetric as JudgeMetric
 from flowbp.evaluation.metric import Metric as Metric
@@ -25,7 +26,6 @@ from flowbp.evaluation.metric import RewardMetric as RewardMetric
 from flowbp.evaluation.metric import Scale as Scale
 from flowbp.evaluation.metric import SetMetric as SetMetric
 from flowbp.evaluation.metric import is_of_sets as is_of_sets
-from flowbp.evaluation.mid_run import HeldOutMeasure as HeldOutMeasure
 from flowbp.evaluation.pictures import data_uri as data_uri
 from flowbp.evaluation.pictures import grid as grid
 from flowbp.evaluation.pictures import labelled_png as labelled_png

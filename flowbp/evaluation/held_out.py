@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from flowbp.evaluation.comparison import ACCURACY, Evaluation
+from flowbp.evaluation.before_after import ACCURACY, Evaluation
 from flowbp.evaluation.sampling import Progress, Sampling, generate_batches
 from flowbp.evaluation.scores import ScoreRow
 from flowbp.evaluation.scoring import judged, rewarded

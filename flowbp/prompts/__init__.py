@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flowbp.prompts.embedding_cache import EMBEDDING_BATCH as EMBEDDING_BATCH
-from flowbp.prompts.embedding_cache import CachedBackbone as CachedBackbone
-from flowbp.prompts.embedding_cache import cached as cached
+from flowbp.prompts.cached_backbone import EMBEDDING_BATCH as EMBEDDING_BATCH
+from flowbp.prompts.cached_backbone import CachedBackbone as CachedBackbone
+from flowbp.prompts.cached_backbone import cached as cached
 from flowbp.prompts.embedding_store import EmbeddingsError as EmbeddingsError
 from flowbp.prompts.embedding_store import FolderStore as FolderStore
 from flowbp.prompts.embedding_store import MemoryStore as MemoryStore

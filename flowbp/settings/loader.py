@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from flowbp.config import ConfigurationError, Problem, Tree, dump, unstructure, without_nulls
+from flowbp.config.arguments import Partial, answers
 from flowbp.config.command_line import Gathered, gathered
-from flowbp.config.fields import Partial, answers
 from flowbp.config.structuring import structured
 from flowbp.config.tree import Step, origin_of, path_text
 from flowbp.settings.preflight import Check, checks_of_run

@@ -162,7 +162,7 @@ def _metric_labels(settings: Settings) -> Found:
         if label.lower() in _TAKEN:
             yield (
                 ("evaluation", "metrics", label),
-                "is the name of a figure that every evaluation has; give another label, such as "
+                "is the name of a metric that every evaluation has; give another label, such as "
                 f"my_{label}",
             )
 
@@ -171,8 +171,8 @@ def _early_stop(settings: Settings) -> Found:
     if settings.early_stop is not None and settings.evaluation is None:
         yield (
             ("early_stop",),
-            f"is on {settings.early_stop.metric!r}, and without an `evaluation` nothing is held "
-            "out; write that section or early_stop=null",
+            f"watches {settings.early_stop.metric!r}, but without an `evaluation` nothing is "
+            "measured; write that section or early_stop=null",
         )
 
 
@@ -193,8 +193,8 @@ def _early_stop_metric(settings: Settings) -> Found:
     if measured is not None and measured.target in _DISTANCES:
         yield (
             ("early_stop", "metric"),
-            f"is {stop.metric!r}, the distance from the model before training, of which more is "
-            "not better; name a figure that is to rise",
+            f"is {stop.metric!r}, the distance from the model before training, where higher is "
+            "not better; name a metric that should rise",
         )
 
 

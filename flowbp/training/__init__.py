@@ -12,11 +12,12 @@ from flowbp.training.early_stop import EarlyStop as EarlyStop
 from flowbp.training.early_stop import HeldOutMetrics as HeldOutMetrics
 from flowbp.training.ema import Averaging as Averaging
 from flowbp.training.failures import NonFiniteError as NonFiniteError
-from flowbp.training.held_out_evaluation import EvaluationError as EvaluationError
-from flowbp.training.held_out_evaluation import HeldOutEvaluation as HeldOutEvaluation
 from flowbp.training.memory_fit import Memory as Memory
+from flowbp.training.memory_stages import ExhaustedError as ExhaustedError
 from flowbp.training.metrics import Metrics as Metrics
 from flowbp.training.metrics import NoGradientWarning as NoGradientWarning
+from flowbp.training.mid_run_evaluation import EvaluationError as EvaluationError
+from flowbp.training.mid_run_evaluation import HeldOutEvaluation as HeldOutEvaluation
 from flowbp.training.observers import EvaluationLines as EvaluationLines
 from flowbp.training.observers import EvaluationObserver as EvaluationObserver
 from flowbp.training.observers import History as History
@@ -31,7 +32,6 @@ from flowbp.training.optimization import CosineDecay as CosineDecay
 from flowbp.training.optimization import LinearDecay as LinearDecay
 from flowbp.training.optimization import OptimizerRecipe as OptimizerRecipe
 from flowbp.training.optimization import Schedule as Schedule
-from flowbp.training.out_of_memory import ExhaustedError as ExhaustedError
 from flowbp.training.progress import ProgressBar as ProgressBar
 from flowbp.training.prompts import PromptList as PromptList
 from flowbp.training.prompts import PromptSource as PromptSource

@@ -14,9 +14,9 @@ from flowbp.adapters.capabilities import WithCheckpointing, checkpointing_of
 from flowbp.adapters.compilation import is_compiled
 from flowbp.core import Cotangents
 from flowbp.memory_errors import is_out_of_memory
+from flowbp.training.memory_stages import ENCODING, ExhaustedError, StageOutOfMemoryError, in_stage
 from flowbp.training.observers import Observer, notify_portions
 from flowbp.training.optimization import OptimizerRecipe, state_bytes
-from flowbp.training.out_of_memory import ENCODING, ExhaustedError, StageOutOfMemoryError, in_stage
 from flowbp.training.prompts import PromptFeed, PromptSource
 from flowbp.training.randomness import Streams, generator, generator_states, set_generator_states
 from flowbp.training.reward_cotangent import Scorer, score

@@ -32,7 +32,7 @@ from flowbp.core import (
     sweep,
 )
 from flowbp.rewards.reward import Reward
-from flowbp.training.out_of_memory import ENCODING, SAMPLING, SCORING, SWEEP, in_stage
+from flowbp.training.memory_stages import ENCODING, SAMPLING, SCORING, SWEEP, in_stage
 from flowbp.training.randomness import Streams
 from flowbp.training.reward_cotangent import Scorer, Scores, score
 from flowbp.training.sampling import (

@@ -19,10 +19,11 @@ from flowbp.training.failures import (
     refuse_nonfinite_parameters,
     save_after_exception,
 )
-from flowbp.training.held_out_evaluation import HeldOutEvaluation
 from flowbp.training.interrupt import uninterrupted
 from flowbp.training.memory_fit import Memory, choose_portions, memory_of, retry_on_out_of_memory
+from flowbp.training.memory_stages import UPDATE, in_stage
 from flowbp.training.metrics import Metrics, measure, warn_of_no_gradient
+from flowbp.training.mid_run_evaluation import HeldOutEvaluation
 from flowbp.training.observers import (
     EvaluationObserver,
     Observer,
@@ -38,10 +39,9 @@ from flowbp.training.optimization import (
     gradient_norm,
     warn_of_coarse_weights,
 )
-from flowbp.training.out_of_memory import UPDATE, in_stage
 from flowbp.training.prompts import PromptSource
 from flowbp.training.randomness import seeded
-from flowbp.training.resume import frozen_fingerprint, restore_training_state
+from flowbp.training.restore import frozen_fingerprint, restore_training_state
 from flowbp.training.retention import Checkpoints
 from flowbp.training.run_state import RunState
 from flowbp.training.sample_pictures import Snapshots

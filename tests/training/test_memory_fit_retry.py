@@ -23,7 +23,7 @@ from flowbp.training import (
     Streams,
 )
 from flowbp.training.memory_fit import retry_on_out_of_memory
-from flowbp.training.out_of_memory import StageOutOfMemoryError
+from flowbp.training.memory_stages import StageOutOfMemoryError
 from flowbp.training.progress import ProgressBar
 from flowbp.training.run_state import RunState
 from flowbp.training.step import in_portions

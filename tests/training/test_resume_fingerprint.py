@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowbp.training.resume import frozen_fingerprint
+from flowbp.training.restore import frozen_fingerprint
 
 
 def network(dtype=torch.float32) -> nn.Module:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from flowbp.training import PromptList
+from tests.training.test_restore import interrupt_at, newest, same, train
 
 from ..rewards.test_conformance import REWARDS
-from .test_resume import interrupt_at, newest, same, train
 
 LIST = ("a cat", "a dog on a mat", "a cat", "two dogs", "a red box on a very long table")
 """One prompt comes twice, and steps of three prompts do not divide five."""

@@ -24,7 +24,7 @@ from flowbp.config import ConfigurationError, DamagedError, Problem
 from flowbp.evaluation import Scores, counted, scores_table
 from flowbp.files import write_atomically
 from flowbp.settings import free_folder, occupied, resolved
-from flowbp.settings.requirements import readings
+from flowbp.settings.component_needs import readings
 
 
 def overview(settings: EvaluateSettings) -> str:
@@ -75,7 +75,7 @@ def _no_report(settings: EvaluateSettings) -> str:
             f"`{label}` is the only model; add another to compare, such as models.aligned="
             "{checkpoint: runs/a/checkpoints/final}, and --resume"
         )
-    return f"  no report.html, for {why}"
+    return f"  no report.html, because {why}"
 
 
 def check(container: EvaluationContainer, *, resume: bool = False) -> None:

@@ -19,8 +19,8 @@ from flowbp.config import Component, DamagedError, read_sealed, sealed
 from flowbp.config.tree import Step, path_text
 from flowbp.files import write_atomically
 from flowbp.hub import cached_commit
+from flowbp.settings.component_needs import towers_of
 from flowbp.settings.registries import METRICS
-from flowbp.settings.requirements import towers_of
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _Path = tuple[Step, ...]
@@ -176,7 +176,10 @@ class Digests:
         sizes = {path: _status(path)[0] for path in paths}
         unread = sum(size for path, size in sizes.items() if self._remembered(path) is None)
         if unread > _MUCH:
-            print(f"reading {unread / 2**30:.1f} GiB of {place}, to know them again", flush=True)
+            print(
+                f"hashing {unread / 2**30:.1f} GiB in {place}, to recognise the files later",
+                flush=True,
+            )
 
     def _remembered(self, path: Path) -> str | None:
         status, digest = self._known.get(str(path.resolve()), ([], ""))

@@ -23,9 +23,9 @@ from flowbp.cli.evaluate.pictures import (
 )
 from flowbp.cli.evaluate.resume import origin, refuse_changed, write_identity
 from flowbp.cli.evaluate.settings import EvaluateSettings, ModelSection
-from flowbp.cli.preflight import as_problem_of
 from flowbp.cli.progress import report_progress
 from flowbp.cli.prompt_encoding import encode_prompts
+from flowbp.cli.trial_calls import as_problem_of
 from flowbp.component_errors import during
 from flowbp.config import ConfigurationError, Problem
 from flowbp.evaluation import HeldOut, generate_batches, sampling_facts

@@ -25,9 +25,9 @@ from flowbp.config import Component
 from flowbp.evaluation import MetricFailure, ScoreRow, Scores, is_of_sets
 from flowbp.rewards import Towers
 from flowbp.settings import resolved_values
-from flowbp.settings.requirements import towers_of, unmet
+from flowbp.settings.component_needs import towers_of, unmet
 
-_PENDING = "not measured yet; --resume goes on"
+_PENDING = "not measured yet; --resume continues"
 
 
 def measure_all(container: EvaluationContainer) -> Iterator[Scores]:
@@ -123,7 +123,7 @@ class Measurement:
             if self._stops:
                 raise EvaluateError(
                     f"the metric `{label}` cannot be built: {reason(error)}; what is done is "
-                    "kept, and --resume goes on; evaluation.on_failure=report goes on without"
+                    "kept, and --resume continues; evaluation.on_failure=report continues without"
                 ) from error
             self.failures.append(MetricFailure(metric=label, message=reason(error)))
             self.found[label] = {}
@@ -182,7 +182,7 @@ class Measurement:
             if self._stops:
                 raise EvaluateError(
                     f"the metric `{label}` {each.message}; these are of the model `{each.model}`; "
-                    "evaluation.on_failure=report goes on without"
+                    "evaluation.on_failure=report continues without"
                 )
             self.failures.append(each)
 

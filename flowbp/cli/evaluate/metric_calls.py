@@ -164,9 +164,9 @@ def stopping_error(label: str, shots: Sequence[Shot], error: Exception) -> Evalu
     which = f"the picture of {first.prompt.text!r}, seed {first.seed},"
     if len(shots) > 1:
         which = f"{len(shots)} pictures together, the first of {first.prompt.text!r},"
-    cure = "evaluation.on_failure=report goes on without what fails"
+    cure = "evaluation.on_failure=report continues without what fails"
     if is_out_of_memory(error):
-        cure = "what is done is kept, and --resume goes on"
+        cure = "what is done is kept, and --resume continues"
     return EvaluateError(
         f"the metric `{label}` failed at {which} of the model `{first.model}`: {reason(error)}; "
         f"{cure}"

@@ -12,7 +12,7 @@ import attrs
 from flowbp.cli.evaluate.container import EvaluationContainer
 from flowbp.cli.evaluate.models import check_applicable, missing_load, model_fault, training_faults
 from flowbp.cli.evaluate.settings import EvaluateSettings
-from flowbp.cli.preflight import made_up_pictures, problems_of_call, try_backbone, try_metric
+from flowbp.cli.trial_calls import made_up_pictures, problems_of_call, try_backbone, try_metric
 from flowbp.cli.unloaded_model import META, named_model, picture_size_problems
 from flowbp.component_errors import is_ours
 from flowbp.config import Component, ConfigurationError, Problem, without_nulls
@@ -20,11 +20,11 @@ from flowbp.config.command_line import gathered
 from flowbp.config.tree import Step, path_text
 from flowbp.evaluation.scores_files import TOTAL
 from flowbp.settings import Loaded, weighted_reward
+from flowbp.settings.component_needs import reads, unfit, unmet
 from flowbp.settings.device import fault_of_device
 from flowbp.settings.folder import fault_of_folder
 from flowbp.settings.loader import checked
 from flowbp.settings.preflight import Check, Found
-from flowbp.settings.requirements import reads, unfit, unmet
 from flowbp.settings.rewards import faults
 
 

@@ -107,14 +107,14 @@ def _changed(settings: EvaluateSettings, digests: Digests) -> Iterator[Problem]:
         changed = list(differences(kept.model, identity(model, digests)))
         if changed:
             message = (
-                f"was another model when its pictures were made, for {_named(changed)} changed; "
+                f"is not the model that its pictures were made with: {_named(changed)} changed; "
                 f"give it another label, or remove {_path(folder, label)} and "
                 f"{folder / 'images' / label}"
             )
             yield Problem(f"models.{label}", message, "")
     if of_backbone:
         message = (
-            f"was another model when the pictures were made, for {_named(list(of_backbone))} "
+            f"is not the model that the pictures were made with: {_named(list(of_backbone))} "
             "changed; take the former one, or name another evaluation.folder"
         )
         yield Problem("backbone", message, "")

@@ -24,8 +24,8 @@ _COLUMNS = dict.fromkeys(
 def _seeds(_: Any, attribute: attrs.Attribute[Any], value: tuple[int, ...]) -> None:
     if not value or len(set(value)) < len(value) or min(value) < 0:
         raise ValueError(
-            f"`{attribute.name}` must be different numbers of at least 0, got {list(value)}; every "
-            "prompt gets a picture of each"
+            f"`{attribute.name}` must be distinct numbers of at least 0, got {list(value)}; every "
+            "prompt gets one picture per seed"
         )
     if len(value) > SEEDS:
         raise ValueError(f"`{attribute.name}` must be at most {SEEDS}, got {len(value)}")
@@ -98,9 +98,13 @@ class ModelSection:
     def __attrs_post_init__(self) -> None:
         """Refuse what would have no effect."""
         if self.checkpoint is None and not self.averaged:
-            raise ValueError("`averaged` is of a checkpoint, and none is given; leave it out")
+            raise ValueError(
+                "`averaged` only applies to a checkpoint, and none is given; leave it out"
+            )
         if self.checkpoint is None and self.scale != 1:
-            raise ValueError("`scale` is of a LoRA, and no `checkpoint` is given; leave it out")
+            raise ValueError(
+                "`scale` only applies to a LoRA, and no `checkpoint` is given; leave it out"
+            )
 
 
 @attrs.frozen(kw_only=True)

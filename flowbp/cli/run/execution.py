@@ -10,14 +10,6 @@ import torch
 
 from flowbp.cli.console import listing
 from flowbp.cli.lock import locked
-from flowbp.cli.preflight import (
-    PICTURES,
-    made_up_pictures,
-    problem_of,
-    try_optimizer,
-    try_saving,
-    try_scorers,
-)
 from flowbp.cli.prompt_encoding import encode_prompts
 from flowbp.cli.run.folder import (
     CONFIGURATION,
@@ -52,6 +44,14 @@ from flowbp.cli.run.results import (
 )
 from flowbp.cli.run.resume import Resumption, resumption
 from flowbp.cli.timings import Timings
+from flowbp.cli.trial_calls import (
+    PICTURES,
+    made_up_pictures,
+    problem_of,
+    try_optimizer,
+    try_saving,
+    try_scorers,
+)
 from flowbp.cli.unloaded_model import warn_about_guidance
 from flowbp.component_errors import during
 from flowbp.config import ConfigurationError, Problem
@@ -244,5 +244,5 @@ def _note_of_trained_model(folder: Path) -> Iterator[None]:
     except Exception as error:
         final = folder / "checkpoints" / "final"
         if final.is_dir():
-            error.add_note(f"the trained model is saved in {final}; --resume goes on from there")
+            error.add_note(f"the trained model is saved in {final}; --resume continues from there")
         raise

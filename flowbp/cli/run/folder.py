@@ -31,10 +31,10 @@ BEFORE, BEFORE_PICTURES = "before.json", "before.safetensors"
 DESCRIPTIONS = {
     REPORT: "before and after side by side; open it in a browser",
     PICTURE: "some pictures, before above after, chosen evenly, whatever their outcome",
-    PICTURE_PROMPTS: "the prompts of its columns",
+    PICTURE_PROMPTS: "the prompts of before_after.png, column by column",
     COMPARISON: "every prompt's reward and verdict, before and after",
     BEFORE: "the evaluation before training",
-    BEFORE_PICTURES: "its pictures, for a run that is resumed",
+    BEFORE_PICTURES: "the pictures of before.json, for a run that is resumed",
     "calibration.json": "the scales of the reward's parts",
     "cut_prompts.jsonl": "the prompts that the text encoders do not read to their end",
     CONFIGURATION: "all settings, defaults written out",

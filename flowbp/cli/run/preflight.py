@@ -9,7 +9,11 @@ from typing import Any
 import torch
 
 from flowbp.adapters import Backbone, Full, Lora
-from flowbp.cli.preflight import (
+from flowbp.cli.run.folder import replaced_providers
+from flowbp.cli.run.overview import overview
+from flowbp.cli.run.results import guidance_scales
+from flowbp.cli.run.resume import resumption
+from flowbp.cli.trial_calls import (
     PICTURES,
     as_problem_of,
     made_up_pictures,
@@ -21,18 +25,14 @@ from flowbp.cli.preflight import (
     try_optimizer,
     try_reward,
 )
-from flowbp.cli.run.folder import replaced_providers
-from flowbp.cli.run.overview import overview
-from flowbp.cli.run.results import guidance_scales
-from flowbp.cli.run.resume import resumption
 from flowbp.cli.unloaded_model import META, named_model, picture_size_problems, warn_about_guidance
 from flowbp.component_errors import is_ours
 from flowbp.config import Component, ConfigurationError, Problem
-from flowbp.config.fields import answers
+from flowbp.config.arguments import answers
 from flowbp.config.tree import Step, path_text
 from flowbp.settings import PointsByEmbedding, RunContainer, Settings, built_metric
+from flowbp.settings.component_needs import readings, reads, unmet
 from flowbp.settings.preflight import Check, Found
-from flowbp.settings.requirements import readings, reads, unmet
 from flowbp.training.prompts import drawn
 
 _FAULTS = (OSError, ValueError, TypeError, ModuleNotFoundError)

@@ -53,7 +53,7 @@ def test_metrics_that_could_judge_nothing(evaluation_yaml, models, tmp_path, cap
 def test_an_evaluation_of_one_model_says_that_it_has_no_report(evaluation_yaml, tmp_path, capsys):
     assert main([evaluation_yaml, "prompts.count=1"]) == 0
     told = capsys.readouterr().out
-    assert "no report.html, for `base` is the only model; add another to compare" in told
+    assert "no report.html, because `base` is the only model; add another to compare" in told
     assert not (tmp_path / "out" / "report.html").exists()
 
 

@@ -99,7 +99,7 @@ def test_pictures_of_another_base_are_refused(evaluation_yaml, models, tmp_path,
         capsys.readouterr()
         assert main([*typed, more, "--resume", *check]) == 2
         told = capsys.readouterr().err
-        assert "backbone: was another model when the pictures were made" in told
+        assert "backbone: is not the model that the pictures were made with" in told
         assert f"for source transformer/{path.name} changed" in told
     shutil.rmtree(place)
     shutil.copytree(models / "base", place)
@@ -135,7 +135,7 @@ def test_reading_much_is_told_once(tmp_path, monkeypatch, capsys):
     (tmp_path / "large").write_bytes(bytes(3 * 2**20))
     digests = Digests(tmp_path)
     digests.of(tmp_path / "large")
-    assert f"GiB of {tmp_path / 'large'}, to know them again" in capsys.readouterr().out
+    assert f"GiB in {tmp_path / 'large'}, to recognise the files" in capsys.readouterr().out
     digests.of(tmp_path / "large")
     assert not capsys.readouterr().out
 

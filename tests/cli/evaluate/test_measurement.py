@@ -72,7 +72,7 @@ def test_what_was_measured_before_a_failure_is_written(evaluation_yaml, tmp_path
     found = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert all(list(row["values"]) == ["likeness"] for row in found["rows"])
     told = {failure["metric"]: failure["message"] for failure in found["failures"]}
-    assert told == dict.fromkeys(["gone", "far"], "not measured yet; --resume goes on")
+    assert told == dict.fromkeys(["gone", "far"], "not measured yet; --resume continues")
     assert (tmp_path / "out" / "scores.csv").is_file()
 
 

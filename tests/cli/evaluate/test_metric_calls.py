@@ -69,7 +69,7 @@ def test_memory_has_its_own_cure_and_is_let_go(evaluation_yaml, tmp_path, capsys
     assert main(typed) == 1
     told = next(x for x in capsys.readouterr().err.splitlines() if x.startswith("the metric"))
     assert "at 4 pictures together" in told and "lower evaluation.batch" in told
-    assert "on_failure" not in told and "--resume goes on" in told
+    assert "on_failure" not in told and "--resume continues" in told
     assert main([*typed, "--resume", REPORT]) == 3
     found = failures(tmp_path / "out")
     assert len(found) == 4 and all("lower evaluation.batch" in each["message"] for each in found)

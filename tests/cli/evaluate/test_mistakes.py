@@ -26,10 +26,10 @@ metrics:
 """
 
 EXPECTED = (
-    "3: evaluation.seeds: must be different numbers of at least 0, got [1, 1]",
+    "3: evaluation.seeds: must be distinct numbers of at least 0, got [1, 1]",
     "4: evaluation.on_failure: must be 'stop' or 'report', got 'skip'",
     "5: backbone.name: no backbone is called 'shape'. Did you mean `shapes`?",
-    "7: models.base.scale: is of a LoRA, and no `checkpoint` is given; leave it out",
+    "7: models.base.scale: only applies to a LoRA, and no `checkpoint` is given; leave it out",
     "8: models.mine.checkpoints: is an unknown key. Did you mean `checkpoint`?",
     "9: prompts.count: must be",
     "10: sampling.width: is missing; it has no default",

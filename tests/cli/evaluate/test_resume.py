@@ -164,7 +164,7 @@ def test_a_checkpoint_that_changed_is_refused(evaluation_yaml, checkpoints, tmp_
     capsys.readouterr()
     assert main([*typed, "--resume"]) == 2
     told = capsys.readouterr().err
-    assert "models.b: was another model when its pictures were made" in told
+    assert "models.b: is not the model that its pictures were made with" in told
 
 
 def test_a_picture_of_another_prompt_is_refused(evaluation_yaml, done, capsys):

@@ -207,7 +207,7 @@ def test_the_best_checkpoint_is_named(yaml, tmp_path, held, capsys):
 MISTAKES = {
     "nothing held out": (
         ["early_stop={metric: reward, every: 1}"],
-        "early_stop: is on 'reward', and without an `evaluation` nothing is held out",
+        "early_stop: watches 'reward', but without an `evaluation` nothing is measured",
     ),
     "no judge": (
         [*HELD_OUT, "early_stop={metric: accuracy, every: 1}"],
@@ -235,7 +235,7 @@ MISTAKES = {
     ),
     "a taken label": (
         [*HELD_OUT, "evaluation.every=2", "evaluation.metrics={reward: {name: shapes}}"],
-        "evaluation.metrics.reward: is the name of a figure that every evaluation has",
+        "evaluation.metrics.reward: is the name of a metric that every evaluation has",
     ),
     "diversity of one picture": (
         [*HELD_OUT, "evaluation.every=2", "evaluation.metrics={spread: {name: diversity}}"],
@@ -248,7 +248,7 @@ MISTAKES = {
             "evaluation.metrics={far: {name: pixel_distance}}",
             "early_stop={metric: far, every: 2}",
         ],
-        "early_stop.metric: is 'far', the distance from the model before training, of which more",
+        "early_stop.metric: is 'far', the distance from the model before training, where higher",
     ),
     "no patience": (
         [*HELD_OUT, "early_stop={metric: reward, every: 1, patience: 0}"],

@@ -139,7 +139,7 @@ def test_interrupted_run_is_resumed_without_the_observer(yaml, tmp_path, run, ca
     monkeypatch.syspath_prepend(tmp_path)
     typed = [yaml, "training.steps=4", "samples={every: 1, count: 2}", "observers.tensorboard=true"]
     assert main([*typed, "observers.others=[{name: 'impatient:Impatient'}]"]) == 130
-    assert "the same command with --resume goes on" in capsys.readouterr().err
+    assert "the same command with --resume continues" in capsys.readouterr().err
     assert (run / "checkpoints/interrupted-000002/model_index.json").is_file()
     assert main([*typed, "--resume"]) == 0
     whole = tmp_path / "whole"

@@ -7,7 +7,7 @@ import resource
 import pytest
 import torch
 
-from flowbp.cli.preflight import (
+from flowbp.cli.trial_calls import (
     made_up_pictures,
     problems_of_call,
     try_backbone,

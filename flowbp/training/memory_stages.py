@@ -1,4 +1,4 @@
-"""A step that runs out of memory is repeated, exactly, in smaller portions."""
+"""The stages of a step, and what each does with smaller portions when memory runs out."""
 
 from __future__ import annotations
 

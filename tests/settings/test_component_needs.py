@@ -17,8 +17,8 @@ from flowbp.config import Component
 from flowbp.evaluation import HeldOutPrompt
 from flowbp.rewards import Need, PublishedFile, Towers
 from flowbp.rewards.model_files import check_whole
+from flowbp.settings.component_needs import needs_of, readings, reads, towers_of, unfit, unmet
 from flowbp.settings.registries import METRICS, REWARDS
-from flowbp.settings.requirements import needs_of, readings, reads, towers_of, unfit, unmet
 from flowbp.settings.rewards import PartSettings
 from tests.evaluation.metrics.geneval.tiny import save as save_detector
 from tests.evaluation.metrics.test_vision_chat import qwen25

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from flowbp.adapters import Backbone, Conditioning, CutPromptWarning, SD3Backbone
 from flowbp.prompts import CachedBackbone, EmbeddingsError, MemoryStore, cached
-from flowbp.prompts import embedding_cache as caching_module
+from flowbp.prompts import cached_backbone as caching_module
 from flowbp.testing import check_backbone
 
 from ..adapters.tiny import CLIP_LENGTH, tiny_pipeline

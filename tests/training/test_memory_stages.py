@@ -9,7 +9,7 @@ import torch
 
 from flowbp.memory_errors import is_out_of_memory
 from flowbp.training import ExhaustedError, Portions
-from flowbp.training.out_of_memory import ENCODING, SWEEP, UPDATE, StageOutOfMemoryError, in_stage
+from flowbp.training.memory_stages import ENCODING, SWEEP, UPDATE, StageOutOfMemoryError, in_stage
 
 SHORT = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import attrs
 from torch import Tensor
 
-from flowbp.evaluation.comparison import ACCURACY
+from flowbp.evaluation.before_after import ACCURACY
 from flowbp.evaluation.held_out import HeldOut, evaluate
 from flowbp.evaluation.metric import Judge, Metric, PictureSet, Scale, SetMetric, is_of_sets
 from flowbp.evaluation.metric_runner import OnDevice, columns_of_pictures, columns_of_set
