@@ -62,7 +62,12 @@ __all__ = [
 def __getattr__(name: str) -> object:
     # Late, because torch takes seconds, in which a command must already mind Ctrl-C.
     if name == "__version__":
-        found: object = import_module("importlib.metadata").version("flowbp")
+        metadata = import_module("importlib.metadata")
+        try:
+            found: object = metadata.version("flowbp")
+        # A clone that is not installed has none.
+        except metadata.PackageNotFoundError:
+            found = "unknown"
     elif name in __all__:
         found = getattr(import_module("flowbp.core"), name)
     else:

@@ -14,7 +14,7 @@ from flowbp.config.command_line import Gathered, gathered
 from flowbp.config.structuring import structured
 from flowbp.config.tree import Step, origin_of, path_text
 from flowbp.settings.preflight import Check, checks_of_run
-from flowbp.settings.preset_files import preset_or_file
+from flowbp.settings.preset_files import mixed_presets, preset_or_file
 from flowbp.settings.registries import REGISTRIES, SCALARS
 from flowbp.settings.schema import Settings
 
@@ -38,7 +38,11 @@ def load(
     made later anyway, and now only where something else is wrong, so that all is reported at once.
     """
     typed = gathered(arguments, find=preset_or_file)
-    typed = attrs.evolve(typed, tree=without_nulls(typed.tree, "evaluation", "metrics"))
+    typed = attrs.evolve(
+        typed,
+        tree=without_nulls(typed.tree, "evaluation", "metrics"),
+        problems=(*typed.problems, *mixed_presets(arguments)),
+    )
     return checked(Settings, typed, checks_of_run(resume=resume), ahead)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -30,6 +31,21 @@ def preset_or_file(typed: str) -> Path:
         )
         raise ConfigurationError([Problem("", message, typed)])
     return there[path.as_posix()]
+
+
+def mixed_presets(typed: Sequence[str]) -> Iterator[Problem]:
+    """A method's numbers for one model beside the preset of another."""
+    there = presets()
+    named = [Path(each) for each in typed if Path(each).as_posix() in there]
+    owned = {Path(each).parts[1] for each in there if len(Path(each).parts) == 3}
+    models = [path.stem for path in named if len(path.parts) == 2 and path.stem in owned]
+    for path in named:
+        if len(path.parts) == 3 and models and path.parts[1] not in models:
+            message = (
+                f"has the numbers for {path.parts[1]}, and the model is {models[0]}; take "
+                f"{_FOLDER}/{models[0]}/{path.name}"
+            )
+            yield Problem("", message, path.as_posix())
 
 
 def preset_listing() -> str:

@@ -289,3 +289,13 @@ def test_the_tables_of_the_docs_hold_what_the_presets_do():
 
 def test_the_layers_of_the_text_encoder_are_the_published_ones():
     assert Flux2Text.__attrs_attrs__.layers.default == (9, 18, 27)
+
+
+def test_the_numbers_for_another_model_are_refused(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    mixed = ["presets/flux1_dev.yaml", "presets/sd35_medium/bridge.yaml", "run.folder=out"]
+    with pytest.raises(ConfigurationError) as caught:
+        load([*mixed, "training.stepz=3"])
+    said = str(caught.value)
+    assert "presets/sd35_medium/bridge.yaml: " in said
+    assert "take presets/flux1_dev/bridge.yaml" in said and "training.stepz" in said

@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from flowbp.cli.console import installed_version
+from flowbp.cli.evaluate.code_digests import code_of, own_code
 from flowbp.config import Component, DamagedError, read_sealed, sealed
 from flowbp.config.tree import Step, path_text
 from flowbp.files import write_atomically
@@ -29,13 +28,14 @@ _Path = tuple[Step, ...]
 def made_of(component: Component[Any], digests: Digests) -> dict[str, Any]:
     """What a component depends on that its configuration does not show, as a tree of JSON.
 
-    Digests of the files and folders that its arguments name and of the module of others that
-    defines it; the commits of hub ids, None where the cache has none; and flowbp's version.
+    Digests of the files and folders that its arguments name, of the code of others and of flowbp's
+    own; the commits of hub ids, None where the cache has none.
     """
-    found: dict[str, Any] = {"flowbp": installed_version()}
+    found: dict[str, Any] = {"code flowbp": own_code()}
     for path, value in _values(component, ()):
         if isinstance(value, Component):
-            found |= _code_of(value, digests)
+            code = code_of(value, lambda path: digests.of(path)["."])
+            found |= {f"code {name}": files for name, files in code.items()}
         else:
             _add(found, path_text(path), str(value), digests)
     # What is taken where an argument is null.
@@ -107,19 +107,6 @@ def _default_places(component: Component[Any]) -> Iterator[tuple[str, Any]]:
             place and isinstance(parameter.default, str)
         ):
             yield name, parameter.default
-
-
-def _code_of(component: Component[Any], digests: Digests) -> dict[str, str]:
-    """Digests of the modules of others that a component is named by and is defined in."""
-    named = component.name.partition(":")[0] if ":" in component.name else ""
-    defined = getattr(component.target, "__module__", None) or ""
-    found = {}
-    for name in dict.fromkeys((named, defined)):
-        file = Path(getattr(sys.modules.get(name), "__file__", None) or "")
-        top = name.partition(".")[0]
-        if file.is_file() and top != "flowbp" and top not in sys.stdlib_module_names:
-            found[f"code {name}"] = digests.of(file)["."]
-    return found
 
 
 DIGESTS = ".digests.json"

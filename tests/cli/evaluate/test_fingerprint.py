@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -60,7 +61,7 @@ def test_figures_of_other_code_do_not_hold(evaluation_yaml, tmp_path, written, c
     typed = [evaluation_yaml, written(scale=100, fails=False), "evaluation.batch=3"]
     capsys.readouterr()
     assert main([*typed, "--resume"]) == 0
-    assert "mine: code metric_that_changes changed" in capsys.readouterr().out
+    assert "mine: code metric_that_changes.py ." in capsys.readouterr().out
     assert all(value > 1 for value in values(out, "mine.bright"))
     # The same code once more: nothing is judged again.
     written(scale=100, fails=False)
@@ -100,7 +101,7 @@ def test_pictures_of_another_base_are_refused(evaluation_yaml, models, tmp_path,
         assert main([*typed, more, "--resume", *check]) == 2
         told = capsys.readouterr().err
         assert "backbone: is not the model that the pictures were made with" in told
-        assert f"for source transformer/{path.name} changed" in told
+        assert f"source transformer/{path.name} changed" in told
     shutil.rmtree(place)
     shutil.copytree(models / "base", place)
     assert main([*typed, more, "--resume"]) == 0
@@ -202,7 +203,33 @@ def test_the_code_of_what_is_in_an_argument_counts(tmp_path):
 
     inner = Component("tests.cli.evaluate.metrics_of_ours:reward", reward, ready=True)
     found = made_of(Component("reward", reward_metric, {"reward": inner}), Digests(tmp_path))
-    assert "code tests.cli.evaluate.metrics_of_ours" in found
+    assert "cli/evaluate/metrics_of_ours.py" in found["code tests"]
+
+
+def test_code_that_a_metric_imports_counts(tmp_path, monkeypatch):
+    files = {
+        "mp_of_ours/__init__.py": "",
+        "mp_of_ours/metric.py": "from mp_of_ours.helper import SCALE\nimport beside_it\nM = print",
+        "mp_of_ours/helper.py": "SCALE = 1",
+        "beside_it.py": "def later():\n    from second_beside import x",
+        "second_beside/__init__.py": "x = 1",
+        "not_imported.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    target = importlib.import_module("mp_of_ours.metric").M
+    metric = Component("mp_of_ours.metric:M", target, ready=True)
+    before = made_of(metric, Digests(tmp_path))
+    for name in files:
+        (tmp_path / name).write_text(files[name] + "\n# changed")
+        now = made_of(metric, Digests(tmp_path))
+        package, _, within = name.partition("/")
+        expected = [] if name == "not_imported.py" else [f"code {package} {within or '.'}"]
+        assert list(differences(before, now)) == expected
+        (tmp_path / name).write_text(files[name])
 
 
 def test_only_a_default_that_is_read_from_is_a_place(tmp_path, monkeypatch):
@@ -224,5 +251,5 @@ def test_figures_of_another_flowbp_do_not_hold(tmp_path, monkeypatch):
 
     clip = Component("clip", clip_embedding, {"source": "owner/name"})
     before = made_of(clip, Digests(tmp_path))
-    monkeypatch.setattr("flowbp.cli.evaluate.fingerprint.installed_version", lambda: "another")
-    assert list(differences(before, made_of(clip, Digests(tmp_path)))) == ["flowbp"]
+    monkeypatch.setattr("flowbp.cli.evaluate.fingerprint.own_code", lambda: "another")
+    assert list(differences(before, made_of(clip, Digests(tmp_path)))) == ["code flowbp"]
