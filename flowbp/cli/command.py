@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import flowbp
 from flowbp.cli.console import (
     MISTAKE,
     STOPPED,
-    installed_version,
     print_error,
     print_out_of_memory,
     quiet,
@@ -48,7 +48,7 @@ def command_parser(
         action="store_true",
         help="raise errors instead of printing them in a sentence, to see where they come from",
     )
-    parser.add_argument("--version", action="version", version=f"flowbp {installed_version()}")
+    parser.add_argument("--version", action="version", version=f"flowbp {flowbp.__version__}")
     return parser
 
 

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,14 +19,6 @@ MISTAKE, STOPPED = 2, 1
 """Exit codes: a mistake of the user's; it stopped."""
 
 _NEEDED = ("cattrs", "dependency_injector", "jinja2", "PIL", "tqdm", "yaml")
-
-
-def installed_version() -> str:
-    """The version of flowbp; `unknown` of a clone that is not installed."""
-    try:
-        return version("flowbp")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def require_packages() -> None:
