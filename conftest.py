@@ -1,10 +1,20 @@
-"""How all property tests draw, wherever they lie: without a deadline, and in CI always the same."""
+"""How all property tests draw, wherever they lie: without a deadline, and in CI always the same.
+
+It also makes `benchmarks` importable, which is no part of the package.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 from hypothesis import HealthCheck, settings
+
+ROOT = str(Path(__file__).parent)
+if ROOT not in sys.path:
+    # Last, so that an installed flowbp is still the one that is tested.
+    sys.path.append(ROOT)
 
 PROFILE = "flowbp-ci" if os.environ.get("CI") else "flowbp"
 

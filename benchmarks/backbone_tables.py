@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from operator import attrgetter
 from pathlib import Path
 
 import attrs
@@ -15,26 +16,7 @@ CARD_GIB = 78.0
 
 @attrs.frozen(kw_only=True)
 class Row:
-    """One model under one method.
-
-    Args:
-        model: the preset.
-        changed: what was typed besides.
-        method: the preset.
-        side: of the pictures, in pixels.
-        compiled: whether blocks and decoder were.
-        trained: parameters.
-        batch: samples of a step.
-        steps: of the training; of several, the first is not timed.
-        typed_pull: what `--pull` said; None leaves it to the preset.
-        pull: samples at a time in the backward pass; None where the memory did not suffice.
-        checkpointing: of the blocks; None where it was not switched.
-        calls: velocity calls for a sample, of the step that was timed.
-        seconds: of a step; None where the memory did not suffice.
-        weights: GiB of all networks.
-        peak: GiB of everything on the device; None on the CPU.
-        waits: how often the host waited for the device in the last step, by place.
-    """
+    """One model under one method; numbers are None where the memory did not suffice."""
 
     model: str
     changed: str
@@ -44,7 +26,9 @@ class Row:
     trained: int
     batch: int
     steps: int
+    # What `--pull` said; None leaves it to the preset.
     typed_pull: int | None = None
+    # GiB of all networks, and the peak of everything on the device.
     weights: float
     pull: int | None = None
     checkpointing: bool | None = None
@@ -55,7 +39,7 @@ class Row:
 
 
 _PORTIONS = "largest pull and the first that did not fit"
-_KEY = ("model", "changed", "method", "side", "compiled", "batch", "steps", "typed_pull")
+_KEY = attrgetter("model", "changed", "method", "side", "compiled", "batch", "steps", "typed_pull")
 
 
 class Report:
@@ -63,9 +47,6 @@ class Report:
 
     Rows that an earlier visit left there stay, if it was of the same environment, until they are
     measured again.
-
-    Raises:
-        SystemExit: the rows there have other columns.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -86,13 +67,13 @@ class Report:
 
     def add(self, row: Row) -> None:
         """A measured method, in the place of what it was."""
-        self.rows = [old for old in self.rows if _key(old) != _key(row)]
+        key = _KEY(row)
+        self.rows = [old for old in self.rows if _KEY(old) != key]
         self.rows.append(row)
         print(row, flush=True)
         self.write()
 
     def write(self) -> None:
-        """Both files."""
         tree = {
             "environment": self.environment,
             "rows": [attrs.asdict(row) for row in self.rows],
@@ -102,7 +83,6 @@ class Report:
         (self.folder / "backbones.md").write_text(self.table() + "\n")
 
     def table(self) -> str:
-        """Markdown."""
         columns = (
             "model", "trained", "method", "side", "compiled", "batch", "steps", "pull",
             "checkpointing", "velocity calls a sample", "s per step", "weights GiB", "peak GiB",
@@ -111,9 +91,13 @@ class Report:
         return markdown(columns, map(self.line, self.rows))
 
     def line(self, row: Row) -> tuple[str, ...]:
-        """The cells of one row."""
         fits, too_many = self.portions.get(row.model, (None, None))
         largest_pull = "" if fits is None else f"{fits}" if too_many else f">= {fits}"
+        # What ran out of memory has none but the typed one.
+        pull = row.typed_pull if row.pull is None else row.pull
+        fitted = "no" if row.seconds is None else ""
+        if row.seconds is not None and row.peak is not None:
+            fitted = _yes(row.peak <= CARD_GIB)
         return (
             f"{row.model} {row.changed}".strip(),
             f"{row.trained / 1e6:,.0f} M",
@@ -122,33 +106,17 @@ class Report:
             _yes(row.compiled),
             str(row.batch),
             str(row.steps),
-            _pull(row),
+            "" if pull is None else str(pull),
             _yes(row.checkpointing),
             "" if row.calls is None else str(row.calls),
             "out of memory" if row.seconds is None else f"{row.seconds:.2f}",
             f"{row.weights:.1f}",
             "" if row.peak is None else f"{row.peak:.1f}",
-            _fits(row),
+            fitted,
             "" if row.waits is None else str(sum(row.waits.values())),
             largest_pull,
         )
 
 
-def _key(row: Row) -> tuple[object, ...]:
-    return tuple(getattr(row, name) for name in _KEY)
-
-
-def _pull(row: Row) -> str:
-    # What ran out of memory has none but the typed one.
-    pull = row.typed_pull if row.pull is None else row.pull
-    return "" if pull is None else str(pull)
-
-
 def _yes(value: bool | None) -> str:
     return "" if value is None else "yes" if value else "no"
-
-
-def _fits(row: Row) -> str:
-    if row.seconds is None:
-        return "no"
-    return "" if row.peak is None else _yes(row.peak <= CARD_GIB)

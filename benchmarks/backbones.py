@@ -28,12 +28,12 @@ import torch
 from dependency_injector import providers
 
 from benchmarks.backbone_tables import Report, Row
+from benchmarks.device_waits import host_waits
 from benchmarks.measurement import Recorder, WithState, clear, collect, fits, peak_gib, weights_gib
+from benchmarks.random_backbone import SMALL, random_backbone
 from benchmarks.random_models import METHODS, PUBLISHED, SMALL_VAE, settings_of, vision_reward
 from flowbp.adapters import Backbone, compile_backbone
 from flowbp.settings import RunContainer, Settings
-from flowbp.testing import host_waits, random_backbone
-from flowbp.testing.random_models import SMALL
 from flowbp.training import PromptList
 
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -165,9 +165,7 @@ class Bench:
 def largest(bench: Bench, *, start: int, deadline: float) -> tuple[int, int | None]:
     """The largest pull that fits, and the smallest that does not; None if time ran out first."""
     found = 0
-    for size in SIZES:
-        if size < start:
-            continue
+    for size in (size for size in SIZES if size >= start):
         if time.monotonic() > deadline:
             break
         if not bench.fits(size):
@@ -177,7 +175,6 @@ def largest(bench: Bench, *, start: int, deadline: float) -> tuple[int, int | No
 
 
 def main() -> None:
-    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--models", nargs="+", choices=PUBLISHED, default=tuple(PUBLISHED))

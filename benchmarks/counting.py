@@ -15,12 +15,12 @@ from pathlib import Path
 import attrs
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.device_waits import host_waits
 from benchmarks.measurement import without_autocast
 from benchmarks.reference import MAIN_TABLE
 from benchmarks.reference_cases import MAIN, Case
 from benchmarks.reference_model import Subject
 from benchmarks.reference_tables import Tables
-from flowbp.testing import host_waits
 
 
 def counted(subject: Subject, case: Case) -> tuple[float, dict[str, int]]:
@@ -32,7 +32,6 @@ def counted(subject: Subject, case: Case) -> tuple[float, dict[str, int]]:
 
 
 def main() -> None:
-    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--small", action="store_true", help="as the table was measured")

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from flowbp.adapters import Backbone, Conditioning, LatentDecoder
-from flowbp.adapters.velocity import guided_field
+from flowbp.adapters.backbone import guided_field
 from flowbp.core import Surrogate, guided_velocity, rollout
 from flowbp.core.trajectory import VelocityField
 from flowbp.testing.oracle import joint_read
@@ -25,51 +25,47 @@ from flowbp.training import Streams, TrainingStep
 
 @attrs.frozen
 class Fields:
-    """The guided field of some prompts, with a graph and without.
+    """The guided field of some prompts, with a graph and without."""
 
-    Args:
-        sampled: without a graph, both branches in one call, as diffusers' pipelines do.
-        active: with a graph of v⁺; v⁻ is evaluated by a call of its own, without one.
-    """
-
+    # Without one, both branches in one call, as diffusers' pipelines do.
     sampled: VelocityField
+    # With a graph of v⁺; v⁻ is evaluated by a call of its own, without one.
     active: VelocityField
 
 
 Read = Callable[[Fields, Tensor, Tensor, Surrogate], Tensor]
-"""From fields, noise (B, …), sigmas (N+1,) and a plan to what the reward reads, with its graph."""
+"""From fields, noise, sigmas and a surrogate to what the reward reads, with its graph."""
 
 
-def after_sampling(fields: Fields, noise: Tensor, sigmas: Tensor, plan: Surrogate) -> Tensor:
+def after_sampling(fields: Fields, noise: Tensor, sigmas: Tensor, surrogate: Surrogate) -> Tensor:
     """Sample all steps without a graph, then evaluate the active velocities again with one.
 
     A sample takes 2N calls and then 2K: v⁺ with a graph, and v⁻, which was known. 60 for N = 25 and
-    K = 5. Arguments and result are those of `Read`.
+    K = 5.
     """
-    trajectory = rollout(fields.sampled, noise, sigmas, stop=plan.horizon)
-    return joint_read(fields.active, trajectory, plan)
+    trajectory = rollout(fields.sampled, noise, sigmas, stop=surrogate.horizon)
+    return joint_read(fields.active, trajectory, surrogate)
 
 
-def while_sampling(fields: Fields, noise: Tensor, sigmas: Tensor, plan: Surrogate) -> Tensor:
+def while_sampling(fields: Fields, noise: Tensor, sigmas: Tensor, surrogate: Surrogate) -> Tensor:
     """Sample with a graph where a step is active, and without one elsewhere: nothing twice.
 
     A sample takes 2N calls: v⁺ and v⁻ of every step, K of the v⁺ with a graph. 50 for N = 25,
-    whatever K. The path x̂ of the plan grows with the steps; at a joint it is pinned to the latents,
+    whatever K. The surrogate's path x̂ grows with the steps; at a joint it is pinned to the latents,
     and the step's velocity is that of `alpha x_j + (1 - alpha) sg(x_j)`.
-    Arguments and result are those of `Read`.
     """
     levels: list[float] = sigmas.double().tolist()
-    weights = {i: w for segment in plan.segments for i, w in segment.weights.items()}
-    gammas = {i: gamma for segment in plan.segments for i, gamma in segment.active.items()}
-    first, *joints = (segment.start for segment in plan.segments)
+    weights = {i: w for segment in surrogate.segments for i, w in segment.weights.items()}
+    gammas = {i: gamma for segment in surrogate.segments for i, gamma in segment.active.items()}
+    first, *joints = (segment.start for segment in surrogate.segments)
     x = path = noise
-    for i in range(plan.horizon):
+    for i in range(surrogate.horizon):
         x_i = x
         if i == first:
             path = x
         elif i in joints:
             path = _pinned(path, x)
-            x_i = plan.alpha * path + (1 - plan.alpha) * x
+            x_i = surrogate.alpha * path + (1 - surrogate.alpha) * x
         if i in gammas:
             v_i = fields.active(x_i, sigmas[i]).to(x.dtype)
         else:
@@ -79,7 +75,7 @@ def while_sampling(fields: Fields, noise: Tensor, sigmas: Tensor, plan: Surrogat
             gamma = gammas.get(i, 1.0)
             path = path + weights[i] * (gamma * v_i + (1 - gamma) * v_i.detach())
         x = x + (levels[i + 1] - levels[i]) * v_i.detach()
-    return path if plan.reward_input == "posterior_mean" else _pinned(path, x)
+    return path if surrogate.reward_input == "posterior_mean" else _pinned(path, x)
 
 
 def _pinned(path: Tensor, latents: Tensor) -> Tensor:
@@ -97,23 +93,15 @@ def joint_step(
     """Add the same gradient to the parameters as `step` does, by one backward pass.
 
     The velocities of all active steps are one graph with all pictures, which are scored at once.
-
-    Args:
-        step: Whose model, method, reward and loss are used; its portions are not.
-        prompts: of the batch.
-        streams: the generators, used in the step's order.
-        read: `after_sampling` or `while_sampling`, which say what is evaluated.
-        decode: pictures decoded at a time, checkpointed where these are not all.
-
-    Raises:
-        ValueError: the negative branch is not detached, or the plan has renoised copies, supports
-            before their segment, or weighs samples by residuals, none of which is written here.
+    `decode` pictures are decoded at a time, checkpointed where these are not all. Refused are a
+    negative branch that is not detached, and a surrogate with noised copies, supports before their
+    segment, or residuals: none of these is written here.
     """
     backbone: Any = step.backbone
     sampling = step.sampling
-    plan = step.method.draw(step.sigmas, streams.plan)
-    extrapolated = any(min(segment.weights) < segment.start for segment in plan.segments)
-    plain = not (plan.noised or extrapolated or plan.residual_floor is not None)
+    surrogate = step.method.draw(step.sigmas, streams.surrogate)
+    extrapolated = any(min(segment.weights) < segment.start for segment in surrogate.segments)
+    plain = not (surrogate.noised or extrapolated or surrogate.residual_floor is not None)
     if not plain or not sampling.detach_negative:
         raise ValueError(
             "`step` must have a plain loss and a detached negative branch for the joint graph, "
@@ -132,7 +120,7 @@ def joint_step(
         active=guided_velocity(positive, opposite, sampling.guidance),
     )
     with torch.enable_grad():
-        x = read(fields, noise, step.sigmas, plan)
+        x = read(fields, noise, step.sigmas, surrogate)
         images = _decoded(backbone.decoder, x, decode)
         loss = step.shape(step.reward(images, list(prompts))).mean()
         torch.autograd.backward(loss)
@@ -147,15 +135,7 @@ def _decoded(decoder: LatentDecoder, latents: Tensor, portion: int) -> Tensor:
 
 
 def plain_decode(decoder: LatentDecoder, latents: Tensor) -> Tensor:
-    """Decode as one writes it with diffusers: all at once, its own attention, nothing compiled.
-
-    Args:
-        decoder: Whose VAE, scaling and dtypes are used, and nothing else.
-        latents: (B, C, h, w) of the sampler.
-
-    Returns:
-        Images (B, 3, H, W) in [0, 1].
-    """
+    """Decode as one writes it with diffusers: all at once, its own attention, nothing compiled."""
     policy, vae = decoder.policy, decoder.vae
     z = decoder.unscale(vae, latents.to(policy.state))
     with (

@@ -12,22 +12,20 @@ from unittest import mock
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from benchmarks.device_waits import Waits
 from flowbp.memory_errors import is_out_of_memory
-from flowbp.testing.device_waits import Waits
-from flowbp.training import Metrics, OptimizerRecipe, Portions
+from flowbp.training import Metrics, Observer, OptimizerRecipe, Portions
 
 GIB = 2**30
 
 
-class Recorder:
+class Recorder(Observer):
     """Keeps the rows of a training, its peak of memory, and how often the host waited.
 
-    Trying portions out is no part of a step, so that both begin anew once they are chosen.
-
-    Args:
-        waits: that grow while the training runs; None counts none.
+    Trying portions out is no part of a step, so that both begin anew once they are chosen. `waits`
+    grow while the training runs.
     """
 
     def __init__(self, waits: Waits | None = None) -> None:
@@ -37,26 +35,18 @@ class Recorder:
         self._waits, self._before = waits, Waits()
 
     def row(self, metrics: Metrics) -> None:
-        """Keep it, and what the host waited for since the one before."""
         self.rows.append(metrics)
         if self._waits is not None:
             self.last_waits = self._waits - self._before
             self._before = self._waits.copy()
 
     def portions(self, step: int, portions: Portions, line: str) -> None:
-        """Keep them, and print the line."""
         self.chosen.append(portions)
         print(f"step {step}: {line}", flush=True)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         if self._waits is not None:
             self._before = self._waits.copy()
-
-    def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
-        """Nothing: pictures are not measured."""
-
-    def close(self) -> None:
-        """Nothing is open."""
 
     def pull_of(self, typed: int) -> int:
         """The pull of the last step; the given one where none was chosen."""
@@ -71,21 +61,15 @@ class Recorder:
 
 @attrs.frozen
 class WithState:
-    """Builds an optimizer whose state is there from the start: the first step has all's memory.
-
-    Args:
-        recipe: of the optimizer.
-    """
+    """Builds an optimizer whose state is there from the start: the first step has all's memory."""
 
     recipe: OptimizerRecipe
 
     @property
     def learning_rate(self) -> float:
-        """The recipe's."""
         return self.recipe.learning_rate
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The recipe's, after a step without a gradient."""
         trained = list(parameters)
         optimizer = self.recipe.build(trained)
         for parameter in trained:
@@ -177,7 +161,6 @@ class Environment:
 
     @classmethod
     def here(cls) -> Environment:
-        """This machine and these packages."""
         import diffusers
 
         cuda = torch.cuda.is_available()

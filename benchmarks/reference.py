@@ -41,11 +41,11 @@ from pathlib import Path
 import attrs
 import torch
 
+from benchmarks.device_waits import host_waits
 from benchmarks.measurement import GIB, clear, collect, fits, matmul_rate
 from benchmarks.reference_cases import MAIN, SWEEPS, Case
 from benchmarks.reference_model import Subject
 from benchmarks.reference_tables import OUT_OF_MEMORY, Measured, Tables
-from flowbp.testing import host_waits
 
 MAIN_TABLE = "reference step"
 Done = Callable[[Sequence[Measured]], None]
@@ -142,7 +142,6 @@ def chosen(cases: Sequence[Case], only: Sequence[str] | None, *, eager: bool) ->
 
 
 def main() -> None:
-    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--rounds", type=int, default=3, help="timed ones, after the first")

@@ -17,38 +17,21 @@ BRIDGE = Bridge(active=5, alpha=0.5, late_bias=4.0)
 
 @attrs.frozen(kw_only=True)
 class Case:
-    """One way to compute the gradient of a step.
-
-    Args:
-        name: in the table.
-        at: the value that a sweep varies.
-        joint: one graph instead of the streamed one, the whole batch at once.
-        one_pass: that graph is built while sampling, not after it; of a joint one only.
-        compiled: whether compiled code is used.
-        checkpointing: of the transformer's blocks.
-        activations: as of `compile_backbone`; of the streamed step.
-        samples: of the step; more than eight are sampled in portions of eight.
-        pull: samples at a time in the backward pass.
-        decode: samples at a time in the decoder; in a joint graph each part is then checkpointed,
-            so that one part's activations are alive.
-        steps: N.
-        side: of the pictures, in pixels.
-        method: draws the plan.
-        detach_negative: as of `Sampling`.
-
-    Raises:
-        ValueError: one pass of what is no joint graph.
-    """
+    """One way to compute the gradient of a step; `at` is the value that a sweep varies."""
 
     name: str
     at: int | None = None
+    # One graph instead of the streamed step, of the whole batch; built while sampling or after it.
     joint: bool = False
     one_pass: bool = False
     compiled: bool = True
     checkpointing: bool = False
+    # Of the streamed step, as of `compile_backbone`.
     activations: float = ACTIVATIONS
+    # More than eight are sampled in portions of eight.
     samples: int = 8
     pull: int = PORTION
+    # In a joint graph each part is then checkpointed, so that one part's activations are alive.
     decode: int = 4
     steps: int = 25
     side: int = 512
@@ -56,7 +39,6 @@ class Case:
     detach_negative: bool = True
 
     def __attrs_post_init__(self) -> None:
-        """Check what only a joint graph has."""
         if self.one_pass and not self.joint:
             raise ValueError(
                 "`one_pass` is of a joint graph, got one_pass=True with joint=False; set joint=True"
@@ -121,16 +103,6 @@ def _active(of: Case, counts: Sequence[int]) -> tuple[Case, ...]:
     )
 
 
-def _active_from_one() -> tuple[Case, ...]:
-    # Bridge is of two steps at least; Sparse is Bridge without the joint.
-    one = Case(name="K = 1, Sparse", at=1, method=Sparse(active=1, late_bias=BRIDGE.late_bias))
-    return (one, *_active(one, (2, 5, 10, 15, 20, 25)))
-
-
-def _steps() -> tuple[Case, ...]:
-    return tuple(Case(name=f"N = {n}", at=n, steps=n) for n in (10, 25, 50))
-
-
 def _batch(of: Case, counts: Sequence[int]) -> tuple[Case, ...]:
     return tuple(
         attrs.evolve(
@@ -145,53 +117,39 @@ def _batch(of: Case, counts: Sequence[int]) -> tuple[Case, ...]:
     )
 
 
-def _resolution() -> tuple[Case, ...]:
+def _methods() -> tuple[Case, ...]:
+    cases = []
+    for name in METHODS:
+        settings = settings_of("sd35_medium", name)
+        detached = settings.sampling.detach_negative
+        cases.append(Case(name=name, method=settings.method, detach_negative=detached))
+    return tuple(cases)
+
+
+# Bridge is of two steps at least; Sparse is Bridge without the joint.
+_ONE_ACTIVE = Case(name="K = 1, Sparse", at=1, method=Sparse(active=1, late_bias=BRIDGE.late_bias))
+
+SWEEPS: dict[str, Callable[[], tuple[Case, ...]]] = {
+    "active": lambda: (_ONE_ACTIVE, *_active(Case(name="K"), (2, 5, 10, 15, 20, 25))),
+    "steps": lambda: tuple(Case(name=f"N = {n}", at=n, steps=n) for n in (10, 25, 50)),
+    "batch": lambda: _batch(Case(name="B"), (1, 2, 4, 8, 16, 32, 64)),
     # A pull takes 3.8 GiB a sample at 512, not compiled, and grows with the tokens, 1613, 2893 and
     # 4685: 30, 54 and 44 GiB for these. The decoder takes 2.9 GiB a picture and grows with the
     # pixels: 12, 13 and 12 GiB. Weights, gradients and reward are 11 GiB besides.
-    sizes = ((512, 8, 4), (768, 8, 2), (1024, 4, 1))
-    return tuple(
-        Case(
-            name=f"{side} x {side}, pull {pull}, decode {decode}",
-            at=side,
-            side=side,
-            pull=pull,
-            decode=decode,
-        )
-        for side, pull, decode in sizes
-    )
-
-
-def _portions() -> tuple[Case, ...]:
+    "resolution": lambda: tuple(
+        Case(name=f"{n} x {n}, pull {p}, decode {d}", at=n, side=n, pull=p, decode=d)
+        for n, p, d in ((512, 8, 4), (768, 8, 2), (1024, 4, 1))
+    ),
     # Small pulls wait for the host: TORCHINDUCTOR_CPP_WRAPPER=1 compiles code that launches faster.
-    sizes = ((8, 4), (8, 2), (4, 4), (4, 2), (2, 1))
-    return tuple(
-        Case(name=f"pull {pull}, decode {decode}", pull=pull, decode=decode)
-        for pull, decode in sizes
-    )
-
-
-def _activations() -> tuple[Case, ...]:
-    shares = (0.5, 0.35, 0.3, 0.2)
-    return tuple(
-        Case(name=f"keeps {share:.0%}, decode 2", activations=share, decode=2) for share in shares
-    )
-
-
-def _method(name: str) -> Case:
-    settings = settings_of("sd35_medium", name)
-    detached = settings.sampling.detach_negative
-    return Case(name=name, method=settings.method, detach_negative=detached)
-
-
-SWEEPS: dict[str, Callable[[], tuple[Case, ...]]] = {
-    "active": _active_from_one,
-    "steps": _steps,
-    "batch": lambda: _batch(Case(name="B"), (1, 2, 4, 8, 16, 32, 64)),
-    "resolution": _resolution,
-    "portions": _portions,
-    "activations": _activations,
-    "method": lambda: tuple(map(_method, METHODS)),
+    "portions": lambda: tuple(
+        Case(name=f"pull {p}, decode {d}", pull=p, decode=d)
+        for p, d in ((8, 4), (8, 2), (4, 4), (4, 2), (2, 1))
+    ),
+    "activations": lambda: tuple(
+        Case(name=f"keeps {share:.0%}, decode 2", activations=share, decode=2)
+        for share in (0.5, 0.35, 0.3, 0.2)
+    ),
+    "method": _methods,
     "joint_active": lambda: _active(ONE_PASS, (2, 5, 10, 25)),
     "joint_batch": lambda: _batch(ONE_PASS, (1, 2, 4, 8, 16)),
 }

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from benchmarks.joint_graph import after_sampling, joint_step, while_sampling
 from benchmarks.measurement import synchronize
+from benchmarks.random_backbone import SMALL, random_backbone
 from benchmarks.random_models import SMALL_VAE, vision_reward
 from benchmarks.reference_cases import Case
 from flowbp.adapters import DtypePolicy, compile_backbone, compile_blocks
 from flowbp.adapters.kernels import TanhGelu
 from flowbp.core import Linear
 from flowbp.prompts import cached
-from flowbp.testing import random_backbone
-from flowbp.testing.random_models import SMALL
 from flowbp.training import Streams, TrainingStep
 
 Network = Any

@@ -25,24 +25,14 @@ _COLUMNS = (
 
 @attrs.define
 class Measured:
-    """What the runs of one case showed.
-
-    Args:
-        case: that was run.
-        fits: whether the device's memory sufficed.
-        seconds: of the timed runs.
-        first_seconds: of the first run, which chooses and compiles kernels.
-        peak_gib: the most memory of the last run, above what was taken before it.
-        evaluations: of the network, for each sample.
-        tflop: counted.
-        cosine: of the gradient to that of the table's first case.
-        waits: how often the host waited for the device, by place.
-    """
+    """What the runs of one case showed."""
 
     case: Case
     fits: bool = True
     seconds: list[float] = attrs.field(factory=list)
+    # Of the first run, which chooses and compiles kernels.
     first_seconds: float | None = None
+    # Above what was taken before.
     peak_gib: float | None = None
     evaluations: float | None = None
     tflop: float | None = None
@@ -51,10 +41,10 @@ class Measured:
 
     def row(self) -> Row:
         """One flat mapping, as it stands in the file."""
-        figures = attrs.asdict(self, recurse=False)
-        case: Case = figures.pop("case")
+        numbers = attrs.asdict(self, recurse=False)
+        case: Case = numbers.pop("case")
         # A method's own fields do not say which it is.
-        return attrs.asdict(case, recurse=False) | {"method": repr(case.method)} | figures
+        return attrs.asdict(case, recurse=False) | {"method": repr(case.method)} | numbers
 
 
 class Tables:
@@ -70,20 +60,13 @@ class Tables:
         self.tables: dict[str, Row] = json.loads(file.read_text()) if file.exists() else {}
 
     def put(self, name: str, rate: float, results: Iterable[Measured]) -> None:
-        """A table, in the place of what it was.
-
-        Args:
-            name: of it.
-            rate: of a large matrix product here, in TFLOP/s.
-            results: its rows.
-        """
+        """A table, in the place of what it was; `rate` is of a large matrix product, in TFLOP/s."""
         rows = [result.row() for result in results]
         where = attrs.asdict(Environment.here())
         self.tables[name] = {"environment": where, RATE: rate, "rows": rows}
         self.write()
 
     def write(self) -> None:
-        """Both files."""
         (self.folder / "reference.json").write_text(json.dumps(self.tables, indent=2) + "\n")
         parts = (f"{name}\n\n{_written(table)}" for name, table in self.tables.items())
         (self.folder / "reference.md").write_text("\n".join(parts))
@@ -116,16 +99,16 @@ def _line(row: Row, rate: float) -> tuple[str, ...]:
     return (
         row["name"],
         compiled,
-        _figure(seconds, "{:.2f}"),
-        _figure(row["first_seconds"], "{:.1f}"),
-        _figure(tflop, "{:.0f}"),
-        _figure(share, "{:.0%}"),
-        _figure(row["peak_gib"], "{:.2f}"),
-        _figure(row["evaluations"], "{:.0f}"),
+        _cell(seconds, "{:.2f}"),
+        _cell(row["first_seconds"], "{:.1f}"),
+        _cell(tflop, "{:.0f}"),
+        _cell(share, "{:.0%}"),
+        _cell(row["peak_gib"], "{:.2f}"),
+        _cell(row["evaluations"], "{:.0f}"),
         "" if waits is None else str(sum(waits.values())),
-        _figure(row["cosine"], "{:.5f}"),
+        _cell(row["cosine"], "{:.5f}"),
     )
 
 
-def _figure(value: float | None, form: str) -> str:
+def _cell(value: float | None, form: str) -> str:
     return "" if value is None else form.format(value)

@@ -1,13 +1,13 @@
-"""The border to code of others: what it raises or returns wrongly, in one sentence and its frames.
+"""What code of others raises or returns wrongly, in one sentence and with the frames of its own.
 
-Rewards, metrics, judges, backbones, methods, optimizers and observers may be anybody's. Where one
-of them is called it is called within `calling`, or somewhere within `during`, so that whatever goes
-wrong in it arrives as a `ComponentError`.
+Rewards, metrics, judges, backbones, methods, optimizers and observers may be anybody's. Each is
+called within `calling` or `during`, so that whatever goes wrong arrives as a `ComponentError`.
 """
 
 from __future__ import annotations
 
 import functools
+import linecache
 import sys
 import sysconfig
 import traceback
@@ -188,13 +188,9 @@ def _frames(error: BaseException | None, seen: set[int]) -> Iterator[str]:
     for frame, line in traceback.walk_tb(error.__traceback__):
         if is_foreign(frame):
             code = frame.f_code
-            summary = traceback.FrameSummary(code.co_filename, line, code.co_qualname)
-            yield from (f"  {each.strip()}" for each in _two_lines(summary))
+            where = f'  File "{code.co_filename}", line {line}, in {code.co_qualname}'
+            source = linecache.getline(code.co_filename, line, frame.f_globals).strip()
+            yield f"{where}\n    {source}" if source else where
     if isinstance(error, SyntaxError) and error.filename is not None:
         text = (error.text or "").strip()
         yield f'  File "{error.filename}", line {error.lineno}\n    {text}'
-
-
-def _two_lines(summary: traceback.FrameSummary) -> Iterator[str]:
-    where = f'File "{summary.filename}", line {summary.lineno}, in {summary.name}'
-    yield f"{where}\n    {summary.line}" if summary.line else where

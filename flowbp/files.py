@@ -20,9 +20,8 @@ PARTIAL = ".flowbp-partial"
 
 _READERS = 4
 _NOT_REGULAR = "is a pipe or a device and no regular file"
-_FULL = "make room or save to another disk"
 _CAUSES = {
-    errno.ENOSPC: ("the disk is full", _FULL),
+    errno.ENOSPC: ("the disk is full", "make room or save to another disk"),
     errno.EDQUOT: (
         "your quota of the disk is used up",
         "remove files of yours, ask for more, or save to another disk",
@@ -51,13 +50,9 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
     A file that was there is replaced at once, or, after a failure, is still there. A link that was
     there is replaced; what it points to stays. The folder is made if it is missing.
-
-    Raises:
-        SavingError: the disk refuses; the message says why, and what to do.
-        FileExistsError: the name beside it is taken by what no former process left there.
     """
     partial = path.with_name(f".{path.name}{PARTIAL}")
-    with saving(path, "what was there before is unharmed"):
+    with saving(path, "what was there before is unchanged"):
         path.parent.mkdir(parents=True, exist_ok=True)
         if partial.is_file() and not partial.is_symlink():
             partial.unlink()
@@ -83,11 +78,7 @@ def open_to_append(path: Path) -> IO[str]:
 
 
 def open_plain(path: Path, flags: int) -> int:
-    """Open a file of this library's own to write; no link is followed.
-
-    Raises:
-        FileExistsError: there is a link, a folder, a device or a file that has other names too.
-    """
+    """Open a file of this library's own to write; what it did not make there is refused."""
     try:
         # Not blocking, because a pipe would wait for its reader.
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
@@ -145,10 +136,9 @@ def _sha256(path: Path) -> str:
 
 
 def read_regular(path: Path, most: int | None = None) -> bytes:
-    """Read a file that someone else may have put there; from a pipe reading might wait for ever.
+    """Read a file that someone else may have put there; a pipe might have nothing to read for ever.
 
-    Raises:
-        ValueError: it is not regular, or larger than `most` bytes; the message follows its name.
+    What is not regular, or larger than `most` bytes, is a ValueError that follows the file's name.
     """
     with _opened(path) as stream:
         status = os.fstat(stream.fileno())
@@ -209,7 +199,7 @@ def saving(place: Path, kept: str, kind: type[SavingError] = SavingError) -> Ite
 
 def _room(place: Path, number: int) -> str:
     if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f" (it was to be {place})" if place.is_absolute() else ""
+        return f" (instead of {place})" if place.is_absolute() else ""
     there = next((parent for parent in place.absolute().parents if parent.exists()), None)
     if there is None:
         return ""

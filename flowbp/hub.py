@@ -1,25 +1,204 @@
-"""Models on the Hugging Face hub and in folders: where a source is, and why it cannot be read."""
+"""Where a model's files are, on disk or on the Hugging Face hub, and why they cannot be read."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
+
 from flowbp.extras import require
+
+Place = str | os.PathLike[str]
+"""A file, a folder, or a hub id such as ``owner/name``."""
 
 WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 """How files of weights end; a place that does is one on disk, and no hub is asked for it."""
 
+ALL_FILES = "all of its files"
+"""What to download where one file is not enough."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_WHOLE = "all of its files"
+# How archives and pickles of torch.save begin.
+_BEGINNINGS = (b"PK", b"\x80")
 
 
-def local_folder(source: str | os.PathLike[str]) -> Path | None:
+@attrs.frozen(kw_only=True)
+class PublishedFile:
+    """A file of a hub repository (``owner/name``) whose size in bytes and SHA-256 are known."""
+
+    repository: str
+    name: str
+    size: int
+    sha256: str
+
+    def check_size(self, path: Path) -> None:
+        """Refuse a file of another size, such as one that was cut off."""
+        with path.open("rb") as file:
+            size, begins = os.fstat(file.fileno()).st_size, file.read(2)
+        if size != self.size:
+            cut_off = size < self.size and begins.startswith(_BEGINNINGS)
+            raise ValueError(
+                f"{path} has {size} bytes and the published {self.name} has {self.size}: "
+                f"{'it was cut off' if cut_off else 'it is another file'}; {self._cure}"
+            )
+
+    def check(self, path: Path) -> None:
+        """Refuse a file with other content; all of it is read, unless its size is wrong."""
+        self.check_size(path)
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != self.sha256:
+            raise ValueError(
+                f"{path} has sha256 {found} and the published {self.name} has {self.sha256}; "
+                f"{self._cure}"
+            )
+
+    @property
+    def _cure(self) -> str:
+        return (
+            f"copy or download it again from {self.repository}, or write verify=false to accept it"
+        )
+
+
+def resolve(
+    source: Place,
+    *files: str,
+    published: PublishedFile | None = None,
+    argument: str = "source",
+    wanted: str | None = None,
+) -> Path:
+    """The first of some files that a source has, downloaded if the source is a hub id.
+
+    Args:
+        source: A folder that holds one of them, a hub id, or, unless more is `wanted`, the file.
+        files: Names of files in a folder or repository, any of which will do.
+        published: What the file must be, bit for bit; None accepts any.
+        argument: That names the source, for messages.
+        wanted: Which of the source's files are needed, in words; None if it is this one alone.
+
+    Raises:
+        FileNotFoundError: A folder has none of the files, or they cannot be had from the hub.
+        ValueError: The file is not the published one.
+    """
+    path = _on_disk(source, files, argument, wanted) or _on_hub(
+        str(source),
+        files,
+        lambda name: Path(require("huggingface_hub").hf_hub_download(str(source), name)),
+        argument=argument,
+        wanted=wanted,
+    )
+    if published is not None:
+        published.check(path)
+    return path
+
+
+def find(
+    source: Place,
+    *files: str,
+    published: PublishedFile | None = None,
+    argument: str = "source",
+    wanted: str | None = None,
+) -> Path | None:
+    """What `resolve` finds without a download; None for what the hub has and its cache lacks.
+
+    The hub is asked for that, so that what `resolve` would raise is raised here.
+    """
+    path = _on_disk(source, files, argument, wanted)
+    if path is None:
+        cached = (cached_file(str(source), name) for name in files)
+        path = next((found for found in cached if found is not None), None)
+    if path is None:
+        ask_hub(str(source), *files, argument=argument, wanted=wanted)
+    elif published is not None:
+        published.check(path)
+    return path
+
+
+def ask_hub(hub_id: str, *files: str, argument: str = "source", wanted: str | None = None) -> None:
+    """Make sure that the hub has one of some files and gives it; nothing is downloaded."""
+    hub, errors = require("huggingface_hub"), _part("errors")
+
+    def ask(name: str) -> None:
+        if is_offline():
+            raise errors.LocalEntryNotFoundError("the hub is offline")
+        try:
+            hub.get_hf_file_metadata(hub.hf_hub_url(hub_id, name))
+        except (errors.HfHubHTTPError, errors.EntryNotFoundError):
+            raise
+        # Connections fail with errors of the library below the hub's, which is not always the same.
+        except Exception as error:
+            raise errors.LocalEntryNotFoundError(str(error)) from error
+
+    _on_hub(hub_id, files, ask, argument=argument, wanted=wanted)
+
+
+def _on_disk(
+    source: Place, files: tuple[str, ...], argument: str, wanted: str | None
+) -> Path | None:
+    path = on_disk(source)
+    if path is None or (path.is_file() and wanted is None):
+        return path
+    for name in files:
+        if (path / name).is_file():
+            return path / name
+    none = f"no {files[0]}" if len(files) == 1 else f"neither {' nor '.join(files)}"
+    raise FileNotFoundError(
+        f"`{argument}` {str(source)!r} holds {none}; name a folder that does, or copy or download "
+        "the whole model again"
+    )
+
+
+def _on_hub(
+    hub_id: str,
+    files: tuple[str, ...],
+    ask: Callable[[str], Any],
+    *,
+    argument: str,
+    wanted: str | None,
+) -> Any:
+    """What `ask` returns for the first of some files that a repository has."""
+    errors = _part("errors")
+    try:
+        _part("utils").validate_repo_id(hub_id)
+    except errors.HFValidationError as error:
+        raise FileNotFoundError(
+            f"`{argument}` {hub_id!r} is no local folder or file, nor a hub id like owner/name "
+            f"({' '.join(str(error).split())}); check the id"
+        ) from error
+    for name in files:
+        try:
+            return ask(name)
+        except errors.LocalEntryNotFoundError as error:
+            refused: Exception = error
+            break
+        except errors.EntryNotFoundError as error:
+            refused = error
+        except Exception as error:
+            refused = error
+            break
+    why = why_unread(refused, hub_id, file=files[0] if wanted is None else None, wanted=wanted)
+    raise FileNotFoundError(
+        f"`{argument}` {hub_id!r} is no local folder, and as a hub id it could not be read, its "
+        f"{' or '.join(files)}: {why}"
+    ) from refused
+
+
+def on_disk(place: Place) -> Path | None:
+    """The file or folder that a place names, with ``~`` expanded, or None if there is none."""
+    path = Path(place).expanduser()
+    # The path of an empty text is the working folder.
+    return path if path.exists() and str(place).strip() else None
+
+
+def local_folder(source: Place) -> Path | None:
     """The folder that `source` names, ``~`` expanded; None where it is a hub id."""
     if not str(source).strip():
         raise FileNotFoundError("`source` must be a folder or a hub id like owner/name, got ''")
@@ -48,6 +227,38 @@ def is_hub_id(text: str) -> bool:
     return _HUB_ID.fullmatch(text) is not None and not text.lower().endswith(WEIGHT_FILES)
 
 
+def located(
+    *, file: str | None = None, folder: str | None = None
+) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    """A validator of an optional place: an existing path of a wanted kind, or a hub id.
+
+    Args:
+        file: What a file should hold, in words; None refuses files.
+        folder: What a folder should hold, in words; None refuses folders.
+    """
+    kinds = {"a file": file, "a folder": folder}
+    wanted = " or ".join(f"{kind} ({what})" for kind, what in kinds.items() if what)
+
+    def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value is None:
+            return
+        path = on_disk(value)
+        if path is None and isinstance(value, str) and is_hub_id(value):
+            return
+        found = "there is no such path"
+        if path is not None:
+            kind = "a folder" if path.is_dir() else "a file"
+            if kinds[kind]:
+                return
+            found = f"that is {kind}"
+        raise ValueError(
+            f"`{attribute.name}` must be {wanted} or a hub id like owner/name, got "
+            f"{str(value)!r}; {found}"
+        )
+
+    return validate
+
+
 def read_json(path: Path, *, what: str) -> Mapping[str, Any]:
     """Read a JSON object that a folder of a kind, `what`, must hold."""
     if not path.is_file():
@@ -66,19 +277,6 @@ def read_json(path: Path, *, what: str) -> Mapping[str, Any]:
             "whole folder again"
         )
     return content
-
-
-def hub_file(hub_id: str, name: str, *, alone: bool = False) -> Path:
-    """A file of a repository, from the local cache or fetched; `alone` if no other is needed."""
-    hub, errors = require("huggingface_hub"), _part("errors")
-    try:
-        return Path(hub.hf_hub_download(hub_id, name))
-    # Alone among the hub's errors, that of a missing file need not be an OSError.
-    except (OSError, errors.EntryNotFoundError, errors.HFValidationError) as error:
-        raise FileNotFoundError(
-            f"`source` {hub_id!r} is no local folder, and as a hub id it could not be read, its "
-            f"{name}: {why_unread(error, hub_id, file=name if alone else None)}"
-        ) from error
 
 
 def is_offline() -> bool:
@@ -116,70 +314,34 @@ def address(hub_id: str, name: str | None = None) -> str:
     return place if name is None else f"{place}/resolve/main/{name}"
 
 
-def ask_hub(
-    hub_id: str,
-    *names: str,
-    argument: str = "source",
-    alone: bool = False,
-    wanted: str = _WHOLE,
-) -> None:
-    """Make sure that the hub has one of some files and gives it; nothing is downloaded.
-
-    Args:
-        hub_id: ``owner/name``.
-        names: Of files in the repository, any of which will do.
-        argument: That names the repository, for the message.
-        alone: Whether the file is all that is needed, for the message.
-        wanted: Else which of the repository's files are, in words.
-    """
-    hub, errors = require("huggingface_hub"), _part("errors")
+@contextmanager
+def reading(argument: str, place: Place) -> Iterator[None]:
+    """Inside, an OSError becomes a FileNotFoundError with the argument, the reason and the cure."""
     try:
-        _part("utils").validate_repo_id(hub_id)
-    except errors.HFValidationError as error:
-        raise FileNotFoundError(
-            f"`{argument}` {hub_id!r} is no folder that is there, nor a hub id like owner/name "
-            f"({' '.join(str(error).split())}); check the id"
-        ) from error
-    for name in names:
-        try:
-            if is_offline():
-                raise errors.LocalEntryNotFoundError("the hub must not be asked")
-            hub.get_hf_file_metadata(hub.hf_hub_url(hub_id, name))
-            return
-        except errors.EntryNotFoundError as error:
-            if name != names[-1] and not isinstance(error, errors.LocalEntryNotFoundError):
-                continue
-            refused: Exception = error
-        except errors.HfHubHTTPError as error:
-            refused = error
-        # Connections fail with errors of the library below the hub's, which is not always the same.
-        except Exception as error:
-            refused = errors.LocalEntryNotFoundError(str(error))
-            refused.__cause__ = error
-        raise FileNotFoundError(
-            f"`{argument}` {hub_id!r} could not be read, its {' or '.join(names)}: "
-            f"{why_unread(refused, hub_id, file=names[0] if alone else None, wanted=wanted)}"
-        ) from refused
+        yield
+    except OSError as error:
+        why = why_unread(error, on_disk(place) or str(place))
+        raise FileNotFoundError(f"`{argument}` {str(place)!r} could not be read: {why}") from error
 
 
 def why_unread(
-    error: Exception, place: Path | str, *, file: str | None = None, wanted: str = _WHOLE
+    error: Exception, place: Path | str, *, file: str | None = None, wanted: str | None = None
 ) -> str:
     """Why a model could not be read, by the `error` and its causes, and what to do about it."""
     said = " ".join(str(error).split()).rstrip(".")
     if isinstance(place, Path):
         return f"{said}; copy or download the whole folder again"
     errors, constants = _part("errors"), _part("constants")
-    endpoint = constants.ENDPOINT
-    command = f"hf download {place}"
-    elsewhere = f"or download {wanted} from {endpoint}/{place} elsewhere and give their folder"
+    endpoint, command = constants.ENDPOINT, f"hf download {place}"
+    elsewhere = (
+        f"or download {wanted or ALL_FILES} from {address(place)} elsewhere and give their folder"
+    )
     if file is not None:
         command = f"{command} {file}"
-        elsewhere = (
-            f"or download {endpoint}/{place}/resolve/main/{file} elsewhere and give the file's path"
-        )
-    offline = "was not asked, for HF_HUB_OFFLINE is set"
-    unreached = offline if is_offline() else "could not be reached"
+        elsewhere = f"or download {address(place, file)} elsewhere and give the file's path"
+    unreached = (
+        "was not asked because HF_HUB_OFFLINE is set" if is_offline() else "could not be reached"
+    )
     # Each kind is a special case of one that follows it.
     reasons = {
         errors.GatedRepoError: f"it is gated; accept its licence on {endpoint}/{place} and run "

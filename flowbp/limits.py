@@ -12,38 +12,17 @@ from typing import Any
 
 import attrs
 
-STEPS = 10_000_000
-"""Optimizer steps, and what is counted in them."""
-
-GRID = 10_000
-"""Steps of one sampled picture."""
-
-BATCH = 65_536
-"""Pictures or prompts at a time."""
-
-COUNT = 1_000_000
-"""Prompts or pictures in all."""
-
-SHOWN = 1_024
-"""Pictures in one grid."""
-
-SIDE = 16_384
-"""Pixels of a picture's side."""
-
-SEED = 2**63 - 1
-"""The largest number that torch takes as a seed."""
-
-RANK = 4_096
-"""Rank of a LoRA."""
-
-SEEDS = 1_000
-"""Different seeds."""
-
-THREADS = 4_096
-"""Threads of a process."""
-
-LENGTH = 64
-"""Letters of a label."""
+STEPS = 10_000_000  # optimizer steps, and what is counted in them
+GRID = 10_000  # steps of one sampled picture
+BATCH = 65_536  # pictures or prompts at a time
+COUNT = 1_000_000  # prompts or pictures in all
+SHOWN = 1_024  # pictures in one grid
+SIDE = 16_384  # pixels of a picture's side
+SEED = 2**63 - 1  # what torch takes as a seed
+RANK = 4_096  # of a LoRA
+SEEDS = 1_000  # different seeds
+THREADS = 4_096  # of a process
+LENGTH = 64  # letters of a label
 
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 

@@ -60,3 +60,9 @@ def has(method: str, example: str) -> Validator:
             )
 
     return validate
+
+
+def not_empty(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """A text or a collection with something in it."""
+    if len(value) == 0:
+        raise ValueError(f"`{attribute.name}` must not be empty, got {value!r}")

@@ -23,7 +23,9 @@ from flowbp.core import (
 )
 from flowbp.core.draws import window
 from flowbp.testing import check_surrogate
-from flowbp.testing.strategies import generators, grids, methods, pairs, variants
+from flowbp.testing.strategies import generators, grids
+
+from .strategies import methods, pairs, variants
 
 
 @given(sigmas=grids(max_steps=30), seed=st.integers(0, 2**31), data=st.data())

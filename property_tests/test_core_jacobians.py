@@ -25,7 +25,9 @@ from flowbp.testing import (
     random_problem,
     with_jacobian_scale,
 )
-from flowbp.testing.strategies import problems, published_methods, surrogates, variants
+from flowbp.testing.strategies import problems, surrogates
+
+from .strategies import published_methods, variants
 
 
 def gradient_at(problem: Problem, surrogate: Surrogate):

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from flowbp.core import Surrogate, loss_weights, read, residuals, surrogate_vjp
 from flowbp.testing import Problem
-from flowbp.testing.strategies import methods, problems, published_methods, variants
+from flowbp.testing.strategies import problems
+
+from .strategies import methods, published_methods, variants
 
 
 def drawn(problem: Problem, data: st.DataObject, choices) -> Surrogate:

@@ -34,7 +34,9 @@ from flowbp.testing import (
     check_surrogate,
     joint_gradient,
 )
-from flowbp.testing.strategies import events, grids, methods, problems, surrogates, variants
+from flowbp.testing.strategies import events, grids, problems, surrogates
+
+from .strategies import methods, variants
 
 Params = Mapping[str, Tensor]
 AnchorCotangent = Callable[[int], Tensor]

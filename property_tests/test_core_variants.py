@@ -28,9 +28,10 @@ from flowbp.core import (
     uniform,
 )
 from flowbp.testing import random_problem
-from flowbp.testing.strategies import grids, variants
+from flowbp.testing.strategies import grids
 
 from .formulas import assert_segment, lagrange_weights, last_steps, scale
+from .strategies import variants
 
 GRID = torch.linspace(1, 0, 13, dtype=torch.float64)
 SHIFTED = 3 * GRID / (1 + 2 * GRID)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from flowbp.cli.lock import locked
 from flowbp.files import (
     PARTIAL,
     SavingError,
@@ -19,7 +18,7 @@ from flowbp.files import (
     write_atomically,
 )
 from flowbp.settings import LOCK, REHEARSAL, occupied
-from flowbp.settings.folder import fault_of_folder
+from flowbp.settings.folder import fault_of_folder, locked
 
 PRECIOUS = "years of work\n"
 
@@ -109,9 +108,11 @@ def test_a_run_killed_in_its_rehearsal_leaves_a_new_folder(tmp_path):
 @pytest.mark.parametrize("kind", ["dangling link", "pipe", "link"])
 def test_a_folder_cannot_be_made_below_what_is_none(tmp_path, kind):
     lay(tmp_path / "runs", kind, tmp_path / "precious")
-    ((path, told),) = fault_of_folder("run", tmp_path / "runs" / "a", taken="", resume=False)
+    ((path, message),) = fault_of_folder("run", tmp_path / "runs" / "a", taken="", resume=False)
     assert path == ("run", "folder")
-    assert str(tmp_path / "runs" / "a") in told and f"{tmp_path / 'runs'} is no folder" in told
+    assert (
+        str(tmp_path / "runs" / "a") in message and f"{tmp_path / 'runs'} is no folder" in message
+    )
 
 
 def test_what_is_read_is_a_file(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.component_errors import ComponentError, shown, wrong
-from flowbp.core import VelocityField
+from flowbp.core import VelocityField, batched_guided_velocity, guided_velocity
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -57,17 +57,7 @@ class Conditioning:
         return Conditioning({name: tensor[samples] for name, tensor in self.tensors.items()})
 
     def repeat(self, times: int) -> Conditioning:
-        """Copies of the whole batch one after another, as `Tensor.repeat` on dimension 0.
-
-        Args:
-            times: How many copies, at least 1.
-
-        Returns:
-            Conditioning of ``times * B`` samples.
-
-        Raises:
-            ValueError: `times` is less than 1.
-        """
+        """Copies of the whole batch one after another, as `Tensor.repeat` on dimension 0."""
         if times < 1:
             raise ValueError(f"`times` must be at least 1, got {times}")
         return Conditioning(
@@ -78,17 +68,7 @@ class Conditioning:
         )
 
     def joined(self, other: Conditioning) -> Conditioning | None:
-        """The samples of both as one batch, or None where their rows differ in shape or dtype.
-
-        Args:
-            other: Of the same model, whose samples come last.
-
-        Example:
-            >>> tokens = Conditioning({"tokens": torch.zeros(2, 77, 8)})
-            >>> longer = Conditioning({"tokens": torch.zeros(2, 99, 8)})
-            >>> len(tokens.joined(tokens[:1])), tokens.joined(longer)
-            (3, None)
-        """
+        """The samples of both as one batch, or None where their rows differ in shape or dtype."""
         if self._rows() != other._rows():
             return None
         return Conditioning(
@@ -147,6 +127,27 @@ class Backbone(Protocol):
     def save(self, folder: Path) -> None:
         """Write the model in its ecosystem's own format, so that others can load it."""
         ...
+
+
+def guided_field(
+    velocity_of: Callable[[Conditioning], VelocityField],
+    positive: Conditioning,
+    negative: Conditioning | None,
+    scale: float,
+) -> VelocityField:
+    """The field `v⁻ + scale (v⁺ - v⁻)` of B prompts, for sampling without gradient.
+
+    `negative` is of one sample, which stands for all; None is no guidance.
+
+    Reference: Ho and Salimans, arXiv 2207.12598.
+    """
+    if negative is None:
+        return velocity_of(positive)
+    opposite = negative.repeat(len(positive))
+    both = positive.joined(opposite)
+    if both is None:
+        return guided_velocity(velocity_of(positive), velocity_of(opposite), scale)
+    return batched_guided_velocity(velocity_of(both), scale)
 
 
 def checked_batch(backbone: Backbone, method: str, found: Any, count: int) -> Tensor:

@@ -27,7 +27,7 @@ without. torch's own limit is 8, beyond which it goes on uncompiled."""
 def compile_backbone(
     backbone: Any, *, activations: float = ACTIVATIONS, backend: str = "inductor"
 ) -> None:
-    """Have a backbone's network, and its decoder where it has one, run compiled.
+    """Have a backbone's network, and its decoder if it has one, run compiled, for good.
 
     The code is compiled when it is first called with a shape, which takes 40 to 100 s on an H100
     for each number of samples at a time, with a graph and without; torch keeps what it compiled on
@@ -36,8 +36,7 @@ def compile_backbone(
     is laid out for the compiler, slower than before; save weights, not whole modules.
 
     Args:
-        backbone: A `Backbone`, or what wraps one. Its blocks, and the VAE of its `LatentDecoder`,
-            are compiled in place, for good; another kind of decoder is left as it is.
+        backbone: A `Backbone`, or what wraps one; a decoder other than `LatentDecoder` stays.
         activations: Share of the memory for what a block keeps between its forward and backward
             pass, in [0, 1]; the rest is computed again, what is cheapest first. torch decides
             what that is. 1 keeps all; below 0.5 matrix products are computed again too.
@@ -45,14 +44,6 @@ def compile_backbone(
 
     Raises:
         ValueError: Its network has no list of blocks, or `activations` is no share.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> compile_backbone(SimpleNamespace(module=nn.Linear(1, 1)))
-        Traceback (most recent call last):
-            ...
-        ValueError: `compile` needs a network with a list of blocks (nn.ModuleList), and Linear \
-has none; write compile: false
     """
     if compile_blocks(backbone.module, activations=activations, backend=backend) == 0:
         raise ValueError(

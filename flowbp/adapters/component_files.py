@@ -15,7 +15,7 @@ from flowbp.hub import read_json
 _STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 _PICKLED = {"diffusers": "diffusion_pytorch_model", "transformers": "pytorch_model"}
 _INDEX = "weight_map"
-_AGAIN = "copy or download the whole folder again"
+AGAIN = "copy or download the whole folder again"
 # What holds the vocabulary; without any, transformers silently makes an empty tokenizer.
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 # Of safetensors: bytes that hold the header's length, and where its texts are.
@@ -75,42 +75,25 @@ def check_loading_report(
 
 
 def check_component(folder: Path, library: str, kind: str) -> str | None:
-    """Refuse a component that could not be loaded; of its weights only headers are read.
-
-    Args:
-        folder: Of the component, such as ``transformer``.
-        library: That loads it, diffusers or transformers.
-        kind: Its class.
-
-    Returns:
-        The variant of its weights, such as ``fp16``, if there are no others; None for plain ones.
-
-    Raises:
-        FileNotFoundError: Its configuration, its weights or one of their shards is missing.
-        ValueError: It is of another class, quantised, damaged, or there are several variants.
-    """
+    """Refuse files that could not be loaded; the variant, such as ``fp16``, if no plain is."""
     check_config(folder, library, kind)
     quantised = sorted(folder.glob("*.gguf"))
     if quantised:
         raise ValueError(_no_quantised(folder, quantised[0].name))
     check_weight_files(folder)
-    plain, variants = _variants(folder, library)
-    if plain:
-        _check_shards(folder, library, "")
-        return None
-    if len(variants) > 1:
+    variants = sorted(_variants(folder, library))
+    if not variants:
+        there = ", ".join(path.name for path in sorted(folder.iterdir())[:4]) or "nothing"
+        why = f"{folder} has no {_STEMS[library]}.safetensors, it holds {there}; {AGAIN}"
+        raise unread(folder.parent, folder.name, why)
+    # Plain weights come first.
+    if variants[0] and len(variants) > 1:
         raise ValueError(
             f"{folder} has its weights in the variants {', '.join(variants)} alone, and which is "
             "meant is not known; keep the files of one of them"
         )
-    if not variants:
-        there = ", ".join(path.name for path in sorted(folder.iterdir())[:4]) or "nothing"
-        raise FileNotFoundError(
-            f"`source` {str(folder.parent)!r} could not be read, its {folder.name}: {folder} has "
-            f"no {_STEMS[library]}.safetensors, it holds {there}; {_AGAIN}"
-        )
-    _check_shards(folder, library, f".{variants[0]}")
-    return variants[0]
+    _check_shards(folder, library, variants[0])
+    return variants[0] or None
 
 
 def check_config(folder: Path, library: str, kind: str) -> Mapping[str, Any]:
@@ -137,59 +120,51 @@ def _no_quantised(folder: Path, how: str) -> str:
     )
 
 
-def _variants(folder: Path, library: str) -> tuple[bool, list[str]]:
-    """Whether there are plain weights, and the variants that there are."""
-    stem = _STEMS[library]
-    names = [path.name for path in folder.iterdir()]
-    shard = r"-\d{5}-of-\d{5}"
-    plain = rf"{stem}({shard})?\.safetensors(\.index\.json)?"
-    pickled = rf"{_PICKLED[library]}({shard})?\.bin(\.index\.json)?"
-    variant = re.compile(
-        rf"{stem}(\.(?P<a>[\w-]+?)({shard})?|{shard}\.(?P<b>[\w-]+))\.safetensors"
-        rf"|{stem}\.safetensors\.index\.(?P<c>[\w-]+)\.json"
+def _variants(folder: Path, library: str) -> set[str]:
+    """The variants of the weights that there are, "" for plain ones."""
+    stem, shard = _STEMS[library], r"(-\d{5}-of-\d{5})?"
+    kinds = re.compile(
+        rf"{stem}(\.(?P<a>[\w-]+?))?{shard}(\.(?P<b>[\w-]+))?\.safetensors"
+        rf"|{stem}\.safetensors\.index(\.(?P<c>[\w-]+))?\.json"
+        rf"|{_PICKLED[library]}{shard}\.bin(\.index\.json)?"
     )
-    found = [match for name in names if (match := variant.fullmatch(name))]
-    there = any(re.fullmatch(rf"{plain}|{pickled}", name) for name in names)
-    named = {match["a"] or match["b"] or match["c"] for match in found}
-    return there, sorted(named)
+    found = [match for path in folder.iterdir() if (match := kinds.fullmatch(path.name))]
+    return {match["a"] or match["b"] or match["c"] or "" for match in found}
 
 
 def _check_shards(folder: Path, library: str, variant: str) -> None:
     """Refuse an index of shards of which one is missing."""
-    stem, pickled = _STEMS[library], folder / f"{_PICKLED[library]}.bin"
-    index = folder / f"{stem}.safetensors.index{variant}.json"
-    if (folder / f"{stem}{variant}.safetensors").is_file():
+    ending, stem, pickled = variant and f".{variant}", _STEMS[library], _PICKLED[library]
+    index = folder / f"{stem}.safetensors.index{ending}.json"
+    if (folder / f"{stem}{ending}.safetensors").is_file():
         return
-    if not index.is_file() and pickled.is_file():
+    if not index.is_file() and (folder / f"{pickled}.bin").is_file():
         return
-    if not index.is_file() and pickled.with_name(f"{pickled.name}.index.json").is_file():
-        index = pickled.with_name(f"{pickled.name}.index.json")
+    if not index.is_file() and (folder / f"{pickled}.bin.index.json").is_file():
+        index = folder / f"{pickled}.bin.index.json"
     shards = read_json(index, what="a component with weights").get(_INDEX)
     if not isinstance(shards, dict) or not all(isinstance(each, str) for each in shards.values()):
-        raise ValueError(f"{index} has no `{_INDEX}` from tensors to files; {_AGAIN}")
+        raise ValueError(f"{index} has no `{_INDEX}` from tensors to files; {AGAIN}")
     files = sorted(set(shards.values()))
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(
-            f"`source` {str(folder.parent)!r} could not be read, its {folder.name}: "
-            f"{folder / missing[0]} is missing, the first of {len(missing)} that are of the "
-            f"{len(files)} in {index.name}; {_AGAIN}"
-        )
+        why = f"{folder / missing[0]} is missing, the first of {len(missing)} that are of the "
+        raise unread(folder.parent, folder.name, f"{why}{len(files)} in {index.name}; {AGAIN}")
 
 
-def check_json_files(folder: Path) -> None:
-    """Refuse a component without weights of which a JSON file is damaged."""
+def check_text_files(folder: Path) -> None:
+    """Refuse a tokenizer or scheduler with a damaged JSON file, or without a vocabulary."""
     for path in sorted(folder.glob("*.json")):
         try:
             json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not valid JSON: {error}; {_AGAIN}") from error
+            raise ValueError(f"{path} is not valid JSON: {error}; {AGAIN}") from error
+    found = any((folder / name).is_file() for name in _VOCABULARIES)
+    if folder.name.startswith("tokenizer") and not found:
+        why = f"{folder} has none of {', '.join(_VOCABULARIES)}; {AGAIN}"
+        raise unread(folder.parent, folder.name, why)
 
 
-def check_tokenizer_files(folder: Path) -> None:
-    """Refuse a tokenizer's folder without a vocabulary."""
-    if not any((folder / name).is_file() for name in _VOCABULARIES):
-        raise FileNotFoundError(
-            f"`source` {str(folder.parent)!r} could not be read, its {folder.name}: {folder} has "
-            f"none of {', '.join(_VOCABULARIES)}; {_AGAIN}"
-        )
+def unread(place: Path | str, name: str, why: str) -> FileNotFoundError:
+    """The error of a model of which a component cannot be read."""
+    return FileNotFoundError(f"`source` {str(place)!r} could not be read, its {name}: {why}")

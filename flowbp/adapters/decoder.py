@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -65,12 +66,8 @@ class _ReturningClamp(torch.autograd.Function):
         return gradient.masked_fill(leaves, 0.0)
 
 
-class Unscale(Protocol):
-    """Undoes the normalisation that a model was trained under."""
-
-    def __call__(self, vae: Any, latents: Tensor) -> Tensor:
-        """Latents (B, …) of the sampler to latents (B, C, h, w) of `vae`, differentiable."""
-        ...
+Unscale = Callable[[Any, Tensor], Tensor]
+"""Undoes the normalisation that a model was trained under, given its VAE; differentiable."""
 
 
 def scaled(vae: Any, latents: Tensor) -> Tensor:
@@ -99,17 +96,9 @@ def pixels_per_latent(vae: Mapping[str, Any]) -> int:
 class LatentDecoder:
     """Decodes latents with a frozen VAE: ``clamp(VAE(unscale(z)) / 2 + 1/2)``.
 
-    Construction moves the VAE to `device`, casts it to `policy.weights` and freezes it. With more
-    than one chunk and gradient enabled, a chunk's activations are computed again in the backward
-    pass, so that memory holds those of one chunk, at the price of one more decoding.
-
-    Args:
-        vae: A diffusers AutoencoderKL or AutoencoderKLFlux2.
-        unscale: From the sampler's latents to those of the VAE.
-        policy: Dtypes of the VAE.
-        device: Where it runs.
-        decode_batch: Samples decoded at a time; None is the whole batch at once.
-        clamp: How pixels are brought into [0, 1].
+    Construction moves the VAE to `device`, casts it to `policy.weights` and freezes it. Of more
+    than `decode_batch` samples each chunk's activations are computed again in the backward pass, so
+    that memory holds those of one chunk, at the price of one more decoding.
     """
 
     vae: AutoencoderKL | AutoencoderKLFlux2
@@ -138,16 +127,12 @@ class LatentDecoder:
         """Decode latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], in `policy.state`."""
         if self.decode_batch is None or len(latents) <= self.decode_batch:
             return self._decode(latents)
-        recompute = torch.is_grad_enabled() and latents.requires_grad
-        chunks = torch.split(latents, self.decode_batch)
-        if not recompute:
-            return torch.cat([self._decode(chunk) for chunk in chunks])
-        return torch.cat(
-            [
-                checkpoint(self._decode, chunk, use_reentrant=False, preserve_rng_state=False)
-                for chunk in chunks
-            ]
-        )
+        decode: Callable[[Tensor], Tensor] = self._decode
+        if torch.is_grad_enabled() and latents.requires_grad:
+            decode = partial(
+                checkpoint, self._decode, use_reentrant=False, preserve_rng_state=False
+            )
+        return torch.cat([decode(chunk) for chunk in torch.split(latents, self.decode_batch)])
 
     def _decode(self, latents: Tensor) -> Tensor:
         z = self.unscale(self.vae, latents.to(self.policy.state))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.capabilities import Reference
 from flowbp.adapters.compilation import compile_like
-from flowbp.adapters.decoder import pixels_per_latent
+from flowbp.adapters.decoder import check_channels, pixels_per_latent
 from flowbp.adapters.diffusers_code import sampling_lines
 from flowbp.adapters.diffusers_components import DiffusersComponents
 from flowbp.adapters.latents import PATCH, PictureSizes
@@ -26,7 +26,6 @@ from flowbp.adapters.sigmas import (
     linear_shift,
     scheduler_sigmas,
 )
-from flowbp.adapters.velocity import TransformerVelocity, without_gradient
 from flowbp.core import VelocityField
 
 ReadConfig = Callable[[str], Mapping[str, Any]]
@@ -50,32 +49,18 @@ class DiffusersBackbone(DiffusersComponents, ABC):
     """A diffusers transformer with its text encoders, VAE and scheduler, as `Backbone`.
 
     Construction moves the transformer to `device`, casts it to `policy.weights` and sets it to
-    evaluation mode; which of its parameters require a gradient stays as it was. A family adds its
-    latents' shape, its guidance and its velocity, and names its pipeline.
-
-    Args:
-        transformer: The network that is trained.
-        text: The text encoders.
-        decoder: The VAE.
-        scheduler: Where the sigmas come from.
-        policy: Dtypes of the transformer.
-        device: Where it runs.
-        gradient_checkpointing: Recompute each block in the backward pass to save memory; under
-            `auto` a run does where it has to.
-
-    Raises:
-        TypeError: A scheduler of another kind.
-        ValueError: A scheduler that is no deterministic Euler descent, components that do not fit
-            together, or a transformer with several adapters or with one beside which other
-            parameters are trained.
+    evaluation mode; which of its parameters require a gradient stays as it was. A family names its
+    pipeline and its text encoders, says how its transformer is called, and what its guidance is.
     """
 
-    velocity_kind: ClassVar[type[TransformerVelocity]]
-    """How its transformer is called."""
     dynamic_shift: ClassVar[Shift] = staticmethod(linear_shift)
     """The mu of the family's pipeline, for schedulers with dynamic shifting."""
     even_grid: ClassVar[bool] = True
     """Whether the pipeline gives the scheduler even levels, or lets it take its own."""
+    folded: ClassVar[int] = PATCH
+    """Latents of the VAE along one side of what is one position for the transformer."""
+    sampled: ClassVar[int] = 1
+    """Latents of the VAE along one side of what is one position for the sampler."""
 
     def __attrs_post_init__(self) -> None:
         check_scheduler(self.scheduler)
@@ -105,13 +90,33 @@ class DiffusersBackbone(DiffusersComponents, ABC):
         return drawn.to(device=self.device, dtype=self.policy.state)
 
     def velocity(self, conditioning: Conditioning) -> VelocityField:
-        """The velocity field under `conditioning`: (B, C, h, w) and sigma to (B, C, h, w)."""
-        return self.velocity_kind(
-            transformer=self.transformer,
-            conditioning=conditioning,
-            policy=self.policy,
-            train_timesteps=self.scheduler.config["num_train_timesteps"],
-        )
+        """The velocity field under `conditioning`: (B, C, h, w) and sigma to (B, C, h, w).
+
+        A call refuses latents of another dtype than `policy.state`, or of another number of
+        samples than the conditioning.
+        """
+        train_timesteps = self.scheduler.config["num_train_timesteps"]
+
+        def velocity(latents: Tensor, sigma: Tensor, /) -> Tensor:
+            _check_latents(latents, conditioning, self.policy.state)
+            timestep = _batch_timesteps(latents, sigma, train_timesteps)
+            weights = self.policy.weights
+            tensors = {
+                name: each.to(weights) if each.is_floating_point() else each
+                for name, each in conditioning.tensors.items()
+            }
+            with self.policy.autocast(latents.device):
+                found = self.predicted(latents.to(weights), timestep, tensors)
+            return found.to(self.policy.state)
+
+        return velocity
+
+    @abstractmethod
+    def predicted(self, latents: Tensor, timestep: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The transformer's velocity at `latents` (B, C, h, w) and `timestep` (B,).
+
+        Both, and the floats among the conditioning's `tensors`, are in the weights' dtype.
+        """
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], differentiable."""
@@ -129,17 +134,15 @@ class DiffusersBackbone(DiffusersComponents, ABC):
         """The velocity that an anchor holds the model near, without gradient; ask before training.
 
         With a peft adapter, and nothing else trained, it is that of the base without any adapter,
-        at no cost of memory. What an adapter had learnt before it was attached counts as training:
-        the distance is not zero at the start then. Otherwise it is that of a frozen copy of the
-        transformer before training, in `policy.compute`; where the weights are kept in more than
-        that, the two differ by rounding, in the mean square by about 1e-4 of the velocity's own.
+        at no cost of memory. Otherwise it is that of a frozen copy in `policy.compute`, which
+        differs by rounding where the weights are kept in more.
         """
         if only_adapters_train(self.transformer):
-            return without_gradient(self._base_velocity)
+            return _without_gradient(self._base_velocity)
         policy = self.policy.frozen
         frozen = frozen_copy(self.transformer, policy.weights)
         compile_like(frozen, self.transformer)
-        return without_gradient(attrs.evolve(self, transformer=frozen, policy=policy).velocity)
+        return _without_gradient(attrs.evolve(self, transformer=frozen, policy=policy).velocity)
 
     def _base_velocity(self, conditioning: Conditioning) -> VelocityField:
         field = self.velocity(conditioning)
@@ -150,9 +153,10 @@ class DiffusersBackbone(DiffusersComponents, ABC):
 
         return velocity
 
-    @abstractmethod
     def check_components(self) -> None:
         """Refuse components that do not fit together."""
+        channels = self.transformer.config["in_channels"]
+        check_channels(self.decoder, channels, folded=self.folded**2)
 
     @classmethod
     def patch(cls, transformer: Mapping[str, Any]) -> int:
@@ -169,9 +173,12 @@ class DiffusersBackbone(DiffusersComponents, ABC):
         sizes = self.picture_sizes(self.transformer.config, self.decoder.vae.config)
         sizes.check(height=height, width=width)
 
-    @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """The (C, h, w) of a picture of `height` x `width` pixels that the model can draw."""
+        self.check_size(height, width)
+        channels = self.transformer.config["in_channels"] * self.sampled**2 // self.folded**2
+        side = self.decoder.scale_factor * self.sampled
+        return channels, height // side, width // side
 
     def image_tokens(self, height: int, width: int) -> int:
         """The patches of a picture of `height` x `width` pixels, as the transformer counts them."""
@@ -245,8 +252,10 @@ class DiffusersBackbone(DiffusersComponents, ABC):
             return (
                 f"# {self.layout.pipeline} does not sample with this guidance and negative prompt"
             )
-        options = {**options, "max_sequence_length": self.text.text_length}
-        return sampling_lines(self, sigmas, options, height=height, width=width)
+        length = self.text.text_length
+        options = {**options, "max_sequence_length": length}
+        note = "" if length else "# No T5 is read, and nothing takes its place: its length is 0.\n"
+        return note + sampling_lines(self, sigmas, options, height=height, width=width)
 
 
 def frozen_copy(network: nn.Module, dtype: torch.dtype) -> Any:
@@ -261,3 +270,42 @@ def frozen_copy(network: nn.Module, dtype: torch.dtype) -> Any:
     for parameter in network.parameters():
         memo[id(parameter)] = nn.Parameter(copied(parameter), requires_grad=False)
     return copy.deepcopy(network, memo)
+
+
+def _check_latents(latents: Tensor, conditioning: Conditioning, state: torch.dtype) -> None:
+    """Refuse latents that were rounded, or that are not one for each conditioning."""
+    if latents.dtype != state:
+        raise ValueError(
+            f"`latents` must be {state}, got {latents.dtype}; the policy casts "
+            "inside the network, the state of the sampler is never rounded"
+        )
+    if len(latents) != len(conditioning):
+        raise ValueError(
+            f"`latents` must have {len(conditioning)} samples like the conditioning, got "
+            f"{len(latents)}; slice or repeat the conditioning alike"
+        )
+
+
+def _batch_timesteps(latents: Tensor, sigma: Tensor, train_timesteps: int) -> Tensor:
+    """One timestep ``sigma * train_timesteps`` for each sample (B,), on the latents' device."""
+    # In float32 whatever the policy: in bfloat16 the steps between 512 and 1024 are 4 apart.
+    timestep = sigma.to(torch.float32) * train_timesteps
+    if sigma.device.type == "cpu" and latents.device.type != "cpu":
+        # Copying a number out of the CPU's memory would wait for the device at every call.
+        return torch.full((len(latents),), float(timestep), device=latents.device)
+    return timestep.to(latents.device).expand(len(latents))
+
+
+def _without_gradient(reference: Reference) -> Reference:
+    """The same fields, evaluated under no_grad."""
+
+    def fields(conditioning: Conditioning) -> VelocityField:
+        field = reference(conditioning)
+
+        def velocity(latents: Tensor, sigma: Tensor, /) -> Tensor:
+            with torch.no_grad():
+                return field(latents, sigma)
+
+        return velocity
+
+    return fields

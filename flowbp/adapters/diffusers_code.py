@@ -26,20 +26,12 @@ def loading_lines(
     encoders: Sequence[str],
     base: str,
 ) -> str:
-    """The lines of Python that load a saved pipeline, or a saved adapter with its base.
+    """The lines of Python that load a saved pipeline, or a saved adapter with its `base`.
 
-    The dtype is named wherever it is not float32: diffusers loads weights in float32 by default
-    and transformers text encoders in the dtype that they were saved in, and such a pair fails in
-    its first product.
-
-    Args:
-        kind: The pipeline's class.
-        folder: That was written.
-        dtype: To compute in.
-        absent: Components that the model was trained without.
-        encoders: The names of its text encoders. One that the folder does not have is shown as
-            ``...``, for the reader to give.
-        base: Where the model that an adapter belongs to was loaded from.
+    The dtype is named wherever it is not float32: diffusers loads weights in float32 by default and
+    transformers text encoders in the dtype that they were saved in, and such a pair fails in its
+    first product. Components that are `absent` are None; an encoder that the folder lacks is shown
+    as ``...``, for the reader to give.
     """
     whole = (folder / _INDEX).is_file()
     options = {name: "None" for name in absent}
@@ -50,7 +42,10 @@ def loading_lines(
         options[dtype_option(require("diffusers").__version__)] = str(dtype)
     given = "".join(f", {name}={value}" for name, value in options.items())
     place = repr(str(folder)) if whole else repr(base) if base else "..."
-    line = f"pipeline = {kind.__name__}.from_pretrained({place}{given})"
+    imports = f"from diffusers import {kind.__name__}"
+    if dtype != torch.float32:
+        imports = f"import torch\n{imports}"
+    line = f"{imports}\npipeline = {kind.__name__}.from_pretrained({place}{given})"
     return line if whole else f"{line}\npipeline.load_lora_weights({str(folder)!r})"
 
 

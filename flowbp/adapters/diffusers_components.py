@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar
 
 import attrs
 import torch
 from torch import nn
 
-from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.capabilities import Checkpointing
 from flowbp.adapters.decoder import Clamp, LatentDecoder, Unscale, hard_clamp, scaled
 from flowbp.adapters.diffusers_code import loading_lines
@@ -20,35 +20,21 @@ from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
 from flowbp.adapters.lora_files import save_lora
 from flowbp.adapters.lora_layers import adapter_of
 from flowbp.adapters.pipeline_files import (
-    load_model,
     load_pipeline,
     load_transformer,
     pipeline_class,
+    reload_model,
     save_with_encoders,
 )
-from flowbp.adapters.pipeline_layout import Layout
+from flowbp.adapters.pipeline_layout import FAMILIES, Layout
 from flowbp.adapters.text_encoders import PromptEncoder, TextEncoders
 
 if TYPE_CHECKING:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
 
-class TextEncoding(Protocol):
-    """Encodes prompts, frozen."""
-
-    @property
-    def text_length(self) -> int:
-        """Tokens that are read, the pipeline's ``max_sequence_length``."""
-        ...
-
-    @property
-    def encoders(self) -> TextEncoders:
-        """The encoders by their names in the pipeline, ``text_encoder`` and so on."""
-        ...
-
-    def __call__(self, prompts: Sequence[str]) -> Conditioning:
-        """Conditioning of B prompts, without gradient."""
-        ...
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -65,7 +51,7 @@ class DiffusersComponents:
     """The linear layers that an adapter is attached to by default, by the ends of names."""
 
     transformer: Any
-    text: TextEncoding
+    text: PromptEncoder
     decoder: LatentDecoder
     scheduler: FlowMatchEulerDiscreteScheduler
     policy: DtypePolicy = FLOAT32
@@ -73,6 +59,11 @@ class DiffusersComponents:
     gradient_checkpointing: Checkpointing = attrs.field(
         default="auto", validator=attrs.validators.in_((True, False, "auto"))
     )
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "layout" in vars(cls):
+            FAMILIES[cls.layout.pipeline] = cls.text_kind.family
 
     # Annotated with the class and not with Self, which configurations cannot evaluate.
     @classmethod
@@ -147,7 +138,7 @@ class DiffusersComponents:
             pipeline, policy=policy, frozen_policy=frozen_policy, device=device, **options
         )
         for name, tower in backbone.text_encoders.towers.items():
-            load = partial(load_model, source, cls.layout, name, frozen_dtype)
+            load = partial(reload_model, source, cls.layout, name, frozen_dtype)
             tower.held.reload_with(load, str(source))
         return backbone
 
@@ -167,8 +158,8 @@ class DiffusersComponents:
     ) -> Self:
         """Take over the components of a pipeline; they are moved, cast and frozen in place.
 
-        The arguments are those of `from_pretrained`, and `fields` those of the family's class;
-        a `text_length` of None is the default of the family's pipeline.
+        The arguments are those of `from_pretrained`, and `fields` those of the family's class; a
+        `text_length` of None is the family's default.
         """
         parts: dict[str, Any] = pipeline.components
         frozen_policy = frozen_policy or policy.frozen
@@ -216,10 +207,9 @@ class DiffusersComponents:
     def save(self, folder: Path) -> None:
         """Write a folder that the family's diffusers pipeline loads with ``from_pretrained``.
 
-        Of a model with an adapter only that is written, for ``load_lora_weights``. A component
-        that the model does not have is None there, and so is, with a warning, a text encoder that
-        was offloaded and cannot be read again. Writing is not atomic: write to a new folder and
-        rename it.
+        Of a model with an adapter only that is written, for ``load_lora_weights``. A text encoder
+        that was offloaded and cannot be read again is None there, with a warning. Writing is not
+        atomic: write to a new folder and rename it.
         """
         adapter = adapter_of(self.transformer)
         if adapter is not None:
@@ -254,3 +244,24 @@ class DiffusersComponents:
             encoders=tuple(towers),
             base=next((tower.held.origin for tower in towers.values()), ""),
         )
+
+
+def with_shared_options(load: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Have a family's `from_pretrained` take what the base's takes, in place of its ``**shared``.
+
+    Configurations read the signature, so it names every option; annotations of the base's are
+    evaluated here, where its names are known.
+    """
+    base = inspect.signature(vars(DiffusersComponents)["from_pretrained"].__func__, eval_str=True)
+    own = inspect.signature(load)
+    named = {name: each for name, each in own.parameters.items() if each.kind != each.VAR_KEYWORD}
+    signature = own.replace(parameters=[*{**base.parameters, **named}.values()])
+
+    @wraps(load)
+    def loading(*args: _P.args, **options: _P.kwargs) -> _T:
+        given = signature.bind(*args, **options)
+        given.apply_defaults()
+        return load(*given.args, **given.kwargs)
+
+    loading.__signature__ = signature  # type: ignore[attr-defined]
+    return loading

@@ -12,13 +12,10 @@ import torch
 from torch import Tensor
 
 from flowbp.adapters.backbone import Conditioning
-from flowbp.adapters.capabilities import Checkpointing
-from flowbp.adapters.decoder import Clamp, check_channels, hard_clamp
 from flowbp.adapters.diffusers_backbone import JOINT_ATTENTION, DiffusersBackbone, ReadConfig
-from flowbp.adapters.dtype_policy import FLOAT32, DtypePolicy
+from flowbp.adapters.diffusers_components import with_shared_options
 from flowbp.adapters.kernels import avoid_cudnn
 from flowbp.adapters.latents import (
-    PATCH,
     from_sequence,
     grid_ids,
     patchify,
@@ -29,16 +26,11 @@ from flowbp.adapters.pipeline_layout import Layout
 from flowbp.adapters.text_encoders import (
     MAX_T5_LENGTH,
     PromptEncoder,
-    TextEncoders,
     TextTower,
     check_encoder_width,
     check_positions,
     check_text_length,
-    longer_text,
-    run_encoder,
 )
-from flowbp.adapters.velocity import TransformerVelocity
-from flowbp.core import VelocityField
 
 DEFAULT_GUIDANCE = 3.5
 """The pipeline's own default of `embedded_guidance`."""
@@ -56,6 +48,9 @@ class Flux1Text(PromptEncoder):
     output of CLIP, which reads the first 77 tokens or as many as its tokenizer gives.
     """
 
+    family: ClassVar[str] = "flux1"
+    components: ClassVar[Mapping[str, str]] = {"clip": "text_encoder", "t5": "text_encoder_2"}
+
     clip: TextTower
     t5: TextTower
     width: int
@@ -68,75 +63,12 @@ class Flux1Text(PromptEncoder):
         check_encoder_width("clip", self.clip, "hidden_size", self.pooled_width)
         check_encoder_width("t5", self.t5, "d_model", self.width)
 
-    @classmethod
-    def towers_of(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
-        """The encoders of a pipeline, and the widths that its transformer reads."""
-        config = parts["transformer"].config
-        return {
-            "clip": TextTower(parts["text_encoder"], parts["tokenizer"]),
-            "t5": TextTower(parts["text_encoder_2"], parts["tokenizer_2"]),
-            "width": config["joint_attention_dim"],
-            "pooled_width": config["pooled_projection_dim"],
-        }
-
-    @property
-    def encoders(self) -> TextEncoders:
-        """The encoders by their names in the pipeline; the T5 decides what is cut."""
-        return TextEncoders(
-            family="flux1",
-            towers={"text_encoder": self.clip, "text_encoder_2": self.t5},
-            read={"text_encoder_2": self.text_length},
-            facts={"text_length": self.text_length, "dtypes": str(self.policy)},
-            device=self.device,
-            cure=self._cure,
-        )
-
-    @property
-    def _cure(self) -> str:
-        return longer_text(self.text_length, MAX_T5_LENGTH)
-
     def encoded(self, prompts: Sequence[str]) -> Conditioning:
         """Encode B prompts to ``tokens`` and ``pooled``."""
-        ids, _ = self.t5.tokens(prompts, self.text_length, cure=self._cure)
-        tokens = run_encoder(self.t5.encoder, ids, self.policy, self.device).last_hidden_state
-        # What CLIP does not read T5 does, so that nobody need be warned.
+        tokens = self.run_t5(self.t5, prompts)
         ids, _ = self.clip.tokens(prompts, self.clip.tokenizer.model_max_length)
-        pooled = run_encoder(self.clip.encoder, ids, self.policy, self.device).pooler_output
+        pooled = self.run(self.clip.encoder, ids).pooler_output
         return Conditioning({"tokens": tokens, "pooled": pooled})
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Flux1Velocity(TransformerVelocity):
-    """The FLUX.1 transformer under one conditioning: ``tokens`` (B, L, D) and ``pooled`` (B, P).
-
-    The latents are those of the VAE; they are packed into 2x2 patches for the transformer alone.
-    The timestep reaches it in float32; where its weights or products are bfloat16 it rounds it
-    itself, to 4 steps of 1000, as in the diffusers pipeline.
-
-    Args:
-        guidance: What the transformer's guidance embedding is given; None where it has none.
-    """
-
-    guidance: float | None
-
-    def predicted(self, latents: Tensor, timestep: Tensor) -> Tensor:
-        """The network's velocity at `latents` (B, C, h, w) and `timestep` (B,)."""
-        device, count = latents.device, len(latents)
-        tokens, patches = self.embedding("tokens"), patchify(latents)
-        rows, columns = patches.shape[-2:]
-        guidance = self.guidance
-        output = self.transformer(
-            hidden_states=to_sequence(patches),
-            # The transformer multiplies by 1000 whatever the scheduler counts.
-            timestep=timestep / 1000,
-            guidance=None if guidance is None else torch.full((count,), guidance, device=device),
-            encoder_hidden_states=tokens,
-            pooled_projections=self.embedding("pooled"),
-            txt_ids=torch.zeros(tokens.shape[1], _AXES, device=device),
-            img_ids=grid_ids(rows, columns, axes=_AXES, device=device),
-            return_dict=False,
-        )[0]
-        return unpatchify(from_sequence(output, rows))
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -177,7 +109,6 @@ class Flux1Backbone(DiffusersBackbone):
         others=("scheduler", "tokenizer", "tokenizer_2"),
         unused=("image_encoder", "feature_extractor"),
     )
-    velocity_kind: ClassVar[type[TransformerVelocity]] = Flux1Velocity
     text_kind: ClassVar[type[PromptEncoder]] = Flux1Text
     lora_targets: ClassVar[tuple[str, ...]] = (*JOINT_ATTENTION, *_FEED_FORWARD)
 
@@ -189,41 +120,39 @@ class Flux1Backbone(DiffusersBackbone):
         avoid_cudnn(self.transformer, self.policy, self.device)
 
     @classmethod
+    @with_shared_options
     def from_pretrained(
         cls,
         source: str | os.PathLike[str],
         *,
-        policy: DtypePolicy = FLOAT32,
-        frozen_policy: DtypePolicy | None = None,
-        device: torch.device | str = "cpu",
         embedded_guidance: float | None = None,
-        text_length: int = 512,
-        decode_batch: int | None = None,
-        clamp: Clamp = hard_clamp,
-        gradient_checkpointing: Checkpointing = "auto",
+        **shared: Any,
     ) -> Flux1Backbone:
-        """Load a hub id or a local folder, with the arguments of every family and of this one."""
-        return cls._load(
-            source,
-            policy=policy,
-            frozen_policy=frozen_policy,
-            device=device,
-            embedded_guidance=embedded_guidance,
-            text_length=text_length,
-            decode_batch=decode_batch,
-            clamp=clamp,
-            gradient_checkpointing=gradient_checkpointing,
-        )
+        """Load a hub id or a local folder, with the arguments of every family."""
+        return cls._load(source, embedded_guidance=embedded_guidance, **shared)
 
-    def velocity(self, conditioning: Conditioning) -> VelocityField:
-        """The velocity field under `conditioning`."""
-        return Flux1Velocity(
-            transformer=self.transformer,
-            conditioning=conditioning,
-            policy=self.policy,
-            train_timesteps=self.scheduler.config["num_train_timesteps"],
-            guidance=self.guidance_input,
-        )
+    def predicted(self, latents: Tensor, timestep: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The transformer's velocity, given ``tokens`` (B, L, D) and ``pooled`` (B, P).
+
+        The latents are those of the VAE; they are packed into 2x2 patches for the transformer
+        alone. The timestep reaches it in float32; where its weights or products are bfloat16 it
+        rounds it itself, to 4 steps of 1000, as in the diffusers pipeline.
+        """
+        device, count, guidance = latents.device, len(latents), self.guidance_input
+        tokens, patches = tensors["tokens"], patchify(latents)
+        rows, columns = patches.shape[-2:]
+        output = self.transformer(
+            hidden_states=to_sequence(patches),
+            # The transformer multiplies by 1000 whatever the scheduler counts.
+            timestep=timestep / 1000,
+            guidance=None if guidance is None else torch.full((count,), guidance, device=device),
+            encoder_hidden_states=tokens,
+            pooled_projections=tensors["pooled"],
+            txt_ids=torch.zeros(tokens.shape[1], _AXES, device=device),
+            img_ids=grid_ids(rows, columns, axes=_AXES, device=device),
+            return_dict=False,
+        )[0]
+        return unpatchify(from_sequence(output, rows))
 
     @property
     def guidance_input(self) -> float | None:
@@ -274,22 +203,15 @@ class Flux1Backbone(DiffusersBackbone):
 
     def check_components(self) -> None:
         """Refuse a VAE of another model, and a guidance that nothing would read."""
-        config, guidance = self.transformer.config, self.embedded_guidance
-        check_channels(self.decoder, config["in_channels"], folded=PATCH**2)
+        super().check_components()
+        guidance = self.embedded_guidance
         if guidance is None:
             return
         if not math.isfinite(guidance):
             raise ValueError(f"`embedded_guidance` must be a finite number, got {guidance}")
-        if not config["guidance_embeds"]:
+        if not self.transformer.config["guidance_embeds"]:
             raise ValueError(
                 f"`embedded_guidance` must be None for a transformer without a guidance embedding "
                 f"(guidance_embeds is false in its config.json, as in schnell), got {guidance:g}; "
                 "leave it out, or use classifier-free guidance when sampling"
             )
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """The (C, h, w) of a picture."""
-        self.check_size(height, width)
-        scale = self.decoder.scale_factor
-        channels: int = self.transformer.config["in_channels"] // PATCH**2
-        return channels, height // scale, width // scale

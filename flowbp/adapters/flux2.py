@@ -10,21 +10,18 @@ import torch
 from torch import Tensor
 
 from flowbp.adapters.backbone import Conditioning
-from flowbp.adapters.decoder import Unscale, batch_normalised, check_channels
+from flowbp.adapters.decoder import Unscale, batch_normalised
 from flowbp.adapters.diffusers_backbone import JOINT_ATTENTION, DiffusersBackbone, ReadConfig
 from flowbp.adapters.latents import PATCH, from_sequence, grid_ids, to_sequence
 from flowbp.adapters.pipeline_layout import Layout
 from flowbp.adapters.sigmas import Shift, empirical_shift
 from flowbp.adapters.text_encoders import (
     PromptEncoder,
-    TextEncoders,
     TextTower,
     check_joined_width,
     check_text_length,
     longer_text,
-    run_encoder,
 )
-from flowbp.adapters.velocity import TransformerVelocity
 
 _AXES = 4
 # Attention and feed-forward are one product there, on the way in and on the way out.
@@ -42,6 +39,10 @@ class Flux2Text(PromptEncoder):
     ``tokens`` (B, text_length, width): at each position the outputs of `layers`, one after the
     other. The vocabulary's logits are not computed.
     """
+
+    family: ClassVar[str] = "flux2"
+    components: ClassVar[Mapping[str, str]] = {"qwen": "text_encoder"}
+    decisive: ClassVar[tuple[str, ...]] = ("text_length", "layers")
 
     qwen: TextTower
     width: int
@@ -76,46 +77,19 @@ class Flux2Text(PromptEncoder):
                 "chat_template.jinja into the tokenizer's folder, or download it again"
             )
 
-    @classmethod
-    def towers_of(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
-        """The encoder of a pipeline, and the width that its transformer reads."""
-        return {
-            "qwen": TextTower(parts["text_encoder"], parts["tokenizer"]),
-            "width": parts["transformer"].config["joint_attention_dim"],
-        }
-
     @property
-    def encoders(self) -> TextEncoders:
-        """The encoder by its name in the pipeline; the chat template counts in what is read."""
-        facts = {
-            "text_length": self.text_length,
-            "layers": self.layers,
-            "dtypes": str(self.policy),
-        }
-        return TextEncoders(
-            family="flux2",
-            towers={"text_encoder": self.qwen},
-            read={"text_encoder": self.text_length},
-            facts=facts,
-            device=self.device,
-            written=self._message,
-            cure=self._cure,
-        )
-
-    @property
-    def _cure(self) -> str:
+    def cure(self) -> str:
+        """What to do about prompts that are cut."""
         return longer_text(self.text_length, self._positions)
 
     def encoded(self, prompts: Sequence[str]) -> Conditioning:
         """Encode B prompts to ``tokens``."""
-        messages = [self._message(each) for each in prompts]
-        ids, mask = self.qwen.tokens(messages, self.text_length, cure=self._cure)
+        messages = [self.written(each) for each in prompts]
+        ids, mask = self.qwen.tokens(messages, self.text_length, cure=self.cure)
         # Without the head: the logits of 512 tokens would be 300 MB for each prompt.
-        output = run_encoder(
+        output = self.run(
             self.qwen.encoder.model,
             ids,
-            self.policy,
-            self.device,
             attention_mask=mask,
             output_hidden_states=True,
             use_cache=False,
@@ -123,7 +97,8 @@ class Flux2Text(PromptEncoder):
         hidden = [output.hidden_states[layer] for layer in self.layers]
         return Conditioning({"tokens": torch.cat(hidden, dim=-1)})
 
-    def _message(self, prompt: str) -> str:
+    def written(self, prompt: str) -> str:
+        """A prompt as a user's message in the tokenizer's chat template."""
         message: str = self.qwen.tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}],
             tokenize=False,
@@ -131,37 +106,6 @@ class Flux2Text(PromptEncoder):
             enable_thinking=False,
         )
         return message
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Flux2Velocity(TransformerVelocity):
-    """The FLUX.2 transformer under one conditioning: ``tokens`` (B, L, D).
-
-    Positions have four axes: time (0 without reference pictures), row, column, and the number of
-    the text token. The timestep reaches the transformer in float32; where its weights are
-    bfloat16 it rounds it itself, to 4 steps of 1000, as in the diffusers pipeline.
-    """
-
-    def predicted(self, latents: Tensor, timestep: Tensor) -> Tensor:
-        """The network's velocity at `latents` (B, C, h, w) and `timestep` (B,)."""
-        tokens, device = self.embedding("tokens"), latents.device
-        rows, columns = latents.shape[-2:]
-        output = self.transformer(
-            hidden_states=to_sequence(latents),
-            # The transformer multiplies by 1000 whatever the scheduler counts.
-            timestep=timestep / 1000,
-            encoder_hidden_states=tokens,
-            txt_ids=_text_ids(tokens.shape[1], device),
-            img_ids=grid_ids(rows, columns, axes=_AXES, device=device),
-            return_dict=False,
-        )[0]
-        return from_sequence(output, rows)
-
-
-def _text_ids(length: int, device: torch.device) -> Tensor:
-    ids = torch.zeros(length, _AXES, device=device)
-    ids[:, -1] = torch.arange(length, device=device)
-    return ids
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -196,11 +140,11 @@ class Flux2Backbone(DiffusersBackbone):
         },
         others=("scheduler", "tokenizer"),
     )
-    velocity_kind: ClassVar[type[TransformerVelocity]] = Flux2Velocity
     text_kind: ClassVar[type[PromptEncoder]] = Flux2Text
     unscale: ClassVar[Unscale] = staticmethod(batch_normalised)
     lora_targets: ClassVar[tuple[str, ...]] = (*JOINT_ATTENTION, *_SINGLE_BLOCKS)
     dynamic_shift: ClassVar[Shift] = staticmethod(empirical_shift)
+    sampled: ClassVar[int] = PATCH
 
     text: Flux2Text
     distilled: bool = False
@@ -210,6 +154,28 @@ class Flux2Backbone(DiffusersBackbone):
         """Take over the components of a pipeline, and whether it says that it was distilled."""
         distilled = bool(pipeline.config["is_distilled"])
         return super().from_pipeline(pipeline, distilled=distilled, **options)
+
+    def predicted(self, latents: Tensor, timestep: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The transformer's velocity, given ``tokens`` (B, L, D).
+
+        Positions have four axes: time (0 without reference pictures), row, column, and the number
+        of the text token. The timestep reaches the transformer in float32; where its weights are
+        bfloat16 it rounds it itself, to 4 steps of 1000, as in the diffusers pipeline.
+        """
+        tokens, device = tensors["tokens"], latents.device
+        rows, columns = latents.shape[-2:]
+        text_ids = torch.zeros(tokens.shape[1], _AXES, device=device)
+        text_ids[:, -1] = torch.arange(tokens.shape[1], device=device)
+        output = self.transformer(
+            hidden_states=to_sequence(latents),
+            # The transformer multiplies by 1000 whatever the scheduler counts.
+            timestep=timestep / 1000,
+            encoder_hidden_states=tokens,
+            txt_ids=text_ids,
+            img_ids=grid_ids(rows, columns, axes=_AXES, device=device),
+            return_dict=False,
+        )[0]
+        return from_sequence(output, rows)
 
     @classmethod
     def guidance_fault(
@@ -232,19 +198,12 @@ class Flux2Backbone(DiffusersBackbone):
 
     def check_components(self) -> None:
         """Refuse a VAE of another model, and a transformer whose guidance nothing would set."""
-        config = self.transformer.config
-        check_channels(self.decoder, config["in_channels"], folded=PATCH**2)
-        if config["guidance_embeds"]:
+        super().check_components()
+        if self.transformer.config["guidance_embeds"]:
             raise ValueError(
                 "`transformer` must have guidance_embeds=False in its configuration, got True; "
                 "that is FLUX.2 dev, and this adapter is for FLUX.2 klein"
             )
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """The (C, h, w) of a picture."""
-        self.check_size(height, width)
-        patch = self.decoder.scale_factor * PATCH
-        return self.transformer.config["in_channels"], height // patch, width // patch
 
     def pipeline_parts(self) -> Mapping[str, Any]:
         """Whether the checkpoint was distilled."""

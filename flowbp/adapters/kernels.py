@@ -133,8 +133,7 @@ def fuse_gelu(network: nn.Module) -> None:
     """Have the feed-forward parts of a network apply their gelu within the matrix product.
 
     On a CUDA device and without gradient, as in sampling, `gelu(x W + b)` is one kernel of cuBLAS
-    there, which rounds once less; everywhere else the two are computed as before. Only for the
-    tanh form of gelu, which is cuBLAS's own, and for layers without adapter, hook or quantization.
+    there, which rounds once less; everywhere else the two are computed as before.
     """
     diffusers = sys.modules.get("diffusers.models.activations")
     if diffusers is None:

@@ -34,14 +34,7 @@ _METADATA = "lora_adapter_metadata"
 
 @attrs.frozen(eq=False)
 class RawLora:
-    """An adapter as its file has it.
-
-    Args:
-        place: The file.
-        tensors: By their names in it.
-        metadata: The configuration of peft as diffusers writes it into the file; None without.
-        config: The same as peft writes it beside the file; None without.
-    """
+    """An adapter as its file has it; peft's configuration is `metadata` within, `config` beside."""
 
     place: Path
     tensors: Mapping[str, Tensor]
@@ -50,12 +43,7 @@ class RawLora:
 
 
 def find_lora(start: str) -> Path | None:
-    """The file that `start` names, or None where it is a hub id; only its header is read.
-
-    Raises:
-        ValueError: There is no such file or folder, the folder holds none or several that it could
-            be, or the file is damaged or of another format.
-    """
+    """The file that `start` names, or None where it is a hub id; only its header is read."""
     path = Path(start).expanduser()
     # The path of an empty text is the working folder.
     if path.is_dir() and start.strip():
@@ -78,14 +66,15 @@ def find_lora(start: str) -> Path | None:
 
 def read_raw(start: str) -> RawLora:
     """Read an adapter's file, and the configuration that peft wrote beside it."""
-    place = find_lora(start) or _from_hub(start)
+    found = find_lora(start)
+    place = found or _from_hub(start)
     metadata = read_header(place).get(_METADATA)
     tensors = require("safetensors.torch").load_file(place)
     return RawLora(
         place,
         tensors,
         None if metadata is None else _parsed(metadata, place),
-        _config(start, place, tensors),
+        _config(place, tensors, hub_id=None if found else start),
     )
 
 
@@ -131,13 +120,13 @@ def _from_hub(hub_id: str) -> Path:
     )
 
 
-def _config(start: str, place: Path, tensors: Mapping[str, Tensor]) -> Mapping[str, Any] | None:
+def _config(
+    place: Path, tensors: Mapping[str, Tensor], *, hub_id: str | None
+) -> Mapping[str, Any] | None:
     named = place.name == PEFT_WEIGHTS
     if not (named or any(name.startswith(PEFT_PREFIX) for name in tensors)):
         return None
-    beside: Path | None = place.with_name(PEFT_CONFIG)
-    if find_lora(start) is None:
-        beside = _config_on_hub(start)
+    beside = place.with_name(PEFT_CONFIG) if hub_id is None else _config_on_hub(hub_id)
     if beside is not None and beside.is_file():
         return read_json(beside, what="a folder with an adapter of peft")
     if not named:
@@ -199,10 +188,7 @@ def save_lora(pipeline: Any, transformer: nn.Module, adapter: str, folder: Path)
 
 
 def trained_scales(file: Path) -> dict[str, float]:
-    """What B A was multiplied with in training, by layer, where that was not 1.
-
-    Needed to put the parameters of training into an adapter that was read from its file.
-    """
+    """What B A was multiplied with in training, by layer, where that was not 1."""
     said = read_header(file).get(TRAINED_SCALES, "{}")
     try:
         return {str(name): float(scale) for name, scale in json.loads(said).items()}

@@ -29,11 +29,7 @@ class AdapterLinear(nn.Linear):
 
 
 class GraphDropout(nn.Module):
-    """Dropout of a `share` of the elements where a graph is recorded, and nowhere else.
-
-    Sampling and evaluation record none, and a backbone is always in evaluation mode, so that the
-    module's own mode says nothing.
-    """
+    """Dropout of a `share` of the elements where a graph is recorded, and nowhere else."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -41,6 +37,7 @@ class GraphDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` (…) with some elements zero and the others larger by as much, under a graph."""
+        # Not by the module's own mode: a backbone is always in evaluation mode.
         return F.dropout(x, self.share, training=torch.is_grad_enabled())
 
 

@@ -28,17 +28,12 @@ def read_lora(start: str, pipeline: Any, transformer: nn.Module) -> dict[str, Te
 
     The tensors are named ``<layer>.lora_A.weight`` and so on, without the name of the transformer;
     the layer adds B A, with no further factor. A hub id is read from the cache or downloaded.
-
-    Raises:
-        FileNotFoundError: A hub id that cannot be read.
-        ValueError: A form that is not understood, what cannot be honoured, a tensor that has no
-            place in the transformer, or none at all.
     """
     raw = read_raw(start)
     try:
         scaled = at_full_strength(raw)
     except ValueError as error:
-        raise ValueError(f"`start` {start!r} cannot be taken up: {error}") from error
+        raise ValueError(f"`start` {start!r} cannot be loaded: {error}") from error
     linears = {name for name, each in transformer.named_modules() if isinstance(each, nn.Linear)}
     tensors = _by_own_names(scaled, linears, pipeline.transformer_name)
     if tensors is None:

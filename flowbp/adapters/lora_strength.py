@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor
 
@@ -70,48 +69,12 @@ _INITIALISATIONS = (True, False, None, "gaussian", "orthogonal", "eva")
 """Those of peft that leave the base model as it is."""
 
 
-@attrs.frozen
-class Strength:
-    """The scale of each layer by a configuration of peft.
-
-    Args:
-        where: It stands, for messages.
-        rank: Of a layer without a pattern.
-        alpha: Of a layer without a pattern.
-        rank_pattern: Ranks by the ends of names, as peft matches them.
-        alpha_pattern: Alphas likewise.
-        rank_stabilised: Whether alpha is divided by the root of the rank.
-    """
-
-    where: str
-    rank: int
-    alpha: float
-    rank_pattern: Mapping[str, int]
-    alpha_pattern: Mapping[str, float]
-    rank_stabilised: bool
-
-    def scale(self, layer: str, rank: int) -> float:
-        """The factor of a layer's B A; its tensors must have the rank of the configuration."""
-        stated = _by_pattern(self.rank_pattern, layer, self.rank)
-        if stated != rank:
-            raise ValueError(
-                f"{self.where} says rank {stated} of {layer!r}, whose tensors have rank {rank}; "
-                "they are not of one adapter, copy or download both again"
-            )
-        alpha: float = _by_pattern(self.alpha_pattern, layer, self.alpha)
-        return alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
-
-
 def at_full_strength(raw: RawLora) -> dict[str, Tensor]:
     """An adapter's tensors with the scale of each layer taken into its B, so that it is 1.
 
     The product is taken in float64 and rounded once, to float32 or to the file's dtype where that
     is wider; it is exact where alpha over rank is a power of two. A tensor ``.alpha`` stays, equal
     to the rank.
-
-    Raises:
-        ValueError: It is no plain LoRA, asks for what cannot be honoured, or has two different
-            strengths.
     """
     _refuse_foreign(raw)
     ranks = {
@@ -119,7 +82,7 @@ def at_full_strength(raw: RawLora) -> dict[str, Tensor]:
         for name, tensor in raw.tensors.items()
         if (found := _FACTOR.fullmatch(name)) and not found["up"] and tensor.ndim > 1
     }
-    stated = _stated_strengths(raw)
+    stated = _configurations(raw)
     alphas = {
         name.removesuffix(_ALPHA): _alpha_of(tensor, name, raw)
         for name, tensor in raw.tensors.items()
@@ -143,10 +106,15 @@ def at_full_strength(raw: RawLora) -> dict[str, Tensor]:
 
 
 def _agreed(
-    layer: str, rank: int, alphas: Mapping[str, float], stated: list[Strength], raw: RawLora
+    layer: str,
+    rank: int,
+    alphas: Mapping[str, float],
+    stated: Mapping[str, Mapping[str, Any]],
+    raw: RawLora,
 ) -> float:
+    """The scale of a layer by all that states one."""
     name = layer.removeprefix(PEFT_PREFIX).removeprefix("transformer.")
-    found = {each.where: each.scale(name, rank) for each in stated}
+    found = {where: _scale(config, where, name, rank) for where, config in stated.items()}
     if layer in alphas:
         found[f"{layer}{_ALPHA}"] = alphas[layer] / rank
     if not all(math.isclose(one, other) for one in found.values() for other in found.values()):
@@ -158,55 +126,69 @@ def _agreed(
     return next(iter(found.values()), 1.0)
 
 
-def _stated_strengths(raw: RawLora) -> list[Strength]:
-    stated = []
+def _scale(config: Mapping[str, Any], where: str, layer: str, rank: int) -> float:
+    """The factor of a layer's B A by a configuration of peft, whose rank its tensors must have."""
+    stated = _by_pattern(config["rank_pattern"], layer, config["r"])
+    if stated != rank:
+        raise ValueError(
+            f"{where} says rank {stated} of {layer!r}, whose tensors have rank {rank}; "
+            "they are not of one adapter, copy or download both again"
+        )
+    alpha: float = _by_pattern(config["alpha_pattern"], layer, config["lora_alpha"])
+    return alpha / (math.sqrt(rank) if config["use_rslora"] else rank)
+
+
+def _configurations(raw: RawLora) -> dict[str, Mapping[str, Any]]:
+    """The adapter's configurations of peft, checked, by where they stand."""
+    found = {}
     if raw.config is not None:
-        stated.append(_strength(raw.config, str(raw.place.with_name(PEFT_CONFIG))))
-    if raw.metadata is not None:
-        of_encoders = tuple(each for each in raw.metadata if each.startswith("text_encoder"))
-        rest = {
-            name.removeprefix("transformer."): value
-            for name, value in raw.metadata.items()
-            if name not in of_encoders
-        }
-        if rest:
-            stated.append(_strength(rest, f"the metadata of {raw.place}"))
-    return stated
+        found[str(raw.place.with_name(PEFT_CONFIG))] = raw.config
+    of_transformer = {
+        name.removeprefix("transformer."): value
+        for name, value in (raw.metadata or {}).items()
+        if not name.startswith("text_encoder")
+    }
+    if of_transformer:
+        found[f"the metadata of {raw.place}"] = of_transformer
+    return {where: _checked(config, where) for where, config in found.items()}
 
 
-def _strength(found: Mapping[str, Any], where: str) -> Strength:
+def _checked(found: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """A configuration with peft's defaults, refused where it cannot be honoured."""
     defaults = require("peft", extra="lora").LoraConfig().to_dict()
     _refuse_unhonoured(found, defaults, where)
-
-    def value(key: str, kinds: tuple[type, ...], sound: Callable[[Any], bool]) -> Any:
-        given = found.get(key)
-        given = defaults[key] if given is None else given
-        if isinstance(given, bool) is not (kinds == (bool,)) or not (
-            isinstance(given, kinds) and sound(given)
-        ):
-            raise ValueError(
-                f"{where} has {key}={given!r}, which peft does not write; copy or download it again"
-            )
-        return given
-
-    def positive(number: Any) -> bool:
-        return (
-            isinstance(number, int | float)
-            and not isinstance(number, bool)
-            and 0 < number < math.inf
+    config: dict[str, Any] = defaults | {
+        name: value for name, value in found.items() if value is not None
+    }
+    sound = {
+        "r": isinstance(config["r"], int) and _is_positive(config["r"]),
+        "lora_alpha": _is_positive(config["lora_alpha"]),
+        "rank_pattern": _is_pattern(config["rank_pattern"]),
+        "alpha_pattern": _is_pattern(config["alpha_pattern"]),
+        "use_rslora": isinstance(config["use_rslora"], bool),
+    }
+    unsound = [key for key, holds in sound.items() if not holds]
+    if unsound:
+        raise ValueError(
+            f"{where} has {unsound[0]}={config[unsound[0]]!r}, which peft does not write; copy or "
+            "download it again"
         )
+    return config
 
-    def pattern(numbers: dict[str, Any]) -> bool:
-        return all(_is_pattern(key) and positive(number) for key, number in numbers.items())
 
-    return Strength(
-        where,
-        value("r", (int,), positive),
-        value("lora_alpha", (int, float), positive),
-        value("rank_pattern", (dict,), pattern),
-        value("alpha_pattern", (dict,), pattern),
-        value("use_rslora", (bool,), lambda _: True),
-    )
+def _is_positive(number: Any) -> bool:
+    kinds = isinstance(number, int | float) and not isinstance(number, bool)
+    return kinds and 0 < number < math.inf
+
+
+def _is_pattern(numbers: Any) -> bool:
+    """Whether it maps regular expressions to numbers."""
+    if not isinstance(numbers, dict):
+        return False
+    try:
+        return all(re.compile(key) and _is_positive(each) for key, each in numbers.items())
+    except re.error:
+        return False
 
 
 def _refuse_unhonoured(found: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> None:
@@ -252,14 +234,6 @@ def _by_pattern(pattern: Mapping[str, Any], layer: str, default: Any) -> Any:
     # As peft does in `get_pattern_key`, which is no part of its interface.
     found = (key for key in pattern if re.match(rf"(.*\.)?({key})$", layer))
     return pattern.get(next(found, ""), default)
-
-
-def _is_pattern(text: str) -> bool:
-    try:
-        re.compile(text)
-    except re.error:
-        return False
-    return True
 
 
 def _alpha_of(tensor: Tensor, name: str, raw: RawLora) -> float:

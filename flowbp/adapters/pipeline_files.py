@@ -7,25 +7,23 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-from flowbp.adapters.component_files import check_config, check_loading_report
+from flowbp.adapters.component_files import AGAIN, check_config, check_loading_report, unread
 from flowbp.adapters.pipeline_layout import (
     Layout,
+    check_components,
     check_files,
-    check_pipeline,
-    component_folder,
     components_of,
+    config_folder,
     pipeline_index,
 )
+from flowbp.adapters.text_encoders import TextTower, tokenizer_of
 from flowbp.extras import require
-from flowbp.hub import hub_file, is_offline, local_folder, why_unread
-
-if TYPE_CHECKING:
-    from flowbp.adapters.text_encoders import TextTower
+from flowbp.hub import is_offline, local_folder, why_unread
 
 LEFT_OUT = "left_out.txt"
 """The only file of a component that could not be read again; it says why."""
@@ -44,46 +42,33 @@ def load_pipeline(
 ) -> Any:
     """Load a pipeline, on the CPU, once its index, configurations and files have been checked.
 
-    Args:
-        source: A hub id or a folder in diffusers layout.
-        layout: What it must hold.
-        dtype: Of the transformer's weights.
-        frozen_dtype: Of the weights of everything else.
-        optional: True needs the optional components, False leaves them out, None takes them
-            where the source names them, and warns where it does not.
-        weights: False reads none: every model is made from its configuration, on torch's meta
-            device. All that can be checked without weights is, as with them.
-
-    Raises:
-        ModuleNotFoundError: diffusers or transformers is not installed.
-        ImportError: The installed diffusers does not have the pipeline.
-        FileNotFoundError: No such source, or a component's folder or weights are missing.
-        ValueError: Another pipeline class, a component that is not there, or weights that are
-            damaged, incomplete, quantised or of another shape.
+    The transformer is in `dtype`, all else in `frozen_dtype`. `optional` True needs the optional
+    components, False leaves them out, None takes them where the source names them, and warns where
+    it does not. Without `weights` every model is made from its configuration, on torch's meta
+    device.
     """
     taken = components_of(source, layout, optional)
     require("transformers")
     kind = pipeline_class(layout.pipeline)
     place = local_folder(source) or str(source)
     parts: dict[str, Any] = dict.fromkeys(layout.unused + layout.optional)
-    for name in layout.models:
-        if name in taken:
-            wanted = dtype if name == "transformer" else frozen_dtype
-            make = load_model if weights else empty_model
-            parts[name] = make(source, layout, name, wanted)
+    for name in (each for each in layout.models if each in taken):
+        wanted = dtype if name == "transformer" else frozen_dtype
+        if weights:
+            parts[name] = load_model(place, layout, name, wanted, taken[name])
+        else:
+            parts[name] = empty_model(place, layout, name, wanted)
     without_weights = [name for name in layout.others if name in taken]
     for name in without_weights:
         parts.pop(name, None)
-    unread = f"`source` {str(place)!r} could not be read, its {' or '.join(without_weights)}: "
+    named = " or ".join(without_weights)
     try:
         return kind.from_pretrained(place, **parts)
     except OSError as error:
-        raise FileNotFoundError(f"{unread}{why_unread(error, place)}") from error
+        raise unread(place, named, why_unread(error, place)) from error
     # Tokenizers that are damaged raise whatever their reader does.
     except Exception as error:
-        raise ValueError(
-            f"{unread}{_said(error)}; copy or download the whole folder again"
-        ) from error
+        raise ValueError(str(unread(place, named, f"{_said(error)}; {AGAIN}"))) from error
 
 
 def pipeline_class(name: str) -> Any:
@@ -99,11 +84,10 @@ def pipeline_class(name: str) -> Any:
 
 
 def load_model(
-    source: str | os.PathLike[str], layout: Layout, name: str, dtype: torch.dtype
+    place: Path | str, layout: Layout, name: str, dtype: torch.dtype, variant: str | None
 ) -> Any:
-    """Load one component with weights; a variant such as fp16 if there are no others."""
+    """Load one component with weights, whose files were checked."""
     # Loaded one by one because the pipeline does not say which weights were missing.
-    place = local_folder(source) or str(source)
     library, kind = layout.models[name]
     module = require(library)
     options: dict[str, Any] = {
@@ -111,7 +95,7 @@ def load_model(
         "output_loading_info": True,
         # diffusers asks the hub about a sharded model even where HF_HUB_OFFLINE is set.
         "local_files_only": is_offline(),
-        "variant": check_files(place, layout, name),
+        "variant": variant,
     }
     if library == "diffusers":
         options[dtype_option(module.__version__)] = dtype
@@ -128,13 +112,18 @@ def load_model(
     return model
 
 
-def empty_model(
+def reload_model(
     source: str | os.PathLike[str], layout: Layout, name: str, dtype: torch.dtype
 ) -> Any:
-    """Make one component from its configuration, without weights, on torch's meta device."""
+    """Load one component again, whose files may not be what they were."""
     place = local_folder(source) or str(source)
+    return load_model(place, layout, name, dtype, check_files(place, layout, name))
+
+
+def empty_model(place: Path | str, layout: Layout, name: str, dtype: torch.dtype) -> Any:
+    """Make one component from its configuration, without weights, on torch's meta device."""
     library, kind = layout.models[name]
-    folder = component_folder(place, name) or hub_file(str(place), f"{name}/config.json").parent
+    folder = config_folder(place, name)
     check_config(folder, library, kind)
     component: Any = getattr(require(library), kind)
     try:
@@ -152,9 +141,7 @@ def empty_model(
 
 def _refusal(error: Exception, place: Path | str, name: str, kind: str) -> Exception:
     if isinstance(error, OSError):
-        return FileNotFoundError(
-            f"`source` {str(place)!r} could not be read, its {name}: {why_unread(error, place)}"
-        )
+        return unread(place, name, why_unread(error, place))
     # It may be a ValueError or a RuntimeError, by whether accelerate is installed.
     return ValueError(
         f"`source` {str(place)!r} has a {name} that is no fitting {kind}: {_said(error)}"
@@ -176,17 +163,15 @@ def load_transformer(
     folder: Path, layout: Layout, transformer: nn.Module, dtype: torch.dtype
 ) -> None:
     """Copy the transformer of a saved pipeline into one of the same model."""
-    check_transformer(folder, layout, transformer)
-    saved = load_model(folder, layout, "transformer", dtype)
+    variant = check_transformer(folder, layout, transformer)
+    saved = load_model(folder, layout, "transformer", dtype, variant)
     transformer.load_state_dict(saved.state_dict())
 
 
-def check_transformer(folder: Path, layout: Layout, transformer: nn.Module) -> None:
-    """Refuse a saved pipeline of another model, before its weights are read."""
-    check_pipeline(
-        folder, pipeline_index(folder), pipeline=layout.pipeline, components=["transformer"]
-    )
-    check_files(folder, layout, "transformer")
+def check_transformer(folder: Path, layout: Layout, transformer: nn.Module) -> str | None:
+    """Refuse a saved pipeline of another model, before its weights are read; their variant."""
+    place = local_folder(folder) or folder
+    found = check_components(place, layout, pipeline_index(place, layout), ["transformer"])
     saved = empty_model(folder, layout, "transformer", torch.float32).state_dict()
     mine = transformer.state_dict()
     other = [
@@ -199,6 +184,7 @@ def check_transformer(folder: Path, layout: Layout, transformer: nn.Module) -> N
             f"`checkpoint` {str(folder)!r} is of another model than the backbone: {len(other)} "
             f"parameters differ in name or shape, the first being {other[0]!r}"
         )
+    return found["transformer"]
 
 
 def save_pipeline(pipeline: Any, folder: Path) -> None:
@@ -221,10 +207,7 @@ def save_with_encoders(
     cannot be read again is left out, with a warning, and its folder holds `LEFT_OUT`.
     """
     encoders, reasons = _read_again(kind, towers)
-    # In all of diffusers the tokenizer of text_encoder_2 is tokenizer_2.
-    tokenizers = {
-        each.replace("text_encoder", "tokenizer"): tower.tokenizer for each, tower in towers.items()
-    }
+    tokenizers = {tokenizer_of(each): tower.tokenizer for each, tower in towers.items()}
     save_pipeline(kind(**encoders, **tokenizers, **parts), folder)
     for name, reason in reasons.items():
         (folder / name).mkdir()

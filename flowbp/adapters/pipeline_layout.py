@@ -14,26 +14,23 @@ import attrs
 from flowbp.adapters.component_files import (
     check_component,
     check_config,
-    check_json_files,
-    check_tokenizer_files,
+    check_text_files,
+    unread,
 )
 from flowbp.extras import require
 from flowbp.hub import (
+    ALL_FILES,
     WEIGHT_FILES,
     cached_file,
-    hub_file,
     is_offline,
     local_folder,
     read_json,
+    resolve,
     why_unread,
 )
 
-_BACKBONES = {
-    "StableDiffusion3Pipeline": "sd3",
-    "FluxPipeline": "flux1",
-    "Flux2KleinPipeline": "flux2",
-}
-"""Names of configurations by the pipelines that they load."""
+FAMILIES: dict[str, str] = {}
+"""Every family that is imported, by the pipeline that it loads."""
 
 
 @attrs.frozen(kw_only=True)
@@ -65,56 +62,71 @@ class Layout:
 
 def components_of(
     source: str | os.PathLike[str], layout: Layout, optional: bool | None
-) -> tuple[str, ...]:
-    """The components that are to be loaded, after all of their files were checked."""
-    index = pipeline_index(source)
-    check_pipeline(source, index, pipeline=layout.pipeline, components=())
-    taken = _wanted(source, index, layout, optional)
-    check_pipeline(source, index, pipeline=layout.pipeline, components=taken)
+) -> dict[str, str | None]:
+    """The components to load, all of whose files were checked; see `check_components`."""
     place = local_folder(source) or str(source)
-    for name in taken:
-        check_files(place, layout, name)
-    return taken
+    index = pipeline_index(place, layout)
+    return check_components(place, layout, index, _wanted(place, index, layout, optional))
+
+
+def pipeline_index(place: Path | str, layout: Layout) -> Mapping[str, Any]:
+    """The ``model_index.json`` of a family's pipeline: component to library and class."""
+    if isinstance(place, Path) and not (place / "model_index.json").is_file():
+        _refuse_parts(place)
+    index = read_stated(place, "model_index.json")
+    found = index.get("_class_name")
+    if found != layout.pipeline:
+        other = FAMILIES.get(str(found))
+        cure = f"write backbone.name={other}" if other else "no backbone here samples as that does"
+        raise ValueError(
+            f"`source` must hold a {layout.pipeline}, got {found} in {str(place)!r}; {cure}"
+        )
+    return index
 
 
 def _wanted(
-    source: str | os.PathLike[str],
-    index: Mapping[str, Any],
-    layout: Layout,
-    optional: bool | None,
-) -> tuple[str, ...]:
+    place: Path | str, index: Mapping[str, Any], layout: Layout, optional: bool | None
+) -> Sequence[str]:
     """The components to load; warns where nothing says whether the optional ones are meant."""
     if not layout.optional or optional is False:
         return layout.needed
-    everything = (*layout.models, *layout.others)
-    if optional or any(has_component(index, name) for name in layout.optional):
-        folder = local_folder(source)
-        absent = [
-            name
-            for name in layout.optional
-            if not has_component(index, name) or (folder and not (folder / name).is_dir())
-        ]
-        if absent:
-            raise FileNotFoundError(
-                f"`source` {str(source)!r} lacks {', '.join(absent)}, without which prompts are "
-                "read otherwise; copy or download the whole pipeline, or write "
-                f"{layout.option}=false to do without"
-            )
-        return everything
-    warnings.warn(
-        f"`source` {str(source)!r} is a model without {', '.join(layout.optional)}, as its "
-        f"model_index.json says; write {layout.option}=false to say that this is meant",
-        stacklevel=6,
-    )
-    return layout.needed
+    named = [name for name in layout.optional if has_component(index, name)]
+    if not optional and not named:
+        warnings.warn(
+            f"`source` {str(place)!r} is a model without {', '.join(layout.optional)}, as its "
+            f"model_index.json says; write {layout.option}=false to say that this is meant",
+            stacklevel=7,
+        )
+        return layout.needed
+    there = [n for n in named if isinstance(place, str) or (place / n).is_dir()]
+    absent = [name for name in layout.optional if name not in there]
+    if absent:
+        raise FileNotFoundError(
+            f"`source` {str(place)!r} lacks {', '.join(absent)}, without which prompts are "
+            "read otherwise; copy or download the whole pipeline, or write "
+            f"{layout.option}=false to do without"
+        )
+    return (*layout.models, *layout.others)
 
 
-def component_folder(place: Path | str, name: str) -> Path | None:
-    """Where a component is on disk; None of a repository of which the cache does not have it."""
+def check_components(
+    place: Path | str, layout: Layout, index: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, str | None]:
+    """Refuse components that are absent or could not be loaded; the variants of their weights."""
+    without = [name for name in names if not has_component(index, name)]
+    if without:
+        raise ValueError(
+            f"`source` {str(place)!r} must have the components {', '.join(names)}; "
+            f"its model_index.json lacks {', '.join(without)}"
+        )
     if isinstance(place, Path):
-        return place / name
-    config = cached_file(place, f"{name}/config.json")
-    return None if config is None else config.parent
+        missing = [name for name in names if not (place / name).is_dir()]
+        if missing:
+            raise FileNotFoundError(
+                f"`source` {str(place)!r} lacks the folders {', '.join(missing)} that its "
+                "model_index.json names; copy or download the whole pipeline"
+            )
+    return {name: check_files(place, layout, name) for name in names}
 
 
 def check_files(place: Path | str, layout: Layout, name: str) -> str | None:
@@ -122,14 +134,10 @@ def check_files(place: Path | str, layout: Layout, name: str) -> str | None:
 
     Of a repository what the cache has is looked at.
     """
-    folder = component_folder(place, name)
+    folder = _component_folder(place, name)
     if name not in layout.models:
-        if folder is None and isinstance(place, str):
-            return None
-        assert folder is not None
-        check_json_files(folder)
-        if name.startswith("tokenizer"):
-            check_tokenizer_files(folder)
+        if folder is not None:
+            check_text_files(folder)
         return None
     try:
         if folder is None:
@@ -142,47 +150,26 @@ def check_files(place: Path | str, layout: Layout, name: str) -> str | None:
         if not is_offline():
             return None
         missing = require("huggingface_hub.errors").LocalEntryNotFoundError(str(error))
-        raise FileNotFoundError(
-            f"`source` {place!r} could not be read, its {name}: {why_unread(missing, place)}"
-        ) from error
+        raise unread(place, name, why_unread(missing, place)) from error
 
 
-def pipeline_index(source: str | os.PathLike[str]) -> Mapping[str, Any]:
-    """The ``model_index.json`` of a diffusers pipeline: component to library and class."""
-    folder = local_folder(source)
-    if folder is not None and not (folder / "model_index.json").is_file():
-        _refuse_parts(folder)
-    return read_stated(source, "model_index.json")
+def _component_folder(place: Path | str, name: str) -> Path | None:
+    """Where a component is on disk; None of a repository of which the cache does not have it."""
+    if isinstance(place, Path):
+        return place / name
+    config = cached_file(place, f"{name}/config.json")
+    return None if config is None else config.parent
 
 
-def check_pipeline(
-    source: str | os.PathLike[str],
-    index: Mapping[str, Any],
-    *,
-    pipeline: str,
-    components: Sequence[str],
-) -> None:
-    """Refuse the index of another pipeline, or one without components that are needed."""
-    found = index.get("_class_name")
-    if found != pipeline:
-        other = _BACKBONES.get(str(found))
-        cure = f"write backbone.name={other}" if other else "no backbone here samples as that does"
-        raise ValueError(f"`source` must hold a {pipeline}, got {found} in {str(source)!r}; {cure}")
-    without = [name for name in components if not has_component(index, name)]
-    if without:
-        raise ValueError(
-            f"`source` {str(source)!r} must have the components {', '.join(components)}; "
-            f"its model_index.json lacks {', '.join(without)}"
-        )
-    folder = local_folder(source)
-    if folder is None:
-        return
-    missing = [name for name in components if not (folder / name).is_dir()]
-    if missing:
-        raise FileNotFoundError(
-            f"`source` {str(source)!r} lacks the folders {', '.join(missing)} that its "
-            "model_index.json names; copy or download the whole pipeline"
-        )
+def config_folder(place: Path | str, name: str) -> Path:
+    """The folder with a component's configuration, which is fetched where the cache lacks it."""
+    # Not left to diffusers: it does not expand ~, and takes a hub that is out of reach for one that
+    # has no such file.
+    return _component_folder(place, name) or _file(place, f"{name}/config.json").parent
+
+
+def _file(place: Path | str, name: str) -> Path:
+    return place / name if isinstance(place, Path) else resolve(place, name, wanted=ALL_FILES)
 
 
 def has_component(index: Mapping[str, Any], name: str) -> bool:
@@ -220,12 +207,10 @@ def _refuse_parts(folder: Path) -> None:
 
 def read_config(source: str | os.PathLike[str], layout: Layout, name: str) -> Mapping[str, Any]:
     """The configuration of a diffusers component, with the defaults of what it leaves out."""
-    # Not left to diffusers: it does not expand ~, and takes a hub that is out of reach for one that
-    # has no such file.
-    place = local_folder(source) or hub_file(str(source), f"{name}/config.json").parents[1]
+    folder = config_folder(local_folder(source) or str(source), name)
     library, kind = layout.models[name]
     component: Any = getattr(require(library), kind)
-    config = check_config(place / name, library, kind)
+    config = check_config(folder, library, kind)
     arguments = inspect.signature(component.__init__).parameters.values()
     defaults = {each.name: each.default for each in arguments if each.default is not each.empty}
     return defaults | dict(config)
@@ -233,6 +218,5 @@ def read_config(source: str | os.PathLike[str], layout: Layout, name: str) -> Ma
 
 def read_stated(source: str | os.PathLike[str], file: str) -> Mapping[str, Any]:
     """A JSON file of a pipeline that belongs to no network, as it is written."""
-    folder = local_folder(source)
-    path = hub_file(str(source), file) if folder is None else folder / file
+    path = _file(local_folder(source) or str(source), file)
     return read_json(path, what="a folder in diffusers layout")

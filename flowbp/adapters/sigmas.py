@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flowbp.extras import require
+from flowbp.validators import real
 
 if TYPE_CHECKING:
     from diffusers import FlowMatchEulerDiscreteScheduler
@@ -89,13 +90,8 @@ def scheduler_sigmas(
 ) -> Tensor:
     """The sigmas (N+1,) a scheduler would use, without changing it; float32 on the CPU.
 
-    Args:
-        scheduler: Configuration of the shift and its kind.
-        steps: N, at least 1.
-        image_tokens: Patches of the picture, which dynamic shifting depends on.
-        shift: Its mu, used where the scheduler has dynamic shifting.
-        levels: N of them to shift, as FLUX's pipelines give the scheduler the even ones, in place
-            of the scheduler's own, which end at its smallest sigma.
+    `shift` is used where it shifts dynamically; `levels` stand in place of its own, which end at
+    its smallest sigma.
     """
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1, got {steps}")
@@ -129,11 +125,7 @@ class Grid(Protocol):
         ...
 
 
-def _positive(_: Any, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None and not (math.isfinite(value) and value > 0):
-        raise ValueError(
-            f"`{attribute.name}` must be a finite number above 0, got {value}; 1 does not shift"
-        )
+_SHIFT = attrs.validators.optional(real(0, above=True))
 
 
 def _falling(_: Any, attribute: attrs.Attribute[Any], value: tuple[float, ...]) -> None:
@@ -158,19 +150,32 @@ def _shifted(levels: Sequence[float], shift: float) -> Tensor:
     return sigmas
 
 
-def _shifted_by(
-    backbone: Any, levels: Sequence[float], shift: float | None, height: int, width: int
-) -> Tensor:
-    if shift is not None:
-        return _shifted(levels, shift)
-    shifted = getattr(backbone, "shifted", None)
-    if shifted is None:
-        raise ValueError(
-            f"`shift` is null, the model's own, and {type(backbone).__name__} has no `shifted` to "
-            "apply it; give the number, 1 for none"
-        )
-    sigmas: Tensor = shifted(levels, height=height, width=width)
-    return sigmas
+class _LevelsGrid(ABC):
+    """Levels that are known, shifted by a number or by the model's scheduler."""
+
+    shift: float | None
+
+    @abstractmethod
+    def levels(self, steps: int) -> tuple[float, ...]:
+        """The N levels of so many steps, without the 0 of the sample."""
+
+    def known(self, steps: int) -> Tensor | None:
+        """The sigmas, where `shift` is a number."""
+        levels = self.levels(steps)
+        return None if self.shift is None else _shifted(levels, self.shift)
+
+    def sigmas_of(self, backbone: Any, steps: int, *, height: int, width: int) -> Tensor:
+        """The levels, shifted."""
+        known = self.known(steps)
+        if known is not None:
+            return known
+        if not hasattr(backbone, "shifted"):
+            raise ValueError(
+                f"`shift` is null, the model's own, and {type(backbone).__name__} has no `shifted` "
+                "to apply it; give the number, 1 for none"
+            )
+        sigmas: Tensor = backbone.shifted(self.levels(steps), height=height, width=width)
+        return sigmas
 
 
 @attrs.frozen
@@ -187,7 +192,7 @@ class ModelGrid:
 
 
 @attrs.frozen
-class EvenGrid:
+class EvenGrid(_LevelsGrid):
     """The even levels ``1, 1 - 1/N, …, 1/N``, shifted: ``s l / (1 + (s - 1) l)`` of a level l.
 
     Args:
@@ -204,19 +209,15 @@ class EvenGrid:
     Reference: Esser et al., "Scaling Rectified Flow Transformers", arXiv 2403.03206, section 5.3.2.
     """
 
-    shift: float | None = attrs.field(default=None, validator=_positive)
+    shift: float | None = attrs.field(default=None, validator=_SHIFT)
 
-    def known(self, steps: int) -> Tensor | None:
-        """The sigmas, where `shift` is a number."""
-        return None if self.shift is None else _shifted(even_levels(steps), self.shift)
-
-    def sigmas_of(self, backbone: Backbone, steps: int, *, height: int, width: int) -> Tensor:
-        """The even levels, shifted."""
-        return _shifted_by(backbone, even_levels(steps), self.shift, height, width)
+    def levels(self, steps: int) -> tuple[float, ...]:
+        """The even levels."""
+        return even_levels(steps)
 
 
 @attrs.frozen
-class ListedGrid:
+class ListedGrid(_LevelsGrid):
     """Levels given one by one, as to a diffusers pipeline by ``sigmas=``.
 
     Args:
@@ -232,21 +233,16 @@ class ListedGrid:
     """
 
     sigmas: tuple[float, ...] = attrs.field(converter=tuple, validator=_falling)
-    shift: float | None = attrs.field(default=None, validator=_positive)
+    shift: float | None = attrs.field(default=None, validator=_SHIFT)
 
-    def known(self, steps: int) -> Tensor | None:
-        """The sigmas, where `shift` is a number."""
+    def levels(self, steps: int) -> tuple[float, ...]:
+        """The levels of the list; refuses another number of steps."""
         if steps != len(self.sigmas):
             raise ValueError(
                 f"`grid` lists {len(self.sigmas)} sigmas and there are {steps} steps; list "
                 "one for each step, or change the number of steps"
             )
-        return None if self.shift is None else _shifted(self.sigmas, self.shift)
-
-    def sigmas_of(self, backbone: Backbone, steps: int, *, height: int, width: int) -> Tensor:
-        """The levels, shifted."""
-        self.known(steps)
-        return _shifted_by(backbone, self.sigmas, self.shift, height, width)
+        return self.sigmas
 
 
 MODEL_GRID = ModelGrid()

@@ -6,7 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import attrs
 import torch
@@ -20,17 +20,13 @@ if TYPE_CHECKING:
 
 
 class Offloadable:
-    """Holds a frozen network; offloaded, it takes no memory of its device.
-
-    One that can be loaded again leaves memory altogether. Any other goes to the CPU, for saving
-    needs it.
-    """
+    """Holds a frozen network; offloaded, it leaves its device, or memory if it can be reloaded."""
 
     def __init__(self, module: Any) -> None:
         self._module: Any = _frozen(module)
         self._load: Callable[[], Any] | None = None
         self.origin = ""
-        self._policy: DtypePolicy | None = None
+        self._policy = FLOAT32
         self._device = CPU
         self._away = False
 
@@ -52,7 +48,7 @@ class Offloadable:
         """The network where it was placed; one that was offloaded comes back to stay."""
         if self._away:
             self._module = self.for_saving()
-            (self._policy or FLOAT32).place(self._module, self._device)
+            self._policy.place(self._module, self._device)
             self._away = False
         return self._module
 
@@ -138,23 +134,8 @@ def _unchanged(tokenizer: Any) -> Iterator[None]:
             backend.enable_truncation(**truncation)
 
 
-def run_encoder(
-    encoder: Any, ids: Tensor, policy: DtypePolicy, device: torch.device, **options: Any
-) -> Any:
-    """Run an encoder, or a part of one, where it is and in its own dtypes."""
-    placed = {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in options.items()
-    }
-    with policy.autocast(device):
-        return encoder(input_ids=ids.to(device), **placed)
-
-
 class CutPromptWarning(UserWarning):
     """A prompt is longer than what the text encoders read."""
-
-
-_SHOWN = 60
 
 
 @attrs.frozen
@@ -166,7 +147,7 @@ class CutPrompt:
     read: int
 
     def __str__(self) -> str:
-        shown = self.prompt if len(self.prompt) <= _SHOWN else f"{self.prompt[:_SHOWN]}…"
+        shown = self.prompt if len(self.prompt) <= 60 else f"{self.prompt[:60]}…"
         return f"{shown!r} ({self.tokens} tokens, {self.read} read)"
 
 
@@ -211,7 +192,7 @@ class TextEncoders:
         """Free the memory that the encoders take on their device; they come back when needed."""
         for tower in self.towers.values():
             tower.held.offload()
-        self._empty_cache()
+        torch.cuda.empty_cache()
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
@@ -223,28 +204,27 @@ class TextEncoders:
             for held in away:
                 held.offload()
             if away:
-                self._empty_cache()
+                torch.cuda.empty_cache()
 
-    def _empty_cache(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+
+_WIDTHS = {"width": "joint_attention_dim", "pooled_width": "pooled_projection_dim"}
+"""The fields that a family may have, to their names in the transformer's configuration."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class PromptEncoder(ABC):
     """A family's text encoders, which encode prompts exactly as its pipeline does.
 
-    Construction moves the encoders to `device`, casts them and freezes them.
-
-    Args:
-        text_length: Tokens that are read, the pipeline's max_sequence_length.
-        policy: Dtypes of the encoders.
-        device: Where they run.
-
-    Raises:
-        ValueError: An illegal `text_length`, or encoders that do not fit the transformer or
-            their tokenizers.
+    Construction moves the encoders to `device`, casts them and freezes them. A family has a field
+    for each of its encoders, and `width` and `pooled_width` where the transformer reads that.
     """
+
+    family: ClassVar[str]
+    """Two families may use the same encoder in other ways."""
+    components: ClassVar[Mapping[str, str]]
+    """The fields that hold encoders, to their names in the pipeline."""
+    decisive: ClassVar[tuple[str, ...]] = ("text_length",)
+    """The fields, besides the dtypes, that the embeddings depend on."""
 
     text_length: int = 512
     policy: DtypePolicy = FLOAT32
@@ -252,27 +232,56 @@ class PromptEncoder(ABC):
 
     def __attrs_post_init__(self) -> None:
         self.check()
-        for tower in self.encoders.towers.values():
+        for tower in self.towers.values():
             tower.held.place(self.policy, self.device)
 
     @classmethod
     def from_components(cls, parts: Mapping[str, Any], **options: Any) -> Self:
         """Take the encoders of a pipeline, with the widths that its transformer reads."""
-        return cls(**cls.towers_of(parts), **options)
+        config = parts["transformer"].config
+        wanted = attrs.fields_dict(cls).keys() & _WIDTHS
+        fields: dict[str, Any] = {field: config[_WIDTHS[field]] for field in wanted}
+        for field, name in cls.components.items():
+            if parts[name] is not None:
+                fields[field] = TextTower(parts[name], parts[tokenizer_of(name)])
+        return cls(**fields, **options)
 
-    @classmethod
-    @abstractmethod
-    def towers_of(cls, parts: Mapping[str, Any]) -> dict[str, Any]:
-        """The family's own arguments, from the components of its pipeline."""
+    @property
+    def towers(self) -> dict[str, TextTower]:
+        """The encoders that are there, by their names in the pipeline."""
+        found = {name: getattr(self, field) for field, name in self.components.items()}
+        return {name: tower for name, tower in found.items() if tower is not None}
+
+    @property
+    def encoders(self) -> TextEncoders:
+        """The encoders, with what their embeddings depend on."""
+        return TextEncoders(
+            family=self.family,
+            towers=self.towers,
+            read=self.read,
+            facts={**{n: getattr(self, n) for n in self.decisive}, "dtypes": str(self.policy)},
+            device=self.device,
+            written=self.written,
+            cure=self.cure,
+        )
+
+    @property
+    def read(self) -> Mapping[str, int]:
+        """How many tokens an encoder reads that decides what is cut: the last, which reads most."""
+        return {[*self.towers][-1]: self.text_length}
+
+    @property
+    def cure(self) -> str:
+        """What to do about prompts that are cut."""
+        return longer_text(self.text_length, MAX_T5_LENGTH)
+
+    def written(self, prompt: str) -> str:
+        """The text that a prompt becomes before it is cut into tokens."""
+        return prompt
 
     @abstractmethod
     def check(self) -> None:
         """Refuse what does not fit together, before anything is moved."""
-
-    @property
-    @abstractmethod
-    def encoders(self) -> TextEncoders:
-        """The encoders by their names in the pipeline."""
 
     @abstractmethod
     def encoded(self, prompts: Sequence[str]) -> Conditioning:
@@ -287,6 +296,26 @@ class PromptEncoder(ABC):
                 "write [prompt] for a single one"
             )
         return self.encoded(prompts)
+
+    def run(self, encoder: Any, ids: Tensor, **options: Any) -> Any:
+        """Run an encoder, or a part of one, where it is and in its own dtypes."""
+        placed = {
+            name: value.to(self.device) if isinstance(value, Tensor) else value
+            for name, value in options.items()
+        }
+        with self.policy.autocast(self.device):
+            return encoder(input_ids=ids.to(self.device), **placed)
+
+    def run_t5(self, tower: TextTower, prompts: Sequence[str]) -> Tensor:
+        """The last hidden states (B, text_length, D) of a T5, with a warning of what is cut."""
+        ids, _ = tower.tokens(prompts, self.text_length, cure=self.cure)
+        hidden: Tensor = self.run(tower.encoder, ids).last_hidden_state
+        return hidden
+
+
+def tokenizer_of(encoder: str) -> str:
+    """The component that cuts text for an encoder, by diffusers' own naming."""
+    return encoder.replace("text_encoder", "tokenizer")
 
 
 MAX_T5_LENGTH = 512

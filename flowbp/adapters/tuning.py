@@ -55,8 +55,6 @@ class Full:
 ADAPTER = "default"
 """The name under which peft holds the adapter."""
 
-_RANK = 32
-
 
 def _texts(value: Iterable[str] | None) -> tuple[str, ...] | None:
     if isinstance(value, str):
@@ -108,7 +106,7 @@ class Lora:
 
     @rank.default
     def _default_rank(self) -> int | None:
-        return _RANK if self.start is None else None
+        return 32 if self.start is None else None
 
     @alpha.default
     def _default_alpha(self) -> float | None:
@@ -155,21 +153,7 @@ class Lora:
         find_lora(os.fspath(self.start))
 
     def __call__(self, backbone: Backbone, /, *, generator: torch.Generator) -> Backbone:
-        """Attach the adapter to the backbone's module, in place.
-
-        Args:
-            backbone: without an adapter so far.
-            generator: A is drawn from it, layer by layer in the order of names.
-
-        Returns:
-            The same backbone, whose `trainable` is the adapter.
-
-        Raises:
-            TypeError: the backbone is not `Adaptable`.
-            ValueError: it has an adapter already, a target is no linear layer, or `start` does not
-                fit.
-            OSError: `start` is a hub id that cannot be read.
-        """
+        """Attach the adapter to the backbone's module in place; A is drawn in order of names."""
         adaptable = _adaptable(backbone)
         module: Any = adaptable.module
         found = self._attach(adaptable)

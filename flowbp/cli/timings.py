@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +66,22 @@ class Timings:
         """Count the time within as a phase's, also where it ends in an error."""
         began, before, over = self._clock(), self._own.get(name, 0.0), threading.Event()
         beat = threading.Thread(target=self._beat, args=(name, before, began, over), daemon=True)
+        writing: AbstractContextManager[None] = nullcontext()
         if self._folder is not None:
             beat.start()
         try:
             yield
         except BaseException:
-            self._end(name, before, began, over, beat)
             # The phase's own error is the one to report.
-            with contextlib.suppress(OSError):
-                self._write(self._own)
+            writing = suppress(OSError)
             raise
-        self._end(name, before, began, over, beat)
-        self._write(self._own)
+        finally:
+            self._own[name] = before + self._clock() - began
+            over.set()
+            if beat.is_alive():
+                beat.join()
+            with writing:
+                self._write(self._own)
 
     def __str__(self) -> str:
         """All of them in a line."""
@@ -86,18 +89,10 @@ class Timings:
         several = f" in {counted(self.sessions, 'session')}" if self.sessions > 1 else ""
         return f"{sum(self.sums.values()):.1f} s{several}: {spent}"
 
-    def _end(
-        self, name: str, before: float, began: float, over: threading.Event, beat: threading.Thread
-    ) -> None:
-        self._own[name] = before + self._clock() - began
-        over.set()
-        if beat.is_alive():
-            beat.join()
-
     def _beat(self, name: str, before: float, began: float, over: threading.Event) -> None:
         while not over.wait(self._period):
             # What cannot be written now is written, or reported, at the end of the phase.
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 self._write({**self._own, name: before + self._clock() - began})
 
     def _write(self, own: Mapping[str, float]) -> None:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.adapters import Backbone, Loadable
-from flowbp.cli.unloaded_model import PictureSize
 from flowbp.component_errors import (
     ComponentError,
     calling,
@@ -26,10 +25,9 @@ from flowbp.component_errors import (
     wrong,
 )
 from flowbp.config import Component, ConfigurationError, Problem
-from flowbp.config.tree import Step, path_text
+from flowbp.config.tree import Step
 from flowbp.evaluation import (
     HeldOut,
-    HeldOutText,
     JudgeMetric,
     PictureSet,
     RewardMetric,
@@ -37,8 +35,8 @@ from flowbp.evaluation import (
     generate,
     is_of_sets,
 )
-from flowbp.evaluation.metric_runner import metric_columns
-from flowbp.evaluation.scoring import judged, rewarded
+from flowbp.evaluation.metric_runner import columns_of_pictures, columns_of_set
+from flowbp.evaluation.reward_metrics import judged
 from flowbp.extras import require
 from flowbp.files import saving
 from flowbp.memory_errors import is_out_of_memory
@@ -46,8 +44,10 @@ from flowbp.prompts import CachedBackbone, MemoryStore
 from flowbp.rewards import Reward, UncalibratedReward
 from flowbp.rewards.reward import in_parts
 from flowbp.settings import REHEARSAL
+from flowbp.settings.component_needs import Found
+from flowbp.settings.unloaded_model import PictureSize
 from flowbp.training import HeldOutMetrics, Metrics, OptimizerRecipe
-from flowbp.training.observers import EvaluationObserver, ResumableObserver, notify_one
+from flowbp.training.observers import notify
 from flowbp.training.training_state import pack, unpack
 
 PICTURES = 2
@@ -66,7 +66,7 @@ def made_up_pictures(size: PictureSize, device: torch.device, *, count: int = PI
 def trying(what: str) -> Iterator[None]:
     """Try something of others: torch's random numbers stay, and short memory is no failure."""
     try:
-        with torch.random.fork_rng(), during(f"a try of {what} before the run"):
+        with torch.random.fork_rng(), during(f"the rehearsal of {what} before the run"):
             yield
     except Exception as error:
         # The run has smaller portions, and says itself where even they do not fit.
@@ -94,7 +94,10 @@ def _try_gradient(reward: Reward, images: Tensor, prompts: Sequence[str], kind: 
         with calling(f"gradient of the {kind}", reward, prompts):
             (gradient,) = torch.autograd.grad(scores.sum(), x, allow_unused=True)
         if gradient is None:
-            problem = "must be differentiable in the pictures, got scores that do not depend on any"
+            problem = (
+                "must be differentiable with respect to the pictures, got scores that do not "
+                "depend on any"
+            )
             raise wrong(kind, reward, problem, prompts)
         if not gradient.isfinite().all():
             problem = (
@@ -111,29 +114,19 @@ def try_judge(judge: Any, images: Tensor, prompts: Sequence[str]) -> None:
 
 def try_metric(label: str, metric: Any, images: Tensor, prompts: Sequence[HeldOut]) -> None:
     """Have a metric judge pictures; what the library has besides rewards and judges is left out."""
-    texts = [HeldOutText(prompt) for prompt in prompts]
-    with trying(f"the metric `{label}`"), torch.no_grad():
-        if isinstance(metric, RewardMetric):
-            rewarded(images, [str(text) for text in texts], metric.reward)
-        elif isinstance(metric, JudgeMetric):
-            judged(images, [str(text) for text in texts], metric.judge)
-        elif not is_ours(metric):
-            metric_columns(metric, _call(metric, images, texts, prompts), texts, label=label)
-
-
-def _call(
-    metric: Any, images: Tensor, texts: Sequence[str], prompts: Sequence[HeldOut]
-) -> Callable[[], Any]:
-    if not is_of_sets(metric):
-        return lambda: metric(images, texts)
+    if is_ours(metric) and not isinstance(metric, RewardMetric | JudgeMetric):
+        return
     count = len(images)
-    model, base = (
-        PictureSet(
-            label=label, prompts=prompts, numbers=range(count), seeds=[0] * count, pictures=images
+    with trying(f"the metric `{label}`"):
+        if not is_of_sets(metric):
+            columns_of_pictures(metric, images, prompts, batch=count, label=label)
+            return
+        numbers, seeds = range(count), [0] * count
+        model, base = (
+            PictureSet(label=of, prompts=prompts, numbers=numbers, seeds=seeds, pictures=images)
+            for of in ("a model", "the base")
         )
-        for label in ("a model", "the base")
-    )
-    return lambda: metric(model, base)
+        columns_of_set(metric, model, base, label=label)
 
 
 def try_backbone(backbone: Backbone, sampling: Any, prompt: str) -> None:
@@ -158,11 +151,10 @@ def try_observer(component: Component[Any], steps: int) -> None:
         observer: Any = component.build(folder=Path(folder), steps=steps)
         try:
             if component.takes("folder"):
-                for kind, event in _EVENTS:
-                    if kind is None or isinstance(observer, kind):
-                        notify_one(observer, event)
+                for event, *values in _EVENTS:
+                    notify([observer], event, *values)
         finally:
-            notify_one(observer, lambda each: each.close())
+            notify([observer], "close")
 
 
 _ROW = Metrics(
@@ -172,17 +164,16 @@ _ROW = Metrics(
     loss=-0.5,
     gradient_norm=1.0,
     learning_rate=1e-4,
-    residual_0=0.0,
-    residual_1=None,
+    residuals=(0.0, None),
     velocity_calls=4,
     seconds=1.0,
 )
-_ROWS = (HeldOutMetrics(step=1, figures={"reward": 0.5}),)
-_EVENTS: Sequence[tuple[Any, Callable[[Any], object]]] = (
-    (ResumableObserver, lambda each: each.begin(())),
-    (None, lambda each: each.pictures(0, torch.full((1, 3, 16, 16), 0.5), ("a circle",))),
-    (None, lambda each: each.row(_ROW)),
-    (EvaluationObserver, lambda each: each.evaluations(_ROWS)),
+_ROWS = (HeldOutMetrics(step=1, means={"reward": 0.5}),)
+_EVENTS: Sequence[tuple[Any, ...]] = (
+    ("begin", ()),
+    ("pictures", 0, torch.full((1, 3, 16, 16), 0.5), ("a circle",)),
+    ("row", _ROW),
+    ("evaluations", _ROWS),
 )
 
 
@@ -206,7 +197,7 @@ def try_scorers(
 
 def try_saving(backbone: Backbone, folder: Path) -> None:
     """Save a backbone, read back what was saved, and compare it with what is trained."""
-    with during("a try of saving before the run"), _place(folder) as place:
+    with during("the rehearsal of saving before the run"), _place(folder) as place:
         if is_ours(backbone):
             with saving(place, "and no run was begun"):
                 backbone.save(place)
@@ -224,7 +215,7 @@ def try_optimizer(recipe: OptimizerRecipe, parameters: Mapping[str, nn.Parameter
     """Take a step on a copy of the smallest parameter, and save and load the optimizer's state."""
     smallest = min(parameters.values(), key=lambda parameter: parameter.numel())
     copy = nn.Parameter(smallest.detach().clone())
-    with during("a try of the optimizer before the run"), calling("optimizer", recipe):
+    with during("the rehearsal of the optimizer before the run"), calling("optimizer", recipe):
         optimizer = recipe.build([copy])
         if not isinstance(optimizer, torch.optim.Optimizer):
             # What trains says so.
@@ -311,16 +302,12 @@ def _compare_loaded(backbone: Any, place: Path) -> None:
         raise wrong("backbone", backbone, problem)
 
 
-def problem_of(section: str, error: BaseException) -> Problem | None:
-    """What building a component raised; None where it is to reach who can deal with it."""
-    ours, named = (
-        isinstance(error, ValueError | TypeError | OSError | ImportError),
-        foreign_error(error),
-    )
-    if not ours and (passes(error) or named is None):
-        return None
-    message = str(named or "; ".join([str(error), *getattr(error, "__notes__", ())]))
-    return Problem(section, message, "")
+def building_problem(section: str, error: BaseException) -> Problem:
+    """What building a component raised; raises it where it is to reach who can deal with it."""
+    message = None if isinstance(error, ComponentError) else _described(error)
+    if message is None:
+        raise error
+    return Problem(section, message, "", error)
 
 
 @contextmanager
@@ -330,20 +317,26 @@ def as_problem_of(section: str) -> Iterator[None]:
         yield
     # It runs code of others, which may raise anything.
     except BaseException as error:
-        problem = problem_of(section, error)
-        if problem is None:
-            raise
-        raise ConfigurationError([problem]) from error
+        raise ConfigurationError([building_problem(section, error)]) from error
 
 
-def problems_of_call(path: tuple[Step, ...], act: Callable[[], object]) -> Iterator[Problem]:
-    """Yield what a trial call raises as a problem, with the frames of others' code."""
+def faults_of_call(path: tuple[Step, ...], act: Callable[[], object]) -> Found:
+    """What a trial call raises, as a fault at its keys, with the frames of others' code."""
     try:
         act()
     except BaseException as error:
-        known = isinstance(error, ComponentError | ValueError | TypeError | OSError | ImportError)
-        named = error if isinstance(error, ComponentError) else foreign_error(error)
-        if not known and (passes(error) or named is None):
+        message = _described(error)
+        if message is None:
             raise
-        lines = [str(named or error), *getattr(error, "__notes__", ()), *foreign_frames(error)]
-        yield Problem(path_text(path), "\n  ".join(lines), "")
+        yield path, "\n  ".join([message, *foreign_frames(error)])
+
+
+def _described(error: BaseException) -> str | None:
+    """An error of a component in words; None of what no component of others can be blamed for."""
+    named = error if isinstance(error, ComponentError) else foreign_error(error)
+    ours = isinstance(error, ValueError | TypeError | OSError | ImportError)
+    if not (ours or named is error) and (passes(error) or named is None):
+        return None
+    # What names code of others has its notes in it.
+    notes = () if named not in (None, error) else getattr(error, "__notes__", ())
+    return "; ".join([str(named or error), *notes])

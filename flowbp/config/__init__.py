@@ -15,12 +15,12 @@ from .sealed_files import sealed as sealed
 from .sealed_files import sealed_line as sealed_line
 from .sealed_files import structure_record as structure_record
 from .structuring import structure as structure
+from .structuring import unstructure as unstructure
 from .tree import Tree as Tree
 from .tree import merge as merge
 from .tree import plain as plain
 from .tree import tree_of as tree_of
 from .tree import without_nulls as without_nulls
-from .unstructuring import unstructure as unstructure
 from .yaml import dump as dump
 from .yaml import read_file as read_file
 from .yaml import read_text as read_text

@@ -1,17 +1,20 @@
-"""Attrs classes and callables: a mapping's keys become their keyword arguments."""
+"""What attrs classes and callables take, and a mapping's keys as their keyword arguments."""
 
 from __future__ import annotations
 
+import inspect
 import re
+import sys
+import typing
 from collections.abc import Callable, Iterator, Mapping
+from inspect import Parameter
 from typing import Any, TypeVar
 
 import attrs
 from cattrs import Converter
 from cattrs.errors import AttributeValidationNote, ClassValidationError
 
-from .converter import REFUSALS, meant
-from .parameters import is_attrs_class, parameters, type_of
+from .converter import REFUSALS, typed_as
 from .problems import Absent, Rejected, UnknownKey, listed, nearest
 from .tree import PartialMapping
 
@@ -32,7 +35,7 @@ class Partial:
         raise UnknownValueError(name)
 
 
-def answers(check: Callable[[Any], Iterator[T]], configuration: Any) -> Iterator[T]:
+def run_check(check: Callable[[Any], Iterator[T]], configuration: Any) -> Iterator[T]:
     """What a check finds, until it asks a `Partial` for a value that is not known."""
     try:
         yield from check(configuration)
@@ -53,6 +56,67 @@ def partial_of(error: BaseException) -> Partial | None:
     return error.partial if isinstance(error, IncompleteError) else None
 
 
+def is_attrs_class(target: Any) -> bool:
+    """Whether a target is a class made by attrs."""
+    return isinstance(target, type) and attrs.has(target)
+
+
+def parameters(target: Any) -> dict[str, Parameter]:
+    """The keywords that a target takes, in their order; a default may be one of attrs' factories.
+
+    One of the kind `VAR_KEYWORD` stands for every other keyword.
+    """
+    if not is_attrs_class(target):
+        found = inspect.signature(target).parameters.items()
+        unnamed = (Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL)
+        return {name: parameter for name, parameter in found if parameter.kind not in unnamed}
+    return {
+        field.alias: Parameter(
+            field.alias,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if field.default is attrs.NOTHING else field.default,
+            annotation=Parameter.empty if field.type is None else field.type,
+        )
+        for field in attrs.fields(target)
+        if field.init
+    }
+
+
+def required(target: Any) -> tuple[str, ...]:
+    """The keywords without which a target cannot be called."""
+    return tuple(
+        name
+        for name, parameter in parameters(target).items()
+        if parameter.default is Parameter.empty and parameter.kind is not Parameter.VAR_KEYWORD
+    )
+
+
+def type_of(target: Any, parameter: Parameter) -> Any:
+    """The type of a parameter, with annotations in text form evaluated where they were written."""
+    annotation = parameter.annotation
+    if annotation is Parameter.empty or annotation is None:
+        return Any
+    if not isinstance(annotation, str):
+        return annotation
+    holder = type("Holder", (), {"__annotations__": {"value": annotation}})
+    try:
+        return typing.get_type_hints(holder, _namespace(target, parameter.name))["value"]
+    except NameError as error:
+        raise Rejected(
+            f"is annotated `{annotation}`, which cannot be evaluated ({error}); "
+            "import its names at run time, not under TYPE_CHECKING"
+        ) from error
+
+
+def _namespace(target: Any, alias: str) -> dict[str, Any]:
+    if is_attrs_class(target):
+        name = next(field.name for field in attrs.fields(target) if field.alias == alias)
+        owner = next(base for base in target.__mro__ if name in inspect.get_annotations(base))
+        return vars(sys.modules[owner.__module__])
+    called = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
+    return getattr(inspect.unwrap(getattr(called, "__func__", called)), "__globals__", {})
+
+
 def arguments_of(
     converter: Converter,
     target: Callable[..., Any],
@@ -63,9 +127,9 @@ def arguments_of(
     errors: list[Exception] = []
     parts: dict[str, Partial] = {}
     arguments: dict[str, Any] = {}
-    known = {parameter.name: parameter for parameter in parameters(target)}
-    rest = next((parameter for parameter in known.values() if parameter.any_name), None)
-    settable = {name: p for name, p in known.items() if name not in offered and not p.any_name}
+    known = parameters(target)
+    rest = next((p for p in known.values() if p.kind is Parameter.VAR_KEYWORD), None)
+    settable = {name: p for name, p in known.items() if name not in offered and p is not rest}
     for name, value in given.items():
         parameter = settable.get(name) or rest
         try:
@@ -74,46 +138,41 @@ def arguments_of(
             if parameter is None:
                 raise _unknown(name, settable)
             kind = type_of(target, parameter)
-            arguments[name] = converter.structure(meant(value, kind), kind)
+            arguments[name] = converter.structure(typed_as(value, kind), kind)
         except REFUSALS as error:
-            errors.append(_at(name, error))
+            errors.append(at(name, error))
             part = partial_of(error)
             if part is not None:
                 parts[name] = part
-    for name, parameter in settable.items():
-        if parameter.required and name not in given:
-            errors.append(_at(name, Absent("is missing; it has no default")))
+    absent = (name for name in required(target) if name in settable and name not in given)
+    errors += [at(name, Absent("is missing; it has no default")) for name in absent]
     if isinstance(given, PartialMapping):
         errors.append(Absent("keys may be missing"))
     sound: dict[str, Any] = {}
     if is_attrs_class(target):
         sound, refused = _validated(target, arguments, given)
-        errors.extend(_at(name, error) for name, error in refused)
+        errors += refused
     if errors:
-        refusal = IncompleteError(f"While structuring {target!r}", errors, _class(target))
+        cls = target if isinstance(target, type) else type(target)
+        refusal = IncompleteError(f"While structuring {target!r}", errors, cls)
         refusal.sound = {**sound, **parts}
         raise refusal
     return arguments
 
 
-def built(target: Any, arguments: Mapping[str, Any]) -> Any:
+def construct(target: Any, arguments: Mapping[str, Any]) -> Any:
     """Call an attrs class, so that what only its constructor checks is checked too."""
     try:
         return target(**arguments)
     except REFUSALS as error:
         named = re.match(r"`(\w+)`", message_of(error))
-        if named and any(parameter.name == named[1] for parameter in parameters(target)):
-            _at(named[1], error)
+        if named and named[1] in parameters(target):
+            at(named[1], error)
         raise ClassValidationError(f"While building {target!r}", [error], target) from error
 
 
-def _unknown(name: str, settable: Mapping[str, Any]) -> Rejected:
-    if not settable:
-        return UnknownKey("is an unknown key, there are none here; remove it")
-    return UnknownKey(f"is an unknown key. {nearest(name, settable)}Valid keys: {listed(settable)}")
-
-
-def _at(name: str, error: Exception) -> Exception:
+def at(name: str, error: Exception) -> Exception:
+    """An error with a note of the key that it is at."""
     error.add_note(AttributeValidationNote(f"at {name}", name, None))
     return error
 
@@ -123,65 +182,60 @@ def message_of(error: BaseException) -> str:
     return str(error.args[0]) if error.args else type(error).__name__
 
 
-def _class(target: Callable[..., Any]) -> type:
-    return target if isinstance(target, type) else type(target)
+def _unknown(name: str, settable: Mapping[str, Any]) -> Rejected:
+    if not settable:
+        return UnknownKey("is an unknown key, there are none here; remove it")
+    return UnknownKey(f"is an unknown key. {nearest(name, settable)}Valid keys: {listed(settable)}")
 
 
 def _validated(
     cls: Any, arguments: Mapping[str, Any], given: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[tuple[str, Exception]]]:
-    """The attributes that are sound, and what is refused of others."""
-    blank = object.__new__(cls)
-    refused = [*_filled(blank, arguments, given), *_refused_fields(blank)]
-    names = {name for name, _ in refused}
-    there = [field for field in attrs.fields(cls) if hasattr(blank, field.name)]
-    if isinstance(given, PartialMapping):
-        # A default may be none.
-        there = [field for field in there if field.alias in given]
-    return {f.name: getattr(blank, f.name) for f in there if f.alias not in names}, refused
+) -> tuple[dict[str, Any], list[Exception]]:
+    """The attributes that are sound, and what is refused of others.
 
-
-def _refused_fields(blank: Any) -> Iterator[tuple[str, Exception]]:
-    """What each field's own validator says, on an object that may still lack other fields."""
-    cls = type(blank)
-    complete = all(hasattr(blank, field.name) for field in attrs.fields(cls))
-    for field in attrs.fields(cls):
-        if field.validator is None or not hasattr(blank, field.name):
-            continue
+    Each field's own validator is asked, on an object that may still lack other fields.
+    """
+    blank, refused = object.__new__(cls), dict[str, list[Exception]]()
+    fields = attrs.fields(cls)
+    for field in fields:
         try:
-            field.validator(blank, field, getattr(blank, field.name))
+            value = _value(blank, field, arguments, given)
+            if value is not attrs.NOTHING:
+                object.__setattr__(blank, field.name, value)
         except REFUSALS as error:
-            yield field.alias, error
+            refused.setdefault(field.alias, []).append(error)
+    there = [field for field in fields if hasattr(blank, field.name)]
+    for field in there:
+        try:
+            if field.validator is not None:
+                field.validator(blank, field, getattr(blank, field.name))
+        except REFUSALS as error:
+            refused.setdefault(field.alias, []).append(error)
         except AttributeError:
             # It compares with a field that is itself wrong, and can judge once that is mended.
-            if complete:
+            if len(there) == len(fields):
                 raise
+    # A default of what may be missing may be none.
+    known = given if isinstance(given, PartialMapping) else {field.alias for field in fields}
+    sound = {
+        field.name: getattr(blank, field.name)
+        for field in there
+        if field.alias in known and field.alias not in refused
+    }
+    return sound, [at(name, error) for name, each in refused.items() for error in each]
 
 
-def _filled(
-    blank: Any, arguments: Mapping[str, Any], given: Mapping[str, Any]
-) -> Iterator[tuple[str, Exception]]:
-    for field in attrs.fields(type(blank)):
-        default = field.default
-        if field.alias in arguments:
-            value = arguments[field.alias]
-        elif (
-            field.alias in given
-            or default is attrs.NOTHING
-            or getattr(default, "takes_self", False)
-        ):
-            continue
-        else:
-            value = default.factory() if hasattr(default, "takes_self") else default
-        try:
-            object.__setattr__(blank, field.name, _converted(blank, field, value))
-        except REFUSALS as error:
-            yield field.alias, error
-
-
-def _converted(blank: Any, field: Any, value: Any) -> Any:
-    if field.converter is None:
+def _value(blank: Any, field: Any, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """What a field would hold; `attrs.NOTHING` if that is not known."""
+    default, converter = field.default, field.converter
+    if field.alias in arguments:
+        value = arguments[field.alias]
+    elif field.alias in given or default is attrs.NOTHING or getattr(default, "takes_self", False):
+        return attrs.NOTHING
+    else:
+        value = default.factory() if hasattr(default, "takes_self") else default
+    if converter is None:
         return value
     # An attrs.Converter, which older versions of attrs do not have, may ask for the object too.
-    whole = hasattr(field.converter, "takes_self")
-    return field.converter(value, blank, field) if whole else field.converter(value)
+    whole = hasattr(converter, "takes_self")
+    return converter(value, blank, field) if whole else converter(value)

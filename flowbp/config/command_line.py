@@ -15,12 +15,12 @@ from .tree import (
     Step,
     Tree,
     Typed,
-    along,
-    forgotten,
     merge,
     path_text,
     plain,
     tree_of,
+    trees_along,
+    with_unknown,
 )
 from .yaml import DEEPEST, parsed_file, parsed_text
 
@@ -30,36 +30,21 @@ _Path = tuple[str, ...]
 
 
 @attrs.frozen
-class Gathered:
+class Arguments:
     """What was typed, merged, and all that is wrong with how it was written."""
 
     tree: Tree
     problems: tuple[Problem, ...] = ()
 
 
-def read_arguments(arguments: Sequence[str], *, find: Callable[[str], Path] = Path) -> Tree:
+def read_arguments(arguments: Sequence[str], *, find: Callable[[str], Path] = Path) -> Arguments:
     """Read and merge what was typed: files from left to right, then the overrides.
 
     An argument with ``=`` is an override, unless a path separator comes before the ``=``; every
-    other argument is a YAML file. Overrides win over files wherever they stand. Their values are
-    YAML, ``training.rate=1e-5``, ``method={name: bridge}``, ``lora=null``, but where `structure`
-    finds a text or a path, which is just what was typed: ``run.folder=runs/try #2``.
-
-    Args:
-        arguments: such as ``["container.yaml", "overlay.yaml", "method.active=3"]``.
-        find: where a file is that was typed; it may raise a `ConfigurationError`.
-    """
-    found = gathered(arguments, find=find)
-    problems = [*found.problems, *_no_yaml(found.tree)]
-    if problems:
-        raise ConfigurationError(problems)
-    return found.tree
-
-
-def gathered(arguments: Sequence[str], *, find: Callable[[str], Path] = Path) -> Gathered:
-    """The same with its problems, for `structured` to add its own to them.
-
-    A value that is not YAML is none of them, as it may be a text.
+    other argument is a YAML file, which `find` finds and may refuse by a `ConfigurationError`.
+    Overrides win over files wherever they stand. Their values are YAML, ``training.rate=1e-5``,
+    ``method={name: bridge}``, ``lora=null``, but where `structure` finds a text or a path, which is
+    just what was typed, ``run.folder=runs/try #2``; so one that is not YAML is no problem yet.
     """
     problems: list[Problem] = []
     files: list[Tree] = []
@@ -84,8 +69,8 @@ def gathered(arguments: Sequence[str], *, find: Callable[[str], Path] = Path) ->
     merged = merge(base, above) if overrides else base
     for override, depth, problem in _through_values(base, overrides):
         problems.append(problem)
-        merged = forgotten(merged, override[:depth])
-    return Gathered(merged, tuple(problems))
+        merged = with_unknown(merged, override[:depth])
+    return Arguments(merged, tuple(problems))
 
 
 def _file(argument: str, find: Callable[[str], Path]) -> tuple[Tree, tuple[Problem, ...]]:
@@ -137,14 +122,6 @@ def _typed(argument: str, text: str) -> Tree:
     return attrs.evolve(tree_of(value, COMMAND_LINE), typed=typed)
 
 
-def _no_yaml(tree: Tree) -> Iterator[Problem]:
-    if tree.typed is not None and tree.typed.refusal:
-        yield Problem("", tree.typed.refusal, tree.origin)
-    elif tree.is_mapping:
-        for item in tree.value.values():
-            yield from _no_yaml(item)
-
-
 def _reason(key: str, problem: Problem) -> str:
     return f"at `{key}.{problem.path}` {problem.message}" if problem.path else problem.message
 
@@ -162,7 +139,7 @@ def _refuse_conflicts(path: _Path, others: Iterable[_Path]) -> None:
 
 def _through_values(base: Tree, overrides: Iterable[_Path]) -> Iterator[tuple[_Path, int, Problem]]:
     for path in overrides:
-        for depth, tree in enumerate(along(base, path[:-1])):
+        for depth, tree in enumerate(trees_along(base, path[:-1])):
             if tree.is_mapping or tree.value is None or tree.value is UNKNOWN:
                 continue
             above: tuple[Step, ...] = path[:depth]

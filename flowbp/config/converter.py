@@ -40,13 +40,11 @@ Read = Callable[[Any, Any], Any]
 PLACE = os.PathLike[str]
 """In a union with `str`: a path, or the name of something elsewhere."""
 
-TEXTS = {str, Path, PLACE}
-"""What takes the text that was typed."""
-
-NAME = 255
-"""Bytes of the name of a file or a folder, at most."""
-
-UNIONS = (Union, types.UnionType)
+# What takes the text that was typed.
+_TEXTS = {str, Path, PLACE}
+# Bytes of the name of a file or a folder, at most.
+_NAME = 255
+_UNIONS = (Union, types.UnionType)
 
 REFUSALS = (ValueError, TypeError, BaseValidationError, StructureHandlerNotFoundError)
 """What a rule, a validator or a constructor raises for a wrong value; all else is a bug."""
@@ -67,8 +65,8 @@ def strict_converter(scalars: Iterable[Scalar]) -> Converter:
     for kind, read in _SCALARS.items():
         converter.register_structure_hook(kind, read)
     factories: tuple[tuple[Callable[[Any], bool], Callable[[Any, Converter], Read]], ...] = (
-        (lambda kind: get_origin(kind) is Literal, _choice_rule),
-        (lambda kind: get_origin(kind) in UNIONS, _union_rule),
+        (_is_choice, _choice_rule),
+        (lambda kind: get_origin(kind) in _UNIONS, _union_rule),
         (is_sequence, _list_rule),
         (_is_fixed_tuple, _tuple_rule),
         (is_mapping, _mapping_rule),
@@ -76,9 +74,6 @@ def strict_converter(scalars: Iterable[Scalar]) -> Converter:
     )
     for applies, factory in factories:
         converter.register_structure_hook_factory(applies)(factory)
-    converter.register_structure_hook(
-        Enum, lambda value, kind: _choice_rule(kind, converter)(value, kind)
-    )
     for scalar in scalars:
         _register(converter, scalar)
     return converter
@@ -92,19 +87,19 @@ def _register(converter: Converter, scalar: Scalar) -> None:
     converter.register_unstructure_hook_func(applies, scalar.write)
 
 
-def meant(value: Any, kind: Any) -> Any:
+def typed_as(value: Any, kind: Any) -> Any:
     """What a value means for a field: of a typed one its text, or what YAML reads."""
     if not isinstance(value, Typed):
         return value
-    kinds = set(get_args(kind)) if get_origin(kind) in UNIONS else {kind}
-    if kinds - {type(None)} <= TEXTS and not (value.text == "null" and value.value is None):
+    kinds = set(get_args(kind)) if get_origin(kind) in _UNIONS else {kind}
+    if kinds - {type(None)} <= _TEXTS and not (value.text == "null" and value.value is None):
         return value.text
     if value.refusal:
         raise Rejected(value.refusal)
     return value.value
 
 
-def text_of(value: Any, _: Any) -> str:
+def _text(value: Any, _: Any) -> str:
     """A text, of characters that a file and a terminal may get."""
     if isinstance(value, str):
         if unwritable(value):
@@ -114,32 +109,32 @@ def text_of(value: Any, _: Any) -> str:
     raise must_be("text", value, "put it in quotes" if scalar else "")
 
 
-def path_of(value: Any, kind: Any) -> Path:
+def _path(value: Any, kind: Any) -> Path:
     """A path that is not empty, with ``~`` expanded."""
     if isinstance(value, str) and value.strip():
         _refuse_long_names(value)
-        return Path(_at_home(text_of(value, kind)))
+        return Path(_at_home(_text(value, kind)))
     scalar = isinstance(value, int | float)
     raise must_be("a path", value, "put it in quotes" if scalar else "")
 
 
-def place_of(value: Any, kind: Any) -> str:
+def _place(value: Any, kind: Any) -> str:
     """A path, likewise, or the name of something elsewhere, such as a hub id."""
     if isinstance(value, str) and value.strip():
         # Where a file can be named, a sentence can stand in its place.
         if not re.search(r"\s", value):
             _refuse_long_names(value)
-        return _at_home(text_of(value, kind))
+        return _at_home(_text(value, kind))
     raise must_be("a path or the name of a place such as a hub id", value)
 
 
 def _refuse_long_names(text: str) -> None:
     for name in text.split(os.sep):
         size = len(os.fsencode(name)) if not unwritable(name) else 0
-        if size > NAME:
+        if size > _NAME:
             raise Rejected(
                 f"holds the name {name[:8]}… of {size:,} bytes, and file systems take at most "
-                f"{NAME}; shorten it"
+                f"{_NAME}; shorten it"
             )
 
 
@@ -189,7 +184,11 @@ def _quotes(value: Any, kinds: type | tuple[type, ...]) -> str:
     return "remove the quotes" if numeric else ""
 
 
-_SCALARS: dict[Any, Read] = {bool: _bool, int: _int, float: _float, str: text_of, Path: path_of}
+_SCALARS: dict[Any, Read] = {bool: _bool, int: _int, float: _float, str: _text, Path: _path}
+
+
+def _is_choice(kind: Any) -> bool:
+    return get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, Enum))
 
 
 def _choice_rule(kind: Any, _: Converter) -> Read:
@@ -214,8 +213,8 @@ def _union_rule(kind: Any, converter: Converter) -> Read:
         rest: Any = Union[members]  # noqa: UP007
         return lambda value, _: None if value is None else converter.structure(value, rest)
 
-    if PLACE in members and set(members) <= TEXTS:
-        return place_of
+    if PLACE in members and set(members) <= _TEXTS:
+        return _place
 
     def read(value: Any, _: Any) -> Any:
         for member in members:
@@ -279,13 +278,15 @@ def _tuple_rule(kind: Any, converter: Converter) -> Read:
 def _mapping_rule(kind: Any, converter: Converter) -> Read:
     read, of = mapping_structure_factory(kind, converter), get_args(kind)[-1:]
 
-    def read_meant(value: dict[str, Any], kind: Any) -> Any:
-        found = read({key: meant(each, *of) for key, each in value.items()} if of else value, kind)
+    def read_items(value: dict[str, Any], kind: Any) -> Any:
+        found = read(
+            {key: typed_as(each, *of) for key, each in value.items()} if of else value, kind
+        )
         if isinstance(value, PartialMapping):
             raise Absent("keys may be missing")
         return found
 
-    return _guarded("a mapping", dict, read_meant)
+    return _guarded("a mapping", dict, read_items)
 
 
 def _set_rule(kind: Any, _: Converter) -> Read:

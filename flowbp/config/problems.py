@@ -17,7 +17,7 @@ class Problem:
     path: str
     message: str
     origin: str
-    cause: Exception | None = attrs.field(default=None, eq=False, repr=False)
+    cause: BaseException | None = attrs.field(default=None, eq=False, repr=False)
 
     def __str__(self) -> str:
         path = self.path if len(self.path) <= _SHOWN else f"{self.path[:_SHOWN]}…"
@@ -36,7 +36,7 @@ class ConfigurationError(Exception):
         super().__init__(self.problems)
         causes = [problem.cause for problem in self.problems if problem.cause is not None]
         if causes:
-            self.__cause__ = ExceptionGroup("what raised the problems", causes)
+            self.__cause__ = BaseExceptionGroup("what raised the problems", causes)
 
     def __str__(self) -> str:
         count = len(self.problems)

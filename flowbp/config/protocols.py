@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, get_origin
 
 _CALL = "__call__"
@@ -41,25 +41,22 @@ def _faults(found: Any, protocol: Any) -> Iterator[str]:
         if of_class and not method:
             # A constructor may set it.
             continue
-        present = _present(found, name, of_class)
-        asked = _parameters(member) if method else []
-        words = f"{name}({', '.join(p.name for p in asked)})" if method else name
-        if not present:
-            absent.append("`__call__`" if name == _CALL else f"`{words}`")
-        elif method and not _takes(_method(found, name), asked, bound=not of_class):
-            wanted = ", ".join(p.name for p in asked)
-            if name == _CALL and not of_class:
-                yield f"cannot be called with ({wanted})"
-            else:
-                yield f"has {_article(name)} `{name}` that does not take ({wanted})"
+        asked = list(inspect.signature(member).parameters.values())[1:] if method else []
+        wanted = ", ".join(parameter.name for parameter in asked)
+        if not _present(found, name, of_class):
+            words = name if name == _CALL or not method else f"{name}({wanted})"
+            absent.append(f"`{words}`")
+        elif method and not _takes(found, name, asked):
+            article = "an" if name[:1] in "aeiou" else "a"
+            yield (
+                f"cannot be called with ({wanted})"
+                if name == _CALL and not of_class
+                else f"has {article} `{name}` that does not take ({wanted})"
+            )
     if absent == ["`__call__`"]:
         yield "cannot be called"
     elif absent:
         yield f"has no {', '.join(absent)}"
-
-
-def _article(name: str) -> str:
-    return "an" if name[:1] in "aeiou" else "a"
 
 
 def _present(found: Any, name: str, of_class: bool) -> bool:
@@ -71,27 +68,20 @@ def _present(found: Any, name: str, of_class: bool) -> bool:
     return callable(found) if name == _CALL else hasattr(found, name)
 
 
-def _method(found: Any, name: str) -> Any:
-    return found if name == _CALL and not isinstance(found, type) else getattr(found, name, None)
-
-
-def _parameters(member: Callable[..., Any]) -> list[inspect.Parameter]:
-    return list(inspect.signature(member).parameters.values())[1:]
-
-
-def _takes(method: Any, asked: list[inspect.Parameter], *, bound: bool) -> bool:
+def _takes(found: Any, name: str, asked: list[inspect.Parameter]) -> bool:
     """Whether a method can be called as its protocol is."""
+    of_class = isinstance(found, type)
+    method = found if name == _CALL and not of_class else getattr(found, name, None)
     try:
-        signature = inspect.signature(method)
+        signature = inspect.signature(method)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         # Of what is written in C there may be none.
         return True
-    keyword = inspect.Parameter.KEYWORD_ONLY
     needed = [p for p in asked if p.default is p.empty]
-    positional = [None for p in needed if p.kind is not keyword]
-    named = {p.name: None for p in needed if p.kind is keyword}
+    positional = [None for p in needed if p.kind is not p.KEYWORD_ONLY]
+    named = {p.name: None for p in needed if p.kind is p.KEYWORD_ONLY}
     try:
-        signature.bind(*([] if bound else [None]), *positional, **named)
+        signature.bind(*([None] if of_class else []), *positional, **named)
     except TypeError:
         return False
     return True

@@ -16,12 +16,13 @@ import attrs
 
 from flowbp.component_errors import passes
 
-from .parameters import parameters
+from .arguments import parameters, required
 from .problems import Rejected, listed, nearest, shown
 from .protocols import lacking, misfit
 
 T_co = TypeVar("T_co", covariant=True)
 
+_OURS = "flowbp itself"
 _DOTTED = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -35,17 +36,9 @@ def component_type(annotation: Any) -> Any:
 class Component(Generic[T_co]):
     """A chosen component whose arguments are valid, to be built when its collaborators exist.
 
-    A configuration field annotated ``Component[Backbone]`` holds one; a field annotated
-    ``Backbone`` holds the built value itself.
-
-    Args:
-        name: the name in the configuration.
-        target: the callable behind the name.
-        arguments: keyword arguments from the configuration, already of the annotated types.
-        defaults: of the target for those that are not given, as far as YAML can hold them. Two
-            components are equal whether an argument is given or the default.
-        ready: whether the target is the component itself, and nothing is to be built.
-        builds: the protocol that what is built must follow; None asks for nothing.
+    The `defaults` are those of the target that YAML can hold: two components are equal whether an
+    argument is given or the default. If `ready`, the target is the component itself. What is built
+    must follow the protocol `builds`.
     """
 
     name: str
@@ -68,13 +61,13 @@ class Component(Generic[T_co]):
 
     def takes(self, collaborator: str) -> bool:
         """Whether the target names a collaborator among its keywords."""
-        return any(parameter.name == collaborator for parameter in parameters(self.target))
+        return collaborator in parameters(self.target)
 
     def build(self, **offered: Any) -> T_co:
         """Call the target with its arguments and those offered collaborators that it names."""
         if self.ready:
             return cast(T_co, self.target)
-        wanted = {parameter.name for parameter in parameters(self.target)}
+        wanted = parameters(self.target)
         collaborators = {name: value for name, value in offered.items() if name in wanted}
         found = self.target(**self.arguments, **collaborators)
         lacks = lacking(found, self.builds)
@@ -95,28 +88,20 @@ def _dotted(_: Any, attribute: attrs.Attribute[Any], value: Mapping[str, str]) -
 class Registry:
     """The components of one kind that a configuration can name.
 
-    A name is a built-in one, an entry point of the group, or a dotted path
+    A name is a built-in one of `targets`, an entry point of the group, or a dotted path
     ``package.module:Class``. Nothing is imported before it is named.
-
-    Args:
-        kind: the word for messages, such as ``method``.
-        targets: built-in names to dotted paths.
-        builds: the type that configuration fields are annotated with; generic parameters of the
-            annotation are ignored.
-        entry_points: the group under which other distributions register theirs.
-        offers: names of collaborators that `Component.build` will receive from the container;
-            a target takes those that its signature names, and a configuration cannot set them.
-        called_with: the arguments that a built component is called with, if it is a callable. A
-            function or object that requires just these is itself the component.
-        also: kinds whose names may be given as well, where this one has no such name.
     """
 
     kind: str
     targets: Mapping[str, str] = attrs.field(validator=_dotted)
+    # What fields of a configuration are annotated with.
     builds: Any = attrs.field(kw_only=True)
     entry_points: str = attrs.field(kw_only=True)
+    # What `Component.build` will be given, as far as a target names it.
     offers: frozenset[str] = attrs.field(default=frozenset(), kw_only=True)
+    # What a component is called with, if it can be called: what requires just these is one itself.
     called_with: frozenset[str] = attrs.field(default=frozenset(), kw_only=True)
+    # Kinds whose names may be given as well, where this one has no such name.
     also: tuple[Registry, ...] = attrs.field(default=(), kw_only=True)
 
     def own_names(self) -> tuple[str, ...]:
@@ -142,22 +127,22 @@ class Registry:
         if origin is not self:
             return origin.resolve(name)
         points = metadata.entry_points(group=self.entry_points, name=name)
-        sources = [_distribution(point) for point in points]
+        places = [(_distribution(point), f"{point.module}:{point.attr}") for point in points]
         if name in self.targets:
-            sources.insert(0, "flowbp itself")
-        if len(sources) > 1:
+            places.insert(0, (_OURS, self.targets[name]))
+        if not places:
             raise Rejected(
-                f"the {self.kind} `{name}` comes from {' and from '.join(sources)}; "
+                f"no {self.kind} is called {shown(name)}. {nearest(name, self.names())}"
+                f"Names: {listed(self.names())}; or write package.module:Class"
+            )
+        if len(places) > 1:
+            raise Rejected(
+                f"the {self.kind} `{name}` comes from {' and from '.join(of for of, _ in places)}; "
                 "write package.module:Class instead of the name"
             )
-        if name in self.targets:
-            return _callable(_imported(self.targets[name]), name)
-        for point in points:
-            return _callable(_loaded(point, self.kind), name)
-        raise Rejected(
-            f"no {self.kind} is called {shown(name)}. {nearest(name, self.names())}"
-            f"Names: {listed(self.names())}; or write package.module:Class"
-        )
+        ((of, path),) = places
+        found = _imported(path, "" if of == _OURS else f"the {self.kind} `{name}` of {of}")
+        return _callable(found, name)
 
     def name_of(self, target: Any) -> str:
         """The built-in name of a class or function, or its dotted path."""
@@ -173,16 +158,15 @@ class Registry:
         """Whether a target is a component as it stands, rather than what builds one."""
         if not self.called_with or isinstance(target, type):
             return False
-        return {p.name for p in parameters(target) if p.required} == self.called_with
+        return set(required(target)) == self.called_with
 
     def misnamed(self, target: Any) -> tuple[str, ...]:
         """The arguments by whose names a function is no component, if it may be meant as one."""
         if not inspect.isfunction(target) or self.is_ready(target):
             return ()
-        required = tuple(p.name for p in parameters(target) if p.required)
-        others = self.offers.intersection(required)
-        as_many = len(required) == len(self.called_with) and not others
-        return required if as_many or self.called_with.intersection(required) else ()
+        found = required(target)
+        as_many = len(found) == len(self.called_with) and not self.offers.intersection(found)
+        return found if as_many or self.called_with.intersection(found) else ()
 
     def misfit(self, name: str, target: Any) -> str:
         """Why what others call a component plainly is none and makes none; empty if it may."""
@@ -195,7 +179,7 @@ class Registry:
         return bool(annotation == self.builds or get_origin(annotation) == self.builds)
 
 
-def _imported(path: str) -> Any:
+def _imported(path: str, entry_point: str = "") -> Any:
     module, _, qualified = path.partition(":")
     if not _DOTTED.fullmatch(path):
         raise Rejected(f"{shown(path)} is not a dotted path; write package.module:Class")
@@ -205,9 +189,12 @@ def _imported(path: str) -> Any:
     except BaseException as error:
         if passes(error):
             raise
+        why = f"({type(error).__name__}: {error})"
         raise Rejected(
-            f"{path!r} cannot be imported ({type(error).__name__}: {error}). {_near(error)}"
-            "Correct the path or install what is missing"
+            f"{entry_point} cannot be imported from {path} {why}; repair or uninstall it"
+            if entry_point
+            else f"{path!r} cannot be imported {why}. {_near(error)}Correct the path or install "
+            "what is missing"
         ) from error
 
 
@@ -220,19 +207,6 @@ def _near(error: BaseException) -> str:
     parent, _, name = error.name.rpartition(".")
     place = getattr(sys.modules.get(parent), "__path__", []) if parent else None
     return nearest(name, [module.name for module in pkgutil.iter_modules(place)])
-
-
-def _loaded(point: metadata.EntryPoint, kind: str) -> Any:
-    try:
-        return point.load()
-    # As above: an entry point is code of others.
-    except BaseException as error:
-        if passes(error):
-            raise
-        raise Rejected(
-            f"the {kind} `{point.name}` of {_distribution(point)} cannot be imported from "
-            f"{point.value} ({type(error).__name__}: {error}); repair or uninstall it"
-        ) from error
 
 
 def _distribution(point: metadata.EntryPoint) -> str:

@@ -40,7 +40,7 @@ def read_sealed(cls: type[T], path: Path, *, cure: str) -> T:
         raise DamagedError(path, f"must hold an object, got {_cut(repr(tree))}", cure)
     content = {key: value for key, value in tree.items() if key != SEAL}
     if _written(sealed, content) != text:
-        raise DamagedError(path, "is damaged: it is not as it was written", cure)
+        raise DamagedError(path, "is damaged: it has changed since it was written", cure)
     return structure_record(cls, content, path, cure)
 
 

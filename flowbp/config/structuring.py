@@ -1,11 +1,14 @@
-"""A tree into a typed configuration, with every problem reported at once."""
+"""A tree into a typed configuration, with every problem reported at once, and back."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from inspect import Parameter
+from pathlib import Path
 from typing import Any, TypeVar
 
+import attrs
 from cattrs import Converter
 from cattrs.errors import (
     AttributeValidationNote,
@@ -15,25 +18,38 @@ from cattrs.errors import (
     IterableValidationNote,
     StructureHandlerNotFoundError,
 )
+from cattrs.gen import make_dict_unstructure_fn
 
-from flowbp.config.arguments import (
+from .arguments import (
     IncompleteError,
     Partial,
     arguments_of,
-    built,
+    at,
+    construct,
+    is_attrs_class,
     message_of,
+    parameters,
     partial_of,
+    type_of,
 )
-
-from .converter import Scalar, meant, strict_converter
-from .parameters import is_attrs_class, parameters
+from .converter import REFUSALS, Scalar, strict_converter, typed_as
 from .problems import Absent, ConfigurationError, Problem, Rejected, UnknownKey, listed, shown
 from .protocols import lacking
 from .registry import Component, Registry, component_type
-from .tree import UNKNOWN, Step, Tree, along, has_unknown, marked, path_text
-from .unstructuring import defaults_of, register_writing
+from .tree import (
+    UNKNOWN,
+    Step,
+    Tree,
+    has_unknown,
+    path_text,
+    plain,
+    structuring_input,
+    tree_of,
+    trees_along,
+)
 
 T = TypeVar("T")
+_UNKNOWN_NAME = Parameter("other", Parameter.KEYWORD_ONLY)
 
 
 def structure(
@@ -50,12 +66,6 @@ def structure(
     annotated ``Component[...]`` of that type takes the same mapping, checks it against the
     target's fields or signature and leaves the building to its owner. `name` is reserved for
     this: no field of a configuration class may be called so.
-
-    Args:
-        cls: an attrs class.
-        tree: what `read_arguments` or `merge` returned.
-        registries: the kinds of components that fields may hold.
-        scalars: further types that fields may hold.
     """
     found, problems = structured(cls, tree, registries=registries, scalars=scalars)
     if isinstance(found, Partial):
@@ -74,21 +84,51 @@ def structured(
 
     What could not be read of the tree, see `Tree`, is no problem again.
     """
-    converter = strict_converter(scalars)
-    # Later hooks win: a registry's type may itself be a union or an attrs class.
-    converter.register_structure_hook_factory(is_attrs_class)(_class_rule)
-    converter.register_structure_hook_func(
-        lambda kind: component_type(kind) is not None, _refuse_unregistered
-    )
-    registries = tuple(registries)
-    register_writing(converter, registries)
-    for registry in registries:
-        _register(converter, registry)
     try:
-        return converter.structure(marked(tree), cls), ()
+        return _converter(registries, scalars).structure(structuring_input(tree), cls), ()
     except BaseValidationError as error:
         found = (_problem(each, path, tree) for path, each in _refusals(error, ()))
         return partial_of(error) or Partial({}), tuple(each for each in found if each)
+
+
+def unstructure(
+    configuration: Any,
+    *,
+    registries: Iterable[Registry] = (),
+    scalars: Iterable[Scalar] = (),
+    defaults: bool = True,
+) -> Any:
+    """Mappings, lists and scalars from which `structure` makes an equal configuration.
+
+    Keys stand in the order of the fields. Defaults are written out, so that the text keeps its
+    meaning when a later version changes one; those that YAML cannot hold are not. Without
+    `defaults` those of components that are yet to be built are left out, for a summary.
+    """
+    converter = _converter(registries, scalars, defaults=defaults)
+    return plain(tree_of(converter.unstructure(configuration), ""))
+
+
+def _converter(
+    registries: Iterable[Registry], scalars: Iterable[Scalar], *, defaults: bool = True
+) -> Converter:
+    converter = strict_converter(scalars)
+    # Later hooks win: a registry's type may itself be a union or an attrs class.
+    converter.register_structure_hook_factory(is_attrs_class)(_class_rule)
+    converter.register_unstructure_hook_factory(is_attrs_class)(
+        lambda cls: make_dict_unstructure_fn(cls, converter, _cattrs_use_alias=True)
+    )
+    converter.register_unstructure_hook(Path, str)
+
+    def is_component(kind: Any) -> bool:
+        return component_type(kind) is not None
+
+    converter.register_structure_hook_func(is_component, _refuse_unregistered)
+    converter.register_unstructure_hook_func(
+        is_component, lambda component: _written(component, converter, defaults)
+    )
+    for registry in registries:
+        _register(converter, registry)
+    return converter
 
 
 def _class_rule(cls: Any, converter: Converter) -> Any:
@@ -99,7 +139,7 @@ def _class_rule(cls: Any, converter: Converter) -> Any:
             error = Rejected(f"must be a mapping, got {shown(value)}; write its keys below it")
             raise ClassValidationError(f"While structuring {cls!r}", [error], cls)
         try:
-            return built(cls, arguments_of(converter, cls, value))
+            return construct(cls, arguments_of(converter, cls, value))
         except IncompleteError as refusal:
             refusal.partial = Partial(refusal.sound)
             raise
@@ -108,8 +148,12 @@ def _class_rule(cls: Any, converter: Converter) -> Any:
 
 
 def _refuse_reserved(cls: Any) -> None:
-    if any(parameter.name == "name" for parameter in parameters(cls)):
+    if "name" in parameters(cls):
         raise TypeError(f"{cls.__name__} has a field `name`, which chooses components; rename it")
+
+
+def _refuse_unregistered(_: Any, kind: Any) -> Any:
+    raise TypeError(f"is annotated {kind}, for which no registry was given; pass one")
 
 
 def _register(converter: Converter, registry: Registry) -> None:
@@ -128,14 +172,14 @@ def _register(converter: Converter, registry: Registry) -> None:
         if not rest:
             _refuse_misnamed(registry, name, target)
         arguments = arguments_of(converter, target, rest, registry.offers)
-        defaults = defaults_of(converter, target, registry.offers.union(arguments))
+        defaults = _defaults(converter, target, registry.offers.union(arguments))
         builds = _promised(registry, name)
         return Component(name, target, arguments, defaults=defaults, builds=builds)
 
     def instance(value: Any, _: Any) -> Any:
         name, target, rest = _chosen(registry, value)
         if is_attrs_class(target):
-            return fitting(name, built(target, arguments_of(converter, target, rest)))
+            return fitting(name, construct(target, arguments_of(converter, target, rest)))
         if isinstance(target, type):
             raise Rejected(f"names {name!r}, a class without attrs; decorate it: @attrs.frozen")
         if rest:
@@ -150,8 +194,14 @@ def _register(converter: Converter, registry: Registry) -> None:
             raise Rejected(f"names {name!r}, which is no {registry.kind}: it {lacks}")
         return found
 
+    def write(value: Any) -> dict[str, Any]:
+        if not attrs.has(type(value)):
+            return {"name": registry.name_of(value)}
+        return {"name": registry.name_of(type(value)), **converter.unstructure(value, type(value))}
+
     converter.register_structure_hook_func(registry.describes, instance)
     converter.register_structure_hook_func(is_deferred, component)
+    converter.register_unstructure_hook_func(registry.describes, write)
 
 
 def _promised(registry: Registry, name: str) -> Any:
@@ -167,7 +217,7 @@ def _chosen(registry: Registry, value: Any) -> tuple[str, Any, dict[str, Any]]:
             f"must be a mapping with the `name` of a {registry.kind}, got {shown(value)}; "
             f"names: {listed(registry.names())}"
         )
-    name = meant(value["name"], str)
+    name = typed_as(value["name"], str)
     try:
         if not isinstance(name, str):
             raise Rejected(f"must be text, got {name!r}; names: {listed(registry.names())}")
@@ -176,8 +226,7 @@ def _chosen(registry: Registry, value: Any) -> tuple[str, Any, dict[str, Any]]:
         if misfit:
             raise Rejected(f"names {name!r}, which {misfit}")
     except Rejected as error:
-        error.add_note(AttributeValidationNote("at name", "name", str))
-        raise ClassValidationError(f"No {registry.kind}", [error], Registry) from error
+        raise _misnamed(registry, error) from error
     if is_attrs_class(target):
         _refuse_reserved(target)
     return name, target, type(value)({k: item for k, item in value.items() if k != "name"})
@@ -194,12 +243,65 @@ def _refuse_misnamed(registry: Registry, name: str, target: Any) -> None:
         f"only if its arguments are {wanted}, so rename them; if it makes a {registry.kind}, "
         f"{found} are keys to give"
     )
-    error.add_note(AttributeValidationNote("at name", "name", str))
-    raise ClassValidationError(f"No {registry.kind}", [error], Registry)
+    raise _misnamed(registry, error)
 
 
-def _refuse_unregistered(_: Any, kind: Any) -> Any:
-    raise TypeError(f"is annotated {kind}, for which no registry was given; pass one")
+def _misnamed(registry: Registry, error: Rejected) -> ClassValidationError:
+    return ClassValidationError(f"No {registry.kind}", [at("name", error)], Registry)
+
+
+def _written(component: Component[Any], converter: Converter, defaults: bool) -> dict[str, Any]:
+    if component.ready:
+        return {"name": component.name}
+    target = component.target
+    known = parameters(target)
+    values = {**component.defaults, **component.arguments} if defaults else component.arguments
+    # In the target's order, and then what stands for any keyword.
+    names = [*(name for name in known if name in values), *(n for n in values if n not in known)]
+    written = {
+        name: converter.unstructure(values[name], type_of(target, known.get(name, _UNKNOWN_NAME)))
+        for name in names
+    }
+    return {"name": component.name, **written}
+
+
+def _defaults(
+    converter: Converter, target: Callable[..., Any], others: frozenset[str]
+) -> dict[str, Any]:
+    """The defaults that have a form in YAML, as they would be read from there."""
+    found = {}
+    for name, parameter in parameters(target).items():
+        default = parameter.default
+        if default is Parameter.empty or name in others or getattr(default, "takes_self", False):
+            continue
+        try:
+            found[name] = _as_read(converter, type_of(target, parameter), default)
+        # Values of others' types may refuse to be written or compared in any way.
+        except (*REFUSALS, AttributeError, RuntimeError, KeyError):
+            continue
+    return found
+
+
+def _as_read(converter: Converter, kind: Any, default: Any) -> Any:
+    if hasattr(default, "takes_self"):
+        default = default.factory()
+    written = converter.unstructure(default, kind)
+    if not _is_plain(written):
+        raise Rejected("has no form in YAML")
+    read = converter.structure(written, kind)
+    # A component is read with the defaults of its own target, which the default may lack.
+    alike = read == default or getattr(read, "target", None) == getattr(default, "target", read)
+    if not bool(alike):
+        raise Rejected("is read as something else")
+    return read
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _refusals(
@@ -225,7 +327,7 @@ def _problem(error: BaseException, path: tuple[Step, ...], tree: Tree) -> Proble
         message = re.sub(f"^{subject}", "", message_of(error))
     else:
         raise error
-    passed = list(along(tree, path))
+    passed = list(trees_along(tree, path))
     # What was typed is reported here if it is not YAML, as it may have been a text.
     unread = has_unknown(passed[-1]) and passed[-1].typed is None
     if isinstance(error, Absent):

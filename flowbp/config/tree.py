@@ -23,15 +23,10 @@ UNKNOWN: Final = _Unknown()
 
 @attrs.frozen
 class Typed:
-    """A value as it was typed on the command line, before anything read it.
-
-    Args:
-        text: without the white space around it.
-        value: what YAML reads, `UNKNOWN` if it is not YAML.
-        refusal: why it is none; empty if it is.
-    """
+    """A value as it was typed on the command line, before anything read it."""
 
     text: str
+    # What YAML reads; `UNKNOWN` if it is not YAML, and then why.
     value: Any
     refusal: str = ""
 
@@ -42,19 +37,13 @@ class PartialMapping(dict[str, Any]):
 
 @attrs.frozen
 class Tree:
-    """A scalar, a list or a mapping as read from YAML, together with its origin.
-
-    Args:
-        value: a scalar (None, bool, int, float, str), a tuple of trees, a mapping from str to
-            trees, or `UNKNOWN`.
-        origin: ``file:line`` or ``command line``.
-        typed: how it was typed, which is what a text or path takes.
-        partial: whether keys may be missing, here and below, because they could not be read.
-    """
+    """A scalar, a tuple or a mapping of trees, or `UNKNOWN`, with its origin ``file:line``."""
 
     value: Any
     origin: str
+    # How it was typed, which is what a text or path takes.
     typed: Typed | None = attrs.field(default=None, repr=False)
+    # Whether keys may be missing, here and below, because they could not be read.
     partial: bool = attrs.field(default=False, repr=False)
 
     @property
@@ -81,25 +70,27 @@ def plain(tree: Tree) -> Any:
     return tree.value
 
 
-def marked(tree: Tree, *, partial: bool = False) -> Any:
+def structuring_input(tree: Tree, *, partial: bool = False) -> Any:
     """The same with `Typed` for what was typed and `PartialMapping` for what may lack keys."""
     partial = partial or tree.partial
     if tree.typed is not None:
         return tree.typed
     if isinstance(tree.value, Mapping):
         kind = PartialMapping if partial else dict
-        return kind({key: marked(item, partial=partial) for key, item in tree.value.items()})
+        return kind(
+            {key: structuring_input(item, partial=partial) for key, item in tree.value.items()}
+        )
     if isinstance(tree.value, tuple):
-        return [marked(item, partial=partial) for item in tree.value]
+        return [structuring_input(item, partial=partial) for item in tree.value]
     return tree.value
 
 
 def origin_of(tree: Tree, path: tuple[Step, ...]) -> str:
     """Where the value at a path was written, or its nearest parent when it was not."""
-    return list(along(tree, path))[-1].origin
+    return list(trees_along(tree, path))[-1].origin
 
 
-def along(tree: Tree, path: tuple[Step, ...]) -> Iterator[Tree]:
+def trees_along(tree: Tree, path: tuple[Step, ...]) -> Iterator[Tree]:
     """A tree and those below it on a path, as far as there are any."""
     yield tree
     for step in path:
@@ -119,13 +110,13 @@ def has_unknown(tree: Tree) -> bool:
     return tree.value is UNKNOWN
 
 
-def forgotten(tree: Tree, path: tuple[str, ...]) -> Tree:
+def with_unknown(tree: Tree, path: tuple[str, ...]) -> Tree:
     """A tree in which the value at a path is `UNKNOWN`."""
     if not path:
         return Tree(UNKNOWN, tree.origin)
     key, *rest = path
     below = tree.value.get(key, Tree(UNKNOWN, tree.origin))
-    return attrs.evolve(tree, value={**tree.value, key: forgotten(below, tuple(rest))})
+    return attrs.evolve(tree, value={**tree.value, key: with_unknown(below, tuple(rest))})
 
 
 def path_text(path: tuple[Step, ...]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,8 @@ from flowbp.files import read_regular
 from .problems import ConfigurationError, Problem, Rejected
 from .tree import UNKNOWN, Step, Tree, path_text
 
-LARGEST = 2**18
-"""Bytes of a file."""
-
-MOST = 100_000
-"""Values of a file, those of an alias as often as it stands."""
-
-DEEPEST = 64
-"""Levels of a document, each in the one before."""
-
+# Bytes of a file; values in it, those of an alias as often as it stands; levels, each in the next.
+LARGEST, MOST, DEEPEST = 2**18, 100_000, 64
 _PREFIX = "tag:yaml.org,2002:"
 _NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
 _BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
@@ -234,7 +227,7 @@ def _fault(error: yaml.MarkedYAMLError, source: str) -> Problem:
     origin = f"{source}:{mark.line + 1}" if mark else source
     message = f"is not YAML: {error.problem or error.context}"
     if isinstance(error, _TooDeepError):
-        message = f"nests deeper than {DEEPEST} levels; write it flatter"
+        message = f"nests deeper than {DEEPEST} levels; nest it less"
     return Problem("", message, origin)
 
 
@@ -288,25 +281,20 @@ class _Reading:
         self, node: yaml.MappingNode, path: tuple[Step, ...], above: tuple[yaml.Node, ...]
     ) -> Mapping[str, Tree]:
         found: dict[str, Tree] = {}
-        for key, line, item in self.entries(node, path):
-            tree = self.tree(item, (*path, key), line, above)
-            found[key] = _both(found[key], tree) if key in found else tree
-        return found
-
-    def entries(
-        self, node: yaml.MappingNode, path: tuple[Step, ...]
-    ) -> Iterator[tuple[str, int, yaml.Node]]:
         first: dict[str, int] = {}
         for key_node, item in node.value:
             key, line = key_node.value, _line(key_node)
             if key_node.tag != _PREFIX + "str":
-                self.reject(path, line, f"has a key that is not text: {_shown(key_node)}; quote it")
+                shown = key if isinstance(key_node, yaml.ScalarNode) else "a list or a mapping"
+                self.reject(path, line, f"has a key that is not text: {shown}; quote it")
                 continue
             if key in first:
                 message = f"is given twice, first on line {first[key]}; keep one of them"
                 self.reject((*path, key), line, message)
             first.setdefault(key, line)
-            yield key, line, item
+            tree = self.tree(item, (*path, key), line, above)
+            found[key] = _both(found[key], tree) if key in found else tree
+        return found
 
     def scalar(self, node: yaml.Node, path: tuple[Step, ...], line: int) -> Any:
         kind = node.tag.removeprefix(_PREFIX)
@@ -329,7 +317,3 @@ def _both(first: Tree, second: Tree) -> Tree:
     if not (first.is_mapping and second.is_mapping):
         return Tree(UNKNOWN, first.origin)
     return Tree({**second.value, **first.value}, first.origin, partial=True)
-
-
-def _shown(node: yaml.Node) -> str:
-    return node.value if isinstance(node, yaml.ScalarNode) else "a list or a mapping"

@@ -1,9 +1,6 @@
 """Surrogate trajectories and their gradients: values and pure functions on torch alone."""
 
-from .anchor import (
-    AnchorTerm,
-    anchor_term,
-)
+from .anchor import AnchorTerm, anchor_term
 from .draws import (
     ActiveDraw,
     DirichletPair,
@@ -16,17 +13,8 @@ from .draws import (
     UniformPair,
     late_biased,
 )
-from .guidance import (
-    batched_guided_velocity,
-    guided_pull,
-    guided_velocity,
-)
-from .losses import (
-    Hinge,
-    Linear,
-    LossShape,
-    Target,
-)
+from .guidance import batched_guided_velocity, guided_pull, guided_velocity
+from .losses import Hinge, Linear, LossShape, Target
 from .methods import (
     Bridge,
     DRaFT,
@@ -38,6 +26,7 @@ from .methods import (
     ReFL,
     Sparse,
     Variant,
+    draw_surrogate,
 )
 from .pulls import (
     Cotangents,
@@ -57,27 +46,10 @@ from .quadrature import (
     multistep,
     uniform,
 )
-from .reading import (
-    loss_weights,
-    read,
-    renoise,
-    residuals,
-)
-from .segments import (
-    RewardInput,
-    Segment,
-    Surrogate,
-)
-from .sweep import (
-    exact_vjp,
-    surrogate_vjp,
-    sweep,
-)
-from .trajectory import (
-    Trajectory,
-    VelocityField,
-    rollout,
-)
+from .reading import loss_weights, read, renoise, residuals
+from .segments import RewardInput, Segment, Surrogate
+from .sweep import exact_vjp, surrogate_vjp, sweep
+from .trajectory import Trajectory, VelocityField, rollout
 
 __all__ = [
     "ActiveDraw",
@@ -117,6 +89,7 @@ __all__ = [
     "adams_bashforth",
     "anchor_term",
     "batched_guided_velocity",
+    "draw_surrogate",
     "euler",
     "evenly_spaced",
     "exact_vjp",

@@ -61,17 +61,12 @@ def anchor_term(
             belongs to another grid, or the reference returns another shape than the latents'.
 
     Example:
-        >>> from flowbp.core import Sparse, functional_pull, rollout, sweep
-        >>> params, sigmas = {"a": torch.tensor(0.5)}, torch.linspace(1, 0, 5)
-        >>> path = rollout(lambda x, sigma: params["a"] * x, torch.ones(1, 1), sigmas)
-        >>> surrogate = Sparse(active=1).draw(sigmas, torch.Generator().manual_seed(0))
-        >>> pull = functional_pull(lambda p, x, sigma: p["a"] * x, params)
-        >>> def anchor(step):
-        ...     return anchor_term(surrogate, path, step, lambda x, sigma: 0.25 * x, 2.0).cotangent
-        >>> zero = torch.zeros(1, 1)
-        >>> towards = sweep(surrogate, path, zero, pull, parameter_cotangent=anchor)["a"]
-        >>> bool(towards > 0)  # descent moves a = 0.5 towards the reference's 0.25
-        True
+        >>> from flowbp.core import DRaFT, rollout
+        >>> sigmas = torch.tensor([1.0, 0.0])
+        >>> path = rollout(lambda x, sigma: 0.5 * x, torch.ones(1, 1), sigmas)
+        >>> surrogate = DRaFT(last=1).draw(sigmas, torch.Generator())
+        >>> anchor_term(surrogate, path, 0, lambda x, sigma: 0.25 * x, 2.0)
+        AnchorTerm(value=tensor(0.1250), cotangent=tensor([[1.]]))
 
     Reference: Liu et al., "Flow-GRPO", arXiv 2505.05470, whose Kullback-Leibler penalty is this
     squared distance with a factor of the noise level at each step; here the factor is constant.

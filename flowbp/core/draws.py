@@ -13,16 +13,7 @@ from flowbp.validators import integer, real
 
 
 def window(steps: int, tail: float) -> range:
-    """The last `ceil(tail * steps)` steps of the grid.
-
-    Args:
-        steps: N.
-        tail: ratio in (0, 1].
-
-    Example:
-        >>> window(10, 0.25)
-        range(7, 10)
-    """
+    """The last `ceil(tail * steps)` steps of the grid."""
     # The subtraction keeps products such as 0.07 * 100 = 7.000000000000001 from growing a step.
     return range(steps - max(1, math.ceil(tail * steps - 1e-9)), steps)
 

@@ -46,7 +46,8 @@ def guided_velocity(
 def batched_guided_velocity(both: VelocityField, scale: float) -> VelocityField:
     """The guided field of `guided_velocity`, both branches evaluated as one batch.
 
-    One large call keeps a device busier than two small ones.
+    One large call keeps a device busier than two small ones. Scale and errors are
+    `guided_velocity`'s.
 
     Args:
         both: the field of 2B samples, B under the prompts, then B under the negative prompt.
@@ -54,9 +55,6 @@ def batched_guided_velocity(both: VelocityField, scale: float) -> VelocityField:
 
     Returns:
         A field of B samples.
-
-    Raises:
-        ValueError: `scale` is not finite.
 
     Example:
         >>> import torch

@@ -178,28 +178,18 @@ def module_pull(velocity: VelocityField) -> Pull:
                 "`velocity` must depend on a parameter with requires_grad=True, got a velocity "
                 "without a graph; unfreeze what should be trained, and call no no_grad() inside"
             )
-        apart = through and cotangents.parameters is not None
-        u = _at_latents(v, x, cotangents.velocity) if apart else None
+        u: Tensor | None = None
+        if through and cotangents.parameters is not None:
+            # Only the way to the latents is walked, so the parameters' .grad is left as it is.
+            c = cotangents.velocity.to(v.dtype)
+            (u,) = torch.autograd.grad(v, x, c, retain_graph=True, materialize_grads=True)
         torch.autograd.backward(v, cotangents.of_parameters.to(v.dtype))
-        if through and not apart:
+        if through and u is None:
             u = torch.zeros_like(x) if x.grad is None else x.grad
         # Where u was asked for apart, x.grad holds the parameters' too; it is forgotten with x.
         return Pulled({}, u)
 
     return pull
-
-
-def _at_latents(velocity: Tensor, latents: Tensor, cotangent: Tensor) -> Tensor:
-    # Only the way to the latents is walked, so the parameters' .grad is left as it is.
-    (u,) = torch.autograd.grad(
-        velocity,
-        latents,
-        cotangent.to(velocity.dtype),
-        retain_graph=True,
-        allow_unused=True,
-        materialize_grads=True,
-    )
-    return u
 
 
 def in_micro_batches(pull_of: Callable[[slice], Pull], size: int) -> Pull:

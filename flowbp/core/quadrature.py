@@ -149,8 +149,7 @@ def lagrange(
     Integration", section 2.5.
     """
     levels, steps = _nodes(sigmas, start, stop, supports)
-    nodes = [levels[i] for i in steps]
-    return dict(zip(steps, _basis_integrals(nodes, levels[start], levels[stop]), strict=True))
+    return _basis_integrals(levels, steps, levels[start], levels[stop])
 
 
 def adams_bashforth(
@@ -169,18 +168,8 @@ def adams_bashforth(
     extrapolates, so the weights of a segment that is long against the steps before it are large
     and alternate in sign: not recommended there.
 
-    Args:
-        sigmas: (N+1,) noise levels from 1 to 0.
-        start: s, the segment's first step.
-        stop: t, the step it ends at.
-        supports: those that the segment had; the rule puts its own in their place.
-        order: how many supports, at least 1.
-
-    Returns:
-        `{step: w}` from s backwards, summing to `sigma_t - sigma_s`.
-
-    Raises:
-        ValueError: the steps do not lie on the grid, or `order` is below 1.
+    Arguments, returns and errors are `euler`'s, but that the rule puts supports of its own in the
+    place of those it is given, from s backwards; `order`, at least 1, is how many.
 
     Example:
         >>> weights = adams_bashforth(torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]), 2, 3, order=2)
@@ -193,8 +182,7 @@ def adams_bashforth(
     _check_order(order)
     levels, _ = _nodes(sigmas, start, stop, supports)
     behind = range(start, max(start - order, -1), -1)
-    nodes = [levels[i] for i in behind]
-    return dict(zip(behind, _basis_integrals(nodes, levels[start], levels[stop]), strict=True))
+    return _basis_integrals(levels, behind, levels[start], levels[stop])
 
 
 def multistep(
@@ -228,8 +216,8 @@ def multistep(
     weights = dict.fromkeys(steps, 0.0)
     for m in range(len(steps)):
         behind = steps[max(0, m - order + 1) : m + 1]
-        pieces = _basis_integrals([levels[i] for i in behind], bounds[m], bounds[m + 1])
-        for step, piece in zip(behind, pieces, strict=True):
+        pieces = _basis_integrals(levels, behind, bounds[m], bounds[m + 1])
+        for step, piece in pieces.items():
             weights[step] += piece
     return weights
 
@@ -239,17 +227,19 @@ def _check_order(order: int) -> None:
         raise ValueError(f"`order` must be >= 1, got {order}; 1 is Euler, 2 the usual choice")
 
 
-def _basis_integrals(nodes: Sequence[float], lower: float, upper: float) -> list[float]:
-    """The integral of each Lagrange basis polynomial of `nodes` over [lower, upper]."""
-    x = torch.tensor(nodes, dtype=torch.float64)
-    points, point_weights = _gauss_legendre(len(nodes) // 2 + 1)
+def _basis_integrals(
+    levels: Sequence[float], steps: Sequence[int], lower: float, upper: float
+) -> dict[int, float]:
+    """The integral over [lower, upper] of the Lagrange basis polynomial of each of some steps."""
+    x = torch.tensor([levels[i] for i in steps], dtype=torch.float64)
+    points, point_weights = _gauss_legendre(len(steps) // 2 + 1)
     at = lower + (upper - lower) * (points + 1) / 2
-    own = torch.eye(len(nodes), dtype=torch.bool)
+    own = torch.eye(len(steps), dtype=torch.bool)
     gaps = (x[:, None] - x[None, :]).masked_fill(own, 1.0)
     factors = (at[:, None, None] - x[None, None, :]) / gaps[None]
     basis = factors.masked_fill(own[None], 1.0).prod(dim=-1)
     integrals: list[float] = ((upper - lower) / 2 * point_weights @ basis).tolist()
-    return integrals
+    return dict(zip(steps, integrals, strict=True))
 
 
 def _gauss_legendre(count: int) -> tuple[Tensor, Tensor]:

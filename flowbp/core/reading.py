@@ -85,10 +85,9 @@ def loss_weights(surrogate: Surrogate, trajectory: Trajectory) -> Tensor:
         x = trajectory.latents
         return torch.ones(x.shape[1], dtype=x.dtype, device=x.device)
     floored = [
-        d.clamp(min=surrogate.residual_floor)
+        _residual(segment, trajectory).clamp(min=surrogate.residual_floor)
         for segment in surrogate.segments
         if segment.stop <= surrogate.horizon
-        for d in [_residual(segment, trajectory)]
     ]
     if not floored:
         raise ValueError(
@@ -182,7 +181,7 @@ def check_grid(surrogate: Surrogate, trajectory: Trajectory) -> None:
     if surrogate.horizon > trajectory.taken:
         raise ValueError(
             f"`trajectory` must hold {surrogate.horizon} steps for this surrogate, got "
-            f"{trajectory.taken}; roll out with stop=surrogate.horizon"
+            f"{trajectory.taken}; roll out with stop=surrogate.horizon, or stop=None for all"
         )
 
 

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from .methods.draft import DRaFT
+from .methods.method import fits_grid
 from .pulls import Cotangents, ParametricVelocity, Pull, add_gradients, functional_pull
 from .reading import check_grid
 from .segments import Surrogate
-from .trajectory import Trajectory, grid
+from .trajectory import Trajectory
 
 
 def sweep(
@@ -155,15 +157,8 @@ def exact_vjp(
     `lambda_i = lambda_{i+1} + (sigma_{i+1} - sigma_i) J_iᵀ lambda_{i+1}`. It is what plain autograd
     through the rollout gives, and the yardstick for every surrogate.
 
-    Args:
-        velocity: `velocity(params, latents, sigma)`, pure in its arguments.
-        params: the parameters by name.
-        trajectory: a full rollout with these parameters.
-        cotangent: `dL/dx` at the sample, shape (B, …).
-        last: how many steps keep their gradient; all N if not given.
-
-    Returns:
-        Gradients, a mapping like `params`.
+    Arguments and returns are `surrogate_vjp`'s, the cotangent `dL/dx` at the sample; `last` is how
+    many steps keep their gradient, all N if not given.
 
     Raises:
         ValueError: `last` is not in [1, N], the rollout stopped early, or the cotangent has another
@@ -180,31 +175,11 @@ def exact_vjp(
 
     Reference: Clark et al., arXiv 2309.17400, section 4; arXiv 2606.11075, section 3.
     """
-    levels = grid(trajectory.sigmas)
     kept = trajectory.steps if last is None else last
-    if not 1 <= kept <= trajectory.steps:
-        raise ValueError(
-            f"`last` must be in [1, {trajectory.steps}], got {last}; "
-            f"the grid has {trajectory.steps} steps"
-        )
-    if trajectory.taken < trajectory.steps:
-        raise ValueError(
-            f"`trajectory` must hold {trajectory.steps} steps, got {trajectory.taken}; "
-            "roll out with stop=None"
-        )
-    _check_cotangent(trajectory, cotangent)
-    pull, first = functional_pull(velocity, params), trajectory.steps - kept
-    adjoint, gradients = cotangent, dict[str, Tensor]()
-    for i in reversed(range(first, trajectory.steps)):
-        delta = levels[i + 1] - levels[i]
-        back = Cotangents(delta * adjoint, through_latents=i > first)
-        pulled = pull(trajectory.latents[i], trajectory.sigmas[i], back)
-        gradients = add_gradients(gradients, pulled.gradients)
-        if pulled.latents is not None:
-            adjoint = adjoint + pulled.latents
-        # Freed before the next pull, not after it: gradients are as large as the model.
-        del pulled
-    return gradients
+    fits_grid("last", kept, 1, trajectory.steps)
+    # The last steps as segments of their own keep every Jacobian between them.
+    surrogate = DRaFT(last=kept).draw(trajectory.sigmas, torch.Generator())
+    return surrogate_vjp(velocity, params, trajectory, surrogate, cotangent)
 
 
 def _checked(cotangent: Tensor, step: int, shape: torch.Size) -> Tensor:

@@ -22,22 +22,7 @@ class VelocityField(Protocol):
 
 
 def grid(sigmas: Tensor) -> list[float]:
-    """The noise levels as float64 numbers, checked.
-
-    Args:
-        sigmas: (N+1,), strictly decreasing from at most 1 to exactly 0.
-
-    Returns:
-        N+1 Python floats.
-
-    Raises:
-        TypeError: `sigmas` is no tensor.
-        ValueError: the levels are not such a grid.
-
-    Example:
-        >>> grid(torch.tensor([1.0, 0.5, 0.0]))
-        [1.0, 0.5, 0.0]
-    """
+    """The noise levels (N+1,) in float64, refused unless they fall from at most 1 to exactly 0."""
     if not isinstance(sigmas, Tensor):
         raise TypeError(
             f"`sigmas` must be a tensor (N+1,), got {type(sigmas).__name__}; use torch.tensor"
@@ -125,14 +110,7 @@ class Trajectory:
         return self.latents[-1]
 
     def posterior_mean(self, step: int) -> Tensor:
-        """The sample as predicted at `step`: `x_i - sigma_i v_i`, shape (B, …).
-
-        Args:
-            step: i in [0, M-1].
-
-        Raises:
-            ValueError: the rollout has no velocity at `step`.
-        """
+        """The sample as predicted at step i in [0, M-1]: `x_i - sigma_i v_i`, shape (B, …)."""
         if not 0 <= step < self.taken:
             raise ValueError(
                 f"`step` must be in [0, {self.taken - 1}], got {step}; "
@@ -184,15 +162,7 @@ def rollout(
 
 
 def evaluated(velocity: VelocityField, latents: Tensor, sigma: Tensor) -> Tensor:
-    """A velocity to keep, (B, …), in the latents' dtype: no later call can change it.
-
-    Raises:
-        ValueError: the field returns another shape.
-
-    Example:
-        >>> evaluated(lambda x, sigma: -x, torch.ones(1, 2), torch.tensor(1.0))
-        tensor([[-1., -1.]])
-    """
+    """A velocity to keep, (B, …), in the latents' dtype: no later call can change it."""
     v = velocity(latents, sigma)
     if v.shape != latents.shape:
         raise ValueError(

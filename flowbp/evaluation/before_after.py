@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 import cattrs
 from cattrs.v import format_exception
 
-from flowbp.evaluation.metric import Scale
+from flowbp.evaluation.metric import Scale, as_tuple
+from flowbp.evaluation.reward_metrics import WHOLE
 from flowbp.evaluation.scores import ScoreRow, Scores
-from flowbp.evaluation.scoring import WHOLE
-from flowbp.evaluation.validators import all_finite, finite, not_empty
+from flowbp.validators import not_empty, real
 
 ACCURACY = "accuracy"
 """The column of a judge's verdicts."""
 
 FORMAT = 1
-
-
-def _tuple(values: Iterable[Any]) -> tuple[Any, ...]:
-    return tuple(values)
 
 
 @attrs.frozen(kw_only=True)
@@ -32,9 +28,9 @@ class Evaluation:
 
     label: str = attrs.field(validator=not_empty)
     noise_seed: int
-    seconds: float = attrs.field(converter=float, validator=finite)
+    seconds: float = attrs.field(converter=float, validator=real(0))
     judged: bool = False
-    rows: tuple[ScoreRow, ...] = attrs.field(converter=_tuple, validator=not_empty)
+    rows: tuple[ScoreRow, ...] = attrs.field(converter=as_tuple, validator=not_empty)
 
     @rows.validator
     def _of_the_same_columns(self, _: Any, rows: tuple[ScoreRow, ...]) -> None:
@@ -99,16 +95,14 @@ class Comparison:
 
 @attrs.frozen(kw_only=True)
 class _Record:
-    """A row as it is written: the verdict and the parts beside the reward."""
-
     index: int
     prompt: str
     kind: str
-    reward: float = attrs.field(converter=float, validator=finite)
+    reward: float
     passed: bool | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.instance_of(bool))
     )
-    parts: Mapping[str, float] = attrs.field(factory=dict, validator=all_finite)
+    parts: Mapping[str, float] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -117,8 +111,8 @@ class EvaluationFile:
 
     label: str
     noise_seed: int
-    seconds: float = attrs.field(converter=float)
-    records: tuple[_Record, ...] = attrs.field(converter=_tuple, validator=not_empty)
+    seconds: float
+    records: tuple[_Record, ...] = attrs.field(converter=as_tuple, validator=not_empty)
 
     def __attrs_post_init__(self) -> None:
         self.evaluation()
@@ -209,6 +203,12 @@ def _change(scores: Scores, column: str, seed: int) -> dict[str, Any]:
     return {**means, "gain": attrs.asdict(paired.change.gain)}
 
 
+@attrs.frozen
+class _ComparisonFile:
+    before: EvaluationFile
+    after: EvaluationFile
+
+
 def from_json(text: str) -> Comparison:
     """Read a comparison that `to_json` wrote; its summary is not read."""
     try:
@@ -219,27 +219,15 @@ def from_json(text: str) -> Comparison:
         found = tree.get("format") if isinstance(tree, dict) else type(tree).__name__
         raise ValueError(f"`text` must be an object of format {FORMAT}, got {found!r}")
     sides = {name: tree[name] for name in tree if name not in ("format", "summary")}
-    found = _structured(sides)
-    return Comparison(found.before.evaluation(), found.after.evaluation())
-
-
-@attrs.frozen
-class _ComparisonFile:
-    before: EvaluationFile
-    after: EvaluationFile
-
-
-def _structured(tree: Any) -> _ComparisonFile:
     converter = cattrs.Converter(forbid_extra_keys=True)
-    # cattrs would turn the text "no" into True; verdicts and rewards are left to the validators.
+    # cattrs would turn the text "no" into True; verdicts are left to the validator.
     converter.register_structure_hook(bool, lambda value, _: value)
     try:
-        return converter.structure(tree, _ComparisonFile)
+        file = converter.structure(sides, _ComparisonFile)
     except cattrs.ClassValidationError as error:
-        problems = "; ".join(
-            cattrs.transform_error(error, path="comparison", format_exception=_problem)
-        )
-        raise ValueError(f"`text` is no comparison: {problems}") from error
+        problems = cattrs.transform_error(error, path="comparison", format_exception=_problem)
+        raise ValueError(f"`text` is no comparison: {'; '.join(problems)}") from error
+    return Comparison(file.before.evaluation(), file.after.evaluation())
 
 
 def _problem(error: BaseException, type_: type | None) -> str:

@@ -1,4 +1,8 @@
-"""Curves of a run as inline SVG."""
+"""Curves of a run as inline SVG.
+
+Written by hand: drawn by matplotlib, a page of a run has no dark mode and no fonts of its own, and
+needs 60 MB more to be installed.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +14,23 @@ from typing import Any
 import attrs
 from markupsafe import Markup
 
-from flowbp.evaluation.svg import LinearAxis, Plot, Point, axis_for
-from flowbp.significant_digits import written
+from flowbp.significant_digits import Precision, precision, written
 
-_SIZE = {"width": 400.0, "height": 190.0}
-_SIDES = {"left": 44.0, "right": 392.0, "top": 8.0, "bottom": 162.0}
+_WIDTH, _HEIGHT = 400, 190
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 392, 8, 162
 _SMOOTHED_FROM = 20
 _NOTES = {
     "Reward": "Mean over the samples of a step.",
     "Loss": "What is minimised: minus the reward, through the loss shape if there is one. "
-    "LeapAlign and Lagrange also weigh samples by their residuals: under them its size says "
+    "LeapAlign and Lagrange also weight samples by their residuals: under them its size says "
     "nothing of the reward.",
     "Gradient norm": "Before clipping.",
     "Residual per segment": "How far the surrogate's segments land from the sampled path: mean "
-    "absolute difference of latents. It varies with the plan that each step draws.",
+    "absolute difference of latents. It varies with the surrogate that each step draws.",
     "Distance to the reference": "The anchor's penalty, strength included.",
 }
 
-
+Point = tuple[float, float]
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -82,28 +85,104 @@ def training_charts(metrics: Rows) -> tuple[Chart, ...]:
 
 
 def draw(title: str, curves: Sequence[Curve], *, note: str = "") -> Chart:
-    """Draw curves over a common axis of steps.
-
-    Long curves are drawn twice: thin as they are, and thick as their trailing mean.
-    """
+    """Draw curves over a common axis of steps; long ones also as their trailing mean."""
     finite = [point for c in curves for point in c.points if math.isfinite(point[1])]
     if not finite:
         raise ValueError(f"`curves` of {title!r} have no finite value; leave the chart out")
-    steps = [step for step, _ in finite]
-    across = LinearAxis(min(steps), max(max(steps), min(steps) + 1))
-    up = axis_for([value for _, value in finite])
-    plot = Plot(**_SIZE, **_SIDES, across=across, up=up)
+    first, last = (choose(step for step, _ in finite) for choose in (min, max))
+    across, up = Axis(first, max(last, first + 1)), axis_for([value for _, value in finite])
     longest = max(len(c.points) for c in curves)
     window, smooth = longest // 12, longest >= _SMOOTHED_FROM
     thin = " thin" if smooth else ""
-    lines = [plot.line(c.points, f"curve-{i}{thin}") for i, c in enumerate(curves)]
+    parts = [
+        Markup("<title>{}</title>").format(f"{title}, from step {first:g} to {last:g}"),
+        *_frame(across, up),
+        *(_path(c, across, up, f"curve-{i}{thin}") for i, c in enumerate(curves)),
+    ]
     if smooth:
-        means = (trailing_mean(c, window) for c in curves)
-        lines += [plot.line(c.points, f"curve-{i}") for i, c in enumerate(means)]
-    thick = f"Thick line: mean of the last {window} rows." if smooth and window > 1 else ""
-    label = f"{title}, from step {min(steps):g} to {max(steps):g}"
-    svg = plot.drawing(label, [plot.frame("step"), *lines])
-    return Chart(title, svg, tuple(c.name for c in curves), f"{note} {thick}".strip())
+        means = [trailing_mean(c, window) for c in curves]
+        parts += [_path(c, across, up, f"curve-{i}") for i, c in enumerate(means)]
+        note += f" Thick line: mean of the last {window} rows." if window > 1 else ""
+    svg = Markup('<svg viewBox="0 0 {} {}" role="img">{}</svg>')
+    drawn = svg.format(_WIDTH, _HEIGHT, Markup("").join(parts))
+    return Chart(title, drawn, tuple(c.name for c in curves), note.strip())
+
+
+@attrs.frozen
+class Axis:
+    """A scale from `low` to `high`; on a logarithmic one equal ratios have equal lengths."""
+
+    low: float
+    high: float
+    logarithmic: bool = False
+
+    def position(self, value: float) -> float:
+        """Where a value lies, 0 at `low` and 1 at `high`."""
+        if self.logarithmic:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Round values with their labels; of many powers of ten an even choice."""
+        if self.logarithmic:
+            first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
+            stride = max(1, math.ceil((last - first + 1) / 5))
+            return [(10.0**i, written(10.0**i, 1)) for i in range(first, last + 1, stride)]
+        rough = (self.high - self.low) / 6
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * (1 - 1e-9))
+        # A step of 2.5 needs one digit more than its power of ten has.
+        digits = max(0, -math.floor(math.log10(power)) + (step == 2.5 * power))
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        values = [i * step for i in range(first, last + 1)]
+        shared = Precision(digits, precision(values, 1).power)
+        return [(value, shared.plain(value)) for value in values]
+
+
+def axis_for(values: Sequence[float]) -> Axis:
+    """The axis that shows these values best: logarithmic where they span over two decades."""
+    low, high = min(values), max(values)
+    if low > 0 and high / low > 100:
+        ends = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        return Axis(10.0 ** ends[0], 10.0 ** ends[1], logarithmic=True)
+    room = 0.06 * (high - low) or 0.5 * abs(high) or 1.0
+    return Axis(low - room if low < 0 or low > room else 0.0, high + room)
+
+
+def _x(across: Axis, value: float) -> float:
+    return _LEFT + across.position(value) * (_RIGHT - _LEFT)
+
+
+def _y(up: Axis, value: float) -> float:
+    return _BOTTOM - up.position(value) * (_BOTTOM - _TOP)
+
+
+def _frame(across: Axis, up: Axis) -> list[Markup]:
+    """A grid with the values up, and the steps below it."""
+    parts = []
+    line = Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>')
+    for value, label in up.ticks():
+        y = _y(up, value)
+        parts.append(line.format(_LEFT, _RIGHT, y, y))
+        parts.append(_text(_LEFT - 6, y + 3.5, label, "end"))
+    parts += [_text(_x(across, v), _BOTTOM + 15, label, "middle") for v, label in across.ticks()]
+    return [*parts, _text((_LEFT + _RIGHT) / 2, _HEIGHT - 1, "step", "middle")]
+
+
+def _text(x: float, y: float, content: str, anchor: str) -> Markup:
+    element = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
+    return element.format(x, y, anchor, content)
+
+
+def _path(values: Curve, across: Axis, up: Axis, style: str) -> Markup:
+    """A line through the points, with a gap where a value is not finite."""
+    moves = []
+    for finite, chosen in itertools.groupby(values.points, lambda point: math.isfinite(point[1])):
+        if finite:
+            places = [f"{_x(across, x):.1f} {_y(up, y):.1f}" for x, y in chosen]
+            # A lone point draws nothing; a line of length 0 with round caps is a dot.
+            moves.append("M" + "L".join(places if len(places) > 1 else places * 2))
+    return Markup('<path class="{}" d="{}"/>').format(style, "".join(moves))
 
 
 def trailing_mean(values: Curve, window: int) -> Curve:
@@ -118,11 +197,7 @@ def trailing_mean(values: Curve, window: int) -> Curve:
 def held_out_charts(
     held_out: Rows, metrics: Rows = (), *, trained: str = "reward"
 ) -> tuple[Chart, ...]:
-    """The reward on training and held-out prompts, and every held-out metric against the reward.
-
-    Metrics of different units are drawn each over its own range, 0 its lowest value and 1 its
-    highest, as only where they rise and fall together matters.
-    """
+    """The reward on training and held-out prompts, and every held-out metric against the reward."""
     if len(held_out) < 2:
         return ()
     charts = []
@@ -160,10 +235,9 @@ def _between(metrics: Rows, steps: Sequence[float], key: str) -> Curve:
 
 def _ranged(values: Curve) -> Curve:
     numbers = [value for _, value in values.points]
-    low, spread = min(numbers), (max(numbers) - min(numbers)) or 1.0
-    return Curve(
-        values.name, tuple((step, (value - low) / spread) for step, value in values.points)
-    )
+    low, width = min(numbers), (max(numbers) - min(numbers)) or 1.0
+    points = tuple((step, (value - low) / width) for step, value in values.points)
+    return Curve(values.name, points)
 
 
 def _ends(values: Curve) -> str:

@@ -1,20 +1,16 @@
-"""The protocols of what judges pictures: of single ones, or of all of a model's."""
+"""The protocols of what judges pictures: single ones, or all of a model's."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import attrs
 from torch import Tensor
 
-from flowbp.evaluation.scoring import WHOLE, judged, rewarded
-from flowbp.evaluation.validators import not_empty
-
-if TYPE_CHECKING:
-    from flowbp.evaluation.held_out import HeldOut
-    from flowbp.rewards.reward import Reward
+from flowbp.evaluation.held_out_prompts import HeldOut
+from flowbp.validators import not_empty
 
 
 class Judge(Protocol):
@@ -44,67 +40,8 @@ class Metric(Protocol):
         """
 
 
-@attrs.frozen
-class RewardMetric:
-    """A reward as a metric: one column of its label, and one for each part of a composed reward.
-
-    Args:
-        label: name of the column; parts are ``label.part``.
-        reward: the score.
-
-    Example:
-        >>> import torch
-        >>> from flowbp.evaluation.held_out import HeldOutPrompt
-        >>> bright = RewardMetric("bright", lambda images, prompts: images.mean((1, 2, 3)))
-        >>> bright(torch.ones(1, 3, 2, 2), [HeldOutPrompt("snow")])
-        {'bright': tensor([1.], dtype=torch.float64)}
-    """
-
-    label: str = attrs.field(validator=not_empty)
-    reward: Reward
-
-    def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
-        """Score the pictures ``(B, 3, H, W)``; ``(B,)`` each, refused if one is not finite."""
-        found = rewarded(images, [prompt.text for prompt in prompts], self.reward)
-        return {
-            self.label if name == WHOLE else f"{self.label}.{name}": values
-            for name, values in found.items()
-        }
-
-
-@attrs.frozen
-class JudgeMetric:
-    """A judge as a metric: one column of its label, 1 for pass and 0 for fail.
-
-    Args:
-        label: name of the column.
-        judge: passes or fails pictures.
-
-    Example:
-        >>> import torch
-        >>> from flowbp.evaluation.held_out import HeldOutPrompt
-        >>> white = JudgeMetric("white", lambda images, prompts: images.amin((1, 2, 3)).floor())
-        >>> white(torch.zeros(1, 3, 2, 2), [HeldOutPrompt("snow")])
-        {'white': tensor([0.], dtype=torch.float64)}
-    """
-
-    label: str = attrs.field(validator=not_empty)
-    judge: Judge
-
-    @property
-    def scales(self) -> Mapping[str, Scale]:
-        """Its column holds verdicts."""
-        return {self.label: Scale(verdict=True)}
-
-    def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
-        """Judge the pictures ``(B, 3, H, W)``; ``(B,)`` of 1 and 0."""
-        return {self.label: judged(images, [prompt.text for prompt in prompts], self.judge)}
-
-
-_OF_SETS = {"model", "base"}
-
-
-def _tuple(values: Iterable[Any]) -> tuple[Any, ...]:
+def as_tuple(values: Iterable[Any]) -> tuple[Any, ...]:
+    """A tuple, as a converter: mypy does not understand `tuple` itself in its place."""
     return tuple(values)
 
 
@@ -133,9 +70,9 @@ class PictureSet:
     """
 
     label: str = attrs.field(validator=not_empty)
-    prompts: tuple[HeldOut, ...] = attrs.field(converter=_tuple, validator=not_empty)
-    numbers: tuple[int, ...] = attrs.field(converter=_tuple)
-    seeds: tuple[int, ...] = attrs.field(converter=_tuple)
+    prompts: tuple[HeldOut, ...] = attrs.field(converter=as_tuple, validator=not_empty)
+    numbers: tuple[int, ...] = attrs.field(converter=as_tuple)
+    seeds: tuple[int, ...] = attrs.field(converter=as_tuple)
     pictures: Sequence[Tensor] | Tensor = attrs.field(repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -178,7 +115,7 @@ class SetMetric(Protocol):
 
 def is_of_sets(metric: Metric | SetMetric) -> bool:
     """Whether a metric is called with all pictures of a model and of the base."""
-    return set(inspect.signature(metric).parameters) == _OF_SETS
+    return set(inspect.signature(metric).parameters) == {"model", "base"}
 
 
 @attrs.frozen(kw_only=True)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import attrs
 import torch
 from torch import Tensor
 
 from flowbp.component_errors import ComponentError, calling, shown, wrong
-from flowbp.evaluation.held_out import HeldOutText
+from flowbp.evaluation.held_out_prompts import HeldOut, HeldOutText
 from flowbp.evaluation.metric import Metric, PictureSet, SetMetric
-from flowbp.evaluation.scoring import numbers
+from flowbp.evaluation.reward_metrics import numbers
 from flowbp.memory_errors import is_out_of_memory
-
-if TYPE_CHECKING:
-    from flowbp.evaluation.held_out import HeldOut
 
 _LONGEST = 200
 _Picture = TypeVar("_Picture")
@@ -24,47 +21,11 @@ _Found = TypeVar("_Found")
 
 
 @attrs.frozen(eq=False)
-class Outcome(Generic[_Picture, _Found]):
-    """What judging some pictures together gave: a result or an error."""
+class Failure(Generic[_Picture]):
+    """An error and the pictures that were judged together when it was raised."""
 
     of: Sequence[_Picture]
-    found: _Found | None
-    error: Exception | None
-
-    def result(self) -> _Found:
-        """The result, or the error raised."""
-        if self.error is not None:
-            raise self.error
-        return cast(_Found, self.found)
-
-
-def outcomes(
-    judge: Callable[[Tensor, Sequence[_Picture]], _Found],
-    images: Tensor,
-    of: Sequence[_Picture],
-) -> Iterator[Outcome[_Picture, _Found]]:
-    """Judge pictures together and, where that fails, each of them alone.
-
-    Nothing is judged before it is taken from the iterator, so that a caller may stop, or free
-    memory first.
-    """
-    together = _outcome(judge, images, of)
-    yield together
-    if together.error is None:
-        return
-    for number in range(len(of)):
-        yield _outcome(judge, images[number : number + 1], of[number : number + 1])
-
-
-def _outcome(
-    judge: Callable[[Tensor, Sequence[_Picture]], _Found], images: Tensor, of: Sequence[_Picture]
-) -> Outcome[_Picture, _Found]:
-    # A frame of its own: clearing the frames of an error would end a generator's.
-    try:
-        return Outcome(of, judge(images, of), None)
-    # A metric is code of others, and whatever it raises is its failure.
-    except Exception as error:
-        return Outcome(of, None, error)
+    error: Exception
 
 
 def run_metric(
@@ -74,30 +35,45 @@ def run_metric(
     *,
     stops: bool,
     freed: Callable[[Exception], object] = lambda error: None,
-) -> tuple[list[_Found], list[Outcome[_Picture, _Found]]]:
+) -> tuple[list[_Found], list[Failure[_Picture]]]:
     """Judge pictures together or, where that fails, each alone; return results and failures.
 
     With `stops` the first failure is the only one. Otherwise every picture at which it fails is
     one, or all of them where it fails only together. `freed` is called with each error before more
     is judged, to free what its frames hold.
     """
-    asked = outcomes(judge, images, of)
-    together = next(asked)
-    if together.error is None:
-        return [together.result()], []
+    found: list[_Found] = []
+    together = _failure(judge, images, of, found)
+    if together is None:
+        return found, []
     freed(together.error)
     if stops and (len(of) == 1 or is_out_of_memory(together.error)):
         return [], [together]
-    found, failed = [], []
-    for alone in asked:
-        if alone.error is None:
-            found.append(alone.result())
-        elif stops:
+    failed = []
+    for number in range(len(of)):
+        one = slice(number, number + 1)
+        alone = _failure(judge, images[one], of[one], found)
+        if alone is None:
+            continue
+        if stops:
             return [], [alone]
-        else:
-            freed(alone.error)
-            failed.append(alone)
+        freed(alone.error)
+        failed.append(alone)
     return found, failed or [together]
+
+
+def _failure(
+    judge: Callable[[Tensor, Sequence[_Picture]], _Found],
+    images: Tensor,
+    of: Sequence[_Picture],
+    found: list[_Found],
+) -> Failure[_Picture] | None:
+    try:
+        found.append(judge(images, of))
+    # A metric is code of others, and whatever it raises is its failure.
+    except Exception as error:
+        return Failure(of, error)
+    return None
 
 
 def metric_columns(
@@ -118,20 +94,21 @@ def metric_columns(
         must = "must return one number per picture as a tensor, or such columns by name"
         raise wrong(kind, metric, f"{must}, got {shown(found)}", texts)
     by_name: dict[str, Tensor] = {}
-    for name, values in found.items():
-        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST:
+    for own, values in found.items():
+        if not isinstance(own, str) or not own.isprintable() or not 0 < len(own) <= _LONGEST:
             must = f"must name its columns by printable texts of at most {_LONGEST} characters"
-            raise wrong(kind, metric, f"{must}, got {shown(name)}", texts)
-        if called(name) in by_name:
-            must = f"returned two columns that would be called {called(name)!r}"
+            raise wrong(kind, metric, f"{must}, got {shown(own)}", texts)
+        name = called(own)
+        if name in by_name:
+            must = f"returned two columns that would be called {name!r}"
             raise wrong(kind, metric, must, texts)
         try:
-            by_name[called(name)] = numbers(name, values, texts)
+            by_name[name] = numbers(own, values, texts)
         except ValueError as error:
             raise wrong(kind, metric, f"returned a wrong column: {error}", texts) from None
-        for value, text in zip(by_name[called(name)].tolist(), texts, strict=True):
+        for value, text in zip(by_name[name].tolist(), texts, strict=True):
             if value in (torch.inf, -torch.inf):
-                must = f"must return finite numbers in `{called(name)}`"
+                must = f"must return finite numbers in `{name}`"
                 raise wrong(kind, metric, f"{must}, got {value}", [text])
     return by_name
 
@@ -159,7 +136,7 @@ class ColumnNames:
 class OnDevice(Sequence[Tensor]):
     """Pictures that lie on the CPU and are moved to a device one by one, when asked for."""
 
-    images: Tensor
+    images: Sequence[Tensor] | Tensor
     device: torch.device
 
     def __len__(self) -> int:
@@ -184,7 +161,7 @@ def columns_of_pictures(
     for start in range(0, len(prompts), batch):
         chosen = range(start, min(start + batch, len(prompts)))
         pictures = torch.stack([images[number] for number in chosen])
-        found.append(_asked(metric, pictures, prompts[chosen.start : chosen.stop], label))
+        found.append(_columns_or_error(metric, pictures, prompts[start : chosen.stop], label))
         if not names.agree(found[-1]):
             problem = (
                 f"returned the columns {', '.join(names.first) or 'none'} for one batch and "
@@ -204,7 +181,7 @@ def columns_of_set(
     return metric_columns(metric, lambda: metric(model, base), texts, label=label)
 
 
-def _asked(
+def _columns_or_error(
     metric: Metric, images: Tensor, prompts: Sequence[HeldOut], label: str
 ) -> dict[str, Tensor]:
     def judge(images: Tensor, prompts: Sequence[HeldOut]) -> dict[str, Tensor]:
@@ -213,10 +190,8 @@ def _asked(
 
     found, failed = run_metric(judge, images, prompts, stops=True)
     for failure in failed:
-        error = failure.error
-        assert error is not None
-        together = len(failure.of) > 1 and not is_out_of_memory(error)
-        if together and isinstance(error, ComponentError):
-            error.problem += "; each of these pictures alone is judged without error"
-        raise error
+        together = len(failure.of) > 1 and not is_out_of_memory(failure.error)
+        if together and isinstance(failure.error, ComponentError):
+            failure.error.problem += "; each of these pictures alone is judged without error"
+        raise failure.error
     return found[0]

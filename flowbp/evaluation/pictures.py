@@ -8,7 +8,7 @@ import math
 import struct
 import zlib
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image, PngImagePlugin
@@ -18,7 +18,8 @@ from torch.nn import functional
 TINY = 128
 """Pictures of at most this many pixels a side are kept to the pixel, never resampled."""
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+"""The chunk that ends every PNG."""
 
 
 def upscale(images: Tensor, factor: int) -> Tensor:
@@ -30,7 +31,7 @@ def upscale(images: Tensor, factor: int) -> Tensor:
 
 def png(image: Tensor) -> bytes:
     """Encode one picture as PNG; every pixel is rounded to the nearest of 256 levels."""
-    return _encoded(_pillow(image), "PNG")
+    return _encoded(image, "PNG", optimize=True)
 
 
 def labelled_png(image: Tensor, texts: Mapping[str, str]) -> bytes:
@@ -38,17 +39,20 @@ def labelled_png(image: Tensor, texts: Mapping[str, str]) -> bytes:
     info = PngImagePlugin.PngInfo()
     for keyword, text in texts.items():
         info.add_itxt(keyword, text)
-    buffer = io.BytesIO()
     # Not optimised: that takes seconds for a large picture, and saves a few per cent.
-    _pillow(image).save(buffer, "PNG", pnginfo=info)
-    return buffer.getvalue()
+    return _encoded(image, "PNG", pnginfo=info)
 
 
 def read_png(content: bytes) -> tuple[Tensor, dict[str, str]]:
     """Read a picture that `labelled_png` or `png` encoded."""
+    stream = io.BytesIO(content)
     try:
-        # Pillow overlooks a missing end, what follows it, and wrong checksums of texts.
-        _check_chunks(content)
+        with Image.open(stream, formats=["PNG"]) as picture:
+            # Loading overlooks a missing end, what follows it, and wrong checksums of texts.
+            picture.verify()
+        # Where the checksum of the last chunk begins.
+        if stream.tell() != len(content) - 4 or not content.endswith(_END):
+            raise ValueError("bytes follow its end")
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             picture.load()
             mode, (width, height), data = picture.mode, picture.size, picture.tobytes()
@@ -61,21 +65,6 @@ def read_png(content: bytes) -> tuple[Tensor, dict[str, str]]:
         raise ValueError(f"`content` must be a PNG in RGB, got the mode {mode}; convert it")
     levels = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(height, width, 3)
     return levels.permute(2, 0, 1).float() / 255, texts
-
-
-def _check_chunks(content: bytes) -> None:
-    """Each chunk is length, kind, data and the checksum of kind and data; IEND is the last."""
-    place, kind = len(_SIGNATURE), b""
-    while place < len(content) and kind != b"IEND":
-        (length,) = struct.unpack_from(">I", content, place)
-        kind, end = content[place + 4 : place + 8], place + 8 + length
-        if struct.unpack_from(">I", content, end)[0] != zlib.crc32(content[place + 4 : end]):
-            raise ValueError(f"the checksum of {kind!r} at byte {place} is wrong")
-        place = end + 4
-    if kind != b"IEND":
-        raise ValueError("its end is missing")
-    if place != len(content):
-        raise ValueError(f"{len(content) - place} bytes follow its end")
 
 
 def grid(images: Tensor, *, columns: int | None = None, gap: int = 2) -> Tensor:
@@ -96,24 +85,21 @@ def grid(images: Tensor, *, columns: int | None = None, gap: int = 2) -> Tensor:
 
 
 def data_uri(image: Tensor, *, largest: int = 384) -> str:
-    """One picture as a `data:` address that a page can hold in itself.
-
-    Tiny pictures (`TINY` pixels or less) are exact PNGs; the others are JPEG thumbnails whose
-    longer side is at most `largest` pixels, since two dozen pairs of full-size PNGs would make a
-    page of tens of megabytes.
-    """
-    longest = max(image.shape[-2:])
+    """One picture as a `data:` address: exact if it is tiny, else a JPEG thumbnail."""
+    longest, subtype = max(image.shape[-2:]), "jpeg"
     if longest <= TINY:
-        return _uri("png", png(image))
-    if longest > largest:
-        height, width = (max(1, round(side * largest / longest)) for side in image.shape[-2:])
-        image = functional.interpolate(
-            image[None].float(), (height, width), mode="bicubic", antialias=True
-        )[0]
-    return _uri("jpeg", _encoded(_pillow(image), "JPEG"))
+        subtype, content = "png", png(image)
+    else:
+        if longest > largest:
+            height, width = (max(1, round(side * largest / longest)) for side in image.shape[-2:])
+            image = functional.interpolate(
+                image[None].float(), (height, width), mode="bicubic", antialias=True
+            )[0]
+        content = _encoded(image, "JPEG", optimize=True, quality=90)
+    return f"data:image/{subtype};base64,{base64.b64encode(content).decode()}"
 
 
-def _pillow(image: Tensor) -> Image.Image:
+def _encoded(image: Tensor, form: Literal["PNG", "JPEG"], **options: Any) -> bytes:
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(
             f"`image` must have the shape (3, H, W), got {tuple(image.shape)}; index a batch first"
@@ -121,15 +107,7 @@ def _pillow(image: Tensor) -> Image.Image:
     if not torch.isfinite(image).all():
         raise ValueError("`image` has pixels that are not finite; a file cannot hold them")
     levels = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
-    height, width = image.shape[1:]
-    return Image.frombytes("RGB", (width, height), levels.permute(1, 2, 0).cpu().numpy().tobytes())
-
-
-def _encoded(picture: Image.Image, form: Literal["PNG", "JPEG"]) -> bytes:
+    picture = Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
     buffer = io.BytesIO()
-    picture.save(buffer, form, optimize=True, **({"quality": 90} if form == "JPEG" else {}))
+    picture.save(buffer, form, **options)
     return buffer.getvalue()
-
-
-def _uri(subtype: str, content: bytes) -> str:
-    return f"data:image/{subtype};base64,{base64.b64encode(content).decode()}"

@@ -14,21 +14,18 @@ import jinja2
 from torch import Tensor
 
 from flowbp.evaluation.charts import held_out_charts, training_charts
+from flowbp.evaluation.metric import as_tuple
 from flowbp.evaluation.number_format import unit_of
 from flowbp.evaluation.report_gallery import gallery
 from flowbp.evaluation.reward_hacking import warnings_of
 from flowbp.evaluation.scores import ScoreRow, Scores
 from flowbp.evaluation.statistics import LEAST, rule
 from flowbp.evaluation.tables import kind_lines, metric_lines
-from flowbp.evaluation.validators import not_empty
 from flowbp.files import write_atomically
+from flowbp.validators import not_empty
 
 Picture = Callable[[ScoreRow], Tensor]
 """Finds the picture (3, H, W) in [0, 1] of a row; asked only for those that are shown."""
-
-
-def _rows(rows: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    return tuple(rows)
 
 
 def _columns(trained: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
@@ -44,9 +41,9 @@ class Report:
     picture: Picture
     subtitle: str = ""
     trained: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict, converter=_columns)
-    metrics: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
-    held_out: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
-    held_out_each: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=_rows)
+    metrics: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=as_tuple)
+    held_out: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=as_tuple)
+    held_out_each: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=as_tuple)
     held_out_prompts: Sequence[str] | None = None
     held_out_signs: Mapping[str, int] = attrs.field(factory=dict)
     configuration: str = ""
@@ -77,12 +74,7 @@ class Report:
 
 
 def render(report: Report) -> str:
-    """Write the page: warnings, numbers, tables, pictures, curves, configuration and timings.
-
-    The page loads nothing: pictures are `data:` addresses, curves inline SVG, and its content
-    security policy allows its own script, by its digest, and forbids the rest. Without scripts it
-    shows the first column's pictures. Prompts and configuration are escaped.
-    """
+    """Write the page, which loads nothing and may run its own script alone, by its digest."""
     engine = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template),
         autoescape=True,

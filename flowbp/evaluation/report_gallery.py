@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 from markupsafe import Markup
 from torch import Tensor
 
-from flowbp.evaluation.held_out import spread
+from flowbp.evaluation.held_out_prompts import spread
 from flowbp.evaluation.pictures import TINY, data_uri
 from flowbp.evaluation.scores import ScoreRow, Scores
 
@@ -53,19 +53,17 @@ def sample_of(scores: Scores, pictures: Pictures) -> tuple[Key, ...]:
 
 
 def view_of(scores: Scores, pictures: Pictures, model: str, column: str) -> View:
-    """The largest gains and losses of a model over the base in a column.
-
-    Where less is better, a gain is a fall. Of equal gains, as verdicts often have, the gain in the
-    next column decides.
-    """
+    """The largest gains and losses of a model over the base in a column."""
+    # Of equal gains, as verdicts often have, the gain in the next column decides.
     columns = [column, *(each for each in scores.columns if each != column)][:2]
     # How far something has gone where neither is better: the farthest come first.
     signs = {each: scores.scale(each).sign or 1 for each in columns}
     gains: dict[Key, tuple[float, ...]] = {}
-    first = scores.models[0]
     for key, rows in pictures.items():
-        base, other = rows[first], rows[model]
-        gain = tuple(signs[each] * _gain(base, other, each) for each in columns)
+        base, other = rows[scores.models[0]].values, rows[model].values
+        gain = [
+            signs[each] * (other.get(each, math.nan) - base.get(each, math.nan)) for each in columns
+        ]
         if not math.isnan(gain[0]):
             gains[key] = tuple(0.0 if math.isnan(each) else each for each in gain)
     nothing = (0.0,) * len(columns)
@@ -75,30 +73,23 @@ def view_of(scores: Scores, pictures: Pictures, model: str, column: str) -> View
     return View(tuple(better[:_GAINS]), tuple(worse[:_LOSSES]))
 
 
-def _gain(base: ScoreRow, other: ScoreRow, column: str) -> float:
-    return other.values.get(column, math.nan) - base.values.get(column, math.nan)
-
-
 def within(views: Sequence[View], most: int, *, besides: Sequence[Key] = ()) -> tuple[View, ...]:
-    """Shorten views until they show no more than so many pictures together.
-
-    The first view stays whole. Of the others every view gives its first gain, then every view its
-    first loss, then its second gain and so on, until it is enough; what others show costs nothing.
-    """
+    """Shorten all views but the first until they show no more than so many pictures together."""
     shown = {*besides, *(key for view in views[:1] for key in (*view.gains, *view.losses))}
-    longest = max((len(keys) for view in views for keys in (view.gains, view.losses)), default=0)
+    lists = [*(view.gains for view in views), *(view.losses for view in views)]
+    longest = max(map(len, lists), default=0)
+    # Every view's first gain, every view's first loss, the second gains and so on, until it is
+    # enough; what is shown already costs nothing.
     for place in range(longest):
-        for keys in itertools.chain(
-            (view.gains for view in views), (view.losses for view in views)
-        ):
+        for keys in lists:
             if place < len(keys) and len(shown) < most:
                 shown.add(keys[place])
-    return tuple(View(_shown(view.gains, shown), _shown(view.losses, shown)) for view in views)
 
+    def beginning(keys: tuple[Key, ...]) -> tuple[Key, ...]:
+        # Up to the first that is not shown, as a list with a gap would not be one of the largest.
+        return tuple(itertools.takewhile(shown.__contains__, keys))
 
-def _shown(keys: tuple[Key, ...], shown: Set[Key]) -> tuple[Key, ...]:
-    # Up to the first that is not, as a list with a gap would not be one of the largest.
-    return tuple(itertools.takewhile(shown.__contains__, keys))
+    return tuple(View(beginning(view.gains), beginning(view.losses)) for view in views)
 
 
 MOST = 320
@@ -138,42 +129,32 @@ def gallery(scores: Scores, picture: Callable[[ScoreRow], Tensor]) -> Gallery:
     whole = [view_of(scores, rows, model, column) for model, column in places]
     views = within(whole, MOST // len(scores.models), besides=sample)
     first = views[0] if views else View((), ())
-    needed = dict.fromkeys(key for view in views for key in (*view.gains, *view.losses))
     choices: dict[str, dict[str, Any]] = {model: {} for model in scores.models[1:]}
     for (model, column), view in zip(places, views, strict=True):
-        choices[model][column] = _lists(view)
-    examples = {key: _example(key, rows[key], picture) for key in (*needed, *sample)}
+        lists = {"gains": view.gains, "losses": view.losses}
+        choices[model][column] = {name: [*map(_named, keys)] for name, keys in lists.items()}
+    needed = dict.fromkeys(key for view in views for key in (*view.gains, *view.losses))
+    examples = {}
+    for key in (*needed, *sample):
+        sources = {model: data_uri(picture(row)) for model, row in rows[key].items()}
+        examples[key] = Example(_named(key), rows[key], sources)
     shown = {"gains": first.gains, "losses": first.losses, "sample": sample}
     at_first = {key for keys in shown.values() for key in keys}
     widths = [picture(row).shape[-1] for key in sample[:1] for row in rows[key].values()]
     width = max(widths, default=0)
+    # A label such as "</script>" must not end the element that holds the JSON.
+    text = json.dumps(choices).replace("<", "\\u003c").replace("&", "\\u0026")
     return Gallery(
         shown={name: tuple(examples[key] for key in keys) for name, keys in shown.items()},
         besides=tuple(example for key, example in examples.items() if key not in at_first),
-        choices=_json(choices),
+        choices=Markup(text),
         width=width * max(1, round(TINY / width)) if 0 < width <= TINY else None,
         cut=list(views) != whole,
     )
 
 
-def _example(
-    key: Key, rows: Mapping[str, ScoreRow], picture: Callable[[ScoreRow], Tensor]
-) -> Example:
-    sources = {model: data_uri(picture(row)) for model, row in rows.items()}
-    return Example(_named(key), rows, sources)
-
-
-def _lists(view: View) -> dict[str, list[str]]:
-    return {"gains": list(map(_named, view.gains)), "losses": list(map(_named, view.losses))}
-
-
 def _named(key: Key) -> str:
     return f"{key[0]}-{key[1]}"
-
-
-def _json(tree: Any) -> Markup:
-    # A label such as "</script>" must not end the element that holds the JSON.
-    return Markup(json.dumps(tree).replace("<", "\\u003c").replace("&", "\\u0026"))
 
 
 def even_sample(rows: Sequence[ScoreRow], count: int) -> list[int]:

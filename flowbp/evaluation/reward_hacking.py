@@ -55,20 +55,19 @@ def find_divergence(
         for row, own in zip(rows, each, strict=True)
         if metric in own and trained in own
     ]
-    if points:
-        count = len(points[-1].metric if prompts is None else prompts)
-        points = [point for point in points if len(point.metric) == count]
-    if not points:
+    if points and prompts is None:
+        prompts = [str(number) for number in range(len(points[-1].metric))]
+    points = [point for point in points if prompts and len(point.metric) == len(prompts)]
+    if not points or prompts is None:
         return None
-    best, since = max(points, key=lambda point: point.mean), None
+    best, since, fallen = max(points, key=lambda point: point.mean), None, 0
     level = LEVEL / (max(1, len(points) - 1) * among)
     for point in reversed(points[points.index(best) + 1 :]):
-        fall = _Gains.of(best.metric, point.metric, prompts)
-        rise = _Gains.of(point.trained, best.trained, prompts)
-        if not (fall.beyond_chance(level, seed) and rise.beyond_chance(LEVEL, seed)):
+        fall = _risen(best.metric, point.metric, prompts, level, seed)
+        if not fall or not _risen(point.trained, best.trained, prompts, LEVEL, seed):
             break
-        since = point.step
-    return None if since is None else Divergence(metric, best.step, since, fall.prompts)
+        since, fallen = point.step, fall
+    return None if since is None else Divergence(metric, best.step, since, fallen)
 
 
 @attrs.frozen(eq=False)
@@ -83,36 +82,21 @@ class _Point:
         return math.fsum(known) / len(known)
 
 
-@attrs.frozen(eq=False)
-class _Gains:
-    values: Sequence[float]
-    texts: Sequence[str]
-
-    @classmethod
-    def of(
-        cls, after: Sequence[float], before: Sequence[float], prompts: Sequence[str] | None
-    ) -> _Gains:
-        texts = map(str, range(len(after))) if prompts is None else prompts
-        differences = (new - old for new, old in zip(after, before, strict=True))
-        known = [
-            (each, text)
-            for each, text in zip(differences, texts, strict=True)
-            if not math.isnan(each)
-        ]
-        return cls([each for each, _ in known], [text for _, text in known])
-
-    @property
-    def prompts(self) -> int:
-        return len(set(self.texts))
-
-    def beyond_chance(self, level: float, seed: int) -> bool:
-        if self.prompts < LEAST or not math.fsum(self.values) > 0:
-            return False
-        # Drawn flips give no p below one in their number.
-        flips = max(9_999, round(2 / level))
-        generator = torch.Generator().manual_seed(seed)
-        p = sign_flip_p([self.values], prompts=[self.texts], generator=generator, flips=flips)
-        return p <= level
+def _risen(
+    after: Sequence[float], before: Sequence[float], texts: Sequence[str], level: float, seed: int
+) -> int:
+    """The number of prompts of a rise beyond chance; 0 where there is no such rise."""
+    differences = [new - old for new, old in zip(after, before, strict=True)]
+    known = [number for number, each in enumerate(differences) if not math.isnan(each)]
+    rises, own = [differences[number] for number in known], [texts[number] for number in known]
+    prompts = len(set(own))
+    if prompts < LEAST or not math.fsum(rises) > 0:
+        return 0
+    # Drawn flips give no p below one in their number.
+    flips = max(9_999, round(2 / level))
+    generator = torch.Generator().manual_seed(seed)
+    p = sign_flip_p([rises], prompts=[own], generator=generator, flips=flips)
+    return prompts if p <= level else 0
 
 
 def warnings_of(
@@ -120,7 +104,7 @@ def warnings_of(
     held_out: Sequence[Mapping[str, Any]],
     trained: Mapping[str, Sequence[str]],
     *,
-    each: Sequence[Mapping[str, Sequence[float]]] = (),
+    each: Sequence[_Each] = (),
     prompts: Sequence[str] | None = None,
     signs: Mapping[str, int] | None = None,
     seed: int = 0,
@@ -137,7 +121,8 @@ def warnings_of(
     for line in lines:
         own = trained.get(line.model, ())
         risen = [name for name in own if (line.model, name) in better]
-        if risen and line.worth == "bad" and not _of(own, line.column):
+        of_own = any(line.column == name or line.column.startswith(f"{name}.") for name in own)
+        if risen and line.worth == "bad" and not of_own:
             found.append(
                 f"{line.model}: {risen[0]}, which was trained on, is better, and {line.column} "
                 f"is {line.verdict} by {line.written.gain.lstrip('+−')}"
@@ -148,7 +133,7 @@ def warnings_of(
 
 def _diverging(
     held_out: Sequence[Mapping[str, Any]],
-    each: Sequence[Mapping[str, Sequence[float]]],
+    each: Sequence[_Each],
     prompts: Sequence[str] | None,
     signs: Mapping[str, int],
     seed: int,
@@ -156,16 +141,9 @@ def _diverging(
     found = []
     names = [name for name in metrics_besides(held_out, "reward") if signs.get(name) != 0]
     for name in names:
-        sign = signs.get(name, 1)
+        sign, among = signs.get(name, 1), len(names)
         apart = find_divergence(
-            held_out,
-            each,
-            name,
-            "reward",
-            prompts=prompts,
-            among=len(names),
-            sign=sign,
-            seed=seed,
+            held_out, each, name, "reward", prompts=prompts, among=among, sign=sign, seed=seed
         )
         if apart is not None:
             worse = "fell" if sign == 1 else "rose too, of which less is better"
@@ -175,7 +153,3 @@ def _diverging(
                 "gains may exploit the reward's weaknesses instead of improving the pictures."
             )
     return found
-
-
-def _of(columns: Sequence[str], name: str) -> bool:
-    return any(name == column or name.startswith(f"{column}.") for column in columns)

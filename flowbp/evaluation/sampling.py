@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import attrs
 import torch
 from torch import Tensor, nn
 
+from flowbp.adapters.backbone import Backbone, Conditioning, guided_field
 from flowbp.adapters.compilation import is_compiled
 from flowbp.adapters.sigmas import MODEL_GRID, Grid
-from flowbp.adapters.velocity import guided_field
 from flowbp.core import rollout
-from flowbp.evaluation.validators import finite, up_to
 from flowbp.limits import BATCH, GRID, SIDE
-
-if TYPE_CHECKING:
-    from flowbp.adapters.backbone import Backbone, Conditioning
+from flowbp.validators import integer, real
 
 
 class Progress(Protocol):
-    """Told how far a long job is: `progress(done, total)`, in prompts."""
+    """Shows how far a long job is: `progress(done, total)`, in prompts."""
 
     def __call__(self, done: int, total: int) -> None:
         """Take note that `done` of `total` prompts are finished."""
@@ -58,14 +56,14 @@ class Sampling:
         16
     """
 
-    steps: int = attrs.field(validator=up_to(GRID))
-    height: int = attrs.field(validator=up_to(SIDE))
-    width: int = attrs.field(validator=up_to(SIDE))
-    guidance: float = attrs.field(default=1.0, converter=float, validator=finite)
+    steps: int = attrs.field(validator=integer(1, GRID))
+    height: int = attrs.field(validator=integer(1, SIDE))
+    width: int = attrs.field(validator=integer(1, SIDE))
+    guidance: float = attrs.field(default=1.0, converter=float, validator=real(-math.inf))
     negative_prompt: str = ""
-    batch: int = attrs.field(default=16, validator=up_to(BATCH))
+    batch: int = attrs.field(default=16, validator=integer(1, BATCH))
     decode: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(up_to(BATCH))
+        default=None, validator=attrs.validators.optional(integer(1, BATCH))
     )
     grid: Grid = MODEL_GRID
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
 
-from flowbp.evaluation.metric import Scale
+from flowbp.evaluation.metric import Scale, as_tuple
 from flowbp.evaluation.statistics import (
     LEAST,
     LEVEL,
@@ -19,7 +19,7 @@ from flowbp.evaluation.statistics import (
     sign_flip_p,
     stratified_gain,
 )
-from flowbp.evaluation.validators import not_empty
+from flowbp.validators import not_empty
 
 
 def _not_infinite(_: Any, attribute: attrs.Attribute[Any], value: Mapping[str, float]) -> None:
@@ -74,20 +74,12 @@ class Paired:
         return min(len(set(texts)) for texts in self.texts)
 
 
-def _tuple(rows: Iterable[Any]) -> tuple[Any, ...]:
-    return tuple(rows)
-
-
 @attrs.frozen
 class Scores:
-    """The scores of every picture, and which metrics failed.
+    """The scores of every picture, and which metrics failed; the first model is the base."""
 
-    It knows the labels of the `models`, the base first, and the `columns` that any picture has, in
-    order of first appearance.
-    """
-
-    rows: tuple[ScoreRow, ...] = attrs.field(converter=_tuple, validator=not_empty)
-    failures: tuple[MetricFailure, ...] = attrs.field(default=(), converter=_tuple)
+    rows: tuple[ScoreRow, ...] = attrs.field(converter=as_tuple, validator=not_empty)
+    failures: tuple[MetricFailure, ...] = attrs.field(default=(), converter=as_tuple)
     totals: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
     scales: Mapping[str, Scale] = attrs.field(factory=dict)
     # Once: a report asks for them thousands of times.
@@ -101,7 +93,7 @@ class Scores:
             if name in self.columns or not columns:
                 raise ValueError(
                     f"`totals` must give columns for a name that is none of them, got {name!r} of "
-                    f"{', '.join(columns) or 'none'}; name it otherwise"
+                    f"{', '.join(columns) or 'none'}; give it another name"
                 )
 
     @rows.validator
@@ -170,27 +162,24 @@ class Scores:
         return prompts, sum(map(len, found))
 
     def paired(self, base: str, other: str, column: str, *, seed: int = 0) -> Paired | None:
-        """Compare two models picture by picture: same prompt, same noise.
-
-        Differences are averaged over the seeds of a place in the list first, and the bootstrap
-        draws prompts with all their places: pictures of one prompt resemble each other, and are no
-        evidence of their own.
-        """
-        pairs, pictures = [], 0
+        """Compare two models picture by picture: same prompt, same noise."""
+        # Differences are averaged over the seeds of a place first, and prompts are drawn with all
+        # their places: pictures of one prompt resemble each other, and are no evidence each.
+        before, after, differences, pictures = [], [], [], 0
         for part in self.parts(column):
             old, new = self._values(base, part), self._values(other, part)
             both = [key for key in old if key in new]
             if not both:
                 return None
             pictures += len(both)
-            pairs.append([_by_place({key: each[key] for key in both}) for each in (old, new)])
-        differences = [{n: new[n] - old[n] for n in old} for old, new in pairs]
-        before, after = (
-            _mean([_mean(list(pair[place].values())) for pair in pairs]) for place in (0, 1)
-        )
-        change = Change(before, after, self._estimate(differences, seed))
+            first, second = (_by_place({key: each[key] for key in both}) for each in (old, new))
+            before.append(_mean(first.values()))
+            after.append(_mean(second.values()))
+            differences.append({number: second[number] - first[number] for number in first})
+        gain = self._estimate(differences, seed)
         groups = tuple(tuple(group.values()) for group in differences)
-        return Paired(change, groups, self._prompts(differences), pictures)
+        texts = self._prompts(differences)
+        return Paired(Change(_mean(before), _mean(after), gain), groups, texts, pictures)
 
     def parts(self, column: str) -> tuple[str, ...]:
         """The columns of a total, or the column itself."""
@@ -218,7 +207,7 @@ def _by_place(values: Mapping[tuple[int, int], float]) -> dict[int, float]:
     return {number: _mean(numbers) for number, numbers in found.items()}
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Collection[float]) -> float:
     return math.fsum(values) / len(values)
 
 
@@ -239,12 +228,7 @@ class Compared:
 
 
 def compare(scores: Scores, *, seed: int = 0) -> tuple[Compared, ...]:
-    """Compare every model with the base in every column and total.
-
-    Tested are those of at least `LEAST` different prompts, of every column if it is a total, in
-    which more or less is better: the distance from the base is 0 for the base by definition, and
-    no gain.
-    """
+    """Compare every model with the base in every column and total."""
     base, *others = scores.models
     found = [
         Compared(model=model, column=column, paired=paired)
@@ -252,6 +236,8 @@ def compare(scores: Scores, *, seed: int = 0) -> tuple[Compared, ...]:
         for model in others
         if (paired := scores.paired(base, model, column, seed=seed)) is not None
     ]
+    # Of few prompts nothing is, nor where neither more nor less is better: the distance from the
+    # base is 0 for the base by definition.
     tested = [
         place
         for place, each in enumerate(found)
@@ -259,13 +245,10 @@ def compare(scores: Scores, *, seed: int = 0) -> tuple[Compared, ...]:
     ]
     # Drawn flips give no p below one in their number, which the correction must leave below LEVEL.
     flips = max(9_999, round(2 * len(tested) / LEVEL))
-    p = [_p(found[place], flips, seed) for place in tested]
-    for place, own, corrected in zip(tested, p, holm(p), strict=True):
-        found[place] = attrs.evolve(found[place], p=own, corrected=corrected)
+    p = []
+    for place in tested:
+        generator, own = torch.Generator().manual_seed(seed), found[place].paired
+        p.append(sign_flip_p(own.differences, prompts=own.texts, generator=generator, flips=flips))
+    for place, own_p, corrected in zip(tested, p, holm(p), strict=True):
+        found[place] = attrs.evolve(found[place], p=own_p, corrected=corrected)
     return tuple(found)
-
-
-def _p(each: Compared, flips: int, seed: int) -> float:
-    generator = torch.Generator().manual_seed(seed)
-    paired = each.paired
-    return sign_flip_p(paired.differences, prompts=paired.texts, generator=generator, flips=flips)

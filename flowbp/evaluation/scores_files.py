@@ -16,7 +16,8 @@ from flowbp.evaluation.scores import Compared, MetricFailure, ScoreRow, Scores, 
 from flowbp.evaluation.statistics import rule
 
 _FORMAT = 2
-# By which spreadsheets know formulas, and the apostrophe that stands before them.
+# By which spreadsheets know formulas. An apostrophe is put before them and before an apostrophe, so
+# that taking the first one away gives every text back.
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 _KEYS = ("model", "number", "seed", "prompt", "kind")
 TOTAL = "total"
@@ -69,26 +70,19 @@ def scores_from_json(text: str) -> Scores:
 
 
 def scores_to_csv(scores: Scores) -> str:
-    """Write scores as CSV, a line for each picture; a value that is not there is empty.
-
-    Totals have columns of their own, and below the pictures a line of each model, of the kind
-    `total`, in which nothing else is: so the mean over a model's lines is right for every column.
-
-    A text that a spreadsheet would run as a formula, one that begins with = + - @, a tab or a line
-    break, has an apostrophe before it; so has one that begins with an apostrophe, so that taking
-    the first one away gives every text back.
-    """
+    """Write scores as CSV, a line for each picture; a value that is not there is empty."""
     columns = scores.columns_and_totals
     lines = [_line([*_KEYS, *map(_inert, columns)])]
     for row in scores.rows:
         values = (row.values.get(column, math.nan) for column in columns)
         cells = ("" if math.isnan(value) else repr(value) for value in values)
         lines.append(_line([*(_inert(getattr(row, key)) for key in _KEYS), *cells]))
+    # Totals alone stand in lines of their own, so that the mean over a model's lines is right for
+    # every column.
     for model in scores.models:
-        means = {name: scores.mean(model, name) for name in columns if name in scores.totals}
-        if any(means.values()):
-            found = map(means.get, columns)
-            cells = ("" if mean is None else repr(mean.mean) for mean in found)
+        means = [scores.mean(model, name) if name in scores.totals else None for name in columns]
+        if any(means):
+            cells = ("" if mean is None else repr(mean.mean) for mean in means)
             lines.append(_line([_inert(model), "", "", "", TOTAL, *cells]))
     return "".join(lines)
 
@@ -110,23 +104,22 @@ def _written(row: ScoreRow) -> dict[str, Any]:
 
 
 def _summary(scores: Scores, model: str, compared: Sequence[Compared]) -> Mapping[str, Any]:
-    gains = {each.column: _gain(each) for each in compared if each.model == model}
+    own = {each.column: each for each in compared if each.model == model}
     found = {}
     for column in scores.columns_and_totals:
         mean = scores.mean(model, column)
         prompts, pictures = scores.counts(model, column)
         tree: dict[str, Any] = {"prompts": prompts, "pictures": pictures}
         tree |= {} if mean is None else attrs.asdict(mean)
-        found[column] = tree | ({"gain": gains[column]} if column in gains else {})
+        if column in own:
+            each = own[column]
+            tree["gain"] = {
+                **attrs.asdict(each.paired.change.gain),
+                "prompts": each.paired.prompts,
+                "pictures": each.paired.pictures,
+                "p": each.p,
+                "corrected_p": each.corrected,
+                "significant": each.significant,
+            }
+        found[column] = tree
     return found
-
-
-def _gain(each: Compared) -> Mapping[str, Any]:
-    return {
-        **attrs.asdict(each.paired.change.gain),
-        "prompts": each.paired.prompts,
-        "pictures": each.paired.pictures,
-        "p": each.p,
-        "corrected_p": each.corrected,
-        "significant": each.significant,
-    }

@@ -8,6 +8,7 @@ from statistics import NormalDist
 
 import attrs
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 Groups = Sequence[Sequence[float]]
@@ -39,26 +40,24 @@ def clustered(groups: Groups, prompts: Prompts | None = None) -> list[Clusters]:
     """Cluster the numbers of each group by their prompts."""
     if not groups or not all(groups):
         raise ValueError("`groups` is empty or holds an empty one; give a prompt of each")
-    if prompts is None:
-        return [_each(group) for group in groups]
-    if [len(group) for group in groups] != [len(texts) for texts in prompts]:
+    if prompts is not None and list(map(len, groups)) != list(map(len, prompts)):
         raise ValueError(
-            f"`prompts` must be one for each number, {[len(group) for group in groups]} in the "
-            f"groups, got {[len(texts) for texts in prompts]}"
+            f"`prompts` must be one for each number, {list(map(len, groups))} in the groups, got "
+            f"{list(map(len, prompts))}"
         )
-    return [_together(group, texts) for group, texts in zip(groups, prompts, strict=True)]
-
-
-def _each(group: Sequence[float]) -> Clusters:
-    values = torch.tensor(group, dtype=torch.float64)
-    return Clusters(values, torch.ones_like(values))
-
-
-def _together(group: Sequence[float], texts: Sequence[str]) -> Clusters:
-    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-    index = torch.tensor([places[text] for text in texts])
-    each, none = _each(group), torch.zeros(len(places), dtype=torch.float64)
-    return Clusters(none.index_add(0, index, each.sums), none.index_add(0, index, each.sizes))
+    found = []
+    for number, group in enumerate(groups):
+        values = torch.tensor(group, dtype=torch.float64)
+        clusters = Clusters(values, torch.ones_like(values))
+        if prompts is not None:
+            places: dict[str, int] = {}
+            index = torch.tensor([places.setdefault(t, len(places)) for t in prompts[number]])
+            none = torch.zeros(len(places), dtype=torch.float64)
+            clusters = Clusters(
+                none.index_add(0, index, clusters.sums), none.index_add(0, index, clusters.sizes)
+            )
+        found.append(clusters)
+    return found
 
 
 _NORMAL = NormalDist()
@@ -82,43 +81,6 @@ class Change:
     gain: Gain
 
 
-def bootstrap_gain(
-    differences: Sequence[float],
-    *,
-    prompts: Sequence[str] | None = None,
-    generator: torch.Generator,
-    resamples: int = 2000,
-    level: float = 0.95,
-) -> Gain:
-    """Mean of paired differences with an expanded percentile bootstrap interval.
-
-    Draws `resamples` times n of the n differences with replacement; the interval runs between the
-    quantiles ``Φ(∓ sqrt(n / (n - 1)) t)`` of the means so found, with t that of Student's
-    distribution with n - 1 degrees of freedom at `level`. The usual quantiles ``(1 ∓ level) / 2``
-    give an interval that is too narrow for few prompts: what is drawn varies less than the prompts
-    it stands for, and how much these vary is itself uncertain.
-
-    Differences of equal prompts are drawn together, and n counts different prompts: a list that
-    is repeated with other noise is no larger sample of prompts. It estimates how far the noise, and
-    prompts like these, could have gone otherwise. Of fewer than 8 prompts it still is too narrow,
-    of one a point.
-
-    Reference:
-        Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69,
-        2015, section 5.3 (expanded percentile interval); Davison and Hinkley, Bootstrap Methods
-        and their Application, 1997, section 3.8 (clusters).
-    """
-    if not differences:
-        raise ValueError("`differences` is empty; a gain needs at least one prompt")
-    return stratified_gain(
-        [differences],
-        prompts=None if prompts is None else [prompts],
-        generator=generator,
-        resamples=resamples,
-        level=level,
-    )
-
-
 def stratified_gain(
     groups: Groups,
     *,
@@ -127,13 +89,19 @@ def stratified_gain(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> Gain:
-    """The mean of the means of several groups, each as in `bootstrap_gain` drawn for itself.
+    """The mean of the means of groups of differences, with its expanded percentile interval.
 
-    ``mean over groups g of mean over i in g of d_i``: groups count alike whatever their sizes, and
-    how many of a group are drawn is no chance. The quantiles are those of the smallest group.
+    Draws n of the n differences of each group with replacement, `resamples` times; the interval
+    runs between the quantiles ``Φ(∓ sqrt(n / (n - 1)) t)`` of the means so found, n that of the
+    smallest group and t of Student's distribution with n - 1 degrees of freedom at `level`. The
+    plain quantiles ``(1 ∓ level) / 2`` give too narrow an interval for few prompts.
+    Differences of equal prompts are drawn together, and n counts different prompts. Of fewer than
+    8 prompts it still is too narrow, of one a point.
 
     Reference:
-        Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.2.
+        Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69,
+        2015, section 5.3 (expanded percentile interval); Davison and Hinkley, Bootstrap Methods
+        and their Application, 1997, sections 3.2 (strata) and 3.8 (clusters).
     """
     if resamples < 1:
         raise ValueError(f"`resamples` must be at least 1, got {resamples}; 2000 is a good number")
@@ -144,19 +112,10 @@ def stratified_gain(
         chosen = torch.randint(len(each), (resamples, len(each)), generator=generator)
         drawn.append(each.sums[chosen].sum(1) / each.sizes[chosen].sum(1))
     least = max(2, min(map(len, found)))
-    tail = _NORMAL.cdf(-math.sqrt(least / (least - 1)) * _student(level, least - 1))
+    tail = _NORMAL.cdf(-math.sqrt(least / (least - 1)) * stdtrit(least - 1, (1 + level) / 2))
     ends = torch.tensor([tail, 1 - tail], dtype=torch.float64)
     low, high = torch.quantile(torch.stack(drawn).mean(0), ends).tolist()
     return Gain(torch.stack([each.mean for each in found]).mean().item(), low, high)
-
-
-def _student(level: float, freedom: int) -> float:
-    """The number that Student's t stays within with probability `level`, of 3 degrees or more."""
-    z, n = _NORMAL.inv_cdf((1 + level) / 2), freedom
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / n + second / n**2 + third / n**3
 
 
 LEVEL = 0.05

@@ -8,8 +8,8 @@ import attrs
 
 from flowbp.evaluation.before_after import ACCURACY, Comparison
 from flowbp.evaluation.number_format import Unit, WrittenChange, finer, unit_of
+from flowbp.evaluation.reward_metrics import WHOLE
 from flowbp.evaluation.scores import Compared, MetricFailure, Paired, Scores, compare
-from flowbp.evaluation.scoring import WHOLE
 from flowbp.evaluation.statistics import rule as significance
 
 
@@ -28,7 +28,7 @@ def scores_table(scores: Scores, *, seed: int = 0) -> str:
             average = "-" if mean is None else unit.plain(mean.mean)
             judged = str(scores.counts(model, column)[0])
             cells.append([first, model, average, judged, change])
-    widths = [max(len(line[place]) for line in cells) for place in range(5)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [_line(line, widths) for line in cells]
     rule = "-" * len(lines[0].ljust(sum(widths) + 8))
     pictures = sum(row.model == base for row in scores.rows)
@@ -74,17 +74,17 @@ def _failures(failures: tuple[MetricFailure, ...]) -> Iterator[str]:
 
 
 def table(comparison: Comparison, *, seed: int = 0) -> str:
-    """Before and after per kind of prompt, in 80 columns, the overall intervals below.
-
-    As in every table, n counts different prompts: one that stands twice in the list counts once.
-    """
+    """Before and after per kind of prompt, in 80 columns, the overall intervals below."""
     scores = comparison.scores
     units = {WHOLE: Unit(), **({ACCURACY: Unit(percent=True)} if comparison.before.judged else {})}
     header = ["kind", "n", *(cell for column in units for cell in (column, "gain"))]
     kinds = [_row(kind, scores.of_kind(kind), units, seed) for kind in scores.kinds]
     cells = [header, *kinds, _row("overall", scores, units, seed)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
-    lines = [_padded(line, widths) for line in cells]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join([name.ljust(widths[0]), *map(str.rjust, rest, widths[1:])])
+        for name, *rest in cells
+    ]
     rule = "-" * len(lines[0])
     below = [*_intervals(scores, units, seed), *_parts(scores, comparison.before.parts, seed)]
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], *below])
@@ -103,15 +103,6 @@ def _change(scores: Scores, column: str, unit: Unit, seed: int) -> WrittenChange
     paired = scores.paired(base, other, column, seed=seed)
     assert paired is not None
     return unit.change(paired.change)
-
-
-def _padded(cells: list[str], widths: list[int]) -> str:
-    first, *rest = cells
-    aligned = [
-        first.ljust(widths[0]),
-        *(cell.rjust(w) for cell, w in zip(rest, widths[1:], strict=True)),
-    ]
-    return "  ".join(aligned)
 
 
 def _intervals(scores: Scores, units: Mapping[str, Unit], seed: int) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Prompts of files and data sets, each process's share, and the cache of their embeddings."""
+"""Prompts for training and evaluation, each process's share, and the cache of their embeddings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from flowbp.prompts.embedding_store import MemoryStore as MemoryStore
 from flowbp.prompts.embedding_store import Store as Store
 from flowbp.prompts.formats import Columns as Columns
 from flowbp.prompts.formats import Entry as Entry
-from flowbp.prompts.shard import Shard as Shard
-from flowbp.prompts.shard import ShardedPrompts as ShardedPrompts
 from flowbp.prompts.sources import DatasetHeldOut as DatasetHeldOut
 from flowbp.prompts.sources import DatasetPrompts as DatasetPrompts
+from flowbp.prompts.sources import HeldOutSource as HeldOutSource
+from flowbp.prompts.sources import ShapesHeldOut as ShapesHeldOut
+from flowbp.prompts.sources import ShapesPrompts as ShapesPrompts
+from flowbp.prompts.sources import Shard as Shard
+from flowbp.prompts.sources import ShardedPrompts as ShardedPrompts
 from flowbp.prompts.sources import TableSource as TableSource
 from flowbp.prompts.sources import TextHeldOut as TextHeldOut
 from flowbp.prompts.sources import TextPrompts as TextPrompts

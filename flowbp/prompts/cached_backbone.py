@@ -12,7 +12,14 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from flowbp.adapters import Backbone, Conditioning, CutPrompt, CutPromptWarning, WithTextEncoders
+from flowbp.adapters import (
+    Backbone,
+    Conditioning,
+    CutPrompt,
+    CutPromptWarning,
+    TextEncoders,
+    WithTextEncoders,
+)
 from flowbp.adapters.backbone import (
     checked_batch,
     checked_conditioning,
@@ -45,15 +52,7 @@ class CachedBackbone:
 
     With a larger `batch`, a GPU encodes a long list sooner; the last batch is filled up with copies
     of its last prompt. How an embedding rounds then depends on its place in the batch, so other
-    prompts can change its last bits.
-
-    Args:
-        backbone: any.
-        store: where embeddings are kept; it must belong to this backbone's encoders.
-        batch: prompts encoded together.
-
-    Raises:
-        ValueError: `batch` is below 1.
+    prompts can change its last bits. The store must belong to this backbone's encoders.
     """
 
     backbone: Backbone
@@ -77,11 +76,7 @@ class CachedBackbone:
         return self.backbone.device
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """The conditioning of B prompts; those that were never seen are encoded now.
-
-        Raises:
-            ValueError: no prompt, or a bare string in place of a sequence.
-        """
+        """The conditioning of B prompts; those that were never seen are encoded now."""
         if isinstance(prompts, str) or not prompts:
             raise ValueError(
                 f"`prompts` must be a sequence of at least one string, got {prompts!r}; "
@@ -106,14 +101,9 @@ class CachedBackbone:
     def fill(
         self, prompts: Sequence[str], progress: Callable[[int, int], object] | None = None
     ) -> None:
-        """Encode prompts and keep them, without a warning for prompts that are cut; see `cut`.
+        """Encode the prompts that `absent` returned and keep them, without a warning of `cut` ones.
 
-        Args:
-            prompts: those that `absent` returned.
-            progress: called after every batch with how many are done, and of how many.
-
-        Raises:
-            EmbeddingsError: the store has no room for all of them, or cannot be written.
+        `progress` is called after every batch with how many are done, and of how many.
         """
         with warnings.catch_warnings(), self._borrowed_encoders():
             warnings.simplefilter("ignore", CutPromptWarning)
@@ -127,22 +117,18 @@ class CachedBackbone:
 
     def cut(self, prompts: Sequence[str]) -> tuple[CutPrompt, ...]:
         """The prompts that are longer than what is read; none if that cannot be known."""
-        whole = list(dict.fromkeys(prompts))
-        backbone: object = self.backbone
-        return backbone.text_encoders.cut(whole) if isinstance(backbone, WithTextEncoders) else ()
+        encoders = self._encoders
+        return () if encoders is None else encoders.cut(list(dict.fromkeys(prompts)))
 
     @property
     def cure_of_cut(self) -> str:
         """What to do about prompts that are cut."""
-        backbone: object = self.backbone
-        if isinstance(backbone, WithTextEncoders):
-            return backbone.text_encoders.cure
-        return "shorten them"
+        return "shorten them" if self._encoders is None else self._encoders.cure
 
     def release(self) -> None:
         """Free the encoders' memory; they come back only while a prompt is encoded."""
-        if isinstance(self.backbone, WithTextEncoders):
-            self.backbone.text_encoders.offload()
+        if self._encoders is not None:
+            self._encoders.offload()
 
     def noise(self, count: int, *, height: int, width: int, generator: torch.Generator) -> Tensor:
         """The backbone's."""
@@ -170,12 +156,14 @@ class CachedBackbone:
         """The backbone's."""
         self.backbone.save(folder)
 
+    @property
+    def _encoders(self) -> TextEncoders | None:
+        backbone: object = self.backbone
+        return backbone.text_encoders if isinstance(backbone, WithTextEncoders) else None
+
     def _borrowed_encoders(self) -> AbstractContextManager[None]:
         # One entry that was lost must not cost their memory for the rest of a run.
-        backbone: object = self.backbone
-        if isinstance(backbone, WithTextEncoders):
-            return backbone.text_encoders.borrowed()
-        return nullcontext()
+        return nullcontext() if self._encoders is None else self._encoders.borrowed()
 
     @torch.no_grad()
     def _computed(self, prompts: Sequence[str]) -> dict[str, Row]:
@@ -208,23 +196,16 @@ def cached(
 ) -> CachedBackbone:
     """Keep a backbone's embeddings in a folder that runs share, or in memory.
 
-    Args:
-        backbone: any; embeddings of one without `text_encoders` are kept in memory, with a warning.
-        folder: of the embeddings of all models; None keeps them in memory.
-        batch: prompts encoded together.
-
-    Raises:
-        ValueError: `batch` is below 1.
+    Embeddings of a backbone without `text_encoders` are kept in memory, with a warning.
     """
-    if folder is None:
-        return CachedBackbone(backbone, MemoryStore(), batch)
-    if not isinstance(backbone, WithTextEncoders):
+    store: Store = MemoryStore()
+    if folder is not None and isinstance(backbone, WithTextEncoders):
+        store = FolderStore(folder, encoders_digest(backbone.text_encoders, batch))
+    elif folder is not None:
         warnings.warn(
             f"{type(backbone).__name__} has no `text_encoders` to identify its embeddings "
             "by, so they are kept in memory and not on disk; embeddings.folder=null avoids this "
             "warning",
             stacklevel=2,
         )
-        return CachedBackbone(backbone, MemoryStore(), batch)
-    store = FolderStore(folder, encoders_digest(backbone.text_encoders, batch))
     return CachedBackbone(backbone, store, batch)

@@ -31,9 +31,7 @@ Row = Mapping[str, Tensor]
 _PARTIAL = ".partial"
 _WRITING = re.compile(r"[0-9a-f]{64}-[0-9a-f]{32}")
 _STALE = 24 * 3600.0
-_READERS = 8
-
-_THREADS = 4
+_READERS, _HASHERS = 8, 4
 # Where a component came from and what wrote it; neither changes what it computes.
 _ORIGINS = ("name_or_path", "transformers_version", "tokenizer_file", "is_local")
 # How the tokenizer was last called, which its file remembers.
@@ -51,12 +49,8 @@ class EmbeddingsError(OSError):
 class Store(Protocol):
     """Keeps the embedding of each prompt."""
 
-    def read(self, prompt: str) -> Row | None:
-        """The embedding of a prompt, None if there is none."""
-        ...
-
     def read_all(self, prompts: Sequence[str]) -> Iterator[Row | None]:
-        """`read` of each prompt, in order."""
+        """The embedding of each prompt, in order; None where there is none."""
         ...
 
     def write(self, prompt: str, row: Row) -> None:
@@ -78,13 +72,9 @@ class MemoryStore:
     def __init__(self) -> None:
         self._rows: dict[str, Row] = {}
 
-    def read(self, prompt: str) -> Row | None:
-        """The embedding of a prompt, None if there is none."""
-        return self._rows.get(prompt)
-
     def read_all(self, prompts: Sequence[str]) -> Iterator[Row | None]:
-        """`read` of each prompt, in order."""
-        return map(self.read, prompts)
+        """The embedding of each prompt, in order; None where there is none."""
+        return map(self._rows.get, prompts)
 
     def write(self, prompt: str, row: Row) -> None:
         """Keep the embedding of a prompt."""
@@ -107,17 +97,8 @@ class FolderStore:
     """Keeps embeddings as one safetensors file each, for any number of processes at once.
 
     A file appears under its name only when it is whole. Its tensors carry a checksum; an entry
-    that is damaged counts as absent, so that it is computed and written again.
-
-    Args:
-        folder: is made when the first embedding is written.
-        identity: what the embeddings depend on besides the prompt; each has a folder of its own.
-
-    Warns:
-        UserWarning: an entry is damaged; once for all of them.
-
-    Raises:
-        EmbeddingsError: an embedding cannot be written, or what is in its place cannot be read.
+    that is damaged counts as absent, so that it is computed and written again. Each `identity`,
+    what the embeddings depend on besides the prompt, has a folder of its own.
     """
 
     folder: Path = attrs.field(converter=_expanded)
@@ -248,7 +229,7 @@ def _tower(tower: Any) -> tuple[object, str, str]:
     # The dtype that it was written in: the weights' own has a part in their hash.
     configuration = {k: v for k, v in configuration.items() if k not in ("dtype", "torch_dtype")}
     weights = encoder.state_dict()
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(_HASHERS) as pool:
         hashed = _joined(weights, pool.map(_tensor, weights.values()))
     return configuration, hashed, _tokenizer(tower.tokenizer)
 

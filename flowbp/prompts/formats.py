@@ -27,11 +27,7 @@ OTHER_FIELDS = "with more or fewer fields than the header"
 class Entry:
     """One line or row of a source, before it is checked.
 
-    Args:
-        number: of the line or row, from 1.
-        text: the prompt; anything but a text is left out later.
-        kind: the value of the kind's column.
-        fault: why the line could not be read; None where it could.
+    `fault` is why it could not be read; a `text` that is none is left out later.
     """
 
     number: int
@@ -42,15 +38,7 @@ class Entry:
 
 @attrs.frozen
 class Columns:
-    """The columns to read.
-
-    Args:
-        text: of the prompts; None for a file without columns.
-        kind: of the groups that the prompts are counted in; None has none.
-
-    Raises:
-        ValueError: one column for both.
-    """
+    """The columns of the prompts, None for a file without columns, and of their kinds, if any."""
 
     text: str | None = None
     kind: str | None = None
@@ -165,10 +153,8 @@ def read_parquet(path: Path, columns: Columns) -> Iterator[Entry]:
         raise UnusableFileError("is a pipe or a device; copy what it holds into a file")
     with path.open("rb") as stream:
         # Late, so that a missing file is reported before a missing package.
-        try:
-            pyarrow, parquet = (require(n, extra="data") for n in ("pyarrow", "pyarrow.parquet"))
-        except ModuleNotFoundError as error:
-            raise ValueError(f"`path` is {str(path)!r}: {error}") from error
+        pyarrow = _required("pyarrow", "path", path)
+        parquet = _required("pyarrow.parquet", "path", path)
         try:
             file = parquet.ParquetFile(stream)
             text = columns.check(file.schema_arrow.names, path.name)
@@ -186,10 +172,7 @@ def read_dataset(
     dataset: str, columns: Columns, *, split: str, configuration: str | None = None
 ) -> Iterator[Entry]:
     """An entry for each row of a data set's split; no other column is decoded."""
-    try:
-        datasets = require("datasets", extra="data")
-    except ModuleNotFoundError as error:
-        raise ValueError(f"`dataset` is {dataset!r}: {error}") from error
+    datasets = _required("datasets", "dataset", dataset)
     refused = (OSError, ValueError, datasets.exceptions.DatasetsError)
     try:
         loaded = datasets.load_dataset(dataset, configuration, split=split)
@@ -211,6 +194,13 @@ READERS: Mapping[str, Reader] = {
     ".parquet": read_parquet,
 }
 """Reader by ending."""
+
+
+def _required(module: str, argument: str, value: str | Path) -> Any:
+    try:
+        return require(module, extra="data")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"`{argument}` is {str(value)!r}: {error}") from error
 
 
 def _parquet_entry(number: int, value: Any, kind: Any) -> Entry:

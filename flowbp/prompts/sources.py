@@ -1,18 +1,31 @@
-"""Prompts of files and data sets, for training and held out."""
+"""Sources of prompts: files, data sets and the embedded world, and each process's share of one."""
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import attrs
 import torch
 
 from flowbp.evaluation import HeldOut
+from flowbp.limits import COUNT
 from flowbp.prompts.formats import Columns
 from flowbp.prompts.table import PromptTable, load_prompts, read_prompts
-from flowbp.training import PromptList
+from flowbp.shapes import PROMPT_KINDS, heldout_prompts, training_prompts
+from flowbp.training import PromptList, PromptSource
+from flowbp.validators import integer
+
+
+class HeldOutSource(Protocol):
+    """A fixed list of prompts for evaluation."""
+
+    def prompts(self) -> tuple[HeldOut, ...]:
+        """The prompts, always the same ones in the same order."""
+        ...
 
 
 class TableSource:
@@ -25,7 +38,7 @@ class TableSource:
         return self.table.account()
 
 
-class _TrainingSource(TableSource):
+class _TrainingTable(TableSource):
     def __len__(self) -> int:
         return len(self.table.prompts)
 
@@ -34,14 +47,14 @@ class _TrainingSource(TableSource):
         return PromptList(prompt.text for prompt in self.table.prompts).stream(generator)
 
 
-class _HeldOutSource(TableSource):
+class _HeldOutTable(TableSource):
     def prompts(self) -> tuple[HeldOut, ...]:
         """The prompts, always in the order of the source."""
         return self.table.prompts
 
 
 @attrs.frozen
-class TextPrompts(_TrainingSource):
+class TextPrompts(_TrainingTable):
     """The distinct prompts of a file, without end, shuffled anew for each pass.
 
     Args:
@@ -72,7 +85,7 @@ class TextPrompts(_TrainingSource):
 
 
 @attrs.frozen
-class TextHeldOut(_HeldOutSource):
+class TextHeldOut(_HeldOutTable):
     """The distinct prompts of a file, in its order.
 
     Args:
@@ -103,7 +116,7 @@ class TextHeldOut(_HeldOutSource):
 
 
 @attrs.frozen
-class DatasetPrompts(_TrainingSource):
+class DatasetPrompts(_TrainingTable):
     """The distinct prompts of a data set, without end, shuffled anew for each pass.
 
     Args:
@@ -134,7 +147,7 @@ class DatasetPrompts(_TrainingSource):
 
 
 @attrs.frozen
-class DatasetHeldOut(_HeldOutSource):
+class DatasetHeldOut(_HeldOutTable):
     """The distinct prompts of a data set, in its order.
 
     Args:
@@ -164,3 +177,97 @@ class DatasetHeldOut(_HeldOutSource):
         return load_prompts(
             os.fspath(self.dataset), columns, split=self.split, configuration=self.configuration
         )
+
+
+@attrs.frozen
+class ShapesPrompts:
+    """The training captions of the embedded world, the six kinds in equal parts."""
+
+    def __len__(self) -> int:
+        return len(training_prompts())
+
+    def stream(self, generator: torch.Generator) -> Iterator[str]:
+        """Captions without end, in an order that `generator` alone decides."""
+        kinds = [
+            PromptList(prompt.text for prompt in training_prompts() if prompt.kind == kind)
+            for kind in PROMPT_KINDS
+        ]
+        streams = [texts.stream(generator) for texts in kinds]
+        while True:
+            for index in torch.randperm(len(streams), generator=generator).tolist():
+                yield next(streams[index])
+
+
+@attrs.frozen
+class ShapesHeldOut:
+    """Held-out captions of the embedded world, spread evenly over the six kinds."""
+
+    count: int = attrs.field(default=192, validator=integer(1, COUNT))
+
+    def prompts(self) -> tuple[HeldOut, ...]:
+        """The captions, the kinds taking turns."""
+        kinds = [
+            _even([prompt for prompt in heldout_prompts() if prompt.kind == kind], share)
+            for kind, share in zip(PROMPT_KINDS, self._shares(), strict=True)
+        ]
+        turns = len(PROMPT_KINDS)
+        return tuple(kinds[i % turns][i // turns] for i in range(self.count))
+
+    def _shares(self) -> list[int]:
+        whole, rest = divmod(self.count, len(PROMPT_KINDS))
+        return [whole + (place < rest) for place in range(len(PROMPT_KINDS))]
+
+
+def _even(prompts: Sequence[HeldOut], share: int) -> list[HeldOut]:
+    if share > len(prompts):
+        return [prompts[i % len(prompts)] for i in range(share)]
+    return [prompts[i * len(prompts) // share] for i in range(share)]
+
+
+@attrs.frozen
+class Shard:
+    """The share of one process, of number `rank`, among the `world_size` that train together."""
+
+    rank: int = attrs.field(default=0, validator=integer(0))
+    world_size: int = attrs.field(default=1, validator=integer(1))
+
+    def __attrs_post_init__(self) -> None:
+        if self.rank >= self.world_size:
+            raise ValueError(
+                f"`rank` must be in [0, {self.world_size - 1}], as `world_size` is "
+                f"{self.world_size}, got {self.rank}"
+            )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Shard:
+        """The share that `torchrun` gave this process; everything without torchrun."""
+        given = {name: environment[name] for name in ("RANK", "WORLD_SIZE") if name in environment}
+        if not given:
+            return cls()
+        try:
+            return cls(int(given["RANK"]), int(given["WORLD_SIZE"]))
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                "the environment variables RANK and WORLD_SIZE must be two integers with 0 <= RANK "
+                f"< WORLD_SIZE, got {given}; start with torchrun, or unset both"
+            ) from error
+
+    def of(self, prompts: Iterator[str]) -> Iterator[str]:
+        """Every `world_size`-th of the prompts, starting with the `rank`-th."""
+        return itertools.islice(prompts, self.rank, None, self.world_size)
+
+
+@attrs.frozen
+class ShardedPrompts:
+    """One process's share of a source's stream.
+
+    All processes draw the same stream and deal it out among themselves, without a remainder at the
+    end of an epoch: together they see the prompts that one process alone would see.
+    """
+
+    source: PromptSource
+    shard: Shard
+
+    def stream(self, generator: torch.Generator) -> Iterator[str]:
+        """This process's prompts without end; `generator` must be alike on every process."""
+        return self.shard.of(self.source.stream(generator))

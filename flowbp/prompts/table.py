@@ -58,13 +58,7 @@ class LeftOut:
 
 @attrs.frozen
 class PromptTable:
-    """The distinct prompts of a source, in its order.
-
-    Args:
-        prompts: each with its kind.
-        left_out: what gave no prompt.
-        unit: what the numbers count: lines or rows.
-    """
+    """The distinct prompts of a source, in its order, and which lines or rows gave none."""
 
     prompts: tuple[HeldOutPrompt, ...]
     left_out: tuple[LeftOut, ...] = ()
@@ -81,16 +75,8 @@ def prompt_table(
 ) -> PromptTable:
     """Check the entries of a source: each prompt once, without the white space around it.
 
-    Lines that hold something and give no prompt are warned of, with the reason.
-
-    Args:
-        entries: what a reader found.
-        origin: what the source is called in messages.
-        unit: what the entries' numbers count.
-        kinds: whether each prompt must have a kind; a prompt may then stand once under each.
-
-    Raises:
-        ValueError: there is no prompt, or more than a million.
+    Lines that hold something and give no prompt are warned of, with the reason. With `kinds` each
+    prompt must have one, and may stand once under each.
     """
     found: dict[HeldOutPrompt, None] = {}
     left_out: dict[str, list[int]] = {}
@@ -118,10 +104,8 @@ def prompt_table(
 def read_prompts(path: Path, columns: Columns | None = None) -> PromptTable:
     """Read the distinct prompts of a `.txt`, `.csv`, `.jsonl` or `.parquet` file.
 
-    Args:
-        path: of the regular file, of at most 1 GiB if it is no `.parquet`; its ending says what it
-            is. A prompt has at most 10,000 characters, and none that controls a terminal.
-        columns: which columns to read; a `.txt` file, of one prompt a line, has none.
+    A file is regular, and of at most 1 GiB if it is no `.parquet`. A prompt has at most 10,000
+    characters, and none that controls a terminal.
 
     Raises:
         ValueError: the file cannot be read, is of another kind, lacks the columns or holds no

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+from flowbp.hub import PublishedFile as PublishedFile
 from flowbp.rewards.aesthetic import AestheticScore as AestheticScore
 from flowbp.rewards.clip import ClipReward as ClipReward
 from flowbp.rewards.clip import ClipTower as ClipTower
 from flowbp.rewards.clip import as_written as as_written
 from flowbp.rewards.clip import repaired as repaired
+from flowbp.rewards.clip_model import VIT_H_14 as VIT_H_14
+from flowbp.rewards.clip_model import ClipArchitecture as ClipArchitecture
+from flowbp.rewards.clip_model import TransformerSizes as TransformerSizes
+from flowbp.rewards.clip_model import load_open_clip as load_open_clip
 from flowbp.rewards.clipscore import CLIPScore as CLIPScore
 from flowbp.rewards.hpsv2 import HPS_V2_1 as HPS_V2_1
 from flowbp.rewards.hpsv2 import HPSv2 as HPSv2
 from flowbp.rewards.hpsv3 import HPSv3 as HPSv3
 from flowbp.rewards.hpsv3_model import QWEN2_VL_7B as QWEN2_VL_7B
-from flowbp.rewards.hpsv3_model import QwenSizes as QwenSizes
+from flowbp.rewards.image_reward import BLIP_LARGE as BLIP_LARGE
+from flowbp.rewards.image_reward import IMAGE_REWARD as IMAGE_REWARD
 from flowbp.rewards.image_reward import ImageReward as ImageReward
-from flowbp.rewards.image_reward_model import BLIP_LARGE as BLIP_LARGE
-from flowbp.rewards.image_reward_model import IMAGE_REWARD as IMAGE_REWARD
-from flowbp.rewards.image_reward_model import BlipSizes as BlipSizes
 from flowbp.rewards.needs import Need as Need
-from flowbp.rewards.needs import Reading as Reading
 from flowbp.rewards.needs import needing as needing
 from flowbp.rewards.needs import package as package
-from flowbp.rewards.open_clip import VIT_H_14 as VIT_H_14
-from flowbp.rewards.open_clip import ClipArchitecture as ClipArchitecture
-from flowbp.rewards.open_clip import TransformerSizes as TransformerSizes
-from flowbp.rewards.open_clip import load_open_clip as load_open_clip
 from flowbp.rewards.pickscore import PickScore as PickScore
 from flowbp.rewards.pixels import Resize as Resize
 from flowbp.rewards.pixels import crop_shortest_side as crop_shortest_side
@@ -39,8 +37,9 @@ from flowbp.rewards.reward import Reward as Reward
 from flowbp.rewards.reward import RewardInParts as RewardInParts
 from flowbp.rewards.reward import in_parts as in_parts
 from flowbp.rewards.towers import TOWERS as TOWERS
+from flowbp.rewards.towers import ModelReward as ModelReward
 from flowbp.rewards.towers import Towers as Towers
-from flowbp.rewards.weight_files import PublishedFile as PublishedFile
+from flowbp.rewards.towers import TowerSizes as TowerSizes
 from flowbp.rewards.weight_files import check_layout as check_layout
 from flowbp.rewards.weight_files import read_weights as read_weights
 from flowbp.rewards.weighted import Normalisation as Normalisation

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import attrs
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
-from flowbp.hub import hub_file
-from flowbp.rewards.clip import ClipTower
-from flowbp.rewards.clip_model import VIT_L_14, channel_statistics, clip_needs, load_clip_model
-from flowbp.rewards.model_files import Place, check_file, located, on_disk
-from flowbp.rewards.needs import Need, Reading, package
+from flowbp.hub import Place, located, resolve
+from flowbp.rewards.clip import ClipTower, load_clip
+from flowbp.rewards.clip_model import VIT_L_14, clip_needs
+from flowbp.rewards.needs import Need, file_need, package
 from flowbp.rewards.pixels import crop_shortest_side_torchvision
-from flowbp.rewards.reward import batch_size, check_prompts
-from flowbp.rewards.towers import TOWERS, Towers
+from flowbp.rewards.reward import check_prompts
+from flowbp.rewards.towers import ModelReward
 from flowbp.rewards.weight_files import check_layout, read_weights
 
 _REPOSITORY, _FILE = "trl-lib/ddpo-aesthetic-predictor", "aesthetic-model.pth"
@@ -39,7 +36,7 @@ def head_layout(width: int) -> dict[str, tuple[int, ...]]:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class AestheticScore:
+class AestheticScore(ModelReward):
     """Five linear layers on a picture's unit CLIP embedding: 1 is poor, 10 is splendid.
 
     ``score = A5(A4(A3(A2(A1(f(image) / |f(image)|)))))`` with affine A and no activations, in
@@ -51,10 +48,7 @@ class AestheticScore:
         source: The head: a file (of ``torch.save``, or safetensors), or a hub id, of which
             aesthetic-model.pth is taken.
         clip: The CLIP model below it: a folder or hub id in CLIPModel layout.
-        batch: Pictures in the model at a time; see `ClipTower`.
-        policy: Dtypes of the CLIP model.
-        device: Where it runs.
-        towers: The pool in which models are shared.
+        batch: As `policy`, `device` and `towers`, see `ModelReward`.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
@@ -77,70 +71,39 @@ class AestheticScore:
 
     source: Place = attrs.field(default=_REPOSITORY, validator=located(file="the head's weights"))
     clip: Place = attrs.field(default=VIT_L_14, validator=located(folder="CLIPModel layout"))
-    batch: int | None = attrs.field(default=None, validator=batch_size)
-    policy: DtypePolicy = FLOAT32
-    device: torch.device = attrs.field(default=CPU, converter=torch.device)
-    towers: Towers = attrs.field(default=TOWERS, repr=False)
     tower: ClipTower = attrs.field(init=False, repr=False)
     _head: Head = attrs.field(init=False, repr=False)
 
     @staticmethod
     def needs(source: Place, clip: Place) -> tuple[Need, ...]:
         """What its construction reads."""
-        head = Need(
-            check=partial(check_file, source, _FILE), reading=Reading(source, (_FILE,), alone=True)
-        )
-        return package("transformers"), head, *clip_needs(clip, argument="clip")
+        return package("transformers"), file_need(source, _FILE), *clip_needs(clip, argument="clip")
 
     @tower.default
     def _load_tower(self) -> ClipTower:
         # Now, because validators run last and loading comes before that.
         attrs.validate(self)
-        mean, std = channel_statistics(self.clip)
-        model = load_clip_model(
-            self.clip, dtype=self.policy.weights, device=self.device, towers=self.towers
-        )
-        return ClipTower(
-            model=model,
-            resize=crop_shortest_side_torchvision,
-            mean=mean,
-            std=std,
-            batch=self.batch,
-            policy=self.policy,
-            device=self.device,
-        )
+        loaded = load_clip(self.clip, policy=self.policy, device=self.device, towers=self.towers)
+        return ClipTower(**loaded, resize=crop_shortest_side_torchvision, batch=self.batch)
 
     @_head.default
     def _load_head(self) -> Head:
-        path = on_disk(self.source) or hub_file(str(self.source), _FILE, alone=True)
+        path = resolve(self.source, _FILE)
         width = self.tower.model.config.projection_dim
         weights = read_weights(path)
         what = f"an aesthetic predictor's head for embeddings of {width} numbers"
         check_layout(weights, head_layout(width), path=path, what=what)
-        return tuple(
-            (self._placed(weights, n, "weight"), self._placed(weights, n, "bias")) for n in _LAYERS
-        )
+        placed = {
+            key: value.to(device=self.device, dtype=self.policy.state)
+            for key, value in weights.items()
+        }
+        return tuple((placed[f"layers.{n}.weight"], placed[f"layers.{n}.bias"]) for n in _LAYERS)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Score B pictures.
-
-        Args:
-            images: (B, 3, H, W) in [0, 1], any size.
-            prompts: B prompts, which are not read.
-
-        Returns:
-            (B,) scores in float32 (float64 under a float64 policy).
-
-        Raises:
-            ValueError: Images of another shape, or another number of prompts.
-        """
+        """Score B pictures (B, 3, H, W) in [0, 1]: (B,), differentiable; prompts are not read."""
         check_prompts(images, prompts)
-        x = self.tower(images)
+        x = self.tower.embed_images(images)
         with torch.autocast(self.device.type, enabled=False):
             for weight, bias in self._head:
                 x = F.linear(x, weight, bias)
         return x[:, 0]
-
-    def _placed(self, weights: Mapping[str, Tensor], number: int, kind: str) -> Tensor:
-        value = weights[f"layers.{number}.{kind}"]
-        return value.to(device=self.device, dtype=self.policy.state)

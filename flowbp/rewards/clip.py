@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
@@ -13,14 +13,8 @@ from torch.nn import functional as F
 
 from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
 from flowbp.extras import require
-from flowbp.rewards.clip_model import (
-    channel_statistics,
-    check_clip_source,
-    check_vocabulary,
-    clip_needs,
-    load_clip_model,
-)
-from flowbp.rewards.model_files import Place, load_tokenizer
+from flowbp.hub import Place, located
+from flowbp.rewards.clip_model import check_vocabulary, clip_needs, load_clip_model
 from flowbp.rewards.needs import Need, needing, package
 from flowbp.rewards.pixels import (
     CLIP_MEAN,
@@ -30,8 +24,9 @@ from flowbp.rewards.pixels import (
     crop_shortest_side,
     normalise,
 )
+from flowbp.rewards.pretrained import channel_statistics, load_tokenizer
 from flowbp.rewards.reward import batch_size, check_images, check_prompts, score_in_batches
-from flowbp.rewards.towers import TOWERS, Towers
+from flowbp.rewards.towers import TOWERS, ModelReward, Towers
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, PreTrainedTokenizerBase
@@ -71,14 +66,23 @@ def _numbers(values: Iterable[float]) -> tuple[float, ...]:
 class ClipTower:
     """Unit embeddings of pictures under a CLIP model: ``f(image) / |f(image)|``.
 
-    The arguments are those of `ClipReward`. The model runs under the policy; resizing and the last
-    division are in float32.
+    The model runs under the policy; resizing and the last division are in float32. Construction
+    moves the model to `device`, casts and freezes it.
 
-    With `batch`, that many pictures go through the model at a time, and again in the backward pass:
-    only one batch's activations exist at a time, for one more forward pass. Embeddings then differ
-    by rounding alone, as they do between batches of any sizes.
+    Args:
+        model: A transformers CLIPModel.
+        resize: How pictures become squares of the model's image size.
+        mean: Channel means the model was trained with.
+        std: Channel standard deviations the model was trained with.
+        batch: Pictures in the model at a time, and again in the backward pass: only one batch's
+            activations exist at a time, for one more forward pass. Embeddings then differ by
+            rounding alone, as they do between batches of any sizes. None takes all.
+        policy: Dtypes of the model.
+        device: Where it runs.
 
-    Construction moves the model to `device`, casts and freezes it.
+    Raises:
+        ValueError: `mean` or `std` is not three numbers, a `std` is not positive, or `batch` is
+            below 1.
 
     Source: Radford et al., arXiv 2103.00020, section 2.3.
     """
@@ -106,21 +110,13 @@ class ClipTower:
         self.policy.place(self.model, self.device)
         self.model.requires_grad_(False).eval()
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def embed_images(self, images: Tensor) -> Tensor:
         """Embed B pictures (B, 3, H, W) in [0, 1] of any size as (B, D), differentiably.
 
         The embeddings are in float32 (float64 under a float64 policy).
         """
         check_images(images)
         return score_in_batches(self._embedded, images, batch=self.batch)
-
-    def unit(self, output: Tensor | BaseModelOutputWithPooling) -> Tensor:
-        """What `get_image_features` or `get_text_features` returned, as (B, D) of length one."""
-        # transformers 4 returns the embeddings themselves, transformers 5 an output object.
-        features = output if isinstance(output, Tensor) else output.pooler_output
-        # An autocast set by the caller would round embeddings to bfloat16.
-        with torch.autocast(self.device.type, enabled=False):
-            return F.normalize(features.to(self.policy.state), dim=-1)
 
     def _embedded(self, images: Tensor) -> Tensor:
         size = self.model.config.vision_config.image_size
@@ -129,7 +125,27 @@ class ClipTower:
             pixels = normalise(pixels, *self._statistics)
         with self.policy.autocast(self.device):
             output = self.model.get_image_features(pixel_values=pixels.to(self.policy.weights))
-        return self.unit(output)
+        return self._unit(output)
+
+    def _unit(self, output: Tensor | BaseModelOutputWithPooling) -> Tensor:
+        """What `get_image_features` or `get_text_features` returned, as (B, D) of length one."""
+        # transformers 4 returns the embeddings themselves, transformers 5 an output object.
+        features = output if isinstance(output, Tensor) else output.pooler_output
+        # An autocast set by the caller would round embeddings to bfloat16.
+        with torch.autocast(self.device.type, enabled=False):
+            return F.normalize(features.to(self.policy.state), dim=-1)
+
+
+def load_clip(
+    source: Place, *, policy: DtypePolicy, device: torch.device | str, towers: Towers
+) -> Mapping[str, Any]:
+    """The arguments of a `ClipTower` for a hub id or a folder in CLIPModel layout.
+
+    `mean` and `std` come from its preprocessor_config.json, or are CLIP's own without one.
+    """
+    mean, std = channel_statistics(source)
+    model = load_clip_model(source, dtype=policy.weights, device=device, towers=towers)
+    return {"model": model, "mean": mean, "std": std, "policy": policy, "device": device}
 
 
 def _needs(source: Place, tokenizer: Place | None) -> tuple[Need, ...]:
@@ -140,7 +156,7 @@ def _needs(source: Place, tokenizer: Place | None) -> tuple[Need, ...]:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class ClipReward:
+class ClipReward(ClipTower):
     """Cosine of a CLIP model's image and text embeddings, optionally times its logit scale.
 
     ``score = f(image) . g(prompt) / (|f(image)| |g(prompt)|)``, the last steps in float32 whatever
@@ -148,24 +164,16 @@ class ClipReward:
     the device: they are the same to the bit whatever else is scored before or beside. Which other
     pictures share the batch changes a score by rounding alone.
 
-    Construction moves the model to `device`, casts and freezes it.
-
     Args:
-        model: A transformers CLIPModel.
+        model: A transformers CLIPModel; `resize`, `mean`, `std`, `batch`, `policy` and `device`
+            are those of `ClipTower`.
         tokenizer: Its tokenizer.
-        resize: How pictures become squares of the model's image size.
-        mean: Channel means the model was trained with.
-        std: Channel standard deviations the model was trained with.
         logit_scale: Multiply the cosine by ``exp(model.logit_scale)``, as PickScore does.
         clean: Applied to each prompt before the tokenizer. CLIP's original pipeline repaired
             broken Unicode and HTML entities there, which transformers 5 no longer does.
-        batch: Pictures in the model at a time; see `ClipTower`. None takes all.
-        policy: Dtypes of the model.
-        device: Where it runs.
 
     Raises:
-        ValueError: `mean` or `std` is not three numbers, a `std` is not positive, or `batch` is
-            below 1.
+        ValueError: As `ClipTower`.
 
     Example:
         >>> from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
@@ -181,30 +189,10 @@ class ClipReward:
     Source: Radford et al., arXiv 2103.00020, section 2.3; Hessel et al., arXiv 2104.08718.
     """
 
-    model: CLIPModel
     tokenizer: PreTrainedTokenizerBase
-    resize: Resize = crop_shortest_side
-    mean: tuple[float, ...] = CLIP_MEAN
-    std: tuple[float, ...] = CLIP_STD
     logit_scale: bool = False
     clean: Callable[[str], str] = as_written
-    batch: int | None = None
-    policy: DtypePolicy = FLOAT32
-    device: torch.device = attrs.field(default=CPU, converter=torch.device)
-    tower: ClipTower = attrs.field(init=False, repr=False)
     _embeddings: dict[str, Tensor] = attrs.field(factory=dict, init=False, repr=False)
-
-    @tower.default
-    def _tower(self) -> ClipTower:
-        return ClipTower(
-            model=self.model,
-            resize=self.resize,
-            mean=self.mean,
-            std=self.std,
-            batch=self.batch,
-            policy=self.policy,
-            device=self.device,
-        )
 
     @classmethod
     @needing(_needs)
@@ -223,8 +211,6 @@ class ClipReward:
     ) -> ClipReward:
         """Load a hub id or a local folder in CLIPModel layout: model, tokenizer, preprocessing.
 
-        `mean` and `std` come from its preprocessor_config.json, or are CLIP's own without one.
-
         Args:
             source: ``owner/name`` or a folder with config.json, weights and tokenizer.
             resize: See the class; the same for the other arguments.
@@ -236,43 +222,29 @@ class ClipReward:
             device: Where it runs.
             towers: The pool in which models are shared.
 
-        Returns:
-            The reward.
-
         Raises:
             ModuleNotFoundError: transformers is not installed.
             FileNotFoundError: No such source, or a folder without model or tokenizer.
             ValueError: A model that is not a CLIPModel, or whose weights are incomplete.
         """
-        # Every cheap check comes before the weights are read.
-        check_clip_source(source)
-        mean, std = channel_statistics(source)
-        loaded = (
+        loaded = load_clip(source, policy=policy, device=device, towers=towers)
+        words = (
             load_tokenizer(source, argument="source")
             if tokenizer is None
             else load_tokenizer(tokenizer)
         )
-        model = load_clip_model(source, dtype=policy.weights, device=device, towers=towers)
-        check_vocabulary(loaded, model)
+        check_vocabulary(words, loaded["model"])
         return cls(
-            model=model,
-            tokenizer=loaded,
+            **loaded,
+            tokenizer=words,
             resize=resize,
-            mean=mean,
-            std=std,
             logit_scale=logit_scale,
             clean=clean,
             batch=batch,
-            policy=policy,
-            device=device,
         )
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Score B pictures against B prompts.
-
-        Args:
-            images: (B, 3, H, W) in [0, 1], any size.
-            prompts: B prompts.
+        """Score B pictures (B, 3, H, W) in [0, 1] of any size against B prompts.
 
         Returns:
             (B,) scores in float32 (float64 under a float64 policy).
@@ -285,11 +257,10 @@ class ClipReward:
         # An autocast set by the caller would round the dot product to 2e-3.
         with torch.autocast(self.device.type, enabled=False):
             scores = (embeddings * self.embed_prompts(prompts)).sum(-1)
-            return scores * self._scale() if self.logit_scale else scores
-
-    def embed_images(self, images: Tensor) -> Tensor:
-        """Unit embeddings (B, D) of pictures (B, 3, H, W) in [0, 1]; differentiable."""
-        return self.tower(images)
+            if not self.logit_scale:
+                return scores
+            scale: Tensor = self.model.logit_scale.to(self.policy.state).exp()
+            return scores * scale
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Unit embeddings (B, D) of B prompts, without gradient; each prompt is read once."""
@@ -313,8 +284,37 @@ class ClipReward:
         )
         with self.policy.autocast(self.device):
             output = self.model.get_text_features(input_ids=batch.input_ids.to(self.device))
-        return self.tower.unit(output)[0]
+        return self._unit(output)[0]
 
-    def _scale(self) -> Tensor:
-        scale: Tensor = self.model.logit_scale.to(self.policy.state).exp()
-        return scale
+
+@attrs.frozen(kw_only=True, eq=False)
+class PublishedClipReward(ModelReward):
+    """What rewards by a published CLIP have in common; see `ModelReward`.
+
+    Args:
+        source: A folder or hub id in CLIPModel layout.
+        tokenizer: A folder or hub id of its own; None takes that of `source`.
+    """
+
+    source: Place = attrs.field(validator=located(folder="CLIPModel layout"))
+    tokenizer: Place | None = attrs.field(
+        default=None, validator=located(folder="a CLIP tokenizer")
+    )
+    clip: ClipReward = attrs.field(init=False, repr=False)
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score B pictures (B, 3, H, W) in [0, 1] against B prompts: (B,), differentiable."""
+        return self.clip(images, prompts)
+
+    def _from_pretrained(self, tokenizer: Place | None, **fields: Any) -> ClipReward:
+        # Now, because validators run last and loading comes before that.
+        attrs.validate(self)
+        return ClipReward.from_pretrained(
+            self.source,
+            tokenizer=tokenizer,
+            batch=self.batch,
+            policy=self.policy,
+            device=self.device,
+            towers=self.towers,
+            **fields,
+        )

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
-from torch import Tensor
 
-from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
 from flowbp.extras import require
-from flowbp.hub import hub_file
-from flowbp.rewards.clip import ClipReward, repaired
-from flowbp.rewards.clip_model import VIT_L_14, check_vocabulary, clip_needs
-from flowbp.rewards.model_files import (
-    CLIP_TOKENIZER_FILES,
-    Place,
-    load_tokenizer,
-    located,
-    on_disk,
-    tokenizer_place,
+from flowbp.hub import Place, PublishedFile, located, on_disk, resolve
+from flowbp.rewards.clip import ClipReward, PublishedClipReward, repaired
+from flowbp.rewards.clip_model import (
+    VIT_H_14,
+    VIT_L_14,
+    ClipArchitecture,
+    check_vocabulary,
+    clip_needs,
+    load_open_clip,
 )
-from flowbp.rewards.needs import Need, package, published_file
-from flowbp.rewards.needs import tokenizer as tokenizer_need
-from flowbp.rewards.open_clip import VIT_H_14, ClipArchitecture, load_open_clip
+from flowbp.rewards.needs import Need, file_need, package, tokenizer_need
 from flowbp.rewards.pixels import pad_longest_side
-from flowbp.rewards.reward import batch_size
-from flowbp.rewards.towers import TOWERS, Towers
-from flowbp.rewards.weight_files import PublishedFile
+from flowbp.rewards.pretrained import load_tokenizer, tokenizer_place
 
 HPS_V2_1 = PublishedFile(
     repository="xswu/HPSv2",
@@ -42,10 +33,10 @@ HPS_V2_1 = PublishedFile(
 _PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 
 
-def _check_size(self: HPSv2, attribute: attrs.Attribute[Any], value: Any) -> None:
-    path = on_disk(value)
-    if path is not None and self.verify and path.suffix in _PICKLED:
-        self.published.check_size(path)
+def _check_size(self: HPSv2, _: Any, value: Place) -> None:
+    path, known = on_disk(value), _verified(value, self.published, self.verify)
+    if path is not None and path.is_file() and known is not None:
+        known.check_size(path)
 
 
 def _tokenizer(source: Place, tokenizer: Place | None, published: PublishedFile) -> Place:
@@ -54,7 +45,7 @@ def _tokenizer(source: Place, tokenizer: Place | None, published: PublishedFile)
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class HPSv2:
+class HPSv2(PublishedClipReward):
     """Cosine of picture and prompt under HPSv2.1's CLIP, without its logit scale.
 
     ``score = f(image) . g(prompt) / (|f(image)| |g(prompt)|)``; the longest side of a picture
@@ -69,10 +60,7 @@ class HPSv2:
             takes that of a folder, else OpenAI's from the hub.
         verify: Refuse a file of ``torch.save`` that is not the published one, bit for bit; nothing
             is known of files in other formats.
-        batch: Pictures in the model at a time; see `ClipTower`.
-        policy: Dtypes of the model; bfloat16 leaves the normalisation and the dot in float32.
-        device: Where it runs.
-        towers: The pool in which models are shared.
+        batch: As `policy`, `device` and `towers`, see `ModelReward`.
         published: What `source` means by its repository, and what `verify` compares with.
         architecture: Sizes of the model in a file.
 
@@ -83,6 +71,7 @@ class HPSv2:
             of another model; the first key that does not fit is named.
 
     Example:
+        >>> import torch
         >>> from flowbp.shapes.embedded import reward_folder
         >>> reward = HPSv2(source=reward_folder())
         >>> reward(torch.rand(2, 3, 64, 48), ["a red circle", "two squares"]).shape
@@ -98,14 +87,7 @@ class HPSv2:
             _check_size,
         ],
     )
-    tokenizer: Place | None = attrs.field(
-        default=None, validator=located(folder="a CLIP tokenizer")
-    )
     verify: bool = True
-    batch: int | None = attrs.field(default=None, validator=batch_size)
-    policy: DtypePolicy = FLOAT32
-    device: torch.device = attrs.field(default=CPU, converter=torch.device)
-    towers: Towers = attrs.field(default=TOWERS, repr=False)
     published: PublishedFile = attrs.field(default=HPS_V2_1, repr=False)
     architecture: ClipArchitecture = attrs.field(default=VIT_H_14, repr=False)
     clip: ClipReward = attrs.field(init=False, repr=False)
@@ -119,13 +101,12 @@ class HPSv2:
     ) -> tuple[Need, ...]:
         """What its construction reads."""
         packages = package("transformers"), package("ftfy", extra="rewards")
-        path = on_disk(source)
         place = _tokenizer(source, tokenizer, published)
-        if source != published.repository if path is None else path.is_dir():
+        if not _is_file(source, published):
             return *packages, *clip_needs(source, tokenizer=place)
-        known = verify and (path or Path(published.name)).suffix in _PICKLED
-        weights = published_file(source, published, verify=known)
-        return *packages, weights, tokenizer_need(place, files=CLIP_TOKENIZER_FILES)
+        known = _verified(source, published, verify)
+        weights = file_need(source, published.name, published=known, size=published.size)
+        return *packages, weights, tokenizer_need(place)
 
     @clip.default
     def _load(self) -> ClipReward:
@@ -133,18 +114,10 @@ class HPSv2:
         attrs.validate(self)
         require("ftfy", extra="rewards")
         place = _tokenizer(self.source, self.tokenizer, self.published)
-        options: dict[str, Any] = {
-            "resize": pad_longest_side,
-            "clean": repaired,
-            "batch": self.batch,
-            "policy": self.policy,
-            "device": self.device,
-        }
-        path = self._file()
-        if path is None:
-            return ClipReward.from_pretrained(
-                self.source, tokenizer=place, towers=self.towers, **options
-            )
+        if not _is_file(self.source, self.published):
+            return self._from_pretrained(place, resize=pad_longest_side, clean=repaired)
+        known = _verified(self.source, self.published, self.verify)
+        path = resolve(self.source, self.published.name, published=known)
         tokenizer = load_tokenizer(place)
         model = self.towers.get(
             path,
@@ -153,18 +126,24 @@ class HPSv2:
             load=lambda: load_open_clip(path, self.architecture, dtype=self.policy.weights),
         )
         check_vocabulary(tokenizer, model)
-        return ClipReward(model=model, tokenizer=tokenizer, **options)
+        return ClipReward(
+            model=model,
+            tokenizer=tokenizer,
+            resize=pad_longest_side,
+            clean=repaired,
+            batch=self.batch,
+            policy=self.policy,
+            device=self.device,
+        )
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Score B pictures (B, 3, H, W) in [0, 1] against B prompts: (B,), differentiable."""
-        return self.clip(images, prompts)
 
-    def _file(self) -> Path | None:
-        path = on_disk(self.source)
-        if path is None and self.source == self.published.repository:
-            path = hub_file(self.published.repository, self.published.name, alone=True)
-        if path is None or path.is_dir():
-            return None
-        if self.verify and path.suffix in _PICKLED:
-            self.published.check(path)
-        return path
+def _is_file(source: Place, published: PublishedFile) -> bool:
+    """Whether a source is a file in open_clip's keys, and not a model in CLIPModel layout."""
+    path = on_disk(source)
+    return source == published.repository if path is None else path.is_file()
+
+
+def _verified(source: Place, published: PublishedFile, verify: bool) -> PublishedFile | None:
+    """What a file must be, bit for bit; of those in other formats nothing is known."""
+    path = on_disk(source) or Path(published.name)
+    return published if verify and path.suffix in _PICKLED else None

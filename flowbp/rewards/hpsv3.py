@@ -14,20 +14,18 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from flowbp.adapters.dtype_policy import CPU, DtypePolicy
+from flowbp.adapters.dtype_policy import DtypePolicy
+from flowbp.hub import Place, located
 from flowbp.limits import SIDE
 from flowbp.rewards.hpsv3_model import (
     FILE,
     HUB_ID,
     QWEN2_VL_7B,
     HPSv3Model,
-    QwenSizes,
     check_files,
     load_model,
 )
-from flowbp.rewards.model_files import Place, load_tokenizer, located
-from flowbp.rewards.needs import Need, Reading, package
-from flowbp.rewards.needs import tokenizer as tokenizer_need
+from flowbp.rewards.needs import Need, file_need, package, tokenizer_need
 from flowbp.rewards.pixels import (
     CLIP_MEAN,
     CLIP_STD,
@@ -36,9 +34,10 @@ from flowbp.rewards.pixels import (
     normalise,
     patches,
 )
-from flowbp.rewards.reward import batch_size, check_inputs, score_in_batches
+from flowbp.rewards.pretrained import load_tokenizer
+from flowbp.rewards.reward import check_inputs, score_in_batches
 from flowbp.rewards.templates import PLACE, one_place, text_or_file
-from flowbp.rewards.towers import TOWERS, Towers
+from flowbp.rewards.towers import ModelReward, TowerSizes
 from flowbp.validators import integer
 
 if TYPE_CHECKING:
@@ -48,7 +47,6 @@ PIXELS = 256 * 28 * 28
 """Pixels that HPSv3 was trained to look at: 448x448, in 256 tokens."""
 
 _TOKENIZER = "Qwen/Qwen2-VL-7B-Instruct"
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 _BFLOAT16 = DtypePolicy(torch.bfloat16, torch.bfloat16)
 
 REWARD_TOKEN = "<|Reward|>"
@@ -141,7 +139,7 @@ class Conversation:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class HPSv3:
+class HPSv3(ModelReward):
     """Human Preference Score v3: the expected preference under Qwen2-VL-7B with a small head.
 
     ``score = head(LM(before, vision(image), after(prompt))[<|Reward|>])[0]``, the head in float32
@@ -159,13 +157,9 @@ class HPSv3:
             path of a file. It must be given: the wording that it was trained with is its authors',
             and is not shipped; the error says where to find it.
         pixels: Size to which pictures are brought, keeping their proportions.
-        batch: Pictures in the model at a time, each batch computed again in the backward pass;
-            None takes all.
+        batch: As `policy`, `device` and `towers`, see `ModelReward`.
         gradient_checkpointing: Recompute each layer of both towers in the backward pass.
-        policy: Dtypes of the model.
-        device: Where it runs.
-        towers: The pool in which models are shared.
-        sizes: of the model in the file.
+        sizes: Of the model in the file.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
@@ -192,27 +186,20 @@ class HPSv3:
         default=None, converter=read_template, repr=False, validator=one_place
     )
     pixels: int = attrs.field(default=PIXELS, validator=integer(1, SIDE**2))
-    batch: int | None = attrs.field(default=None, validator=batch_size)
     gradient_checkpointing: bool = False
     policy: DtypePolicy = _BFLOAT16
-    device: torch.device = attrs.field(default=CPU, converter=torch.device)
-    towers: Towers = attrs.field(default=TOWERS, repr=False)
-    sizes: QwenSizes = attrs.field(default=QWEN2_VL_7B, repr=False)
+    sizes: TowerSizes = attrs.field(default=QWEN2_VL_7B, repr=False)
     conversation: Conversation = attrs.field(init=False, repr=False)
     model: HPSv3Model = attrs.field(init=False, repr=False)
     _constants: tuple[Tensor, Tensor, Tensor] = attrs.field(init=False, repr=False)
     _tokens: dict[str, Tensor] = attrs.field(factory=dict, init=False, repr=False)
 
     @staticmethod
-    def needs(source: Place, tokenizer: Place, sizes: QwenSizes) -> tuple[Need, ...]:
+    def needs(source: Place, tokenizer: Place, sizes: TowerSizes) -> tuple[Need, ...]:
         """What its construction reads."""
-        weights = Need(
-            check=partial(check_files, source, sizes=sizes),
-            tower=source,
-            reading=Reading(source, (FILE,), alone=True),
-        )
-        vocabulary = tokenizer_need(tokenizer, files=_TOKENIZER_FILES)
-        return package("transformers"), weights, vocabulary
+        check = partial(check_files, source, sizes=sizes)
+        weights = attrs.evolve(file_need(source, FILE), check=check, tower=source)
+        return package("transformers"), weights, tokenizer_need(tokenizer)
 
     @conversation.default
     def _load_conversation(self) -> Conversation:
@@ -222,9 +209,7 @@ class HPSv3:
             raise ValueError(
                 f"`pixels` must be at least {self._side**2}, those of one token, got {self.pixels}"
             )
-        tokenizer = load_tokenizer(
-            self.tokenizer, kind="AutoTokenizer", files=_TOKENIZER_FILES, published=_TOKENIZER
-        )
+        tokenizer = load_tokenizer(self.tokenizer, kind="AutoTokenizer")
         conversation = Conversation(tokenizer, self.template)
         ordinary = self.sizes.text["vocab_size"] - 1
         if conversation.reward_id != ordinary:
@@ -251,18 +236,9 @@ class HPSv3:
         return mean, std, torch.tensor(self.conversation.before, device=device)
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Score B pictures against B prompts.
+        """Score B pictures (B, 3, H, W) in [0, 1] against B prompts: (B,), differentiable.
 
-        Args:
-            images: (B, 3, H, W) in [0, 1], any size.
-            prompts: B prompts.
-
-        Returns:
-            (B,) scores in float32 (float64 under a float64 policy).
-
-        Raises:
-            ValueError: Images of another shape or more than 200 times as long as wide, or another
-                number of prompts.
+        Pictures may be at most 200 times as long as wide.
         """
         check_inputs(images, prompts)
         return score_in_batches(self._score, images, prompts, batch=self.batch)

@@ -8,20 +8,20 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import attrs
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from flowbp.extras import require
-from flowbp.rewards.model_files import Place
+from flowbp.hub import Place
+from flowbp.rewards.towers import TowerSizes
 from flowbp.rewards.weight_files import (
     Float32Head,
     assign,
     check_layout,
-    check_shards,
+    check_whole,
     find_shards,
     read_shapes,
     read_weights,
@@ -38,15 +38,7 @@ FILE = "HPSv3.safetensors"
 """Its file there: bfloat16 weights of Qwen2-VL-7B, a float32 head."""
 
 
-@attrs.frozen(kw_only=True)
-class QwenSizes:
-    """Sizes of Qwen2-VL's towers: fields of a Qwen2VLVisionConfig and of a Qwen2VLTextConfig."""
-
-    vision: Mapping[str, Any]
-    text: Mapping[str, Any]
-
-
-QWEN2_VL_7B = QwenSizes(
+QWEN2_VL_7B = TowerSizes(
     vision=dict(
         depth=32,
         embed_dim=1280,
@@ -72,14 +64,11 @@ QWEN2_VL_7B = QwenSizes(
         attention_dropout=0.0,
     ),
 )
-"""HPSv3's."""
+"""HPSv3's sizes: fields of a Qwen2VLVisionConfig and of a Qwen2VLTextConfig."""
 
 
 class HPSv3Model(nn.Module):
-    """Qwen2-VL without its word predictions, and a head on the state of one token.
-
-    Source: Ma et al., arXiv 2508.03789, section 4.
-    """
+    """Qwen2-VL without its word predictions, and a head on the state of one token."""
 
     def __init__(self, body: Qwen2VLModel) -> None:
         super().__init__()
@@ -97,10 +86,7 @@ class HPSv3Model(nn.Module):
     def forward(
         self, patches: Tensor, grid: Tensor, *, before: Tensor, after: Tensor, last: Tensor
     ) -> Tensor:
-        """Expected preference of B pictures.
-
-        The head runs outside of any autocast, in its own dtype; its second output, the spread of
-        the preference, is not used.
+        """Expected preferences (B,) of B pictures.
 
         Args:
             patches: (P, D) of all pictures, in the order of `flowbp.rewards.pixels.patches`.
@@ -108,9 +94,6 @@ class HPSv3Model(nn.Module):
             before: (L1,) tokens before a picture.
             after: (B, L2) tokens after it, padded at the end with any.
             last: (B,) which of them the head reads.
-
-        Returns:
-            (B,).
         """
         seen = self.body.visual(patches, grid_thw=grid)
         # transformers 4 returns the tokens themselves, transformers 5 an output object.
@@ -124,6 +107,7 @@ class HPSv3Model(nn.Module):
         states = self.body.language_model(inputs_embeds=joined, use_cache=False).last_hidden_state
         rows = torch.arange(batch, device=last.device)
         read = states[rows, len(before) + seen.shape[1] + last]
+        # The second output, the spread of the preference, is not used.
         with torch.autocast(patches.device.type, enabled=False):
             outputs: Tensor = self.rm_head(read.to(self.rm_head[0].weight.dtype))
         return outputs[:, 0]
@@ -146,7 +130,7 @@ class HPSv3Model(nn.Module):
                 del layer.__dict__["forward"]
 
 
-def build_model(sizes: QwenSizes = QWEN2_VL_7B) -> HPSv3Model:
+def build_model(sizes: TowerSizes = QWEN2_VL_7B) -> HPSv3Model:
     """HPSv3's network with new weights, in torch's default dtype."""
     transformers = require("transformers")
     # Copies, because transformers writes into what it is given.
@@ -168,35 +152,23 @@ def rename(key: str) -> str | None:
     return re.sub(r"^model\.", "body.", key)
 
 
-def check_files(source: Place, *, sizes: QwenSizes = QWEN2_VL_7B) -> None:
-    """Refuse files that `load_model` would refuse; only their headers are read.
-
-    If the cache lacks a hub id's files, the hub is asked for them.
-    """
-    paths = check_shards(source, name=FILE)
-    if not paths:
-        return
-    with torch.device("meta"):
-        model = build_model(sizes)
-    layout = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    check_layout(_renamed(paths, read_shapes), layout, path=_place(paths), what="HPSv3")
+def check_files(source: Place, *, sizes: TowerSizes = QWEN2_VL_7B) -> None:
+    """Refuse files that `load_model` would refuse; only their headers are read."""
+    paths = find_shards(source, name=FILE, fetch=False)
+    for path in paths:
+        check_whole(path)
+    if paths:
+        with torch.device("meta"):
+            own = build_model(sizes).state_dict()
+        layout = {key: tuple(tensor.shape) for key, tensor in own.items()}
+        check_layout(_renamed(paths, read_shapes), layout, path=_place(paths), what="HPSv3")
 
 
-def load_model(source: Place, *, dtype: torch.dtype, sizes: QwenSizes = QWEN2_VL_7B) -> HPSv3Model:
-    """HPSv3 with the weights of a file, or of several, in the published keys.
+def load_model(source: Place, *, dtype: torch.dtype, sizes: TowerSizes = QWEN2_VL_7B) -> HPSv3Model:
+    """HPSv3 with the weights of a file, or of several, in the published keys, on the CPU.
 
-    Args:
-        source: the file, a folder or a hub id with it or with an index of several.
-        dtype: of the weights; the head keeps float32, or takes float64 where that is `dtype`.
-        sizes: of the towers in it.
-
-    Returns:
-        The network, on the CPU; weights of `dtype` stay on the disk until they are used.
-
-    Raises:
-        ModuleNotFoundError: transformers is not installed.
-        FileNotFoundError: no such file.
-        ValueError: a file that was cut off, or is another one; with the first key that differs.
+    Weights of `dtype` stay on the disk until they are used; the head keeps float32, or takes
+    float64 where that is `dtype`.
     """
     paths = find_shards(source, name=FILE)
     weights = _renamed(paths, read_weights)

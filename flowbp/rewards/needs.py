@@ -10,29 +10,12 @@ from typing import Any, TypeVar
 import attrs
 
 from flowbp.extras import require
-from flowbp.hub import address, cached_file
-from flowbp.rewards.model_files import Place, check_file, check_tokenizer, file_of, on_disk
-from flowbp.rewards.weight_files import PublishedFile
+from flowbp.hub import Place, PublishedFile, address, cached_file, find, on_disk
+from flowbp.rewards.pretrained import TOKENIZER_FILES, check_model, check_tokenizer
+from flowbp.rewards.weight_files import check_whole
 
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 _UNITS = ("bytes", "kB", "MB", "GB")
-
-
-@attrs.frozen
-class Reading:
-    """From where something is read.
-
-    Args:
-        place: a file, a folder or a hub id.
-        files: of a folder or repository, by any of which it is known to be there.
-        alone: whether the first of these is all that is read.
-        size: of that in bytes, where it is known.
-    """
-
-    place: Place
-    files: tuple[str, ...] = ("config.json",)
-    alone: bool = attrs.field(default=False, kw_only=True)
-    size: int | None = attrs.field(default=None, kw_only=True)
 
 
 @attrs.frozen(kw_only=True)
@@ -43,9 +26,9 @@ class Need:
     callable that takes some of its arguments, by their names, and gives these.
 
     Args:
-        check: raises what is wrong with it, and loads no weights.
-        tower: the place by which `Towers` shares the model in it; None where there is none.
-        reading: from where it is read, to be listed; None where nothing is.
+        check: Raises what is wrong with it, and loads no weights.
+        tower: The place by which `Towers` shares the model in it; None where there is none.
+        location: Says from where it is read, to be listed; None where nothing is.
 
     Example:
         >>> import os
@@ -62,22 +45,11 @@ class Need:
 
     check: Callable[[], Any]
     tower: Place | None = None
-    reading: Reading | None = None
+    location: Callable[[], str] | None = None
 
 
 def needing(needs: Callable[..., Iterable[Need]]) -> Callable[[_Target], _Target]:
-    """A decorator: say what a function reads, as a class does by its own `needs`.
-
-    Args:
-        needs: takes some of the function's arguments.
-
-    Example:
-        >>> @needing(lambda: [package("math")])
-        ... def build():
-        ...     return None
-        >>> len(build.needs())
-        1
-    """
+    """A decorator: say what a function reads, as a class does by its own `needs`."""
 
     def mark(target: _Target) -> _Target:
         target.needs = needs  # type: ignore[attr-defined]
@@ -87,63 +59,90 @@ def needing(needs: Callable[..., Iterable[Need]]) -> Callable[[_Target], _Target
 
 
 def package(module: str, *, extra: str = "models") -> Need:
-    """A package that must be installed.
-
-    Args:
-        module: importable name.
-        extra: of flowbp that installs it.
-
-    Returns:
-        The need, whose check raises ModuleNotFoundError with the command to run.
-
-    Example:
-        >>> package("math").check().sqrt(4.0)
-        2.0
-    """
+    """A package that must be installed; `extra` of flowbp installs it."""
     return Need(check=partial(require, module, extra=extra))
 
 
-def published_file(source: Place, published: PublishedFile, *, verify: bool) -> Need:
-    """The single file of a published model, given by itself, its folder or its hub id."""
-    name = published.name
+def file_need(
+    source: Place,
+    name: str,
+    *,
+    published: PublishedFile | None = None,
+    size: int | None = None,
+) -> Need:
+    """A single file of weights, given by itself, its folder or its hub id.
+
+    Args:
+        source: A file, a folder or a hub id.
+        name: Of the file in a folder or on the hub.
+        published: What it must be, bit for bit; None accepts any file that is whole.
+        size: Of the file on the hub, in bytes.
+    """
+
+    def check() -> None:
+        path = find(source, name, published=published)
+        if path is not None:
+            check_whole(path)
+
+    here = on_disk(source)
+    path = (
+        cached_file(str(source), name) if here is None else here / name if here.is_dir() else here
+    )
     return Need(
-        check=partial(check_file, source, name, published=published if verify else None),
-        tower=file_of(source, name) or source,
-        reading=Reading(source, (name,), alone=True, size=published.size),
+        check=check,
+        tower=path or source,
+        location=partial(_location, source, (name,), alone=True, size=size),
     )
 
 
-def tokenizer(place: Place, *, files: Sequence[str], argument: str = "tokenizer") -> Need:
+def model_need(source: Place, *, check: Callable[[Path], None], argument: str = "source") -> Need:
+    """A model in the layout of transformers; see `check_model`."""
+    return Need(
+        check=partial(check_model, source, argument=argument, check=check),
+        tower=source,
+        location=partial(_location, source, ("config.json",)),
+    )
+
+
+def tokenizer_need(
+    place: Place, *, files: Sequence[str] = TOKENIZER_FILES, argument: str = "tokenizer"
+) -> Need:
     """A tokenizer; see `check_tokenizer`."""
     return Need(
         check=partial(check_tokenizer, place, files=files, argument=argument),
-        reading=Reading(place, tuple(files)),
+        location=partial(_location, place, files),
     )
 
 
-def location(reading: Reading) -> str:
-    """A path or an address, and in brackets whether it is here and how large it is."""
-    path = on_disk(reading.place)
+def _location(
+    place: Place, files: Sequence[str], *, alone: bool = False, size: int | None = None
+) -> str:
+    """A path or an address, and in brackets whether it is here and how large it is.
+
+    Args:
+        place: A file, a folder or a hub id.
+        files: Of a folder or repository, by any of which it is known to be there.
+        alone: Whether the first of these is all that is read.
+        size: Of that in bytes, where it is known.
+    """
+    path = on_disk(place)
     if path is not None:
-        inside = [path / name for name in reading.files if (path / name).is_file()]
-        chosen = inside[0] if reading.alone and inside else path
-        return f"{chosen} (here, {_size(_bytes(chosen))})"
-    hub_id = str(reading.place)
-    cached = [found for name in reading.files if (found := cached_file(hub_id, name)) is not None]
-    name = reading.files[0] if reading.alone else None
+        inside = [path / name for name in files if (path / name).is_file()]
+        chosen = inside[0] if alone and inside else path
+        return f"{chosen} (here, {_size(chosen)})"
+    cached = [found for name in files if (found := cached_file(str(place), name)) is not None]
+    there = address(str(place), files[0] if alone else None)
     if cached:
-        known = _size(_bytes(cached[0] if reading.alone else cached[0].parent))
-        return f"{address(hub_id, name)} (here, in the cache, {known})"
-    known = "" if reading.size is None else f", {_size(reading.size)}"
-    return f"{address(hub_id, name)} (not here{known})"
+        return f"{there} (here, in the cache, {_size(cached[0] if alone else cached[0].parent)})"
+    return f"{there} (not here{'' if size is None else f', {_in_units(size)}'})"
 
 
-def _bytes(place: Path) -> int:
+def _size(place: Path) -> str:
     files = [place] if place.is_file() else place.rglob("*")
-    return sum(path.stat().st_size for path in files if path.is_file())
+    return _in_units(sum(path.stat().st_size for path in files if path.is_file()))
 
 
-def _size(count: int) -> str:
+def _in_units(count: int) -> str:
     size, unit = float(count), 0
     while size >= 1000 and unit < len(_UNITS) - 1:
         size, unit = size / 1000, unit + 1

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import attrs
-import torch
-from torch import Tensor
 
-from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
-from flowbp.rewards.clip import ClipReward
+from flowbp.hub import Place, located
+from flowbp.rewards.clip import ClipReward, PublishedClipReward
 from flowbp.rewards.clip_model import clip_needs
-from flowbp.rewards.model_files import Place, located, tokenizer_place
 from flowbp.rewards.needs import Need, package
-from flowbp.rewards.reward import batch_size
-from flowbp.rewards.towers import TOWERS, Towers
+from flowbp.rewards.pretrained import tokenizer_place
 
 _PUBLISHED = "yuvalkirstain/PickScore_v1"
 _TRAINED_WITH = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -25,7 +19,7 @@ def _tokenizer(source: Place, tokenizer: Place | None) -> Place:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class PickScore:
+class PickScore(PublishedClipReward):
     """Cosine of picture and prompt under PickScore's CLIP, times its logit scale.
 
     ``score = exp(s) f(image) . g(prompt) / (|f(image)| |g(prompt)|)``; the shortest side of a
@@ -38,10 +32,7 @@ class PickScore:
         source: A folder or hub id in CLIPModel layout.
         tokenizer: A folder or hub id of its own; None takes that of a folder, else LAION's from
             the hub, with which it was trained.
-        batch: Pictures in the model at a time; see `ClipTower`.
-        policy: Dtypes of the model; bfloat16 leaves the normalisation and the dot in float32.
-        device: Where it runs.
-        towers: The pool in which models are shared.
+        batch: As `policy`, `device` and `towers`, see `ModelReward`.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
@@ -49,6 +40,7 @@ class PickScore:
         ValueError: No such path, a file instead of a folder, or weights that do not fit.
 
     Example:
+        >>> import torch
         >>> from flowbp.shapes.embedded import reward_folder
         >>> reward = PickScore(source=reward_folder())
         >>> reward(torch.rand(2, 3, 64, 48), ["a red circle", "two squares"]).shape
@@ -58,13 +50,6 @@ class PickScore:
     """
 
     source: Place = attrs.field(default=_PUBLISHED, validator=located(folder="CLIPModel layout"))
-    tokenizer: Place | None = attrs.field(
-        default=None, validator=located(folder="a CLIP tokenizer")
-    )
-    batch: int | None = attrs.field(default=None, validator=batch_size)
-    policy: DtypePolicy = FLOAT32
-    device: torch.device = attrs.field(default=CPU, converter=torch.device)
-    towers: Towers = attrs.field(default=TOWERS, repr=False)
     clip: ClipReward = attrs.field(init=False, repr=False)
 
     @staticmethod
@@ -74,18 +59,4 @@ class PickScore:
 
     @clip.default
     def _load(self) -> ClipReward:
-        # Now, because validators run last and loading comes before that.
-        attrs.validate(self)
-        return ClipReward.from_pretrained(
-            self.source,
-            tokenizer=_tokenizer(self.source, self.tokenizer),
-            logit_scale=True,
-            batch=self.batch,
-            policy=self.policy,
-            device=self.device,
-            towers=self.towers,
-        )
-
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Score B pictures (B, 3, H, W) in [0, 1] against B prompts: (B,), differentiable."""
-        return self.clip(images, prompts)
+        return self._from_pretrained(_tokenizer(self.source, self.tokenizer), logit_scale=True)

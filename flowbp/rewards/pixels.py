@@ -54,11 +54,6 @@ def crop_shortest_side_torchvision(images: Tensor, size: int) -> Tensor:
     models that were trained with torchvision's CenterCrop: ImageReward and the CLIP models of
     OpenAI and open_clip.
 
-    Example:
-        >>> wide = torch.arange(7.0).expand(1, 1, 4, 7)
-        >>> crop_shortest_side_torchvision(wide, 4)[0, 0, 0], crop_shortest_side(wide, 4)[0, 0, 0]
-        (tensor([2., 3., 4., 5.]), tensor([1., 2., 3., 4.]))
-
     Source: torchvision/transforms/functional.py, `center_crop`.
     """
     images = _shortest_side(images, size)
@@ -70,10 +65,6 @@ def pad_longest_side(images: Tensor, size: int) -> Tensor:
     """Resize the longest side to `size` and pad with black around, as HPSv2 does.
 
     Where the padding is odd, the extra pixel goes right or below.
-
-    Example:
-        >>> pad_longest_side(torch.ones(1, 1, 2, 4), 4)[0, 0, :, 0]
-        tensor([0., 1., 1., 0.])
     """
     height, width = images.shape[-2:]
     longest = max(height, width)
@@ -86,19 +77,9 @@ def pad_longest_side(images: Tensor, size: int) -> Tensor:
 def normalise(
     images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor
 ) -> Tensor:
-    """Shift and scale each channel: ``(image - mean) / std``.
+    """Shift and scale each channel of pictures (B, C, H, W): ``(image - mean) / std``.
 
-    Args:
-        images: (B, C, H, W).
-        mean: C numbers; a tensor on the pictures' device saves a copy at every call.
-        std: C positive numbers, alike.
-
-    Returns:
-        (B, C, H, W).
-
-    Example:
-        >>> normalise(torch.ones(1, 3, 1, 1), (0.5,) * 3, (0.25,) * 3).flatten()
-        tensor([2., 2., 2.])
+    A tensor on the pictures' device saves a copy at every call.
     """
     offset = torch.as_tensor(mean, dtype=images.dtype, device=images.device)[:, None, None]
     spread = torch.as_tensor(std, dtype=images.dtype, device=images.device)[:, None, None]
@@ -121,9 +102,6 @@ def budgeted_size(height: int, width: int, *, pixels: int, multiple: int) -> tup
     With ``s = sqrt(pixels / (height width))`` each side becomes ``multiple floor(side s /
     multiple)`` where the picture is too large, with ``ceil`` where it is too small, and is rounded
     to the nearest multiple where that hits the budget.
-
-    Raises:
-        ValueError: one side is more than 200 times the other.
     """
     if max(height, width) > _LONGEST * min(height, width):
         raise ValueError(
@@ -149,16 +127,10 @@ def fit_budget(images: Tensor, *, pixels: int, multiple: int) -> Tensor:
 
 
 def patches(images: Tensor, *, patch: int, merge: int, frames: int) -> Tensor:
-    """Cut pictures into the flat patches of a video model, each picture a still of `frames`.
+    """Cut pictures (B, C, H, W) into the flat patches of a video model, each a still of `frames`.
 
     Patches that are merged into one token stand next to each other: the order is row of groups,
     group, row within, patch within. The values of a patch are ordered channel, frame, row, column.
-
-    Args:
-        images: (B, C, H, W), both sides divisible by ``patch * merge``.
-        patch: side of a patch.
-        merge: patches along a side of what becomes one token.
-        frames: how often a picture is repeated in time.
 
     Returns:
         (B * H/patch * W/patch, C * frames * patch * patch).

@@ -36,15 +36,11 @@ class Reward(Protocol):
 
 @attrs.frozen(eq=False)
 class InParts:
-    """Scores together with what they are made of.
+    """Scores (B,) together with what they are made of.
 
     Args:
         scores: (B,), the reward.
         parts: further values of each picture by name, (B,) each, such as `likeness.raw`.
-
-    Example:
-        >>> InParts(torch.ones(2), {"likeness.raw": torch.zeros(2)}).parts["likeness.raw"]
-        tensor([0., 0.])
     """
 
     scores: Tensor
@@ -71,12 +67,7 @@ class RewardInParts(Reward, Protocol):
 def in_parts(
     reward: Reward, images: Tensor, prompts: Sequence[str], *, kind: str = "reward"
 ) -> InParts:
-    """Score pictures with any reward; one that is no `RewardInParts` has no parts.
-
-    Raises:
-        ComponentError: the reward raised something, or returned no float tensor (B,) on the
-            pictures' device, or none with a gradient where the pictures carry one.
-    """
+    """Score pictures with any reward; what it raises or returns wrongly is a `ComponentError`."""
     with calling(kind, reward, prompts):
         found: Any = (
             reward.in_parts(images, prompts)
@@ -146,8 +137,8 @@ def _fault(scores: Any, images: Tensor, *, trained: bool) -> str:
         return ""
     if not scores.requires_grad:
         return (
-            "scores that are differentiable in the pictures, got scores without a graph; call "
-            "neither no_grad(), detach() nor item() inside it, and stay in torch"
+            "scores that are differentiable with respect to the pictures, got scores without a "
+            "graph; call neither no_grad(), detach() nor item() inside it, and stay in torch"
         )
     if scores.dtype not in (torch.float32, torch.float64):
         return f"scores of float32, got {scores.dtype}; end with .float()"

@@ -17,14 +17,7 @@ def text_or_file(
 ) -> str:
     """A template that was given as text, or as the path of a file that holds one.
 
-    Args:
-        value: a text with ``{prompt}`` in it, or the path.
-        argument: its name, for the message.
-        asked: who is asked, for the message.
-        where: the right wording is to be found, for the message.
-
-    Raises:
-        ValueError: nothing is given, or no such file.
+    `argument`, who is `asked`, and `where` the right wording is to be found are for messages.
     """
     if value is None:
         raise ValueError(f"`{argument}` must be what {asked} is asked, a text or a file; {where}")

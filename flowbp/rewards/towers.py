@@ -1,15 +1,18 @@
-"""Models that several rewards and metrics read, loaded once and shared."""
+"""Pretrained models that several rewards and metrics read, loaded once and shared."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
+import attrs
 import torch
 from torch import nn
+
+from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
+from flowbp.hub import Place, on_disk
+from flowbp.rewards.reward import batch_size
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 _Key = tuple[str, tuple[int, ...], torch.dtype, torch.device]
@@ -44,7 +47,7 @@ class Towers:
 
     def get(
         self,
-        place: str | os.PathLike[str],
+        place: Place,
         *,
         dtype: torch.dtype,
         device: torch.device | str,
@@ -72,7 +75,7 @@ class Towers:
         self._loaded[key] = model
         return model
 
-    def hold(self, places: Iterable[str | os.PathLike[str]]) -> None:
+    def hold(self, places: Iterable[Place]) -> None:
         """Keep those loaded models that lie at these places, and let go of any kept before."""
         names = {place_name(place) for place in places}
         self._held = {key: model for key, model in self._loaded.items() if key[0] in names}
@@ -82,16 +85,42 @@ TOWERS = Towers()
 """The default everywhere, so that all rewards and metrics of a process share."""
 
 
-def place_name(place: str | os.PathLike[str]) -> str:
+@attrs.frozen(kw_only=True, eq=False)
+class ModelReward:
+    """What rewards by a pretrained model have in common. Construction loads the model.
+
+    Args:
+        batch: Pictures in the model at a time, each batch computed again in the backward pass;
+            None takes all. It changes scores by rounding alone.
+        policy: Dtypes of the model; the last steps are in float32 whatever it is.
+        device: Where it runs.
+        towers: The pool in which models are shared.
+    """
+
+    batch: int | None = attrs.field(default=None, validator=batch_size)
+    policy: DtypePolicy = FLOAT32
+    device: torch.device = attrs.field(default=CPU, converter=torch.device)
+    towers: Towers = attrs.field(default=TOWERS, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class TowerSizes:
+    """Sizes of a model's two towers: fields of the configurations of transformers."""
+
+    vision: Mapping[str, Any]
+    text: Mapping[str, Any]
+
+
+def place_name(place: Place) -> str:
     """The whole path of a file or folder however it is written, or the hub id."""
-    path = Path(place).expanduser()
-    return str(path.resolve()) if path.exists() else str(place)
+    path = on_disk(place)
+    return str(place) if path is None else str(path.resolve())
 
 
-def _identity(place: str | os.PathLike[str]) -> tuple[str, tuple[int, ...]]:
-    path = Path(place).expanduser()
-    if not path.exists():
-        return place_name(place), ()
+def _identity(place: Place) -> tuple[str, tuple[int, ...]]:
+    path = on_disk(place)
+    if path is None:
+        return str(place), ()
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     status = [file.stat() for file in files if file.is_file()]
     return place_name(path), tuple(n for s in status for n in (s.st_mtime_ns, s.st_size))

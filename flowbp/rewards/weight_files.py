@@ -1,9 +1,7 @@
-"""Files of weights: verifying them, reading them without running their code, assigning them."""
+"""Files of weights: found, checked, read without running their code, and assigned to a module."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import pickle
 import re
 import zipfile
@@ -12,53 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from flowbp.adapters.component_files import check_weight_file
 from flowbp.extras import require
-from flowbp.hub import ask_hub, cached_file, local_folder, read_json, why_unread
+from flowbp.hub import Place, find, on_disk, read_json, reading
 
 _SHOWN = 3
-# How archives and pickles of torch.save begin.
-_BEGINNINGS = (b"PK", b"\x80")
 _AGAIN = "copy or download it again"
 _INDEX = "*.safetensors.index.json"
 _ON_HUB = ("model.safetensors.index.json", "model.safetensors")
-
-
-@attrs.frozen(kw_only=True)
-class PublishedFile:
-    """A file of a hub repository (``owner/name``) whose size in bytes and SHA-256 are known."""
-
-    repository: str
-    name: str
-    size: int
-    sha256: str
-
-    def check_size(self, path: Path) -> None:
-        """Refuse a file of another size, such as one that was cut off."""
-        found = path.stat().st_size
-        if found != self.size:
-            cut_off = found < self.size and _is_of_torch(path)
-            kind = "it was cut off" if cut_off else "it is another file"
-            raise ValueError(
-                f"{path} has {found} bytes and the published {self.name} has {self.size}: {kind}; "
-                f"{_AGAIN} from {self.repository}, or write verify=false to accept it"
-            )
-
-    def check(self, path: Path) -> None:
-        """Refuse a file with other content; the whole of it is read."""
-        self.check_size(path)
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != self.sha256:
-            raise ValueError(
-                f"{path} has sha256 {found} and the published {self.name} has {self.sha256}; "
-                f"{_AGAIN} from {self.repository}, or write verify=false to accept it"
-            )
 
 
 def check_whole(path: Path) -> None:
@@ -88,11 +51,13 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
 
     The latter is unpickled with ``weights_only=True``, which runs none of its code. A dictionary
     whose tensors lie below ``state_dict`` is unwrapped.
-
-    Raises:
-        ValueError: damaged, cut off, or no mapping of tensors.
     """
-    content: Any = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+    check_whole(path)
+    content: Any = (
+        require("safetensors.torch").load_file(path)
+        if path.suffix == ".safetensors"
+        else _pickled(path)
+    )
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):
@@ -138,43 +103,50 @@ def check_layout(
     raise ValueError(f"{path} does not hold {what}: {fault}; name the file of this very model")
 
 
-def find_shards(source: str | os.PathLike[str], *, name: str) -> tuple[Path, ...]:
-    """The safetensors files of a source, in the order of their names, downloaded if need be.
+def find_shards(source: Place, *, name: str, fetch: bool = True) -> tuple[Path, ...]:
+    """The safetensors files of a source, in the order of their names.
 
     Args:
-        source: a file, a folder or a hub id with one safetensors file or an index of several.
-        name: the file's published name, for the message.
-
-    Raises:
-        FileNotFoundError: there are none, or a file of the index is missing.
-        ValueError: several files without an index, or an index that is damaged.
+        source: A file, a folder or a hub id with one safetensors file or an index of several.
+        name: The file's published name.
+        fetch: Download what the cache lacks. Else the hub is asked for it, and there are no paths.
     """
-    path = Path(source).expanduser()
-    if path.is_file():
-        return (path,)
-    return _shards_of(local_folder(source) or _download_folder(str(source)), source, name)
-
-
-def check_shards(source: str | os.PathLike[str], *, name: str) -> tuple[Path, ...]:
-    """`find_shards` without a download, each file whole as far as its header shows.
-
-    If the cache lacks them, the hub is asked for them and there are no paths to return.
-    """
-    path = Path(source).expanduser()
-    if path.is_file():
-        check_weight_file(path)
-        return (path,)
-    folder = local_folder(source)
-    if folder is None:
-        cached = (cached_file(str(source), each) for each in (name, *_ON_HUB))
-        folder = next((found.parent for found in cached if found is not None), None)
-        if folder is None:
-            ask_hub(str(source), name, *_ON_HUB, alone=True)
+    folder = on_disk(source)
+    if folder is None and fetch:
+        with reading("source", source):
+            hub = require("huggingface_hub")
+            patterns = ["*.safetensors", _INDEX]
+            folder = Path(hub.snapshot_download(str(source), allow_patterns=patterns))
+    elif folder is None:
+        found = find(source, name, *_ON_HUB)
+        if found is None:
             return ()
-    shards = _shards_of(folder, source, name)
-    for shard in shards:
-        check_weight_file(shard)
-    return shards
+        folder = found.parent
+    if folder.is_file():
+        return (folder,)
+    indices, files = sorted(folder.glob(_INDEX)), sorted(folder.glob("*.safetensors"))
+    if indices:
+        files = indexed_files(indices[0])
+    elif len(files) > 1:
+        raise ValueError(
+            f"`source` {str(source)!r} holds {len(files)} safetensors files without an index, the "
+            f"first being {files[0].name}; give the file, or add model.safetensors.index.json"
+        )
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
+        raise FileNotFoundError(
+            f"`source` {str(source)!r} lacks {missing[0] if missing else name}; copy or download "
+            "the whole model"
+        )
+    return tuple(files)
+
+
+def indexed_files(index: Path) -> list[Path]:
+    """The files that an index of sharded weights names, in the order of their names."""
+    names = read_json(index, what="a folder of sharded weights").get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError(f"{index} must hold `weight_map`, a map from key to file; {_AGAIN}")
+    return [index.parent / name for name in sorted(set(names.values()))]
 
 
 def assign(module: nn.Module, weights: Mapping[str, Tensor], *, path: Path, what: str) -> None:
@@ -228,28 +200,10 @@ class Float32Head(nn.Sequential):
         return parent._apply(move, recurse)
 
 
-def _is_of_torch(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2).startswith(_BEGINNINGS)
-
-
-def _safetensors(path: Path) -> Mapping[str, Tensor]:
-    safetensors = require("safetensors.torch")
-    try:
-        content: Mapping[str, Tensor] = safetensors.load_file(path)
-    except require("safetensors").SafetensorError as error:
-        raise ValueError(f"{path} is damaged, {error}; {_AGAIN}") from error
-    return content
-
-
 def _pickled(path: Path) -> Any:
-    archive = zipfile.is_zipfile(path)
-    with path.open("rb") as file:
-        began_as_archive = file.read(2) == b"PK"
-    if began_as_archive and not archive:
-        raise ValueError(f"{path} is damaged, its end is missing; {_AGAIN}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+        mapped = zipfile.is_zipfile(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path} is damaged or no file of weights: {reason}; {_AGAIN}") from error
@@ -258,40 +212,4 @@ def _pickled(path: Path) -> Any:
             f"{path} cannot be read as weights alone, and other things in it are not run: it is "
             "no file of torch.save, or it holds more than tensors; save its tensors as "
             "safetensors where you trust it"
-        ) from error
-
-
-def indexed_files(index: Path) -> list[Path]:
-    """The files that an index of sharded weights names, in the order of their names."""
-    names = read_json(index, what="a folder of sharded weights").get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise ValueError(f"{index} must hold `weight_map`, a map from key to file; {_AGAIN}")
-    return [index.parent / name for name in sorted(set(names.values()))]
-
-
-def _shards_of(folder: Path, source: str | os.PathLike[str], name: str) -> tuple[Path, ...]:
-    indices, files = sorted(folder.glob(_INDEX)), sorted(folder.glob("*.safetensors"))
-    if indices:
-        files = indexed_files(indices[0])
-    elif len(files) > 1:
-        raise ValueError(
-            f"`source` {str(source)!r} holds {len(files)} safetensors files without an index, the "
-            f"first being {files[0].name}; give the file, or add model.safetensors.index.json"
-        )
-    missing = [file.name for file in files if not file.is_file()]
-    if missing or not files:
-        raise FileNotFoundError(
-            f"`source` {str(source)!r} lacks {missing[0] if missing else name}; copy or download "
-            "the whole model"
-        )
-    return tuple(files)
-
-
-def _download_folder(hub_id: str) -> Path:
-    hub = require("huggingface_hub")
-    try:
-        return Path(hub.snapshot_download(hub_id, allow_patterns=["*.safetensors", _INDEX]))
-    except OSError as error:
-        raise FileNotFoundError(
-            f"`source` {hub_id!r} could not be downloaded: {why_unread(error, hub_id)}"
         ) from error

@@ -23,18 +23,6 @@ class Normalisation:
 
     Statistics of the running batch are not offered: they would make a sample's reward depend on
     which others share its batch, and hide that the scores rise.
-
-    Args:
-        mean: mu, of the raw score.
-        std: sigma, of the raw score.
-
-    Raises:
-        ValueError: `mean` is not finite, or `std` is not a positive number.
-
-    Example:
-        >>> import torch
-        >>> Normalisation(0.25, 0.5)(torch.tensor([0.25, 1.25]))
-        tensor([0., 2.])
     """
 
     mean: float = attrs.field(validator=real(float("-inf")))
@@ -56,19 +44,7 @@ class Normalisation:
 
 @attrs.frozen(eq=False)
 class RewardPart:
-    """One reward of a sum.
-
-    Args:
-        reward: gives the raw scores.
-        weight: of the normalised score in the sum; below 0 it rewards a low score.
-
-    Raises:
-        ValueError: `weight` is 0 or not finite, or `reward` cannot be called.
-
-    Example:
-        >>> RewardPart(lambda images, prompts: images.mean((1, 2, 3))).weight
-        1.0
-    """
+    """One reward of a sum; a `weight` below 0 rewards a low score."""
 
     reward: Reward = attrs.field()
     weight: float = attrs.field(default=1.0)
@@ -158,12 +134,7 @@ class WeightedReward:
         return self.in_parts(images, prompts).scores
 
     def in_parts(self, images: Tensor, prompts: Sequence[str]) -> InParts:
-        """The sum, and of each part `<label>.raw` and `<label>.normalised`, (B,) each.
-
-        Raises:
-            ComponentError: a part raised something, or returned another shape, or no gradient
-                where the pictures carry one.
-        """
+        """The sum, and of each part `<label>.raw` and `<label>.normalised`, (B,) each."""
         values: dict[str, Tensor] = {}
         terms = []
         for label, part in self.parts.items():
@@ -178,25 +149,8 @@ class WeightedReward:
 class UncalibratedReward:
     """A weighted sum of which some normalisations are still to be measured on the base model.
 
-    It cannot be called before; `flowbp.training.calibrated` measures them.
-
-    Args:
-        parts: by label.
-        given: the normalisations that are known, by label.
-        prompts: how many pictures the others are measured on.
-
-    Raises:
-        ValueError: no part, a wrong label, a normalisation of no part or of every part, or fewer
-            than two prompts.
-
-    Example:
-        >>> import torch
-        >>> bright = RewardPart(lambda images, prompts: images.mean((1, 2, 3)))
-        >>> reward = UncalibratedReward({"bright": bright}, {}, prompts=64)
-        >>> reward.missing
-        ('bright',)
-        >>> reward.calibrated({"bright": Normalisation(0.5, 0.25)})(torch.ones(1, 3, 2, 2), ["a"])
-        tensor([2.])
+    It cannot be called before; `flowbp.training.calibrated` measures those that are not `given`,
+    on pictures of as many `prompts`.
     """
 
     parts: Mapping[str, RewardPart] = attrs.field(converter=_read_only, validator=_labelled)
@@ -227,11 +181,7 @@ class UncalibratedReward:
         return tuple(label for label in self.parts if label not in self.given)
 
     def calibrated(self, measured: Mapping[str, Normalisation]) -> WeightedReward:
-        """The reward that can be called, given the normalisations of `missing`.
-
-        Raises:
-            ValueError: they are of other labels.
-        """
+        """The reward that can be called, given the normalisations of `missing`."""
         if set(measured) != set(self.missing):
             raise ValueError(
                 f"`measured` must be of the parts {list(self.missing)}, got {list(measured)}"

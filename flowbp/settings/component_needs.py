@@ -12,11 +12,11 @@ from flowbp.config import Component
 from flowbp.config.tree import Step
 from flowbp.evaluation import HeldOut
 from flowbp.rewards import Need
-from flowbp.rewards.needs import location
 from flowbp.rewards.towers import place_name
-from flowbp.settings.preflight import Found
 
 _Path = tuple[Step, ...]
+Found = Iterator[tuple[_Path, str]]
+"""The keys of each problem that a check finds, and what it is."""
 
 
 def needs_of(component: Component[Any], path: _Path = ()) -> Iterator[tuple[_Path, Need]]:
@@ -30,30 +30,30 @@ def needs_of(component: Component[Any], path: _Path = ()) -> Iterator[tuple[_Pat
         yield from _within(value, (*path, name))
 
 
+def _readable(component: Component[Any]) -> list[Need] | None:
+    """All that it reads; None where asking raises something, which `unmet` reports."""
+    try:
+        return [need for _, need in needs_of(component)]
+    except Exception:
+        return None
+
+
 def reads(component: Component[Any]) -> bool:
     """Whether a component, or one in its arguments, says that it reads something to be built."""
-    try:
-        return any(True for _ in needs_of(component))
-    # What raises is reported by `unmet`.
-    except Exception:
-        return True
+    return _readable(component) != []
 
 
 def towers_of(component: Component[Any]) -> frozenset[str]:
     """Which models a component shares with others that read the same."""
-    try:
-        needs = [need for _, need in needs_of(component)]
-    # What raises is reported by `unmet`.
-    except Exception:
-        return frozenset()
-    return frozenset(place_name(need.tower) for need in needs if need.tower is not None)
+    towers = (need.tower for need in _readable(component) or ())
+    return frozenset(place_name(tower) for tower in towers if tower is not None)
 
 
 def readings(component: Component[Any]) -> Iterator[str]:
     """From where a component, and those in its arguments, are read."""
     try:
-        found = [need.reading for _, need in needs_of(component) if need.reading is not None]
-        yield from dict.fromkeys(map(location, found))
+        found = [need.location for _, need in needs_of(component) if need.location is not None]
+        yield from dict.fromkeys(locate() for locate in found)
     # What raises is reported by `unmet`.
     except Exception:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 import torch
@@ -22,13 +22,18 @@ from flowbp.rewards import Reward, Towers, UncalibratedReward
 from flowbp.settings.device import chosen_device
 from flowbp.settings.metrics import PointsByEmbedding, built_metric
 from flowbp.settings.run_identity import identity
-from flowbp.settings.sampling import calibration_sampling, evaluation_sampling, interval
-from flowbp.settings.schema import AnchorSettings, RunSettings, Settings
+from flowbp.settings.schema import (
+    AnchorSettings,
+    RunSettings,
+    Settings,
+    calibration_sampling,
+    evaluation_every,
+    evaluation_sampling,
+)
 from flowbp.training import (
     Anchor,
     Calibration,
     Checkpoints,
-    EarlyStop,
     EvaluationLines,
     HeldOutEvaluation,
     History,
@@ -50,8 +55,6 @@ from flowbp.training import (
 )
 from flowbp.training.prompts import drawn
 
-T = TypeVar("T")
-
 _PIXELS = 192
 """About how wide a picture of a sample grid is on disk."""
 
@@ -59,19 +62,6 @@ _PIXELS = 192
 def _built(component: Component[Any] | None, **offered: Any) -> Any:
     """What a section names, or None where there is no section."""
     return None if component is None else component.build(**offered)
-
-
-def _scorer(component: Component[Any] | None, **offered: Any) -> Any:
-    """A reward or judge, which must be callable."""
-    found = _built(component, **offered)
-    # A composition that is yet to be calibrated is called only once it is.
-    if component is not None and not callable(found) and not isinstance(found, UncalibratedReward):
-        raise TypeError(
-            f"`name` must make what is called with pictures and prompts, got {component.name!r}, "
-            f"which makes a {type(found).__name__} that cannot be called; docs/rewards.md says how "
-            "to write one"
-        )
-    return found
 
 
 def tuned_of(tuning: Tuning, backbone: Backbone, run: RunSettings) -> Backbone:
@@ -134,7 +124,7 @@ def _observers_of(
     if wanted.json_lines:
         observers.append(JsonLines(folder / "metrics.jsonl"))
         observers.append(PortionLines(folder / "portions.jsonl"))
-        if interval(settings) is not None:
+        if evaluation_every(settings) is not None:
             observers.append(EvaluationLines(folder / "evaluations.jsonl"))
     if wanted.tensorboard:
         observers.append(TensorBoard(folder / "tensorboard"))
@@ -144,14 +134,8 @@ def _observers_of(
 
 def _checkpoints_of(settings: Settings) -> Checkpoints:
     """The checkpoints in the run's folder."""
-    wanted = settings.checkpoints
-    return Checkpoints(
-        settings.run.folder / "checkpoints",
-        every=wanted.every,
-        keep=wanted.keep,
-        best=wanted.best,
-        identity=identity(settings),
-    )
+    folder = settings.run.folder / "checkpoints"
+    return Checkpoints(folder, settings.checkpoints, identity=identity(settings))
 
 
 def _metrics_of(settings: Settings, device: torch.device, towers: Towers) -> dict[str, Metric]:
@@ -174,7 +158,7 @@ def _held_out_evaluation_of(
     sampling: EvaluationSampling | None,
 ) -> HeldOutEvaluation | None:
     """The evaluations inside the run; None where it has none."""
-    every, evaluation = interval(settings), settings.evaluation
+    every, evaluation = evaluation_every(settings), settings.evaluation
     if every is None or evaluation is None or sampling is None:
         return None
     measure = HeldOutMeasure(
@@ -186,12 +170,7 @@ def _held_out_evaluation_of(
         sampling=sampling,
         noise_seed=evaluation.noise_seed,
     )
-    return HeldOutEvaluation(measure=measure, every=every, stop=_rule_of(settings))
-
-
-def _rule_of(settings: Settings) -> EarlyStop | None:
-    """When to stop early; None for never."""
-    return settings.early_stop.rule if settings.early_stop else None
+    return HeldOutEvaluation(measure=measure, every=every, stop=settings.early_stop)
 
 
 def _calibration_of(settings: Settings) -> Calibration:
@@ -220,21 +199,6 @@ class RunContainer(containers.DeclarativeContainer):
     """Everything that a run needs, each part built once and when it is first asked for.
 
     Any provider can be overridden before the run: ``container.reward.override(...)``.
-
-    Args:
-        settings: of the run, `flowbp.settings.Settings`.
-
-    Example:
-        >>> from dependency_injector import providers
-        >>> from flowbp.settings import load
-        >>> typed = ["run.folder=runs/new", "backbone.name=shapes", "reward.name=shapes",
-        ...          "prompts.name=shapes", "method.name=sparse", "loss.name=linear",
-        ...          "sampling={steps: 4, guidance: 1, height: 64, width: 64}",
-        ...          "batching.samples=2"]
-        >>> container = RunContainer(settings=load(typed).settings)
-        >>> overriding = container.reward.override(providers.Object("a reward of one's own"))
-        >>> container.reward(), container.optimizer().learning_rate
-        ("a reward of one's own", 1e-05)
     """
 
     settings: Dependency[Settings] = Dependency(instance_of=Settings)
@@ -254,10 +218,10 @@ class RunContainer(containers.DeclarativeContainer):
     # What a reward and a judge read alike is loaded once.
     towers: Provider[Towers] = Singleton(Towers)
     reward: Provider[Reward | UncalibratedReward] = Singleton(
-        _scorer, settings.provided.reward, device=device, towers=towers
+        _built, settings.provided.reward, device=device, towers=towers
     )
     judge: Provider[Judge | None] = Singleton(
-        _scorer, settings.provided.judge, device=device, towers=towers
+        _built, settings.provided.judge, device=device, towers=towers
     )
 
     prompts: Provider[PromptSource] = Called(attrgetter("prompts"), settings)
@@ -308,7 +272,7 @@ class RunContainer(containers.DeclarativeContainer):
     )
     # Apart from the other observers, because a bar appears on the terminal once it is built.
     progress: Provider[ProgressBar] = Factory(
-        ProgressBar, settings.provided.training.steps, stop=Called(_rule_of, settings)
+        ProgressBar, settings.provided.training.steps, stop=settings.provided.early_stop
     )
 
     # Built before a checkpoint is loaded, so that its reference is the model before training.

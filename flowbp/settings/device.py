@@ -18,26 +18,18 @@ def chosen_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def device_fault(name: str) -> str | None:
-    """What is wrong with a device on this machine."""
-    if name == "auto":
-        return None
-    device = torch.device(name)
-    if device.type == "meta":
-        return "is 'meta', on which torch keeps shapes and no numbers; write auto or cpu"
-    count = _count(device.type)
-    if (device.index or 0) < count:
-        return None
-    others = [kind for kind in ("cuda", "mps", "xpu", "npu") if _count(kind)]
-    there = ["cpu", *(f"{kind}:{index}" for kind in others for index in range(_count(kind)))]
-    return f"is {name!r}, and torch sees {', '.join(there)} here; write one of these, or auto"
-
-
-def fault_of_device(section: str, device: str) -> Iterator[tuple[tuple[Step, ...], str]]:
+def fault_of_device(section: str, name: str) -> Iterator[tuple[tuple[Step, ...], str]]:
     """What is wrong with `section.device` on this machine: the keys, and the fault."""
-    wrong = device_fault(device)
-    if wrong is not None:
-        yield (section, "device"), wrong
+    if name == "auto":
+        return
+    device, path = torch.device(name), (section, "device")
+    if device.type == "meta":
+        yield path, "is 'meta', on which torch keeps shapes and no numbers; write auto or cpu"
+    elif (device.index or 0) >= _count(device.type):
+        others = [kind for kind in ("cuda", "mps", "xpu", "npu") if _count(kind)]
+        there = ["cpu", *(f"{kind}:{index}" for kind in others for index in range(_count(kind)))]
+        seen = f"and torch sees {', '.join(there)} here"
+        yield path, f"is {name!r}, {seen}; write one of these, or auto"
 
 
 def _count(kind: str) -> int:

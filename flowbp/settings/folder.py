@@ -1,15 +1,18 @@
-"""Where a run or an evaluation writes: whether a folder is taken, and a free name beside it."""
+"""The folder of a run or an evaluation: whether it is taken, a free name beside it, its lock."""
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from flowbp.config.problems import shown
 from flowbp.config.tree import Step
-from flowbp.files import PARTIAL
+from flowbp.files import PARTIAL, open_plain
 
 LOCK = ".lock"
 """The file that a process holds locked while it works in a run's folder."""
@@ -71,3 +74,26 @@ def _exists(place: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; the system releases it when the process ends."""
+    # The file stays: whether it is locked counts, not whether it is there. On a network disk
+    # without file locks, only processes of one machine see each other.
+    descriptor = open_plain(folder / LOCK, os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(descriptor, 200).decode(errors="replace").strip()
+            raise BlockingIOError(
+                error.errno,
+                f"the folder {folder} is in use by {holder or 'another process'}; wait for its end "
+                "or stop it, or name another folder",
+            ) from error
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,24 +1,27 @@
-"""From what was typed to checked settings, and back to YAML."""
+"""From files, presets and overrides to checked settings, and back to YAML."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import attrs
 
 from flowbp.config import ConfigurationError, Problem, Tree, dump, unstructure, without_nulls
-from flowbp.config.arguments import Partial, answers
-from flowbp.config.command_line import Gathered, gathered
+from flowbp.config.arguments import Partial, run_check
+from flowbp.config.command_line import Arguments, read_arguments
+from flowbp.config.problems import listed, nearest
 from flowbp.config.structuring import structured
-from flowbp.config.tree import Step, origin_of, path_text
-from flowbp.settings.preflight import Check, checks_of_run
-from flowbp.settings.preset_files import mixed_presets, preset_or_file
+from flowbp.config.tree import origin_of, path_text
+from flowbp.settings.preflight import Check, section_checks
 from flowbp.settings.registries import REGISTRIES, SCALARS
 from flowbp.settings.schema import Settings
 
 SettingsT = TypeVar("SettingsT")
+_FOLDER = "presets"
 
 
 @attrs.frozen(eq=False)
@@ -30,51 +33,47 @@ class Loaded(Generic[SettingsT]):
 
 
 def load(
-    arguments: Sequence[str], *, resume: bool = False, ahead: Sequence[Check] = ()
+    arguments: Sequence[str], *, resume: bool = False, also: Sequence[Check] = ()
 ) -> Loaded[Settings]:
     """Read YAML files and overrides, and check all that can be checked without a model.
 
-    With `resume` the run goes on in its folder, which is then not empty. The checks `ahead` are
-    made later anyway, and now only where something else is wrong, so that all is reported at once.
+    With `resume` the run goes on in its folder, which is then not empty. The checks of `also` are
+    made later anyway, and here only if something is wrong, so that all is reported at once.
     """
-    typed = gathered(arguments, find=preset_or_file)
+    typed = read_arguments(arguments, find=preset_or_file)
     typed = attrs.evolve(
         typed,
         tree=without_nulls(typed.tree, "evaluation", "metrics"),
-        problems=(*typed.problems, *mixed_presets(arguments)),
+        problems=(*typed.problems, *_mixed_presets(arguments)),
     )
-    return checked(Settings, typed, checks_of_run(resume=resume), ahead)
+    return checked(Settings, typed, section_checks(resume=resume), also)
 
 
 def checked(
-    kind: type[SettingsT],
-    typed: Gathered,
-    checks: Sequence[Check],
-    ahead: Sequence[Check] = (),
+    kind: type[SettingsT], typed: Arguments, checks: Sequence[Check], also: Sequence[Check] = ()
 ) -> Loaded[SettingsT]:
     """Settings of a kind, each section valid and all together; every problem at once."""
     tree = typed.tree
     settings, wrong = structured(kind, tree, registries=REGISTRIES, scalars=SCALARS)
-    problems = [*typed.problems, *wrong, *_answered(checks, settings, tree)]
+    problems = [*typed.problems, *wrong, *problems_of(checks, settings, tree)]
     if problems or isinstance(settings, Partial):
-        problems += _answered(ahead, settings, tree)
+        problems += problems_of(also, settings, tree)
         raise ConfigurationError(dict.fromkeys(problems))
     return Loaded(settings, tree)
 
 
-def _answered(checks: Sequence[Check], settings: object, tree: Tree) -> Iterator[Problem]:
+def problems_of(
+    checks: Iterable[Check], settings: object, tree: Tree | None = None
+) -> Iterator[Problem]:
+    """What checks find, at the key that a message begins with if it names one."""
     for check in checks:
-        for path, message in answers(check, settings):
-            yield _problem(path, message, tree)
-
-
-def _problem(path: tuple[Step, ...], message: str, tree: Tree) -> Problem:
-    # At the key that the message begins with, if it names one.
-    subject = re.match(r"`(\w+)` ", message)
-    if subject:
-        message = message.removeprefix(subject[0])
-        path = (*path, subject[1])
-    return Problem(path_text(path), message, origin_of(tree, path))
+        for path, message in run_check(check, settings):
+            subject = re.match(r"`(\w+)` ", message)
+            if subject:
+                message = message.removeprefix(subject[0])
+                path = path if path[-1] == subject[1] else (*path, subject[1])
+            origin = "" if tree is None else origin_of(tree, path)
+            yield Problem(path_text(path), message, origin)
 
 
 def located(error: ConfigurationError, tree: Tree) -> ConfigurationError:
@@ -101,3 +100,50 @@ def resolved_values(settings: object, *, defaults: bool = True) -> Any:
 def resolved(settings: object, *, defaults: bool = True) -> str:
     """The same as YAML; `load` reads it back."""
     return dump(resolved_values(settings, defaults=defaults))
+
+
+def presets() -> dict[str, Path]:
+    """The presets by what is typed to name them: models, their methods, rewards."""
+    folder = Path(str(files("flowbp"))) / _FOLDER
+    found = sorted(folder.rglob("*.yaml"), key=lambda path: path.with_suffix("").parts)
+    return {f"{_FOLDER}/{path.relative_to(folder).as_posix()}": path for path in found}
+
+
+def preset_or_file(typed: str) -> Path:
+    """Where a file is that was typed: in the working folder, or else among the presets."""
+    path, there = Path(typed), presets()
+    if path.exists() or path.parts[:1] != (_FOLDER,):
+        return path
+    if path.as_posix() not in there:
+        message = (
+            f"is no file from here, and no preset. {nearest(path.as_posix(), there)}"
+            f"Presets: {listed(there)}"
+        )
+        raise ConfigurationError([Problem("", message, typed)])
+    return there[path.as_posix()]
+
+
+def _mixed_presets(typed: Sequence[str]) -> Iterator[Problem]:
+    """A method's numbers for one model beside the preset of another."""
+    there = presets()
+    named = [Path(each) for each in typed if Path(each).as_posix() in there]
+    owned = {Path(each).parts[1] for each in there if len(Path(each).parts) == 3}
+    models = [path.stem for path in named if len(path.parts) == 2 and path.stem in owned]
+    for path in named:
+        if len(path.parts) == 3 and models and path.parts[1] not in models:
+            message = (
+                f"has the numbers for {path.parts[1]}, and the model is {models[0]}; take "
+                f"{_FOLDER}/{models[0]}/{path.name}"
+            )
+            yield Problem("", message, path.as_posix())
+
+
+def preset_listing() -> str:
+    """The presets and what each of them is, a line each."""
+    there = presets()
+    width = max(map(len, there))
+    return "\n".join(f"{name:<{width}}  {_subject(path)}" for name, path in there.items())
+
+
+def _subject(path: Path) -> str:
+    return path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")

@@ -14,11 +14,10 @@ from flowbp.evaluation.metrics import (
     BaseDistance,
     Diversity,
     Embedding,
-    PixelDistance,
     Points,
     clip_embedding,
 )
-from flowbp.evaluation.scoring import WHOLE, rewarded
+from flowbp.evaluation.reward_metrics import WHOLE, rewarded
 from flowbp.rewards import TOWERS, Reward, Towers, UncalibratedReward
 from flowbp.settings.registries import METRICS, REWARDS
 
@@ -160,8 +159,3 @@ def distance_metric(
         label=label,
         points=(points or PointsByEmbedding()).of(embedding),
     )
-
-
-def pixel_distance_metric(*, label: str = "pixel_distance") -> PixelDistance:
-    """Root mean square difference of each picture from the base model's of the same noise."""
-    return PixelDistance(label=label)

@@ -1,24 +1,37 @@
-"""What only several sections of a run together can get wrong, found before a model is loaded."""
+"""Every check of a run that calls none of its components, made before a model is loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import torch
+
+from flowbp.adapters import Full, Lora
+from flowbp.config import Component
+from flowbp.config.arguments import run_check
 from flowbp.config.tree import Step
+from flowbp.evaluation.metrics import PixelDistance
+from flowbp.settings.component_needs import Found, unmet
 from flowbp.settings.device import fault_of_device
 from flowbp.settings.folder import fault_of_folder
-from flowbp.settings.metrics import distance_metric, diversity_metric, pixel_distance_metric
+from flowbp.settings.metrics import distance_metric, diversity_metric
 from flowbp.settings.rewards import faults, weighted_reward
-from flowbp.settings.sampling import drawn_plan, evaluation_sampling, interval
-from flowbp.settings.schema import Settings
-
-Found = Iterator[tuple[tuple[Step, ...], str]]
-"""Where a problem is, and what it is."""
+from flowbp.settings.schema import (
+    Settings,
+    evaluation_every,
+    evaluation_sampling,
+    example_surrogate,
+)
+from flowbp.settings.unloaded_model import META, named_model, picture_size_problems
 
 Check = Callable[[Any], Found]
-"""Finds what sections get wrong together; what it asks for is sound, see `answers`."""
+"""Finds what is wrong. It may ask settings for a key that is itself wrong, and then ends, see
+`flowbp.config.arguments.run_check`; so it asks for few."""
+
+Scorers = Iterator[tuple[tuple[Step, ...], Component[Any]]]
+"""Components that score pictures, with their keys."""
 
 _START_SHARE = 0.5
 """The largest part of a run's average that its starting weights may make up."""
@@ -27,34 +40,109 @@ _START_SHARE = 0.5
 _TAKEN = ("step", "reward", "accuracy", "parts")
 # Untyped, because the registry of metrics holds those of picture sets as well.
 _OF_SEVERAL: Any = diversity_metric
-_DISTANCES: tuple[Any, ...] = (distance_metric, pixel_distance_metric)
+_DISTANCES: tuple[Any, ...] = (distance_metric, PixelDistance)
 
 
-def checks_of_run(*, resume: bool = False) -> tuple[Check, ...]:
-    """The checks of a run: each asks for few keys, so that no mistake elsewhere silences it."""
+def section_checks(*, resume: bool = False) -> tuple[Check, ...]:
+    """What only several sections together, or the machine, get wrong."""
     return (
         partial(_folder, resume=resume),
         _device,
-        _reward,
-        _method,
-        _schedule,
+        faults_of_sum,
+        # Of any seed, so that a wrong one hides nothing.
+        partial(_tried, key="method", act=lambda known: example_surrogate(known, 0)),
+        partial(
+            _tried,
+            key="schedule",
+            act=lambda known: known.schedule.factor(0, known.training.steps),
+        ),
         _averaging,
-        _judge,
-        _evaluation_sampling,
-        _samples,
-        _interval_missing,
-        _evaluation_count,
+        _judge_alone,
+        partial(_tried, key="evaluation", act=evaluation_sampling),
+        partial(_held_out_count, section="samples"),
+        _no_evaluations_inside,
+        partial(_held_out_count, section="evaluation"),
         _metric_labels,
-        _early_stop,
+        _early_stop_alone,
         _early_stop_metric,
         _early_stop_steps,
     )
 
 
+def reading_checks(replaced: Collection[str] = ()) -> tuple[Check, ...]:
+    """What is wrong with files, the hub and packages, but for the providers that are replaced."""
+    model = [] if {"backbone", "tuned", "model"} & set(replaced) else [_model]
+    if "tuning" in replaced:
+        model = [partial(each, tuned=False) for each in model]
+    return (*on_scorers(lambda _, path, component: unmet(component, path), replaced), *model)
+
+
+def on_scorers(
+    find: Callable[[Settings, tuple[Step, ...], Component[Any]], Found],
+    replaced: Collection[str] = (),
+) -> tuple[Check, ...]:
+    """A check of each kind of component that scores pictures, but for those that are replaced."""
+
+    def check(settings: Settings, scorers: Callable[[Settings], Scorers]) -> Found:
+        for path, component in scorers(settings):
+            yield from find(settings, path, component)
+
+    return tuple(
+        partial(check, scorers=scorers)
+        for provider, scorers in SCORERS.items()
+        if provider not in replaced
+    )
+
+
+def _reward_of(settings: Settings) -> Scorers:
+    yield ("reward",), settings.reward
+
+
+def _judge_of(settings: Settings) -> Scorers:
+    if settings.judge is not None:
+        yield ("judge",), settings.judge
+
+
+def _metrics_of(settings: Settings) -> Scorers:
+    if settings.evaluation is not None:
+        for label, metric in settings.evaluation.metrics.items():
+            yield ("evaluation", "metrics", label), metric
+
+
+SCORERS: Mapping[str, Callable[[Settings], Scorers]] = {
+    "reward": _reward_of,
+    "judge": _judge_of,
+    "metrics": _metrics_of,
+}
+"""What scores pictures, by the provider that builds it."""
+
+
+def _model(settings: Settings, *, tuned: bool = True) -> Found:
+    """What the files of a known model say of the pictures' size, of loading and of tuning."""
+    if named_model(settings.backbone) is None:
+        return
+    sizes = list(
+        run_check(lambda known: picture_size_problems(known.backbone, known.sampling), settings)
+    )
+    yield from sizes
+    # A hub out of reach is asked for half a minute, so once is enough.
+    if any(path == ("backbone",) for path, _ in sizes):
+        return
+    path: tuple[Step, ...] = ("backbone",)
+    try:
+        sketch = settings.backbone.build(device=META)
+        path = ("tuning",)
+        # What a tuning of others needs of a model is not known.
+        if tuned and isinstance(settings.tuning, Full | Lora):
+            settings.tuning(sketch, generator=torch.Generator())
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        yield path, str(error)
+
+
 def _folder(settings: Settings, *, resume: bool) -> Found:
     taken = (
         ", and nothing saved is ever overwritten; name another, such as {free}, or add --resume to "
-        "go on with the run that is there"
+        "continue the run that is there"
     )
     return fault_of_folder("run", settings.run.folder, taken=taken, resume=resume)
 
@@ -63,26 +151,19 @@ def _device(settings: Settings) -> Found:
     return fault_of_device("run", settings.run.device)
 
 
-def _reward(settings: Settings) -> Found:
+def faults_of_sum(settings: Settings) -> Found:
+    """What is wrong with a weighted reward, found without building its parts."""
     reward = settings.reward
     if reward.target is weighted_reward:
         for path, message in faults(**reward.arguments):
             yield ("reward", *path), message
 
 
-def _method(settings: Settings) -> Found:
-    # Of any seed, so that a wrong one hides nothing.
+def _tried(settings: Settings, *, key: str, act: Callable[[Settings], object]) -> Found:
     try:
-        drawn_plan(settings, 0)
+        act(settings)
     except (ValueError, TypeError) as error:
-        yield ("method",), str(error)
-
-
-def _schedule(settings: Settings) -> Found:
-    try:
-        settings.schedule.factor(0, settings.training.steps)
-    except ValueError as error:
-        yield ("schedule",), str(error)
+        yield (key,), str(error)
 
 
 def _averaging(settings: Settings) -> Found:
@@ -97,7 +178,7 @@ def _averaging(settings: Settings) -> Found:
         )
 
 
-def _judge(settings: Settings) -> Found:
+def _judge_alone(settings: Settings) -> Found:
     if settings.judge is not None and settings.evaluation is None:
         yield (
             ("judge",),
@@ -106,27 +187,21 @@ def _judge(settings: Settings) -> Found:
         )
 
 
-def _evaluation_sampling(settings: Settings) -> Found:
-    try:
-        evaluation_sampling(settings)
-    except ValueError as error:
-        yield ("evaluation",), str(error)
-
-
-def _samples(settings: Settings) -> Found:
-    if settings.samples is None or settings.evaluation is None:
+def _held_out_count(settings: Settings, *, section: str) -> Found:
+    wanted, evaluation = getattr(settings, section), settings.evaluation
+    if wanted is None or evaluation is None or wanted.count is None:
         return
-    there, count = len(settings.evaluation.prompts.prompts()), settings.samples.count
-    if count > there:
+    there = len(evaluation.prompts.prompts())
+    if wanted.count > there:
         yield (
-            ("samples", "count"),
-            f"must be in [1, {there}], the number of held-out prompts, got {count}",
+            (section, "count"),
+            f"must be in [1, {there}], the number of held-out prompts, got {wanted.count}",
         )
 
 
-def _interval_missing(settings: Settings) -> Found:
+def _no_evaluations_inside(settings: Settings) -> Found:
     evaluation = settings.evaluation
-    if evaluation is None or interval(settings) is not None:
+    if evaluation is None or evaluation_every(settings) is not None:
         return
     for key in ("count", "metrics"):
         if getattr(evaluation, key):
@@ -135,18 +210,6 @@ def _interval_missing(settings: Settings) -> Found:
                 "is for evaluations inside the run, and nothing asks for any; give "
                 f"evaluation.every, or leave `{key}` out",
             )
-
-
-def _evaluation_count(settings: Settings) -> Found:
-    evaluation = settings.evaluation
-    if evaluation is None or evaluation.count is None:
-        return
-    there = len(evaluation.prompts.prompts())
-    if evaluation.count > there:
-        yield (
-            ("evaluation", "count"),
-            f"must be in [1, {there}], the number of held-out prompts, got {evaluation.count}",
-        )
 
 
 def _metric_labels(settings: Settings) -> Found:
@@ -167,7 +230,7 @@ def _metric_labels(settings: Settings) -> Found:
             )
 
 
-def _early_stop(settings: Settings) -> Found:
+def _early_stop_alone(settings: Settings) -> Found:
     if settings.early_stop is not None and settings.evaluation is None:
         yield (
             ("early_stop",),
@@ -202,7 +265,7 @@ def _early_stop_steps(settings: Settings) -> Found:
     stop = settings.early_stop
     if stop is None or settings.evaluation is None:
         return
-    every = interval(settings)
+    every = evaluation_every(settings)
     if every is None:
         yield ("early_stop", "every"), "is null, and so is evaluation.every; give one of them"
         return

@@ -14,9 +14,9 @@ from flowbp.config import Registry, Scalar
 from flowbp.core import ActiveDraw, LossShape, Method, PairDraw, Quadrature
 from flowbp.evaluation import Judge, Metric
 from flowbp.evaluation.metrics import Embedding
+from flowbp.prompts.sources import HeldOutSource
 from flowbp.rewards import Reward
 from flowbp.rewards.pixels import Resize
-from flowbp.settings.prompts import HeldOutSource
 from flowbp.training import Observer, OptimizerRecipe, PromptSource, Schedule
 
 _PICTURES = frozenset({"images", "prompts"})
@@ -68,7 +68,7 @@ METRICS = _registry(
         "diversity": "flowbp.settings.metrics:diversity_metric",
         "geneval": "flowbp.evaluation.metrics.geneval:GenEval",
         "judge": "flowbp.settings.metrics:judge_metric",
-        "pixel_distance": "flowbp.settings.metrics:pixel_distance_metric",
+        "pixel_distance": "flowbp.evaluation.metrics:PixelDistance",
         "reward": "flowbp.settings.metrics:reward_metric",
         "unified_reward": "flowbp.evaluation.metrics:UnifiedReward",
     },
@@ -119,7 +119,7 @@ REGISTRIES: tuple[Registry, ...] = (
         "prompt source",
         PromptSource,
         {
-            "shapes": "flowbp.settings.prompts:ShapesPrompts",
+            "shapes": "flowbp.prompts:ShapesPrompts",
             "text": "flowbp.prompts:TextPrompts",
             "dataset": "flowbp.prompts:DatasetPrompts",
         },
@@ -129,7 +129,7 @@ REGISTRIES: tuple[Registry, ...] = (
         HeldOutSource,
         {
             "geneval": "flowbp.evaluation.metrics.geneval:GenEvalHeldOut",
-            "shapes": "flowbp.settings.prompts:ShapesHeldOut",
+            "shapes": "flowbp.prompts:ShapesHeldOut",
             "text": "flowbp.prompts:TextHeldOut",
             "dataset": "flowbp.prompts:DatasetHeldOut",
         },

@@ -38,7 +38,7 @@ ROUNDING = (
     "embeddings.batch",
     "evaluation.batch",
 )
-"""Keys that change nothing but the rounding of the figures."""
+"""Keys that change nothing but the rounding of the metrics."""
 
 STEPS = "training.steps"
 """May be raised where the schedule leaves the steps that are done as they were."""
@@ -85,17 +85,26 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Change, ...
 
 
 def identity(settings: Settings) -> str:
-    """A digest of the decisive settings; runs of one may use each other's checkpoints.
+    """A digest of the decisive settings; runs of one may use each other's checkpoints."""
+    return identity_of(resolved_values(settings), settings.run.folder)
+
+
+def identity_of(resolved: Mapping[str, Any], folder: Path) -> str:
+    """The identity of the run in a folder, from its resolved configuration.
 
     Files and folders that the run's folder knows by their content go in by that.
     """
-    found = {**decisive(settings), **_known(settings.run.folder)}
+    found = {**_decisive(resolved), **_known(folder)}
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def decisive(settings: Settings) -> Mapping[str, str]:
     """The settings that a run cannot change when it goes on: JSON by dotted key."""
-    leaves = _leaves(resolved_values(settings))
+    return _decisive(resolved_values(settings))
+
+
+def _decisive(resolved: Mapping[str, Any]) -> Mapping[str, str]:
+    leaves = _leaves(resolved)
     return {k: text for k, text in leaves if k != STEPS and not _under(k, FREE + ROUNDING)}
 
 

@@ -1,4 +1,4 @@
-"""The schema of a run's YAML: one class for each section, checked as it is built."""
+"""The schema of a run's YAML, one class for each section, and what follows from all of them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 
 from flowbp import limits
 from flowbp.adapters import ACTIVATIONS, Backbone, Full, Grid, Tuning
 from flowbp.config import Component
-from flowbp.core import LossShape, Method
-from flowbp.evaluation import Judge, Metric
+from flowbp.core import LossShape, Method, Surrogate, draw_surrogate
+from flowbp.evaluation import Judge, Metric, Sampling
 from flowbp.prompts import EMBEDDING_BATCH
+from flowbp.prompts.sources import HeldOutSource
 from flowbp.rewards import Reward
-from flowbp.settings.device import check_device
-from flowbp.settings.prompts import HeldOutSource
+from flowbp.settings.device import check_device, chosen_device
 from flowbp.training import (
+    AUTO,
     AdamW,
     Averaging,
     Batching,
@@ -26,10 +28,10 @@ from flowbp.training import (
     Observer,
     OptimizerRecipe,
     PromptSource,
+    SavePolicy,
     Schedule,
     TrainingSampling,
 )
-from flowbp.training.retention import check_retention
 from flowbp.validators import integer, real
 
 # Untyped, because mypy takes the type of a field from its default alone.
@@ -43,7 +45,7 @@ class RunSettings:
     Args:
         folder: everything that the run writes goes here; it must be new or empty, unless the run
             that is in it goes on.
-        seed: of prompts, plans, noise and copies. The same seed gives the same run.
+        seed: of prompts, surrogates, noise and copies. The same seed gives the same run.
         device: `auto` takes CUDA where there is any, else the CPU.
         threads: of torch on the CPU; torch decides if null.
         compile: the network's blocks and the decoder with torch.compile; the first steps take a
@@ -126,7 +128,7 @@ class AnchorSettings:
 
 @attrs.frozen(kw_only=True)
 class SampleSettings:
-    """The same pictures at intervals, to see the model change.
+    """The same pictures every so many steps, to see the model change.
 
     They are those of the first held-out prompts, or of training prompts without an evaluation.
 
@@ -137,28 +139,6 @@ class SampleSettings:
 
     every: int = attrs.field(validator=integer(1, limits.STEPS))
     count: int = attrs.field(default=12, validator=integer(1, limits.SHOWN))
-
-
-@attrs.frozen(kw_only=True)
-class CheckpointSettings:
-    """How often the model is saved, and how many of the checkpoints stay; the last step always is.
-
-    A run can go on (`--resume`) from any of them.
-
-    Args:
-        every: optimizer steps from one checkpoint to the next; null writes only the last.
-        keep: how many of the newest stay, besides `final`; null keeps all.
-        best: `reward` or `loss`; the checkpoint before which its mean over `every` steps was best
-            stays too.
-    """
-
-    every: int | None = attrs.field(default=None, validator=_optional(integer(1, limits.STEPS)))
-    keep: int | None = attrs.field(default=None, validator=_optional(integer(1, limits.STEPS)))
-    best: str | None = None
-
-    def __attrs_post_init__(self) -> None:
-        """Refuse what would have no effect."""
-        check_retention(self.every, self.keep, self.best)
 
 
 @attrs.frozen(kw_only=True)
@@ -207,38 +187,6 @@ class EvaluationSettings:
 
 
 @attrs.frozen(kw_only=True)
-class EarlyStopSettings:
-    """Ends the run when a held-out figure does not get better any more.
-
-    Higher is better, unless the metric says by its `scales` that less is; of a figure of which
-    neither is there is no best, and it is refused.
-
-    The checkpoint of its best evaluation stays, as `checkpoints/best-<step>` or `final`.
-
-    Args:
-        metric: `reward`, `accuracy` (the judge's) or a column of one of `evaluation.metrics`, for a
-            reward its label.
-        every: optimizer steps from one evaluation to the next; `evaluation.every` if null.
-        patience: evaluations in a row without a rise after which the run ends.
-        min_delta: how much above the last rise is one.
-    """
-
-    metric: str
-    every: int | None = attrs.field(default=None, validator=_optional(integer(1, limits.STEPS)))
-    patience: int = 3
-    min_delta: float = 0.0
-
-    def __attrs_post_init__(self) -> None:
-        """Refuse what the rule would."""
-        _ = self.rule
-
-    @property
-    def rule(self) -> EarlyStop:
-        """The rule that ends the run."""
-        return EarlyStop(metric=self.metric, patience=self.patience, min_delta=self.min_delta)
-
-
-@attrs.frozen(kw_only=True)
 class Settings:
     """A whole run.
 
@@ -255,12 +203,12 @@ class Settings:
         embeddings: where those of the prompts are kept.
         judge: the held-out verdict of the evaluation; null has none.
         evaluation: before and after; null evaluates nothing and writes no report.
-        early_stop: ends the run on a held-out figure; null does not.
+        early_stop: ends the run by a held-out metric; null does not.
         optimizer: builds the optimizer.
         schedule: of the learning rate, over all steps.
         training: steps, clipping, averaging.
         anchor: holds the model near its reference; null does not.
-        samples: pictures at intervals; null takes none.
+        samples: pictures every so many steps; null takes none.
         checkpoints: how often to save.
         observers: metrics as files, and those of others.
     """
@@ -277,11 +225,67 @@ class Settings:
     embeddings: EmbeddingSettings = attrs.field(factory=EmbeddingSettings)
     judge: Component[Judge] | None = None
     evaluation: EvaluationSettings | None = None
-    early_stop: EarlyStopSettings | None = None
+    early_stop: EarlyStop | None = None
     optimizer: OptimizerRecipe = attrs.field(factory=AdamW)
     schedule: Schedule = attrs.field(factory=Constant)
     training: TrainingSettings = attrs.field(factory=TrainingSettings)
     anchor: AnchorSettings | None = None
     samples: SampleSettings | None = None
-    checkpoints: CheckpointSettings = attrs.field(factory=CheckpointSettings)
+    checkpoints: SavePolicy = attrs.field(factory=SavePolicy)
     observers: ObserverSettings = attrs.field(factory=ObserverSettings)
+
+
+def example_surrogate(settings: Settings, seed: int) -> Surrogate:
+    """What the method draws from a seed."""
+    sampling = settings.sampling
+    # For the model's own grid, not known before it is loaded, one of shift 3 stands, under which
+    # rules differ that agree on even steps.
+    known = sampling.grid.known(sampling.steps)
+    even = torch.linspace(1, 0, sampling.steps + 1)
+    grid = 3 * even / (1 + 2 * even) if known is None else known
+    return draw_surrogate(settings.method, grid, torch.Generator().manual_seed(seed))
+
+
+def evaluation_sampling(settings: Settings) -> Sampling | None:
+    """How held-out prompts are sampled; None without an evaluation."""
+    own = settings.evaluation
+    if own is None:
+        return None
+    return _sampling(settings, own.batch, steps=own.steps, guidance=own.guidance, grid=own.grid)
+
+
+def calibration_sampling(settings: Settings) -> Sampling:
+    """How pictures are sampled that a weighted reward is calibrated on: as in training."""
+    return _sampling(settings, settings.batching.samples)
+
+
+def _sampling(
+    settings: Settings,
+    batch: int,
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    grid: Grid | None = None,
+) -> Sampling:
+    training, decode = settings.sampling, settings.batching.decode
+    if decode == AUTO:
+        # Nothing is measured before training; one picture at a time fits if a training step does.
+        on_cuda = chosen_device(settings.run.device).type == "cuda"
+        decode = 1 if on_cuda else batch
+    return Sampling(
+        steps=steps or training.steps,
+        height=training.height,
+        width=training.width,
+        guidance=training.guidance if guidance is None else guidance,
+        negative_prompt=training.negative_prompt,
+        batch=batch,
+        decode=decode,
+        grid=grid or training.grid,
+    )
+
+
+def evaluation_every(settings: Settings) -> int | None:
+    """Optimizer steps from one evaluation inside the run to the next; None without any."""
+    stop, evaluation = settings.early_stop, settings.evaluation
+    every = evaluation.every if evaluation else None
+    return every or (stop.every if stop else None)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from flowbp.shapes.catalogue import all_prompts as all_prompts
-from flowbp.shapes.catalogue import heldout_prompts as heldout_prompts
-from flowbp.shapes.catalogue import is_held_out as is_held_out
-from flowbp.shapes.catalogue import parse as parse
-from flowbp.shapes.catalogue import training_prompts as training_prompts
 from flowbp.shapes.checker import ShapesChecker as ShapesChecker
 from flowbp.shapes.checker import check as check
 from flowbp.shapes.checker import satisfies as satisfies
@@ -16,6 +11,11 @@ from flowbp.shapes.prompts import RELATIONS as RELATIONS
 from flowbp.shapes.prompts import VOCABULARY as VOCABULARY
 from flowbp.shapes.prompts import Prompt as Prompt
 from flowbp.shapes.prompts import Wanted as Wanted
+from flowbp.shapes.prompts import all_prompts as all_prompts
+from flowbp.shapes.prompts import heldout_prompts as heldout_prompts
+from flowbp.shapes.prompts import is_held_out as is_held_out
+from flowbp.shapes.prompts import parse as parse
+from flowbp.shapes.prompts import training_prompts as training_prompts
 from flowbp.shapes.render import render as render
 from flowbp.shapes.scene import COLOURS as COLOURS
 from flowbp.shapes.scene import GAP as GAP

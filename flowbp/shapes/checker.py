@@ -10,8 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from flowbp.shapes.catalogue import parse
-from flowbp.shapes.prompts import RELATIONS, Prompt, Wanted
+from flowbp.shapes.prompts import RELATIONS, Prompt, Wanted, parse
 from flowbp.shapes.scene import Shape
 from flowbp.shapes.scene_reading import Reading, read_scenes
 

@@ -28,13 +28,7 @@ def embedded_backbone(
     decode_batch: int | None = None,
     clamp: Clamp = hard_clamp,
 ) -> SD3Backbone:
-    """Load the embedded base model, in float32; it samples pictures of 64x64 pixels.
-
-    Args:
-        device: where it runs.
-        decode_batch: samples decoded at a time; None is the whole batch.
-        clamp: how decoded pixels are brought into [0, 1].
-    """
+    """Load the embedded base model, in float32; it samples pictures of 64x64 pixels."""
     return SD3Backbone.from_pretrained(
         base_folder(),
         device=device,
@@ -47,12 +41,7 @@ def embedded_backbone(
 
 @needing(lambda: ClipReward.from_pretrained.needs(reward_folder(), None))  # type: ignore[attr-defined]
 def embedded_reward(*, device: torch.device | str = "cpu", towers: Towers = TOWERS) -> ClipReward:
-    """Load the embedded reward model, in float32: the cosine of picture and caption.
-
-    Args:
-        device: where it runs.
-        towers: with whom the model is shared.
-    """
+    """Load the embedded reward model, in float32: the cosine of picture and caption."""
     return ClipReward.from_pretrained(reward_folder(), device=device, towers=towers)
 
 

@@ -21,11 +21,9 @@ _CHUNK = 128
 
 @attrs.frozen
 class Reading:
-    """What is seen in a picture.
+    """What is seen in a picture: known shapes, the largest first, and how many unknown regions.
 
-    Args:
-        shapes: the objects recognised, the largest first; they need not form a legal `Scene`.
-        unknown: how many further regions are of no known shape or no known colour.
+    The shapes need not form a legal `Scene`.
     """
 
     shapes: tuple[Shape, ...]
@@ -71,27 +69,16 @@ def _read(images: Tensor) -> list[Reading]:
     known = (overlap >= _LEAST_OVERLAP) & (colour < len(COLOURS)) & small
     order = areas[picture, root].argsort(descending=True, stable=True)
     columns = (picture, kind, colour, known, best)
-    return _collect(len(images), *(column[order].tolist() for column in columns))
-
-
-def _collect(
-    count: int,
-    pictures: list[int],
-    kinds: list[int],
-    colours: list[int],
-    known: list[bool],
-    boxes: list[list[float]],
-) -> list[Reading]:
     names = tuple(COLOURS)
-    shapes: list[list[Shape]] = [[] for _ in range(count)]
-    unknown = [0] * count
-    for picture, kind, colour, sure, box in zip(
-        pictures, kinds, colours, known, boxes, strict=True
+    shapes: list[list[Shape]] = [[] for _ in images]
+    unknown = [0] * len(images)
+    for place, form, paint, sure, box in zip(
+        *(column[order].tolist() for column in columns), strict=True
     ):
         if sure:
-            shapes[picture].append(Shape(KINDS[kind], names[colour], *box))
+            shapes[place].append(Shape(KINDS[form], names[paint], *box))
         else:
-            unknown[picture] += 1
+            unknown[place] += 1
     return [Reading(tuple(seen), rest) for seen, rest in zip(shapes, unknown, strict=True)]
 
 

@@ -11,36 +11,12 @@ Random inputs for Hypothesis are in `flowbp.testing.strategies`, which needs the
 
 from __future__ import annotations
 
-from .assertions import (
-    assert_close,
-    assert_finite,
-    assert_gradients_close,
-    assert_same_shape,
-    assert_within,
-    relative_gap,
-)
+from .assertions import assert_close, assert_gradients_close
 from .backbone import check_backbone
-from .device_waits import host_waits
-from .methods import (
-    assert_affine,
-    check_method,
-    check_streamed,
-    check_surrogate,
-)
+from .methods import assert_affine, check_method, check_streamed, check_surrogate
 from .oracle import anchor_penalty, joint_gradient, joint_read
-from .pipeline_parity import (
-    PipelineCall,
-    PipelineRequest,
-    call_pipeline,
-    check_parity,
-)
-from .problem import (
-    Problem,
-    TanhField,
-    random_problem,
-    with_jacobian_scale,
-)
-from .random_models import RandomText, random_backbone
+from .pipeline_parity import PipelineCall, PipelineRequest, call_pipeline, check_parity
+from .problem import Problem, TanhField, random_problem, with_jacobian_scale
 from .reward import check_reward
 from .velocity import check_gradients, check_velocity_field, parametric_velocity
 
@@ -48,15 +24,11 @@ __all__ = [
     "PipelineCall",
     "PipelineRequest",
     "Problem",
-    "RandomText",
     "TanhField",
     "anchor_penalty",
     "assert_affine",
     "assert_close",
-    "assert_finite",
     "assert_gradients_close",
-    "assert_same_shape",
-    "assert_within",
     "call_pipeline",
     "check_backbone",
     "check_gradients",
@@ -66,12 +38,9 @@ __all__ = [
     "check_streamed",
     "check_surrogate",
     "check_velocity_field",
-    "host_waits",
     "joint_gradient",
     "joint_read",
     "parametric_velocity",
-    "random_backbone",
     "random_problem",
-    "relative_gap",
     "with_jacobian_scale",
 ]

@@ -1,24 +1,32 @@
-"""Conformance of backbones: what they state, draw, evaluate and write."""
+"""Conformance of backbones: what they state, draw, evaluate, decode and write."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowbp.adapters import Backbone
-from flowbp.core import rollout
-
-from .assertions import assert_close, assert_finite, assert_same_shape
-from .backbone_gradients import (
-    Branches,
-    check_decode_gradient,
-    check_images,
-    check_streamed_gradient,
+from flowbp.core import (
+    Bridge,
+    Pull,
+    Surrogate,
+    Trajectory,
+    VelocityField,
+    guided_pull,
+    guided_velocity,
+    module_pull,
+    rollout,
+    sweep,
 )
+
+from .assertions import assert_close, assert_finite, assert_gradients_close, assert_same_shape
+from .methods import accumulated
+from .oracle import gradients_of, joint_read
+from .velocity import check_velocity_field
 
 
 def check_backbone(
@@ -64,69 +72,36 @@ def check_backbone(
         >>> prompts = ["a red circle", "a blue square"]
         >>> check_backbone(embedded_backbone(), prompts, height=32, width=32, step=1e-4)
     """
-    _check_counts(prompts, steps)
-    check_protocol(backbone)
-    noise = check_noise(backbone, len(prompts), height, width, seed, dtype=dtype)
-    sigmas = check_sigmas(backbone, steps, height, width)
-    check_trainable(backbone)
-    check_saving(backbone)
-    branches = _branches(backbone, prompts, guidance)
-    _check_velocity(backbone, prompts, noise, sigmas[0], tolerance)
-    trajectory = rollout(branches.field(detached=False), noise, sigmas)
-    assert_finite("sample", trajectory.sample)
-    generator = torch.Generator().manual_seed(seed)
-    check_images(backbone, trajectory.sample, (height, width), tolerance)
-    check_decode_gradient(backbone, trajectory.sample, generator, difference_tolerance, step)
-    check_streamed_gradient(backbone.trainable(), branches, trajectory, generator, tolerance)
-
-
-def _check_counts(prompts: Sequence[str], steps: int) -> None:
     if len(prompts) < 2 or steps < 2:
         raise ValueError(
             f"`prompts` and `steps` must be at least 2, got {len(prompts)} prompts, {steps} steps"
         )
-
-
-def _branches(backbone: Backbone, prompts: Sequence[str], guidance: float) -> Branches:
-    positive = backbone.velocity(backbone.encode(prompts))
-    if guidance == 1:
-        return Branches(positive, positive, guidance)
-    empty = backbone.encode([""]).repeat(len(prompts))
-    return Branches(positive, backbone.velocity(empty), guidance)
-
-
-def _check_velocity(
-    backbone: Backbone, prompts: Sequence[str], noise: Tensor, sigma: Tensor, tolerance: float
-) -> None:
-    conditioning = backbone.encode(prompts)
-    if len(conditioning) != len(prompts):
-        raise AssertionError(
-            f"`encode` must return one row per prompt, got {len(conditioning)} for {len(prompts)}"
+    _check_protocol(backbone)
+    noise = check_noise(backbone, len(prompts), height, width, seed, dtype=dtype)
+    sigmas = _check_sigmas(backbone, steps, height, width)
+    _check_trainable(backbone)
+    _check_saving(backbone)
+    positive = negative = _check_velocity(backbone, prompts, noise, sigmas[0], tolerance)
+    if guidance != 1:
+        negative = backbone.velocity(backbone.encode([""]).repeat(len(prompts)))
+    trajectory = rollout(guided_velocity(positive, negative, guidance), noise, sigmas)
+    assert_finite("sample", trajectory.sample)
+    generator = torch.Generator().manual_seed(seed)
+    _check_images(backbone, trajectory.sample, (height, width), tolerance)
+    _check_decode_gradient(backbone, trajectory.sample, generator, difference_tolerance, step)
+    surrogate = Bridge(active=2).draw(sigmas, torch.Generator().manual_seed(0))
+    g = torch.randn(noise.shape, generator=generator, dtype=torch.float64).to(noise)
+    for detached in (False,) if guidance == 1 else (False, True):
+        field = guided_velocity(
+            positive, torch.no_grad()(negative) if detached else negative, guidance
         )
-    field = backbone.velocity(conditioning)
-    with torch.no_grad():
-        v, again = field(noise, sigma), field(noise, sigma)
-        rows = [
-            backbone.velocity(conditioning[b : b + 1])(noise[b : b + 1], sigma)
-            for b in range(len(prompts))
-        ]
-    assert_same_shape("velocity", v, tuple(noise.shape))
-    if v.dtype != noise.dtype:
-        raise AssertionError(
-            f"`velocity` must return the latents' dtype {noise.dtype}, got {v.dtype}; "
-            "cast at its end"
+        pull = guided_pull(
+            module_pull(positive), None if detached else module_pull(negative), guidance
         )
-    assert_finite("velocity", v)
-    if not torch.equal(v, again):
-        raise AssertionError(
-            "`velocity` must be deterministic, got two values from one input; "
-            "put the module in eval mode"
-        )
-    assert_close("velocity of slices of the conditioning", torch.cat(rows), v, tolerance)
+        _check_streamed(backbone.trainable(), field, pull, trajectory, surrogate, g, tolerance)
 
 
-def check_protocol(backbone: Backbone) -> None:
-    """Assert that every attribute and method of the protocol is there."""
+def _check_protocol(backbone: Backbone) -> None:
     if not isinstance(backbone, Backbone):
         names = [name for name in vars(Backbone) if not name.startswith("_")]
         missing = [name for name in names if not hasattr(backbone, name)]
@@ -138,22 +113,6 @@ def check_protocol(backbone: Backbone) -> None:
         raise AssertionError(
             f"`device` must be a torch.device, got {backbone.device!r}; wrap it in torch.device(…)"
         )
-
-
-def check_saving(backbone: Backbone) -> None:
-    """Assert that saving into an empty folder writes something and changes no parameter."""
-    before = {name: p.detach().clone() for name, p in backbone.trainable().items()}
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        backbone.save(folder)
-        if not any(path.is_file() and path.stat().st_size for path in folder.rglob("*")):
-            raise AssertionError(
-                "`save` must write the model into the folder it is given, got no file there"
-            )
-    after = backbone.trainable()
-    changed = [n for n, p in before.items() if n not in after or not torch.equal(after[n], p)]
-    if changed:
-        raise AssertionError(f"`save` must leave the parameters alone, but {changed[0]!r} changed")
 
 
 def check_noise(
@@ -186,8 +145,7 @@ def check_noise(
     return noise.to(backbone.device)
 
 
-def check_sigmas(backbone: Backbone, steps: int, height: int, width: int) -> Tensor:
-    """Assert that sigmas (N+1,) are a falling float32 grid on the CPU, at every call the same."""
+def _check_sigmas(backbone: Backbone, steps: int, height: int, width: int) -> Tensor:
     sigmas, again = (backbone.sigmas(steps, height=height, width=width) for _ in range(2))
     assert_same_shape("sigmas", sigmas, (steps + 1,))
     if sigmas.dtype != torch.float32 or sigmas.device.type != "cpu":
@@ -206,8 +164,7 @@ def check_sigmas(backbone: Backbone, steps: int, height: int, width: int) -> Ten
     return sigmas
 
 
-def check_trainable(backbone: Backbone) -> None:
-    """Assert that what is trained belongs to the module and is unfrozen."""
+def _check_trainable(backbone: Backbone) -> None:
     owned = dict(backbone.module.named_parameters())
     trainable = backbone.trainable()
     if not trainable:
@@ -222,3 +179,105 @@ def check_trainable(backbone: Backbone) -> None:
             raise AssertionError(
                 f"`trainable` parameters must require gradients, {name!r} does not"
             )
+
+
+def _check_saving(backbone: Backbone) -> None:
+    before = {name: p.detach().clone() for name, p in backbone.trainable().items()}
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        backbone.save(folder)
+        if not any(path.is_file() and path.stat().st_size for path in folder.rglob("*")):
+            raise AssertionError(
+                "`save` must write the model into the folder it is given, got no file there"
+            )
+    after = backbone.trainable()
+    changed = [n for n, p in before.items() if n not in after or not torch.equal(after[n], p)]
+    if changed:
+        raise AssertionError(f"`save` must leave the parameters alone, but {changed[0]!r} changed")
+
+
+def _check_velocity(
+    backbone: Backbone, prompts: Sequence[str], noise: Tensor, sigma: Tensor, tolerance: float
+) -> VelocityField:
+    conditioning = backbone.encode(prompts)
+    if len(conditioning) != len(prompts):
+        raise AssertionError(
+            f"`encode` must return one row per prompt, got {len(conditioning)} for {len(prompts)}"
+        )
+    field = backbone.velocity(conditioning)
+    check_velocity_field(lambda _, x, level: field(x, level), {}, noise, sigma)
+    with torch.no_grad():
+        rows = [
+            backbone.velocity(conditioning[b : b + 1])(noise[b : b + 1], sigma)
+            for b in range(len(prompts))
+        ]
+        v = field(noise, sigma)
+    assert_close("velocity of slices of the conditioning", torch.cat(rows), v, tolerance)
+    return field
+
+
+def _check_images(
+    backbone: Backbone, latents: Tensor, size: tuple[int, int], tolerance: float
+) -> None:
+    with torch.no_grad():
+        images = backbone.decode(latents)
+        rows = [backbone.decode(latents[b : b + 1]) for b in range(latents.shape[0])]
+    assert_same_shape("images", images, (latents.shape[0], 3, *size))
+    low, high = images.min().item(), images.max().item()
+    if not (low >= 0 and high <= 1):
+        raise AssertionError(f"`decode` must give images in [0, 1], got [{low:g}, {high:g}]")
+    assert_close("images decoded one at a time", torch.cat(rows), images, tolerance)
+
+
+def _check_decode_gradient(
+    backbone: Backbone,
+    latents: Tensor,
+    generator: torch.Generator,
+    tolerance: float,
+    step: float,
+) -> None:
+    x = latents.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        images = backbone.decode(x)
+    if not images.requires_grad:
+        raise AssertionError("`decode` must be differentiable in the latents, got no graph")
+    inside = ((images > 0.05) & (images < 0.95)).detach()
+    if not bool(inside.any()):
+        raise AssertionError("`decode` saturates every pixel of a sample: no gradient to compare")
+    weight = torch.randn(images.shape, generator=generator).to(images) * inside
+    (gradient,) = torch.autograd.grad((images * weight).sum(), x)
+    assert_finite("gradient of decode", gradient)
+    direction = torch.randn(latents.shape, generator=generator).to(latents)
+    # Part of it along the gradient, so that the derivative stands out of the rounding.
+    direction = direction + gradient * direction.norm() / gradient.norm().clamp(min=1e-30)
+    with torch.no_grad():
+        up, down = (backbone.decode(latents + s * step * direction).double() for s in (1, -1))
+    expected = ((up - down) * weight.double()).sum() / (2 * step)
+    actual = (gradient.double() * direction.double()).sum()
+    assert_close("gradient of decode", actual, expected, tolerance)
+
+
+def _check_streamed(
+    params: Mapping[str, nn.Parameter],
+    field: VelocityField,
+    pull: Pull,
+    trajectory: Trajectory,
+    surrogate: Surrogate,
+    g: Tensor,
+    tolerance: float,
+) -> None:
+    with torch.enable_grad():
+        value = (joint_read(field, trajectory, surrogate) * g).sum()
+    joint = gradients_of(value, params)
+    if not any(bool(each.any()) for each in joint.values()):
+        raise AssertionError("`velocity` must depend on the trainable parameters, got no gradient")
+    kept = {name: parameter.grad for name, parameter in params.items()}
+    try:
+        for parameter in params.values():
+            parameter.grad = None
+        sweep(surrogate, trajectory, g, pull)
+        streamed = accumulated(params)
+    finally:
+        for name, parameter in params.items():
+            parameter.grad = kept[name]
+    assert_gradients_close("streamed gradient", streamed, joint, tolerance)

@@ -90,14 +90,15 @@ def joint_gradient(
 
     total = loss(joint_read(field, trajectory, surrogate))
     if penalty is not None:
-        active = sorted({i for segment in surrogate.segments for i in segment.active})
-        total = total + penalty(
-            {i: field(trajectory.latents[i].detach(), trajectory.sigmas[i]) for i in active}
-        )
-    gradients = torch.autograd.grad(
-        total, list(leaves.values()), allow_unused=True, materialize_grads=True
-    )
-    return dict(zip(leaves, gradients, strict=True))
+        latents, sigmas = trajectory.latents.detach(), trajectory.sigmas
+        total = total + penalty({i: field(latents[i], sigmas[i]) for i in surrogate.active_steps})
+    return gradients_of(total, leaves)
+
+
+def gradients_of(value: Tensor, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradient of a 0-d value by parameter; zero where it does not reach one."""
+    gradients = torch.autograd.grad(value, list(params.values()), materialize_grads=True)
+    return dict(zip(params, gradients, strict=True))
 
 
 def anchor_penalty(

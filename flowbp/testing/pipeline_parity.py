@@ -139,39 +139,27 @@ def check_parity(
         if not values:
             raise ValueError(f"`{name}` must hold at least one to check, got {values!r}")
     for (height, width), guidance in product(sizes, guidances):
-        request = _request(backbone, prompts, (height, width), guidance, steps, seed)
+        generator = torch.Generator().manual_seed(seed)
+        noise = backbone.noise(len(prompts), height=height, width=width, generator=generator)
+        request = PipelineRequest(
+            prompts=prompts,
+            height=height,
+            width=width,
+            steps=steps,
+            guidance=guidance,
+            latents=noise.to(backbone.device),
+            generator=generator,
+            output="latent",
+        )
         latents, images = _sample(backbone, request)
         for name, ours, asked in (
             ("latents", returned(latents), request),
             ("images", images, attrs.evolve(request, output="pt")),
         ):
-            request.generator.manual_seed(seed)
+            generator.manual_seed(seed)
             theirs = call(pipeline, asked).to(ours)
             at = f"{height}x{width} with guidance {guidance:g}"
             assert_within(f"{name} at {at}", ours, theirs, tolerance)
-
-
-def _request(
-    backbone: Backbone,
-    prompts: Sequence[str],
-    size: tuple[int, int],
-    guidance: float,
-    steps: int,
-    seed: int,
-) -> PipelineRequest:
-    height, width = size
-    generator = torch.Generator().manual_seed(seed)
-    noise = backbone.noise(len(prompts), height=height, width=width, generator=generator)
-    return PipelineRequest(
-        prompts=prompts,
-        height=height,
-        width=width,
-        steps=steps,
-        guidance=guidance,
-        latents=noise.to(backbone.device),
-        generator=generator,
-        output="latent",
-    )
 
 
 @torch.no_grad()

@@ -150,12 +150,12 @@ def check_gradients(
     problem = Problem(velocity, dict(params), noise, sigmas)
     generator = torch.Generator().manual_seed(seed)
     _check_difference(problem, generator, difference_tolerance, step)
-    plans: list[Surrogate] = [
+    surrogates: list[Surrogate] = [
         Sparse(active=2).draw(sigmas, generator),
         LeapAlign(alpha=0.5).draw(sigmas, generator),
         DRaFT(last=sigmas.shape[0] - 1).draw(sigmas, generator),
     ]
-    for surrogate in plans:
+    for surrogate in surrogates:
         check_streamed(surrogate, problem, tolerance=tolerance)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -41,27 +42,8 @@ class _Calibration:
     parts: Mapping[str, _Part]
 
 
-def write_calibration(
-    path: Path,
-    normalisations: Mapping[str, Normalisation],
-    measured: Container[str],
-    *,
-    pictures: int,
-) -> None:
-    """Write the scale of every part, and which of them were measured."""
-    tree = {
-        "format": _FORMAT,
-        "pictures": pictures,
-        "parts": {
-            label: {"mean": scale.mean, "std": scale.std, "measured": label in measured}
-            for label, scale in normalisations.items()
-        },
-    }
-    write_atomically(path, sealed(tree))
-
-
-def read_calibration(path: Path, labels: Iterable[str]) -> dict[str, Normalisation]:
-    """Read what `write_calibration` wrote, to the last bit."""
+def _kept(path: Path, labels: Iterable[str]) -> dict[str, Normalisation]:
+    """The scales on file, to the last bit."""
     cure = "restore it from a copy, or begin a new run in another folder"
     tree = read_sealed(_Calibration, path, cure=cure)
     if tree.format != _FORMAT:
@@ -118,18 +100,23 @@ def calibrated(
     if not isinstance(reward, UncalibratedReward):
         return reward
     if calibration.path.exists():
-        kept = read_calibration(calibration.path, reward.parts)
+        kept = _kept(calibration.path, reward.parts)
         return reward.calibrated({label: kept[label] for label in reward.missing})
     texts = calibration_prompts(reward, prompts, calibration.seed)
     missing = {label: reward.parts[label] for label in reward.missing}
-    measured = measure_scales(backbone, missing, texts, calibration, progress=progress)
+    measured = _measured(backbone, missing, texts, calibration, progress=progress)
     done = reward.calibrated(measured)
-    write_calibration(calibration.path, done.normalisations, measured, pictures=len(texts))
+    parts = {
+        label: _Part(mean=scale.mean, std=scale.std, measured=label in measured)
+        for label, scale in done.normalisations.items()
+    }
+    tree = _Calibration(format=_FORMAT, pictures=len(texts), parts=parts)
+    write_atomically(calibration.path, sealed(attrs.asdict(tree)))
     return done
 
 
 @torch.no_grad()
-def measure_scales(
+def _measured(
     backbone: Backbone,
     parts: Mapping[str, RewardPart],
     prompts: Sequence[str],
@@ -145,21 +132,17 @@ def measure_scales(
         texts = list(prompts[chosen])
         for label, part in parts.items():
             raw = part_scores(label, part, images, texts).double().cpu()
-            _refuse_not_finite(label, part, raw, texts)
+            for value, prompt in zip(raw.tolist(), texts, strict=True):
+                if not math.isfinite(value):
+                    problem = (
+                        f"must return finite scores, got {value}; look for a reward that overflows "
+                        "in low precision, or divides by something that can be 0"
+                    )
+                    raise wrong(f"reward's part `{label}`", part.reward, problem, [prompt])
             scores[label].append(raw)
         if progress is not None:
             progress(chosen.stop, len(prompts))
     return {label: _normalisation(label, torch.cat(raw)) for label, raw in scores.items()}
-
-
-def _refuse_not_finite(label: str, part: RewardPart, raw: Tensor, prompts: Sequence[str]) -> None:
-    for value, prompt in zip(raw.tolist(), prompts, strict=True):
-        if value - value != 0:
-            problem = (
-                f"must return finite scores, got {value}; look for a reward that overflows in low "
-                "precision, or divides by something that can be 0"
-            )
-            raise wrong(f"reward's part `{label}`", part.reward, problem, [prompt])
 
 
 def _normalisation(label: str, raw: Tensor) -> Normalisation:

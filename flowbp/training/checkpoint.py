@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written whole or not at all, with a manifest, and found again."""
+"""A checkpoint on disk: its names and manifest, written whole or not at all, and found again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import attrs
 
@@ -18,26 +16,27 @@ from flowbp.config import DamagedError, read_sealed, sealed
 from flowbp.files import PARTIAL, SavingError, digests, flush, refuse_foreign, saving
 from flowbp.validators import integer
 
-MANIFEST, FORMAT = "manifest.json", 4
-TRAINING = "training"
-STATE, TENSORS = "state.json", "tensors.safetensors"
+MANIFEST, FORMAT = "manifest.json", 5
+TRAINING, STATE, TENSORS = "training", "state.json", "tensors.safetensors"
 """The folder of a checkpoint that holds the state of training, and the files in it."""
 
-_CURE = "take another checkpoint"
+STATE_FILE = f"{TRAINING}/{STATE}"
+FINAL = "final"
 REPLACED = ".flowbp-replaced"
 """Ending of a checkpoint that a new one of the same name is taking the place of."""
 
+CURE = "take another checkpoint"
+# Those that a run goes on from; `last-good-<step>` and `failed-<step>` are models alone.
+_RESUMABLE = re.compile(rf"(?:(step|best|interrupted|stopped)-(\d+)|{FINAL})")
 
-class Savable(Protocol):
-    """Anything that writes itself into a folder; a `Backbone` does."""
 
-    def save(self, folder: Path) -> None:
-        """Write into `folder`, which exists and is empty."""
-        ...
+def numbered(kind: str, step: int) -> str:
+    """The name of a checkpoint of a kind after a step."""
+    return f"{kind}-{step:06}"
 
 
 class CheckpointError(SavingError):
-    """A checkpoint could not be written, or cannot be used; what was there before is unharmed."""
+    """A checkpoint could not be written, or cannot be used; what was there before is unchanged."""
 
 
 @attrs.frozen(kw_only=True)
@@ -50,7 +49,7 @@ class File:
 
 @attrs.frozen(kw_only=True)
 class Manifest:
-    """What a checkpoint was when it was written."""
+    """What a checkpoint was when it was written; `identity` is None if it is a model alone."""
 
     format: int
     step: int | None = attrs.field(default=None, validator=attrs.validators.optional(integer(0)))
@@ -61,48 +60,41 @@ class Manifest:
 def write_manifest(
     checkpoint: Path, *, identity: str | None = None, step: int | None = None
 ) -> None:
-    """Write down what a checkpoint consists of; `identity` is None if it is a model alone."""
+    """Write down what a checkpoint consists of."""
     # Read back, from memory as they have just been written: libraries write most, without digest.
-    names = sorted(_names(checkpoint))
-    known = digests(checkpoint, names)
-    tree = {
-        "format": FORMAT,
-        "step": step,
-        "identity": identity,
-        "files": {
-            name: {"size": (checkpoint / name).stat().st_size, "sha256": known[name]}
-            for name in names
-        },
+    known = digests(checkpoint, sorted(_names(checkpoint)))
+    files = {
+        name: {"size": (checkpoint / name).stat().st_size, "sha256": digest}
+        for name, digest in known.items()
     }
+    tree = {"format": FORMAT, "step": step, "identity": identity, "files": files}
     (checkpoint / MANIFEST).write_text(sealed(tree), encoding="utf-8")
 
 
 def read_manifest(checkpoint: Path) -> Manifest:
     """Read what `write_manifest` wrote."""
     path = checkpoint / MANIFEST
-    found = read_sealed(Manifest, path, cure=_CURE)
+    found = read_sealed(Manifest, path, cure=CURE)
     if found.format != FORMAT:
         problem = f"is of format {found.format}, and this version reads {FORMAT}"
         raise DamagedError(path, problem, "take the version of flowbp that wrote it")
     return found
 
 
-def _all(_: str) -> bool:
-    return True
-
-
-def damage(
-    checkpoint: Path, manifest: Manifest, *, counts: Callable[[str], bool] = _all
-) -> str | None:
-    """A clause on the first file that is not as it was when a checkpoint was written, or None.
-
-    Only of the files for which `counts` holds is the content read, of the others the size.
-    """
+def damage(checkpoint: Path, manifest: Manifest, read: Container[str]) -> str | None:
+    """A clause on the first file that is not as it was saved; of those to `read` by content."""
     try:
-        found = _shape(checkpoint, manifest)
-        if found is not None:
-            return found
-        names = [name for name in manifest.files if counts(name)]
+        there = set(_names(checkpoint))
+        for name, file in manifest.files.items():
+            if name not in there:
+                return f"its file {name} is missing"
+            size = (checkpoint / name).stat().st_size
+            if size != file.size:
+                return f"its file {name} has {size} bytes instead of {file.size}"
+        strange = sorted(there - manifest.files.keys())
+        if strange:
+            return f"its file {strange[0]} was not there when it was saved; remove it"
+        names = [name for name in manifest.files if name in read]
         for name, digest in digests(checkpoint, names).items():
             if digest != manifest.files[name].sha256:
                 return f"the content of its file {name} is not what was saved"
@@ -112,84 +104,66 @@ def damage(
 
 
 def model_damage(checkpoint: Path, *, state: bool = False, content: bool = True) -> str | None:
-    """What is wrong with the model of a checkpoint, for one who takes it and does not train on.
+    """What is wrong with a checkpoint for one who takes its model, and its `state` perhaps.
 
     The folder `training` may be left out as a whole. A folder without a manifest is none that was
-    written here, and nothing is known of it.
-
-    Args:
-        checkpoint: a folder, or a file.
-        state: whether the state of training is taken too.
-        content: whether the files are read, and not only their names and sizes.
+    written here, and nothing is known of it. Without `content` names and sizes are compared alone.
     """
     if not (checkpoint / MANIFEST).is_file():
         if (checkpoint / TRAINING).is_dir():
-            return f"its {MANIFEST} is missing, so that nothing says what it was"
+            return f"its {MANIFEST} is missing, so its content is unknown"
         return None
     try:
         manifest = read_manifest(checkpoint)
     except DamagedError as error:
         return f"its {MANIFEST} {error.problem}"
+    model = {n: file for n, file in manifest.files.items() if not n.startswith(f"{TRAINING}/")}
+    wanted = manifest.files if state else model
     if not state and not (checkpoint / TRAINING).exists():
-        kept = {name: file for name, file in manifest.files.items() if not _of_training(name)}
-        manifest = attrs.evolve(manifest, files=kept)
-    return damage(
-        checkpoint, manifest, counts=lambda name: content and (state or not _of_training(name))
-    )
+        manifest = attrs.evolve(manifest, files=model)
+    return damage(checkpoint, manifest, wanted if content else ())
 
 
-def _of_training(name: str) -> bool:
-    return name.startswith(f"{TRAINING}/")
-
-
-def _shape(checkpoint: Path, manifest: Manifest) -> str | None:
-    there = set(_names(checkpoint))
-    for name, file in manifest.files.items():
-        if name not in there:
-            return f"its file {name} is missing"
-        size = (checkpoint / name).stat().st_size
-        if size != file.size:
-            return f"its file {name} has {size} bytes instead of {file.size}"
-    strange = sorted(there - manifest.files.keys())
-    if strange:
-        return f"its file {strange[0]} was not there when it was saved; remove it"
-    return None
-
-
-def _names(checkpoint: Path) -> Iterable[str]:
+def _names(checkpoint: Path) -> Iterator[str]:
     """All files but the manifest; what a link to a folder leads to counts as well."""
     for place, _, names in os.walk(checkpoint, followlinks=True):
-        for name in names:
-            path = (Path(place) / name).relative_to(checkpoint).as_posix()
-            if path != MANIFEST:
-                yield path
+        paths = ((Path(place) / name).relative_to(checkpoint).as_posix() for name in names)
+        yield from (path for path in paths if path != MANIFEST)
 
 
 def save_checkpoint(
-    source: Savable, folder: Path, *, identity: str | None = None, step: int | None = None
+    write: Callable[[Path], object],
+    folder: Path,
+    *,
+    identity: str | None = None,
+    step: int | None = None,
 ) -> Path:
-    """Write a checkpoint under its name only when all of it is on disk.
+    """Have a checkpoint written, and give it its name only when all of it is on disk.
 
     It is written into a sibling `.<name>.flowbp-partial`, flushed to disk and renamed. A
     checkpoint of the same name is renamed aside to `.<name>.flowbp-replaced` first and removed
     last, so that one of the two is whole at any moment. What a killed process left behind is put
-    right at the next save into the same parent folder (see `recover`). One process at a time may
-    save there.
+    right at the next save into the same parent folder. One process at a time may save there.
     """
     folder = Path(os.path.abspath(folder))
-    partial = folder.with_name(f".{folder.name}{PARTIAL}")
-    with saving(folder, "what was there before is unharmed", CheckpointError):
+    partial, aside = (folder.with_name(f".{folder.name}{end}") for end in (PARTIAL, REPLACED))
+    with saving(folder, "what was there before is unchanged", CheckpointError):
         folder.parent.mkdir(parents=True, exist_ok=True)
         recover(folder.parent)
-        for place in (partial, folder.with_name(f".{folder.name}{REPLACED}")):
+        for place in (partial, aside):
             refuse_foreign(place, folder=True)
-        with _removed_on_failure(partial):
+        try:
             partial.mkdir()
-            source.save(partial)
+            write(partial)
             write_manifest(partial, identity=identity, step=step)
-            _flush(partial)
+            for path in (*partial.rglob("*"), partial):
+                flush(path)
             _refuse_strangers(folder, partial)
-            _replace(folder, partial)
+            _replace(folder, partial, aside)
+        except BaseException:
+            # That it cannot be removed must not hide why it was not finished.
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
     return folder
 
 
@@ -220,16 +194,6 @@ def remove_checkpoint(folder: Path) -> None:
     shutil.rmtree(leftover)
 
 
-@contextmanager
-def _removed_on_failure(partial: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        # That it cannot be removed must not hide why it was not finished.
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
 def _refuse_strangers(folder: Path, partial: Path) -> None:
     if not os.path.lexists(folder):
         return
@@ -247,8 +211,7 @@ def _refuse_strangers(folder: Path, partial: Path) -> None:
         )
 
 
-def _replace(folder: Path, partial: Path) -> None:
-    aside = folder.with_name(f".{folder.name}{REPLACED}")
+def _replace(folder: Path, partial: Path, aside: Path) -> None:
     try:
         if folder.exists():
             folder.rename(aside)
@@ -262,16 +225,6 @@ def _replace(folder: Path, partial: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _flush(folder: Path) -> None:
-    for place, _, names in os.walk(folder):
-        for name in names:
-            flush(Path(place) / name)
-        flush(Path(place))
-
-
-_NAME = re.compile(r"(?:(step|best|interrupted|stopped)-(\d+)|final)")
-
-
 @attrs.frozen
 class SavedCheckpoint:
     """A checkpoint as it was found on the disk, and why no run can go on from it, if so."""
@@ -282,40 +235,37 @@ class SavedCheckpoint:
     problem: str | None
 
 
-def inspect_checkpoint(place: Path, identity: str) -> SavedCheckpoint:
-    """Look whether a checkpoint is of this run and has all its files; reads the state alone."""
-    number = (_NAME.fullmatch(place.name) or [None] * 3)[2]
-    named = int(number) if number is not None else math.inf
+def inspect_checkpoint(
+    place: Path, identity: str, read: Container[str] | None = None
+) -> SavedCheckpoint:
+    """Look whether a checkpoint is of this run and as it was saved; reads all of it if None."""
+    number = (_RESUMABLE.fullmatch(place.name) or [None] * 3)[2]
+    named = math.inf if number is None else int(number)
     try:
         manifest = read_manifest(place)
     except DamagedError as error:
         return SavedCheckpoint(place, named, f"its {MANIFEST} {error.problem}")
     step, theirs = manifest.step, manifest.identity
     if step is None or theirs is None:
-        return SavedCheckpoint(place, named, "it has no state of training")
+        return SavedCheckpoint(place, named, "it has no training state")
     if named not in (step, math.inf):
         return SavedCheckpoint(
             place, named, f"it was saved after step {step}, which is not what it is named"
         )
     if theirs != identity:
         return SavedCheckpoint(place, step, "it was saved by a run of another configuration")
-    # A manifest of another step may lie here: the files have the same names, often the same sizes.
-    problem = damage(place, manifest, counts=f"{TRAINING}/{STATE}".__eq__)
+    problem = damage(place, manifest, manifest.files if read is None else read)
     return SavedCheckpoint(place, step if problem is None else named, problem)
 
 
-def verify_checkpoint(place: Path, identity: str) -> SavedCheckpoint:
-    """Look whether a checkpoint is of this run, and every byte of it as it was written."""
-    found = inspect_checkpoint(place, identity)
-    if found.problem is not None:
-        return found
-    return attrs.evolve(found, problem=damage(place, read_manifest(place)))
-
-
-def saved_checkpoints(folder: Path, identity: str) -> tuple[SavedCheckpoint, ...]:
+def saved_checkpoints(
+    folder: Path, identity: str, read: Container[str] = (STATE_FILE,)
+) -> tuple[SavedCheckpoint, ...]:
     """All checkpoints that a run wrote to go on from, damaged ones too, the newest last."""
-    places = [path for path in folder.glob("*") if _NAME.fullmatch(path.name)]
-    found = (inspect_checkpoint(place, identity) for place in places if not _is_model_alone(place))
+    # The state is read, as a manifest of another step may lie beside it: the files have the same
+    # names, often the same sizes.
+    places = [path for path in folder.glob("*") if _RESUMABLE.fullmatch(path.name)]
+    found = [inspect_checkpoint(p, identity, read) for p in places if not _is_model_alone(p)]
     return tuple(sorted(found, key=lambda saved: (saved.step, saved.place.name)))
 
 
@@ -325,18 +275,19 @@ def newest_checkpoint(folder: Path, identity: str) -> SavedCheckpoint | None:
     Nothing is passed over silently: if the newest is damaged or of another run, the error names the
     newest one that is sound, which the next attempt takes once the other is moved away.
     """
-    found = saved_checkpoints(folder, identity)
-    if not found:
+    places = [saved.place for saved in reversed(saved_checkpoints(folder, identity))]
+    if not places:
         return None
-    newest = verify_checkpoint(found[-1].place, identity)
+    # One after the other, because each is read whole.
+    inspected = (inspect_checkpoint(place, identity) for place in places)
+    newest = next(inspected)
     if newest.problem is None:
         return newest
-    others = (verify_checkpoint(saved.place, identity) for saved in reversed(found[:-1]))
-    sound = next((saved.place.name for saved in others if saved.problem is None), None)
+    sound = next((saved.place.name for saved in inspected if saved.problem is None), None)
     cure = (
-        f"move it away, and the run goes on from the newest sound one, {sound}"
+        f"move it away, and the run continues from the newest intact one, {sound}"
         if sound
-        else "there is no sound one besides; move it away, and the run starts again from step 0"
+        else "there is no other intact checkpoint; move it away, and the run starts from step 0"
     )
     raise CheckpointError(
         f"the checkpoint {newest.place} cannot be resumed: {newest.problem}; {cure}"

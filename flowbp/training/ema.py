@@ -24,13 +24,6 @@ class Averaging:
             it: with decay 0.995 and no warm-up, the starting weights still make up 60 % of the
             average after 100 steps.
 
-    Raises:
-        ValueError: `decay` is out of range.
-
-    Example:
-        >>> Averaging(0.995).decay_at(0), Averaging(0.995, warmup=True).decay_at(0)
-        (0.995, 0.1)
-
     Reference: Polyak and Juditsky 1992; the warm-up is that of TensorFlow's
     `ExponentialMovingAverage`.
     """
@@ -63,45 +56,38 @@ class Averaging:
 
 
 class MovingAverage:
-    """The running average of some parameters, in float32 at least whatever their dtype."""
+    """The running average of some parameters, in float32 at least whatever their dtype.
+
+    `shadow` has the averages by name, after so many `updates`.
+    """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], averaging: Averaging) -> None:
         self._parameters = dict(parameters)
         self._averaging = averaging
-        self._updates = 0
-        self._shadow = {name: _shadow(p) for name, p in self._parameters.items()}
-
-    @property
-    def shadow(self) -> Mapping[str, Tensor]:
-        """The averages by name, float32 or, for float64 parameters, float64."""
-        return dict(self._shadow)
-
-    @property
-    def updates(self) -> int:
-        """How often it was updated."""
-        return self._updates
+        self.updates = 0
+        self.shadow: Mapping[str, Tensor] = {n: _shadow(p) for n, p in self._parameters.items()}
 
     @torch.no_grad()
     def restore(self, updates: int, shadow: Mapping[str, Tensor]) -> None:
         """Go on from the averages after so many updates."""
-        self._updates = updates
-        for name, mine in self._shadow.items():
+        self.updates = updates
+        for name, mine in self.shadow.items():
             mine.copy_(shadow[name])
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the parameters' present values."""
-        share = 1 - self._averaging.decay_at(self._updates)
+        share = 1 - self._averaging.decay_at(self.updates)
         for name, parameter in self._parameters.items():
-            shadow = self._shadow[name]
+            shadow = self.shadow[name]
             shadow.lerp_(parameter.to(shadow.dtype), share)
-        self._updates += 1
+        self.updates += 1
 
     @torch.no_grad()
     def copy_to_parameters(self) -> None:
         """Overwrite the parameters with their averages."""
         for name, parameter in self._parameters.items():
-            parameter.copy_(self._shadow[name])
+            parameter.copy_(self.shadow[name])
 
     @contextmanager
     def swapped(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -10,14 +11,14 @@ from torch import Tensor, nn
 
 from flowbp.component_errors import dotted_path
 from flowbp.files import SavingError
-from flowbp.training.checkpoint import MANIFEST
+from flowbp.training.checkpoint import MANIFEST, numbered
 from flowbp.training.retention import Checkpoints
 from flowbp.training.run_state import RunState
 from flowbp.training.step import StepResult
 
 _CAUSES = {
     "latents": (
-        "sampling itself overflowed: the weights have run away (lower the learning rate, clip "
+        "sampling itself overflowed: the weights have diverged (lower the learning rate, clip "
         "harder), `guidance` is too large, or the network computes in a dtype of too small a range"
     ),
     "rewards": (
@@ -49,36 +50,19 @@ _CAUSES = {
     ),
 }
 
-
 BLAMED = ("latents", "anchor", "gradients", "parameters")
 """Quantities that the network itself computes: parameters under which one of them is not finite are
 not called good. The others are made by the decoder, the reward or the loss."""
 
 
 class NonFiniteError(ArithmeticError):
-    """A training step met a number that is not finite.
+    """A training step met a number that is not finite; `quantity` says where, `saved` what stays.
 
     No parameter was changed by that step, unless it is the parameters that are not finite.
-
-    Args:
-        step: number of the optimizer step, from 1.
-        quantity: what was not finite, one of `QUANTITIES`, or `parameters`.
-        detail: which samples or parameters.
-        saved: what was saved, and where.
-
-    Example:
-        >>> print(NonFiniteError(3, "loss", "the loss is nan", "nothing was saved"))
-        step 3 was stopped before the optimizer: the loss is nan. Likely cause: the rewards are \
-finite, so the loss shape or the weight of the samples made it: a reward far outside the range \
-that the shape is meant for, or a residual floor `tau` near 0. No parameter was changed by this \
-step; nothing was saved.
     """
 
     def __init__(self, step: int, quantity: str, detail: str, saved: str) -> None:
-        self.step = step
-        self.quantity = quantity
-        self.detail = detail
-        self.saved = saved
+        self.step, self.quantity, self.detail, self.saved = step, quantity, detail, saved
         updated = quantity == "parameters"
         super().__init__(
             f"step {step} was stopped {'after' if updated else 'before'} the optimizer: {detail}. "
@@ -155,12 +139,12 @@ def save_after_exception(
     """Save the model after an exception, unless this step is saved already; a clause on where."""
     # Gradients are not needed any more, and the memory may be.
     run.optimizer.zero_grad(set_to_none=True)
-    place = _place_of(run)
-    if place is not None and not run.updating:
+    step, place = run.checkpoint or (-1, Path())
+    # Not where it was saved, if that folder is gone.
+    if step == run.done and not run.updating and (place / MANIFEST).is_file():
         return f"{_after(run)} are saved in {place}"
-    word = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped"
-    name = f"{word}-{run.done:06}"
-    return _saved(run, checkpoints, lambda to: to.save(run, run.step.backbone, name), whole=name)
+    name = numbered("interrupted" if isinstance(error, KeyboardInterrupt) else "stopped", run.done)
+    return _saved(run, checkpoints, lambda to: to.save(run, name), whole=name)
 
 
 def nonfinite_error(
@@ -185,38 +169,26 @@ def refuse_nonfinite_parameters(run: RunState, checkpoints: Checkpoints | None) 
 
 def _save_after_nonfinite(run: RunState, checkpoints: Checkpoints | None, quantity: str) -> str:
     run.optimizer.zero_grad(set_to_none=True)
-    # Parameters that have run away may still give finite latents, by the order of a sum.
+    # Parameters that have diverged may still give finite latents, by the order of a sum.
     blamed = quantity in BLAMED or describe_parameters(run.parameters) is not None
-    name = f"{'failed' if blamed else 'last-good'}-{run.done:06}"
-    clause = _saved_model(run, checkpoints, name, averaged=False)
+    name = numbered("failed" if blamed else "last-good", run.done)
+    clause = _saved(run, checkpoints, lambda to: to.save_model(run, name, averaged=False))
     if run.average is not None:
-        averaged = _saved_model(run, checkpoints, f"{name}-averaged", averaged=True)
+        beside = f"{name}-averaged"
+        averaged = _saved(run, checkpoints, lambda to: to.save_model(run, beside, averaged=True))
         clause = f"{clause}; averaged, {averaged}"
     if not blamed or checkpoints is None:
         return clause
-    clause = f"{clause}; these are the ones that failed, and training should not go on from them"
+    clause = f"{clause}; these are the ones that failed, do not continue training from them"
     before = checkpoints.before(run.done)
     if before is None:
         return f"{clause}; no checkpoint was written before (`every` of the checkpoints does)"
     return f"{clause}; the newest checkpoint before is that of step {before.step}, {before.place}"
 
 
-def _place_of(run: RunState) -> Path | None:
-    """Where this very step is saved; not where it was, if that folder is gone."""
-    step, place = run.checkpoint or (-1, Path())
-    return place if step == run.done and (place / MANIFEST).is_file() else None
-
-
 def _after(run: RunState) -> str:
     mixed = ", some of them already changed by the next step," if run.updating else ""
     return f"the parameters after step {run.done}{mixed}"
-
-
-def _saved_model(
-    run: RunState, checkpoints: Checkpoints | None, name: str, *, averaged: bool
-) -> str:
-    source = run.step.backbone
-    return _saved(run, checkpoints, lambda to: to.save_model(run, source, name, averaged=averaged))
 
 
 def _saved(
@@ -238,19 +210,10 @@ def _saved(
         disk = isinstance(error, SavingError)
     if whole is not None and not run.updating and not disk:
         # A backbone of others that cannot write its own files must not cost what was trained.
-        try:
-            place = checkpoints.save(run, _NoFiles(), whole)
+        with suppress(Exception):
+            place = checkpoints.save(run, whole, files=False)
             return (
                 f"{_after(run)} are saved in {place}, from which --resume goes on; the model's "
                 f"own files could not be written {why}"
             )
-        except Exception:
-            pass
     return f"{_after(run)} could not be saved {why}"
-
-
-class _NoFiles:
-    """A model that leaves writing to the state of training."""
-
-    def save(self, folder: Path) -> None:
-        """Nothing."""

@@ -12,17 +12,22 @@ import torch
 
 from flowbp.adapters.capabilities import WithCheckpointing, checkpointing_of
 from flowbp.adapters.compilation import is_compiled
-from flowbp.core import Cotangents
+from flowbp.core import Cotangents, draw_surrogate
 from flowbp.memory_errors import is_out_of_memory
 from flowbp.training.memory_stages import ENCODING, ExhaustedError, StageOutOfMemoryError, in_stage
 from flowbp.training.observers import Observer, notify_portions
 from flowbp.training.optimization import OptimizerRecipe, state_bytes
 from flowbp.training.prompts import PromptFeed, PromptSource
 from flowbp.training.randomness import Streams, generator, generator_states, set_generator_states
-from flowbp.training.reward_cotangent import Scorer, score
 from flowbp.training.run_state import RunState
 from flowbp.training.sampling import AUTO, Portions
-from flowbp.training.step import StepResult, TrainingStep, in_portions, starting_portions
+from flowbp.training.step import (
+    StepResult,
+    TrainingStep,
+    in_portions,
+    score,
+    starting_portions,
+)
 
 GIB = 2**30
 
@@ -32,11 +37,9 @@ class Memory(Protocol):
 
     def free(self) -> int:
         """What can still be allocated."""
-        ...
 
     def peak(self, work: Callable[[], object], /) -> int:
         """Do a piece of work; the most that was allocated meanwhile, above the present."""
-        ...
 
 
 @attrs.frozen
@@ -46,13 +49,13 @@ class CudaMemory:
     device: torch.device
 
     def free(self) -> int:
-        """What the device has free, and what torch's allocator holds unused."""
+        # What the device has free, and what torch's allocator holds unused.
         unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         free: int = torch.cuda.mem_get_info(self.device)[0]
         return free + unused
 
     def peak(self, work: Callable[[], object], /) -> int:
-        """Do a piece of work; the most that was allocated meanwhile. Resets torch's own record."""
+        # Resets torch's own record.
         before: int = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         work()
@@ -64,10 +67,12 @@ def memory_of(device: torch.device) -> Memory | None:
     return CudaMemory(device) if device.type == "cuda" else None
 
 
-def release_cached_memory(device: torch.device) -> None:
-    """Give back to a CUDA device what nothing refers to any more."""
+def release_memory(device: torch.device) -> None:
+    """Free what nothing uses any more, and give it back to a CUDA device."""
+    # On the CPU too: the frames of a failed step hold one another, as from Python 3.12 on the frame
+    # of a generator in a traceback holds its caller's, whose arguments hold the traceback.
+    gc.collect()
     if device.type == "cuda":
-        gc.collect()
         torch.cuda.empty_cache()
 
 
@@ -158,14 +163,8 @@ def fit_portions(
     wanted pull fits, or under `auto` at least four samples or all there are. No gradient is left
     behind, and no generator has moved.
 
-    Args:
-        step: whose portions are chosen.
-        prompts: as many as are tried: two, or one of a batch of one.
-        memory: of its device.
-        owed: bytes that the optimizer is going to allocate.
-
-    Returns:
-        The portions, and a message on them; it is empty where nothing was left to be chosen.
+    Tries the `prompts`, two, or one of a batch of one; `owed` are the bytes that the optimizer is
+    going to allocate. Returns the portions and a message, empty where nothing was to be chosen.
     """
     device, states = step.backbone.device, generator_states(step.backbone.device)
     try:
@@ -174,7 +173,7 @@ def fit_portions(
         for parameter in step.backbone.trainable().values():
             parameter.grad = None
         set_generator_states(states, device)
-        release_cached_memory(device)
+        release_memory(device)
 
 
 class _Fitting:
@@ -196,14 +195,13 @@ class _Fitting:
 
     def _cached(self) -> int:
         # What a step keeps for the whole batch while it works on portions of it.
-        plan = self.step.method.draw(self.step.sigmas, generator(0, "fitting"))
-        members = self.step.batching.total * (1 + plan.noised)
+        surrogate = draw_surrogate(self.step.method, self.step.sigmas, generator(0, "fitting"))
+        members = self.step.batching.total * (1 + surrogate.noised)
         prompts = sum(tensor[:1].nbytes for tensor in self.conditioning.tensors.values())
         path = (2 * self.step.sampling.steps + 1) * self.latents[:1].nbytes
         return members * (path + prompts)
 
     def portions(self) -> tuple[Portions, str]:
-        """See `fit_portions`."""
         batching, able = self.step.batching, checkpointing_of(self.step.backbone)
         wish = able.gradient_checkpointing if able is not None else None
         on = None if able is None else wish is True
@@ -227,13 +225,12 @@ class _Fitting:
     def _pulls(
         self, able: WithCheckpointing | None, on: bool | None, most: int, *, may_switch: bool
     ) -> tuple[Fit, bool | None]:
-        if able is not None:
-            able.checkpoint_gradients(bool(on))
         wished = self.step.batching.pull == AUTO
         needed = min(_ENOUGH, most) if wished else most
         sizes = _COMPILED_PULLS if wished else (most,)
-        switchable = able is not None and may_switch
-        found = self._fit(self._pull, most, sizes, least=needed if switchable else 1)
+        if able is not None:
+            able.checkpoint_gradients(bool(on))
+        found = self._fit(self._pull, most, sizes, least=needed if may_switch else 1)
         if able is None or not may_switch or found.count >= needed:
             return found, on
         able.checkpoint_gradients(True)
@@ -248,7 +245,7 @@ class _Fitting:
             found = first_fit(self.memory, work, wanted, owed=self.owed)
         else:
             found = largest_fit(self.memory, work, most, owed=self.owed)
-        release_cached_memory(self.step.backbone.device)
+        release_memory(self.step.backbone.device)
         return found
 
     def _pull(self, count: int) -> None:
@@ -261,10 +258,8 @@ class _Fitting:
         pull(x, self.step.sigmas[0], cotangents)
 
     def _score(self, count: int) -> None:
-        step = self.step
-        scorer = Scorer(backbone=step.backbone, reward=step.reward, shape=step.shape, size=count)
-        x = self.latents[:count]
-        score(scorer, x, self.prompts[:count], torch.ones(count, device=x.device))
+        x, weights = self.latents[:count], torch.ones(count, device=self.latents.device)
+        score(self.step.scorer(count), x, self.prompts[:count], weights)
 
 
 def choose_portions(
@@ -300,9 +295,9 @@ def retry_on_out_of_memory(
 ) -> StepResult:
     """Run a step until it fits: what runs out of memory is made smaller, and stays so.
 
-    A repeated step is the same step: generators are put back to where they were, so that plan,
-    noise and copies are the same, and its gradient is up to rounding. Only what the network itself
-    draws, for dropout say, may change, as it is drawn portion by portion.
+    A repeated step is the same step: generators are put back to where they were, and its gradient
+    is the same up to rounding. Only what the network itself draws, for dropout say, may change, as
+    it is drawn portion by portion.
     """
     streams, own = run.streams.states(), generator_states(run.device)
     while True:
@@ -310,9 +305,9 @@ def retry_on_out_of_memory(
             return run.step(prompts, run.streams)
         except StageOutOfMemoryError as error:
             stage, count, cause = error.stage, error.count, error.cause
-        # Past the handler, because the traceback keeps alive what the step had allocated.
+        # Past the handler, because the error's traceback keeps alive what the step had allocated.
         run.optimizer.zero_grad(set_to_none=True)
-        release_cached_memory(run.device)
+        release_memory(run.device)
         now = run.step.portions or starting_portions(run.step)
         smaller = stage.lowered(now, count)
         if smaller is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import attrs
 import torch
@@ -11,77 +12,63 @@ import torch
 from flowbp.memory_errors import is_out_of_memory
 from flowbp.training.sampling import Portions
 
-Lowering = Callable[[Portions, int], Portions | None]
-"""Smaller portions after so many samples did not fit at once; None where there are none."""
 
-
-def halved(name: str) -> Lowering:
-    """A lowering that halves one of the sizes."""
-
-    def lowered(portions: Portions, count: int) -> Portions | None:
-        # A size beyond the batch is the batch's; to halve that alone would change nothing.
-        size = min(getattr(portions, name), count)
-        return attrs.evolve(portions, **{name: size // 2}) if size > 1 else None
-
-    return lowered
-
-
-def checkpointed(portions: Portions, count: int) -> Portions | None:
-    """A lowering that switches gradient checkpointing on, where it can be and is not yet."""
-    able = portions.checkpointing is False
-    return attrs.evolve(portions, checkpointing=True) if able else None
-
-
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Stage:
     """A part of a step that may run out of memory."""
 
     doing: str
-    lowerings: tuple[Lowering, ...]
     cure: str
+    # The size of its portions; None where no smaller ones would help.
+    size: str | None = None
+    # Whether gradient checkpointing helps once the size is 1.
+    checkpointing: bool = False
 
     def lowered(self, portions: Portions, count: int) -> Portions | None:
-        """The next smaller portions."""
-        each = (lower(portions, count) for lower in self.lowerings)
-        return next((smaller for smaller in each if smaller is not None), None)
+        """Smaller portions after so many samples did not fit at once; None where there are none."""
+        # A size beyond the batch is the batch's; to halve that alone would change nothing.
+        size: Any = min(getattr(portions, self.size), count) if self.size else 1
+        if self.size and size > 1:
+            return attrs.evolve(portions, **{self.size: size // 2})
+        able = self.checkpointing and portions.checkpointing is False
+        return attrs.evolve(portions, checkpointing=True) if able else None
 
 
 _CURE = "smaller `height` and `width`, bfloat16 in the backbone's `policy`"
 
+# The text encoders, for prompts whose embeddings are not kept.
 ENCODING = Stage(
-    "encoding the prompts",
-    (),
-    "a shorter `text_length` of the backbone, bfloat16 in its `policy`, a larger device, or, where "
-    "it is more, `embeddings.batch=1` (from Python, `batch` of flowbp.prompts.cached) helps",
+    doing="encoding the prompts",
+    cure="a shorter `text_length` of the backbone, bfloat16 in its `policy`, a larger device, or, "
+    "where it is more, `embeddings.batch=1` (from Python, `batch` of flowbp.prompts.cached) helps",
 )
-"""The text encoders, for prompts whose embeddings are not kept."""
+# The rollout, its renoised copies and the anchor's reference.
 SAMPLING = Stage(
-    "sampling",
-    (halved("samples"),),
-    f"`samples` of the batching is at 1 there already: {_CURE}, or a larger device",
+    doing="sampling",
+    size="samples",
+    cure=f"`samples` of the batching is at 1 there already: {_CURE}, or a larger device",
 )
-"""The rollout, its renoised copies and the anchor's reference."""
+# Decoder and reward, with their gradient.
 SCORING = Stage(
-    "decoding and scoring",
-    (halved("decode"),),
-    f"`decode` of the batching is at 1 there already: {_CURE}, a smaller reward, or a larger "
+    doing="decoding and scoring",
+    size="decode",
+    cure=f"`decode` of the batching is at 1 there already: {_CURE}, a smaller reward, or a larger "
     "device",
 )
-"""Decoder and reward, with their gradient."""
+# The velocities with their gradient.
 SWEEP = Stage(
-    "the backward pass of the network",
-    (halved("pull"), checkpointed),
-    "`pull` of the batching is at 1 and gradient checkpointing on there already, if the backbone "
-    f"has it: {_CURE}, training a LoRA (`tuning`), or a larger device",
+    doing="the backward pass of the network",
+    size="pull",
+    checkpointing=True,
+    cure="`pull` of the batching is at 1 and gradient checkpointing on there already, if the "
+    f"backbone has it: {_CURE}, training a LoRA (`tuning`), or a larger device",
 )
-"""The velocities with their gradient."""
+# The optimizer, whose first step allocates its state, and the average.
 UPDATE = Stage(
-    "the update of the parameters",
-    (),
-    "no portion makes it smaller, nor does gradient checkpointing: training a LoRA (`tuning`), "
-    "bfloat16 weights in the backbone's `policy`, or a larger device do",
+    doing="the update of the parameters",
+    cure="no portion makes it smaller, nor does gradient checkpointing: training a LoRA "
+    "(`tuning`), bfloat16 weights in the backbone's `policy`, or a larger device do",
 )
-"""The optimizer, whose first step allocates its state, and the average."""
 
 
 class StageOutOfMemoryError(torch.OutOfMemoryError):
@@ -110,5 +97,5 @@ def in_stage(stage: Stage, count: int) -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        kind = StageOutOfMemoryError if stage.lowerings else ExhaustedError
+        kind = StageOutOfMemoryError if stage.size else ExhaustedError
         raise kind(stage, count, str(error)) from error

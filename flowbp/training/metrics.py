@@ -24,43 +24,42 @@ class NoGradientWarning(UserWarning):
 
 @attrs.frozen(kw_only=True)
 class Metrics:
-    """The metrics of one optimizer step.
+    """The metrics of one optimizer step."""
 
-    Args:
-        step: its number, from 1.
-        reward: mean over the samples, renoised copies left out.
-        reward_std: population standard deviation over the same.
-        loss: that the gradients belong to, copies included, the anchor's value not.
-        gradient_norm: of all gradients together, before clipping.
-        learning_rate: that the step used.
-        residual_0: mean distance of the plan's first segment from the path; None if undefined.
-        residual_1: the same of its second segment.
-        velocity_calls: network evaluations for each sample, forward and backward.
-        seconds: from the draw of the plan to the end of the update.
-        anchor: the value of the reference anchor; None without one.
-        parts: means over the same samples of the parts of a composed reward, such as
-            `likeness.raw`.
-    """
-
+    # From 1.
     step: int
+    # Mean and population standard deviation over the samples, renoised copies left out.
     reward: float
     reward_std: float
+    # What the gradients belong to, copies included, the anchor's value not.
     loss: float
+    # Of all gradients together, before clipping.
     gradient_norm: float
     learning_rate: float
-    residual_0: float | None
-    residual_1: float | None
+    # Mean distance of each segment of the surrogate from the path, None where undefined; two at
+    # least, so that steps of one segment and of two have the same columns.
+    residuals: tuple[float | None, ...]
+    # Network evaluations for each sample, forward and backward.
     velocity_calls: int
+    # From the draw of the surrogate to the end of the update.
     seconds: float
+    # The value of the reference anchor; None without one.
     anchor: float | None = None
+    # Means over the same samples of the parts of a composed reward, such as `likeness.raw`.
     parts: Mapping[str, float] = attrs.field(factory=dict)
 
 
 def metrics_row(metrics: Metrics) -> dict[str, float | None]:
     """The metrics by their names in files and charts; `parts.<name>` come last."""
-    row = attrs.asdict(metrics)
-    parts = row.pop("parts")
-    return row | {f"parts.{name}": value for name, value in parts.items()}
+    row: dict[str, float | None] = {}
+    for name, value in attrs.asdict(metrics).items():
+        if name == "residuals":
+            row |= {f"residual_{number}": gap for number, gap in enumerate(value)}
+        elif name == "parts":
+            row |= {f"parts.{part}": mean for part, mean in value.items()}
+        else:
+            row[name] = value
+    return row
 
 
 def measure(
@@ -74,29 +73,28 @@ def measure(
     rewards, scores = result.rewards, result.scores
     anchor = rewards.new_zeros(()) if result.anchor is None else result.anchor
     checked = (result.latents, scores.rewards, result.loss, scores.cotangent, anchor, gradient_norm)
-    gaps = [gap.mean() for gap in result.residuals[:2]]
-    means = [rewards.mean(), rewards.std(correction=0), result.loss, gradient_norm, anchor, *gaps]
-    flags = [torch.isfinite(value).all() for value in checked]
-    parts = {name: values.mean() for name, values in result.parts.items()}
-    wanted = (*means, *flags, *parts.values())
-    fetched = torch.stack([value.to(rewards.device, torch.float32) for value in wanted])
-    reward, spread, loss, norm, distance, *rest = fetched.tolist()
-    residuals = [gap if math.isfinite(gap) else None for gap in rest[: len(gaps)]]
-    first, second = (*residuals, None, None)[:2]
-    finite, of_parts = rest[len(gaps) :][: len(flags)], rest[len(gaps) + len(flags) :]
+    groups = [
+        [rewards.mean(), rewards.std(correction=0), result.loss, gradient_norm, anchor],
+        [gap.mean() for gap in result.residuals],
+        [torch.isfinite(value).all() for value in checked],
+        [values.mean() for values in result.parts.values()],
+    ]
+    wanted = [value.to(rewards.device, torch.float32) for group in groups for value in group]
+    fetched = iter(torch.stack(wanted).tolist())
+    means, gaps, finite, parts = ([next(fetched) for _ in group] for group in groups)
+    residuals = [gap if math.isfinite(gap) else None for gap in gaps]
     metrics = Metrics(
         step=step,
-        reward=reward,
-        reward_std=spread,
-        loss=loss,
-        gradient_norm=norm,
+        reward=means[0],
+        reward_std=means[1],
+        loss=means[2],
+        gradient_norm=means[3],
         learning_rate=learning_rate,
-        residual_0=first,
-        residual_1=second,
+        residuals=(*residuals, None, None)[: max(2, len(residuals))],
         velocity_calls=result.cost.velocity_calls,
         seconds=0.0,
-        anchor=None if result.anchor is None else distance,
-        parts=dict(zip(parts, of_parts, strict=True)),
+        anchor=None if result.anchor is None else means[4],
+        parts=dict(zip(result.parts, parts, strict=True)),
     )
     broken = (name for name, fine in zip(QUANTITIES, finite, strict=True) if not fine)
     return metrics, next(broken, None)
@@ -116,3 +114,41 @@ def warn_of_no_gradient(rows: Sequence[Metrics], shape: LossShape) -> None:
         NoGradientWarning,
         stacklevel=2,
     )
+
+
+def _tuples(values: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(each) for name, each in values.items()}
+
+
+def _other_than_more(signs: Mapping[str, int]) -> dict[str, int]:
+    return {name: sign for name, sign in signs.items() if sign != 1}
+
+
+@attrs.frozen(kw_only=True)
+class HeldOutMetrics:
+    """What an evaluation inside a run found."""
+
+    step: int
+    # Over the held-out prompts, by name.
+    means: Mapping[str, float]
+    # The numbers behind a mean, one for every prompt, NaN where it says nothing of one.
+    each: Mapping[str, tuple[float, ...]] = attrs.field(factory=dict, converter=_tuples, repr=False)
+    # Where not more is better: -1 where less is, 0 where neither is.
+    signs: Mapping[str, int] = attrs.field(factory=dict, converter=_other_than_more)
+
+    @classmethod
+    def of(
+        cls, step: int, found: Mapping[str, float | Sequence[float]], signs: Mapping[str, int]
+    ) -> HeldOutMetrics:
+        """What was found after a step: by name a mean, or a number for every prompt."""
+        each = {name: value for name, value in found.items() if isinstance(value, Sequence)}
+        means = {
+            n: _mean(value) if isinstance(value, Sequence) else value for n, value in found.items()
+        }
+        own = {name: sign for name, sign in signs.items() if name in means}
+        return cls(step=step, means=means, each=each, signs=own)
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan

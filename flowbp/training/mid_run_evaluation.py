@@ -1,79 +1,118 @@
-"""The evaluation on held-out prompts inside a run."""
+"""The evaluation on held-out prompts inside a run, and the rule by which it ends the run."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import attrs
 
 from flowbp.evaluation.metric import Scale
-from flowbp.training.early_stop import EarlyStop, HeldOutMetrics
+from flowbp.limits import STEPS
+from flowbp.training.metrics import HeldOutMetrics
 from flowbp.training.randomness import generator_states, set_generator_states
 from flowbp.training.run_state import RunState
-from flowbp.validators import integer
+from flowbp.validators import integer, real
 
 Measure = Callable[[], Mapping[str, float | Sequence[float]]]
 """Evaluates the model as it is now: metrics by name, always of the same names, or in place of a
-metric a number for every prompt, from which how far its mean is chance can be reckoned."""
+metric a number for every prompt, from which how far its mean is chance can be reckoned.
 
-
-@runtime_checkable
-class ComparingMeasure(Protocol):
-    """A measure that compares with the model before training, which is that of its first call."""
-
-    def __call__(self) -> Mapping[str, float | Sequence[float]]:
-        """Evaluate, see `Measure`."""
-        ...
-
-    def begin(self) -> None:
-        """A run goes on; the model still is the one before training."""
-        ...
-
-
-@runtime_checkable
-class ScaledMeasure(Protocol):
-    """A measure that knows of which metrics less is better, or neither; of others more is."""
-
-    def __call__(self) -> Mapping[str, float | Sequence[float]]:
-        """Evaluate, see `Measure`."""
-        ...
-
-    @property
-    def scales(self) -> Mapping[str, Scale]:
-        """By the name of a metric."""
-        ...
+An attribute `scales` may declare by the name of a metric that less is better, or neither; of others
+more is. A method `begin` is called where a run goes on while the model still is the one before
+training: a measure may compare with that."""
 
 
 class EvaluationError(RuntimeError):
     """An evaluation inside a run found no metric that can be used; the message says which."""
 
 
+def _named(_: object, attribute: attrs.Attribute[Any], value: str) -> None:
+    if not value.strip():
+        raise ValueError(
+            f"`{attribute.name}` must name a metric of the evaluation, such as reward, accuracy or "
+            f"the label of a metric, got {value!r}"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class EarlyStop:
+    """Ends a run whose held-out metric has not risen for a while.
+
+    Of a metric of which less is better, as the evaluations say, a fall is what is called a rise
+    here. An evaluation is a rise if its metric is above that of the last rise by more than
+    `min_delta`; the first one is. The run ends with the evaluation that is the `patience`-th in a
+    row without one. The decision is a function of the metrics alone, so that a run that was
+    interrupted ends at the step at which it would have ended.
+
+    Args:
+        metric: `reward`, `accuracy` (the judge's) or a column of one of `evaluation.metrics`, for a
+            reward its label.
+        every: optimizer steps from one evaluation to the next; that of the evaluation if null.
+        patience: evaluations in a row without a rise after which the run ends.
+        min_delta: how much above the last rise is one.
+    """
+
+    metric: str = attrs.field(validator=_named)
+    every: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(integer(1, STEPS))
+    )
+    patience: int = attrs.field(default=3, validator=integer(1, STEPS))
+    min_delta: float = attrs.field(default=0.0, validator=real(0))
+
+    def ends(self, rows: Sequence[HeldOutMetrics]) -> bool:
+        """Whether the run ends after these evaluations, the first of the run first."""
+        return self.waited(rows) >= self.patience
+
+    def waited(self, rows: Sequence[HeldOutMetrics]) -> int:
+        """How many of these evaluations, the last ones, have been without a rise."""
+        last, waited = None, 0
+        for value in map(self._worth(rows), self._measured(rows)):
+            if last is None or value > last + self.min_delta:
+                last, waited = value, 0
+            else:
+                waited += 1
+        return waited
+
+    def best(self, rows: Sequence[HeldOutMetrics]) -> HeldOutMetrics | None:
+        """The evaluation with the best metric, of equals the earliest; None without any."""
+        return max(self._measured(rows), key=self._worth(rows), default=None)
+
+    def less_is_better(self, rows: Sequence[HeldOutMetrics]) -> bool:
+        """Whether the metric is one of which less is better, by the last that has it."""
+        measured = self._measured(rows)
+        return bool(measured) and measured[-1].signs.get(self.metric) == -1
+
+    def _worth(self, rows: Sequence[HeldOutMetrics]) -> Callable[[HeldOutMetrics], float]:
+        sign = -1 if self.less_is_better(rows) else 1
+        return lambda row: sign * row.means[self.metric]
+
+    def _measured(self, rows: Sequence[HeldOutMetrics]) -> list[HeldOutMetrics]:
+        # Before a run went on with another metric its evaluations may lack it.
+        return [row for row in rows if self.metric in row.means]
+
+
 @attrs.frozen(kw_only=True)
 class HeldOutEvaluation:
-    """When a run is evaluated on prompts that it does not train on, and what comes of it.
+    """Evaluates a run every so many steps, before training and after the last, and may end it.
 
     The model is evaluated under the averaged weights if the run averages: those that a checkpoint
     holds. Torch's own generators are put back afterwards, so that training is the same bit for bit
     with evaluations and without.
-
-    Args:
-        measure: evaluates the model.
-        every: optimizer steps from one evaluation to the next. There is one before training and
-            one after the last step besides.
-        stop: ends the run; None never does.
-
-    Example:
-        >>> evaluation = HeldOutEvaluation(measure=lambda: {"reward": 0.5}, every=4)
-        >>> [step for step in range(11) if evaluation.due(step, 10)]
-        [0, 4, 8, 10]
     """
 
     measure: Measure
     every: int = attrs.field(validator=integer(1))
     stop: EarlyStop | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a rule for evaluations that come at other steps."""
+        if self.stop is not None and self.stop.every not in (None, self.every):
+            raise ValueError(
+                f"`stop.every` must be `every`, which is {self.every}, or None, got "
+                f"{self.stop.every}"
+            )
 
     def due(self, step: int, total: int) -> bool:
         """Whether the model is evaluated after `step` of `total` steps."""
@@ -104,37 +143,35 @@ class HeldOutEvaluation:
         A run that goes on calls it before the checkpoint is loaded, so that metrics are those of a
         run that never stopped.
         """
-        if isinstance(self.measure, ComparingMeasure):
-            self.measure.begin()
+        begin = getattr(self.measure, "begin", None)
+        if begin is not None:
+            begin()
 
     def evaluate(self, run: RunState) -> None:
         """Evaluate, and add the metrics to the run's; refuse those that cannot be used."""
         states = generator_states(run.device)
         try:
-            with nullcontext() if run.average is None else run.average.swapped():
+            with run.averaged():
                 found = HeldOutMetrics.of(run.done, self.measure(), self._signs)
         except ValueError as error:
             raise EvaluationError(_stopped(run.done, str(error))) from error
         finally:
             set_generator_states(states, run.device)
-        self._check(run.done, found.figures)
+        for name, value in found.means.items():
+            if not math.isfinite(value):
+                raise EvaluationError(_stopped(run.done, f"`{name}` must be finite, got {value}"))
+        if self.stop is not None and self.stop.metric not in found.means:
+            raise EvaluationError(
+                f"`early_stop.metric` is {self.stop.metric!r}, and the evaluation has "
+                f"{', '.join(found.means)}; name one of these"
+            )
+        self._refuse_neither()
         run.evaluations.append(found)
         self._mark_best(run)
 
-    def _check(self, step: int, metrics: Mapping[str, float]) -> None:
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise EvaluationError(_stopped(step, f"`{name}` must be finite, got {value}"))
-        if self.stop is not None and self.stop.metric not in metrics:
-            raise EvaluationError(
-                f"`early_stop.metric` is {self.stop.metric!r}, and the evaluation has "
-                f"{', '.join(metrics)}; name one of these"
-            )
-        self._refuse_neither()
-
     @property
     def _signs(self) -> Mapping[str, int]:
-        scales = self.measure.scales if isinstance(self.measure, ScaledMeasure) else {}
+        scales: Mapping[str, Scale] = getattr(self.measure, "scales", {})
         return {name: scale.sign for name, scale in scales.items()}
 
     def _refuse_neither(self) -> None:

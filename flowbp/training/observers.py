@@ -6,17 +6,16 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import attrs
 from torch import Tensor
 
 from flowbp.component_errors import calling, during, is_ours
 from flowbp.files import open_to_append, saving, write_atomically
-from flowbp.training.early_stop import HeldOutMetrics
-from flowbp.training.metrics import Metrics, metrics_row
+from flowbp.training.metrics import HeldOutMetrics, Metrics, metrics_row
 from flowbp.training.sampling import Portions
 
 
@@ -24,8 +23,16 @@ class Observer(Protocol):
     """Receives the events of a run; an exception of its own stops the run.
 
     Any object with these methods will do. One that inherits from this class has them already, as
-    methods that do nothing, and overrides those it needs. What else it can receive:
-    `ResumableObserver`, `EvaluationObserver`, `PortionsObserver`.
+    methods that do nothing, and overrides those it needs. Three more events reach an observer that
+    has a method for them:
+
+    - `begin(rows)`: the run begins after the steps of these `Metrics`, none for a new one; called
+      first. What an earlier process kept may hold steps that are done again, or miss the last one,
+      after a kill.
+    - `evaluations(rows)`: there is one more evaluation on held-out prompts inside the run, the last
+      of these `HeldOutMetrics`; or the run goes on, and these are from before.
+    - `portions(step, portions, message)`: the portions of the steps were chosen, or lowered; step
+      number `step` is the first with them.
     """
 
     def row(self, metrics: Metrics) -> None:
@@ -41,54 +48,27 @@ class Observer(Protocol):
         return
 
 
-@runtime_checkable
-class ResumableObserver(Observer, Protocol):
-    """An observer that keeps something from one process of a run to the next.
+def notify(observers: Sequence[Observer], event: str, *values: object) -> bool:
+    """Call a method of the observers that have it, one after the other; whether any has.
 
-    What it kept may hold steps that are done again, or miss the last one, after a kill.
+    What one of others raises becomes a `ComponentError`.
     """
-
-    def begin(self, rows: Sequence[Metrics]) -> None:
-        """The run begins after the steps of these rows, none for a new one; called first."""
-
-
-@runtime_checkable
-class EvaluationObserver(Observer, Protocol):
-    """An observer that receives the evaluations on held-out prompts inside the run."""
-
-    def evaluations(self, rows: Sequence[HeldOutMetrics]) -> None:
-        """There is one more, the last of these; or the run goes on, and these are from before."""
-
-
-@runtime_checkable
-class PortionsObserver(Observer, Protocol):
-    """An observer that receives the portions of the steps, where they are not just as typed."""
-
-    def portions(self, step: int, portions: Portions, message: str) -> None:
-        """They were chosen, or lowered; step number `step` is the first with them."""
-
-
-def notify(observers: Sequence[Observer], event: Callable[[Any], object], kind: Any = None) -> None:
-    """Hand an event to those observers that are of a kind, all if None, one after the other."""
+    found = False
     for observer in observers:
-        if kind is None or isinstance(observer, kind):
-            notify_one(observer, event)
-
-
-def notify_one(observer: Any, event: Callable[[Any], object]) -> None:
-    """Hand an event to an observer; what one of others raises becomes a `ComponentError`."""
-    # An OSError of the library's own passes as it is: it is the disk's.
-    with nullcontext() if is_ours(observer) else calling("observer", observer):
-        event(observer)
+        receive = getattr(observer, event, None)
+        if receive is not None:
+            found = True
+            # An OSError of the library's own passes as it is: it is the disk's.
+            with nullcontext() if is_ours(observer) else calling("observer", observer):
+                receive(*values)
+    return found
 
 
 def notify_portions(
     observers: Sequence[Observer], step: int, portions: Portions, message: str
 ) -> None:
     """Hand new portions, whose first step is `step`, to observers; warn if none takes them."""
-    interested = [observer for observer in observers if isinstance(observer, PortionsObserver)]
-    notify(interested, lambda observer: observer.portions(step, portions, message))
-    if not interested:
+    if not notify(observers, "portions", step, portions, message):
         warnings.warn(f"step {step}: {message}", stacklevel=2)
 
 
@@ -105,7 +85,7 @@ def closed_after(observers: Sequence[Observer]) -> Iterator[Callable[[], None]]:
         while left:
             try:
                 with during("the closing of the observers"):
-                    notify_one(left.pop(), lambda observer: observer.close())
+                    notify([left.pop()], "close")
             except Exception as error:
                 failures.append(error)
         for other in failures[1:]:
@@ -133,40 +113,22 @@ class JsonLines(Observer):
 
     def __init__(self, path: Path) -> None:
         self._path = Path(path)
-        self._file: IO[str] | None = None
+        self._made = False
 
     def begin(self, rows: Sequence[Metrics]) -> None:
         """Replace the file by the lines of these rows, at once."""
         if rows:
-            write_atomically(self._path, "".join(map(_line, rows)))
-            with self._saving():
-                self._file = open_to_append(self._path)
+            self._replace("".join(map(_line, rows)))
 
     def row(self, metrics: Metrics) -> None:
-        """Write a line and flush it."""
-        with self._saving():
-            if self._file is None:
-                write_atomically(self._path, "")
-                self._file = open_to_append(self._path)
-            self._file.write(_line(metrics))
-            self._file.flush()
+        """Add a line."""
+        if not self._made:
+            self._replace("")
+        _append(self._path, _line(metrics))
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-
-    @contextmanager
-    def _saving(self) -> Iterator[None]:
-        with saving(self._path, "the lines of the steps before are unharmed"):
-            try:
-                yield
-            except OSError:
-                # What the disk did not take is still pending, and would be refused again.
-                with suppress(OSError):
-                    self.close()
-                self._file = None
-                raise
+    def _replace(self, lines: str) -> None:
+        write_atomically(self._path, lines)
+        self._made = True
 
 
 def _line(metrics: Metrics) -> str:
@@ -176,6 +138,11 @@ def _line(metrics: Metrics) -> str:
 
 def _standard(value: float | None) -> float | None:
     return value if value is None or math.isfinite(value) else None
+
+
+def _append(path: Path, line: str) -> None:
+    with saving(path, "its lines before are unchanged"), open_to_append(path) as file:
+        file.write(line)
 
 
 class History(Observer):
@@ -206,7 +173,7 @@ class EvaluationLines(Observer):
 
     def evaluations(self, rows: Sequence[HeldOutMetrics]) -> None:
         """Replace the file as a whole, so that a run that goes on repeats no line."""
-        lines = (json.dumps({"step": row.step, **row.figures}, allow_nan=False) for row in rows)
+        lines = (json.dumps({"step": row.step, **row.means}, allow_nan=False) for row in rows)
         write_atomically(self._path, "".join(f"{line}\n" for line in lines))
 
 
@@ -219,8 +186,4 @@ class PortionLines(Observer):
     def portions(self, step: int, portions: Portions, message: str) -> None:
         """Write a line."""
         row = {"step": step, **attrs.asdict(portions), "told": message}
-        with (
-            saving(self._path, "its lines before are unharmed"),
-            open_to_append(self._path) as file,
-        ):
-            file.write(json.dumps(row) + "\n")
+        _append(self._path, json.dumps(row) + "\n")

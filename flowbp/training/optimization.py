@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import attrs
 import torch
@@ -21,11 +21,9 @@ class OptimizerRecipe(Protocol):
     @property
     def learning_rate(self) -> float:
         """The full rate."""
-        ...
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """An optimizer of these parameters with fresh state."""
-        ...
 
 
 def _pair(value: Iterable[float]) -> tuple[float, float]:
@@ -46,13 +44,6 @@ class AdamW:
         betas: decay rates of both moments, in [0, 1).
         weight_decay: >= 0.
         eps: > 0.
-
-    Raises:
-        ValueError: a number is out of range.
-
-    Example:
-        >>> AdamW(learning_rate=1e-4).build([nn.Parameter(torch.zeros(2))]).defaults["lr"]
-        0.0001
 
     Reference: Loshchilov and Hutter, arXiv 1711.05101.
     """
@@ -85,14 +76,19 @@ def state_bytes(recipe: OptimizerRecipe, parameters: Iterable[nn.Parameter]) -> 
 
 
 def _state_ratio(recipe: OptimizerRecipe, dtype: torch.dtype, device: torch.device) -> float:
-    sample = nn.Parameter(torch.zeros(128, 128, dtype=dtype, device=device))
-    sample.grad = torch.zeros_like(sample)
-    optimizer = recipe.build([sample])
+    sample = torch.zeros(128, 128, dtype=dtype, device=device)
+    tensors = (v for v in rehearsed_state(recipe, sample).values() if isinstance(v, Tensor))
+    return sum(v.nbytes for v in tensors if v.numel() > 1) / sample.nbytes
+
+
+def rehearsed_state(recipe: OptimizerRecipe, sample: Tensor) -> Mapping[str, Any]:
+    """The state that an optimizer has of a parameter like `sample` after one step."""
+    parameter = nn.Parameter(sample)
+    parameter.grad = torch.ones_like(sample)
+    optimizer = recipe.build([parameter])
     optimizer.step()
-    state = [v for v in optimizer.state[sample].values() if isinstance(v, Tensor) and v.numel() > 1]
-    return sum(v.numel() * v.element_size() for v in state) / (
-        sample.numel() * sample.element_size()
-    )
+    found: Mapping[str, Any] = optimizer.state[parameter]
+    return found
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
@@ -102,8 +98,6 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, largest: float) -> None:
     """Scale all gradients in place by `min(1, largest / norm)`."""
-    if not largest > 0:
-        raise ValueError(f"`largest` must be above 0, got {largest}")
     scale = (largest / norm).clamp(max=1)
     for parameter in parameters:
         if parameter.grad is not None:
@@ -115,7 +109,6 @@ class Schedule(Protocol):
 
     def factor(self, step: int, total: int) -> float:
         """The factor of optimizer step `step`, counted from 0, of a run of `total` steps."""
-        ...
 
 
 @attrs.frozen
@@ -127,21 +120,13 @@ class Constant:
 
     Args:
         warmup: how many steps come before the full rate.
-
-    Raises:
-        ValueError: `warmup` is no integer >= 0; when asked, it leaves no step at the full rate.
-
-    Example:
-        >>> [Constant(warmup=3).factor(t, 5) for t in range(5)]
-        [0.25, 0.5, 0.75, 1.0, 1.0]
     """
 
     warmup: int = attrs.field(default=0, validator=integer(0, STEPS))
 
     def factor(self, step: int, total: int) -> float:
         """`(t + 1) / (warmup + 1)`, then 1."""
-        warming = _warming(step, total, self.warmup)
-        return 1.0 if warming is None else warming
+        return _warmed(step, total, self.warmup, lambda progress: 1.0)
 
 
 @attrs.frozen
@@ -151,15 +136,8 @@ class LinearDecay:
     `1 + (final_ratio - 1) p`, p going from 0 at step `warmup` to 1 at the last step.
 
     Args:
-        warmup: as in `Constant`.
+        warmup: how many steps come before the full rate, as under a constant one.
         final_ratio: in [0, 1]; with 0 the last step changes nothing.
-
-    Raises:
-        ValueError: as `Constant`, or `final_ratio` is out of range.
-
-    Example:
-        >>> [LinearDecay(final_ratio=0.5).factor(t, 3) for t in range(3)]
-        [1.0, 0.75, 0.5]
     """
 
     warmup: int = attrs.field(default=0, validator=integer(0, STEPS))
@@ -167,28 +145,20 @@ class LinearDecay:
 
     def factor(self, step: int, total: int) -> float:
         """The warm-up's factor, then the line's."""
-        warming = _warming(step, total, self.warmup)
-        if warming is not None:
-            return warming
-        return 1 + (self.final_ratio - 1) * _progress(step, total, self.warmup)
+        return _warmed(
+            step, total, self.warmup, lambda progress: 1 + (self.final_ratio - 1) * progress
+        )
 
 
 @attrs.frozen
 class CosineDecay:
     """Half a cosine from the full rate to `final_ratio` of it, which the last step uses.
 
-    `final_ratio + (1 - final_ratio) (1 + cos(pi p)) / 2`, p as in `LinearDecay`.
+    `final_ratio + (1 - final_ratio) (1 + cos(pi p)) / 2`, p as under a linear decay.
 
     Args:
-        warmup: as in `Constant`.
+        warmup: how many steps come before the full rate, as under a constant one.
         final_ratio: in [0, 1]; with 0 the last step changes nothing.
-
-    Raises:
-        ValueError: as `LinearDecay`.
-
-    Example:
-        >>> [round(CosineDecay(final_ratio=0.5).factor(t, 3), 6) for t in range(3)]
-        [1.0, 0.75, 0.5]
 
     Reference: Loshchilov and Hutter, "SGDR", arXiv 1608.03983.
     """
@@ -198,14 +168,15 @@ class CosineDecay:
 
     def factor(self, step: int, total: int) -> float:
         """The warm-up's factor, then the cosine's."""
-        warming = _warming(step, total, self.warmup)
-        if warming is not None:
-            return warming
-        share = (1 + math.cos(math.pi * _progress(step, total, self.warmup))) / 2
+        return _warmed(step, total, self.warmup, self._decayed)
+
+    def _decayed(self, progress: float) -> float:
+        share = (1 + math.cos(math.pi * progress)) / 2
         return self.final_ratio + (1 - self.final_ratio) * share
 
 
-def _warming(step: int, total: int, warmup: int) -> float | None:
+def _warmed(step: int, total: int, warmup: int, after: Callable[[float], float]) -> float:
+    """The warm-up's factor, then one of the progress from 0 at the full rate to 1 at the end."""
     if not 0 <= step < total:
         raise ValueError(f"`step` must be in [0, {total - 1}], got {step}; the run has {total}")
     if warmup >= total:
@@ -213,11 +184,9 @@ def _warming(step: int, total: int, warmup: int) -> float | None:
             f"`warmup` must be below the run's {total} optimizer steps, got {warmup}; "
             "shorten the warm-up or lengthen the run"
         )
-    return (step + 1) / (warmup + 1) if step < warmup else None
-
-
-def _progress(step: int, total: int, warmup: int) -> float:
-    return (step - warmup) / max(1, total - 1 - warmup)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return after((step - warmup) / max(1, total - 1 - warmup))
 
 
 _COARSE = (torch.bfloat16, torch.float16)

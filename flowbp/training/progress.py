@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from flowbp.extras import require
 from flowbp.significant_digits import written
-from flowbp.training.early_stop import EarlyStop, HeldOutMetrics
-from flowbp.training.metrics import Metrics
+from flowbp.training.metrics import HeldOutMetrics, Metrics
+from flowbp.training.mid_run_evaluation import EarlyStop
 from flowbp.training.observers import Observer
 from flowbp.training.sampling import Portions
 
@@ -88,7 +88,7 @@ class ProgressBar(Observer):
         if not rows:
             return
         last = rows[-1]
-        metrics = "  ".join(f"{name} {written(value, 4)}" for name, value in last.figures.items())
+        metrics = "  ".join(f"{name} {written(value, 4)}" for name, value in last.means.items())
         self._write(f"held out, after step {last.step}: {metrics}{self._nearness(rows)}")
 
     def _write(self, line: str) -> None:
@@ -102,7 +102,7 @@ class ProgressBar(Observer):
         if self._stop is None or best is None:
             return ""
         name, waited = self._stop.metric, self._stop.waited(rows)
-        found = f"; best {name} {written(best.figures[name], 4)} after step {best.step}"
+        found = f"; best {name} {written(best.means[name], 4)} after step {best.step}"
         change = "fall" if self._stop.less_is_better(rows) else "rise"
         return f"{found}, {waited} of {self._stop.patience} without a {change}" if waited else found
 
@@ -113,8 +113,7 @@ class ProgressBar(Observer):
 
 
 def _listed(metrics: Metrics, separator: str) -> str:
-    gaps = (metrics.residual_0, metrics.residual_1)
-    residuals = " ".join("-" if gap is None else written(gap) for gap in gaps)
+    residuals = " ".join("-" if gap is None else written(gap) for gap in metrics.residuals)
     listed = [
         f"reward {written(metrics.reward, 4)}",
         f"residuals {residuals}",

@@ -11,6 +11,7 @@ import attrs
 import torch
 
 from flowbp.component_errors import calling, shown, wrong
+from flowbp.validators import integer
 
 
 class PromptSource(Protocol):
@@ -18,7 +19,6 @@ class PromptSource(Protocol):
 
     def stream(self, generator: torch.Generator) -> Iterator[str]:
         """Prompts without end, in an order that `generator` alone decides."""
-        ...
 
 
 def drawn(source: object, stream: Iterator[str], count: int) -> list[str]:
@@ -61,25 +61,23 @@ class PromptList:
 
     Args:
         texts: the prompts; one that stands twice is drawn twice as often.
-
-    Raises:
-        ValueError: there is no prompt, or a blank one.
-        TypeError: `texts` is a single text.
-
-    Example:
-        >>> from itertools import islice
-        >>> stream = PromptList(["a", "b", "c"]).stream(torch.Generator().manual_seed(0))
-        >>> sorted(islice(stream, 3)), sorted(islice(stream, 3))
-        (['a', 'b', 'c'], ['a', 'b', 'c'])
     """
 
     texts: tuple[str, ...] = attrs.field(converter=as_texts, validator=not_blank)
 
     def stream(self, generator: torch.Generator) -> Iterator[str]:
-        """Prompts without end: each epoch is a new permutation of the list."""
+        """Each epoch is a new permutation of the list."""
         while True:
             for index in torch.randperm(len(self.texts), generator=generator).tolist():
                 yield self.texts[index]
+
+
+@attrs.frozen(kw_only=True)
+class Position:
+    """How many prompts a feed has handed out, and a digest of them."""
+
+    taken: int = attrs.field(validator=integer(0))
+    digest: str
 
 
 class PromptFeed:
@@ -104,15 +102,15 @@ class PromptFeed:
         self._taken += count
         return prompts
 
-    def position(self) -> dict[str, int | str]:
-        """How many prompts were handed out, and a digest of them; what `go_to` wants."""
-        return {"taken": self._taken, "digest": self._digest.hexdigest()}
+    def position(self) -> Position:
+        """Where the feed is."""
+        return Position(taken=self._taken, digest=self._digest.hexdigest())
 
-    def go_to(self, taken: int, digest: str) -> None:
+    def go_to(self, position: Position) -> None:
         """Go through prompts until as many were handed out; they must have this digest."""
-        self.take(taken - self._taken)
-        if self._digest.hexdigest() != digest:
+        self.take(position.taken - self._taken)
+        if self._digest.hexdigest() != position.digest:
             raise ValueError(
-                f"`prompts` gives other texts than before: the first {taken} are not those that "
-                "the checkpoint was trained on; give the run its former file of prompts"
+                f"`prompts` gives other texts than before: the first {position.taken} are not "
+                "those that the checkpoint was trained on; give the run its former file of prompts"
             )

@@ -27,14 +27,15 @@ class Streams:
     """The four random streams of a training run."""
 
     prompts: torch.Generator
-    plan: torch.Generator
+    surrogate: torch.Generator
     noise: torch.Generator
     copies: torch.Generator
 
     @classmethod
     def of(cls, seed: int) -> Streams:
         """The streams of a run with this seed, at their start."""
-        return cls(*(generator(seed, field.name) for field in attrs.fields(cls)))
+        # Under these names they have been seeded from the first version on.
+        return cls(*(generator(seed, name) for name in ("prompts", "plan", "noise", "copies")))
 
     def states(self) -> dict[str, Tensor]:
         """Where each of them is, as bytes by name."""

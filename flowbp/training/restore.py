@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.training.checkpoint import CheckpointError
-from flowbp.training.optimization import OptimizerRecipe
+from flowbp.training.optimization import OptimizerRecipe, rehearsed_state
 from flowbp.training.randomness import set_generator_states
 from flowbp.training.run_state import RunState
 from flowbp.training.step import in_portions
 from flowbp.training.training_state import (
     SavedOptimizer,
-    SavedPortions,
     SavedState,
+    differences,
     read_state,
     refuse_other_model,
     set_parameters,
@@ -37,7 +37,7 @@ def frozen_fingerprint(module: nn.Module, trained: Iterable[Tensor]) -> str:
 
     Of each tensor go in: name, shape, dtype, and for every 2^24 elements the sum of their bits
     read as integers, modulo 2^64. It costs one reading of the weights, is exact, and is the same
-    on every device. Buffers that the network computes and does not save do not count.
+    on every device.
     """
     changing = {id(parameter) for parameter in trained}
     # With keep_vars the tensors themselves, not copies of the handles.
@@ -64,11 +64,10 @@ def restore_training_state(run: RunState, checkpoint: Path, optimizer: Optimizer
 
     A state that is refused leaves model and optimizer as they were.
     """
-    kept = read_state(checkpoint)
-    saved = kept.state
-    refuse_mismatch(run, kept, checkpoint, optimizer)
+    saved = read_state(checkpoint)
+    _refuse_mismatch(run, saved, checkpoint, optimizer)
     try:
-        run.prompts.go_to(saved.mark.prompts.taken, saved.mark.prompts.digest)
+        run.prompts.go_to(saved.mark.prompts)
     except ValueError as error:
         raise CheckpointError(f"the checkpoint {checkpoint} cannot be resumed: {error}") from error
     set_parameters(run.parameters, saved.parameters)
@@ -77,17 +76,13 @@ def restore_training_state(run: RunState, checkpoint: Path, optimizer: Optimizer
         run.average.restore(saved.average.updates, saved.average.shadow)
     run.streams.set_states(saved.mark.streams)
     set_generator_states(saved.mark.torch, run.device)
-    run.rows = list(kept.rows)
-    run.evaluations = list(kept.evaluations)
+    run.rows, run.evaluations = list(saved.rows), list(saved.evaluations)
     run.checkpoint = (run.done, checkpoint)
-    _restore_portions(run, kept.portions)
-    run.set_mark()
-
-
-def _restore_portions(run: RunState, saved: SavedPortions | None) -> None:
+    portions = saved.portions
     # Whoever types other sizes, on a larger device say, means those, and so with checkpointing.
-    if saved is not None and saved.typed == typed_portions(run):
-        run.step, run.lowered = in_portions(run.step, saved.now), True
+    if portions is not None and portions.typed == typed_portions(run):
+        run.step, run.lowered = in_portions(run.step, portions.now), True
+    run.set_mark()
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: SavedOptimizer) -> None:
@@ -102,11 +97,11 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: SavedOptimizer) 
                 present[name] = value.to(present[name].device, copy=True)
 
 
-def refuse_mismatch(
+def _refuse_mismatch(
     run: RunState, saved: SavedState, checkpoint: Path, optimizer: OptimizerRecipe
 ) -> None:
     """Refuse a state that does not fit a run in all of its parts, with the first fault."""
-    refuse_other_model(run.parameters, saved.state.parameters, checkpoint)
+    refuse_other_model(run.parameters, saved.parameters, checkpoint)
     if saved.frozen != run.frozen:
         raise CheckpointError(
             f"the checkpoint {checkpoint} was trained on another base model: the parameters that "
@@ -123,21 +118,23 @@ def refuse_mismatch(
 
 
 def _faults(run: RunState, saved: SavedState, optimizer: OptimizerRecipe) -> Iterator[str]:
-    state = saved.state
-    if (run.average is None) != (state.average is None):
-        yield f"it has {'no' if state.average is None else 'an'} average, and the run the contrary"
-    if run.average is not None and state.average is not None:
-        yield from _differing("average", run.average.shadow, state.average.shadow)
-    yield from _faults_of_optimizer(run, state.optimizer, optimizer)
-    yield from _faults_of_generators("streams", run.streams.states(), state.mark.streams)
-    if "cpu" not in state.mark.torch:
-        yield "its state of torch's generator is missing"
-    plain = {"cpu": torch.get_rng_state()}
-    own = {name: each for name, each in state.mark.torch.items() if name == "cpu"}
-    yield from _faults_of_generators("torch", plain, own)
-    for name, each in state.mark.torch.items():
-        if each.dtype != _GENERATOR_STATE or each.dim() != 1:
+    if (run.average is None) != (saved.average is None):
+        yield f"it has {'no' if saved.average is None else 'an'} average, and the run the contrary"
+    if run.average is not None and saved.average is not None:
+        yield from _differing("average", run.average.shadow, saved.average.shadow)
+    yield from _faults_of_optimizer(run, saved.optimizer, optimizer)
+    streams, own = saved.mark.streams, saved.mark.torch
+    yield from _differing("streams", run.streams.states(), streams)
+    cpu = {name: state for name, state in own.items() if name == "cpu"}
+    yield from _differing("torch", {"cpu": torch.get_rng_state()}, cpu)
+    for name, state in own.items():
+        if state.dtype != _GENERATOR_STATE or state.dim() != 1:
             yield f"its state of the generator `{name}` is none"
+    for name, state in {**streams, **cpu}.items():
+        try:
+            torch.Generator().set_state(state)
+        except (RuntimeError, TypeError) as error:
+            yield f"its state of the generator `{name}` is none ({error})"
     steps = [row.step for row in saved.evaluations]
     if steps != sorted(set(steps)) or any(not 0 <= step <= len(saved.rows) for step in steps):
         yield f"its evaluations are of the steps {steps}, and it was saved after {len(saved.rows)}"
@@ -176,16 +173,11 @@ def _faults_of_optimizer(
 
 def _rehearsed(recipe: OptimizerRecipe, like: nn.Parameter) -> Mapping[str, Any] | None:
     """The state of a small parameter after one step; None where that cannot be found out."""
-    sample = nn.Parameter(torch.zeros([2] * like.dim(), dtype=like.dtype))
-    sample.grad = torch.ones_like(sample)
     try:
-        optimizer = recipe.build([sample])
-        optimizer.step()
+        return rehearsed_state(recipe, torch.zeros([2] * like.dim(), dtype=like.dtype))
     # An optimizer of the user's own, perhaps for parameters of a certain shape.
     except Exception:
         return None
-    found: Mapping[str, Any] = optimizer.state[sample]
-    return found
 
 
 def _alike(value: Any, wanted: Any, parameter: nn.Parameter) -> bool:
@@ -197,25 +189,8 @@ def _alike(value: Any, wanted: Any, parameter: nn.Parameter) -> bool:
     return value.shape == parameter.shape if whole else value.dim() == wanted.dim()
 
 
-def _faults_of_generators(
-    what: str, present: Mapping[str, Tensor], saved: Mapping[str, Tensor]
-) -> Iterator[str]:
-    yield from _differing(what, present, saved)
-    for name in present.keys() & saved.keys():
-        try:
-            torch.Generator().set_state(saved[name])
-        except (RuntimeError, TypeError) as error:
-            yield f"its state of the generator `{name}` is none ({error})"
-
-
 def _differing(
     what: str, present: Mapping[str, Tensor], saved: Mapping[str, Tensor]
 ) -> Iterator[str]:
-    mine = {name: (tuple(each.shape), each.dtype) for name, each in present.items()}
-    theirs = {name: (tuple(each.shape), each.dtype) for name, each in saved.items()}
-    for name in sorted(mine | theirs):
-        if mine.get(name) != theirs.get(name):
-            yield (
-                f"its `{what}.{name}` is {theirs.get(name, 'absent')}, and the run's is "
-                f"{mine.get(name, 'absent')}"
-            )
+    for name, (mine, theirs) in differences(present, saved).items():
+        yield f"its `{what}.{name}` is {theirs}, and the run's is {mine}"

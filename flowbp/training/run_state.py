@@ -3,59 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flowbp.component_errors import shown, wrong
-from flowbp.training.early_stop import HeldOutMetrics
 from flowbp.training.ema import Averaging, MovingAverage
-from flowbp.training.metrics import Metrics
+from flowbp.training.metrics import HeldOutMetrics, Metrics
 from flowbp.training.optimization import OptimizerRecipe
-from flowbp.training.prompts import PromptFeed, PromptSource
+from flowbp.training.prompts import Position, PromptFeed, PromptSource
 from flowbp.training.randomness import Streams, generator_states
 from flowbp.training.step import TrainingStep
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class Mark:
+    """Where prompts and random generators are."""
+
+    prompts: Position
+    streams: Mapping[str, Tensor]
+    torch: Mapping[str, Tensor]
+
+
 @attrs.define(kw_only=True, eq=False)
 class RunState:
-    """Where a run is.
+    """Where a run is."""
 
-    Args:
-        step: that is run, in the portions that it has come to.
-        parameters: that are trained, by name.
-        optimizer: of them.
-        average: of them, if the run averages.
-        streams: of random numbers.
-        prompts: the training prompts to come.
-        rows: the metrics of the steps that are finished.
-        mark: where prompts and generators were after the last finished step; an interrupted step
-            has moved them on.
-        updating: whether the parameters are being changed; after an error then, whether they
-            belong to two steps.
-        checkpoint: the newest checkpoint and the step after which it was saved.
-        frozen: the fingerprint of what is not trained; empty where nothing is saved or resumed.
-        evaluations: on held-out prompts, the first of the run first.
-        best: the step whose evaluation was best, by what may end the run; None if nothing may.
-        lowered: whether the step's portions became smaller for want of memory.
-    """
-
+    # In the portions that it has come to.
     step: TrainingStep
     parameters: Mapping[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     average: MovingAverage | None
     streams: Streams
     prompts: PromptFeed
+    # Of the steps that are finished.
     rows: list[Metrics] = attrs.field(factory=list)
-    mark: Mapping[str, Any] = attrs.field(init=False)
+    # After the last finished step; an interrupted step has moved prompts and generators on.
+    mark: Mark = attrs.field(init=False)
+    # Whether the parameters are being changed; after an error, whether they belong to two steps.
     updating: bool = False
+    # The newest, and the step after which it was saved.
     checkpoint: tuple[int, Path] | None = None
+    # The fingerprint of what is not trained; empty where nothing is saved or resumed.
     frozen: str = ""
     evaluations: list[HeldOutMetrics] = attrs.field(factory=list)
+    # The step whose evaluation was best, by what may end the run; None if nothing may.
     best: int | None = None
+    # Whether the step's portions became smaller for want of memory.
     lowered: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -74,11 +71,15 @@ class RunState:
 
     def set_mark(self) -> None:
         """Remember where prompts and generators are now."""
-        self.mark = {
-            "prompts": self.prompts.position(),
-            "streams": self.streams.states(),
-            "torch": generator_states(self.device),
-        }
+        self.mark = Mark(
+            prompts=self.prompts.position(),
+            streams=self.streams.states(),
+            torch=generator_states(self.device),
+        )
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Run a block under the weights that one would use: the averages, if the run averages."""
+        return nullcontext() if self.average is None else self.average.swapped()
 
     @classmethod
     def at_start(
@@ -96,7 +97,8 @@ class RunState:
         if not isinstance(built, torch.optim.Optimizer):
             must = "must build a torch.optim.Optimizer"
             raise wrong("optimizer", optimizer, f"{must}, got {shown(built)}")
-        run = cls(
+        built.zero_grad(set_to_none=True)
+        return cls(
             step=step,
             parameters=parameters,
             optimizer=built,
@@ -104,5 +106,3 @@ class RunState:
             streams=streams,
             prompts=PromptFeed(prompts, streams.prompts),
         )
-        run.optimizer.zero_grad(set_to_none=True)
-        return run

@@ -82,15 +82,6 @@ class TrainingSampling:
         detach_negative: leave `v⁻` out of the backward pass, where it is then not evaluated.
         grid: the sigmas of the steps; the model's own unless said otherwise.
 
-    Raises:
-        ValueError: a number is out of range, the grid is of another number of steps, or guidance 1
-            would ignore `negative_prompt` or `detach_negative=False`, or guidance 0 would train
-            nothing.
-
-    Example:
-        >>> TrainingSampling(steps=25, guidance=3.5, height=512, width=512).branches
-        2
-
     Reference: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598.
     """
 
@@ -143,8 +134,8 @@ class TrainingSampling:
 class Batching:
     """How many samples an optimizer step has, and in what portions it works.
 
-    The optimizer step is one large batch of `total` samples: one plan, one draw of prompts, noise
-    and copies, one division of the loss by the number of samples. What the portions change is
+    The optimizer step is one large batch of `total` samples: one surrogate, one draw of prompts,
+    noise and copies, one division of the loss by the number of samples. What the portions change is
     memory and speed; the gradient stays the same up to rounding.
 
     Args:
@@ -156,15 +147,6 @@ class Batching:
             chooses as many as fit into the memory of a CUDA device, at most `samples`, which it is
             elsewhere.
         decode: samples at a time in the decoder and the reward, chosen likewise under `auto`.
-
-    Raises:
-        ValueError: a number is below 1, or a word other than `auto`.
-
-    Example:
-        >>> Batching(samples=4, accumulate=2).total
-        8
-        >>> Batching(samples=8, pull=2).pull_size
-        2
 
     Reference: arXiv 2606.11075, section 3.
     """
@@ -212,13 +194,13 @@ class Cost:
         return self.forward + self.backward
 
 
-def cost(plan: Surrogate, sampling: TrainingSampling, *, anchored: bool = False) -> Cost:
-    """Count a plan's evaluations for each sample of the batch; renoised copies are samples too."""
-    active = len({i for segment in plan.segments for i in segment.active})
-    members = 1 + plan.noised
+def cost(surrogate: Surrogate, sampling: TrainingSampling, *, anchored: bool = False) -> Cost:
+    """Count evaluations for each sample of the batch; renoised copies are samples too."""
+    active = len(surrogate.active_steps)
+    members = 1 + surrogate.noised
     reference = active * members if anchored else 0
     return Cost(
-        forward=(plan.horizon + plan.noised + reference) * sampling.branches,
+        forward=(surrogate.horizon + surrogate.noised + reference) * sampling.branches,
         backward=active * members * sampling.pulled_branches,
         pictures=members,
     )

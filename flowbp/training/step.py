@@ -9,10 +9,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from flowbp.adapters.backbone import Backbone, Conditioning
+from flowbp.adapters.backbone import Backbone, Conditioning, guided_field
 from flowbp.adapters.capabilities import Reference, checkpointing_of
-from flowbp.adapters.velocity import guided_field
-from flowbp.component_errors import calling, is_ours
+from flowbp.component_errors import calling, is_ours, shown, wrong
 from flowbp.core import (
     LossShape,
     Method,
@@ -21,6 +20,7 @@ from flowbp.core import (
     Trajectory,
     VelocityField,
     anchor_term,
+    draw_surrogate,
     guided_pull,
     in_micro_batches,
     loss_weights,
@@ -31,10 +31,9 @@ from flowbp.core import (
     rollout,
     sweep,
 )
-from flowbp.rewards.reward import Reward
+from flowbp.rewards.reward import Reward, in_parts
 from flowbp.training.memory_stages import ENCODING, SAMPLING, SCORING, SWEEP, in_stage
 from flowbp.training.randomness import Streams
-from flowbp.training.reward_cotangent import Scorer, Scores, score
 from flowbp.training.sampling import (
     Batching,
     Cost,
@@ -57,6 +56,60 @@ def velocity_in_portions(velocity_of: Callable[[slice], VelocityField], size: in
     return velocity
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class Scorer:
+    """Everything between latents and loss: `L = sum of w shape(reward(decode(x))) / B`."""
+
+    backbone: Backbone
+    reward: Reward
+    shape: LossShape
+    size: int
+
+
+@attrs.frozen(eq=False)
+class Scored:
+    """What scoring leaves behind; nothing in it carries a gradient."""
+
+    rewards: Tensor
+    losses: Tensor
+    # Of the loss, at the latents.
+    cotangent: Tensor
+    parts: Mapping[str, Tensor]
+
+
+def score(scorer: Scorer, latents: Tensor, prompts: Sequence[str], weights: Tensor) -> Scored:
+    """Score latents and give the loss's cotangent at them, a few samples at a time."""
+    total = len(latents)
+    scored = [
+        _score(scorer, latents[part], list(prompts[part]), weights[part] / total)
+        for part in portion_slices(total, scorer.size)
+    ]
+    return Scored(
+        torch.cat([each.rewards for each in scored]),
+        torch.cat([each.losses for each in scored]) * total,
+        torch.cat([each.cotangent for each in scored]),
+        {name: torch.cat([each.parts[name] for each in scored]) for name in scored[0].parts},
+    )
+
+
+@torch.enable_grad()
+def _score(scorer: Scorer, latents: Tensor, prompts: list[str], weights: Tensor) -> Scored:
+    x = latents.detach().requires_grad_()
+    found = in_parts(scorer.reward, scorer.backbone.decode(x), prompts)
+    rewards = found.scores
+    with calling("loss shape", scorer.shape):
+        shaped = scorer.shape(rewards)
+    if not isinstance(shaped, Tensor) or shaped.shape != rewards.shape:
+        must = f"must return one loss per score, shape {tuple(rewards.shape)}"
+        raise wrong("loss shape", scorer.shape, f"{must}, got {shown(shaped)}")
+    losses = weights * shaped
+    # Code of others may have a backward pass of its own, or change in place what that needs.
+    with calling("gradient of the reward", scorer.reward, prompts):
+        (cotangent,) = torch.autograd.grad(losses.sum(), x)
+    parts = {name: values.detach() for name, values in found.parts.items()}
+    return Scored(rewards.detach(), losses.detach(), cotangent, parts)
+
+
 @attrs.frozen(eq=False)
 class Anchor:
     """Adds `P = strength · mean (v(sg x_i) - v_ref(sg x_i))²` to the loss, at the active steps i.
@@ -64,20 +117,11 @@ class Anchor:
     The mean is over all members, renoised copies included, all elements of their latents and the
     active steps. v is the velocity that is sampled with, guided if the sampler is, and v_ref is
     likewise. P reaches the parameters through each velocity alone, and is no part of
-    `StepResult.loss`. It costs one more velocity without gradient for each active step, two under
-    guidance, and where the reward's gradient passes on through a velocity's latents, at a bridged
-    joint say, one more backward pass over its graph.
-
-    Args:
-        strength: the larger, the nearer the model stays; where it matters depends on the reward.
-        reference: gives v_ref; `backbone.reference()`, asked before training. Under LoRA that is
-            the base model without any adapter, also where training went on from an existing one,
-            so that P is not zero at the start then; otherwise the model before training.
-
-    Reference: see `flowbp.core.anchor_term`.
+    `StepResult.loss`; see `flowbp.core.anchor_term`.
     """
 
     strength: float = attrs.field(validator=real(0, above=True))
+    # Gives v_ref; `backbone.reference()`, asked before training.
     reference: Reference
 
 
@@ -85,24 +129,20 @@ class Anchor:
 class StepResult:
     """What one step measured; the gradients are in the parameters' `.grad`.
 
-    M is the number of members, `B (1 + plan.noised)`: the B samples, then their renoised copies.
-
-    Args:
-        plan: what the method drew.
-        prompts: the prompt of each member.
-        latents: what the reward scored, (M, …).
-        scores: rewards (M,), weighted losses (M,), cotangent (M, …), and the reward's parts (M,).
-        residuals: (B,) for each segment of the plan; `nan` where none is defined.
-        cost: network evaluations.
-        anchor: the value of the reference anchor, 0-d; None without one.
+    M is the number of members, `B (1 + surrogate.noised)`: the samples, then their renoised copies.
     """
 
-    plan: Surrogate
+    surrogate: Surrogate
+    # M of them.
     prompts: tuple[str, ...]
+    # What the reward scored, (M, …).
     latents: Tensor
-    scores: Scores
+    # Rewards (M,), weighted losses (M,), cotangent (M, …), and the reward's parts (M,).
+    scores: Scored
+    # (B,) for each segment; `nan` where none is defined.
     residuals: tuple[Tensor, ...]
     cost: Cost
+    # The value of the reference anchor, 0-d; None without one.
     anchor: Tensor | None = None
 
     @property
@@ -122,35 +162,20 @@ class StepResult:
 
     @property
     def _samples(self) -> int:
-        return len(self.prompts) // (1 + self.plan.noised)
+        return len(self.prompts) // (1 + self.surrogate.noised)
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class TrainingStep:
     """One step of reward backpropagation, up to but without the optimizer.
 
-    In this order: draw the plan, encode the prompts, draw noise for the whole batch, roll out as
-    far as the plan needs, add renoised copies, score what the plan reads, and sweep the cotangent
+    In this order: draw the surrogate, encode the prompts, draw noise for the whole batch, roll out
+    as far as the surrogate needs, add renoised copies, score what it reads, and sweep the cotangent
     back. At no time is there more than one graph: of one portion of the decoder and reward, or of
     one velocity of one portion of the batch.
 
     The negative prompt is encoded once, at construction, where the method is also drawn from once
     to see that it fits the grid.
-
-    Args:
-        backbone: the model.
-        reward: what its samples should score high on.
-        method: draws the plan.
-        shape: makes a loss of each reward.
-        sampling: grid, guidance and size.
-        batching: samples and portions.
-        anchor: holds the model near a reference; None does not.
-        portions: what a `Trainer` chose in place of those of `batching`; None takes them.
-
-    Raises:
-        ValueError: the backbone cannot draw this size, the method does not fit the grid, or the
-            backbone has no trainable parameter.
-        ExhaustedError: the negative prompt cannot be encoded in the device's memory.
 
     Reference: arXiv 2606.11075, section 3.
     """
@@ -162,6 +187,7 @@ class TrainingStep:
     sampling: TrainingSampling
     batching: Batching
     anchor: Anchor | None = None
+    # What a `Trainer` chose in place of those of `batching`.
     portions: Portions | None = None
     sigmas: Tensor = attrs.field(init=False)
     _negative: Conditioning | None = attrs.field(init=False)
@@ -182,7 +208,7 @@ class TrainingStep:
 
     def __attrs_post_init__(self) -> None:
         """Find out now what would fail in the first step."""
-        self.method.draw(self.sigmas, torch.Generator().manual_seed(0))
+        draw_surrogate(self.method, self.sigmas, torch.Generator().manual_seed(0))
         if not self.backbone.trainable():
             raise ValueError(
                 "`backbone` must have at least one trainable parameter, got none; "
@@ -192,45 +218,42 @@ class TrainingStep:
     def __call__(self, prompts: Sequence[str], streams: Streams) -> StepResult:
         """Run one step; the gradients are added to the parameters' `.grad`.
 
-        Args:
-            prompts: B of them, as many as `batching.total`.
-            streams: the run's generators, each of which moves on.
-
-        Returns:
-            What was measured, on the device; nothing here waits for it.
-
-        Raises:
-            ValueError: another number of prompts, or a reward or network without gradient.
-            StageOutOfMemoryError: a portion does not fit into the device's memory; an
-                `ExhaustedError` where no smaller one would help.
+        Takes as many prompts as `batching.total`, and moves each of the run's generators on. What
+        was measured stays on the device; nothing here waits for it.
         """
         if len(prompts) != self.batching.total:
             raise ValueError(
                 f"`prompts` must hold {self.batching.total} prompts, as many as the batch has "
                 f"samples, got {len(prompts)}"
             )
-        plan = self.method.draw(self.sigmas, streams.plan)
+        surrogate = draw_surrogate(self.method, self.sigmas, streams.surrogate)
         with in_stage(SAMPLING, len(prompts)):
-            trajectory, conditioning = self._sample(plan, prompts, streams)
-        x = read(plan, trajectory)
-        members = tuple(prompts) * (1 + plan.noised)
+            trajectory, conditioning = self._sample(surrogate, prompts, streams)
+        x = read(surrogate, trajectory)
+        members = tuple(prompts) * (1 + surrogate.noised)
         with in_stage(SCORING, len(members)):
-            scores = score(self._scorer, x, members, loss_weights(plan, trajectory))
-        conditioning = conditioning.repeat(1 + plan.noised)
-        anchor, values = self._anchor_cotangents(plan, trajectory, conditioning)
+            scores = score(
+                self.scorer(self.sizes.decode), x, members, loss_weights(surrogate, trajectory)
+            )
+        conditioning = conditioning.repeat(1 + surrogate.noised)
+        anchor, values = self._anchor_cotangents(surrogate, trajectory, conditioning)
         with in_stage(SWEEP, len(members)), self._pulling():
             pull = self.pull(conditioning)
-            sweep(plan, trajectory, scores.cotangent, pull, parameter_cotangent=anchor)
+            sweep(surrogate, trajectory, scores.cotangent, pull, parameter_cotangent=anchor)
         samples = slice(0, len(prompts))
-        parts = tuple(part[samples] for part in residuals(plan, trajectory))
-        spent = cost(plan, self.sampling, anchored=self.anchor is not None)
+        parts = tuple(part[samples] for part in residuals(surrogate, trajectory))
+        spent = cost(surrogate, self.sampling, anchored=self.anchor is not None)
         penalty = torch.stack(values).sum() if values else None
-        return StepResult(plan, members, x, scores, parts, spent, penalty)
+        return StepResult(surrogate, members, x, scores, parts, spent, penalty)
 
     @property
     def sizes(self) -> Portions:
         """The portions that the step works in."""
         return self.portions or self.batching.portions
+
+    def scorer(self, size: int) -> Scorer:
+        """Decoder and reward for so many samples at a time."""
+        return Scorer(backbone=self.backbone, reward=self.reward, shape=self.shape, size=size)
 
     def _pulling(self) -> AbstractContextManager[None]:
         # A network of others may fail in its backward pass, where it leaves no frame of its own.
@@ -239,18 +262,9 @@ class TrainingStep:
             return nullcontext()
         return calling("backward pass of the backbone", inner)
 
-    @property
-    def _scorer(self) -> Scorer:
-        return Scorer(
-            backbone=self.backbone,
-            reward=self.reward,
-            shape=self.shape,
-            size=self.sizes.decode,
-        )
-
     @torch.no_grad()
     def _sample(
-        self, plan: Surrogate, prompts: Sequence[str], streams: Streams
+        self, surrogate: Surrogate, prompts: Sequence[str], streams: Streams
     ) -> tuple[Trajectory, Conditioning]:
         with in_stage(ENCODING, len(prompts)):
             conditioning = self.backbone.encode(list(prompts))
@@ -261,11 +275,11 @@ class TrainingStep:
             generator=streams.noise,
         ).to(self.backbone.device)
         field = self._in_portions(self.backbone.velocity, conditioning)
-        trajectory = rollout(field, noise, self.sigmas, stop=plan.horizon)
-        return renoise(plan, trajectory, field, streams.copies), conditioning
+        trajectory = rollout(field, noise, self.sigmas, stop=surrogate.horizon)
+        return renoise(surrogate, trajectory, field, streams.copies), conditioning
 
     def _anchor_cotangents(
-        self, plan: Surrogate, trajectory: Trajectory, conditioning: Conditioning
+        self, surrogate: Surrogate, trajectory: Trajectory, conditioning: Conditioning
     ) -> tuple[Callable[[int], Tensor] | None, list[Tensor]]:
         """The anchor's cotangents, and a list that its values come into as they are asked for."""
         values: list[Tensor] = []
@@ -276,7 +290,7 @@ class TrainingStep:
 
         def cotangent(step: int) -> Tensor:
             with in_stage(SAMPLING, len(conditioning)):
-                term = anchor_term(plan, trajectory, step, reference, strength)
+                term = anchor_term(surrogate, trajectory, step, reference, strength)
             values.append(term.value)
             return term.cotangent
 

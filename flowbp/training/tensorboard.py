@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from flowbp.extras import require
-from flowbp.training.early_stop import HeldOutMetrics
-from flowbp.training.metrics import Metrics, metrics_row
+from flowbp.training.metrics import HeldOutMetrics, Metrics, metrics_row
 from flowbp.training.observers import Observer
 
 if TYPE_CHECKING:
@@ -40,22 +39,16 @@ class TensorBoard(Observer):
 
     def row(self, metrics: Metrics) -> None:
         """One scalar for each metric that is defined, under `train/`."""
-        with self._writing() as writer:
-            for name, value in metrics_row(metrics).items():
-                if name != "step" and value is not None:
-                    writer.add_scalar(f"train/{name}", value, metrics.step)
-            # Otherwise up to two minutes of metrics wait in memory, and a kill loses them.
-            writer.flush()
+        row = metrics_row(metrics)
+        del row["step"]
+        self._add("train", row, metrics.step)
 
     def evaluations(self, rows: Sequence[HeldOutMetrics]) -> None:
         """One scalar for each metric of evaluations that are not there yet, under `evaluation/`."""
         for row in rows:
             if row.step > self._evaluated:
                 self._evaluated = row.step
-                with self._writing() as writer:
-                    for name, value in row.figures.items():
-                        writer.add_scalar(f"evaluation/{name}", value, row.step)
-                    writer.flush()
+                self._add("evaluation", row.means, row.step)
 
     def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
         """All pictures as one grid, and their prompts as text."""
@@ -71,6 +64,14 @@ class TensorBoard(Observer):
         if self._writer is not None:
             with self._writing() as writer:
                 writer.close()
+
+    def _add(self, group: str, values: Mapping[str, float | None], step: int) -> None:
+        with self._writing() as writer:
+            for name, value in values.items():
+                if value is not None:
+                    writer.add_scalar(f"{group}/{name}", value, step)
+            # Otherwise up to two minutes of metrics wait in memory, and a kill loses them.
+            writer.flush()
 
     @contextmanager
     def _writing(self) -> Iterator[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import attrs
 import torch
 
 from flowbp.component_errors import during, shown, wrong
+from flowbp.training.checkpoint import FINAL
 from flowbp.training.ema import Averaging
 from flowbp.training.failures import (
     NonFiniteError,
@@ -24,13 +24,7 @@ from flowbp.training.memory_fit import Memory, choose_portions, memory_of, retry
 from flowbp.training.memory_stages import UPDATE, in_stage
 from flowbp.training.metrics import Metrics, measure, warn_of_no_gradient
 from flowbp.training.mid_run_evaluation import HeldOutEvaluation
-from flowbp.training.observers import (
-    EvaluationObserver,
-    Observer,
-    ResumableObserver,
-    closed_after,
-    notify,
-)
+from flowbp.training.observers import Observer, closed_after, notify
 from flowbp.training.optimization import (
     Constant,
     OptimizerRecipe,
@@ -47,6 +41,9 @@ from flowbp.training.run_state import RunState
 from flowbp.training.sample_pictures import Snapshots
 from flowbp.training.step import TrainingStep
 from flowbp.validators import integer, real
+
+# Untyped, because mypy takes the type of a field from its default alone.
+_optional: Any = attrs.validators.optional
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -70,7 +67,7 @@ class Trainer:
         schedule: factor of the learning rate for each step.
         clip: largest norm of all gradients together; None does not clip.
         averaging: average the parameters; None does not.
-        seed: of prompts, plans, noise, copies and whatever draws from torch's own generators.
+        seed: of prompts, surrogates, noise, copies and whatever draws from torch's own generators.
         observers: receive every step and picture, and are closed at the end, whatever happens.
         snapshots: sample pictures every so many steps, under the averaged weights; None does not.
         checkpoints: where to save; None never saves.
@@ -122,7 +119,7 @@ class Trainer:
     optimizer: OptimizerRecipe
     steps: int = attrs.field(validator=integer(1))
     schedule: Schedule = attrs.field(factory=Constant)
-    clip: float | None = attrs.field(default=1.0)
+    clip: float | None = attrs.field(default=1.0, validator=_optional(real(0, above=True)))
     averaging: Averaging | None = None
     seed: int = attrs.field(default=0, validator=integer(0))
     observers: Sequence[Observer] = ()
@@ -131,11 +128,6 @@ class Trainer:
     held_out_evaluation: HeldOutEvaluation | None = None
     clock: Callable[[], float] = time.perf_counter
     memory: Callable[[torch.device], Memory | None] = memory_of
-
-    @clip.validator
-    def _check_clip(self, attribute: attrs.Attribute[Any], value: float | None) -> None:
-        if value is not None:
-            real(0, above=True)(self, attribute, value)
 
     def __attrs_post_init__(self) -> None:
         """Refuse now what the schedule would refuse in the first step."""
@@ -147,32 +139,13 @@ class Trainer:
         Afterwards the backbone holds what the last checkpoint does: the averaged parameters if
         the run averages, else those of the last step.
 
-        Args:
-            resume: a checkpoint of an earlier run of this trainer, to go on from. On the CPU in
-                float32 the metrics and parameters are those of a run that never stopped, bit for
-                bit.
+        From `resume`, a checkpoint of an earlier run of this trainer, the run goes on: on the CPU
+        in float32 metrics and parameters are those of a run that never stopped, bit for bit.
 
-        Returns:
-            How many optimizer steps are done.
-
-        Warns:
-            UserWarning: trainable parameters are of half precision, where small updates are lost.
-            NoGradientWarning: the first step whose gradient is zero.
-
-        Raises:
-            NonFiniteError: latents, rewards, loss, cotangent or gradients are not finite. The
-                parameters before that step are saved as `last-good-<step>` if reward or loss made
-                the number, as `failed-<step>` if the network did; the average, if there is one,
-                with `-averaged` besides. Or the parameters that a checkpoint would hold are not
-                finite; they are saved as `failed-<step>`.
-            KeyboardInterrupt: Ctrl-C, never in the middle of an update; after saving
-                `interrupted-<step>`, which its notes name. Any other exception likewise saves
-                `stopped-<step>`, among them:
-            ExhaustedError: a step does not fit into memory in the smallest portions.
-            EvaluationError: an evaluation inside the run gave no metrics that can be used.
-            ComponentError: a part of the run failed or returned what it must not.
-            CheckpointError: before training, the name of a checkpoint is taken, or `resume` is
-                damaged or of another model or other prompts; later, one could not be written.
+        Returns how many optimizer steps are done. Whatever ends the run early is raised once the
+        model is saved where `checkpoints` says: `interrupted-<step>` after a KeyboardInterrupt,
+        never in the middle of an update, `stopped-<step>` after any other exception,
+        `last-good-<step>` or `failed-<step>` with a NonFiniteError.
         """
         if self.checkpoints is not None and resume is None:
             self.checkpoints.refuse_taken(self.steps)
@@ -197,8 +170,7 @@ class Trainer:
 
     def _train(self, run: RunState) -> None:
         with during("the start of the training"):
-            rows = tuple(run.rows)
-            notify(self.observers, lambda each: each.begin(rows), ResumableObserver)
+            notify(self.observers, "begin", tuple(run.rows))
             self._choose_portions(run)
         self._catch_up(run)
         while run.done < self._end(run):
@@ -210,14 +182,10 @@ class Trainer:
             # First, so that no observer can lose the model.
             self._save(run)
             with during(f"the observers' turn after step {run.done}"):
-                notify(self.observers, lambda each: each.row(run.rows[-1]))
+                notify(self.observers, "row", run.rows[-1])
                 if evaluated:
-                    self._notify_of_evaluations(run)
+                    notify(self.observers, "evaluations", tuple(run.evaluations))
             self._show(run)
-
-    def _notify_of_evaluations(self, run: RunState) -> None:
-        rows = tuple(run.evaluations)
-        notify(self.observers, lambda each: each.evaluations(rows), EvaluationObserver)
 
     def _start(self, resume: Path | None) -> RunState:
         backbone, evaluation = self.step.backbone, self.held_out_evaluation
@@ -250,10 +218,10 @@ class Trainer:
         evaluated = self._evaluate(run)
         if evaluated or run.evaluations:
             with during(f"the observers' turn after step {run.done}"):
-                self._notify_of_evaluations(run)
+                notify(self.observers, "evaluations", tuple(run.evaluations))
         self._show(run)
         place = run.checkpoint[1] if run.checkpoint else None
-        if place is not None and place.name != "final" and run.done == self._end(run):
+        if place is not None and place.name != FINAL and run.done == self._end(run):
             self._save(run)
 
     def _end(self, run: RunState) -> int:
@@ -309,11 +277,10 @@ class Trainer:
     def _show(self, run: RunState) -> None:
         if self.snapshots is None or not self.snapshots.due(run.done, self.steps):
             return
-        prompts = self.snapshots.prompts
         with during(f"the sample pictures after step {run.done}"):
-            with nullcontext() if run.average is None else run.average.swapped():
+            with run.averaged():
                 images = self.snapshots.take(run.step)
-            notify(self.observers, lambda each: each.pictures(run.done, images, prompts))
+            notify(self.observers, "pictures", run.done, images, self.snapshots.prompts)
 
     def _save(self, run: RunState) -> None:
         end, best, name = self._end(run), run.best == run.done, None
@@ -324,5 +291,5 @@ class Trainer:
         refuse_nonfinite_parameters(run, self.checkpoints)
         if self.checkpoints is not None and name is not None:
             with during(f"saving the model after step {run.done}"):
-                place = self.checkpoints.save(run, self.step.backbone, name)
+                place = self.checkpoints.save(run, name)
             run.checkpoint = (run.done, place)

@@ -18,21 +18,23 @@ from flowbp.config import DamagedError, Scalar, parse_json, read_utf8, structure
 from flowbp.extras import require
 from flowbp.files import digests
 from flowbp.training.checkpoint import (
+    CURE,
     MANIFEST,
     STATE,
+    STATE_FILE,
     TENSORS,
     TRAINING,
     CheckpointError,
-    File,
+    Manifest,
     read_manifest,
 )
-from flowbp.training.early_stop import HeldOutMetrics
-from flowbp.training.metrics import Metrics
-from flowbp.training.run_state import RunState
+from flowbp.training.metrics import HeldOutMetrics, Metrics
+from flowbp.training.run_state import Mark, RunState
 from flowbp.training.sampling import Portions
 from flowbp.validators import integer
 
 _PLAIN = (bool, int, float, str, type(None))
+_TENSORS_FILE = f"{TRAINING}/{TENSORS}"
 
 
 def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -80,16 +82,6 @@ def _is_pair(item: Any) -> bool:
     return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str | int)
 
 
-_CURE = "take another checkpoint"
-
-
-def _optimizer(value: Any) -> SavedOptimizer:
-    content = value.value if isinstance(value, _Whole) else value
-    if isinstance(content, Mapping) and content.keys() == {"state", "param_groups"}:
-        return SavedOptimizer(**content)
-    raise ValueError("`optimizer` must hold `state` and `param_groups`")
-
-
 @attrs.frozen(kw_only=True)
 class SavedAverage:
     """A moving average: how often it was updated, and its tensors by the parameters' names."""
@@ -102,17 +94,14 @@ class SavedAverage:
 class SavedOptimizer:
     """What `state_dict` of an optimizer holds, its tuples still tuples."""
 
-    state: Mapping[int, Mapping[str, Any]] = attrs.field()
-    param_groups: list[Mapping[str, Any]] = attrs.field()
+    state: Mapping[int, Mapping[str, Any]]
+    param_groups: list[Mapping[str, Any]]
 
-    @state.validator
-    def _check_state(self, _: Any, value: Any) -> None:
-        if not (isinstance(value, Mapping) and all(map(_is_state, value.items()))):
+    def __attrs_post_init__(self) -> None:
+        """Refuse what no `state_dict` holds."""
+        if not (isinstance(self.state, Mapping) and all(map(_is_state, self.state.items()))):
             raise ValueError("`state` must hold values by name for the numbers of parameters")
-
-    @param_groups.validator
-    def _check_groups(self, _: Any, value: Any) -> None:
-        if not (isinstance(value, list) and all(map(_is_group, value))):
+        if not (isinstance(self.param_groups, list) and all(map(_is_group, self.param_groups))):
             raise ValueError("`param_groups` must list mappings with the numbers of `params`")
 
 
@@ -124,41 +113,6 @@ def _is_state(item: tuple[Any, Any]) -> bool:
 
 def _is_group(group: Any) -> bool:
     return isinstance(group, Mapping) and isinstance(group.get("params"), list)
-
-
-@attrs.frozen
-class _Whole:
-    """A value that is not to be taken apart, as lists and tuples would be the same then."""
-
-    value: Any
-
-
-@attrs.frozen(kw_only=True)
-class Position:
-    """Where in its prompts a run is."""
-
-    taken: int = attrs.field(validator=integer(0))
-    digest: str
-
-
-@attrs.frozen(kw_only=True)
-class Mark:
-    """Where prompts and random generators are."""
-
-    prompts: Position
-    streams: Mapping[str, Tensor]
-    torch: Mapping[str, Tensor]
-
-
-@attrs.frozen(kw_only=True)
-class SavedTensors:
-    """What the next step computes with."""
-
-    parameters: Mapping[str, Tensor]
-    # What `_optimizer` makes of it; the annotation is what the file holds.
-    optimizer: Any = attrs.field(converter=_optimizer)
-    average: SavedAverage | None
-    mark: Mark
 
 
 @attrs.frozen(kw_only=True)
@@ -177,7 +131,11 @@ class SavedState:
     frozen: str
     evaluations: tuple[HeldOutMetrics, ...]
     portions: SavedPortions | None
-    state: SavedTensors
+    parameters: Mapping[str, Tensor]
+    # A `SavedOptimizer`, which is not taken apart: its lists and tuples would be the same then.
+    optimizer: Any = attrs.field(validator=attrs.validators.instance_of(SavedOptimizer))
+    average: SavedAverage | None
+    mark: Mark
 
     def __attrs_post_init__(self) -> None:
         """Refuse rows of which some are missing."""
@@ -186,33 +144,42 @@ class SavedState:
             raise ValueError("`rows` must be of the steps 1, 2, 3 and so on, without a gap")
 
 
+def _tensor(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    raise ValueError(f"must be a tensor, got {type(value).__name__}")
+
+
+_SCALARS = [Scalar(Tensor, read=_tensor, write=lambda value: value)]
+
+
 def read_state(checkpoint: Path) -> SavedState:
     """Read the state of training of a checkpoint, or refuse it if not all of it is valid."""
-    folder = checkpoint / TRAINING
+    path = checkpoint / STATE_FILE
     with _refused(checkpoint):
         manifest = read_manifest(checkpoint)
-        tree = _unchanged(checkpoint, manifest.files, [STATE, TENSORS])
-        tensors = require("safetensors.torch").load_file(folder / TENSORS)
-        if isinstance(tree, dict) and "state" in tree:
-            tree["state"] = state = unpack(tree["state"], tensors)
-            if isinstance(state, dict) and "optimizer" in state:
-                state["optimizer"] = _Whole(state["optimizer"])
-        found = structure_record(SavedState, tree, folder / STATE, _CURE, scalars=_SCALARS)
+        _refuse_changed(checkpoint, manifest, [STATE_FILE, _TENSORS_FILE])
+        tensors = require("safetensors.torch").load_file(checkpoint / _TENSORS_FILE)
+        tree, state = _parsed(path, tensors)
+        optimizer = state.get("optimizer")
+        if not isinstance(optimizer, dict) or optimizer.keys() != {"state", "param_groups"}:
+            raise ValueError("`optimizer` must hold `state` and `param_groups`")
+        whole = {**tree, **state, "optimizer": SavedOptimizer(**optimizer)}
+        found = structure_record(SavedState, whole, path, CURE, scalars=_SCALARS)
         if len(found.rows) != manifest.step:
             problem = f"has {len(found.rows)} rows, and was saved after step {manifest.step}"
-            raise DamagedError(folder / STATE, problem, _CURE)
+            raise DamagedError(path, problem, CURE)
     return found
 
 
 def is_averaged(checkpoint: Path) -> bool:
     """Whether the model of a checkpoint is an average, so that its training state differs."""
     with _refused(checkpoint):
-        tree = _unchanged(checkpoint, read_manifest(checkpoint).files, [STATE])
-        packed = tree.get("state") if isinstance(tree, dict) else None
+        _refuse_changed(checkpoint, read_manifest(checkpoint), [STATE_FILE])
         # The tensors have not been read.
-        state = unpack(packed, defaultdict(lambda: torch.empty(0)))
-        if not isinstance(state, dict) or "average" not in state:
-            raise DamagedError(checkpoint / TRAINING / STATE, "says nothing of an average", _CURE)
+        _, state = _parsed(checkpoint / STATE_FILE, defaultdict(lambda: torch.empty(0)))
+        if "average" not in state:
+            raise DamagedError(checkpoint / STATE_FILE, "says nothing of an average", CURE)
         return state["average"] is not None
 
 
@@ -229,27 +196,26 @@ def _refused(checkpoint: Path) -> Iterator[None]:
         ) from error
 
 
-def _unchanged(checkpoint: Path, files: Mapping[str, File], names: Sequence[str]) -> Any:
-    """What the first of some files of the state holds, once all of them are as they were saved."""
-    paths = [f"{TRAINING}/{name}" for name in names]
-    missing = [name for name in paths if name not in files]
+def _refuse_changed(checkpoint: Path, manifest: Manifest, names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in manifest.files]
     if missing:
-        problem = f"says nothing of {missing[0]}: the checkpoint has no state of training"
-        raise DamagedError(checkpoint / MANIFEST, problem, _CURE)
-    for name, digest in digests(checkpoint, paths).items():
-        if digest != files[name].sha256:
-            raise DamagedError(checkpoint / name, "is not what was saved", _CURE)
-    first = checkpoint / paths[0]
-    return parse_json(read_utf8(first, _CURE), first, _CURE)
+        problem = f"says nothing of {missing[0]}: the checkpoint has no training state"
+        raise DamagedError(checkpoint / MANIFEST, problem, CURE)
+    for name, digest in digests(checkpoint, names).items():
+        if digest != manifest.files[name].sha256:
+            raise DamagedError(checkpoint / name, "is not what was saved", CURE)
 
 
-def _tensor(value: Any) -> Tensor:
-    if isinstance(value, Tensor):
-        return value
-    raise ValueError(f"must be a tensor, got {type(value).__name__}")
-
-
-_SCALARS = [Scalar(Tensor, read=_tensor, write=lambda value: value)]
+def _parsed(
+    path: Path, tensors: Mapping[str, Tensor]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What is plain in the file of the state, and what was packed."""
+    tree = parse_json(read_utf8(path, CURE), path, CURE)
+    if isinstance(tree, dict):
+        state = unpack(tree.pop("state", None), tensors)
+        if isinstance(state, dict):
+            return tree, state
+    raise DamagedError(path, "must hold an object whose `state` is a mapping", CURE)
 
 
 def write_training_state(run: RunState, checkpoint: Path) -> None:
@@ -265,7 +231,7 @@ def write_training_state(run: RunState, checkpoint: Path) -> None:
         "parameters": dict(run.parameters),
         "optimizer": run.optimizer.state_dict(),
         "average": average and {"updates": average.updates, "shadow": average.shadow},
-        "mark": run.mark,
+        "mark": attrs.asdict(run.mark),
     }
     tree = {
         "rows": [attrs.asdict(row) for row in run.rows],
@@ -284,30 +250,43 @@ def refuse_other_model(
     parameters: Mapping[str, nn.Parameter], saved: Mapping[str, Tensor], checkpoint: Path
 ) -> None:
     """Refuse saved parameters that are of other names, shapes or dtypes."""
-    mine = {name: (tuple(p.shape), p.dtype) for name, p in parameters.items()}
-    theirs = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in saved.items()}
-    differing = sorted(n for n in mine | theirs if mine.get(n) != theirs.get(n))
+    differing = differences(parameters, saved)
     if differing:
-        name = differing[0]
+        name, (mine, theirs) = next(iter(differing.items()))
         raise CheckpointError(
             f"the checkpoint {checkpoint} is of another model: {len(differing)} parameters differ, "
-            f"the first is `{name}`, {theirs.get(name, 'absent')} in the checkpoint and "
-            f"{mine.get(name, 'absent')} in the backbone; resume with the model it was trained from"
+            f"the first is `{name}`, {theirs} in the checkpoint and {mine} in the backbone; resume "
+            "with the model it was trained from"
         )
+
+
+def differences(
+    present: Mapping[str, Tensor], saved: Mapping[str, Tensor]
+) -> dict[str, tuple[object, object]]:
+    """Where names, shapes or dtypes differ: what is present, and what was saved, by name."""
+    mine, theirs = (
+        {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in each.items()}
+        for each in (present, saved)
+    )
+    return {
+        name: (mine.get(name, "absent"), theirs.get(name, "absent"))
+        for name in sorted(mine | theirs)
+        if mine.get(name) != theirs.get(name)
+    }
 
 
 def load_unaveraged(parameters: Mapping[str, nn.Parameter], checkpoint: Path) -> None:
     """Set parameters to what a checkpoint's training would go on with, not to their average."""
-    saved = read_state(checkpoint).state.parameters
+    saved = read_state(checkpoint).parameters
     refuse_other_model(parameters, saved, checkpoint)
     set_parameters(parameters, saved)
 
 
 def load_trained(parameters: Mapping[str, nn.Parameter], checkpoint: Path) -> None:
     """Set parameters to those of a checkpoint's model: the average where its run averaged."""
-    state = read_state(checkpoint).state
-    refuse_other_model(parameters, state.parameters, checkpoint)
-    set_parameters(parameters, state.parameters if state.average is None else state.average.shadow)
+    saved = read_state(checkpoint)
+    refuse_other_model(parameters, saved.parameters, checkpoint)
+    set_parameters(parameters, saved.average.shadow if saved.average else saved.parameters)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """The tensors that published checkpoints declare, from their configurations.
 
-The configurations are in `flowbp.testing.random_models`; of the text encoders, the sizes that the
+The configurations are in `benchmarks.random_backbone`; of the text encoders, the sizes that the
 transformers read.
 """
 

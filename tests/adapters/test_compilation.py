@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.random_backbone import SMALL, random_backbone
 from flowbp import Bridge
 from flowbp.adapters import DtypePolicy, Full, Lora, compilation, compile_backbone, compile_blocks
 from flowbp.adapters.compilation import is_compiled
@@ -19,8 +20,6 @@ from flowbp.evaluation import Sampling as GenerationSampling
 from flowbp.evaluation import generate, generate_batches
 from flowbp.settings import RunSettings
 from flowbp.settings.container import tuned_of
-from flowbp.testing import random_backbone
-from flowbp.testing.random_models import SMALL
 from flowbp.training import Anchor, Batching, Streams, TrainingSampling, TrainingStep
 
 NAMES = {"sd3": "sd3.5 medium", "flux1": "flux1 dev", "flux2": "flux2 klein 9B"}

@@ -50,7 +50,7 @@ def test_a_cut_prompt_is_reported_with_its_template():
 
 def test_cut_prompts_are_counted_with_their_template():
     tower = KLEIN.backbone().text.qwen
-    length = len(tower.tokenizer(KLEIN.backbone().text._message("red")).input_ids)
+    length = len(tower.tokenizer(KLEIN.backbone().text.written("red")).input_ids)
     for read, cut in ((length, []), (length - 1, [("red", length, length - 1)])):
         found = KLEIN.backbone(text_length=read).text_encoders.cut(["red"])
         assert [(each.prompt, each.tokens, each.read) for each in found] == cut

@@ -10,7 +10,7 @@ import torch
 from flowbp.adapters import FLOAT32, Flux1Backbone, Flux2Backbone, Lora, SD3Backbone
 from flowbp.adapters.lora_layers import adapter_layers
 from flowbp.adapters.pipeline_files import pipeline_class
-from flowbp.cli.run.preflight import trained_parameters
+from flowbp.cli.run.check import trained_parameters
 
 from .test_published import transformer
 

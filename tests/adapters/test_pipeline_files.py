@@ -134,7 +134,8 @@ def test_a_hub_id_is_loaded_from_the_cache(family, cached):
 def test_offline_with_nothing_cached(family, offline):
     message = (
         rf"as a hub id it could not be read, its model_index\.json: it is not in the cache "
-        rf"{offline}, and .* was not asked, for HF_HUB_OFFLINE is set; run `hf download {HUB_ID}`"
+        rf"{offline}, and .* was not asked because HF_HUB_OFFLINE is set; "
+        rf"run `hf download {HUB_ID}`"
         ".*give their folder"
     )
     with pytest.raises(FileNotFoundError, match=message):

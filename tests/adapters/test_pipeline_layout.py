@@ -6,10 +6,12 @@ import json
 import re
 import shutil
 
+import attrs
 import pytest
 import torch
 from huggingface_hub import constants
 
+from flowbp.adapters import SD3Backbone, SD3Text
 from flowbp.run import main
 
 from ..tiny_run import write_configuration
@@ -189,6 +191,23 @@ def test_relatives_of_flux_are_refused(copied, pipeline):
     assert str(loading) == str(checking) and f"got {pipeline} in" in str(checking)
 
 
+def test_a_family_of_ones_own_is_named_for_its_pipeline(copied):
+    class MyText(SD3Text):
+        family = "mine"
+
+    class Mine(SD3Backbone):
+        layout = attrs.evolve(SD3Backbone.layout, pipeline="MyPipeline")
+        text_kind = MyText
+
+    folder = copied()
+    index(_class_name="MyPipeline")(folder)
+    _, checking = refusals("sd3 with T5", folder)
+    assert "write backbone.name=mine" in str(checking)
+    index(_class_name="FluxPipeline")(folder)
+    with pytest.raises(ValueError, match=r"must hold a MyPipeline, got FluxPipeline .*=flux1"):
+        Mine.from_pretrained(folder)
+
+
 def test_a_fill_model_under_the_name_of_another(copied):
     folder = copied("flux1 schnell")
     config("transformer", in_channels=96)(folder)
@@ -317,5 +336,5 @@ def test_a_check_of_a_run_says_what_the_run_would(
         assert main([*typed, *option]) == 2
         shown.append(capsys.readouterr().err.strip().splitlines())
     assert shown[0] == shown[1] and len(shown[0]) == 2
-    assert "backbone: " in shown[0][1] and message in shown[0][1]
+    assert re.search(r"backbone(\.source)?: ", shown[0][1]) and message in shown[0][1]
     assert not (tmp_path / "run").exists()

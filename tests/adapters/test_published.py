@@ -28,8 +28,8 @@ from transformers import (
     T5EncoderModel,
 )
 
+from benchmarks.random_backbone import TRANSFORMERS, VAES
 from flowbp.adapters import Conditioning, Flux1Backbone, Flux2Backbone, SD3Backbone
-from flowbp.testing.random_models import TRANSFORMERS, VAES
 
 from . import published
 from .tiny import clip_tokenizer, t5_tokenizer

@@ -245,9 +245,7 @@ def test_levels_that_do_not_fall_from_one_are_refused(levels):
 @pytest.mark.parametrize("shift", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_shift_that_is_no_number_above_0_is_refused(shift):
     for make in (EvenGrid, lambda shift: ListedGrid(LEVELS, shift)):
-        with pytest.raises(
-            ValueError, match=f"`shift` must be a finite number above 0, got {shift}"
-        ):
+        with pytest.raises(ValueError, match=f"`shift` must be .*got {shift}"):
             make(shift)
 
 

@@ -9,9 +9,9 @@ from copy import deepcopy
 import pytest
 import torch
 
-from flowbp.adapters import CutPrompt, DtypePolicy
+from flowbp.adapters import CutPrompt
 from flowbp.adapters.pipeline_files import LEFT_OUT
-from flowbp.adapters.text_encoders import longer_text, run_encoder
+from flowbp.adapters.text_encoders import longer_text
 
 from .adapted import PROMPTS, images_of, noise_of
 from .families import FAMILIES
@@ -71,6 +71,6 @@ def test_an_encoder_is_given_its_options_where_it_is():
     def scaled(input_ids, scale, plain):
         return input_ids * scale, plain
 
-    ids, cpu, two = torch.tensor([[1, 2]]), torch.device("cpu"), torch.tensor(2)
-    found, plain = run_encoder(scaled, ids, DtypePolicy(), cpu, scale=two, plain=1)
+    ids, two = torch.tensor([[1, 2]]), torch.tensor(2)
+    found, plain = FAMILIES["sd3"].backbone().text.run(scaled, ids, scale=two, plain=1)
     assert found.tolist() == [[2, 4]] and plain == 1

@@ -75,7 +75,7 @@ def test_pictures_of_a_joint_graph_that_are_decoded_in_parts_are_decoded_again(
         ReFL(last=3),
     ],
 )
-def test_one_pass_has_the_graph_of_two_for_every_plan(method):
+def test_one_pass_has_the_graph_of_two_for_every_surrogate(method):
     sigmas = torch.linspace(1, 0, 9, dtype=torch.float64)
     noise = torch.randn(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     a = torch.tensor([0.3, 0.7], dtype=torch.float64, requires_grad=True)
@@ -85,9 +85,12 @@ def test_one_pass_has_the_graph_of_two_for_every_plan(method):
         return negative + 3.5 * (torch.tanh(a * x.T - sigma).T - negative)
 
     fields = Fields(sampled=guided, active=guided)
-    plan = method.draw(sigmas, torch.Generator().manual_seed(1))
+    surrogate = method.draw(sigmas, torch.Generator().manual_seed(1))
     (x, gradient), (y, another) = (
-        (read := build(fields, noise, sigmas, plan), torch.autograd.grad(read.square().sum(), a)[0])
+        (
+            read := build(fields, noise, sigmas, surrogate),
+            torch.autograd.grad(read.square().sum(), a)[0],
+        )
         for build in (after_sampling, while_sampling)
     )
     assert gradient.abs().min() > 0

@@ -9,8 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.charts import Series, draw
-from benchmarks.plots import PLOTS, drawn, main
+from benchmarks.plots import PLOTS, Plot, Series, draw, drawn, main
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -42,22 +41,31 @@ def made_up():
     }
 
 
-def read(text):
-    """The words and the numbers of marks of an SVG file."""
-    root = ElementTree.fromstring(text)
-    words = [each.text for each in root.iter(f"{SVG}text")]
-    return words, len(list(root.iter(f"{SVG}circle"))), len(list(root.iter(f"{SVG}rect")))
+STREAMED, JOINT = "#0969da", "#bc4c00"
+
+
+def marks(text, color):
+    """The places of the marks of a color."""
+    uses = ElementTree.fromstring(text).iter(f"{SVG}use")
+    own = [each for each in uses if f"stroke: {color}" in each.get("style", "")]
+    return [(float(each.get("x")), float(each.get("y"))) for each in own]
+
+
+def words_of(text):
+    return [each.text for each in ElementTree.fromstring(text).iter(f"{SVG}text")]
 
 
 def test_every_plot_has_its_points_and_says_what_did_not_fit():
     plots = drawn(made_up())
     assert set(plots) == set(PLOTS)
-    # The legend has a mark of each line, and the ground is a rectangle.
-    words, circles, squares = read(plots["memory_active.svg"])
-    assert (circles, squares) == (7 + 1, 4 + 1 + 1)
+    text = plots["memory_active.svg"]
+    words = words_of(text)
+    # The legend has a mark of each line, and of what did not fit.
+    assert len(marks(text, STREAMED)) == 7 + 1
+    assert len(marks(text, JOINT)) == 4 + 1 + 1 + 1
     assert {"NVIDIA <one>", "streamed, compiled", "joint graph in one pass, compiled"} <= set(words)
     assert "out of memory" in words
-    words, *_ = read(plots["memory_batch.svg"])
+    words = words_of(plots["memory_batch.svg"])
     assert {"1", "2", "4", "8", "16", "64"} <= set(words)
 
 
@@ -73,7 +81,7 @@ def test_what_was_not_measured_is_left_out():
 def test_times_are_compared_of_compiled_code_alone_and_memory_as_the_legend_says():
     tables = made_up()
     tables["joint_batch"] = table({8: 31.0}, compiled=True)
-    words, *_ = read(drawn(tables)["memory_batch.svg"])
+    words = words_of(drawn(tables)["memory_batch.svg"])
     assert {"streamed, not compiled", "joint graph, compiled"} <= set(words)
     tables["joint_active"] = table({2: 41.0}, compiled=False)
     with pytest.raises(ValueError, match=r"all compiled or all not compiled, got .*'joint_active'"):
@@ -81,16 +89,18 @@ def test_times_are_compared_of_compiled_code_alone_and_memory_as_the_legend_says
 
 
 def test_a_graph_built_after_sampling_is_not_called_one_pass():
-    words, *_ = read(drawn({"joint_batch": table({8: 31.7}, compiled=False)})["memory_batch.svg"])
+    words = words_of(drawn({"joint_batch": table({8: 31.7}, compiled=False)})["memory_batch.svg"])
     assert "joint graph, not compiled" in words
 
 
-def test_a_higher_value_is_higher_up():
-    text = draw("Seconds", "here", "K", [Series("one", ((1, 1.0), (2, 3.0)))])
-    marks = ElementTree.fromstring(text).iter(f"{SVG}circle")
-    # The first is in the legend.
-    _, first, last = [float(each.get("cy")) for each in marks]
-    assert first > last
+def test_a_higher_value_is_higher_up_and_equal_plots_are_equal_files():
+    plot = Plot("Seconds", "K", {}, lambda row: None)
+    line = Series("one", ((1, 1.0), (2, 3.0)))
+    text = draw(plot, "here", [line])
+    # The last is in the legend.
+    (_, first), (_, last), _ = marks(text, STREAMED)
+    assert first > last and "out of memory" not in words_of(text)
+    assert draw(plot, "here", [line]) == text
 
 
 def test_the_command_writes_the_files(tmp_path, monkeypatch):

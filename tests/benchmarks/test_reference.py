@@ -60,13 +60,13 @@ def test_every_case_of_a_sweep_can_be_drawn_and_worked_in_portions(name):
     assert len({case.name for case in cases}) == len(cases) > 2
     for case in (*cases, *(case.brief for case in cases)):
         sigmas = torch.linspace(1, 0, case.steps + 1)
-        plan = case.method.draw(sigmas, torch.Generator().manual_seed(0))
+        surrogate = case.method.draw(sigmas, torch.Generator().manual_seed(0))
         assert case.batching.total == case.samples
-        assert case in cases or 0 < sum(len(s.active) for s in plan.segments) < case.steps
+        assert case in cases or 0 < sum(len(s.active) for s in surrogate.segments) < case.steps
         assert case.pull <= case.samples and case.sampling.height == case.side
         if name.startswith("joint"):
             assert case.joint and case.one_pass and case.detach_negative
-            assert plan.noised == 0 and plan.residual_floor is None
+            assert surrogate.noised == 0 and surrogate.residual_floor is None
 
 
 def test_the_method_sweep_has_all_presets():

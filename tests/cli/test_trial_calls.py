@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from flowbp.cli.trial_calls import (
+    faults_of_call,
     made_up_pictures,
-    problems_of_call,
     try_backbone,
     try_judge,
     try_metric,
@@ -63,6 +63,6 @@ def test_what_a_call_raises_is_a_problem_of_its_key():
     def fail():
         raise ValueError("is gone")
 
-    assert list(problems_of_call(("reward",), lambda: None)) == []
-    (problem,) = problems_of_call(("reward",), fail)
-    assert problem.path == "reward" and "is gone" in problem.message
+    assert list(faults_of_call(("reward",), lambda: None)) == []
+    ((path, message),) = faults_of_call(("reward",), fail)
+    assert path == ("reward",) and "is gone" in message

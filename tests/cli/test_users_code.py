@@ -365,7 +365,7 @@ KINDS = {
 }
 # The try before the run is a call, and so is each step, evaluation and batch of one.
 STAGES = {
-    "a try": (0, [], "during a try of the reward before the run"),
+    "a try": (0, [], "during the rehearsal of the reward before the run"),
     "before": (1, [EVALUATED], "during the evaluation before training"),
     "a step": (1, [], "during step 1 of the training"),
     "the next": (2, [], "during step 2 of the training"),

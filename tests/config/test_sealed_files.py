@@ -36,7 +36,7 @@ def test_what_was_sealed_is_read_and_a_line_that_a_kill_cut_off_is_left_out(tmp_
     path.write_text(sealed({"value": 3}))
     assert read_sealed(Holder, path, cure="remove it") == Holder(3)
     path.write_text(sealed({"value": 3}).replace("3,", "4,"))
-    with pytest.raises(DamagedError, match="it is not as it was written; remove it"):
+    with pytest.raises(DamagedError, match="it has changed since it was written; remove it"):
         read_sealed(Holder, path, cure="remove it")
     path.write_text(sealed_line({"value": 3}) + '{"val')
     assert read_sealed_lines(path, cure="remove it") == [{"value": 3}]

@@ -13,16 +13,42 @@ from flowbp.config import (
     Component,
     ConfigurationError,
     Registry,
-    read_arguments,
+    dump,
     read_text,
     structure,
     tree_of,
+    unstructure,
 )
+from flowbp.config.command_line import read_arguments
 
 from . import widgets
-from .widgets import REGISTRIES, SCALARS, Bridge, Colour, Dirichlet, Lagrange, Run, Uniform
+from .widgets import (
+    HERE,
+    METHODS,
+    REGISTRIES,
+    SCALARS,
+    Bridge,
+    Colour,
+    Dirichlet,
+    Lagrange,
+    Run,
+    Uniform,
+)
 
 VALID = "training: {steps: 3}\nmethod: {name: bridge}\n"
+FULL = f"""
+training: {{steps: 3, optimizer: {{learning_rate: 1e-5}}}}
+method: {{name: bridge, pair: {{name: dirichlet, end: 2.5, gap: 6}}}}
+engine: {{name: loud, source: "1e-5", pair: {{name: uniform}}}}
+methods: [{{name: "{HERE}:Lagrange"}}, {{name: bridge}}]
+rule: {{name: halve}}
+colour: blue
+folder: a/b
+weights: {{b: 1, a: 2}}
+ratio: 2/3
+seed: "7"
+extra: [{{x: null}}]
+"""
 
 
 def load(text: str, cls: type[Any] = Run) -> Any:
@@ -234,7 +260,7 @@ def test_every_error_across_files_and_overrides(
     Path("over.yaml").write_text(
         "verbos: true\nmethod:\n  pair:\n    name: dirichlet\n    end: 1\n"
     )
-    tree = read_arguments(["base.yaml", "over.yaml", "method.alpha=x", "engine.name=loader"])
+    tree = read_arguments(["base.yaml", "over.yaml", "method.alpha=x", "engine.name=loader"]).tree
     with pytest.raises(ConfigurationError) as caught:
         structure(Run, tree, registries=REGISTRIES, scalars=SCALARS)
     found = {(problem.origin, problem.path) for problem in caught.value.problems}
@@ -300,3 +326,32 @@ def test_a_union_can_be_a_registrys_type() -> None:
     tree = tree_of({"pair": {"name": "dirichlet", "end": 1, "gap": 2}}, "test")
     assert structure(cls, tree, registries=[registry]).pair == Dirichlet(1.0, 2.0)
     assert structure(cls, tree_of({"pair": None}, "test"), registries=[registry]).pair is None
+
+
+def written_of(run: Run) -> str:
+    return dump(unstructure(run, registries=REGISTRIES, scalars=SCALARS))
+
+
+@pytest.mark.parametrize("text", [VALID, FULL, FULL.replace("loud", "any")])
+def test_round_trip(text: str) -> None:
+    run = load(text)
+    written = written_of(run)
+    assert load(written) == run
+    assert written_of(load(written)) == written
+
+
+def test_defaults_are_written_in_the_order_of_the_fields() -> None:
+    written = written_of(load(VALID))
+    assert written.startswith(
+        "training:\n  steps: 3\n  optimizer:\n    learning_rate: 0.001\n    betas:\n"
+        "    - 0.9\n    - 0.999\nmethod:\n  name: bridge\n  active: 5\n  alpha: 0.5\n"
+        "  pair:\n    name: uniform\nengine: null\n"
+    )
+
+
+def test_a_component_made_in_python_without_a_name_is_refused() -> None:
+    class Local:
+        pass
+
+    with pytest.raises(ValueError, match="is not a dotted path"):
+        METHODS.name_of(Local)

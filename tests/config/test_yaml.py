@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flowbp.config import ConfigurationError, dump, plain, read_file, read_text
-from flowbp.config.command_line import gathered
+from flowbp.config.command_line import read_arguments
 from flowbp.config.tree import origin_of
 from flowbp.config.yaml import LARGEST, MOST, parsed_text
 
@@ -175,7 +175,7 @@ def test_a_block_that_is_no_yaml_hides_none_of_the_others() -> None:
 
 
 def test_typed_keys_and_values_have_limits_too() -> None:
-    (problem,) = gathered([".".join(["a"] * 3000) + "=1"]).problems
+    (problem,) = read_arguments([".".join(["a"] * 3000) + "=1"]).problems
     assert "has a key of 3000 parts" in problem.message and len(problem.message) < 200
-    (problem,) = gathered([f"{'x' * 10_000}!=1"]).problems
+    (problem,) = read_arguments([f"{'x' * 10_000}!=1"]).problems
     assert len(problem.message) < 300

@@ -56,10 +56,10 @@ def test_rescaling_does_not_blow_up_rounding_noise():
 
 
 def test_rescale_is_its_formula():
-    weights = {0: -0.5, 1: 0.25, 2: -0.25}
-    assert rescale(weights, (0,), 0.0) == 1
-    assert rescale(weights, (0,), 1.0) == 2
-    assert rescale(weights, (1, 2), 0.5) == 1.5
+    weights = [-0.5, 0.25, -0.25]
+    assert rescale(weights, weights[:1], 0.0) == 1
+    assert rescale(weights, weights[:1], 1.0) == 2
+    assert rescale(weights, weights[1:], 0.5) == 1.5
     sigmas = torch.linspace(1, 0, 11, dtype=torch.float64)
     surrogate = Sparse(active=2, rescale=0.5, tail=0.4).draw(sigmas, torch.Generator())
     assert all(abs(gamma - 1.5) < 1e-12 for gamma in surrogate.segments[0].active.values())

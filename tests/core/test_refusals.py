@@ -26,6 +26,7 @@ from flowbp.core import (
     Target,
     UniformPair,
     Variant,
+    draw_surrogate,
 )
 
 from .refusing import refused
@@ -176,3 +177,30 @@ def test_pairs_that_lead_to_no_path(method, pair):
     ) as caught:
         wrong.draw(GRID, torch.Generator())
     assert f"got {pair}" in str(caught.value)
+
+
+class Mistaken:
+    """A method of one's own, and its mistake."""
+
+    def __init__(self, drawn):
+        self.drawn = drawn
+
+    def draw(self, sigmas, generator):
+        return self.drawn
+
+
+@pytest.mark.parametrize("drawn", [None, STEP, (STEP,), "Bridge", GRID])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_method_that_draws_no_surrogate(drawn, wrapped):
+    method = Variant(Mistaken(drawn), alpha=0.5) if wrapped else Mistaken(drawn)
+    with pytest.raises(TypeError) as caught:
+        draw_surrogate(method, GRID, torch.Generator())
+    message = str(caught.value)
+    assert "Mistaken.draw must return a flowbp.Surrogate" in message
+    assert f"got {repr(drawn)[:8]}" in message and "; return Surrogate(segments)" in message
+    assert len(message) < 200
+
+
+def test_a_method_s_surrogate_is_handed_on_as_it_is():
+    surrogate = Surrogate((STEP,))
+    assert draw_surrogate(Mistaken(surrogate), GRID, torch.Generator()) is surrogate

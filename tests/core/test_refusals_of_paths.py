@@ -121,7 +121,7 @@ def test_surrogates_of_another_rollout():
     surrogate = Sparse(active=1).draw(GRID, torch.Generator())
     other = Sparse(active=1).draw(torch.linspace(1, 0, 4), torch.Generator())
     pull = module_pull(velocity)
-    for use in (read, loss_weights, lambda p, t: sweep(p, t, torch.ones(2, 3), pull)):
+    for use in (read, loss_weights, lambda s, t: sweep(s, t, torch.ones(2, 3), pull)):
         with pytest.raises(ValueError, match=r"`surrogate`.*last step 5.*ends at 3"):
             use(other, path)
         with pytest.raises(ValueError, match=r"`trajectory`.*5 steps.*got 2.*surrogate\.horizon"):

@@ -15,12 +15,12 @@ from flowbp.evaluation import (
     Comparison,
     Evaluation,
     ScoreRow,
-    bootstrap_gain,
     from_json,
     table,
     to_json,
 )
 
+from .bootstrap import bootstrap_gain
 from .samples import comparison
 
 REWARDS = [(0.25, 0.5), (0.1 + 0.2, 1 / 3), (0.5, 0.125)]
@@ -187,7 +187,7 @@ def test_bootstrap_is_a_function_of_its_generator() -> None:
 @pytest.mark.parametrize(
     ("differences", "options", "message"),
     [
-        ([], {}, "`differences` is empty"),
+        ([], {}, "`groups` is empty"),
         ([1.0], {"resamples": 0}, "`resamples` must be at least 1, got 0"),
         ([1.0], {"level": 1.0}, r"`level` must be between 0 and 1, got 1\.0"),
     ],

@@ -6,9 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from flowbp.evaluation import Curve, training_charts
-from flowbp.evaluation.charts import draw, trailing_mean
-from flowbp.evaluation.svg import LinearAxis, LogAxis, axis_for
+from flowbp.evaluation.charts import Axis, Curve, axis_for, draw, trailing_mean, training_charts
 
 from .samples import metrics
 
@@ -17,7 +15,7 @@ from .samples import metrics
     ("low", "high"), [(0.0, 1.0), (0.26, 0.34), (-3.0, 7.0), (1e-5, 9e-5), (120.0, 123.0), (0, 149)]
 )
 def test_linear_ticks_are_few_distinct_and_inside(low: float, high: float) -> None:
-    ticks = LinearAxis(low, high).ticks()
+    ticks = Axis(low, high).ticks()
     assert 3 <= len(ticks) <= 8
     assert all(low - 1e-9 <= value <= high + 1e-9 for value, _ in ticks)
     labels = [float(label.replace("−", "-")) for _, label in ticks]
@@ -26,9 +24,9 @@ def test_linear_ticks_are_few_distinct_and_inside(low: float, high: float) -> No
 
 
 def test_axes_place_values() -> None:
-    assert LinearAxis(2.0, 4.0).position(3.5) == 0.75
-    assert LogAxis(0.01, 100.0).position(10.0) == pytest.approx(0.75)
-    assert [label for _, label in LogAxis(1e-9, 1e6).ticks()] == [
+    assert Axis(2.0, 4.0).position(3.5) == 0.75
+    assert Axis(0.01, 100.0, logarithmic=True).position(10.0) == pytest.approx(0.75)
+    assert [label for _, label in Axis(1e-9, 1e6, logarithmic=True).ticks()] == [
         "1e−9",
         "1e−5",
         "0.1",
@@ -37,19 +35,11 @@ def test_axes_place_values() -> None:
 
 
 def test_the_axis_suits_the_values() -> None:
-    assert isinstance(axis_for([0.01, 2.0]), LogAxis)
-    assert isinstance(axis_for([0.0, 2.0]), LinearAxis)
+    assert axis_for([0.01, 2.0]).logarithmic
+    assert not axis_for([0.0, 2.0]).logarithmic
     for values in ([3.0], [0.0, 0.0], [-1.0], [-2.0, 5.0], [0.5, 0.6]):
         axis = axis_for(values)
         assert all(0 <= axis.position(value) <= 1 for value in values)
-
-
-@pytest.mark.parametrize("axis", [LinearAxis, LogAxis])
-def test_axes_refuse_an_empty_range(axis: type) -> None:
-    with pytest.raises(ValueError, match="`low` must be below `high`, got 1"):
-        axis(1.0, 1.0)
-    with pytest.raises(ValueError, match="must be above 0, got 0"):
-        LogAxis(0.0, 1.0)
 
 
 def test_charts_of_a_run() -> None:

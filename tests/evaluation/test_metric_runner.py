@@ -7,9 +7,16 @@ import weakref
 import pytest
 import torch
 
-from flowbp.cli.evaluate.metric_calls import clear_frames
+from flowbp.cli.evaluate.measurement import clear_frames
 from flowbp.component_errors import ComponentError
-from flowbp.evaluation.metric_runner import ColumnNames, metric_columns, outcomes, run_metric
+from flowbp.evaluation import HeldOutPrompt
+from flowbp.evaluation.metric_runner import (
+    ColumnNames,
+    OnDevice,
+    columns_of_pictures,
+    metric_columns,
+    run_metric,
+)
 
 IMAGES = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 2, 2)
 PICTURES = ["a", "b", "c"]
@@ -28,29 +35,28 @@ class Judge:
         return [name.upper() for name in of]
 
 
+def run(judge, *, stops=False, freed=lambda error: None):
+    found, failed = run_metric(judge, IMAGES, PICTURES, stops=stops, freed=freed)
+    return found, [list(each.of) for each in failed]
+
+
 def test_what_succeeds_together_is_asked_once():
     judge = Judge(lambda of: False)
-    (whole,) = outcomes(judge, IMAGES, PICTURES)
-    assert (whole.of, whole.found, whole.error) == (PICTURES, ["A", "B", "C"], None)
-    assert whole.result() == ["A", "B", "C"]
+    assert run(judge) == ([["A", "B", "C"]], [])
     assert judge.asked == [([0, 1, 2], PICTURES)]
 
 
 def test_what_fails_together_is_asked_one_by_one_with_its_picture():
     judge = Judge(lambda of: "b" in of)
-    whole, *alone = outcomes(judge, IMAGES, PICTURES)
-    with pytest.raises(KeyError, match="a"):
-        whole.result()
-    assert [each.of for each in alone] == [["a"], ["b"], ["c"]]
-    assert [each.found for each in alone] == [["A"], None, ["C"]]
-    assert judge.asked[1:] == [([0], ["a"]), ([1], ["b"]), ([2], ["c"])]
+    found, (failed,) = run_metric(judge, IMAGES, PICTURES, stops=False)
+    assert found == [["A"], ["C"]]
+    assert failed.of == ["b"] and isinstance(failed.error, KeyError)
+    assert judge.asked == [([0, 1, 2], PICTURES), ([0], ["a"]), ([1], ["b"]), ([2], ["c"])]
 
 
-def test_nothing_is_asked_before_it_is_wanted():
+def test_nothing_is_asked_after_the_failure_that_stops():
     judge = Judge(lambda of: True)
-    asked = outcomes(judge, IMAGES, PICTURES)
-    assert not judge.asked
-    next(asked), next(asked)
+    assert run(judge, stops=True) == ([], [["a"]])
     assert len(judge.asked) == 2
 
 
@@ -66,9 +72,8 @@ def test_a_failure_that_is_let_go_of_holds_nothing_while_the_next_is_asked():
         held.append(weakref.ref(large))
         raise RuntimeError("no room")
 
-    for each in outcomes(judge, IMAGES, PICTURES):
-        assert isinstance(clear_frames(each.error), RuntimeError)
-    assert len(held) == 4
+    _, failed = run_metric(judge, IMAGES, PICTURES, stops=False, freed=clear_frames)
+    assert len(held) == 4 and all(isinstance(each.error, RuntimeError) for each in failed)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
@@ -77,7 +82,7 @@ def test_who_stops_the_program_stops_it(error):
         raise error
 
     with pytest.raises(error):
-        next(outcomes(judge, IMAGES, PICTURES))
+        run(judge)
 
 
 @pytest.mark.parametrize(
@@ -142,18 +147,11 @@ def refuses(*bad):
     return judge
 
 
-def run(bad, *, stops, freed=lambda error: None):
-    found, failed = run_metric(
-        refuses(*bad), torch.ones(3, 3, 2, 2), ["a", "b", "c"], stops=stops, freed=freed
-    )
-    return found, [list(each.of) for each in failed]
-
-
 def test_what_is_reported_are_all_failures_and_the_rest_is_judged():
-    assert run("", stops=False) == ([["a", "b", "c"]], [])
-    assert run("ac", stops=False) == ([["b"]], [["a"], ["c"]])
+    assert run(refuses(*""), stops=False) == ([["a", "b", "c"]], [])
+    assert run(refuses(*"ac"), stops=False) == ([["b"]], [["a"], ["c"]])
     freed = []
-    assert run(["together"], stops=False, freed=freed.append) == (
+    assert run(refuses("together"), stops=False, freed=freed.append) == (
         [["a"], ["b"], ["c"]],
         [["a", "b", "c"]],
     )
@@ -161,8 +159,8 @@ def test_what_is_reported_are_all_failures_and_the_rest_is_judged():
 
 
 def test_who_stops_has_the_first_failure_alone():
-    assert run("bc", stops=True) == ([], [["b"]])
-    assert run(["together"], stops=True)[1] == [["a", "b", "c"]]
+    assert run(refuses(*"bc"), stops=True) == ([], [["b"]])
+    assert run(refuses("together"), stops=True)[1] == [["a", "b", "c"]]
 
 
 @pytest.mark.parametrize("stops", [True, False])
@@ -174,3 +172,16 @@ def test_where_memory_is_short_only_a_report_goes_on_one_by_one(stops):
 
     found, (failed,) = run_metric(short, torch.ones(2, 3, 2, 2), ["a", "b"], stops=stops)
     assert found == ([] if stops else [["a"], ["b"]]) and list(failed.of) == ["a", "b"]
+
+
+def test_pictures_are_judged_in_batches_as_they_are_moved():
+    pictures = OnDevice(torch.ones(3, 3, 2, 2), torch.device("cpu"))
+    assert len(pictures) == 3 and pictures[1].shape == (3, 2, 2)
+    found = columns_of_pictures(
+        lambda images, prompts: {"bright": images.mean((1, 2, 3))},
+        pictures,
+        [HeldOutPrompt("a")] * 3,
+        batch=2,
+        label="mine",
+    )
+    assert found["bright"].tolist() == [1.0, 1.0, 1.0] and found["bright"].dtype == torch.float64

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flowbp.evaluation import data_uri, grid, labelled_png, png, read_png, upscale
+from flowbp.evaluation import grid, labelled_png, read_png, upscale
+from flowbp.evaluation.pictures import data_uri, png
 
 
 def decoded(content: bytes) -> Tensor:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowbp.evaluation import Divergence, find_divergence, held_out_charts
-from flowbp.evaluation.reward_hacking import warnings_of
+from flowbp.evaluation.charts import held_out_charts
+from flowbp.evaluation.reward_hacking import Divergence, find_divergence, warnings_of
 
 PROMPTS = 48
 RISING = [0.0, 0.1, 0.2, 0.3, 0.4]

@@ -3,14 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flowbp.evaluation import (
-    Sampling,
-    generate,
-    generate_batches,
-    noise_generator,
-    own_facts,
-    sampling_facts,
-)
+from flowbp.evaluation import Sampling, generate, generate_batches, own_facts, sampling_facts
+from flowbp.evaluation.sampling import noise_generator
 from flowbp.shapes.embedded import embedded_backbone
 
 from .samples import FakeBackbone
@@ -120,11 +114,11 @@ def test_no_prompts_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 0}, "`steps` must be a whole number of at least 1, got 0"),
-        ({"height": 6.5}, "`height` must be a whole number of at least 1, got 6.5"),
-        ({"decode": 0}, "`decode` must be a whole number of at least 1, got 0"),
-        ({"batch": True}, "`batch` must be a whole number of at least 1, got True"),
-        ({"guidance": float("inf")}, "`guidance` must be a finite number, got inf"),
+        ({"steps": 0}, "`steps` must be an integer >= 1, got 0"),
+        ({"height": 6.5}, "`height` must be an integer >= 1, got 6.5"),
+        ({"decode": 0}, "`decode` must be an integer >= 1, got 0"),
+        ({"batch": True}, "`batch` must be an integer >= 1, got True"),
+        ({"guidance": float("inf")}, "`guidance` must be a number in .*, got inf"),
         ({"negative_prompt": "blurred"}, "`guidance` is 1, which never evaluates it"),
     ],
 )

@@ -14,19 +14,16 @@ import torch
 from scipy import stats
 
 from flowbp.evaluation import (
-    Divergence,
     ScoreRow,
     Scores,
-    bootstrap_gain,
     compare,
-    find_divergence,
-    holm,
     scores_table,
     scores_to_json,
-    sign_flip_p,
 )
-from flowbp.evaluation.statistics import Gain, clustered, stratified_gain
+from flowbp.evaluation.reward_hacking import Divergence, find_divergence
+from flowbp.evaluation.statistics import Gain, clustered, holm, sign_flip_p, stratified_gain
 
+from .bootstrap import bootstrap_gain
 from .samples import comparison
 
 PROMPTS = (6, 8, 12, 20, 48)

@@ -59,12 +59,12 @@ def test_embeddings_are_the_same_bits_from_anywhere(backbone, tmp_path, threads)
 
 
 def test_each_prompt_is_encoded_once_in_full_batches(backbone, tmp_path, monkeypatch):
-    calls, told = counting(backbone, monkeypatch), []
+    calls, reported = counting(backbone, monkeypatch), []
     model = cached(backbone, tmp_path, batch=4)
     assert model.absent(PROMPTS * 2) == PROMPTS
-    model.fill(PROMPTS, lambda done, total: told.append((done, total)))
+    model.fill(PROMPTS, lambda done, total: reported.append((done, total)))
     assert calls == [PROMPTS[:4], PROMPTS[4:] + PROMPTS[-1:] * 2]
-    assert told == [(4, 6), (6, 6)]
+    assert reported == [(4, 6), (6, 6)]
     other = cached(backbone, tmp_path, batch=4)
     assert other.absent(PROMPTS) == [] and len(other.encode(PROMPTS * 2)) == 12
     assert len(calls) == 2
@@ -152,7 +152,7 @@ def test_encoders_of_a_callers_pipeline_stay_with_the_caller(tmp_path):
     assert (tmp_path / "saved" / "text_encoder_3" / "model.safetensors").is_file()
 
 
-def test_cut_prompts_are_counted_and_not_told_one_by_one(pipelines_t5, recwarn):
+def test_cut_prompts_are_counted_and_not_reported_one_by_one(pipelines_t5, recwarn):
     long, short = "a many many many many many red box", "a red box"
     with_t5, without = (cached(backbone, None) for backbone in pipelines_t5)
     (cut,) = with_t5.cut([long, short, long, ""])
@@ -211,7 +211,7 @@ def test_prompts_must_be_a_sequence(backbone, prompts):
 def test_the_memory_store_keeps_no_whole_batches(backbone):
     model = CachedBackbone(backbone, MemoryStore(), 4)
     model.fill(PROMPTS)
-    for tensor in model.store.read(PROMPTS[0]).values():
+    for tensor in next(model.store.read_all(PROMPTS[:1])).values():
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
 

@@ -61,7 +61,7 @@ def test_a_data_set_that_does_not_fit(library):
 
 
 @pytest.mark.parametrize("module", ["datasets", "pyarrow"])
-def test_a_missing_library_is_told_with_the_command(tmp_path, monkeypatch, module):
+def test_a_missing_library_is_reported_with_the_command(tmp_path, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     path = tmp_path / "p.parquet"
     path.touch()

@@ -45,15 +45,15 @@ def test_what_is_written_is_read_to_the_bit(tmp_path):
     ],
     ids=["empty", "header cut", "a byte short", "half", "a byte long", "overwritten"],
 )
-def test_a_damaged_entry_is_absent_and_told_once(tmp_path, damage):
+def test_a_damaged_entry_is_absent_and_reported_once(tmp_path, damage):
     store = FolderStore(tmp_path, "a" * 64)
     for prompt in ("red", "blue"):
         store.write(prompt, row(prompt))
         path = store.path(prompt)
         path.write_bytes(damage(path.read_bytes()))
-    with pytest.warns(UserWarning, match="a cached embedding is damaged and is computed") as told:
+    with pytest.warns(UserWarning, match="a cached embedding is damaged and is computed") as found:
         assert store.read("red") is None and store.read("blue") is None
-    assert len(told) == 1
+    assert len(found) == 1
     store.write("red", row("red"))
     assert same(store.read("red"), row("red"))
 
@@ -116,7 +116,7 @@ def test_what_a_killed_writer_left_is_removed_a_day_later(tmp_path):
     assert [path.name for path in partial.iterdir()] == [new]
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(
         EmbeddingsError, match=r"could not be written to .*another embeddings.folder"

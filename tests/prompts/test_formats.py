@@ -75,13 +75,13 @@ def test_json_lines(written):
         ("p.jsonl", b'{"caption": "a"}\n{"caption": 3}', "without a text", (2,), "write a text"),
     ],
 )
-def test_lines_that_cannot_be_read_are_left_out_and_told(
+def test_lines_that_cannot_be_read_are_left_out_and_reported(
     written, name, content, reason, lines, cure
 ):
     columns = Columns(None if name.endswith("txt") else "caption")
-    with pytest.warns(UserWarning, match=f"{name}: lines left out: .*{reason}.*{cure}") as told:
+    with pytest.warns(UserWarning, match=f"{name}: lines left out: .*{reason}.*{cure}") as reported:
         table = read_prompts(written(name, content), columns)
-    assert len(told) == 1
+    assert len(reported) == 1
     assert texts(table)[0] == "a"
     assert [left.lines for left in table.left_out] == [lines]
 

@@ -34,7 +34,7 @@ def test_rows_that_are_no_utf8(path):
         assert [(left.reason, left.lines) for left in table.left_out] == [("not UTF-8", (2,))]
 
 
-def test_columns_and_damage_are_told(path):
+def test_columns_and_damage_are_reported(path):
     with pytest.raises(ValueError, match=r"`column` must be .*There are: 'id', 'text', 'tag'"):
         read_prompts(path, Columns("caption"))
     with pytest.raises(ValueError, match="holds no prompts: rows left out: 5 without a text"):

@@ -34,7 +34,7 @@ def test_utf_16_is_refused_with_and_without_its_mark(
         read_prompts(path, Columns("c") if ending != "txt" else None)
 
 
-def test_a_nul_byte_is_told_with_its_line(tmp_path: Path) -> None:
+def test_a_nul_byte_is_reported_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_bytes(b"a circle\na\0b\n")
     with pytest.raises(ValueError, match="holds a NUL byte on line 2"):
@@ -50,9 +50,9 @@ def test_prompts_that_hold_control_characters_or_are_endless_are_left_out(tmp_pa
     with pytest.warns(UserWarning) as caught:
         table = read_prompts(path, Columns("c"))
     assert [prompt.text for prompt in table.prompts] == ["a circle"]
-    told = str(caught[0].message)
+    reported = str(caught[0].message)
     for piece in ("control character (2)", "too long (3)", "no JSON object (4)", f"{LONGEST:,}"):
-        assert piece in told
+        assert piece in reported
 
 
 @pytest.mark.parametrize("sign", ["\x00", "\x0b", "\x0c", "\x1b", "\x1c", "\x1f", "\x7f"])

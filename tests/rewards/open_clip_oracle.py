@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from flowbp.rewards import ClipArchitecture, TransformerSizes
+from flowbp.rewards.clip_model import open_clip_layout
 
 TINY = ClipArchitecture(
     vision=TransformerSizes(width=24, hidden=40, layers=3, heads=4),
@@ -24,7 +25,7 @@ def random_weights(architecture, seed=0):
     """Weights large enough that scores differ between pictures and prompts."""
     generator = torch.Generator().manual_seed(seed)
     weights = {}
-    for key, shape in architecture.layout().items():
+    for key, shape in open_clip_layout(architecture.model()).items():
         values = torch.randn(shape, generator=generator)
         if key == "logit_scale":
             weights[key] = torch.tensor(3.0)

@@ -62,7 +62,7 @@ def test_what_follows_the_end_mark_changes_nothing(model, tokenizer):
     assert torch.equal(one, other)
 
 
-def test_a_missing_ftfy_is_told_with_the_extra(monkeypatch):
+def test_a_missing_ftfy_is_reported_with_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ftfy", None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "flowbp\[rewards\]"'):
         repaired("a cat")

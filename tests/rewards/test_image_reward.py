@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from flowbp.adapters import DtypePolicy
-from flowbp.rewards import BLIP_LARGE, Towers, image_reward_model
+from flowbp.rewards import BLIP_LARGE, Towers, image_reward
 from flowbp.rewards.image_reward import MAX_TOKENS
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD
 
@@ -109,10 +109,10 @@ def test_nothing_of_it_is_trained(path):
 
 def test_the_real_model_has_the_published_keys_and_shapes():
     with torch.device("meta"):
-        own = image_reward_model.build_model().state_dict()
+        own = image_reward.build_model().state_dict()
     mapped = {}
     for key, shape in _published_shapes().items():
-        if (new := image_reward_model.rename(key)) is not None:
+        if (new := image_reward.rename(key)) is not None:
             mapped[new] = shape
     assert mapped == {key: tuple(tensor.shape) for key, tensor in own.items()}
 
@@ -187,7 +187,7 @@ class _Surprise:
 
 def test_no_such_file_and_no_such_tokenizer(path, tmp_path):
     with pytest.raises(ValueError, match=r"`source` .* must hold ImageReward\.pt"):
-        load(tmp_path)
+        load(tmp_path, tokenizer=path.parent)
     with pytest.raises(ValueError, match=r"`tokenizer` must be a folder .*no such path"):
         load(path, tokenizer=tmp_path / "none")
     with pytest.raises(FileNotFoundError, match=r"`tokenizer` .* holds neither"):

@@ -165,7 +165,7 @@ def test_one_portion_at_a_time_is_computed_again_and_gone_back_through(
     folder, tmp_path, name, batch, expected
 ):
     reward, events = build(name, folder, tmp_path, batch=batch), []
-    tower = reward.tower if name == "aesthetic" else reward.clip.tower
+    tower = reward.tower if name == "aesthetic" else reward.clip
 
     def follow(module, inputs, output):
         size = len(output.pooler_output)

@@ -35,7 +35,7 @@ def test_a_plain_reward_has_no_parts():
 
 def test_scores_without_a_graph_are_refused():
     images = torch.ones(1, 3, 2, 2, requires_grad=True)
-    with pytest.raises(ComponentError, match="differentiable in the pictures"):
+    with pytest.raises(ComponentError, match="differentiable with respect to the pictures"):
         in_parts(lambda images, prompts: bright(images, prompts).detach(), images, ["a"])
 
 

@@ -64,7 +64,7 @@ def test_value_and_gradient_are_the_sum_of_the_parts():
     assert torch.allclose(gradient, expected, rtol=1e-12, atol=1e-15)
 
 
-def test_parts_are_told_raw_and_normalised():
+def test_parts_are_reported_raw_and_normalised():
     x, reward = pictures(), weighted()
     found = reward.in_parts(x, PROMPTS)
     assert isinstance(reward, RewardInParts) and not isinstance(bright, RewardInParts)
@@ -182,16 +182,21 @@ def failing(images, prompts):
 def test_a_failing_part_is_named_with_its_prompts():
     with pytest.raises(ComponentError) as caught:
         spoiled(failing)(pictures(), PROMPTS)
-    told = str(caught.value)
-    assert told.startswith(f"the reward's part `wrong` ({__name__}:failing) raised KeyError")
-    assert "a bug" in told and "at the prompts 'red', 'a green" in told and "1 more" in told
+    message = str(caught.value)
+    assert message.startswith(f"the reward's part `wrong` ({__name__}:failing) raised KeyError")
+    assert (
+        "a bug" in message and "at the prompts 'red', 'a green" in message and "1 more" in message
+    )
 
 
 @pytest.mark.parametrize(
     ("reward", "message"),
     [
         (lambda x, p: bright(x, p).sum(), r"`wrong` .* one score per picture, shape \(5,"),
-        (lambda x, p: bright(x.detach(), p), "`wrong` .* differentiable in the pictures"),
+        (
+            lambda x, p: bright(x.detach(), p),
+            "`wrong` .* differentiable with respect to",
+        ),
     ],
 )
 def test_a_part_without_shape_or_gradient_is_named(reward, message):

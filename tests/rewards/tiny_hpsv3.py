@@ -12,13 +12,13 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from flowbp.rewards import QWEN2_VL_7B, HPSv3, QwenSizes, Towers, hpsv3_model
+from flowbp.rewards import QWEN2_VL_7B, HPSv3, Towers, TowerSizes, hpsv3_model
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 SPECIAL += ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 WORDS = 256 + len(SPECIAL) + 1
 PICTURE, REWARD = WORDS - 2, WORDS - 1
-TINY = QwenSizes(
+TINY = TowerSizes(
     vision=QWEN2_VL_7B.vision | dict(depth=2, embed_dim=16, hidden_size=32, num_heads=2),
     text=QWEN2_VL_7B.text
     | dict(
@@ -69,7 +69,7 @@ class Original(Qwen2VLForConditionalGeneration):
         return self.rm_head(states)[ids == REWARD][:, 0]
 
 
-def configuration(sizes: QwenSizes) -> Qwen2VLConfig:
+def configuration(sizes: TowerSizes) -> Qwen2VLConfig:
     """As transformers wants it."""
     return Qwen2VLConfig(text_config=deepcopy(dict(sizes.text)), vision_config=dict(sizes.vision))
 

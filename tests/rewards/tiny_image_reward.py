@@ -9,11 +9,11 @@ import torch
 from transformers import BertTokenizer
 
 from flowbp.adapters import DtypePolicy
-from flowbp.rewards import BLIP_LARGE, IMAGE_REWARD, BlipSizes, ImageReward, Towers
+from flowbp.rewards import BLIP_LARGE, IMAGE_REWARD, ImageReward, Towers, TowerSizes
 
 from . import blip_original
 
-TINY = BlipSizes(
+TINY = TowerSizes(
     vision=BLIP_LARGE.vision | blip_original.VISION, text=BLIP_LARGE.text | blip_original.TEXT
 )
 FLOAT64 = DtypePolicy(torch.float64, torch.float64)

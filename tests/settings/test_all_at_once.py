@@ -28,7 +28,7 @@ MISTAKES = {
     "more pictures than prompts": ("samples: {every: 1, count: 1000}", "samples.count: "),
     "keys that exclude each other": ("checkpoints: {every: null, keep: 2}", "checkpoints.keep: "),
     "a size of nothing": ("evaluation: {batch: 0}", "evaluation.batch: "),
-    "a figure that is not there": ("early_stop: {metric: speed, every: 9}", "early_stop.metric: "),
+    "a metric that is not there": ("early_stop: {metric: speed, every: 9}", "early_stop.metric: "),
     "a number for a word": ("observers: {tensorboard: 1}", "observers.tensorboard: "),
     "a word for a number": ("anchor: {strength: much}", "anchor.strength: "),
     "a huge number": (f"embeddings: {{batch: {'9' * 5000}}}", "embeddings.batch: "),
@@ -107,14 +107,14 @@ def test_an_evaluation_reports_all_at_once_too(tmp_path: Path) -> None:
     }
 
 
-def test_what_else_is_wrong_is_asked_ahead_only_where_something_is(tmp_path: Path) -> None:
-    def ahead(settings):
+def test_what_else_is_wrong_is_checked_besides_only_where_something_is(tmp_path: Path) -> None:
+    def also(settings):
         yield ("reward",), f"lacks {settings.reward.name}"
 
     typed = ["container.yaml", f"run.folder={tmp_path / 'run'}"]
-    assert load(typed, ahead=[ahead]).settings.training.steps == 100
+    assert load(typed, also=[also]).settings.training.steps == 100
     with pytest.raises(ConfigurationError, match="reward: lacks shapes"):
-        load([*typed, "training.steps=0"], ahead=[ahead])
+        load([*typed, "training.steps=0"], also=[also])
     with pytest.raises(ConfigurationError) as caught:
-        load([*typed, "reward.name=shape"], ahead=[ahead])
+        load([*typed, "reward.name=shape"], also=[also])
     assert len(caught.value.problems) == 1

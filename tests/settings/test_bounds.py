@@ -15,7 +15,7 @@ from flowbp.config.yaml import DEEPEST, LARGEST, MOST
 from flowbp.evaluation.metric_runner import metric_columns
 from flowbp.hub import local_folder
 from flowbp.prompts.table import LONGEST
-from flowbp.rewards.model_files import on_disk
+from flowbp.rewards.pretrained import on_disk
 from flowbp.settings import free_folder, load
 from flowbp.training import Averaging
 
@@ -73,7 +73,7 @@ def test_of_an_evaluation_too(tmp_path: Path, key: str) -> None:
     typed = ["evaluation.yaml", f"evaluation.folder={tmp_path / 'out'}"]
     with pytest.raises(ConfigurationError, match=f"evaluation.{key}: must be "):
         load_evaluation([*typed, f"evaluation.{key}={value}"])
-    with pytest.raises(ConfigurationError, match=r"sampling\.steps: must be at most 10000, got"):
+    with pytest.raises(ConfigurationError, match=r"sampling\.steps: must be .* 10000, got"):
         load_evaluation([*typed, "sampling.steps=1000000000"])
 
 

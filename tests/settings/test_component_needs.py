@@ -16,7 +16,7 @@ from huggingface_hub import errors
 from flowbp.config import Component
 from flowbp.evaluation import HeldOutPrompt
 from flowbp.rewards import Need, PublishedFile, Towers
-from flowbp.rewards.model_files import check_whole
+from flowbp.rewards.pretrained import check_whole
 from flowbp.settings.component_needs import needs_of, readings, reads, towers_of, unfit, unmet
 from flowbp.settings.registries import METRICS, REWARDS
 from flowbp.settings.rewards import PartSettings

@@ -10,7 +10,7 @@ import pytest
 
 from flowbp.cli.evaluate.preflight import load as load_evaluation
 from flowbp.config import Component, plain, read_text, structure, tree_of
-from flowbp.config.parameters import parameters
+from flowbp.config.arguments import parameters, required
 from flowbp.prompts.formats import Entry
 from flowbp.prompts.table import prompt_table
 from flowbp.settings import load, resolved
@@ -86,14 +86,14 @@ def test_every_default_is_written_and_read_again(registry, name, metadata, data_
     if not isinstance(target, type) and registry.kind not in DEFERRED:
         assert written(registry, name, {}) == {"name": name}
         return
-    keys = {p.name: p for p in parameters(target) if p.name not in registry.offers}
-    asked = {key for key, each in keys.items() if each.required or key in ("question", "template")}
+    keys = {name: p for name, p in parameters(target).items() if name not in registry.offers}
+    asked = {key for key in keys if key in (*required(target), "question", "template")}
     typed = {key: {**GIVEN, "metadata": metadata}[key] for key in asked} | OF_ONE.get(name, {})
     found = written(registry, name, typed)
-    missing = {key for key, each in keys.items() if not each.any_name} - found.keys()
+    missing = {key for key, p in keys.items() if p.kind is not p.VAR_KEYWORD} - found.keys()
     assert missing <= FORMLESS
     for key in keys.keys() - typed.keys():
-        default = keys[key].default_value()
+        default = keys[key].default
         if isinstance(default, bool | int | float | str):
             assert found[key] == default
 

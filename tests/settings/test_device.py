@@ -7,7 +7,7 @@ import torch
 
 from flowbp.config import ConfigurationError
 from flowbp.settings import load
-from flowbp.settings.device import device_fault
+from flowbp.settings.device import fault_of_device
 
 from ..tiny_run import write_configuration
 
@@ -36,11 +36,12 @@ def test_it_is_named_with_what_to_write(name, tmp_path, models):
 
 @pytest.mark.parametrize("name", ["auto", "cpu", "cpu:0"])
 def test_one_that_is_there_is_taken(name):
-    assert device_fault(name) is None
+    assert list(fault_of_device("run", name)) == []
 
 
 def test_all_that_are_there_are_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert device_fault("cuda:1") is None
-    assert "cpu, cuda:0, cuda:1 here" in device_fault("cuda:2")
+    assert list(fault_of_device("run", "cuda:1")) == []
+    ((path, message),) = fault_of_device("run", "cuda:2")
+    assert path == ("run", "device") and "cpu, cuda:0, cuda:1 here" in message

@@ -15,8 +15,9 @@ from flowbp.config import Component, ConfigurationError, read_text, structure
 from flowbp.evaluation import HeldOutPrompt, Metric, PictureSet
 from flowbp.evaluation.metrics import BaseDistance, Diversity, PixelDistance, UnifiedReward
 from flowbp.evaluation.metrics.geneval import GenEval
+from flowbp.prompts import HeldOutSource
 from flowbp.rewards import Towers
-from flowbp.settings import METRICS, REGISTRIES, SCALARS, HeldOutSource, built_metric
+from flowbp.settings import METRICS, REGISTRIES, SCALARS, built_metric
 from flowbp.settings.metrics import PointsByEmbedding, reward_metric, threshold_judge
 from flowbp.shapes.embedded import reward_folder
 

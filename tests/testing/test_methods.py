@@ -18,9 +18,9 @@ from flowbp.testing import (
     check_surrogate,
     joint_gradient,
     random_problem,
-    relative_gap,
     with_jacobian_scale,
 )
+from flowbp.testing.assertions import relative_gap
 
 
 def surrogate_of(*weights: float, active=None, **changed):
@@ -63,13 +63,18 @@ def with_changed_sigmas(sigmas, generator):
         (with_a_memory, "nothing but the grid and the generator"),
         (with_unused_global_randomness, "advanced torch's own"),
         (with_changed_sigmas, "must not change `sigmas`"),
-        (lambda s, g: surrogate_of(-0.5, -0.5), "must join and end at 25"),
+        (lambda s, g: surrogate_of(-0.5, -0.5), "`segments` must end at 25"),
         (lambda s, g: surrogate_of(*[-0.05] * 25), "`weights` must sum to"),
     ],
 )
 def test_faults_of_a_method_are_found(rule, message):
     with pytest.raises(AssertionError, match=message):
         check_method(Drawing(rule), sigmas=torch.linspace(1, 0, 26))
+
+
+def test_a_method_that_draws_no_surrogate_is_found():
+    with pytest.raises(TypeError, match=r"Drawing\.draw must return a flowbp\.Surrogate, got None"):
+        check_method(Drawing(lambda sigmas, generator: None))
 
 
 @attrs.frozen

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from flowbp.adapters import Conditioning
-from flowbp.testing import assert_within, call_pipeline, check_parity
+from flowbp.testing import call_pipeline, check_parity
+from flowbp.testing.assertions import assert_within
 
 FACTOR = torch.linspace(0.5, 1.5, 4)
 

@@ -9,8 +9,7 @@ import torch
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from flowbp.core import Bridge, DRaFT, DRaFTLV, DRTune, Lagrange, LeapAlign, ReFL, Sparse
-from flowbp.testing.strategies import grids, methods, variants
+from flowbp.testing.strategies import grids, surrogates
 
 
 @settings(deadline=None, max_examples=50)
@@ -21,19 +20,9 @@ def test_grids_fall_from_at_most_one_to_zero(low, extra, data):
     assert sigmas[0] <= 1 and sigmas[-1] == 0 and (sigmas.diff() < 0).all()
 
 
-def test_every_method_can_be_drawn():
-    for kind in (ReFL, DRaFTLV, DRTune, DRaFT, LeapAlign, Sparse, Bridge, Lagrange):
-        found = find(methods(4), lambda method, kind=kind: isinstance(method, kind))
-        assert isinstance(found, kind)
-
-
-def test_every_axis_can_be_varied():
-    for axis in ("reward_input", "alpha", "quadrature", "active"):
-        found = find(
-            variants(torch.linspace(1, 0, 5)),
-            lambda variant, axis=axis: getattr(variant, axis) is not None,
-        )
-        assert getattr(found, axis) is not None
+def test_the_segments_of_a_surrogate_are_as_many_as_are_asked_for():
+    found = find(surrogates(torch.linspace(1, 0, 5), min_segments=3), lambda each: True)
+    assert len(found.segments) == 3 and found.segments[-1].stop == 4
 
 
 def test_without_hypothesis_the_checks_work_and_the_strategies_say_what_to_install():

@@ -30,7 +30,7 @@ def joint_gradient(
     reference: Network | None = None,
 ) -> Expected:
     """What `step(prompts, streams)` must find; `reference` is the network of its anchor."""
-    plan = step.method.draw(step.sigmas, streams.plan)
+    surrogate = step.method.draw(step.sigmas, streams.surrogate)
     size = {"height": step.sampling.height, "width": step.sampling.width}
     x = step.backbone.noise(len(prompts), generator=streams.noise, **size)
     codes = torch.stack([code(prompt) for prompt in prompts])
@@ -39,7 +39,7 @@ def joint_gradient(
         for i in range(step.sampling.steps):
             cached.append(_velocity(step, path[i], codes, i))
             path.append(path[i] + (sigmas[i + 1] - sigmas[i]) * cached[i])
-        for _ in range(plan.noised):
+        for _ in range(surrogate.noised):
             i, sigma = step.sampling.steps - 1, sigmas[-2]
             end, first = path[-1][: len(prompts)], slice(0, len(prompts))
             eps = torch.randn(end.shape, generator=streams.copies, dtype=end.dtype)
@@ -49,12 +49,12 @@ def joint_gradient(
             path[i + 1] = torch.cat([path[i + 1], start - sigma * v])
             codes = torch.cat([codes, codes[first]])
     build = _chain if isinstance(step.method, DRaFT) else _surrogate
-    read = build(step, plan, path, cached, codes)
-    members = list(prompts) * (1 + plan.noised)
+    read = build(step, surrogate, path, cached, codes)
+    members = list(prompts) * (1 + surrogate.noised)
     rewards = step.reward(step.backbone.decode(read), members)
-    loss = (_weights(plan, path, cached) * step.shape(rewards)).sum() / len(members)
+    loss = (_weights(surrogate, path, cached) * step.shape(rewards)).sum() / len(members)
     names, parameters = zip(*step.backbone.trainable().items(), strict=True)
-    anchor = None if reference is None else _anchor(step, plan, reference, path, codes)
+    anchor = None if reference is None else _anchor(step, surrogate, reference, path, codes)
     found = torch.autograd.grad(loss if anchor is None else loss + anchor, parameters)
     return Expected(
         loss.detach(),
@@ -63,11 +63,13 @@ def joint_gradient(
     )
 
 
-def _anchor(step, plan: Surrogate, reference: Network, path: list[Tensor], codes: Tensor) -> Tensor:
+def _anchor(
+    step, surrogate: Surrogate, reference: Network, path: list[Tensor], codes: Tensor
+) -> Tensor:
     gaps = [
         _velocity(step, path[i], codes, i)
         - _velocity(step, path[i], codes, i, network=reference).detach()
-        for i in sorted({i for segment in plan.segments for i in segment.active})
+        for i in sorted({i for segment in surrogate.segments for i in segment.active})
     ]
     return step.anchor.strength * torch.stack(gaps).square().mean()
 
@@ -85,37 +87,37 @@ def _velocity(
     return negative + sampling.guidance * (positive - negative)
 
 
-def _chain(step, plan: Surrogate, path: list[Tensor], cached: list[Tensor], codes: Tensor):
-    first = plan.segments[0].start
+def _chain(step, surrogate: Surrogate, path: list[Tensor], cached: list[Tensor], codes: Tensor):
+    first = surrogate.segments[0].start
     x = path[first]
-    for i in range(first, plan.horizon):
+    for i in range(first, surrogate.horizon):
         x = x + (step.sigmas[i + 1] - step.sigmas[i]) * _velocity(step, x, codes, i)
     return x
 
 
-def _surrogate(step, plan: Surrogate, path: list[Tensor], cached: list[Tensor], codes: Tensor):
-    x = path[plan.segments[0].start]
-    for number, segment in enumerate(plan.segments):
+def _surrogate(step, surrogate: Surrogate, path: list[Tensor], cached: list[Tensor], codes: Tensor):
+    x = path[surrogate.segments[0].start]
+    for number, segment in enumerate(surrogate.segments):
         prediction = x
         for i, w in segment.weights.items():
             v = cached[i]
             if i in segment.active:
                 joint = number > 0 and i == segment.start
-                at = plan.alpha * x + (1 - plan.alpha) * x.detach() if joint else path[i]
+                at = surrogate.alpha * x + (1 - surrogate.alpha) * x.detach() if joint else path[i]
                 fresh = _velocity(step, at, codes, i)
                 v = v + segment.active[i] * (fresh - fresh.detach())
             prediction = prediction + w * v
         x = prediction + (path[segment.stop] - prediction).detach()
-    return x if plan.reward_input == "sample" else prediction
+    return x if surrogate.reward_input == "sample" else prediction
 
 
-def _weights(plan: Surrogate, path: list[Tensor], cached: list[Tensor]) -> Tensor:
-    if plan.residual_floor is None:
+def _weights(surrogate: Surrogate, path: list[Tensor], cached: list[Tensor]) -> Tensor:
+    if surrogate.residual_floor is None:
         return torch.ones(len(path[-1]), dtype=torch.float64)
     total = torch.zeros(len(path[-1]), dtype=torch.float64)
-    for segment in plan.segments:
-        if segment.stop <= plan.horizon:
+    for segment in surrogate.segments:
+        if segment.stop <= surrogate.horizon:
             landed = path[segment.start] + sum(w * cached[i] for i, w in segment.weights.items())
             gap = (landed - path[segment.stop]).abs().flatten(1).mean(1)
-            total += gap.clamp(min=plan.residual_floor)
+            total += gap.clamp(min=surrogate.residual_floor)
     return 1 / total

@@ -144,7 +144,7 @@ def test_a_part_that_cannot_be_measured_is_named(tmp_path, reward, message):
     [
         (lambda tree: "{", "is damaged.*; restore it"),
         (lambda tree: "[]", "must hold an object"),
-        (lambda tree: json.dumps({**tree, "format": 1}), "it is not as it was written"),
+        (lambda tree: json.dumps({**tree, "format": 1}), "it has changed since it was written"),
         (lambda tree: sealed({**tree, "format": 9}), "of format 9, and this version reads 1"),
         (lambda tree: sealed({**tree, "parts": {}}), r"of the parts \[\]"),
         (

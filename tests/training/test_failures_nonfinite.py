@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flowbp.core import Hinge, Linear
-from flowbp.training import AdamW, Averaging, Batching, Checkpoints, NonFiniteError
+from flowbp.training import AdamW, Averaging, Batching, Checkpoints, NonFiniteError, SavePolicy
 from flowbp.training.failures import describe_parameters
 
 from .fakes import FakeBackbone, Recorder, colour_reward, make_step, make_trainer
@@ -195,7 +195,9 @@ def test_runaway_weights_are_not_saved_as_final(tmp_path: Path) -> None:
 
 def test_failed_state_names_the_checkpoint_before(tmp_path: Path) -> None:
     changed = parts("latents")
-    trainer = make_trainer(make_step(**changed), checkpoints=Checkpoints(tmp_path, every=1))
+    trainer = make_trainer(
+        make_step(**changed), checkpoints=Checkpoints(tmp_path, SavePolicy(every=1))
+    )
     with pytest.raises(NonFiniteError) as caught:
         trainer.run()
     # That of step 2 has the very parameters that failed.

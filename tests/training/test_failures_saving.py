@@ -15,7 +15,14 @@ import torch
 from safetensors.torch import save_file
 
 from flowbp.files import SavingError, saving, write_atomically
-from flowbp.training import CheckpointError, Checkpoints, JsonLines, SampleGrids, TensorBoard
+from flowbp.training import (
+    CheckpointError,
+    Checkpoints,
+    JsonLines,
+    SampleGrids,
+    SavePolicy,
+    TensorBoard,
+)
 from flowbp.training.checkpoint import saved_checkpoints
 
 from .fakes import FakeBackbone, Recorder, make_step, make_trainer, same, saved
@@ -53,7 +60,9 @@ class Refusing(FakeBackbone):
 @pytest.mark.parametrize(("number", "cure"), REFUSALS.items())
 def test_every_refusal_of_a_checkpoint_has_its_cure(tmp_path, number, cure, rust):
     backbone = Refusing(number, rust)
-    trainer = make_trainer(make_step(backbone=backbone), checkpoints=Checkpoints(tmp_path, every=1))
+    trainer = make_trainer(
+        make_step(backbone=backbone), checkpoints=Checkpoints(tmp_path, SavePolicy(every=1))
+    )
     with pytest.raises(CheckpointError) as caught:
         trainer.run()
     told = str(caught.value)
@@ -116,7 +125,7 @@ def test_a_checkpoint_that_is_gone_is_not_said_to_be_there(tmp_path):
     backbone = FakeBackbone()
     trainer = make_trainer(
         make_step(backbone=backbone),
-        checkpoints=Checkpoints(tmp_path / "run", every=1),
+        checkpoints=Checkpoints(tmp_path / "run", SavePolicy(every=1)),
         observers=[Recorder(act=lose)],
     )
     with pytest.raises(RuntimeError, match="stop") as caught:

@@ -24,6 +24,7 @@ from flowbp.training import (
     HeldOutEvaluation,
     HeldOutMetrics,
     NonFiniteError,
+    SavePolicy,
     TensorBoard,
     Trainer,
 )
@@ -39,8 +40,8 @@ class Listener(Recorder):
         self.told.append([row.step for row in rows])
 
 
-def figures(*values: float) -> list[HeldOutMetrics]:
-    return [HeldOutMetrics(step=4 * i, figures={"held": v}) for i, v in enumerate(values)]
+def evaluated(*values: float) -> list[HeldOutMetrics]:
+    return [HeldOutMetrics(step=4 * i, means={"held": v}) for i, v in enumerate(values)]
 
 
 def following(values: list[float]) -> Callable[[FakeBackbone], Callable[[], dict[str, float]]]:
@@ -62,12 +63,12 @@ def following(values: list[float]) -> Callable[[FakeBackbone], Callable[[], dict
 def test_the_rule() -> None:
     stop = EarlyStop(metric="held", patience=2, min_delta=0.1)
     assert not stop.ends([])
-    assert not stop.ends(figures(0.5, 0.7, 0.7))
-    assert stop.ends(figures(0.5, 0.7, 0.7, 0.75))
-    assert not stop.ends(figures(0.5, 0.7, 0.7, 0.85))
-    assert stop.best(figures(0.5, 0.7, 0.75, 0.75)).step == 8
+    assert not stop.ends(evaluated(0.5, 0.7, 0.7))
+    assert stop.ends(evaluated(0.5, 0.7, 0.7, 0.75))
+    assert not stop.ends(evaluated(0.5, 0.7, 0.7, 0.85))
+    assert stop.best(evaluated(0.5, 0.7, 0.75, 0.75)).step == 8
     assert stop.best([]) is None
-    assert stop.best([HeldOutMetrics(step=0, figures={"other": 1.0})]) is None
+    assert stop.best([HeldOutMetrics(step=0, means={"other": 1.0})]) is None
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 4), st.integers(0, 3))
@@ -78,21 +79,21 @@ def test_the_rule_against_a_plain_reading(values: list[int], patience: int, delt
             rises.append(i)
     expected = len(values) - 1 - rises[-1] >= patience
     stop = EarlyStop(metric="held", patience=patience, min_delta=delta)
-    assert stop.ends(figures(*values)) == expected
-    assert stop.best(figures(*values)).step == 4 * values.index(max(values))
+    assert stop.ends(evaluated(*values)) == expected
+    assert stop.best(evaluated(*values)).step == 4 * values.index(max(values))
 
 
 def test_where_less_is_better_a_fall_is_a_rise() -> None:
     stop = EarlyStop(metric="held", patience=2, min_delta=0.1)
-    rows = [attrs.evolve(row, signs={"held": -1}) for row in figures(0.7, 0.5, 0.45, 0.6)]
+    rows = [attrs.evolve(row, signs={"held": -1}) for row in evaluated(0.7, 0.5, 0.45, 0.6)]
     assert [stop.waited(rows[:n]) for n in range(5)] == [0, 0, 0, 1, 2]
     assert stop.ends(rows) and stop.best(rows).step == 8 and stop.less_is_better(rows)
-    assert not stop.ends(figures(0.7, 0.5, 0.45, 0.9)) and not stop.less_is_better([])
+    assert not stop.ends(evaluated(0.7, 0.5, 0.45, 0.9)) and not stop.less_is_better([])
 
 
 @attrs.frozen
 class Scaled:
-    """A measure that says what its figures are."""
+    """A measure that says what its metrics are."""
 
     measure: Callable[[], dict[str, float]]
     scales: dict[str, Scale]
@@ -146,7 +147,7 @@ def trainer(tmp_path: Path, values: list[float], **changes: object) -> tuple[Tra
         held_out_evaluation=HeldOutEvaluation(
             measure=measure, every=changes.pop("every", 2), stop=stop
         ),
-        checkpoints=Checkpoints(tmp_path / "checkpoints", **checkpointing),
+        checkpoints=Checkpoints(tmp_path / "checkpoints", SavePolicy(**checkpointing)),
         **{"steps": 20, "observers": [listener], "optimizer": AdamW(1e-2), **changes},
     ), listener
 
@@ -233,7 +234,7 @@ def resumable(folder: Path, steps: int, **changes: object) -> tuple[Trainer, Lis
         make_step(backbone=backbone),
         steps=steps,
         held_out_evaluation=HeldOutEvaluation(measure=values_of(backbone), every=2, stop=stop),
-        checkpoints=Checkpoints(folder, every=1),
+        checkpoints=Checkpoints(folder, SavePolicy(every=1)),
         observers=[listener, *changes.pop("observers", [])],
     ), listener
 
@@ -357,8 +358,8 @@ def test_the_files(tmp_path: Path) -> None:
 
 
 def test_the_numbers_of_every_prompt_are_kept_with_their_mean():
-    row = HeldOutMetrics.of(8, {"held": (0.25, float("nan"), 0.75), "whole": 2.0})
-    assert row.figures == {"held": 0.5, "whole": 2.0} and set(row.each) == {"held"}
+    row = HeldOutMetrics.of(8, {"held": (0.25, float("nan"), 0.75), "whole": 2.0}, {})
+    assert row.means == {"held": 0.5, "whole": 2.0} and set(row.each) == {"held"}
     again = HeldOutMetrics(**json.loads(json.dumps(attrs.asdict(row))))
     # NaN equals nothing, not even itself.
-    assert str(again.each) == str(row.each) and again.figures == row.figures
+    assert str(again.each) == str(row.each) and again.means == row.means

@@ -29,8 +29,7 @@ ROW = Metrics(
     loss=-0.5,
     gradient_norm=2.0,
     learning_rate=1e-5,
-    residual_0=0.125,
-    residual_1=None,
+    residuals=(0.125, None),
     velocity_calls=14,
     seconds=2.0,
 )
@@ -97,7 +96,7 @@ def test_missing_tensorboard_says_how_to_install_it(
 
 
 def test_sample_grid_is_a_picture_of_the_right_size(tmp_path: Path) -> None:
-    grids = SampleGrids(tmp_path / "samples", columns=2, scale=3)
+    grids = SampleGrids(tmp_path / "samples", scale=3)
     images = torch.zeros(4, 3, 5, 7)
     images[1, 0] = 1.0
     grids.pictures(20, images, ["a", "b", "c", "d"])
@@ -108,10 +107,9 @@ def test_sample_grid_is_a_picture_of_the_right_size(tmp_path: Path) -> None:
     assert (tmp_path / "samples" / "prompts.txt").read_text() == "a\nb\nc\nd\n"
 
 
-@pytest.mark.parametrize("name", ["columns", "scale"])
-def test_illegal_grid_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got 0"):
-        SampleGrids(tmp_path, **{name: 0})
+def test_illegal_grid_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`scale` must be at least 1, got 0"):
+        SampleGrids(tmp_path, scale=0)
 
 
 def test_progress_is_sparse_where_there_is_no_terminal() -> None:
@@ -164,7 +162,7 @@ def test_evaluations_are_told_with_how_near_the_end_is(stream: io.StringIO) -> N
     stop = EarlyStop(metric="accuracy", patience=3)
     progress = ProgressBar(60, stop=stop, stream=stream)
     found = [
-        HeldOutMetrics(step=20 * i, figures={"reward": 0.25, "accuracy": value})
+        HeldOutMetrics(step=20 * i, means={"reward": 0.25, "accuracy": value})
         for i, value in enumerate((0.5, 0.75, 0.6875))
     ]
     for count in range(len(found) + 1):
@@ -183,7 +181,7 @@ def test_evaluations_are_told_with_how_near_the_end_is(stream: io.StringIO) -> N
 def test_where_less_is_better_it_is_told_so() -> None:
     stream = io.StringIO()
     rows = [
-        HeldOutMetrics(step=20 * i, figures={"loss": value}, signs={"loss": -1})
+        HeldOutMetrics(step=20 * i, means={"loss": value}, signs={"loss": -1})
         for i, value in enumerate((0.5, 0.25, 0.75))
     ]
     ProgressBar(60, stop=EarlyStop(metric="loss"), stream=stream).evaluations(rows)
@@ -193,5 +191,5 @@ def test_where_less_is_better_it_is_told_so() -> None:
 
 def test_without_a_stop_evaluations_are_told_plainly() -> None:
     stream = io.StringIO()
-    ProgressBar(4, stream=stream).evaluations([HeldOutMetrics(step=2, figures={"reward": 0.5})])
+    ProgressBar(4, stream=stream).evaluations([HeldOutMetrics(step=2, means={"reward": 0.5})])
     assert stream.getvalue() == "held out, after step 2: reward 0.5000\n"

@@ -27,8 +27,14 @@ def test_generator_is_the_same_on_every_machine() -> None:
 def test_streams_are_independent() -> None:
     first, second = Streams.of(3), Streams.of(3)
     draw(first.noise)
-    assert draw(first.plan) == draw(second.plan)
-    assert draw(first.copies) != draw(first.plan)
+    assert draw(first.surrogate) == draw(second.surrogate)
+    assert draw(first.copies) != draw(first.surrogate)
+
+
+def test_a_seed_gives_the_streams_that_it_gave_to_earlier_versions() -> None:
+    streams = Streams.of(3)
+    assert streams.surrogate.initial_seed() == generator(3, "plan").initial_seed()
+    assert streams.copies.initial_seed() == generator(3, "copies").initial_seed()
 
 
 def test_every_epoch_is_a_new_permutation() -> None:

@@ -15,6 +15,8 @@ import attrs
 import pytest
 import torch
 
+import flowbp
+from flowbp.files import PARTIAL
 from flowbp.training import (
     AdamW,
     Averaging,
@@ -23,6 +25,7 @@ from flowbp.training import (
     CosineDecay,
     JsonLines,
     PromptList,
+    SavePolicy,
     is_averaged,
     load_trained,
     load_unaveraged,
@@ -239,7 +242,7 @@ def full_disk(monkeypatch, at: int) -> None:
 def test_full_disk_keeps_the_former_checkpoints(tmp_path, monkeypatch):
     whole = train(tmp_path / "whole")
     run = tmp_path / "run"
-    checkpoints = Checkpoints(run / "checkpoints", every=2, keep=1)
+    checkpoints = Checkpoints(run / "checkpoints", SavePolicy(every=2, keep=1))
     with monkeypatch.context() as patched:
         full_disk(patched, at=1)
         with pytest.raises(CheckpointError, match="the disk is full") as caught:
@@ -276,7 +279,7 @@ def test_what_stays_on_the_disk(tmp_path, options, names):
             Falling.calls += 1
             return rewards * 0 + abs(Falling.calls - 4)
 
-    folder = Checkpoints(tmp_path / "checkpoints", every=1, **options)
+    folder = Checkpoints(tmp_path / "checkpoints", SavePolicy(every=1, **options))
     parts = {"reward": scripted}
     if options.get("best") == "loss":
         parts["shape"] = Falling()
@@ -286,11 +289,29 @@ def test_what_stays_on_the_disk(tmp_path, options, names):
 
 
 def test_a_kill_before_the_pruning_is_made_up_for(tmp_path):
-    train(tmp_path, checkpoints=Checkpoints(tmp_path / "checkpoints", every=2))
-    keeping = Checkpoints(tmp_path / "checkpoints", every=2, keep=1)
+    train(tmp_path, checkpoints=Checkpoints(tmp_path / "checkpoints", SavePolicy(every=2)))
+    keeping = Checkpoints(tmp_path / "checkpoints", SavePolicy(every=2, keep=1))
     train(tmp_path, checkpoints=keeping, resume=tmp_path / "checkpoints" / "final")
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["final", "step-000004"]
+
+
+def test_a_save_reads_no_content_of_other_checkpoints(tmp_path, monkeypatch):
+    read = []
+
+    def noted(folder, names, *, digests=flowbp.training.checkpoint.digests):
+        read.extend((Path(folder).name, name) for name in names)
+        return digests(folder, names)
+
+    monkeypatch.setattr("flowbp.training.checkpoint.digests", noted)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", SavePolicy(every=1, keep=2, best="reward"))
+    train(tmp_path, checkpoints=checkpoints)
+    # Each reads back what it has just written, for its own manifest.
+    assert {place.removesuffix(PARTIAL) for place, _ in read} == {
+        *(f".step-{step:06}" for step in range(1, STEPS)),
+        ".final",
+    }
+    assert all(place.endswith(PARTIAL) for place, _ in read)
 
 
 def test_retention_leaves_everything_else_alone(tmp_path):
@@ -300,7 +321,7 @@ def test_retention_leaves_everything_else_alone(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, stop=interrupt_at(1))
     place = tmp_path / "checkpoints" / "interrupted-000001"
-    checkpoints = Checkpoints(tmp_path / "checkpoints", every=2, keep=1)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", SavePolicy(every=2, keep=1))
     train(tmp_path, resume=place, checkpoints=checkpoints)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["final", "step-000004", "step-999999"]
@@ -318,11 +339,13 @@ def test_retention_leaves_everything_else_alone(tmp_path):
 )
 def test_options_that_do_nothing_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        Checkpoints("a", **options)
+        Checkpoints("a", SavePolicy(**options))
 
 
 def test_an_interrupt_in_the_first_step_can_be_resumed(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "run/checkpoints", every=2, keep=1, best="reward")
+    checkpoints = Checkpoints(
+        tmp_path / "run/checkpoints", SavePolicy(every=2, keep=1, best="reward")
+    )
     whole = train(tmp_path / "whole", checkpoints=attrs.evolve(checkpoints, folder=tmp_path / "w"))
 
     def impatient(images, prompts):
@@ -345,7 +368,7 @@ def test_what_an_interrupt_left_may_be_the_best_of_a_run(tmp_path):
 
 
 def test_a_prune_that_fails_is_no_failed_save(tmp_path, monkeypatch):
-    checkpoints = Checkpoints(tmp_path / "checkpoints", every=1, keep=1)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", SavePolicy(every=1, keep=1))
 
     def refuse(folder):
         raise PermissionError(f"{folder} is held")
@@ -395,7 +418,7 @@ EDITS = {
     "rows that begin late": lambda tree: tree["rows"][0].update(step=2),
     "a figure as text": lambda tree: tree["rows"][0].update(loss="much"),
     "an evaluation of the future": lambda tree: tree["evaluations"].append(
-        {"step": 99, "figures": {"reward": 1.0}, "each": {}, "signs": {}}
+        {"step": 99, "means": {"reward": 1.0}, "each": {}, "signs": {}}
     ),
     "portions of nothing": lambda tree: tree.update(portions={"typed": {}, "now": {}}),
     "a state that is a list": lambda tree: tree.update(state=[1]),
@@ -414,8 +437,10 @@ EDITS = {
     "no average of one": lambda tree: rename(packed(tree, "average", "shadow")["bias"], "bies"),
     "fewer than no updates": lambda tree: packed(tree, "average")["updates"].__setitem__(1, -1),
     "no average": lambda tree: packed(tree)["average"].__setitem__(1, None),
-    "a generator too few": lambda tree: rename(packed(tree, "mark", "streams")["plan"], "plans"),
-    "a generator of weights": lambda tree: packed(tree, "mark", "streams")["plan"][1].update(
+    "a generator too few": lambda tree: rename(
+        packed(tree, "mark", "streams")["surrogate"], "surrogates"
+    ),
+    "a generator of weights": lambda tree: packed(tree, "mark", "streams")["surrogate"][1].update(
         tensor="state.parameters.bias"
     ),
     "no generator of torch": lambda tree: rename(packed(tree, "mark", "torch")["cpu"], "cpv"),
@@ -480,7 +505,7 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path, interrupted, take):
 @pytest.mark.parametrize("other", ["step-000002", "step-000004"])
 def test_a_manifest_of_an_older_step_does_not_hide_the_newest_checkpoint(tmp_path, other):
     run = tmp_path / "run"
-    train(run, checkpoints=Checkpoints(run / "checkpoints", every=2))
+    train(run, checkpoints=Checkpoints(run / "checkpoints", SavePolicy(every=2)))
     newest_, name = run / "checkpoints/final", "manifest.json"
     assert newest(run) == newest_
     shutil.copyfile(run / "checkpoints" / other / name, newest_ / name)

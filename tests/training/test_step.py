@@ -53,7 +53,7 @@ def test_cost_counts_what_the_network_was_evaluated_for(method: str, guidance: s
     result = step(PROMPTS, Streams.of(0))
     assert backbone.forward_samples == 5 * result.cost.forward
     assert backbone.backward_samples == 5 * result.cost.backward
-    assert result.cost == cost(result.plan, step.sampling)
+    assert result.cost == cost(result.surrogate, step.sampling)
     assert result.cost.velocity_calls == result.cost.forward + result.cost.backward
 
 
@@ -73,10 +73,10 @@ def test_no_portion_exceeds_its_size() -> None:
         assert set(seen) == {1}
 
 
-def test_early_plans_stop_the_rollout() -> None:
+def test_early_surrogates_stop_the_rollout() -> None:
     step = make_step(method=ReFL(last=6))
     result = step(PROMPTS[:3], Streams.of(1))
-    assert result.plan.horizon < 6
+    assert result.surrogate.horizon < 6
     assert all(part.isnan().all() for part in result.residuals)
 
 
@@ -123,7 +123,7 @@ def test_frozen_backbone_is_refused() -> None:
 
 
 def test_reward_without_a_gradient_is_refused() -> None:
-    with pytest.raises(ComponentError, match=r"differentiable in the pictures.*'red', 'green'"):
+    with pytest.raises(ComponentError, match=r"differentiable with .*'red', 'green'"):
         make_step(reward=lambda images, prompts: colour_reward(images, prompts).detach())(
             PROMPTS[:3], Streams.of(0)
         )

@@ -95,10 +95,10 @@ def test_cost_counts_the_reference(method: str, guidance: str) -> None:
     assert backbone.forward_samples == 4 * result.cost.forward
     assert backbone.backward_samples == 4 * result.cost.backward
     assert backbone.largest == 2 * step.sampling.branches
-    assert result.cost == cost(result.plan, step.sampling, anchored=True)
-    active = len({i for segment in result.plan.segments for i in segment.active})
-    extra = result.cost.forward - cost(result.plan, step.sampling).forward
-    assert extra == active * (1 + result.plan.noised) * step.sampling.branches
+    assert result.cost == cost(result.surrogate, step.sampling, anchored=True)
+    active = len({i for segment in result.surrogate.segments for i in segment.active})
+    extra = result.cost.forward - cost(result.surrogate, step.sampling).forward
+    assert extra == active * (1 + result.surrogate.noised) * step.sampling.branches
 
 
 def run(strength: float | None, **changes) -> tuple[FakeBackbone, list]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from flowbp.adapters import Conditioning
-from flowbp.adapters.velocity import guided_field
+from flowbp.adapters.backbone import guided_field
 from flowbp.training.sampling import portion_slices
 from flowbp.training.step import velocity_in_portions
 

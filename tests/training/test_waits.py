@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from benchmarks.device_waits import host_waits
+from benchmarks.random_backbone import SMALL, random_backbone
 from flowbp.core import Bridge, DRaFTLV, Linear
 from flowbp.rewards import ClipReward
-from flowbp.testing import host_waits, random_backbone
-from flowbp.testing.random_models import SMALL
 from flowbp.training import (
     AdamW,
     Averaging,

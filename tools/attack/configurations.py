@@ -118,7 +118,7 @@ def _shown(value: Any) -> str:
     """The beginning of a value that a message can be expected to repeat as it is."""
     text = str(value).strip()
     plain = isinstance(value, int | str) and text.isascii() and text.isprintable()
-    # A path is told as what it leads to.
+    # A message names what a path leads to.
     plain = plain and not isinstance(value, bool) and text not in ("~", "..")
     return text[:8] if plain else ""
 

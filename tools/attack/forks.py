@@ -22,15 +22,9 @@ HUNG, BROKEN = "hang", 70
 
 @attrs.frozen
 class Ended:
-    """How a process ended.
+    """How a process ended, and all that it said."""
 
-    Args:
-        code: its exit code, or minus the signal that killed it.
-        said: all that it printed.
-        seconds: that it took.
-        hung: whether it had to be killed.
-    """
-
+    # Or minus the signal that killed it.
     code: int
     said: str
     seconds: float
@@ -65,14 +59,7 @@ def forked(
     limit: float,
     signals: Sequence[tuple[float, int]] = (),
 ) -> Ended:
-    """Call a function in a fork.
-
-    Args:
-        call: returns the exit code.
-        log: where what it prints is kept.
-        limit: seconds after which it hangs.
-        signals: seconds after the function is called, in order, and what is sent to it then.
-    """
+    """Call a function in a fork, and send it signals some seconds after, in order."""
     sys.stdout.flush(), sys.stderr.flush()
     ready, called = os.pipe()
     child = os.fork()
@@ -116,19 +103,12 @@ def _called(call: Callable[[], int], log: Path, ready: int | None = None) -> Non
 
 @attrs.frozen
 class Tried:
-    """One try of an attack.
+    """One try of an attack, and the end of what its last process said."""
 
-    Args:
-        number: of the try; with the seed it says what was drawn.
-        drawn: that in words.
-        outcome: `same`, `refused` and the like, or what is wrong.
-        wrong: whether something is.
-        kills: how many processes were killed.
-        said: the end of what the last process printed.
-    """
-
+    # With the seed it says what was drawn.
     number: int
     drawn: str
+    # `same`, `refused` and the like, or what is wrong.
     outcome: str
     wrong: bool = False
     kills: int = 0

@@ -29,9 +29,9 @@ def drawn(source: random.Random) -> list[str]:
         best = source.choice(["null", "reward", "loss"]) if keep != "null" else "null"
         typed.append(f"checkpoints={{every: {every}, keep: {keep}, best: {best}}}")
     if source.random() < 0.6:
-        interval = source.choice(["null", "1", "2"])
-        typed.append(f"evaluation={{prompts: {{name: shapes, count: 2}}, every: {interval}}}")
-        if interval != "null" and source.random() < 0.5:
+        inside = source.choice(["null", "1", "2"])
+        typed.append(f"evaluation={{prompts: {{name: shapes, count: 2}}, every: {inside}}}")
+        if inside != "null" and source.random() < 0.5:
             patience = source.randint(1, 2)
             typed.append(f"early_stop={{metric: reward, patience: {patience}}}")
     choices = [
@@ -103,7 +103,7 @@ def _process(
     before = _newest(place)
     resume = ["--resume"] if (place / "configuration.yaml").exists() else []
     ended = run([*typed, f"run.folder={place}", *resume], log, signals=signals)
-    told = [line for line in ended.said.splitlines() if "interrupted" in line]
+    said = [line for line in ended.said.splitlines() if "interrupted" in line]
     resumed = re.search(r"resuming after step (\d+)", ended.said)
     allowed = {0, *(130 if number in _INTERRUPTS else -number for _, number in signals)}
     fault = ended.fault
@@ -112,7 +112,7 @@ def _process(
         return Ended(0, ended.said, ended.seconds, False), None
     if fault is None and ended.code not in allowed:
         fault = f"exit code {ended.code}"
-    if fault is None and ended.code == 130 and not told:
+    if fault is None and ended.code == 130 and not said:
         fault = "interrupted without a word"
     if fault is None and resumed and int(resumed[1]) < before:
         fault = f"lost: resumed after step {resumed[1]}, and {before} was saved"

@@ -59,13 +59,10 @@ _AFTER_THE_END = (
 
 @attrs.frozen
 class Scene:
-    """A folder with all that the tries copy from.
+    """A folder with all that the tries copy from."""
 
-    Args:
-        folder: has `models`, `run.yaml`, `evaluation.yaml`, a `finished` run, the same one as if
-            `stopped` before its last step, and an evaluation `evaluated` of the finished one.
-    """
-
+    # It has `models`, `run.yaml`, `evaluation.yaml`, a `finished` run, the same one as if `stopped`
+    # before its last step, and an evaluation `evaluated` of the finished one.
     folder: Path
 
     @property
@@ -95,19 +92,12 @@ def evaluate(typed: Sequence[str], log: Path, **named: Any) -> Ended:
 
 @attrs.frozen
 class Use:
-    """What is done with a folder that an earlier process left.
-
-    Args:
-        name: of the use.
-        of: which folder of the scene is used.
-        within: the part of it that is damaged.
-        typed: the words besides the configuration; `{place}` is the folder, `{fresh}` a new one.
-        act: `run` or `evaluate`.
-    """
+    """What is done with a folder `of` the scene; what is `within` a part of it is damaged."""
 
     name: str
     of: str
     within: str
+    # Besides the configuration; `{place}` is the folder, `{fresh}` a new one.
     typed: tuple[str, ...]
     act: Callable[..., Ended]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from flowbp.shapes.catalogue import training_prompts
-from flowbp.shapes.prompts import PROMPT_KINDS, Prompt
+from flowbp.shapes.prompts import PROMPT_KINDS, Prompt, training_prompts
 from flowbp.shapes.render import render
 from flowbp.shapes.scene import COLOURS, KINDS, SIZE, Scene
 from flowbp.shapes.scene_sampling import sample_scene
@@ -20,18 +20,15 @@ from tools.shapes.tokens import LENGTH
 
 @attrs.frozen(eq=False)
 class Corpus:
-    """n pictures and what they may be called.
+    """n pictures and what they may be called."""
 
-    Args:
-        pictures: (n, 3, 64, 64) uint8.
-        tokens: (n, 1 + wrong, LENGTH) token numbers; the first caption is right, the others wrong.
-        empty: (LENGTH,) tokens of the empty caption.
-        layouts: (n, LAYOUT) what is where; see `layout`.
-    """
-
+    # (n, 3, 64, 64) uint8
     pictures: Tensor
+    # (n, 1 + wrong, LENGTH), the first caption right, the others wrong
     tokens: Tensor
+    # (LENGTH,) of the empty caption
     empty: Tensor
+    # (n, LAYOUT), see `layout`
     layouts: Tensor
 
 
@@ -41,11 +38,8 @@ def draw_prompts(
     """`count` prompts, the six kinds equally often, each kind's prompts uniformly."""
     by_kind = [[prompt for prompt in prompts if prompt.kind == kind] for kind in PROMPT_KINDS]
     places = torch.rand(count, generator=generator).tolist()
-    return [
-        pool[int(place * len(pool))]
-        for n, place in enumerate(places)
-        for pool in [by_kind[n % len(by_kind)]]
-    ]
+    pools = itertools.cycle(by_kind)
+    return [pool[int(place * len(pool))] for place, pool in zip(places, pools, strict=False)]
 
 
 def tokenize(tokenizer: Any, texts: list[str]) -> Tensor:
@@ -58,27 +52,18 @@ def build_corpus(recipe: Recipe, tokenizer: Any, device: torch.device) -> Corpus
     """Draw the pictures of training captions and keep them on `device`."""
     generator = torch.Generator().manual_seed(recipe.seed)
     prompts = draw_prompts(training_prompts(), recipe.pictures, generator)
-    captions = [
-        text
-        for prompt in prompts
-        for text in (
-            prompt.text,
-            *(corrupt(prompt, generator).text for _ in range(recipe.wrong_captions)),
-        )
-    ]
+    captions = []
+    for prompt in prompts:
+        captions.append(prompt.text)
+        captions += [corrupt(prompt, generator).text for _ in range(recipe.wrong_captions)]
     scenes = [sample_scene(prompt, generator) for prompt in prompts]
     distinct = sorted(set(captions))
     place = {text: n for n, text in enumerate(distinct)}
     table = tokenize(tokenizer, [*distinct, ""])
     tokens = table[torch.tensor([place[text] for text in captions])]
-    pictures = torch.cat(
-        [
-            (render(scenes[start : start + 4096]) * 255).round().to(torch.uint8)
-            for start in range(0, len(scenes), 4096)
-        ]
-    )
+    pieces = [render(scenes[start : start + 4096]) for start in range(0, len(scenes), 4096)]
     return Corpus(
-        pictures.to(device),
+        torch.cat([(piece * 255).round().to(torch.uint8) for piece in pieces]).to(device),
         tokens.reshape(len(prompts), 1 + recipe.wrong_captions, LENGTH).to(device),
         table[-1].to(device),
         torch.tensor([layout(scene) for scene in scenes]).to(device),

@@ -8,8 +8,7 @@ from functools import cache
 import attrs
 import torch
 
-from flowbp.shapes.catalogue import is_held_out
-from flowbp.shapes.prompts import COUNTS, RELATIONS, Prompt, Wanted
+from flowbp.shapes.prompts import COUNTS, RELATIONS, Prompt, Wanted, is_held_out
 from flowbp.shapes.scene import COLOURS, KINDS
 
 _NAMED = {direction: name for name, direction in RELATIONS.items()}

@@ -19,25 +19,16 @@ def fit(
     *,
     steps: int,
     learning_rate: float,
-    weight_decay: float = 0.01,
-    average: float = 0.999,
-    name: str = "",
+    name: str,
 ) -> nn.Module:
     """Minimise `loss(step)` with AdamW under a cosine schedule; return the averaged weights.
 
-    Args:
-        module: trained in place.
-        loss: the loss of a fresh batch.
-        steps: optimizer steps.
-        learning_rate: at the peak, reached after 5 % of the steps.
-        weight_decay: of AdamW.
-        average: decay of the exponential moving average of the weights that is returned.
-        name: what the progress lines call it.
+    The peak of the learning rate comes after 5 % of the steps.
     """
     parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
     fused = parameters[0].is_cuda
     optimizer = torch.optim.AdamW(
-        parameters, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.99), fused=fused
+        parameters, lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.99), fused=fused
     )
     averaged = copy.deepcopy(module).requires_grad_(False)
     shadows: list[Tensor] = [
@@ -56,7 +47,7 @@ def fit(
         torch.autograd.backward(value)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        decay = min(average, (1 + step) / (10 + step))
+        decay = min(0.999, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(shadows, parameters, 1 - decay)
         if step % max(1, steps // 20) == 0 or step == steps - 1:
@@ -83,11 +74,8 @@ def captured(module: nn.Module, sample: tuple[Tensor, ...]) -> Any:
     """The module as a CUDA graph for arguments like these; on a CPU, the module itself.
 
     Every tensor of these trainings is small: launching the kernels one by one takes longer than
-    they do.
-
-    Args:
-        module: without randomness and without a look at values on the host.
-        sample: arguments; later ones must equal them in shape and in whether they need gradients.
+    they do. The module must not draw or look at values on the host, and later arguments must equal
+    the sample in shape and in whether they need gradients.
     """
     if not sample[0].is_cuda:
         return module

@@ -48,12 +48,9 @@ def attacked(
     caption: no small change of a picture changes its score much. (Madry et al., "Towards deep
     learning models resistant to adversarial attacks", 2018, with lengths in latent space.)
 
-    Args:
-        latents: (B, C, h, w).
-        loss: of such latents, a sum over the batch's pictures or their mean.
-        generator: draws each picture's greatest length, up to 0.15 of the latents' typical norm;
-            two scenes that differ in one shape's colour or kind are 0.16 to 1.4 apart, most of
-            them more than 0.3.
+    `loss` is a sum over the batch's pictures or their mean. A length is up to 0.15 of the latents'
+    typical norm; two scenes that differ in one shape's colour or kind are 0.16 to 1.4 apart, most
+    of them more than 0.3.
     """
     draw = torch.rand(len(latents), 1, 1, 1, generator=generator, device=latents.device)
     radius = _RADIUS * draw * latents.std() * latents[0].numel() ** 0.5

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, normalise
-from flowbp.shapes.catalogue import heldout_prompts
 from flowbp.shapes.checker import check
-from flowbp.shapes.prompts import PROMPT_KINDS, Prompt
+from flowbp.shapes.prompts import PROMPT_KINDS, Prompt, heldout_prompts
 from flowbp.shapes.render import render
 from flowbp.shapes.scene import Scene, Shape
 from flowbp.shapes.scene_reading import read_scenes
@@ -28,13 +27,7 @@ SAMPLERS = ((10, 1.0, 1), (10, 1.0, 256), (28, 1.0, 1), (28, 2.0, 1), (28, 4.0, 
 
 
 def measure(folder: Path, device: torch.device, count: int) -> dict[str, Any]:
-    """All metrics, over `count` pictures each.
-
-    Args:
-        folder: holds `base` and `reward`.
-        device: where to run.
-        count: pictures a metric.
-    """
+    """All metrics, over `count` pictures each, of a folder that holds `base` and `reward`."""
     from diffusers import StableDiffusion3Pipeline
 
     pipeline: Any = StableDiffusion3Pipeline.from_pretrained(folder / "base").to(device)
@@ -186,10 +179,7 @@ def _retrieval(right: Tensor, said: Tensor) -> float:
 
 
 def _agreement(scores: Tensor, verdicts: Tensor, prompts: Sequence[Prompt]) -> float | None:
-    """How often a sample that passes scores above one of the same kind of prompt that fails.
-
-    None where no kind has samples of both sorts.
-    """
+    """How often a sample that passes scores above one of its kind of prompt that fails, if any."""
     wins, pairs = 0.0, 0
     for kind in PROMPT_KINDS:
         own = torch.tensor([prompt.kind == kind for prompt in prompts])

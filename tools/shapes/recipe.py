@@ -7,28 +7,15 @@ import attrs
 
 @attrs.frozen
 class Recipe:
-    """Sizes and lengths of the three trainings.
-
-    Args:
-        seed: of the data, the initial weights and every draw.
-        vae_pictures: how many pictures are drawn for the autoencoder.
-        pictures: how many are drawn for the base model and the reward.
-        wrong_captions: wrong captions kept with each picture.
-        empty_part: part of the captions that the base model is trained on which are empty, for
-            classifier-free guidance.
-        wrong_part: part of the others which are wrong.
-        vae_steps: optimizer steps of the autoencoder.
-        base_steps: optimizer steps of the base model.
-        reward_steps: optimizer steps of the reward model.
-        vae_batch: pictures a step.
-        base_batch: pictures a step.
-        reward_batch: pictures a step.
-    """
+    """Sizes and lengths of the three trainings."""
 
     seed: int = 0
     vae_pictures: int = 200_000
     pictures: int = 200_000
+    # Kept with each picture.
     wrong_captions: int = 4
+    # Of the captions of the base model: empty ones, for classifier-free guidance, and of the others
+    # the wrong ones.
     empty_part: float = 0.1
     wrong_part: float = 0.15
     vae_steps: int = 6_000
@@ -40,11 +27,7 @@ class Recipe:
 
     def shortened(self, factor: float) -> Recipe:
         """The same with every length multiplied by `factor`, at least 2 steps each."""
+        lengths = ("vae_pictures", "pictures", "vae_steps", "base_steps", "reward_steps")
         return attrs.evolve(
-            self,
-            vae_pictures=max(2, round(self.vae_pictures * factor)),
-            pictures=max(2, round(self.pictures * factor)),
-            vae_steps=max(2, round(self.vae_steps * factor)),
-            base_steps=max(2, round(self.base_steps * factor)),
-            reward_steps=max(2, round(self.reward_steps * factor)),
+            self, **{name: max(2, round(getattr(self, name) * factor)) for name in lengths}
         )

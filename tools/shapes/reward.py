@@ -90,10 +90,8 @@ class _LayoutHeads(nn.Module):
 def contrast(seen: Tensor, said: Tensor, scale: Tensor) -> Tensor:
     """Cross-entropy of finding each picture's caption, and each caption's picture.
 
-    Args:
-        seen: (B + M, d) unit embeddings of B pictures and of M that no caption fits.
-        said: (B, 1 + W, d) those of each picture's right caption and of W wrong ones.
-        scale: what cosines are multiplied by.
+    `seen` (B + M, d) are unit embeddings of B pictures and of M that no caption fits, `said`
+    (B, 1 + W, d) those of each picture's right caption and of W wrong ones.
     """
     own = torch.arange(len(said), device=said.device)
     right, wrong = said[:, 0], said[:, 1:]

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "[dotted.key=value ...]\n       %(prog)s --version",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        resume="go on with the evaluation in evaluation.folder",
+        resume="continue the evaluation in evaluation.folder",
         check="check everything, print what would be done, and write nothing",
     )
 
@@ -63,8 +63,8 @@ def _evaluate(typed: argparse.Namespace) -> int:
     # Late, because these need what `main` has just made sure of.
     from flowbp.cli.evaluate.container import EvaluationContainer
     from flowbp.cli.evaluate.execution import check, execute
-    from flowbp.cli.evaluate.metric_calls import EvaluateError
-    from flowbp.cli.evaluate.preflight import AHEAD, load
+    from flowbp.cli.evaluate.measurement import EvaluateError
+    from flowbp.cli.evaluate.preflight import READING_CHECKS, load
     from flowbp.cli.evaluate.settings import EvaluateSettings
 
     def act(settings: EvaluateSettings) -> int:
@@ -76,7 +76,7 @@ def _evaluate(typed: argparse.Namespace) -> int:
         return 0
 
     return carry_out(
-        lambda: load(typed.inputs, resume=typed.resume, ahead=AHEAD),
+        lambda: load(typed.inputs, resume=typed.resume, also=READING_CHECKS),
         act,
         folder=lambda settings: settings.evaluation.folder,
         what="the evaluation",

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from dependency_injector import containers, providers
+from dependency_injector import containers
+from dependency_injector.providers import Dependency, Factory, Provider, Singleton
 
 from flowbp.adapters import Backbone, compile_backbone
 from flowbp.cli.evaluate.fingerprint import Digests
 from flowbp.cli.evaluate.settings import EvaluateSettings
 from flowbp.config import Component
-from flowbp.evaluation import HeldOut
-from flowbp.prompts import cached
+from flowbp.evaluation import HeldOut, Metric
+from flowbp.prompts import CachedBackbone, HeldOutSource, cached
 from flowbp.rewards import Towers
-from flowbp.settings import HeldOutSource, PointsByEmbedding, built_metric, chosen_device
+from flowbp.settings import PointsByEmbedding, built_metric, chosen_device
 
 
 def _backbone(component: Component[Backbone], *, compiled: bool, device: torch.device) -> Backbone:
@@ -33,9 +32,6 @@ class EvaluationContainer(containers.DeclarativeContainer):
 
     Any provider can be overridden before: ``container.backbone.override(...)``.
 
-    Args:
-        settings: of the evaluation, `flowbp.cli.evaluate.settings.EvaluateSettings`.
-
     Example:
         >>> from flowbp.cli.evaluate.preflight import load
         >>> typed = ["evaluation.folder=evaluations/new", "backbone.name=shapes",
@@ -46,27 +42,27 @@ class EvaluationContainer(containers.DeclarativeContainer):
         12
     """
 
-    settings: Any = providers.Dependency(instance_of=EvaluateSettings)
-    device: Any = providers.Singleton(chosen_device, settings.provided.evaluation.device)
-    backbone: Any = providers.Singleton(
+    settings: Dependency[EvaluateSettings] = Dependency(instance_of=EvaluateSettings)
+    device: Provider[torch.device] = Singleton(chosen_device, settings.provided.evaluation.device)
+    backbone: Singleton[Backbone] = Singleton(
         _backbone,
         settings.provided.backbone,
         compiled=settings.provided.evaluation.compile,
         device=device,
     )
     # The backbone as the evaluation uses it: every prompt is encoded once.
-    model: Any = providers.Singleton(
+    model: Singleton[CachedBackbone] = Singleton(
         cached,
         backbone,
         settings.provided.embeddings.folder,
         batch=settings.provided.embeddings.batch,
     )
     # Of the files that models and metrics are read from.
-    digests: Any = providers.Singleton(Digests, settings.provided.evaluation.folder)
-    prompts: Any = providers.Singleton(_listed, settings.provided.prompts)
+    digests: Provider[Digests] = Singleton(Digests, settings.provided.evaluation.folder)
+    prompts: Provider[tuple[HeldOut, ...]] = Singleton(_listed, settings.provided.prompts)
     # What several metrics read alike is loaded once.
-    towers: Any = providers.Singleton(Towers)
+    towers: Provider[Towers] = Singleton(Towers)
     # What several metrics embed alike is embedded once.
-    points: Any = providers.Singleton(PointsByEmbedding)
+    points: Provider[PointsByEmbedding] = Singleton(PointsByEmbedding)
     # Called with a label and a component.
-    metric: Any = providers.Factory(built_metric, device=device, towers=towers, points=points)
+    metric: Provider[Metric] = Factory(built_metric, device=device, towers=towers, points=points)

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 
+from flowbp.adapters import Backbone
 from flowbp.cli.console import listing
 from flowbp.cli.evaluate.container import EvaluationContainer
-from flowbp.cli.evaluate.generation import generate_missing, refuse_damaged
-from flowbp.cli.evaluate.measurement import measure_all
+from flowbp.cli.evaluate.generation import generate_missing, missing_pictures, refuse_damaged
+from flowbp.cli.evaluate.measurement import Measurement, free_memory
+from flowbp.cli.evaluate.pictures import Pictures
 from flowbp.cli.evaluate.preflight import run_preflight
 from flowbp.cli.evaluate.results import DESCRIPTIONS, write_comparison, write_scores
 from flowbp.cli.evaluate.resume import CONFIGURATION, refuse_another_evaluation
 from flowbp.cli.evaluate.settings import EvaluateSettings, ModelSection
-from flowbp.cli.lock import locked
 from flowbp.cli.overview import embeddings_text, grid_text
 from flowbp.cli.timings import Timings, read_timings
-from flowbp.cli.unloaded_model import named_model, warn_about_guidance
+from flowbp.cli.trial_calls import as_problem_of
 from flowbp.config import ConfigurationError, DamagedError, Problem
 from flowbp.evaluation import Scores, counted, scores_table
 from flowbp.files import write_atomically
+from flowbp.prompts import CachedBackbone
 from flowbp.settings import free_folder, occupied, resolved
 from flowbp.settings.component_needs import readings
+from flowbp.settings.folder import locked
+from flowbp.settings.unloaded_model import named_model, warn_about_guidance
 
 
 def overview(settings: EvaluateSettings) -> str:
@@ -80,41 +84,59 @@ def _no_report(settings: EvaluateSettings) -> str:
 
 def check(container: EvaluationContainer, *, resume: bool = False) -> None:
     """Print what an evaluation would do, and do nothing of it."""
+    settings = container.settings()
     if resume:
-        refuse_another_evaluation(container.settings(), container.digests())
-    print(overview(container.settings()), flush=True)
+        refuse_another_evaluation(settings, container.digests())
+    print(overview(settings), flush=True)
     run_preflight(container, tried=True)
     warn_about_guidance(*_sampled(container))
-    refuse_damaged(container.settings().models)
+    refuse_damaged(settings.models)
     print("checked; nothing was run")
 
 
 def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
     """Evaluate; everything is written into the settings' `evaluation.folder`.
 
-    Args:
-        container: of the evaluation; providers may have been overridden.
-        resume: continue the evaluation in that folder. Pictures that are there and whole are not
-            made again, nor judged again by a metric that is configured as it was; metrics, models
-            and seeds may have been added. On the CPU in float32 the result is that of an
-            evaluation that never stopped, bit for bit.
-
-    Returns:
-        The scores.
+    With `resume` the evaluation in that folder goes on. Pictures that are there and whole are not
+    made again, nor judged again by a metric that is configured as it was; metrics, models and
+    seeds may have been added. On the CPU in float32 the result is that of an evaluation that never
+    stopped, bit for bit.
     """
-    settings, timings = container.settings(), Timings()
+    settings, digests, timings = container.settings(), container.digests(), Timings()
     earlier: tuple[Mapping[str, float], ...] = ()
     folder = settings.evaluation.folder
     if settings.evaluation.threads is not None:
         torch.set_num_threads(settings.evaluation.threads)
+    if resume:
+        refuse_another_evaluation(settings, digests)
+        earlier = _sessions(folder)
+    print(overview(settings), flush=True)
+    run_preflight(container)
+    warn_about_guidance(*_sampled(container))
+    with _claimed(folder, resume=resume):
+        write_atomically(folder / CONFIGURATION, resolved(settings))
+        timings.keep_in(folder, earlier)
+        with timings.phase("generate"):
+            _generate(container)
+        with timings.phase("measure"):
+            pictures = Pictures(settings, container.prompts(), container.device())
+            run = Measurement(settings, pictures, container.metric, container.towers(), digests)
+            for scores in run.run():
+                write_scores(folder, scores)
+                digests.keep()
+        compared = write_comparison(settings, container.device(), scores, timings)
+    print(f"\n{scores_table(scores)}\n\nwritten to {folder}\n{listing(folder, DESCRIPTIONS)}")
+    if not compared:
+        print(_no_report(settings))
+    print(f"\n{timings}")
+    return scores
+
+
+@contextmanager
+def _claimed(folder: Path, *, resume: bool) -> Iterator[None]:
+    """Lock a folder, which must be empty unless its evaluation goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        if resume:
-            refuse_another_evaluation(settings, container.digests())
-            earlier = _sessions(folder)
-        print(overview(settings), flush=True)
-        run_preflight(container)
-        warn_about_guidance(*_sampled(container))
-        folder.mkdir(parents=True, exist_ok=True)
         try:
             stack.enter_context(locked(folder))
         except BlockingIOError as error:
@@ -125,20 +147,27 @@ def execute(container: EvaluationContainer, *, resume: bool = False) -> Scores:
                 f"`evaluation.folder` {folder} is not empty; name another, such as "
                 f"evaluation.folder={free_folder(folder)}"
             )
-        write_atomically(folder / CONFIGURATION, resolved(settings))
-        timings.keep_in(folder, earlier)
-        with timings.phase("generate"):
-            generate_missing(container)
-        with timings.phase("measure"):
-            for scores in measure_all(container):
-                write_scores(folder, scores)
-                container.digests().keep()
-        compared = write_comparison(settings, container.device(), scores, timings)
-    print(f"\n{scores_table(scores)}\n\nwritten to {folder}\n{listing(folder, DESCRIPTIONS)}")
-    if not compared:
-        print(_no_report(settings))
-    print(f"\n{timings}")
-    return scores
+        yield
+
+
+def _generate(container: EvaluationContainer) -> None:
+    settings = container.settings()
+    missing = missing_pictures(settings, container.prompts())
+    if missing:
+        backbone, model = _loaded(container)
+        generate_missing(settings, missing, backbone, model, container.digests())
+        del backbone, model
+        # Metrics may need the memory.
+        container.model.reset()
+        container.backbone.reset()
+        free_memory()
+
+
+def _loaded(container: EvaluationContainer) -> tuple[Backbone, CachedBackbone]:
+    with as_problem_of("backbone"):
+        backbone = container.backbone()
+    with as_problem_of("embeddings"):
+        return backbone, container.model()
 
 
 def _sessions(folder: Path) -> tuple[Mapping[str, float], ...]:

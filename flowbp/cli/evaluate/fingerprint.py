@@ -2,30 +2,107 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import hashlib
 import inspect
+import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from flowbp.cli.evaluate.code_digests import code_of, own_code
+from flowbp import files
 from flowbp.config import Component, DamagedError, read_sealed, sealed
 from flowbp.config.tree import Step, path_text
-from flowbp.files import write_atomically
 from flowbp.hub import cached_commit
 from flowbp.settings.component_needs import towers_of
 from flowbp.settings.registries import METRICS
 
+DIGESTS = ".digests.json"
+_SMALL, _MUCH = 2**20, 2**30
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_OURS = __name__.partition(".")[0]
+_MODULES = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
+_INSTALLED = {"site-packages", "dist-packages"}
 _Path = tuple[Step, ...]
 
 
-def made_of(component: Component[Any], digests: Digests) -> dict[str, Any]:
+@attrs.frozen
+class _Remembered:
+    """What the file holds: size and times, and the digest, by the paths of files."""
+
+    files: Mapping[str, tuple[list[int], str]]
+
+
+@attrs.frozen(eq=False)
+class Digests:
+    """Digests of the content of files; a large one is read again only where it has changed."""
+
+    folder: Path
+    _known: dict[str, tuple[list[int], str]] = attrs.field(init=False, repr=False)
+
+    @_known.default
+    def _read(self) -> dict[str, tuple[list[int], str]]:
+        try:
+            return dict(read_sealed(_Remembered, self.folder / DIGESTS, cure="remove it").files)
+        # It only saves time: without it, everything is read.
+        except DamagedError:
+            return {}
+
+    def of(
+        self, place: Path, *, counts: Callable[[str], bool] = lambda name: True
+    ) -> Mapping[str, str]:
+        """The digests of a file, or of all files of a folder."""
+        if place.is_file():
+            return {".": self._of(place, place.parent, [place.name])[place.name]}
+        names = [path.relative_to(place).as_posix() for path in sorted(_files_below(place))]
+        return self._of(place, place, [name for name in names if counts(name)])
+
+    def keep(self) -> None:
+        """Write what is remembered."""
+        if self._known:
+            files.write_atomically(self.folder / DIGESTS, sealed({"files": self._known}))
+
+    def _of(self, place: Path, folder: Path, names: Sequence[str]) -> Mapping[str, str]:
+        paths = {name: str((folder / name).resolve()) for name in names}
+        states = {name: _state(folder / name) for name in names}
+        known = {name: self._known.get(paths[name], ([], "")) for name in names}
+        unread = [name for name in names if known[name][0] != states[name]]
+        size = sum(states[name][0] for name in unread)
+        if size > _MUCH:
+            print(
+                f"hashing {size / 2**30:.1f} GiB in {place}, to recognise the files later",
+                flush=True,
+            )
+        known |= {
+            name: (states[name], digest) for name, digest in files.digests(folder, unread).items()
+        }
+        large = [name for name in unread if states[name][0] >= _SMALL]
+        self._known.update((paths[name], known[name]) for name in large)
+        return {name: known[name][1] for name in names}
+
+
+def _state(path: Path) -> list[int]:
+    found = path.stat()
+    # The last time is set by every change, whatever time a program then gives the file.
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.is_file():
+            yield path
+        elif path.is_dir() and not path.name.startswith(".") and path.name != "__pycache__":
+            yield from _files_below(path)
+
+
+def fingerprint(component: Component[Any], digests: Digests) -> dict[str, Any]:
     """What a component depends on that its configuration does not show, as a tree of JSON.
 
     Digests of the files and folders that its arguments name, of the code of others and of flowbp's
@@ -34,8 +111,7 @@ def made_of(component: Component[Any], digests: Digests) -> dict[str, Any]:
     found: dict[str, Any] = {"code flowbp": own_code()}
     for path, value in _values(component, ()):
         if isinstance(value, Component):
-            code = code_of(value, lambda path: digests.of(path)["."])
-            found |= {f"code {name}": files for name, files in code.items()}
+            found |= {f"code {name}": code for name, code in _code_of(value, digests).items()}
         else:
             _add(found, path_text(path), str(value), digests)
     # What is taken where an argument is null.
@@ -56,41 +132,35 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 
 def _add(found: dict[str, Any], name: str, text: str, digests: Digests) -> None:
-    place = _on_disk(text)
-    if place is not None:
+    try:
+        place = Path(text).expanduser()
+        there = bool(text) and place.exists()
+    # A question to a judge is too long for a name, for one.
+    except (OSError, RuntimeError):
+        there = False
+    if there:
         found[name] = dict(digests.of(place))
     elif _HUB_ID.fullmatch(text):
         found[name] = cached_commit(text)
 
 
-def _on_disk(text: str) -> Path | None:
-    try:
-        place = Path(text).expanduser()
-        return place if text and place.exists() else None
-    # A question to a judge is too long for a name, for one.
-    except (OSError, RuntimeError):
-        return None
-
-
 def _values(value: Any, path: _Path) -> Iterator[tuple[_Path, Any]]:
     """Components and texts, wherever they are in the arguments."""
+    items: Iterator[tuple[Step, Any]] | None = None
     if isinstance(value, Component):
         yield path, value
-        for name, each in value.arguments.items():
-            yield from _values(each, (*path, name))
-        for name, each in _default_places(value):
-            yield (*path, name), each
+        yield from (((*path, name), each) for name, each in _default_places(value))
+        items = iter(value.arguments.items())
     elif isinstance(value, str | os.PathLike):
         yield path, value
     elif isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from _values(each, (*path, key))
+        items = iter(value.items())
     elif isinstance(value, list | tuple):
-        for number, each in enumerate(value):
-            yield from _values(each, (*path, number))
+        items = enumerate(value)
     elif attrs.has(type(value)):
-        for field in attrs.fields(type(value)):
-            yield from _values(getattr(value, field.name), (*path, field.alias))
+        items = ((each.alias, getattr(value, each.name)) for each in attrs.fields(type(value)))
+    for step, each in items or ():
+        yield from _values(each, (*path, step))
 
 
 def _default_places(component: Component[Any]) -> Iterator[tuple[str, Any]]:
@@ -109,88 +179,68 @@ def _default_places(component: Component[Any]) -> Iterator[tuple[str, Any]]:
             yield name, parameter.default
 
 
-DIGESTS = ".digests.json"
-_SMALL, _MUCH = 2**20, 2**30
-_READERS = 4
+@functools.cache
+def own_code() -> str:
+    """The SHA-256 of flowbp's own code."""
+    folder = Path(__file__).parents[2]
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
+    return hashlib.sha256(json.dumps(files.digests(folder, names)).encode()).hexdigest()
 
 
-@attrs.frozen
-class _Remembered:
-    """What the file holds: size and times, and the digest, by the paths of files."""
+def _code_of(component: Component[Any], digests: Digests) -> dict[str, dict[str, str]]:
+    """Digests of the code of others that a component is named by and is defined in.
 
-    files: Mapping[str, tuple[list[int], str]]
-
-
-def _all(_: str) -> bool:
-    return True
-
-
-@attrs.frozen(eq=False)
-class Digests:
-    """Digests of the content of files; a large one is read again only where it has changed."""
-
-    folder: Path
-    _known: dict[str, tuple[list[int], str]] = attrs.field(init=False, repr=False)
-
-    @_known.default
-    def _read(self) -> dict[str, tuple[list[int], str]]:
-        try:
-            found = read_sealed(_Remembered, self.folder / DIGESTS, cure="remove it")
-        # It only saves time: without it, everything is read.
-        except DamagedError:
-            return {}
-        return dict(found.files)
-
-    def of(self, place: Path, *, counts: Callable[[str], bool] = _all) -> Mapping[str, str]:
-        """The digests of a file, or of all files of a folder."""
-        if place.is_file():
-            self._announce(place, [place])
-            return {".": self._digest(place)}
-        paths = [p for p in sorted(_files_below(place)) if counts(p.relative_to(place).as_posix())]
-        self._announce(place, paths)
-        with ThreadPoolExecutor(_READERS) as readers:
-            digests = readers.map(self._digest, paths)
-            names = (path.relative_to(place).as_posix() for path in paths)
-            return dict(zip(names, digests, strict=True))
-
-    def keep(self) -> None:
-        """Write what is remembered."""
-        if self._known:
-            write_atomically(self.folder / DIGESTS, sealed({"files": self._known}))
-
-    def _announce(self, place: Path, paths: Sequence[Path]) -> None:
-        """Print that much is read, which takes a while."""
-        sizes = {path: _status(path)[0] for path in paths}
-        unread = sum(size for path, size in sizes.items() if self._remembered(path) is None)
-        if unread > _MUCH:
-            print(
-                f"hashing {unread / 2**30:.1f} GiB in {place}, to recognise the files later",
-                flush=True,
-            )
-
-    def _remembered(self, path: Path) -> str | None:
-        status, digest = self._known.get(str(path.resolve()), ([], ""))
-        return digest if status == _status(path) else None
-
-    def _digest(self, path: Path) -> str:
-        digest, status = self._remembered(path), _status(path)
-        if digest is None:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if status[0] >= _SMALL:
-                self._known[str(path.resolve())] = (status, digest)
-        return digest
+    That is all of a package, and all that lies in one folder with it and is imported by its code;
+    what is installed beside an installed package is not followed.
+    """
+    named = component.name.partition(":")[0] if ":" in component.name else ""
+    defined = getattr(component.target, "__module__", None) or ""
+    left = [place for name in dict.fromkeys((named, defined)) for place in _imported(name)]
+    found: dict[Path, Mapping[str, str]] = {}
+    while left:
+        place = left.pop()
+        if place in found:
+            continue
+        found[place] = digests.of(place, counts=lambda name: name.endswith(_MODULES))
+        if not _INSTALLED & set(place.parts):
+            imports = (_imports(place / name, each) for name, each in found[place].items())
+            left += _beside(place, sorted(frozenset().union(*imports)))
+    by_name: dict[str, dict[str, str]] = {}
+    for place in sorted(found):
+        by_name.setdefault(place.name, {}).update(found[place])
+    return by_name
 
 
-def _status(path: Path) -> list[int]:
-    found = path.stat()
-    # The last time is set by every change, whatever time a program then gives the file.
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+def _imported(name: str) -> list[Path]:
+    """Where the package is that a module is in, or the module itself."""
+    top = name.partition(".")[0]
+    if not top or top == _OURS or top in sys.stdlib_module_names:
+        return []
+    module = sys.modules.get(top)
+    file = getattr(module, "__file__", None)
+    alone = [Path(file)] if file is not None and Path(file).is_file() else []
+    return [Path(each) for each in getattr(module, "__path__", ())] or alone
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if path.is_file():
-            yield path
-        elif path.is_dir() and not path.name.startswith(".") and path.name != "__pycache__":
-            yield from _files_below(path)
+def _beside(place: Path, names: Sequence[str]) -> Iterator[Path]:
+    for name in names:
+        folder, file = place.with_name(name), place.with_name(f"{name}.py")
+        if name != _OURS:
+            yield from [folder] if any(folder.glob("*.py")) else [file] if file.is_file() else []
+
+
+@functools.cache
+def _imports(path: Path, digest: str) -> frozenset[str]:
+    """Top-level names that a module imports; its digest stands for its content."""
+    try:
+        tree = ast.parse(path.read_bytes() if path.suffix in SOURCE_SUFFIXES else b"")
+    # Such as a template in a package; what cannot be parsed imports nothing.
+    except (SyntaxError, ValueError):
+        return frozenset()
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {each.name.partition(".")[0] for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.partition(".")[0])
+    return frozenset(found)

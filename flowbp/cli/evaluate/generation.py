@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from flowbp.cli.evaluate.container import EvaluationContainer
+from flowbp.adapters import Backbone
 from flowbp.cli.evaluate.fingerprint import Digests
-from flowbp.cli.evaluate.metric_calls import EvaluateError, free_memory, reason
-from flowbp.cli.evaluate.models import applied, cheapest_first, damage, missing_load
+from flowbp.cli.evaluate.measurement import EvaluateError, error_text
+from flowbp.cli.evaluate.models import applied, cheapest_first, damage, load_fault
 from flowbp.cli.evaluate.pictures import (
     IMAGES,
     ORIGIN,
@@ -21,18 +21,18 @@ from flowbp.cli.evaluate.pictures import (
     write_picture,
     written_behind,
 )
-from flowbp.cli.evaluate.resume import origin, refuse_changed, write_identity
+from flowbp.cli.evaluate.resume import read_fingerprint, refuse_changed, write_fingerprint
 from flowbp.cli.evaluate.settings import EvaluateSettings, ModelSection
 from flowbp.cli.progress import report_progress
 from flowbp.cli.prompt_encoding import encode_prompts
-from flowbp.cli.trial_calls import as_problem_of
 from flowbp.component_errors import during
 from flowbp.config import ConfigurationError, Problem
 from flowbp.evaluation import HeldOut, generate_batches, sampling_facts
+from flowbp.prompts import CachedBackbone
 
 
 @attrs.frozen
-class Missing:
+class MissingPictures:
     """Which pictures of a model and a seed are to be made."""
 
     shots: Sequence[Shot]
@@ -43,53 +43,58 @@ class Missing:
         return any(number in self.numbers for number in range(chosen.start, chosen.stop))
 
 
-def generate_missing(container: EvaluationContainer) -> None:
-    """Sample and write all pictures that are not there and whole; no model is loaded for none."""
-    # A batch of which a picture is missing is sampled whole, so that numbers round as they would
-    # have in one go; of its pictures only the missing ones are written.
-    settings = container.settings()
-    folder = settings.evaluation.folder
+Missing = Mapping[str, Sequence[MissingPictures]]
+"""By model those of each seed; nothing of a model that has all its pictures."""
+
+
+def missing_pictures(settings: EvaluateSettings, prompts: Sequence[HeldOut]) -> Missing:
+    """What is not there and whole; prints what is there, and what of it is in no score."""
     try:
-        missing = {
-            label: _missing(settings, label, container.prompts(), container.digests())
-            for label in settings.models
-        }
+        found = {label: _missing(settings, label, prompts) for label in settings.models}
     except ForeignPictureError as error:
         raise EvaluateError(str(error)) from error
-    to_do = sum(len(each.numbers) for found in missing.values() for each in found.values())
-    unused = _unused(settings, container.prompts())
+    unused = _unused(settings, prompts)
     if unused:
         print(unused, flush=True)
-    total = len(container.prompts()) * len(settings.evaluation.seeds) * len(settings.models)
-    if total > to_do:
-        print(f"{total - to_do} of {total} pictures are there", flush=True)
-    if not to_do:
-        return
-    refuse_damaged(
-        {
-            label: settings.models[label]
-            for label, found in missing.items()
-            if any(each.numbers for each in found.values())
-        }
-    )
-    _build(container)
-    problems = missing_load(settings, container.backbone())
-    if problems:
-        raise ConfigurationError(problems)
+    missing = {label: each for label, each in found.items() if _count(each)}
+    total = len(prompts) * len(settings.evaluation.seeds) * len(settings.models)
+    there = total - sum(map(_count, missing.values()))
+    if there:
+        print(f"{there} of {total} pictures are there", flush=True)
+    refuse_damaged({label: settings.models[label] for label in missing})
+    return missing
+
+
+def generate_missing(
+    settings: EvaluateSettings,
+    missing: Missing,
+    backbone: Backbone,
+    model: CachedBackbone,
+    digests: Digests,
+) -> None:
+    """Sample and write all pictures that are missing; `model` is the backbone with its cache."""
+    # A batch of which a picture is missing is sampled whole, so that numbers round as they would
+    # have in one go; of its pictures only the missing ones are written.
+    fault = load_fault(settings, backbone)
+    if fault is not None:
+        raise ConfigurationError([Problem("backbone", fault, "")])
     # Now, as loading may have fetched a newer commit from the hub.
-    refuse_changed(settings, container.digests())
-    texts = dict.fromkeys(prompt.text for prompt in container.prompts())
+    refuse_changed(settings, digests)
+    shots = next(iter(missing.values()))[0].shots
+    texts = dict.fromkeys(shot.prompt.text for shot in shots)
     if settings.sampling.guidance != 1:
         texts[settings.sampling.negative_prompt] = None
     with during("the encoding of the prompts"):
-        encode_prompts(container.model(), tuple(texts), listed_in=folder)
+        encode_prompts(model, tuple(texts), listed_in=settings.evaluation.folder)
+    to_do, done = sum(map(_count, missing.values())), 0
     with report_progress("generating", to_do, unit="picture") as progress:
-        done = 0
         for label in cheapest_first(settings.models):
-            for made in _generated(container, label, missing[label]):
+            if label not in missing:
+                continue
+            origin = write_fingerprint(settings, label, digests)
+            for made in _generated(settings, label, missing[label], backbone, model, origin):
                 done += made
                 progress(done, to_do)
-    _free(container)
 
 
 def refuse_damaged(models: Mapping[str, ModelSection]) -> None:
@@ -100,15 +105,19 @@ def refuse_damaged(models: Mapping[str, ModelSection]) -> None:
         raise ConfigurationError(problems)
 
 
+def _count(missing: Sequence[MissingPictures]) -> int:
+    return sum(len(each.numbers) for each in missing)
+
+
 def _missing(
-    settings: EvaluateSettings, label: str, prompts: Sequence[HeldOut], digests: Digests
-) -> Mapping[int, Missing]:
-    found, folder = {}, settings.evaluation.folder
-    there = any((folder / IMAGES / label).glob("*.png"))
-    known = origin(settings, label, digests) if there else None
-    for each in shots_by_seed(label, prompts, settings.evaluation.seeds):
-        absent = (shot.number for shot in each if read_picture(folder, shot, known) is None)
-        found[each[0].seed] = Missing(each, frozenset(absent))
+    settings: EvaluateSettings, label: str, prompts: Sequence[HeldOut]
+) -> Sequence[MissingPictures]:
+    found, folder = [], settings.evaluation.folder
+    made = read_fingerprint(folder, label)
+    origin = None if made is None else made.origin
+    for shots in shots_by_seed(label, prompts, settings.evaluation.seeds):
+        absent = (shot.number for shot in shots if read_picture(folder, shot, origin) is None)
+        found.append(MissingPictures(shots, frozenset(absent)))
     return found
 
 
@@ -125,38 +134,36 @@ def _unused(settings: EvaluateSettings, prompts: Sequence[HeldOut]) -> str | Non
     if not others:
         return None
     models = sorted({path.parent.name for path in others} - set(settings.models))
-    seeds = sorted({path.stem.rpartition("-")[2] for path in others}, key=lambda s: (len(s), s))
-    seeds = [seed for seed in seeds if seed not in map(str, seeds_of_ours)]
-    parts = {"seeds": seeds, "models": models}
+    seeds = {path.stem.rpartition("-")[2] for path in others} - set(map(str, seeds_of_ours))
+    parts = {"seeds": sorted(seeds, key=lambda seed: (len(seed), seed)), "models": models}
     named = [f"{kind} {', '.join(names)}" for kind, names in parts.items() if names]
     of = f" of {' and '.join(named)}" if named else ""
     return f"{len(others)} pictures{of} stay in {folder / IMAGES} and are in no score"
 
 
 def _generated(
-    container: EvaluationContainer, label: str, missing: Mapping[int, Missing]
+    settings: EvaluateSettings,
+    label: str,
+    missing: Sequence[MissingPictures],
+    backbone: Backbone,
+    model: CachedBackbone,
+    origin: str,
 ) -> Iterator[int]:
     """How many pictures each batch made."""
-    if not any(each.numbers for each in missing.values()):
-        return
-    settings = container.settings()
-    folder, model = settings.evaluation.folder, settings.models[label]
-    write_identity(settings, label, container.digests())
-    texts = [prompt.text for prompt in container.prompts()]
+    folder, sampling = settings.evaluation.folder, settings.sampling
     try:
         with (
             during(f"the sampling of the model `{label}`"),
             written_behind(write_picture) as write,
-            applied(container.backbone(), model),
+            applied(backbone, settings.models[label]),
         ):
-            facts = {
-                **sampling_facts(container.backbone(), settings.sampling),
-                ORIGIN: origin(settings, label, container.digests()),
-            }
-            for seed, each in missing.items():
-                for chosen, images in generate_batches(
-                    container.model(), texts, seed, settings.sampling, wanted=each.wanted
-                ):
+            facts = {**sampling_facts(backbone, sampling), ORIGIN: origin}
+            for each in missing:
+                texts = [shot.prompt.text for shot in each.shots]
+                batches = generate_batches(
+                    model, texts, each.shots[0].seed, sampling, wanted=each.wanted
+                )
+                for chosen, images in batches:
                     made = [
                         (folder, shot, image, facts)
                         for shot, image in zip(each.shots[chosen], images.cpu(), strict=True)
@@ -165,17 +172,4 @@ def _generated(
                     write(made)
                     yield len(made)
     except (ValueError, TypeError) as error:
-        raise EvaluateError(f"the model `{label}` stopped: {reason(error)}") from error
-
-
-def _free(container: EvaluationContainer) -> None:
-    # Metrics may need the memory.
-    container.model.reset()
-    container.backbone.reset()
-    free_memory()
-
-
-def _build(container: EvaluationContainer) -> None:
-    for name, section in (("backbone", "backbone"), ("model", "embeddings")):
-        with as_problem_of(section):
-            container.providers[name]()
+        raise EvaluateError(f"the model `{label}` stopped: {error_text(error)}") from error

@@ -15,12 +15,14 @@ from flowbp.adapters.lora_layers import adapter_layers
 from flowbp.adapters.pipeline_files import check_transformer
 from flowbp.adapters.tuning import ADAPTER
 from flowbp.cli.evaluate.settings import EvaluateSettings, ModelSection
-from flowbp.config import ConfigurationError, Problem, plain, read_file
+from flowbp.config import ConfigurationError, DamagedError, plain, read_file
 from flowbp.config.protocols import made_by
 from flowbp.extras import require
 from flowbp.settings import resolved_values
-from flowbp.settings.preflight import Found
+from flowbp.settings.component_needs import Found
+from flowbp.settings.run_identity import identity_of
 from flowbp.training import is_averaged, load_unaveraged, model_damage
+from flowbp.training.checkpoint import MANIFEST, read_manifest
 
 _INDEX = "model_index.json"
 
@@ -95,20 +97,19 @@ def _fault_of_average(model: ModelSection, place: Path) -> tuple[str, str] | Non
     return None
 
 
-def missing_load(settings: EvaluateSettings, backbone: Any = None) -> list[Problem]:
+def load_fault(settings: EvaluateSettings, backbone: Any = None) -> str | None:
     """What a backbone lacks to be evaluated from the checkpoints of the models."""
     made = type(backbone) if backbone is not None else made_by(settings.backbone.target)
     whole = [label for label, model in settings.models.items() if _is_whole_model(model)]
     if not whole or made is None or callable(getattr(made, "load", None)):
-        return []
-    message = (
+        return None
+    return (
         f"is a {made.__name__}, which has no `load(folder)` to take up the whole model that "
         f"models.{whole[0]}.checkpoint is; give it one, see flowbp.adapters.Loadable"
     )
-    return [Problem("backbone", message, "")]
 
 
-def cheapest_first(models: dict[str, ModelSection]) -> list[str]:
+def cheapest_first(models: Mapping[str, ModelSection]) -> list[str]:
     """An order in which each model can be made of the one before."""
     return sorted(models, key=lambda label: _is_whole_model(models[label]))
 
@@ -187,19 +188,15 @@ _SAME_LIKING = {"batch", "policy", "gradient_checkpointing", "verify", "calibrat
 def trained_on(settings: EvaluateSettings) -> dict[str, tuple[str, ...]]:
     """The metrics that models were trained on, by the model; the others are held out."""
     metrics = resolved_values(settings)["metrics"]
-    found = {label: _of(model, metrics) for label, model in settings.models.items()}
-    return {label: columns for label, columns in found.items() if columns}
+    found = {label: _trained_on(model, metrics) for label, model in settings.models.items()}
+    return {label: labels for label, labels in found.items() if labels}
 
 
 def unmeasured(settings: EvaluateSettings) -> dict[str, str]:
     """The rewards that models were trained on and that no metric measures."""
     known = trained_on(settings)
-    rewards = {label: _reward(model) for label, model in settings.models.items()}
-    return {
-        label: str(reward["name"])
-        for label, reward in rewards.items()
-        if reward is not None and label not in known
-    }
+    rewards = {n: _reward(model) for n, model in settings.models.items() if n not in known}
+    return {label: str(each["name"]) for label, each in rewards.items() if each is not None}
 
 
 def training_faults(settings: EvaluateSettings) -> Found:
@@ -218,13 +215,11 @@ def training_faults(settings: EvaluateSettings) -> Found:
             yield ("models", label, "checkpoint"), str(error)
 
 
-def _of(model: ModelSection, metrics: Mapping[str, Any]) -> tuple[str, ...]:
+def _trained_on(model: ModelSection, metrics: Mapping[str, Any]) -> tuple[str, ...]:
     if model.trained_on is not None:
         return (model.trained_on,)
     reward = _reward(model)
-    if reward is None:
-        return ()
-    wanted = list(_parts(reward))
+    wanted = [] if reward is None else list(_parts(reward))
     return tuple(
         label
         for label, metric in metrics.items()
@@ -233,22 +228,32 @@ def _of(model: ModelSection, metrics: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _reward(model: ModelSection) -> Mapping[str, Any] | None:
-    if model.checkpoint is None or model.trained_on is not None:
+    """The reward in the configuration of the run in whose folder a checkpoint is."""
+    place = model.checkpoint
+    if place is None or model.trained_on is not None:
         return None
-    folder = model.checkpoint.expanduser().absolute().parent
+    folder = place.expanduser().absolute().parent
     path = folder.parent / _CONFIGURATION
     if folder.name != "checkpoints" or not path.is_file():
         return None
     try:
-        reward = plain(read_file(path))["reward"]
+        tree = plain(read_file(path))
+        reward: Mapping[str, Any] = tree["reward"]
         _ = reward["name"], list(_parts(reward))
-    except (ConfigurationError, KeyError, TypeError, AttributeError) as error:
+        # The manifest is sealed, and the configuration is not.
+        known = read_manifest(place).identity if (place / MANIFEST).is_file() else None
+        changed = known not in (None, identity_of(tree, path.parent))
+    except (ConfigurationError, DamagedError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"is {str(model.checkpoint)!r}, and {path}, which says what it was trained on, cannot "
+            f"is {str(place)!r}, and {path}, which says what it was trained on, cannot "
             f"be read ({type(error).__name__}: {error}); restore that file, or write `trained_on`"
         ) from error
-    found: Mapping[str, Any] = reward
-    return found
+    if changed:
+        raise ValueError(
+            f"is {str(place)!r}, and {path}, which says what it was trained on, is not the "
+            "configuration that it was saved under; restore that file, or write `trained_on`"
+        )
+    return reward
 
 
 def _parts(reward: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

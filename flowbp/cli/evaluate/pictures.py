@@ -19,15 +19,13 @@ from torch import Tensor
 
 from flowbp.cli.evaluate.settings import EvaluateSettings
 from flowbp.evaluation import HeldOut, PictureSet, labelled_png, read_png
+from flowbp.evaluation.metric_runner import OnDevice
 from flowbp.files import write_atomically
 
 IMAGES = "images"
 
 ORIGIN = "origin"
 """The fact that says what evaluation a picture is of."""
-
-NO_FACTS: Mapping[str, str] = MappingProxyType({})
-"""Nothing is known of how a picture was sampled."""
 
 
 class ForeignPictureError(ValueError):
@@ -78,7 +76,7 @@ def shots_by_seed(
 
 
 def write_picture(
-    folder: Path, shot: Shot, image: Tensor, facts: Mapping[str, str] = NO_FACTS
+    folder: Path, shot: Shot, image: Tensor, facts: Mapping[str, str] = MappingProxyType({})
 ) -> None:
     """Write a picture, whole or not at all."""
     write_atomically(shot.path(folder), labelled_png(image, {**facts, **shot.texts}))
@@ -104,10 +102,9 @@ def read_picture(folder: Path, shot: Shot, origin: str | None = None) -> Tensor 
     return image
 
 
+# Pillow decodes one picture at a time, however many threads there are; what is gained is that it
+# does so while the device is at work.
 READERS = 2
-"""Threads that read. Pillow decodes one picture at a time, however many threads there are; what is
-gained is that it does so while the device is at work."""
-
 # Encoding does not hold up Python, and is a core's work for each picture.
 _WRITERS = min(8, os.cpu_count() or 1)
 
@@ -175,7 +172,6 @@ class Pictures:
     _keys: dict[Shot, str] = attrs.field(factory=dict, init=False, repr=False)
     _sets: dict[str, PictureSet] = attrs.field(factory=dict, init=False, repr=False)
     _files: dict[str, ReadAhead[Tensor]] = attrs.field(factory=dict, init=False, repr=False)
-    _places: dict[str, Mapping[Shot, int]] = attrs.field(factory=dict, init=False, repr=False)
     _pool: ThreadPoolExecutor = attrs.field(
         factory=lambda: ThreadPoolExecutor(READERS), init=False, repr=False
     )
@@ -210,9 +206,9 @@ class Pictures:
 
     def images(self, shots: Sequence[Shot]) -> Tensor:
         """Pictures (B, 3, H, W) of a model in [0, 1], on the evaluation's device."""
-        (model,) = {shot.model for shot in shots}
-        files, places = self._files_of(model), self._places_of(model)
-        return self._on_device(torch.stack([files[places[shot]] for shot in shots]))
+        seeds, files = self.settings.evaluation.seeds, self._files_of(shots[0].model)
+        places = (seeds.index(shot.seed) * len(self.prompts) + shot.number for shot in shots)
+        return torch.stack([files[place] for place in places]).to(self.device)
 
     def set_of(self, model: str) -> PictureSet:
         """All of a model; the same object each time, by which what is known of it is found."""
@@ -223,7 +219,7 @@ class Pictures:
                 prompts=[shot.prompt for shot in shots],
                 numbers=[shot.number for shot in shots],
                 seeds=[shot.seed for shot in shots],
-                pictures=_OnDevice(self._files_of(model), self._on_device),
+                pictures=OnDevice(self._files_of(model), self.device),
             )
         return self._sets[model]
 
@@ -237,31 +233,10 @@ class Pictures:
     def _files_of(self, model: str) -> ReadAhead[Tensor]:
         if model not in self._files:
             shots, folder = self.shots(model), self._folder
-            window = self.settings.evaluation.batch + READERS
             self._files[model] = ReadAhead(
                 len(shots),
                 lambda number: read_png(shots[number].path(folder).read_bytes())[0],
                 self._pool,
-                window,
+                self.settings.evaluation.batch + READERS,
             )
         return self._files[model]
-
-    def _places_of(self, model: str) -> Mapping[Shot, int]:
-        if model not in self._places:
-            self._places[model] = {shot: place for place, shot in enumerate(self.shots(model))}
-        return self._places[model]
-
-    def _on_device(self, images: Tensor) -> Tensor:
-        return images.to(self.device)
-
-
-@attrs.frozen
-class _OnDevice(Sequence[Tensor]):
-    files: Sequence[Tensor]
-    place: Callable[[Tensor], Tensor]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, number: Any) -> Any:
-        return self.place(self.files[number])

@@ -35,7 +35,7 @@ DESCRIPTIONS = {
     SCORES: "every picture's scores, means, paired gains with intervals",
     TABLE: "every picture's scores, a line each",
     "images": "the pictures, with prompt and seed in each",
-    "figures": "what each metric found, for --resume",
+    "figures": "the values that each metric returned, for --resume",
     "models": "what each model's pictures were made with, for --resume",
     TIMINGS: "the seconds of each phase, session by session",
     CUT_PROMPTS: "the prompts that the text encoders do not read to their end",

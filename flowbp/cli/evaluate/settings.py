@@ -12,7 +12,8 @@ from flowbp.adapters import Backbone
 from flowbp.config import Component
 from flowbp.evaluation import Metric, Sampling
 from flowbp.limits import BATCH, SEEDS, THREADS, labels
-from flowbp.settings import EmbeddingSettings, HeldOutSource
+from flowbp.prompts import HeldOutSource
+from flowbp.settings import EmbeddingSettings
 from flowbp.settings.device import check_device
 from flowbp.validators import integer, real
 
@@ -49,13 +50,6 @@ class EvaluationSection:
         seeds: of the noise; every prompt gets a picture of each, the same for all models.
         batch: pictures scored together; it changes memory and speed only.
         on_failure: `stop` at the first metric that fails, or `report` it as failed and go on.
-
-    Raises:
-        ValueError: a number is out of range, or torch knows no such device.
-
-    Example:
-        >>> EvaluationSection(folder=Path("evaluations/a")).seeds
-        (0,)
     """
 
     folder: Path
@@ -81,13 +75,6 @@ class ModelSection:
         scale: of a LoRA; 0.5 is half of it.
         trained_on: the metric that is the reward it was trained on, against which the others are
             held out; null takes that of the run in whose folder the checkpoint is.
-
-    Raises:
-        ValueError: something is given that would be ignored.
-
-    Example:
-        >>> ModelSection().checkpoint is None
-        True
     """
 
     checkpoint: Path | None = None
@@ -119,9 +106,6 @@ class EvaluateSettings:
         sampling: grid, guidance and size of the pictures, and how many are sampled together.
         metrics: what is measured, by label; a reward's name stands for the reward.
         embeddings: where those of the prompts are kept.
-
-    Example:
-        See `flowbp.cli.evaluate.preflight.load`, which makes one from YAML.
     """
 
     evaluation: EvaluationSection

@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "[dotted.key=value ...]\n       %(prog)s --presets | --version",
         description=_DESCRIPTION,
         epilog=_EPILOG.format(changeable=textwrap.fill(keys, 98, break_on_hyphens=False)),
-        resume="go on with the run in run.folder, from its newest checkpoint",
+        resume="continue the run in run.folder, from its newest checkpoint",
         check="check everything, print what would run, and write nothing",
     )
     parser.add_argument(
@@ -83,18 +83,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(typed: argparse.Namespace) -> int:
     # Late, because these need what `main` has just made sure of.
+    from flowbp.cli.run.check import check, trial_checks
     from flowbp.cli.run.execution import execute
     from flowbp.cli.run.phases import RunError
-    from flowbp.cli.run.preflight import AHEAD, check
     from flowbp.settings import RunContainer, Settings, load
+    from flowbp.settings.preflight import reading_checks
     from flowbp.training import EvaluationError, NonFiniteError
+
+    also = (*reading_checks(), *(trial_checks() if typed.check else ()))
 
     def act(settings: Settings) -> int:
         (check if typed.check else execute)(RunContainer(settings=settings), resume=typed.resume)
         return 0
 
     return carry_out(
-        lambda: load(typed.inputs, resume=typed.resume, ahead=AHEAD),
+        lambda: load(typed.inputs, resume=typed.resume, also=also),
         act,
         folder=lambda settings: settings.run.folder,
         what="the run",

@@ -19,8 +19,8 @@ from flowbp.config import DamagedError, read_sealed, sealed
 from flowbp.evaluation import Evaluation, EvaluationFile, evaluation_tree, own_facts, sampling_facts
 from flowbp.extras import require
 from flowbp.files import digests, write_atomically
-from flowbp.settings import RunContainer, Settings, free_folder, occupied, resolved
-from flowbp.settings.sampling import calibration_sampling
+from flowbp.settings import Settings, free_folder, occupied, resolved
+from flowbp.settings.schema import calibration_sampling
 from flowbp.validators import integer
 
 CONFIGURATION, COMPARISON, REPORT = "configuration.yaml", "comparison.json", "report.html"
@@ -30,7 +30,7 @@ BEFORE, BEFORE_PICTURES = "before.json", "before.safetensors"
 
 DESCRIPTIONS = {
     REPORT: "before and after side by side; open it in a browser",
-    PICTURE: "some pictures, before above after, chosen evenly, whatever their outcome",
+    PICTURE: "some pictures, before above after, evenly spaced in the list, whatever their outcome",
     PICTURE_PROMPTS: "the prompts of before_after.png, column by column",
     COMPARISON: "every prompt's reward and verdict, before and after",
     BEFORE: "the evaluation before training",
@@ -49,12 +49,6 @@ DESCRIPTIONS = {
 """The files that a run lists at its end."""
 
 
-def replaced_providers(container: RunContainer) -> Sequence[str]:
-    """The names of the providers that were overridden from Python."""
-    providers = container.providers.items()
-    return sorted(n for n, provider in providers if provider.overridden and n != "settings")
-
-
 def configuration_text(
     settings: Settings, model: Backbone, device: torch.device, replaced: Sequence[str]
 ) -> str:
@@ -69,7 +63,7 @@ def configuration_text(
     lines = "".join(f"#   {name}: {text}\n" for name, text in facts.items())
     return (
         f"{replaced_heading(replaced)}{resolved(settings)}\n"
-        f"# What was in effect, as the model and the machine had it:\n{lines}"
+        f"# What the model and the machine determined:\n{lines}"
     )
 
 
@@ -122,7 +116,7 @@ def read_finished(folder: Path) -> Finished | None:
     path = folder / FINISHED
     if not path.exists():
         return None
-    return read_sealed(Finished, path, cure="remove that file, and what is left to do is done")
+    return read_sealed(Finished, path, cure="remove that file, and the run completes what is left")
 
 
 _CURE = f"remove {BEFORE} and {BEFORE_PICTURES}, and the evaluation before training is made again"
@@ -157,7 +151,7 @@ def read_before(folder: Path) -> tuple[Evaluation, Tensor] | None:
         problem = f"cannot be read ({error.strerror or error})"
         raise DamagedError(tensors, problem, _CURE) from error
     if not same:
-        raise DamagedError(tensors, "is damaged: it is not as it was written", _CURE)
+        raise DamagedError(tensors, "is damaged: it has changed since it was written", _CURE)
     pictures = require("safetensors.torch").load(tensors.read_bytes())["pictures"]
     if len(pictures) != len(found.records):
         raise DamagedError(tensors, f"has {len(pictures)} pictures of {len(found.records)}", _CURE)

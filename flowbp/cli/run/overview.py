@@ -1,11 +1,10 @@
-"""What a run is about to do, in a dozen lines, with a drawing of the method's plan."""
+"""What a run is about to do, in a dozen lines, with a drawing of an example of the method."""
 
 from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Mapping, Sequence, Sized
-from typing import Any
+from collections.abc import Sequence, Sized
 
 from flowbp.adapters import Backbone, Lora
 from flowbp.cli.overview import embeddings_text, grid_text, pairs, words
@@ -14,8 +13,12 @@ from flowbp.core import Surrogate
 from flowbp.evaluation import counted
 from flowbp.prompts import TableSource
 from flowbp.settings import RunSettings, Settings, resolved_values
-from flowbp.settings.sampling import evaluation_sampling, example_plan, interval
-from flowbp.settings.schema import EvaluationSettings
+from flowbp.settings.schema import (
+    EvaluationSettings,
+    evaluation_every,
+    evaluation_sampling,
+    example_surrogate,
+)
 from flowbp.significant_digits import written
 from flowbp.training import cost
 
@@ -25,19 +28,35 @@ _WIDTH = 100
 def overview(settings: Settings, trained: int, *, replaced: Sequence[str] = ()) -> str:
     """What a run would do: parts, an example of the method's draw, cost, prompts, folder."""
     tree = resolved_values(settings, defaults=False)
+    surrogate = example_surrogate(settings, settings.run.seed)
+    sampling, batching = settings.sampling, settings.batching
+    spent = cost(surrogate, sampling, anchored=settings.anchor is not None)
+    # What is not set of a tuning is the model's or the file's own choice.
+    tuning = {key: item for key, item in tree["tuning"].items() if item is not None}
     lines = {
         "backbone": words(tree["backbone"]),
-        "trained": f"{trained:,} parameters, {_tuning(tree['tuning'])}",
+        "trained": f"{trained:,} parameters, {words(tuning)}",
         "reward": f"{words(tree['reward'])}, loss {words(tree['loss'])}",
         "judge": words(tree["judge"]) if tree["judge"] else "none",
         "replaced": ", ".join(replaced),
         "prompts": words(tree["prompts"]) + _counted(settings.prompts),
         "embeddings": embeddings_text(settings.embeddings),
         "evaluation": _evaluation(settings),
-        **_method(settings, words(tree["method"])),
+        "method": words(tree["method"]),
+        "example": drawing(surrogate, sampling.steps),
+        "": LEGEND,
+        " ": f"{joint_text(surrogate)}; weights {weights_text(surrogate)}",
+        "  ": f"the reward reads {reward_input_text(surrogate)}",
+        "sampling": f"{counted(sampling.steps, 'step')}{grid_text(sampling)}, guidance "
+        f"{sampling.guidance:g}, {sampling.height}x{sampling.width} pixels",
+        "portions": f"{counted(batching.samples, 'sample')} at a time forward, pull "
+        f"{batching.pull}, decode {batching.decode}"
+        f"{_checkpointing(settings.backbone)}{_compiled(settings.run)}",
+        "each step": f"{counted(batching.total, 'sample')}, each with {spent.forward} velocity "
+        f"evaluations forward and {spent.backward} backward in this example",
         "optimizer": f"{words(tree['optimizer'])}, schedule {words(tree['schedule'])}",
         "training": pairs(tree["training"]),
-        "anchor": _anchor(settings),
+        "anchor": _anchor(settings, surrogate, spent.forward),
         "folder": str(settings.run.folder),
     }
     return "\n".join(_line(name, text) for name, text in lines.items() if text)
@@ -58,26 +77,6 @@ def _line(name: str, text: str) -> str:
     )
 
 
-def _method(settings: Settings, name: str) -> dict[str, str]:
-    plan, steps = example_plan(settings), settings.sampling.steps
-    sampling, batch = settings.sampling, settings.batching.total
-    spent = cost(plan, sampling, anchored=settings.anchor is not None)
-    return {
-        "method": name,
-        "example": plan_drawing(plan, steps),
-        "": LEGEND,
-        " ": f"{joint_text(plan)}; weights {weights_text(plan)}",
-        "  ": f"the reward reads {reward_input_text(plan)}",
-        "sampling": f"{counted(steps, 'step')}{grid_text(sampling)}, guidance "
-        f"{sampling.guidance:g}, {sampling.height}x{sampling.width} pixels",
-        "portions": f"{counted(settings.batching.samples, 'sample')} at a time forward, pull "
-        f"{settings.batching.pull}, decode {settings.batching.decode}"
-        f"{_checkpointing(settings.backbone)}{_compiled(settings.run)}",
-        "each step": f"{counted(batch, 'sample')}, each with {spent.forward} velocity evaluations "
-        f"forward and {spent.backward} backward in this example",
-    }
-
-
 def _checkpointing(backbone: Component[Backbone]) -> str:
     # A model of a third party need not know it.
     name = "gradient_checkpointing"
@@ -94,21 +93,15 @@ def _compiled(run: RunSettings) -> str:
     return f", compiled, blocks keep {run.kept_activations:.0%} of their activations"
 
 
-def _tuning(tree: Mapping[str, Any]) -> str:
-    # What is not set is the model's or the file's own choice.
-    return words({key: item for key, item in tree.items() if item is not None})
-
-
-def _anchor(settings: Settings) -> str:
+def _anchor(settings: Settings, surrogate: Surrogate, forward: int) -> str:
     if settings.anchor is None:
         return ""
-    plan = example_plan(settings)
-    without, spent = (cost(plan, settings.sampling, anchored=each) for each in (False, True))
+    own = forward - cost(surrogate, settings.sampling, anchored=False).forward
     adapted = isinstance(settings.tuning, Lora)
     reference = "base model without adapter" if adapted else "model before training"
     return (
-        f"strength {settings.anchor.strength:g}, towards the {reference}; "
-        f"{spent.forward - without.forward} of the forward evaluations are the reference's"
+        f"strength {settings.anchor.strength:g}, towards the {reference}; {own} of the forward "
+        "evaluations are the reference's"
     )
 
 
@@ -125,15 +118,16 @@ def _evaluation(settings: Settings) -> str:
 
 
 def _inside(settings: Settings, evaluation: EvaluationSettings) -> str:
-    every, stop = interval(settings), settings.early_stop
+    every, stop = evaluation_every(settings), settings.early_stop
     if every is None:
         return ""
     which = "all" if evaluation.count is None else str(evaluation.count)
-    besides = f", {words(list(evaluation.metrics))} besides" if evaluation.metrics else ""
+    besides = f", also by {', '.join(evaluation.metrics)}" if evaluation.metrics else ""
     found = f"; every {counted(every, 'step')} on {which} of them{besides}"
     if stop is None:
         return found
-    return f"{found}; ends after {stop.patience} without a rise of {stop.metric}"
+    patience = counted(stop.patience, "evaluation")
+    return f"{found}; ends after {patience} without a rise of {stop.metric}"
 
 
 def _counted(source: object) -> str:
@@ -147,23 +141,23 @@ def _left_out(source: object) -> str:
 
 
 LEGEND = "● active  ◆ active joint  · cached  - leapt over  | ends of segments"
-"""What the characters of `plan_drawing` mean."""
+"""What the characters of `drawing` mean."""
 
 _MOST = 8
 
 
-def plan_drawing(plan: Surrogate, steps: int) -> str:
-    """Draw which steps a plan evaluates again, on a line of `steps` steps from noise to sample."""
-    ends = {plan.segments[0].start, *(segment.stop for segment in plan.segments)}
-    marks = [("|" if i in ends else "") + _mark(plan, i) for i in range(steps)]
+def drawing(surrogate: Surrogate, steps: int) -> str:
+    """Draw which steps are evaluated again, on a line of `steps` steps from noise to sample."""
+    ends = {surrogate.segments[0].start, *(segment.stop for segment in surrogate.segments)}
+    marks = [("|" if i in ends else "") + _mark(surrogate, i) for i in range(steps)]
     return "".join(marks) + ("|" if steps in ends else "")
 
 
-def weights_text(plan: Surrogate) -> str:
-    """The active steps of a plan, each with its weight and the scale of its gradient."""
+def weights_text(surrogate: Surrogate) -> str:
+    """The active steps, each with its weight and the scale of its gradient."""
     items = [
         f"{step}: {written(segment.weights[step], 4)}{_scaled(scale)}"
-        for segment in plan.segments
+        for segment in surrogate.segments
         for step, scale in sorted(segment.active.items())
     ]
     rest = len(items) - _MOST
@@ -174,21 +168,21 @@ def _scaled(scale: float) -> str:
     return f" x {written(scale)}" if scale != 1 else ""
 
 
-def joint_text(plan: Surrogate) -> str:
-    """What crosses the joint of a plan, in words."""
-    joints = [segment.start for segment in plan.segments[1:]]
+def joint_text(surrogate: Surrogate) -> str:
+    """What crosses the joint, in words."""
+    joints = [segment.start for segment in surrogate.segments[1:]]
     if not joints:
         return "no joint, no Jacobian"
     where = f"step {joints[0]}" if len(joints) == 1 else f"steps {joints[0]} to {joints[-1]}"
-    return f"joint at {where}, alpha {plan.alpha:g}"
+    return f"joint at {where}, alpha {surrogate.alpha:g}"
 
 
-def reward_input_text(plan: Surrogate) -> str:
-    """What the reward reads of a plan, in words."""
-    if plan.reward_input == "sample":
-        copies = f", and {plan.noised} renoised copies of it" if plan.noised else ""
+def reward_input_text(surrogate: Surrogate) -> str:
+    """What the reward reads, in words."""
+    if surrogate.reward_input == "sample":
+        copies = f", and {surrogate.noised} renoised copies of it" if surrogate.noised else ""
         return f"the sample{copies}"
-    last = plan.segments[-1]
+    last = surrogate.segments[-1]
     supports = sorted(last.weights)
     which = f"step {supports[0]}"
     if len(supports) > 1:
@@ -198,10 +192,10 @@ def reward_input_text(plan: Surrogate) -> str:
     return f"the sample as predicted at step {last.start} from the {velocity} of {which}"
 
 
-def _mark(plan: Surrogate, step: int) -> str:
-    if any(step in segment.active for segment in plan.segments):
-        joint = any(step == each.start and step in each.active for each in plan.segments[1:])
+def _mark(surrogate: Surrogate, step: int) -> str:
+    if any(step in segment.active for segment in surrogate.segments):
+        joint = any(step == each.start and step in each.active for each in surrogate.segments[1:])
         return "◆" if joint else "●"
-    if any(step in segment.weights for segment in plan.segments):
+    if any(step in segment.weights for segment in surrogate.segments):
         return "·"
-    return "-" if any(each.start <= step < each.stop for each in plan.segments) else " "
+    return "-" if any(each.start <= step < each.stop for each in surrogate.segments) else " "

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from torch import Tensor
 
 from flowbp.cli.progress import report_progress
 from flowbp.cli.run.folder import read_before, write_before
+from flowbp.cli.run.parts import RunParts
 from flowbp.component_errors import during
 from flowbp.evaluation import Evaluation, evaluate
 from flowbp.rewards import Reward, UncalibratedReward, WeightedReward
-from flowbp.settings import RunContainer
 from flowbp.training import Streams
 from flowbp.training.prompts import drawn
 
@@ -22,44 +21,47 @@ class RunError(RuntimeError):
     """A run cannot go on, for a reason outside this library that the message gives."""
 
 
-def run_prompts(container: RunContainer) -> tuple[str, ...]:
+def run_prompts(parts: RunParts) -> tuple[str, ...]:
     """Every prompt that a run will encode, each once."""
-    settings = container.settings()
-    own = container.own_prompts()
+    settings, evaluation = parts.settings, parts.evaluation_sampling
     # A source's stream is decided by its generator alone, so that the prompts of training are
     # drawn here as the trainer will draw them.
-    stream = iter(own.stream(Streams.of(settings.run.seed).prompts))
+    stream = iter(parts.prompts.stream(Streams.of(settings.run.seed).prompts))
     count = settings.training.steps * settings.batching.total
-    snapshots, evaluation = container.snapshots(), container.evaluation_sampling()
-    found = dict.fromkeys(prompt.text for prompt in container.held_out())
-    found |= dict.fromkeys(snapshots.prompts if snapshots else ())
-    found |= dict.fromkeys(container.calibration_prompts())
+    found = dict.fromkeys(prompt.text for prompt in parts.held_out)
+    found |= dict.fromkeys(parts.snapshots.prompts if parts.snapshots else ())
+    found |= dict.fromkeys(parts.calibration_prompts)
     if settings.sampling.guided or (evaluation is not None and evaluation.guidance != 1):
         found[settings.sampling.negative_prompt] = None
-    return tuple(found | dict.fromkeys(drawn(own, stream, count)))
+    return tuple(found | dict.fromkeys(drawn(parts.prompts, stream, count)))
 
 
-def calibrate(container: RunContainer, *, begun: bool) -> None:
-    """Measure the scales that the reward lacks, or read them back, and print all of them."""
-    path, reward = container.calibration().path, container.reward()
-    if not isinstance(reward, UncalibratedReward):
-        if isinstance(reward, WeightedReward):
-            print(scales(reward, "the reward's scales, as given"), flush=True)
-        return
-    if path.exists():
-        heading = f"the reward's scales, from {path}"
-        calibrated = container.calibrated()
-    elif begun:
-        raise ValueError(
-            f"{path} is gone, and the steps that are done were trained with the scales in it; "
-            "restore it from a copy, or begin a new run in another folder"
-        )
-    else:
-        count = reward.prompts
-        heading = f"the reward's scales, measured on {count} pictures and written to {path}"
-        with report_progress("calibrating the reward", count) as progress:
-            calibrated = container.calibrated(progress=progress)
-    print(scales(calibrated, heading), flush=True)
+def calibrate(parts: RunParts, measured: Callable[..., Reward], *, begun: bool) -> Reward:
+    """The reward with the scales that it lacks, measured or read back; prints all of them."""
+    path, reward = parts.calibration.path, parts.reward
+    with (
+        during("the calibration of the reward"),
+        stopping_on_errors("the calibration of the reward stopped"),
+    ):
+        if not isinstance(reward, UncalibratedReward):
+            if isinstance(reward, WeightedReward):
+                print(scales(reward, "the reward's scales, as given"), flush=True)
+            return measured()
+        if path.exists():
+            heading = f"the reward's scales, from {path}"
+            calibrated = measured()
+        elif begun:
+            raise ValueError(
+                f"{path} is gone, and the steps that are done were trained with the scales in it; "
+                "restore it from a copy, or begin a new run in another folder"
+            )
+        else:
+            count = reward.prompts
+            heading = f"the reward's scales, measured on {count} pictures and written to {path}"
+            with report_progress("calibrating the reward", count) as progress:
+                calibrated = measured(progress=progress)
+        print(scales(calibrated, heading), flush=True)
+        return calibrated
 
 
 def scales(reward: Reward, heading: str) -> str:
@@ -75,33 +77,34 @@ def scales(reward: Reward, heading: str) -> str:
     return "\n".join([heading, *lines])
 
 
-def score_before(container: RunContainer, folder: Path) -> tuple[Evaluation, Tensor] | None:
+def score_before(parts: RunParts, reward: Reward) -> tuple[Evaluation, Tensor] | None:
     """The evaluation before training with its pictures, read back where it was finished."""
+    folder = parts.settings.run.folder
     kept = read_before(folder)
     if kept is not None:
         return kept
     # The backbone still is as it was built: a checkpoint is loaded when training begins.
-    before = score_held_out(container, "before")
+    before = score_held_out(parts, reward, "before")
     if before is not None:
         write_before(folder, *before)
     return before
 
 
-def score_held_out(container: RunContainer, label: str) -> tuple[Evaluation, Tensor] | None:
+def score_held_out(parts: RunParts, reward: Reward, label: str) -> tuple[Evaluation, Tensor] | None:
     """Sample and score the held-out prompts; None where the settings ask for no evaluation."""
-    sampling, settings = container.evaluation_sampling(), container.settings().evaluation
+    sampling, settings = parts.evaluation_sampling, parts.settings.evaluation
     if sampling is None or settings is None:
         return None
-    prompts = container.held_out()
+    prompts = parts.held_out
     with (
         during(f"the evaluation {label} training"),
         stopping_on_errors(f"the evaluation {label} training stopped"),
         report_progress(f"evaluating {label} training", len(prompts)) as progress,
     ):
         return evaluate(
-            container.model(),
-            container.calibrated(),
-            container.judge(),
+            parts.model,
+            reward,
+            parts.judge,
             prompts,
             sampling=sampling,
             noise_seed=settings.noise_seed,

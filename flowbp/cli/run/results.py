@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -19,8 +19,8 @@ from flowbp.cli.run.folder import (
     PICTURE_PROMPTS,
     REPORT,
     configuration_text,
-    replaced_providers,
 )
+from flowbp.cli.run.parts import RunParts
 from flowbp.cli.timings import Timings
 from flowbp.evaluation import (
     Comparison,
@@ -37,9 +37,9 @@ from flowbp.evaluation import (
     write_report,
 )
 from flowbp.files import write_atomically
-from flowbp.settings import RunContainer, Settings
+from flowbp.settings import Settings
 from flowbp.significant_digits import written
-from flowbp.training import Checkpoints, EarlyStop, HeldOutEvaluation, HeldOutMetrics, load_trained
+from flowbp.training import Checkpoints, HeldOutEvaluation, HeldOutMetrics, load_trained
 
 _SHOWN, _SIDE = 12, 128
 
@@ -51,8 +51,7 @@ class Evaluated:
     comparison: Comparison
     before: Tensor
     after: Tensor
-    steps: int
-    end: EarlyEnd | None = None
+    end: Ending
 
     def picture(self, row: ScoreRow) -> Tensor:
         """The picture (3, H, W) of a row of the comparison's scores."""
@@ -61,20 +60,27 @@ class Evaluated:
         return pictures[places.index(row.number)]
 
 
-def write_results(container: RunContainer, evaluated: Evaluated, timings: Timings) -> None:
+def write_results(
+    parts: RunParts,
+    evaluated: Evaluated,
+    timings: Timings,
+    *,
+    method: str,
+    inside: HeldOutEvaluation | None,
+    facts: Mapping[str, str],
+) -> None:
     """Write `comparison.json`, `before_after.png` with its prompts, and `report.html`."""
-    settings, method = container.settings(), type(container.method()).__name__
-    folder, end = settings.run.folder, evaluated.end
-    steps, note = (evaluated.steps, "") if end is None else (end.judged, f". {end.note}")
+    settings, history, end = parts.settings, parts.history, evaluated.end
+    folder = settings.run.folder
+    steps, note = end.judged, f". {end.note}" if end.early else ""
     write_atomically(folder / COMPARISON, to_json(evaluated.comparison) + "\n")
     rows = evaluated.comparison.before.rows
     shown = even_sample(rows, _SHOWN)
     own = {"prompts": json.dumps([rows[i].prompt for i in shown], ensure_ascii=False)}
-    sheet = labelled_png(_before_after(evaluated, shown), {**container.shown_facts(), **own})
+    sheet = labelled_png(_before_after(evaluated, shown), {**facts, **own})
     write_atomically(folder / PICTURE, sheet)
     prompts = "".join(f"{rows[i].prompt}\n" for i in shown)
     write_atomically(folder / PICTURE_PROMPTS, prompts)
-    history = container.history()
     # What came after the model that the page is of says nothing of it.
     held_out = [row for row in history.held_out if row.step <= steps]
     report = Report(
@@ -86,23 +92,21 @@ def write_results(container: RunContainer, evaluated: Evaluated, timings: Timing
         picture=evaluated.picture,
         trained={evaluated.comparison.after.label: ["reward"]},
         metrics=history.rows,
-        held_out=[{"step": row.step, **row.figures} for row in held_out],
+        held_out=[{"step": row.step, **row.means} for row in held_out],
         held_out_each=[row.each for row in held_out],
-        held_out_prompts=_held_out_prompts(container.held_out_evaluation()),
+        held_out_prompts=_held_out_prompts(inside),
         held_out_signs={name: sign for row in held_out for name, sign in row.signs.items()},
-        configuration=configuration_text(
-            settings, container.tuned(), container.device(), replaced_providers(container)
-        ),
+        configuration=configuration_text(settings, parts.tuned, parts.device, parts.replaced),
         timings=timings.sums,
         sessions=timings.sessions,
-        environment=environment(container.device(), settings.run.seed),
+        environment=environment(parts.device, settings.run.seed),
     )
     write_report(folder / REPORT, report)
 
 
-def _held_out_prompts(intervals: HeldOutEvaluation | None) -> Sequence[str] | None:
+def _held_out_prompts(inside: HeldOutEvaluation | None) -> Sequence[str] | None:
     """Those of the evaluations inside the run; None where another measure does not say."""
-    measure = getattr(intervals, "measure", None)
+    measure = getattr(inside, "measure", None)
     return [each.text for each in measure.prompts] if isinstance(measure, HeldOutMeasure) else None
 
 
@@ -149,90 +153,61 @@ def _sampling_advice(model: Backbone, settings: Settings) -> str:
     return f"\n{lines}"
 
 
-@attrs.frozen
-class Best:
-    """The best evaluation inside a run, by the metric that stops it early."""
-
-    metric: str
-    evaluation: HeldOutMetrics
-    checkpoint: str | None
-    """The name of the one that holds its model; None of the last or of nothing trained."""
-
-    @property
-    def value(self) -> str:
-        """Of the metric, rounded."""
-        return written(self.evaluation.figures[self.metric], 4)
-
-    @property
-    def description(self) -> dict[str, str]:
-        """Of its checkpoint, by its path in the run's folder."""
-        if self.checkpoint is None:
-            return {}
-        what = (
-            f"the model at its best {self.metric}, {self.value} after step {self.evaluation.step}"
-        )
-        return {f"checkpoints/{self.checkpoint}": what}
-
-
-def find_best(
-    rule: EarlyStop, held_out: Sequence[HeldOutMetrics], checkpoints: Checkpoints, *, done: int
-) -> Best | None:
-    """The best evaluation of a run that is over, after `done` steps; None without any."""
-    best = rule.best(held_out)
-    if best is None:
-        return None
-    saved = None if best.step in (0, done) else checkpoints.of_step(best.step)
-    return Best(rule.metric, best, saved)
-
-
 @attrs.frozen(kw_only=True)
-class EarlyEnd:
-    """The end of a run before its last step."""
+class Ending:
+    """How the training of a run ended, and which of its models the results are of."""
 
     done: int
-    best: int
-    place: Path | None
-    explanation: str
+    # The step of its best evaluation; 0 is the model before training, None if nothing chose.
+    best: int | None = None
+    # The name of the best one's checkpoint and what it is; none of the last or of nothing trained.
+    checkpoint: str | None = None
+    description: str = ""
+    # Why it ended before its last step; empty if it did not.
+    early: str = ""
 
     @property
     def judged(self) -> int:
-        """The step whose model the results are of: the best, or the last if the best is none."""
-        return self.done if self.place is None else self.best
+        """The step whose model the results are of: the best if it ended early, or the last."""
+        return self.best if self.early and self.best else self.done
 
     @property
     def note(self) -> str:
-        """What a reader of the results must know."""
-        if self.place is None:
-            return f"The results are of the last model. The run {self.explanation}."
+        """What a reader of the results of a run that ended early must know."""
+        if not self.best:
+            return f"The results are of the last model. The run {self.early}."
         return (
             f"The results are of the best model, that of step {self.best}. It was chosen by the "
             "held-out prompts that score it here, so these numbers are optimistic. The run "
-            f"{self.explanation}."
+            f"{self.early}."
         )
 
 
-def early_end(
-    settings: Settings, best: Best | None, *, done: int, less_is_better: bool
-) -> EarlyEnd | None:
-    """Why a run ended before its last step, and where the best of it is; None if it did not."""
+def ending(
+    settings: Settings, held_out: Sequence[HeldOutMetrics], checkpoints: Checkpoints, *, done: int
+) -> Ending:
+    """What the evaluations inside a run say of its end, after `done` steps."""
     stop, total = settings.early_stop, settings.training.steps
-    if stop is None or best is None or done >= total:
-        return None
-    step, folder = best.evaluation.step, settings.run.folder / "checkpoints"
-    place = folder / (best.checkpoint or "final") if step else None
-    changed = "fallen" if less_is_better else "risen"
-    return EarlyEnd(
-        done=done,
-        best=step,
-        place=place,
-        explanation=f"ended early, after step {done} of {total}: {stop.metric} has not {changed} "
-        f"by more than {stop.min_delta:g} for {counted(stop.patience, 'evaluation')}; the best, "
-        f"{best.value}, is that of step {step}, "
-        f"{'the model before training' if place is None else f'in {place}'}",
-    )
+    best = None if stop is None else stop.best(held_out)
+    if stop is None or best is None:
+        return Ending(done=done)
+    step, value = best.step, written(best.means[stop.metric], 4)
+    saved = None if step in (0, done) else checkpoints.of_step(step)
+    early = ""
+    if done < total:
+        changed = "fallen" if stop.less_is_better(held_out) else "risen"
+        place = settings.run.folder / "checkpoints" / (saved or "final")
+        early = (
+            f"ended early, after step {done} of {total}: {stop.metric} has not {changed} by more "
+            f"than {stop.min_delta:g} for {counted(stop.patience, 'evaluation')}; the best, "
+            f"{value}, is that of step {step}, "
+            f"{f'in {place}' if step else 'the model before training'}"
+        )
+    what = f"the model at its best {stop.metric}, {value} after step {step}"
+    return Ending(done=done, best=step, checkpoint=saved, description=what, early=early)
 
 
-def load_best(backbone: Backbone, end: EarlyEnd | None) -> None:
-    """Have the backbone be the best model of a run that ended early, if that is not the last."""
-    if end is not None and end.place is not None and end.best != end.done:
-        load_trained(backbone.trainable(), end.place)
+def load_judged(backbone: Backbone, end: Ending, folder: Path) -> None:
+    """Have the backbone be the model that the results are of, if that is not the last."""
+    if end.judged != end.done:
+        load_trained(backbone.trainable(), folder / "checkpoints" / (end.checkpoint or "final"))

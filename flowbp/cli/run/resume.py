@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
 
-from flowbp.cli.run.folder import CONFIGURATION, FINISHED, read_finished, replaced_heading
+from flowbp.cli.run.folder import CONFIGURATION, Finished, read_finished, replaced_heading
 from flowbp.cli.timings import read_timings
 from flowbp.config import ConfigurationError, DamagedError, Problem, plain, read_file
 from flowbp.settings import (
@@ -40,63 +40,44 @@ class Resumption:
 
 def resumption(settings: Settings, checkpoints: Checkpoints, replaced: Sequence[str]) -> Resumption:
     """Find the newest checkpoint of a run, or raise why the run cannot go on."""
-    # A run that has no checkpoint yet goes on from step 0, with the same result. A damaged
-    # checkpoint is never passed over.
-    folder = settings.run.folder
-    found = _changes(settings, replaced)
-    moved = _moved(settings, found)
-    forbidden = [
-        change
-        for change in found
-        if not change.allowed and change.key != STEPS and change.key not in moved
-    ]
-    if forbidden:
-        raise ConfigurationError(Problem(c.key, _message(c), "") for c in forbidden)
+    found, total = _changes(settings, replaced), settings.training.steps
     try:
+        moved = _moved(settings, found)
+        forbidden = [
+            change
+            for change in found
+            if not change.allowed and change.key != STEPS and change.key not in moved
+        ]
+        if forbidden:
+            raise ConfigurationError(Problem(c.key, _message(c), "") for c in forbidden)
+        # A run that has no checkpoint yet goes on from step 0, with the same result. A damaged
+        # checkpoint is never passed over.
         newest = checkpoints.newest()
-    except CheckpointError as error:
+        step = 0 if newest is None else int(newest.step)
+        for change in found:
+            if change.key == STEPS:
+                _refuse_steps(settings, change, step)
+        _refuse_finished(settings, found, read_finished(settings.run.folder))
+        sessions = read_timings(settings.run.folder)
+    except (CheckpointError, DamagedError) as error:
         raise _refused(str(error)) from error
-    step = 0 if newest is None else int(newest.step)
-    steps = next((change for change in found if change.key == STEPS), None)
-    if steps is not None:
-        _refuse_steps(settings, steps, step)
-    _refuse_finished(settings, found)
-    sessions = _sessions(folder)
-    notes = (
-        *(f"{key} has moved, and holds the same files" for key in moved),
-        *_rounded(found),
-    )
-    total = settings.training.steps
-    if newest is None:
-        begun = f"resuming: no checkpoint was saved yet, training starts from step 0 of {total}"
-        return Resumption(None, 0, (begun, *notes), sessions)
-    begun = f"resuming after step {step} of {total}, from {newest.place}"
-    return Resumption(newest.place, step, (begun, *notes), sessions)
-
-
-def _sessions(folder: Path) -> tuple[Mapping[str, float], ...]:
-    try:
-        return read_timings(folder)
-    except DamagedError as error:
-        raise _refused(str(error)) from error
-
-
-def _rounded(found: tuple[Change, ...]) -> Iterator[str]:
-    return (
+    begun = f"resuming: no checkpoint was saved yet, training starts from step 0 of {total}"
+    if newest is not None:
+        begun = f"resuming after step {step} of {total}, from {newest.place}"
+    rounded = (
         f"{change.key} changed from {change.old} to {change.new}: from here on, metrics agree "
         "with those of a run that never stopped up to rounding only"
         for change in found
         if change.rounding
     )
+    notes = (begun, *(f"{key} has moved, and holds the same files" for key in moved), *rounded)
+    return Resumption(newest.place if newest else None, step, notes, sessions)
 
 
 def _moved(settings: Settings, found: tuple[Change, ...]) -> tuple[str, ...]:
     """The keys that lead elsewhere, to the same files; refuses those that lead to other files."""
     folder, leaves = settings.run.folder, decisive(settings)
-    try:
-        before = read_sources(folder)
-    except DamagedError as error:
-        raise _refused(f"is {folder}, whose {SOURCES} {error.problem}; {error.cure}") from error
+    before = read_sources(folder)
     if before is None:
         if any((folder / "checkpoints").glob("*")):
             raise _refused(
@@ -120,7 +101,7 @@ def _moved(settings: Settings, found: tuple[Change, ...]) -> tuple[str, ...]:
 def _fault(before: Source, now: Source | None, *, changed: bool) -> str | None:
     if now is None:
         # A key that has another value, which is no place, is refused as any other.
-        gone = "where there is nothing any more; give the place that it was moved to"
+        gone = "which no longer exists; give its new path"
         return None if changed else gone
     differing = before.differing(now)
     if differing is None:
@@ -163,34 +144,24 @@ def _message(change: Change) -> str:
 
 
 def _refuse_steps(settings: Settings, change: Change, done: int) -> None:
-    if change.old == "nothing" or int(change.old) > settings.training.steps:
-        raise ConfigurationError([Problem(STEPS, f"{_message(change)}; it can only be raised", "")])
-    if any(_factors(settings, int(change.old), done)):
-        raise ConfigurationError(
-            [
-                Problem(
-                    STEPS,
-                    f"{_message(change)}; the schedule spans all steps, and with another number of "
-                    f"them the {done} steps that are done would have had other learning rates; a "
-                    "new run can start from what this one saved, as backbone.source or "
-                    "tuning.start",
-                    "",
-                )
-            ]
-        )
-
-
-def _factors(settings: Settings, old: int, done: int) -> Iterator[bool]:
     schedule, new = settings.schedule, settings.training.steps
-    return (schedule.factor(t, old) != schedule.factor(t, new) for t in range(done))
+    why = ""
+    if change.old == "nothing" or int(change.old) > new:
+        why = "it can only be raised"
+    elif any(schedule.factor(t, int(change.old)) != schedule.factor(t, new) for t in range(done)):
+        why = (
+            f"the schedule spans all steps, and with another number of them the {done} steps that "
+            "are done would have had other learning rates; a new run can start from what this one "
+            "saved, as backbone.source or tuning.start"
+        )
+    if why:
+        raise ConfigurationError([Problem(STEPS, f"{_message(change)}; {why}", "")])
 
 
-def _refuse_finished(settings: Settings, found: tuple[Change, ...]) -> None:
+def _refuse_finished(
+    settings: Settings, found: tuple[Change, ...], finished: Finished | None
+) -> None:
     folder, total = settings.run.folder, settings.training.steps
-    try:
-        finished = read_finished(folder)
-    except DamagedError as error:
-        raise _refused(f"is {folder}, whose {FINISHED} {error.problem}; {error.cure}") from error
     if finished is None:
         return
     done, early = finished.steps, finished.ended_early

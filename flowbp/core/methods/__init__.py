@@ -6,7 +6,7 @@ from .draft_lv import DRaFTLV
 from .drtune import DRTune
 from .lagrange import Lagrange
 from .leap_align import LeapAlign
-from .method import Activated, Method, Scaled
+from .method import Activated, Method, Scaled, draw_surrogate
 from .refl import ReFL
 from .sparse import Sparse
 from .variant import Variant
@@ -24,4 +24,5 @@ __all__ = [
     "Scaled",
     "Sparse",
     "Variant",
+    "draw_surrogate",
 ]

@@ -87,9 +87,9 @@ class Lagrange:
         return tuple(attrs.evolve(each, active=self._scales(each)) for each in segments)
 
     def _scales(self, segment: Segment) -> dict[int, float]:
-        gamma = rescale(segment.weights, segment.active, self.rescale)
-        damped = gamma * self.support_scale
-        return {i: gamma if i == segment.start else damped for i in segment.active}
+        weights, active = segment.weights, segment.active
+        gamma = rescale(weights.values(), (weights[i] for i in active), self.rescale)
+        return {i: gamma * (1 if i == segment.start else self.support_scale) for i in active}
 
     def _segment(self, sigmas: Tensor, start: int, stop: int) -> Segment:
         supports = evenly_spaced(start, stop, self.order)

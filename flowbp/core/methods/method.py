@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+import reprlib
+from collections.abc import Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
 import attrs
 import torch
@@ -11,8 +12,6 @@ from torch import Tensor
 
 from ..draws import ActiveDraw, window
 from ..segments import Segment, Surrogate
-
-KeyT = TypeVar("KeyT")
 
 
 class Method(Protocol):
@@ -53,16 +52,37 @@ class Activated(Protocol):
         ...
 
 
-def rescale(weights: Mapping[KeyT, float], active: Iterable[KeyT], strength: float) -> float:
-    """`1 + rho (sum |w| / sum over active |w| - 1)`, the common scale of the active gradients.
+def draw_surrogate(method: Method, sigmas: Tensor, generator: torch.Generator) -> Surrogate:
+    """What a method draws, refused if it is no surrogate: the way to call a method of any origin.
 
-    1 if the active weights are all zero, up to rounding: there is no gradient to scale.
+    Args:
+        method: draws it.
+        sigmas: (N+1,) noise levels from 1 to 0.
+        generator: source of every random choice.
+
+    Raises:
+        TypeError: the method's `draw` returns something else.
+        ValueError: the method does not fit the grid.
+
+    Example:
+        >>> from flowbp.core import DRaFT
+        >>> draw_surrogate(DRaFT(last=2), torch.linspace(1, 0, 5), torch.Generator()).horizon
+        4
     """
-    whole = sum(abs(w) for w in weights.values())
-    kept = sum(abs(weights[i]) for i in active)
-    if kept <= 1e-8 * whole:
-        return 1.0
-    return 1 + strength * (whole / kept - 1)
+    drawn: object = method.draw(sigmas, generator)
+    if not isinstance(drawn, Surrogate):
+        raise TypeError(
+            f"{type(method).__name__}.draw must return a flowbp.Surrogate, got "
+            f"{reprlib.repr(drawn)}; return Surrogate(segments), made of flowbp.Segment values"
+        )
+    return drawn
+
+
+def rescale(weights: Iterable[float], active: Iterable[float], strength: float) -> float:
+    """`1 + rho (sum |w| / sum over active |w| - 1)`, the common scale of the active gradients."""
+    whole, kept = sum(map(abs, weights)), sum(map(abs, active))
+    # Where the active weights are all zero, up to rounding, there is no gradient to scale.
+    return 1 + strength * (whole / kept - 1) if kept > 1e-8 * whole else 1.0
 
 
 def scaled_over_window(
@@ -70,11 +90,8 @@ def scaled_over_window(
 ) -> tuple[Segment, ...]:
     """The segments with one scale for all active steps: both sums of `rescale` over the window."""
     pool = window(segments[-1].stop, tail)
-    # By segment and step, as two segments may share a support.
-    weights = {
-        (n, i): w for n, each in enumerate(segments) for i, w in each.weights.items() if i in pool
-    }
-    active = [(n, i) for n, each in enumerate(segments) for i in each.active if i in pool]
+    weights = [w for each in segments for i, w in each.weights.items() if i in pool]
+    active = [each.weights[i] for each in segments for i in each.active if i in pool]
     gamma = rescale(weights, active, strength)
     return tuple(attrs.evolve(each, active=dict.fromkeys(each.active, gamma)) for each in segments)
 

@@ -13,14 +13,10 @@ from flowbp.validators import has, one_of, real
 from ..draws import ActiveDraw
 from ..quadrature import Quadrature, euler
 from ..segments import RewardInput, Segment, Surrogate
-from .method import Activated, Method, Scaled
+from .method import Activated, Method, Scaled, draw_surrogate
 
-_AXES = ("reward_input", "alpha", "quadrature", "active")
 # What one draw in 25 shows is missed by all of so many once in 10^9.
 _DRAWS = 500
-
-# Relative to the largest weight: grids may be of single precision.
-_SAME = 1e-5
 
 
 @attrs.frozen
@@ -86,32 +82,28 @@ class Variant:
     def draw(self, sigmas: Tensor, generator: torch.Generator) -> Surrogate:
         """The method's surrogate with the axes replaced."""
         base, varied = self._drawn(sigmas, generator)
-        if _unchanged(self._replaced(), sigmas, base, varied):
-            # By chance in this draw, or in every one.
+        # By chance in this draw, or in every one.
+        if any(_UNCHANGED[axis](sigmas, base, varied) for axis in self._replaced()):
             never = self.without_effect(sigmas)
             if never:
                 raise ValueError("; ".join(never.values()))
         return varied
 
     def without_effect(self, sigmas: Tensor) -> dict[str, str]:
-        """The axes that were replaced and change nothing in any of 500 draws on a grid.
-
-        Args:
-            sigmas: (N+1,) noise levels from 1 to 0.
-
-        Returns:
-            By axis, why, and what to do about it.
-
-        Example:
-            >>> from flowbp.core import Sparse
-            >>> method = Variant(Sparse(active=2), alpha=0.5)
-            >>> list(method.without_effect(torch.linspace(1, 0, 5)))
-            ['alpha']
-        """
-        values = {axis: getattr(self, axis) for axis in self._replaced()}
-        return _without_effect(
-            values, self.method, sigmas, lambda generator: self._drawn(sigmas, generator)
-        )
+        """By axis that changes nothing in any of 500 draws on a grid: the reason and a cure."""
+        generator = torch.Generator().manual_seed(0)
+        reasons = dict.fromkeys(self._replaced(), "")
+        for _ in range(_DRAWS):
+            base, varied = self._drawn(sigmas, generator)
+            found = {axis: _UNCHANGED[axis](sigmas, base, varied) for axis in reasons}
+            reasons = {axis: reason for axis, reason in found.items() if reason}
+            if not reasons:
+                break
+        return {
+            axis: f"`{axis}` must change what {type(self.method).__name__} draws, got "
+            f"{_shown(getattr(self, axis))}, but {reason}; leave it out"
+            for axis, reason in reasons.items()
+        }
 
     @property
     def active_draw(self) -> ActiveDraw | None:
@@ -121,24 +113,23 @@ class Variant:
 
     def scaled(self, segments: Sequence[Segment]) -> tuple[Segment, ...]:
         """The segments with the method's gradient scales, if it has any."""
-        if isinstance(self.method, Scaled):
-            return self.method.scaled(segments)
-        return tuple(segments)
+        return self.method.scaled(segments) if isinstance(self.method, Scaled) else tuple(segments)
 
-    def _replaced(self) -> tuple[str, ...]:
-        return tuple(axis for axis in _AXES if getattr(self, axis) is not None)
+    def _replaced(self) -> list[str]:
+        return [axis for axis in _UNCHANGED if getattr(self, axis) is not None]
 
     def _drawn(self, sigmas: Tensor, generator: torch.Generator) -> tuple[Surrogate, Surrogate]:
-        base = self.method.draw(sigmas, generator)
+        """What the method draws, and what becomes of it."""
+        base = draw_surrogate(self.method, sigmas, generator)
         segments = base.segments
         if self.quadrature is not None or self.active is not None:
             segments = self.scaled([self._segment(sigmas, each, generator) for each in segments])
-        alpha = base.alpha
         # A draw may have no joint, as DRTune's that stops at step 0.
+        alpha = base.alpha
         if self.alpha is not None and len(segments) > 1:
             alpha = self.alpha
         reward_input = self.reward_input or base.reward_input
-        return base, attrs.evolve(base, segments=segments, reward_input=reward_input, alpha=alpha)
+        return base, attrs.evolve(base, segments=segments, alpha=alpha, reward_input=reward_input)
 
     def _segment(self, sigmas: Tensor, segment: Segment, generator: torch.Generator) -> Segment:
         rule, active = self.active, segment.active
@@ -146,8 +137,7 @@ class Variant:
             supports = tuple(sorted(segment.weights))
             weights = self.quadrature(sigmas, segment.start, segment.stop, supports)
             rule = self.active_draw
-            lost = sorted(set(supports) - set(weights))
-            if lost and rule is None:
+            if rule is None and not set(supports) <= set(weights):
                 raise ValueError(
                     f"`quadrature` must keep the supports that {type(self.method).__name__} draws "
                     f"its active steps from, got a rule on {sorted(weights)} in place of "
@@ -155,101 +145,71 @@ class Variant:
                 )
             segment = attrs.evolve(segment, weights=weights, active={})
         if rule is not None:
-            drawn = rule.draw(_ordered_supports(segment), generator)
-            active = {i: active.get(i, 1.0) for i in drawn}
+            s = segment.start
+            # In the order that `ActiveDraw` states.
+            ordered = sorted(segment.weights, key=lambda i: (i < s, abs(i - s)))
+            active = {i: active.get(i, 1.0) for i in rule.draw(tuple(ordered), generator)}
         return attrs.evolve(segment, active=active)
 
 
-def _ordered_supports(segment: Segment) -> tuple[int, ...]:
-    """A segment's supports in the order in which an `ActiveDraw` is given them."""
-    s = segment.start
-    inside = sorted(i for i in segment.weights if i >= s)
-    return (*inside, *sorted((i for i in segment.weights if i < s), reverse=True))
+_SAME = "that is what it has"
 
 
-def _unchanged(
-    axes: Sequence[str], sigmas: Tensor, base: Surrogate, varied: Surrogate
-) -> tuple[str, ...]:
-    """Those of `axes` whose replacement changes neither the value nor the gradient of a draw."""
-    tests = {
-        "reward_input": _same_reading,
-        "alpha": _same_bridge,
-        "quadrature": _same_weights,
-        "active": _same_active,
-    }
-    return tuple(axis for axis in axes if tests[axis](sigmas, base, varied))
-
-
-def _without_effect(
-    values: Mapping[str, object],
-    method: object,
-    sigmas: Tensor,
-    draw: Callable[[torch.Generator], tuple[Surrogate, Surrogate]],
-) -> dict[str, str]:
-    """The axes that are unchanged in `_DRAWS` draws, each with the reason and a cure."""
-    left, generator = tuple(values), torch.Generator().manual_seed(0)
-    for _ in range(_DRAWS):
-        base, varied = draw(generator)
-        left = _unchanged(left, sigmas, base, varied)
-        if not left:
-            return {}
-    return {
-        axis: f"`{axis}` must change what {type(method).__name__} draws, got {_shown(values[axis])}"
-        f", but {_reason(axis, base, varied)}"
-        for axis in left
-    }
-
-
-def _same_reading(sigmas: Tensor, base: Surrogate, varied: Surrogate) -> bool:
+def _same_reading(sigmas: Tensor, base: Surrogate, varied: Surrogate) -> str:
     if varied.reward_input == base.reward_input:
-        return True
+        return _SAME
     # A segment of the sampler's own steps predicts the sample, bit for bit but for rounding.
     last = varied.segments[-1]
-    return _equal(last.weights, euler(sigmas, last.start, last.stop))
+    if not _equal(last.weights, euler(sigmas, last.start, last.stop)):
+        return ""
+    return (
+        "the prediction of its last segment, which takes the sampler's own steps, is the sample, "
+        "unless `quadrature` is replaced too"
+    )
 
 
-def _same_bridge(_: Tensor, base: Surrogate, varied: Surrogate) -> bool:
+def _same_bridge(_: Tensor, base: Surrogate, varied: Surrogate) -> str:
     if varied.alpha == base.alpha:
-        return True
+        return _SAME if len(varied.segments) > 1 else "it has no joint"
     moved = [
         any(segment.weights[i] * scale for i, scale in segment.active.items())
         for segment in varied.segments
     ]
-    return not any(
+    bridged = any(
         segment.weights.get(segment.start, 0) * segment.active.get(segment.start, 0)
         and any(moved[:number])
         for number, segment in enumerate(varied.segments)
     )
+    return "" if bridged else "no Jacobian of it reaches an active step"
 
 
-def _same_weights(_: Tensor, base: Surrogate, varied: Surrogate) -> bool:
+def _same_weights(_: Tensor, base: Surrogate, varied: Surrogate) -> str:
     pairs = zip(base.segments, varied.segments, strict=True)
-    return all(_equal(old.weights, new.weights) for old, new in pairs)
+    same = all(_equal(old.weights, new.weights) for old, new in pairs)
+    reason = "that gives its segments the weights they have, as every rule does with one support"
+    return reason if same else ""
 
 
-def _same_active(_: Tensor, base: Surrogate, varied: Surrogate) -> bool:
+def _same_active(_: Tensor, base: Surrogate, varied: Surrogate) -> str:
     pairs = zip(base.segments, varied.segments, strict=True)
-    return all(set(old.active) == set(new.active) for old, new in pairs)
+    same = all(set(old.active) == set(new.active) for old, new in pairs)
+    return "that chooses the steps that are active already" if same else ""
+
+
+_UNCHANGED: Mapping[str, Callable[[Tensor, Surrogate, Surrogate], str]] = {
+    "reward_input": _same_reading,
+    "alpha": _same_bridge,
+    "quadrature": _same_weights,
+    "active": _same_active,
+}
+"""By axis: why its replacement changes neither value nor gradient of a draw; empty if it does."""
 
 
 def _equal(left: Mapping[int, float], right: Mapping[int, float]) -> bool:
     size = max(map(abs, (*left.values(), *right.values())))
     gaps = (abs(left.get(i, 0.0) - right.get(i, 0.0)) for i in {*left, *right})
-    return max(gaps) <= _SAME * size
-
-
-def _reason(axis: str, base: Surrogate, varied: Surrogate) -> str:
-    if axis in ("reward_input", "alpha") and getattr(varied, axis) == getattr(base, axis):
-        bridge = axis == "alpha" and len(varied.segments) == 1
-        return "it has no joint; leave it out" if bridge else "that is what it has; leave it out"
-    return {
-        "reward_input": "the prediction of its last segment, which takes the sampler's own steps, "
-        "is the sample; leave it out, or replace `quadrature` too",
-        "alpha": "no Jacobian of it reaches an active step; leave it out",
-        "quadrature": "that gives its segments the weights they have, as every rule does with one "
-        "support; leave it out",
-        "active": "that chooses the steps that are active already; leave it out",
-    }[axis]
+    # Grids may be of single precision.
+    return max(gaps) <= 1e-5 * size
 
 
 def _shown(value: object) -> str:

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from flowbp.adapters.dtype_policy import FLOAT32, DtypePolicy
 from flowbp.evaluation.metric import PictureSet
-from flowbp.rewards.clip import ClipTower
-from flowbp.rewards.clip_model import VIT_L_14, channel_statistics, clip_needs, load_clip_model
+from flowbp.rewards.clip import ClipTower, load_clip
+from flowbp.rewards.clip_model import VIT_L_14, clip_needs
 from flowbp.rewards.needs import Need, needing, package
 from flowbp.rewards.towers import TOWERS, Towers
 
@@ -40,11 +40,10 @@ def clip_embedding(
     policy: DtypePolicy = FLOAT32,
     device: torch.device | str = "cpu",
     towers: Towers = TOWERS,
-) -> ClipTower:
+) -> Embedding:
     """The picture half of a CLIP model as an embedding."""
-    mean, std = channel_statistics(source)
-    model = load_clip_model(source, dtype=policy.weights, device=device, towers=towers)
-    return ClipTower(model=model, mean=mean, std=std, policy=policy, device=torch.device(device))
+    loaded = load_clip(source, policy=policy, device=device, towers=towers)
+    return ClipTower(**loaded).embed_images
 
 
 @attrs.frozen(eq=False)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import torch
@@ -14,13 +13,12 @@ from torch import Tensor
 from flowbp.adapters.dtype_policy import CPU, DtypePolicy
 from flowbp.evaluation import HeldOut
 from flowbp.evaluation.metrics.vision_chat import BFLOAT16, chat_needs, load_vision_chat
-from flowbp.evaluation.validators import not_empty
+from flowbp.hub import located
 from flowbp.limits import BATCH, COUNT
-from flowbp.rewards.model_files import located
 from flowbp.rewards.needs import Need
 from flowbp.rewards.templates import PLACE, one_place, text_or_file
 from flowbp.rewards.towers import TOWERS, Towers
-from flowbp.validators import integer
+from flowbp.validators import integer, not_empty
 
 _WHERE = (
     "the question that it was trained with is in the inference examples for scoring a picture of "
@@ -29,7 +27,7 @@ _WHERE = (
 
 
 def read_question(value: str | os.PathLike[str] | None) -> str:
-    """What a judge is asked, given as text or as a file."""
+    """The question that a judge is asked, given as text or as a file."""
     return text_or_file(value, argument="question", asked="UnifiedReward", where=_WHERE)
 
 
@@ -39,8 +37,6 @@ class UnifiedReward:
 
     The model is asked about each picture, answers greedily, and what counts is the number after
     ``Final Score:``, see `AskedMetric`.
-
-    Construction loads the model.
 
     Args:
         source: ``CodeGoat24/UnifiedReward-2.0-qwen-7b``, another size of it, or a folder.
@@ -105,12 +101,8 @@ class UnifiedReward:
         return self.metric(images, prompts)
 
 
-class Answering(Protocol):
-    """Answers questions about pictures."""
-
-    def __call__(self, images: Tensor, questions: Sequence[str]) -> Sequence[str]:
-        """Pictures (B, 3, H, W) in [0, 1] and B questions to B answers."""
-        ...
+Answering = Callable[[Tensor, Sequence[str]], Sequence[str]]
+"""Pictures (B, 3, H, W) in [0, 1] and B questions to B answers."""
 
 
 @attrs.frozen(eq=False)

@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from flowbp.adapters.component_files import check_loading_report, check_weight_files
 from flowbp.adapters.dtype_policy import CPU, DtypePolicy
 from flowbp.extras import require
 from flowbp.hub import local_folder, read_json
 from flowbp.limits import BATCH, COUNT
-from flowbp.rewards.clip_model import channel_statistics
-from flowbp.rewards.model_files import check_model, check_tokenizer, load_tokenizer, reading
-from flowbp.rewards.needs import Need, Reading, package
+from flowbp.rewards.needs import Need, model_need, package
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, fit_budget, normalise, patches
+from flowbp.rewards.pretrained import (
+    channel_statistics,
+    check_tokenizer,
+    load_model,
+    load_tokenizer,
+)
 from flowbp.rewards.reward import check_inputs
 from flowbp.rewards.towers import TOWERS, Towers
 from flowbp.validators import integer
@@ -80,8 +84,13 @@ class VisionChat:
         flat, grid = self._cut(images)
         merge = self.model.config.vision_config.spatial_merge_size
         parts = int(grid[0].prod()) // merge**2
-        ids, mask = self._padded([self.conversation.tokens(q, parts=parts) for q in questions])
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        rows = [torch.tensor(self.conversation.tokens(q, parts=parts)) for q in questions]
+        pad = self.tokenizer.pad_token_id
+        pad = int(self.tokenizer.eos_token_id if pad is None else pad)
+        # On the left, as an answer goes on where a row ends.
+        ids = pad_sequence(rows, True, pad, padding_side="left").to(self.device)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], True, 0, padding_side="left")
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask.to(self.device)}
         # transformers 5 finds the pictures among the tokens by it; 4 refuses it.
         if "mm_token_type_ids" in inspect.signature(self.model.forward).parameters:
             inputs["mm_token_type_ids"] = ids.eq(self.conversation.picture).int()
@@ -91,7 +100,7 @@ class VisionChat:
                 pixel_values=flat,
                 image_grid_thw=grid,
                 max_new_tokens=self.tokens,
-                pad_token_id=self._pad,
+                pad_token_id=pad,
                 # A published configuration may ask for draws, whose settings then do nothing.
                 **dict(do_sample=False, temperature=None, top_p=None, top_k=None),
             )
@@ -116,18 +125,6 @@ class VisionChat:
         grid = [1, *(length // vision.patch_size for length in pixels.shape[-2:])]
         grids = torch.tensor([grid] * len(images), device=self.device)
         return flat.to(self.policy.weights), grids
-
-    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        # Before the question, as an answer goes on where a row ends.
-        longest = max(map(len, rows))
-        ids = [[*[self._pad] * (longest - len(row)), *row] for row in rows]
-        mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-        return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
-
-    @property
-    def _pad(self) -> int:
-        pad = self.tokenizer.pad_token_id
-        return int(self.tokenizer.eos_token_id if pad is None else pad)
 
 
 def budget(height: int, width: int, *, side: int) -> int:
@@ -187,18 +184,13 @@ FAMILY = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """The models whose pictures are cut up alike."""
 
 
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
-
-
 def chat_needs(source: str | os.PathLike[str]) -> tuple[Need, ...]:
     """What `load_vision_chat` reads."""
-    model = partial(check_model, source, argument="source", check=_check_folder)
-    words = partial(check_tokenizer, source, files=_TOKENIZER_FILES, argument="source")
     return (
         package("transformers"),
         package("jinja2", extra="judges"),
-        Need(check=model, tower=source, reading=Reading(source)),
-        Need(check=words),
+        model_need(source, check=_check_folder),
+        Need(check=partial(check_tokenizer, source, argument="source")),
     )
 
 
@@ -217,12 +209,7 @@ def load_vision_chat(
     folder = local_folder(source)
     if folder is not None:
         _check_folder(folder)
-    words = load_tokenizer(
-        source,
-        kind="AutoTokenizer",
-        files=_TOKENIZER_FILES,
-        published=str(source),
-    )
+    words = load_tokenizer(source, kind="AutoTokenizer", argument="source")
     mean, std = channel_statistics(source)
     model = towers.get(
         folder or str(source),
@@ -243,22 +230,14 @@ def load_vision_chat(
 
 
 def _load(source: str | os.PathLike[str], dtype: torch.dtype) -> PreTrainedModel:
-    kind = require("transformers").AutoModelForImageTextToText
-    with reading("source", source):
-        model, report = kind.from_pretrained(
-            local_folder(source) or str(source),
-            dtype=dtype,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
+    model: PreTrainedModel = load_model(
+        source, "AutoModelForImageTextToText", check=_check_folder, dtype=dtype
+    )
     _check_family(model.config.model_type, source)
-    check_loading_report(report, source=source, model=type(model).__name__)
-    found: PreTrainedModel = model
-    return found
+    return model
 
 
 def _check_folder(folder: Path) -> None:
-    check_weight_files(folder)
     config = read_json(folder / "config.json", what="a folder in transformers' layout")
     _check_family(config.get("model_type"), folder)
 

@@ -64,7 +64,7 @@ def test_what_is_written(evaluation_yaml, checkpoints, tmp_path, capsys):
     typed = ["models.base={}", f"models.b.checkpoint={checkpoints['full']}"]
     assert main([evaluation_yaml, *typed]) == 0
     told = capsys.readouterr()
-    assert "what each metric found, for --resume" in told.out
+    assert "the values that each metric returned, for --resume" in told.out
     assert "likeness  base " in told.out and "12 pictures of each model" in told.out
     assert "generating: 24 pictures" in told.err
     found = scores(out)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from flowbp.cli.evaluate.fingerprint import DIGESTS, Digests, differences, made_of
+from flowbp import files
+from flowbp.cli.evaluate.fingerprint import DIGESTS, Digests, differences, fingerprint
 from flowbp.cli.evaluate.resume import identity
 from flowbp.cli.evaluate.settings import ModelSection
 from flowbp.config import Component
@@ -158,15 +159,15 @@ def test_a_large_file_is_read_once(tmp_path, monkeypatch):
     found = first.of(folder)
     assert set(found) == {"large", "small"}
     first.keep()
-    read, opened = Path.open, []
+    digest, opened = files.digests, []
 
-    def counted(self, *given, **named):
-        opened.append(self.name)
-        return read(self, *given, **named)
+    def counted(folder, names):
+        opened.extend(names)
+        return digest(folder, names)
 
-    monkeypatch.setattr(Path, "open", counted)
+    monkeypatch.setattr(files, "digests", counted)
     assert Digests(out).of(folder) == found
-    assert [name for name in opened if name != DIGESTS] == ["small"]
+    assert opened == ["small"]
     (folder / "large").write_bytes(b"1" + bytes(2**20 - 1))
     os.utime(folder / "large", (1, 1))
     assert Digests(out).of(folder)["large"] != found["large"]
@@ -187,11 +188,11 @@ def test_a_hub_id_is_known_by_its_commit(tmp_path, monkeypatch):
     reference.write_text("abc")
     embedding = Component("clip", clip_embedding, {"source": "owner/name"})
     metric = Component("distance", distance_metric, {"embedding": embedding})
-    found = made_of(metric, Digests(tmp_path))
+    found = fingerprint(metric, Digests(tmp_path))
     assert found["embedding.source"] == found["model owner/name"] == "abc"
     # Where the argument is null, of the model that is then taken.
     default = Component("distance", distance_metric)
-    assert list(made_of(default, Digests(tmp_path)).items())[1:] == [
+    assert list(fingerprint(default, Digests(tmp_path)).items())[1:] == [
         ("model openai/clip-vit-large-patch14", None)
     ]
 
@@ -202,12 +203,12 @@ def test_the_code_of_what_is_in_an_argument_counts(tmp_path):
     from .metrics_of_ours import reward
 
     inner = Component("tests.cli.evaluate.metrics_of_ours:reward", reward, ready=True)
-    found = made_of(Component("reward", reward_metric, {"reward": inner}), Digests(tmp_path))
+    found = fingerprint(Component("reward", reward_metric, {"reward": inner}), Digests(tmp_path))
     assert "cli/evaluate/metrics_of_ours.py" in found["code tests"]
 
 
 def test_code_that_a_metric_imports_counts(tmp_path, monkeypatch):
-    files = {
+    texts = {
         "mp_of_ours/__init__.py": "",
         "mp_of_ours/metric.py": "from mp_of_ours.helper import SCALE\nimport beside_it\nM = print",
         "mp_of_ours/helper.py": "SCALE = 1",
@@ -215,21 +216,21 @@ def test_code_that_a_metric_imports_counts(tmp_path, monkeypatch):
         "second_beside/__init__.py": "x = 1",
         "not_imported.py": "",
     }
-    for name, text in files.items():
+    for name, text in texts.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     target = importlib.import_module("mp_of_ours.metric").M
     metric = Component("mp_of_ours.metric:M", target, ready=True)
-    before = made_of(metric, Digests(tmp_path))
-    for name in files:
-        (tmp_path / name).write_text(files[name] + "\n# changed")
-        now = made_of(metric, Digests(tmp_path))
+    before = fingerprint(metric, Digests(tmp_path))
+    for name in texts:
+        (tmp_path / name).write_text(texts[name] + "\n# changed")
+        now = fingerprint(metric, Digests(tmp_path))
         package, _, within = name.partition("/")
         expected = [] if name == "not_imported.py" else [f"code {package} {within or '.'}"]
         assert list(differences(before, now)) == expected
-        (tmp_path / name).write_text(files[name])
+        (tmp_path / name).write_text(texts[name])
 
 
 def test_only_a_default_that_is_read_from_is_a_place(tmp_path, monkeypatch):
@@ -240,9 +241,9 @@ def test_only_a_default_that_is_read_from_is_a_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "some").mkdir()
     (tmp_path / "some" / "file").write_text("1")
-    found = made_of(Component("mine", build), Digests(tmp_path))
+    found = fingerprint(Component("mine", build), Digests(tmp_path))
     assert {"folder", "weights"} == found.keys() & {"label", "kind", "folder", "weights"}
-    found = made_of(Component("mine", build, {"kind": "some"}), Digests(tmp_path))
+    found = fingerprint(Component("mine", build, {"kind": "some"}), Digests(tmp_path))
     assert found.keys() & {"label", "kind"} == {"kind"}
 
 
@@ -250,6 +251,6 @@ def test_figures_of_another_flowbp_do_not_hold(tmp_path, monkeypatch):
     from flowbp.evaluation.metrics import clip_embedding
 
     clip = Component("clip", clip_embedding, {"source": "owner/name"})
-    before = made_of(clip, Digests(tmp_path))
+    before = fingerprint(clip, Digests(tmp_path))
     monkeypatch.setattr("flowbp.cli.evaluate.fingerprint.own_code", lambda: "another")
-    assert list(differences(before, made_of(clip, Digests(tmp_path)))) == ["code flowbp"]
+    assert list(differences(before, fingerprint(clip, Digests(tmp_path)))) == ["code flowbp"]

@@ -8,15 +8,14 @@ import math
 import pytest
 import torch
 
-from flowbp.cli.evaluate.metric_calls import (
+from flowbp.cli.evaluate.measurement import (
     MetricCalls,
     all_nan_failures,
-    column,
-    judge_pictures,
+    error_text,
     picture_failure,
-    reason,
     stopping_error,
 )
+from flowbp.cli.evaluate.metric_values import column
 from flowbp.cli.evaluate.pictures import Shot
 from flowbp.evaluate import main
 from flowbp.evaluation import HeldOutPrompt
@@ -90,8 +89,8 @@ def test_columns_are_named_by_their_metric():
     names = [("hps", "hps"), ("geneval", "counting"), ("sum", "sum.likeness.raw")]
     assert [column(*each) for each in names] == ["hps", "geneval.counting", "sum.likeness.raw"]
     bright = lambda images, prompts: {"mean": images.mean((1, 2, 3))}  # noqa: E731
-    judged = judge_pictures("bright", bright, torch.ones(1, 3, 2, 2), [SHOT])
-    assert judged == [{"bright.mean": 1.0}]
+    judged = MetricCalls("bright", bright, True, []).pictures(torch.ones(1, 3, 2, 2), [SHOT])
+    assert judged == {SHOT: {"bright.mean": 1.0}}
 
 
 def test_a_failure_that_does_not_stop_is_added():
@@ -103,8 +102,8 @@ def test_a_failure_that_does_not_stop_is_added():
 
 def test_a_failure_names_its_picture_and_its_cure():
     error = ValueError("it is white")
-    assert reason(error) == "ValueError: it is white"
-    assert picture_failure("hps", SHOT, error).message == "ValueError: it is white"
+    assert error_text(error) == "ValueError: it is white"
+    assert picture_failure("hps", [SHOT], error).message == "ValueError: it is white"
     text = str(stopping_error("hps", [SHOT], error))
     for piece in ("`hps`", "'a circle'", "seed 3", "`base`", "it is white", "on_failure=report"):
         assert piece in text

@@ -99,5 +99,5 @@ def test_a_checkpoint_of_another_model(evaluation_yaml, tmp_path, capsys):
         typed = [evaluation_yaml, f"models.other.checkpoint={base_folder()}", *option]
         assert main(typed) == 2
         told = capsys.readouterr().err.splitlines()[-1]
-        assert "models.other.checkpoint: `checkpoint` " in told
+        assert "models.other.checkpoint: " in told
         assert "is of another model than the backbone" in told

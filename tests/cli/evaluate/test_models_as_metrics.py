@@ -74,7 +74,7 @@ def test_they_stand_beside_each_other(
 def test_the_total_stands_beside_its_tasks(
     evaluation_yaml, checkpoints, models, tmp_path, monkeypatch, capsys
 ):
-    from flowbp.evaluation.metrics.geneval import TASKS as KINDS
+    from flowbp.evaluation.metrics.geneval.task import TASKS as KINDS
 
     monkeypatch.setattr("flowbp.evaluation.metrics.geneval.detector._LONGEST", 96)
     monkeypatch.setattr("flowbp.evaluation.metrics.geneval.detector._SHORTEST", 64)

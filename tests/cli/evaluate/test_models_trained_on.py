@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from flowbp.cli.evaluate.models import trained_on, unmeasured
 from flowbp.cli.evaluate.preflight import load
+from flowbp.config import ConfigurationError
 from flowbp.evaluate import main
+from flowbp.settings import identity, resolved
 from flowbp.settings import load as load_run
-from flowbp.settings import resolved
+from flowbp.training.checkpoint import write_manifest
 
 # The tiny tokenizers count letters.
 pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
@@ -40,8 +44,8 @@ def run(folder, configuration):
     return folder / "run/checkpoints/final"
 
 
-def resolved_run(folder, reward):
-    """The configuration that a run on a reward writes."""
+def run_settings(folder, reward):
+    """The settings of a run on a reward."""
     typed = [
         f"run.folder={folder / 'run'}",
         f"reward={reward}",
@@ -52,7 +56,14 @@ def resolved_run(folder, reward):
         "sampling={steps: 4, guidance: 1, height: 64, width: 64}",
         "batching.samples=2",
     ]
-    return resolved(load_run(typed).settings)
+    return load_run(typed).settings
+
+
+def saved_by(run, checkpoint, folder):
+    """A copy of a checkpoint as a run of these settings would have saved it."""
+    place = shutil.copytree(checkpoint, folder / "saved")
+    write_manifest(place, identity=identity(run), step=1)
+    return place
 
 
 def test_the_parts_of_a_sum_that_were_to_rise(settings, checkpoints, tmp_path, models):
@@ -62,8 +73,9 @@ def test_the_parts_of_a_sum_that_were_to_rise(settings, checkpoints, tmp_path, m
     }
     written = ", ".join(f"{label}: {part}" for label, part in parts.items())
     sum_of = f"{{name: weighted, parts: {{{written}}}, calibration: {{prompts: 64}}}}"
-    place = run(tmp_path, resolved_run(tmp_path, sum_of))
-    place.symlink_to(checkpoints["full"])
+    of_sum = run_settings(tmp_path, sum_of)
+    place = run(tmp_path, resolved(of_sum))
+    place.symlink_to(saved_by(of_sum, checkpoints["full"], tmp_path))
     dark = f"metrics.dark={{name: reward, reward: {{name: '{HERE}:reward'}}}}"
     # By where it is said to be, not by what the link leads to.
     mine = f"models={{base: {{}}, mine: {{checkpoint: {place}}}}}"
@@ -84,6 +96,24 @@ def test_mistakes_are_found_at_once(evaluation_yaml, checkpoints, tmp_path, caps
     told = capsys.readouterr().err
     assert "models.mine.trained_on: is 'light', and the metrics are likeness; name one" in told
     assert "run/configuration.yaml, which says what it was trained on, cannot be read" in told
+
+
+def test_a_configuration_that_was_changed_since_is_refused(settings, checkpoints, tmp_path):
+    whole = shutil.copytree(checkpoints["full"].parents[1], tmp_path / "run")
+    mine = f"models={{base: {{}}, mine: {{checkpoint: {whole}/checkpoints/final}}}}"
+    path = whole / "configuration.yaml"
+    text = path.read_text()
+    # What training does not depend on may have been changed.
+    path.write_text(text.replace("folder: ", "folder: elsewhere", 1))
+    assert trained_on(settings(mine)) == {"mine": ("likeness",)}
+    path.write_text(text.replace("name: clip", "name: pickscore"))
+    with pytest.raises(ConfigurationError) as caught:
+        settings(mine)
+    (problem,) = caught.value.problems
+    assert problem.path == "models.mine.checkpoint" and str(path) in problem.message
+    assert "write `trained_on`" in problem.message
+    said = mine.replace("final}", "final, trained_on: likeness}")
+    assert trained_on(settings(said)) == {"mine": ("likeness",)}
 
 
 def test_the_report_marks_it_and_warns(evaluation_yaml, checkpoints, tmp_path):

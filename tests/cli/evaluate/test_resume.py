@@ -150,7 +150,7 @@ def test_another_evaluation_is_refused(evaluation_yaml, done, capsys, tmp_path):
     assert told.startswith("3 problems")
     assert "sampling.steps: was 2 when the pictures were made, and is now 3; give the" in told
     assert main([evaluation_yaml, f"evaluation.folder={tmp_path / 'none'}", "--resume"]) == 2
-    assert "so that there is nothing to resume" in capsys.readouterr().err
+    assert "so there is nothing to resume" in capsys.readouterr().err
     assert results(done) == before
 
 
@@ -251,7 +251,7 @@ def test_a_damaged_checkpoint_is_refused(
     kept = weights.read_bytes()
     weights.write_bytes(bytes(len(kept)))
     monkeypatch.setattr(
-        "flowbp.cli.evaluate.generation._build", lambda _: pytest.fail("was loaded")
+        "flowbp.cli.evaluate.execution._loaded", lambda _: pytest.fail("was loaded")
     )
     assert main(typed) == 2
     told = capsys.readouterr().err

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from flowbp.cli.console import quiet
-from flowbp.cli.run.overview import plan_drawing
+from flowbp.cli.run.overview import drawing
 from flowbp.evaluation import from_json
 from flowbp.run import main
 from flowbp.settings import load
@@ -251,6 +251,28 @@ def test_every_method_can_be_drawn(yaml):
     for name in ("refl", "draft", "draft_lv", "drtune", "leap_align", "sparse", "lagrange"):
         typed = {"refl": "last: 2", "drtune": "active: 2"}.get(name, "")
         method = load([yaml, f"method={{name: {name}{', ' if typed else ''}{typed}}}"])
-        plan = method.settings.method.draw(torch.linspace(1, 0, 5), torch.Generator())
-        line = plan_drawing(plan, 4)
+        surrogate = method.settings.method.draw(torch.linspace(1, 0, 5), torch.Generator())
+        line = drawing(surrogate, 4)
         assert len(line.replace("|", "")) == 4 and ("●" in line or "◆" in line)
+
+
+def test_the_python_that_a_run_of_the_embedded_model_ends_with_runs(tmp_path, capsys):
+    typed = [
+        f"run={{folder: {tmp_path / 'run'}, device: cpu, threads: 1}}",
+        "training={steps: 1, averaging: null}",
+        "batching.samples=1",
+        "sampling={steps: 2, height: 32, width: 32}",
+        "method={name: refl, last: 1}",
+        "evaluation=null",
+        "judge=null",
+        "samples=null",
+        "observers.tensorboard=false",
+    ]
+    assert main(["container.yaml", *typed]) == 0
+    told = capsys.readouterr().out.split("in Python\n")[1].split("\n\n")[0]
+    lines = "\n".join(line.removeprefix("  ") for line in told.splitlines())
+    found: dict = {}
+    exec(lines, found)
+    assert [image.size for image in found["images"]] == [(32, 32)]
+    # The embedded model has no T5: with any other length there would be zeros in its place.
+    assert "max_sequence_length=0" in lines and "# No T5 is read" in lines

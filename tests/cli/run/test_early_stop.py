@@ -100,7 +100,8 @@ def test_a_run_ends_early_and_says_so(yaml, tmp_path, held, capsys):
     printed = capsys.readouterr()
     assert "best flat 0.2500 after step 0, 2 of 2 without a rise" in printed.err
     told = " ".join(printed.out.split())
-    assert "every 2 steps on 3 of them, [flat] besides; ends after 2 without a rise of flat" in told
+    assert "every 2 steps on 3 of them, also by flat" in told
+    assert "ends after 2 evaluations without a rise of flat" in told
     assert "ended early, after step 4 of 8: flat has not risen by more than 0 for 2 eval" in told
     assert "the best, 0.2500, is that of step 0, the model before training" in told
     assert [line["step"] for line in lines(run)] == [0, 2, 4]
@@ -213,11 +214,11 @@ MISTAKES = {
         [*HELD_OUT, "early_stop={metric: accuracy, every: 1}"],
         "early_stop.metric: is 'accuracy', and the evaluation has reward; name one of these",
     ),
-    "no interval": (
+    "no spacing": (
         [*HELD_OUT, "early_stop={metric: reward}"],
         "early_stop.every: is null, and so is evaluation.every; give one of them",
     ),
-    "two intervals": (
+    "two spacings": (
         [*HELD_OUT, "evaluation.every=1", "early_stop={metric: reward, every: 2}"],
         "early_stop.every: is 2, and evaluation.every is 1; give one of them, or both alike",
     ),

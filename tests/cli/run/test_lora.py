@@ -132,7 +132,7 @@ def test_the_seed_decides_the_first_adapter(yaml):
     [
         ("{name: lora, rank: 0}", "tuning.rank: must be an integer >= 1, got 0"),
         ("{name: lora, start: /no/lora}", "tuning: must be a folder or file|there is no /no/lora"),
-        ("{name: lora, targets: [to_qq]}", "tuning: `targets` must name linear layers"),
+        ("{name: lora, targets: [to_qq]}", "tuning.targets: must name linear layers"),
         ("{name: lorra}", "tuning.name: no tuning is called 'lorra'. Did you mean `lora`?"),
         ("{name: lora, ranks: 3}", "tuning.ranks: is an unknown key. Did you mean `rank`?"),
     ],

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from diffusers.utils import logging
 
-from flowbp.cli.run import preflight
 from flowbp.config import ConfigurationError
 from flowbp.run import main
+from flowbp.settings import preflight
 from flowbp.settings.run_identity import FREE, ROUNDING
 
 MISTAKES = {
@@ -59,7 +59,10 @@ MISTAKES = {
         ["prompts={name: text, path: none.txt}"],
         ["prompts.path: must be a file of prompts", "none.txt", "check the path"],
     ),
-    "missing model": (["backbone.source=/no/model"], ["container.yaml:3: backbone", "/no/model"]),
+    "missing model": (
+        ["backbone.source=/no/model"],
+        ["command line: backbone.source: ", "/no/model"],
+    ),
     "picture size": (
         ["sampling={steps: 4, guidance: 1, height: 17, width: 2}"],
         [
@@ -111,7 +114,7 @@ def test_what_is_read_ahead_is_read_without_the_chatter_of_the_libraries(yaml, m
         levels.append(logging.get_verbosity())
         return iter(())
 
-    monkeypatch.setattr(preflight, "AHEAD", (ahead,))
+    monkeypatch.setattr(preflight, "reading_checks", lambda: (ahead,))
     assert main([yaml, "training.steps=0"]) == 2
     assert levels == [logging.ERROR]
 
@@ -198,7 +201,7 @@ def test_what_a_reward_reads_is_checked_with_all_that_is_wrong(yaml, tmp_path, c
     ]
     assert main([*typed, "--check"]) == 2
     told = capsys.readouterr().err
-    assert "problems in the configuration" in told and "backbone: `source`" in told
+    assert "problems in the configuration" in told and "backbone.source: " in told
     assert str(cut) in told
 
 
@@ -229,3 +232,92 @@ def test_a_size_is_refused_without_weights_and_with_all_that_is_wrong(
     wanted = "sampling.width: must be a positive multiple of 4, got 18; the nearest are 16 and 20"
     assert f"command line: {wanted}" in told
     assert not (tmp_path / "run").exists()
+
+
+FIVE = """\
+run: {{folder: {folder}/run, device: cpu}}
+backbone: {{name: sd3, source: {models}/base, text_length: 4, use_t5: false}}
+reward: {{name: clip, source: {folder}/no-reward}}
+prompts: {{name: shapes}}
+loss: {{name: linear}}
+sampling: {{step: 9, height: 16, width: 18}}
+checkpoints: {{every: null}}
+training: {{steps: 30, averaging: {{decay: 0.99, warmup: false}}}}
+optimizer: {{name: '{failing}:Unbuildable'}}
+"""
+FAILING = """
+import attrs
+
+@attrs.frozen
+class Unbuildable:
+    learning_rate: float = 1e-3
+
+    def build(self, parameters):
+        raise KeyError("absent")
+"""
+
+
+@pytest.mark.parametrize("option", [[], ["--check"]])
+def test_mistakes_of_every_stage_in_one_file_come_out_together(
+    models, tmp_path, monkeypatch, capsys, option
+):
+    failing = f"failing_{tmp_path.name}"
+    (tmp_path / f"{failing}.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(FIVE.format(folder=tmp_path, models=models, failing=failing))
+    presets = ["presets/sd35_medium.yaml", "presets/sd35_medium/bridge.yaml"]
+    assert main([*presets, str(mine), *option]) == 2
+    told = capsys.readouterr().err
+    wanted = [
+        f"{mine}:6: sampling.step: is an unknown key",
+        "checkpoints.keep: is",
+        "training.averaging: has decay 0.99",
+        f"{mine}:3: reward",
+        f"{mine}:6: sampling.width: must be a positive multiple of 4, got 18",
+        # Only `--check` calls what is not the library's before the model is loaded.
+        *([f"{mine}:9: optimizer: the optimizer {failing}:Unbuildable"] if option else []),
+    ]
+    for piece in wanted:
+        assert piece in told, (piece, told)
+    assert told.startswith(f"{len(wanted)} problems in the configuration:"), told
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_read_and_tried_and_cannot_be_resumed_comes_out_together(yaml, tmp_path, capsys):
+    typed = [
+        "reward.source=/no/reward",
+        "sampling.width=18",
+        "tuning={name: lora, targets: [none]}",
+    ]
+    assert main([yaml, *typed, "--check", "--resume"]) == 2
+    told = capsys.readouterr().err
+    for piece in ("reward", "sampling.width: must", "tuning", "run.folder: is "):
+        assert f"{piece}" in told, told
+    assert told.startswith("4 problems"), told
+
+
+@pytest.fixture
+def bright(tmp_path, monkeypatch):
+    """The name of a reward of a user's, which reads nothing and is called by `--check`."""
+    module = f"bright_{tmp_path.name}"
+    (tmp_path / f"{module}.py").write_text(
+        "def bright(images, prompts):\n    return images.mean((1, 2, 3))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return f"{{name: '{module}:bright'}}"
+
+
+def test_a_mistake_in_a_sum_is_reported_once(yaml, bright, capsys):
+    reward = f"reward={{name: weighted, parts: {{a: {{reward: {bright}}}}}}}"
+    assert main([yaml, reward, "--check"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("1 problem") and "reward.parts.a: has no `mean` and `std`" in told
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "meta"])
+def test_nothing_is_tried_on_a_device_that_is_not_there(yaml, bright, capsys, device):
+    typed = [f"reward={bright}", f"run.device={device}", "method.active=99"]
+    assert main([yaml, *typed, "--check"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("2 problems") and "run.device: is" in told and "method.active" in told

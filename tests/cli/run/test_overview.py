@@ -1,11 +1,11 @@
-"""A plan in characters and words: what the reward reads, and steps that two segments share."""
+"""A surrogate in characters and words: what the reward reads, and steps that two segments share."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from flowbp.cli.run.overview import joint_text, plan_drawing, reward_input_text, weights_text
+from flowbp.cli.run.overview import drawing, joint_text, reward_input_text, weights_text
 from flowbp.core import (
     Bridge,
     DRaFT,
@@ -43,15 +43,15 @@ def test_copies_are_read_too():
     "method", [ReFL(last=1), DRTune(), Variant(LeapAlign(), reward_input="posterior_mean")]
 )
 def test_predictions_by_one_velocity(method):
-    plan = draw(method)
-    step = plan.segments[-1].start
+    surrogate = draw(method)
+    step = surrogate.segments[-1].start
     wanted = f"the sample as predicted at step {step} from the velocity of step {step}"
-    assert reward_input_text(plan) == wanted
+    assert reward_input_text(surrogate) == wanted
 
 
 def test_predictions_by_many_velocities():
-    plan = draw(Variant(Sparse(), reward_input="posterior_mean", quadrature=multistep))
-    assert reward_input_text(plan).endswith(
+    surrogate = draw(Variant(Sparse(), reward_input="posterior_mean", quadrature=multistep))
+    assert reward_input_text(surrogate).endswith(
         "at step 0 from the velocities of steps 0, 1, 2, 3, 4, 5, 6, 7"
     )
     last = Segment(0, 20, dict.fromkeys(range(20), -0.05), {3: 1.0})
@@ -63,15 +63,15 @@ def test_predictions_by_many_velocities():
 def test_supports_before_a_segment_are_drawn_where_they_are():
     early = Segment(2, 4, {2: -0.5, 1: 0.25}, {2: 1.0})
     late = Segment(4, 7, {4: -0.5, 3: 0.2, 0: 0.05}, {4: 1.0, 0: 1.0})
-    assert plan_drawing(Surrogate((early, late), alpha=0.5), 7) == "●·|●·|◆--|"
-    assert plan_drawing(Surrogate((late,)), 8) == "●  ·|●--| "
+    assert drawing(Surrogate((early, late), alpha=0.5), 7) == "●·|●·|◆--|"
+    assert drawing(Surrogate((late,)), 8) == "●  ·|●--| "
 
 
-def test_a_plan_with_a_joint_is_drawn():
+def test_a_surrogate_with_a_joint_is_drawn():
     early = Segment(1, 3, weights={1: -0.25, 2: -0.25}, active={2: 1.0})
     late = Segment(3, 5, weights={3: -0.5}, active={3: 0.25})
-    plan = Surrogate((early, late), alpha=0.5)
-    assert plan_drawing(plan, 6) == " |·●|◆-| "
-    assert joint_text(plan) == "joint at step 3, alpha 0.5"
-    assert weights_text(plan) == "2: −0.2500, 3: −0.5000 x 0.250"
+    surrogate = Surrogate((early, late), alpha=0.5)
+    assert drawing(surrogate, 6) == " |·●|◆-| "
+    assert joint_text(surrogate) == "joint at step 3, alpha 0.5"
+    assert weights_text(surrogate) == "2: −0.2500, 3: −0.5000 x 0.250"
     assert joint_text(Surrogate((late,))) == "no joint, no Jacobian"

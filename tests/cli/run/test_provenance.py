@@ -57,7 +57,7 @@ def test_pictures_and_configuration_hold_how_they_were_sampled(flux, tmp_path, c
     assert json.loads(texts(run / "samples" / "000001.png")["prompts"]) == listed
 
     written = run / "configuration.yaml"
-    comment = written.read_text().split("# What was in effect")[1]
+    comment = written.read_text().split("# What the model and the machine")[1]
     assert "embedded_guidance: 3.5" in comment and "device: cpu" in comment
     assert "sigmas: [1.0, 0.9, 0.75, 0.5, 0.0]" in comment
     assert load([str(written)], resume=True).settings == load(flux, resume=True).settings
@@ -70,7 +70,9 @@ def test_what_the_start_of_an_adapter_decides_is_written(yaml, tmp_path):
     start = f"tuning={{name: lora, start: {first / 'checkpoints' / 'final'}}}"
     assert main([yaml, start, f"run.folder={second}"]) == 0
     for folder, scale in ((first, 4.0), (second, 1.0)):
-        comment = (folder / "configuration.yaml").read_text().split("# What was in effect")[1]
+        comment = (
+            (folder / "configuration.yaml").read_text().split("# What the model and the machine")[1]
+        )
         assert f"lora_rank: [2]\n#   lora_scale: [{scale}]\n" in comment
         assert "lora_layers: 6, attn.to_k, attn.to_q\n" in comment
 

@@ -13,10 +13,10 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from flowbp.cli.lock import locked
-from flowbp.cli.run.folder import replaced_providers
+from flowbp.cli.run.parts import replaced_providers
 from flowbp.cli.run.resume import resumption
 from flowbp.run import main
+from flowbp.settings.folder import locked
 
 from ...tiny_run import write_configuration
 
@@ -56,8 +56,8 @@ def no_models(monkeypatch):
         raise AssertionError("a model was loaded")
 
     def forbid():
-        monkeypatch.setattr(diffusers.StableDiffusion3Pipeline, "from_pretrained", refuse)
-        monkeypatch.setattr(transformers.CLIPModel, "from_pretrained", refuse)
+        monkeypatch.setattr(diffusers.ModelMixin, "from_pretrained", refuse)
+        monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", refuse)
 
     return forbid
 
@@ -269,7 +269,7 @@ def test_damaged_checkpoint_is_refused(yaml, stopped, capsys, no_models, name, h
     assert main([yaml, SAVING, "--resume"]) == 2
     told = capsys.readouterr().err
     assert str(final) in told and name in told and "Traceback" not in told
-    assert "goes on from the newest sound one, step-000001" in told
+    assert "continues from the newest intact one, step-000001" in told
 
 
 def test_after_a_damaged_checkpoint_is_moved_the_older_is_used(yaml, stopped, tmp_path, capsys):
@@ -291,7 +291,7 @@ def test_foreign_checkpoint_is_refused(yaml, stopped, tmp_path, capsys, no_model
     assert main([yaml, SAVING, "training.steps=4", "--resume"]) == 2
     told = capsys.readouterr().err
     assert f"the checkpoint {foreign} cannot be resumed: it was saved by a run of another" in told
-    assert "move it away, and the run goes on from the newest sound one, final" in told
+    assert "move it away, and the run continues from the newest intact one, final" in told
 
 
 def test_nothing_to_resume_is_refused(yaml, run, capsys, no_models):
@@ -399,7 +399,7 @@ def test_other_parts_from_python_are_refused(yaml, stopped):
 
 def test_occupied_folder_offers_to_resume(yaml, stopped, capsys):
     assert main([yaml]) == 2
-    assert "add --resume to go on with the run that is there" in capsys.readouterr().err
+    assert "add --resume to continue the run that is there" in capsys.readouterr().err
 
 
 @pytest.fixture

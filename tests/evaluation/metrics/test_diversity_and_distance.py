@@ -12,17 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowbp.evaluation import HeldOutPrompt, PictureSet
-from flowbp.evaluation.metrics import (
-    BaseDistance,
-    Diversity,
-    PixelDistance,
-    Points,
-    clip_embedding,
-    counterparts,
-    embedded,
-    embedding_needs,
-    mean_pairwise_distance,
-)
+from flowbp.evaluation.metrics import BaseDistance, Diversity, PixelDistance, Points, clip_embedding
+from flowbp.evaluation.metrics.distance import counterparts, mean_pairwise_distance
+from flowbp.evaluation.metrics.embedding import embedded, embedding_needs
 from flowbp.evaluation.metrics.geneval.detector import HUB_ID, detector_needs
 from flowbp.evaluation.metrics.vision_chat import chat_needs
 from flowbp.shapes.embedded import reward_folder

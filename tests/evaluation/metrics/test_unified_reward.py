@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowbp.evaluation import HeldOutPrompt
-from flowbp.evaluation.metrics import (
+from flowbp.evaluation.metrics import UnifiedReward
+from flowbp.evaluation.metrics.unified_reward import (
     AskedMetric,
-    UnifiedReward,
     UnreadableAnswer,
     final_score,
     read_question,

@@ -17,8 +17,9 @@ from transformers import (
 
 from flowbp.adapters import DtypePolicy
 from flowbp.evaluation import HeldOutPrompt
-from flowbp.evaluation.metrics import UnifiedReward, UnreadableAnswer, load_vision_chat
-from flowbp.evaluation.metrics.vision_chat import budget
+from flowbp.evaluation.metrics import UnifiedReward
+from flowbp.evaluation.metrics.unified_reward import UnreadableAnswer
+from flowbp.evaluation.metrics.vision_chat import budget, load_vision_chat
 from flowbp.rewards import Towers
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
 
 import attrs
 from torch import Tensor
@@ -28,28 +27,22 @@ def relations(box: Box, other: Box) -> frozenset[str]:
 
     Source: Ghosh et al., arXiv 2310.11513, and its evaluation's relative position.
     """
-    x, y = (_offset(box, other, axis) for axis in (0, 1))
-    r_x, r_y = (_beyond(box, other, axis) for axis in (0, 1))
-    if abs(r_x) < _NOTHING and abs(r_y) < _NOTHING:
+    offsets, beyond = [], []
+    for axis in (0, 1):
+        offset = (box[axis] + box[axis + 2]) / 2 - (other[axis] + other[axis + 2]) / 2
+        sizes = abs(box[axis + 2] - box[axis]) + abs(other[axis + 2] - other[axis])
+        offsets.append(offset)
+        beyond.append(math.copysign(max(abs(offset) - _SLACK * sizes, 0.0), offset))
+    if max(map(abs, beyond)) < _NOTHING:
         return frozenset()
-    length = math.hypot(x, y)
+    x, y = (each / math.hypot(*offsets) for each in beyond)
     holds = {
-        "left of": r_x / length < -_DIRECTION,
-        "right of": r_x / length > _DIRECTION,
-        "above": r_y / length < -_DIRECTION,
-        "below": r_y / length > _DIRECTION,
+        "left of": x < -_DIRECTION,
+        "right of": x > _DIRECTION,
+        "above": y < -_DIRECTION,
+        "below": y > _DIRECTION,
     }
     return frozenset(relation for relation, it_does in holds.items() if it_does)
-
-
-def _offset(box: Box, other: Box, axis: int) -> float:
-    return (box[axis] + box[axis + 2]) / 2 - (other[axis] + other[axis + 2]) / 2
-
-
-def _beyond(box: Box, other: Box, axis: int) -> float:
-    offset = _offset(box, other, axis)
-    sizes = abs(box[axis + 2] - box[axis]) + abs(other[axis + 2] - other[axis])
-    return math.copysign(max(abs(offset) - _SLACK * sizes, 0.0), offset)
 
 
 MOST = 16
@@ -69,12 +62,8 @@ class Detection:
     mask: Tensor | None = attrs.field(default=None, repr=False)
 
 
-class Detector(Protocol):
-    """Finds objects in pictures."""
-
-    def __call__(self, images: Tensor) -> tuple[tuple[Detection, ...], ...]:
-        """Pictures (B, 3, H, W) in [0, 1] to the objects in each of them."""
-        ...
+Detector = Callable[[Tensor], Sequence[Sequence[Detection]]]
+"""Pictures (B, 3, H, W) in [0, 1] to the objects in each of them."""
 
 
 def threshold(kind: str) -> float:
@@ -118,11 +107,7 @@ def failures(task: Task, scene: Scene, *, colour_of: ColourOf) -> tuple[str, ...
     groups: list[_Group] = []
     for wanted in task.include:
         chosen = scene.get(wanted.name, ())[: wanted.count]
-        reason = (
-            _lacking(wanted, chosen)
-            or _off_colour(wanted, chosen, colour_of)
-            or _misplaced(wanted, chosen, groups)
-        )
+        reason = _shortcoming(wanted, chosen, groups, colour_of)
         groups.append(None if reason else chosen)
         if reason:
             reasons.append(reason)
@@ -133,32 +118,27 @@ def failures(task: Task, scene: Scene, *, colour_of: ColourOf) -> tuple[str, ...
     return tuple(reasons)
 
 
-def _lacking(wanted: Wanted, chosen: Sequence[Detection]) -> str | None:
-    if len(chosen) >= wanted.count:
-        return None
-    return f"{wanted.count} {wanted.name} wanted, {len(chosen)} found"
-
-
-def _off_colour(wanted: Wanted, chosen: Sequence[Detection], colour_of: ColourOf) -> str | None:
-    if wanted.colour is None:
-        return None
-    seen = [colour_of(detection) for detection in chosen]
-    if all(colour == wanted.colour for colour in seen):
-        return None
-    return f"{wanted.count} {wanted.colour} {wanted.name} wanted, {', '.join(seen)} found"
-
-
-def _misplaced(wanted: Wanted, chosen: Sequence[Detection], groups: Sequence[_Group]) -> str | None:
+def _shortcoming(
+    wanted: Wanted, chosen: Sequence[Detection], groups: Sequence[_Group], colour_of: ColourOf
+) -> str:
+    """What the surest objects of a class lack for an entry; empty if nothing."""
+    count, name = wanted.count, wanted.name
+    if len(chosen) < count:
+        return f"{count} {name} wanted, {len(chosen)} found"
+    if wanted.colour is not None:
+        seen = [colour_of(detection) for detection in chosen]
+        if any(colour != wanted.colour for colour in seen):
+            return f"{count} {wanted.colour} {name} wanted, {', '.join(seen)} found"
     if wanted.position is None:
-        return None
+        return ""
     relation, number = wanted.position
     others = groups[number]
     if others is None:
-        return f"{wanted.name} wanted {relation} what is not there itself"
+        return f"{name} wanted {relation} what is not there itself"
     for detection in chosen:
         for other in others:
             held = relations(detection.box, other.box)
             if relation not in held:
-                seen = " and ".join(sorted(held)) or "in no relation"
-                return f"{wanted.name} wanted {relation} {other.name}, {seen} found"
-    return None
+                seen_in = " and ".join(sorted(held)) or "in no relation"
+                return f"{name} wanted {relation} {other.name}, {seen_in} found"
+    return ""

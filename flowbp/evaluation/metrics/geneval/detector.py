@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowbp.adapters.component_files import check_loading_report, check_weight_files
 from flowbp.adapters.dtype_policy import CPU, FLOAT32
 from flowbp.evaluation.metrics.geneval.criteria import Box, Detection
 from flowbp.evaluation.metrics.geneval.task import CLASSES
 from flowbp.extras import require
-from flowbp.hub import local_folder, read_json
+from flowbp.hub import located, read_json
 from flowbp.limits import BATCH
-from flowbp.rewards.model_files import check_model, located, reading
-from flowbp.rewards.needs import Need, Reading, package
+from flowbp.rewards.needs import Need, model_need, package
 from flowbp.rewards.pixels import normalise
+from flowbp.rewards.pretrained import load_model
 from flowbp.rewards.towers import TOWERS, Towers
 from flowbp.validators import integer
 
@@ -74,8 +72,7 @@ class Mask2Former:
         with FLOAT32.autocast(self.device):
             pixels = prepare(images.to(device=self.device, dtype=FLOAT32.state))
             output = self.model(pixel_values=pixels)
-        height, width = images.shape[-2:]
-        rows, columns = pixels.shape[-2:]
+        (rows, columns), (height, width) = pixels.shape[-2:], images.shape[-2:]
         sizes = Sizes((rows, columns), shown_size(height, width), (height, width))
         return tuple(
             instances(classes, masks, sizes)
@@ -87,11 +84,10 @@ class Mask2Former:
 
 def detector_needs(source: str | os.PathLike[str] = HUB_ID) -> tuple[Need, ...]:
     """What loading a Mask2Former reads."""
-    check = partial(check_model, source, argument="source", check=_check_folder)
     return (
         package("transformers"),
         package("scipy", extra="geneval"),
-        Need(check=check, tower=source, reading=Reading(source)),
+        model_need(source, check=_check_folder),
     )
 
 
@@ -99,21 +95,14 @@ def load_mask2former(source: str | os.PathLike[str]) -> Mask2FormerForUniversalS
     """Load a Mask2Former of COCO's classes."""
     # transformers' class asks for it, and names no extra of ours.
     require("scipy", extra="geneval")
-    kind = require("transformers").Mask2FormerForUniversalSegmentation
-    folder = local_folder(source)
-    if folder is not None:
-        _check_folder(folder)
-    with reading("source", source):
-        model, report = kind.from_pretrained(
-            folder or str(source),
-            dtype=FLOAT32.weights,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-    # Weights of the training loss, which is not run.
-    lacking = [key for key in report["missing_keys"] if not key.startswith("criterion.")]
-    report = {**report, "missing_keys": lacking}
-    check_loading_report(report, source=source, model="Mask2Former")
+    model = load_model(
+        source,
+        "Mask2FormerForUniversalSegmentation",
+        check=_check_folder,
+        dtype=FLOAT32.weights,
+        # Weights of the training loss, which is not run.
+        unused=("criterion.",),
+    )
     if model.config.num_labels != len(CLASSES):
         raise ValueError(
             f"`source` {str(source)!r} must distinguish COCO's {len(CLASSES)} classes, got "
@@ -130,7 +119,6 @@ def _check_folder(folder: Path) -> None:
             f"`source` must hold a Mask2Former, got model_type {config.get('model_type')!r} "
             f"in {str(folder)!r}; take {HUB_ID}"
         )
-    check_weight_files(folder)
 
 
 Size = tuple[int, int]
@@ -162,7 +150,9 @@ def instances(
 
     Source: mmdetection, the instance post-processing of its Mask2Former.
     """
-    masks = _upright(mask_logits.float(), sizes)
+    height, width = sizes.shown
+    masks = _bilinear(mask_logits.float(), sizes.padded)[:, :height, :width]
+    masks = _bilinear(masks, sizes.original)
     inside = masks > 0
     areas = inside.sum((1, 2))
     sure = (masks.sigmoid() * inside).sum((1, 2)) / (areas + 1e-6)
@@ -190,21 +180,12 @@ def mask_box(mask: Tensor) -> Box:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _upright(logits: Tensor, sizes: Sizes) -> Tensor:
-    height, width = sizes.shown
-    masks = _bilinear(logits, sizes.padded)[:, :height, :width]
-    return _bilinear(masks, sizes.original)
-
-
 def _bilinear(masks: Tensor, size: Size) -> Tensor:
     return F.interpolate(masks[None], size, mode="bilinear", align_corners=False)[0]
 
 
 IMAGENET_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
-"""Channel means of ImageNet."""
-
 IMAGENET_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
-"""Channel standard deviations of ImageNet."""
 
 _LONGEST, _SHORTEST = 1333, 800
 _MULTIPLE = 32

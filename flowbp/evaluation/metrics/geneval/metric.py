@@ -30,18 +30,16 @@ from flowbp.evaluation.metrics.geneval.detector import (
     eight_bits,
 )
 from flowbp.evaluation.metrics.geneval.task import COLOURS, TASKS, Task, read_tasks
-from flowbp.evaluation.validators import not_empty
+from flowbp.hub import located
 from flowbp.limits import BATCH
 from flowbp.rewards.clip import ClipReward, repaired
 from flowbp.rewards.clip_model import VIT_L_14, clip_needs
-from flowbp.rewards.model_files import located
 from flowbp.rewards.needs import Need, package
 from flowbp.rewards.pixels import crop_shortest_side_torchvision
 from flowbp.rewards.towers import TOWERS, Towers
-from flowbp.validators import integer
+from flowbp.validators import integer, not_empty
 
 LABEL = "GenEval"
-"""What the metric is called, where nothing else is said."""
 
 # In every column's name, so that its numbers are not taken for those of GenEval's own detector,
 # which has other weights.
@@ -93,26 +91,21 @@ class TaskMetric:
             raise ValueError(
                 f"`prompts` must be as many as the {len(images)} images, got {len(prompts)}"
             )
-        tasks = [self.tasks.get(prompt.text) for prompt in prompts]
-        known = [number for number, task in enumerate(tasks) if task is not None]
-        columns = {name: torch.full((len(tasks),), math.nan) for name in self._names()}
+        known = [number for number, prompt in enumerate(prompts) if prompt.text in self.tasks]
+        columns = {name: torch.full((len(prompts),), math.nan) for name in self._names()}
         if not known:
             return columns
         pictures = eight_bits(images[known])
         for number, picture, found in zip(known, pictures, self.detector(pictures), strict=True):
-            task = tasks[number]
-            assert task is not None
-            passed = float(not self._failures(task, picture, found))
-            columns[column_name(self.label)][number] = passed
-            columns[column_name(self.label, task.kind)][number] = passed
+            task = self.tasks[prompts[number].text]
+            scene = select(found, above=threshold(task.kind))
+            failed = failures(task, scene, colour_of=partial(self.colour_in, picture))
+            for kind in (None, task.kind):
+                columns[column_name(self.label, kind)][number] = float(not failed)
         return columns
 
     def _names(self) -> tuple[str, ...]:
         return tuple(column_name(self.label, kind) for kind in (None, *TASKS))
-
-    def _failures(self, task: Task, picture: Tensor, found: Sequence[Detection]) -> tuple[str, ...]:
-        scene = select(found, above=threshold(task.kind))
-        return failures(task, scene, colour_of=partial(self.colour_in, picture))
 
 
 def column_name(label: str = LABEL, kind: str | None = None) -> str:

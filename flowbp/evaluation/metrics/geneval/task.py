@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
+
+from flowbp.evaluation.metric import as_tuple
+from flowbp.validators import integer
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 """The six tasks, as the metadata calls them."""
@@ -39,37 +42,23 @@ CLASSES = (
 computer mouse, tv remote and computer keyboard."""
 
 
-def _one_of(words: Sequence[str], what: str) -> Any:
-    def validate(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if value in words:
-            return
-        near = difflib.get_close_matches(str(value), words, 1) or words[:1]
-        raise ValueError(f"`{_name(attribute)}` must be {what}, such as {near[0]!r}, got {value!r}")
+def _one_of(words: Sequence[str], key: str, what: str) -> Any:
+    """A validator that speaks of the metadata's own key."""
+
+    def validate(_: Any, __: attrs.Attribute[Any], value: Any) -> None:
+        if value not in words:
+            near = difflib.get_close_matches(str(value), words, 1) or words[:1]
+            raise ValueError(f"`{key}` must be {what}, such as {near[0]!r}, got {value!r}")
 
     return validate
 
 
-def _name(attribute: attrs.Attribute[Any]) -> str:
-    # Messages speak the metadata's language.
-    return {"name": "class", "colour": "color", "kind": "tag"}.get(attribute.name, attribute.name)
-
-
-def _count(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"`count` must be a whole number of at least 1, got {value!r}")
-
-
-def _pair(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _position(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _position(_: Any, __: attrs.Attribute[Any], value: Any) -> None:
     well = isinstance(value, tuple) and len(value) == 2 and value[0] in RELATIONS
     if not well or isinstance(value[1], bool) or not isinstance(value[1], int) or value[1] < 0:
-        relations = ", ".join(RELATIONS)
         raise ValueError(
-            f"`position` must be one of {relations} and the number of an earlier entry of "
-            f"`include`, such as ['left of', 0], got {value!r}"
+            f"`position` must be one of {', '.join(RELATIONS)} and the number of an earlier entry "
+            f"of `include`, such as ['left of', 0], got {value!r}"
         )
 
 
@@ -77,21 +66,18 @@ def _position(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
 class Wanted:
     """So many objects of a class, perhaps of a colour or in a place."""
 
-    name: str = attrs.field(validator=_one_of(CLASSES, "one of COCO's 80 classes"))
-    count: int = attrs.field(validator=_count)
+    name: str = attrs.field(validator=_one_of(CLASSES, "class", "one of COCO's 80 classes"))
+    count: int = attrs.field(validator=integer(1))
     colour: str | None = attrs.field(
-        default=None, validator=attrs.validators.optional(_one_of(COLOURS, "one of 10 colours"))
+        default=None,
+        validator=attrs.validators.optional(_one_of(COLOURS, "color", "one of 10 colours")),
     )
     position: tuple[str, int] | None = attrs.field(
-        default=None, converter=_pair, validator=attrs.validators.optional(_position)
+        default=None, validator=attrs.validators.optional(_position)
     )
 
 
-def _tuple(values: Iterable[Wanted]) -> tuple[Wanted, ...]:
-    return tuple(values)
-
-
-def _text(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _text(_: Any, __: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"`prompt` must be a text, got {value!r}")
 
@@ -101,9 +87,9 @@ class Task:
     """A prompt and what a picture of it must show; a held-out prompt, too."""
 
     text: str = attrs.field(validator=_text)
-    kind: str = attrs.field(validator=_one_of(TASKS, "one of the six tasks"))
-    include: tuple[Wanted, ...] = attrs.field(converter=_tuple)
-    exclude: tuple[Wanted, ...] = attrs.field(default=(), converter=_tuple)
+    kind: str = attrs.field(validator=_one_of(TASKS, "tag", "one of the six tasks"))
+    include: tuple[Wanted, ...] = attrs.field(converter=as_tuple)
+    exclude: tuple[Wanted, ...] = attrs.field(default=(), converter=as_tuple)
 
     def __attrs_post_init__(self) -> None:
         if not self.include:
@@ -133,9 +119,6 @@ class Task:
             raise ValueError("`position` is missing: no entry of a position task has one")
 
 
-_KEYS = {"tag", "include", "exclude", "prompt"}
-_REQUIRED = _KEYS - {"exclude"}
-_ENTRY = {"class", "count", "color", "position"}
 _SHOWN = 5
 _WHERE = (
     "take evaluation_metadata.jsonl of github.com/djghosh13/geneval, one JSON object a line: "
@@ -181,7 +164,7 @@ def parse_task(line: str | bytes) -> Task:
         found = json.loads(line)
     except ValueError as error:
         raise ValueError(f"no JSON ({error}); write one object a line, in UTF-8") from error
-    _check_keys(found, required=_REQUIRED, known=_KEYS, what="a task")
+    _check_keys(found, "a task", required=("tag", "include", "prompt"), optional=("exclude",))
     include, exclude = (_entries(found, key) for key in ("include", "exclude"))
     return Task(found["prompt"], found["tag"], include, exclude)
 
@@ -214,22 +197,27 @@ class GenEvalHeldOut:
         return self.tasks
 
 
-def _entries(found: Mapping[str, Any], key: str) -> tuple[Wanted, ...]:
+def _entries(found: Mapping[str, Any], key: str) -> list[Wanted]:
     entries = found.get(key, [])
     if not isinstance(entries, list):
         raise ValueError(f"`{key}` must be a list, got {entries!r}")
-    return tuple(_entry(entry, key) for entry in entries)
+    wanted = []
+    for entry in entries:
+        what, optional = f"an entry of `{key}`", ("color", "position")
+        _check_keys(entry, what, required=("class", "count"), optional=optional)
+        position = entry.get("position")
+        position = tuple(position) if isinstance(position, list) else position
+        wanted.append(Wanted(entry["class"], entry["count"], entry.get("color"), position))
+    return wanted
 
 
-def _entry(entry: Any, key: str) -> Wanted:
-    _check_keys(entry, required={"class", "count"}, known=_ENTRY, what=f"an entry of `{key}`")
-    return Wanted(entry["class"], entry["count"], entry.get("color"), entry.get("position"))
-
-
-def _check_keys(found: Any, *, required: set[str], known: set[str], what: str) -> None:
+def _check_keys(found: Any, what: str, *, required: Sequence[str], optional: Sequence[str]) -> None:
     if not isinstance(found, dict):
         raise ValueError(f"{what} must be a JSON object, got {found!r}")
-    for key in sorted(required - set(found)):
-        raise ValueError(f"`{key}` is missing")
-    for key in sorted(set(found) - known):
-        raise ValueError(f"`{key}` is no key of {what}; there are: {', '.join(sorted(known))}")
+    for key in sorted(required):
+        if key not in found:
+            raise ValueError(f"`{key}` is missing")
+    known = sorted([*required, *optional])
+    for key in sorted(found):
+        if key not in known:
+            raise ValueError(f"`{key}` is no key of {what}; there are: {', '.join(known)}")

@@ -9,16 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowbp.evaluation.metrics.geneval import (
-    RELATIONS,
+from flowbp.evaluation.metrics.geneval.criteria import (
     Detection,
-    Task,
-    Wanted,
     failures,
     relations,
     select,
+    threshold,
 )
-from flowbp.evaluation.metrics.geneval.criteria import threshold
+from flowbp.evaluation.metrics.geneval.task import RELATIONS, Task, Wanted
 
 LEFT, MIDDLE, RIGHT = (0, 0, 10, 10), (50, 0, 60, 10), (100, 0, 110, 10)
 NAMES = ("dog", "cat", "bench")

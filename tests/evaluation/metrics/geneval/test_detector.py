@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
-from flowbp.evaluation.metrics.geneval import CLASSES, Mask2Former, Sizes, instances, prepare
 from flowbp.evaluation.metrics.geneval import detector as module
+from flowbp.evaluation.metrics.geneval.detector import Mask2Former, Sizes, instances, prepare
+from flowbp.evaluation.metrics.geneval.task import CLASSES
 from flowbp.rewards import Towers
 
 from .tiny import save

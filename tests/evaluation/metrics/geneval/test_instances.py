@@ -9,13 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowbp.evaluation.metrics.geneval import CLASSES, Sizes, instances, prepare
 from flowbp.evaluation.metrics.geneval.detector import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    Sizes,
     eight_bits,
+    instances,
+    prepare,
     shown_size,
 )
+from flowbp.evaluation.metrics.geneval.task import CLASSES
 
 
 def weights(small, large):

@@ -12,19 +12,11 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from flowbp.evaluation import HeldOutPrompt, ScoreRow, Scores
-from flowbp.evaluation.metrics.geneval import (
-    COLOURS,
-    TASKS,
-    Colours,
-    Detection,
-    GenEval,
-    Mask2Former,
-    Task,
-    TaskMetric,
-    Wanted,
-    column_name,
-    cut_out,
-)
+from flowbp.evaluation.metrics.geneval import GenEval
+from flowbp.evaluation.metrics.geneval.criteria import Detection
+from flowbp.evaluation.metrics.geneval.detector import Mask2Former
+from flowbp.evaluation.metrics.geneval.metric import Colours, TaskMetric, column_name, cut_out
+from flowbp.evaluation.metrics.geneval.task import COLOURS, TASKS, Task, Wanted
 from flowbp.rewards import ClipReward, Towers, crop_shortest_side_torchvision
 from flowbp.shapes.embedded import reward_folder
 

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from flowbp.evaluation.metrics.geneval import (
+from flowbp.evaluation.metrics.geneval import GenEvalHeldOut
+from flowbp.evaluation.metrics.geneval.task import (
     CLASSES,
     TASKS,
-    GenEvalHeldOut,
     Task,
     Wanted,
     parse_task,

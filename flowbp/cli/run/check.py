@@ -1,0 +1,159 @@
+"""`--check`: every check of a run, a call of each component that is there, and what would run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+import torch
+
+from flowbp.adapters import Backbone, Full, Lora, Tuning
+from flowbp.cli.run.overview import overview
+from flowbp.cli.run.parts import replaced_providers
+from flowbp.cli.run.results import guidance_scales
+from flowbp.cli.run.resume import resumption
+from flowbp.cli.trial_calls import (
+    PICTURES,
+    faults_of_call,
+    made_up_pictures,
+    try_backbone,
+    try_judge,
+    try_metric,
+    try_observer,
+    try_optimizer,
+    try_reward,
+)
+from flowbp.component_errors import is_ours
+from flowbp.config import Component, ConfigurationError, Problem
+from flowbp.config.tree import Step, path_text
+from flowbp.rewards import Towers
+from flowbp.settings import PointsByEmbedding, RunContainer, Settings, built_metric, chosen_device
+from flowbp.settings.component_needs import Found, readings, reads
+from flowbp.settings.device import fault_of_device
+from flowbp.settings.loader import problems_of
+from flowbp.settings.preflight import SCORERS, Check, faults_of_sum, on_scorers, reading_checks
+from flowbp.settings.unloaded_model import META, named_model, warn_about_guidance
+from flowbp.training.prompts import drawn
+
+Path = tuple[Step, ...]
+
+
+def check(container: RunContainer, *, resume: bool = False) -> None:
+    """Print what a run would do, and do nothing of it."""
+    settings, replaced = container.settings(), replaced_providers(container)
+    refuse_processes(container.shard().world_size)
+    named = None if {"backbone", "tuned"} & set(replaced) else named_model(settings.backbone)
+    known = named is not None and isinstance(container.tuning(), Full | Lora)
+    checks = [*reading_checks(replaced), *trial_checks(replaced)]
+    if not known:
+        checks.append(partial(_model_of_others, container=container))
+    problems, notes = list(problems_of(checks, settings)), list[str]()
+    if resume:
+        try:
+            notes += resumption(settings, container.checkpoints(), replaced).notes
+        except ConfigurationError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigurationError(problems)
+    model = tuned_sketch(settings.backbone, container.tuning()) if known else container.tuned()
+    print(overview(settings, trained_parameters(model), replaced=replaced))
+    warn_about_guidance(named, guidance_scales(settings))
+    print(*_places_read(settings, replaced), *notes, "checked; nothing was run", sep="\n")
+
+
+def trial_checks(replaced: Collection[str] = ()) -> tuple[Check, ...]:
+    """Build and call what scores pictures, observes and optimizes, and says of no file it reads."""
+    towers, points = Towers(), PointsByEmbedding()
+
+    def try_scorer(settings: Settings, path: Path, component: Component[Any]) -> None:
+        device = chosen_device(settings.run.device)
+        images = made_up_pictures(settings.sampling, device)
+        if path == ("reward",):
+            reward = component.build(device=device, towers=towers)
+            try_reward(reward, images, _texts(settings))
+        elif settings.evaluation is not None:
+            held_out = settings.evaluation.prompts.prompts()[:PICTURES]
+            shown, label = images[: len(held_out)], str(path[-1])
+            if path == ("judge",):
+                judge = component.build(device=device, towers=towers)
+                try_judge(judge, shown, [prompt.text for prompt in held_out])
+                return
+            metric = built_metric(label, component, device=device, towers=towers, points=points)
+            try_metric(label, metric, shown, held_out)
+
+    def score(settings: Settings, path: Path, component: Component[Any]) -> Found:
+        # What would only follow from what is reported by itself: a device that is not there, a sum
+        # that is wrong, prompts that cannot be drawn.
+        if any(fault_of_device("run", settings.run.device)):
+            return
+        if path == ("reward",) and (any(faults_of_sum(settings)) or any(_prompts(settings))):
+            return
+        if not reads(component):
+            yield from faults_of_call(path, partial(try_scorer, settings, path, component))
+
+    return (_prompts, *on_scorers(score, replaced), _observers, _optimizer)
+
+
+def _texts(settings: Settings) -> list[str]:
+    stream = iter(settings.prompts.stream(torch.Generator().manual_seed(0)))
+    return list(drawn(settings.prompts, stream, PICTURES))
+
+
+def _prompts(settings: Settings) -> Found:
+    return faults_of_call(("prompts",), partial(_texts, settings))
+
+
+def _observers(settings: Settings) -> Found:
+    for number, other in enumerate(settings.observers.others):
+        act = partial(try_observer, other, settings.training.steps)
+        yield from faults_of_call(("observers", "others", number), act)
+
+
+def _optimizer(settings: Settings) -> Found:
+    parameters = {"weight": torch.nn.Parameter(torch.zeros(8, 8))}
+    return faults_of_call(("optimizer",), partial(try_optimizer, settings.optimizer, parameters))
+
+
+def _model_of_others(settings: Settings, *, container: RunContainer) -> Found:
+    """Load a model that says nothing before, and have one of others draw a picture."""
+
+    def draw() -> None:
+        model = container.tuned()
+        if not (is_ours(model) or container.backbone.overridden):
+            try_backbone(model, settings.sampling, "a circle")
+
+    built = list(faults_of_call(("backbone",), container.backbone))
+    built = built or list(faults_of_call(("tuning",), container.tuned))
+    yield from built or faults_of_call(("backbone",), draw)
+
+
+def tuned_sketch(backbone: Component[Backbone], tuning: Tuning) -> Backbone:
+    """A known model with what is trained of it chosen, but without its weights."""
+    return tuning(backbone.build(device=META), generator=torch.Generator())
+
+
+def trained_parameters(backbone: Backbone) -> int:
+    """Count the parameters that training changes."""
+    return sum(parameter.numel() for parameter in backbone.trainable().values())
+
+
+def _places_read(settings: Settings, replaced: Collection[str]) -> list[str]:
+    """From where they are read, how large that is and whether it is here, as lines."""
+    return [
+        f"  {path_text(path)} reads {place}"
+        for provider, scorers in SCORERS.items()
+        if provider not in replaced
+        for path, component in scorers(settings)
+        for place in readings(component)
+    ]
+
+
+def refuse_processes(processes: int) -> None:
+    """Refuse several processes, which would train as many models."""
+    if processes > 1:
+        message = (
+            f"would train {processes} models, as WORLD_SIZE is {processes} in the environment, and "
+            "gradients are not shared between processes yet; unset RANK and WORLD_SIZE"
+        )
+        raise ConfigurationError([Problem("run", message, "")])

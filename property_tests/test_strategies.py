@@ -1,0 +1,25 @@
+"""The strategies of methods give what they promise."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import find
+
+from flowbp.core import Bridge, DRaFT, DRaFTLV, DRTune, Lagrange, LeapAlign, ReFL, Sparse
+
+from .strategies import methods, variants
+
+
+def test_every_method_can_be_drawn():
+    for kind in (ReFL, DRaFTLV, DRTune, DRaFT, LeapAlign, Sparse, Bridge, Lagrange):
+        found = find(methods(4), lambda method, kind=kind: isinstance(method, kind))
+        assert isinstance(found, kind)
+
+
+def test_every_axis_can_be_varied():
+    for axis in ("reward_input", "alpha", "quadrature", "active"):
+        found = find(
+            variants(torch.linspace(1, 0, 5)),
+            lambda variant, axis=axis: getattr(variant, axis) is not None,
+        )
+        assert getattr(found, axis) is not None
