@@ -18,7 +18,7 @@ from benchmarks.random_backbone import SMALL, random_backbone
 from benchmarks.random_models import SMALL_VAE, vision_reward
 from benchmarks.reference_cases import Case
 from flowbp.adapters import DtypePolicy, compile_backbone, compile_blocks
-from flowbp.adapters.kernels import TanhGelu
+from flowbp.adapters.faster_modules import TanhGelu
 from flowbp.core import Linear
 from flowbp.prompts import cached
 from flowbp.training import Streams, TrainingStep

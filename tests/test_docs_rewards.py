@@ -57,12 +57,12 @@ def test_every_name_is_in_a_table(kind):
 def test_the_repositories_of_every_published_reward_are_told(monkeypatch):
     monkeypatch.setattr("flowbp.hub.is_offline", lambda: True)
     monkeypatch.setattr("flowbp.hub.cached_file", lambda *_: None)
-    from flowbp.settings.component_needs import unmet
+    from flowbp.settings.component_needs import missing_needs
 
     names = ("aesthetic", "clipscore", "hpsv2", "image_reward", "pickscore")
     (rewards,) = (each for each in REGISTRIES if each.kind == "reward")
     for name in names:
-        faults = [fault for _, fault in unmet(Component(name, rewards.resolve(name)))]
+        faults = [fault for _, fault in missing_needs(Component(name, rewards.resolve(name)))]
         places = {re.match(r"`\w+` '([^']+)'", fault)[1] for fault in faults}
         assert places and all(place in PAGE for place in places), name
         assert all(f"https://huggingface.co/{place}" in " ".join(faults) for place in places)

@@ -14,7 +14,7 @@ from diffusers.models.attention import FeedForward
 from benchmarks.random_backbone import random_backbone
 from flowbp import Bridge
 from flowbp.adapters import DtypePolicy, Lora, compile_backbone
-from flowbp.adapters.kernels import fuse_gelu
+from flowbp.adapters.faster_modules import fuse_gelu
 from flowbp.cli.run.execution import execute
 from flowbp.core import Linear
 from flowbp.settings import RunContainer, load

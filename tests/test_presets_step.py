@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flowbp.cli.prompt_encoding import encode_prompts
-from flowbp.cli.run.parts import build_parts
+from flowbp.cli.run.built_run import build_run
 from flowbp.cli.run.phases import run_prompts
 from flowbp.settings import RunContainer, load
 
@@ -31,7 +31,7 @@ def test_one_step(backbone, method, sources, models, tmp_path):
     assert step.method == PUBLISHED[method][BACKBONES.index(backbone)]
     assert step.sampling.steps == 25
     before = copies(step.backbone.trainable())
-    encode_prompts(container.model(), run_prompts(build_parts(container)))
+    encode_prompts(container.model(), run_prompts(build_run(container)))
     container.trainer().run()
     (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     figures = [value for value in json.loads(line).values() if isinstance(value, int | float)]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from flowbp.adapters.decoder import LatentDecoder
-from flowbp.adapters.kernels import fuse_gelu, lay_out_channels_last
+from flowbp.adapters.faster_modules import fuse_gelu, lay_out_channels_last
 
 ACTIVATIONS = 0.5
 """What compiled blocks keep by default: on an H100 half the memory for 8 % more time of a pull."""

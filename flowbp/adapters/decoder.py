@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
-from flowbp.adapters.kernels import attend_plainly
+from flowbp.adapters.faster_modules import attend_plainly
 from flowbp.adapters.latents import unpatchify
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.capabilities import Reference
 from flowbp.adapters.compilation import compile_like
 from flowbp.adapters.decoder import check_channels, pixels_per_latent
-from flowbp.adapters.diffusers_code import sampling_lines
 from flowbp.adapters.diffusers_components import DiffusersComponents
 from flowbp.adapters.latents import PATCH, PictureSizes
+from flowbp.adapters.loading_snippet import sampling_lines
 from flowbp.adapters.lora_layers import adapter_of, adapters_disabled, only_adapters_train
 from flowbp.adapters.sigmas import (
     Shift,

@@ -15,8 +15,8 @@ from torch import nn
 
 from flowbp.adapters.capabilities import Checkpointing
 from flowbp.adapters.decoder import Clamp, LatentDecoder, Unscale, hard_clamp, scaled
-from flowbp.adapters.diffusers_code import loading_lines
 from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
+from flowbp.adapters.loading_snippet import loading_lines
 from flowbp.adapters.lora_files import save_lora
 from flowbp.adapters.lora_layers import adapter_of
 from flowbp.adapters.pipeline_files import (

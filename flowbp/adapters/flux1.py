@@ -14,7 +14,7 @@ from torch import Tensor
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.diffusers_backbone import JOINT_ATTENTION, DiffusersBackbone, ReadConfig
 from flowbp.adapters.diffusers_components import with_shared_options
-from flowbp.adapters.kernels import avoid_cudnn
+from flowbp.adapters.faster_modules import avoid_cudnn
 from flowbp.adapters.latents import (
     from_sequence,
     grid_ids,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from flowbp.evaluation.before_after import Comparison as Comparison
-from flowbp.evaluation.before_after import Evaluation as Evaluation
-from flowbp.evaluation.before_after import EvaluationFile as EvaluationFile
-from flowbp.evaluation.before_after import evaluation_tree as evaluation_tree
-from flowbp.evaluation.before_after import from_json as from_json
-from flowbp.evaluation.before_after import to_json as to_json
+from flowbp.evaluation.comparison import Comparison as Comparison
+from flowbp.evaluation.comparison import Evaluation as Evaluation
+from flowbp.evaluation.comparison import EvaluationFile as EvaluationFile
+from flowbp.evaluation.comparison import evaluation_tree as evaluation_tree
+from flowbp.evaluation.comparison import from_json as from_json
+from flowbp.evaluation.comparison import to_json as to_json
 from flowbp.evaluation.held_out_evaluation import HeldOutMeasure as HeldOutMeasure
 from flowbp.evaluation.held_out_evaluation import evaluate as evaluate
 from flowbp.evaluation.held_out_prompts import HeldOut as HeldOut

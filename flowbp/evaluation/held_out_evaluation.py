@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flowbp.adapters.backbone import Backbone
-from flowbp.evaluation.before_after import ACCURACY, Evaluation
+from flowbp.evaluation.comparison import ACCURACY, Evaluation
 from flowbp.evaluation.held_out_prompts import HeldOut
 from flowbp.evaluation.metric import Judge, Metric, PictureSet, Scale, SetMetric, is_of_sets
 from flowbp.evaluation.metric_runner import OnDevice, columns_of_pictures, columns_of_set

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from flowbp.evaluation.before_after import ACCURACY, Comparison
+from flowbp.evaluation.comparison import ACCURACY, Comparison
 from flowbp.evaluation.number_format import Unit, WrittenChange, finer, unit_of
 from flowbp.evaluation.reward_metrics import WHOLE
 from flowbp.evaluation.scores import Compared, MetricFailure, Paired, Scores, compare

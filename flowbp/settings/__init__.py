@@ -16,12 +16,11 @@ from flowbp.settings.loader import preset_or_file as preset_or_file
 from flowbp.settings.loader import presets as presets
 from flowbp.settings.loader import resolved as resolved
 from flowbp.settings.loader import resolved_values as resolved_values
-from flowbp.settings.metrics import PointsByEmbedding as PointsByEmbedding
-from flowbp.settings.metrics import built_metric as built_metric
+from flowbp.settings.metric_factories import PointsByEmbedding as PointsByEmbedding
+from flowbp.settings.metric_factories import built_metric as built_metric
 from flowbp.settings.registries import METRICS as METRICS
 from flowbp.settings.registries import REGISTRIES as REGISTRIES
 from flowbp.settings.registries import SCALARS as SCALARS
-from flowbp.settings.rewards import weighted_reward as weighted_reward
 from flowbp.settings.run_identity import SOURCES as SOURCES
 from flowbp.settings.run_identity import STEPS as STEPS
 from flowbp.settings.run_identity import Change as Change
@@ -36,3 +35,4 @@ from flowbp.settings.run_identity import write_sources as write_sources
 from flowbp.settings.schema import EmbeddingSettings as EmbeddingSettings
 from flowbp.settings.schema import RunSettings as RunSettings
 from flowbp.settings.schema import Settings as Settings
+from flowbp.settings.weighted_reward import weighted_reward as weighted_reward

@@ -31,7 +31,7 @@ def needs_of(component: Component[Any], path: _Path = ()) -> Iterator[tuple[_Pat
 
 
 def _readable(component: Component[Any]) -> list[Need] | None:
-    """All that it reads; None where asking raises something, which `unmet` reports."""
+    """All that it reads; None where asking raises something, which `missing_needs` reports."""
     try:
         return [need for _, need in needs_of(component)]
     except Exception:
@@ -49,17 +49,17 @@ def towers_of(component: Component[Any]) -> frozenset[str]:
     return frozenset(place_name(tower) for tower in towers if tower is not None)
 
 
-def readings(component: Component[Any]) -> Iterator[str]:
+def locations_read(component: Component[Any]) -> Iterator[str]:
     """From where a component, and those in its arguments, are read."""
     try:
         found = [need.location for _, need in needs_of(component) if need.location is not None]
         yield from dict.fromkeys(locate() for locate in found)
-    # What raises is reported by `unmet`.
+    # What raises is reported by `missing_needs`.
     except Exception:
         return
 
 
-def unmet(component: Component[Any], path: _Path = ()) -> Found:
+def missing_needs(component: Component[Any], path: _Path = ()) -> Found:
     """What is wrong with what a component reads, in words."""
     found: list[tuple[_Path, str]] = []
     # A check is code of others too, and whatever it raises is what is wrong.
@@ -75,9 +75,11 @@ def unmet(component: Component[Any], path: _Path = ()) -> Found:
     yield from dict.fromkeys(found)
 
 
-def unfit(component: Component[Any], prompts: Sequence[HeldOut], seeds: Sequence[int]) -> str:
-    """Why an evaluation does not suffice for a metric, by the `unfit` of its target; or empty."""
-    find = getattr(component.target, "unfit", None)
+def why_unsuitable(
+    component: Component[Any], prompts: Sequence[HeldOut], seeds: Sequence[int]
+) -> str:
+    """Why an evaluation does not suffice for a metric, as its target says; or empty."""
+    find = getattr(component.target, "why_unsuitable", None)
     if not callable(find):
         return ""
     given = component.completed | {"prompts": prompts, "seeds": seeds}

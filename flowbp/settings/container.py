@@ -20,7 +20,7 @@ from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.prompts import CachedBackbone, Shard, ShardedPrompts, cached
 from flowbp.rewards import Reward, Towers, UncalibratedReward
 from flowbp.settings.device import chosen_device
-from flowbp.settings.metrics import PointsByEmbedding, built_metric
+from flowbp.settings.metric_factories import PointsByEmbedding, built_metric
 from flowbp.settings.run_identity import identity
 from flowbp.settings.schema import (
     AnchorSettings,

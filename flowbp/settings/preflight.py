@@ -13,11 +13,10 @@ from flowbp.config import Component
 from flowbp.config.arguments import run_check
 from flowbp.config.tree import Step
 from flowbp.evaluation.metrics import PixelDistance
-from flowbp.settings.component_needs import Found, unmet
+from flowbp.settings.component_needs import Found, missing_needs
 from flowbp.settings.device import fault_of_device
 from flowbp.settings.folder import fault_of_folder
-from flowbp.settings.metrics import distance_metric, diversity_metric
-from flowbp.settings.rewards import faults, weighted_reward
+from flowbp.settings.metric_factories import distance_metric, diversity_metric
 from flowbp.settings.schema import (
     Settings,
     evaluation_every,
@@ -25,6 +24,7 @@ from flowbp.settings.schema import (
     example_surrogate,
 )
 from flowbp.settings.unloaded_model import META, named_model, picture_size_problems
+from flowbp.settings.weighted_reward import faults, weighted_reward
 
 Check = Callable[[Any], Found]
 """Finds what is wrong. It may ask settings for a key that is itself wrong, and then ends, see
@@ -74,7 +74,10 @@ def reading_checks(replaced: Collection[str] = ()) -> tuple[Check, ...]:
     model = [] if {"backbone", "tuned", "model"} & set(replaced) else [_model]
     if "tuning" in replaced:
         model = [partial(each, tuned=False) for each in model]
-    return (*on_scorers(lambda _, path, component: unmet(component, path), replaced), *model)
+    return (
+        *on_scorers(lambda _, path, component: missing_needs(component, path), replaced),
+        *model,
+    )
 
 
 def on_scorers(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from flowbp.training.batching import AUTO as AUTO
+from flowbp.training.batching import Batching as Batching
+from flowbp.training.batching import Portions as Portions
+from flowbp.training.batching import TrainingSampling as TrainingSampling
+from flowbp.training.batching import cost as cost
 from flowbp.training.calibration import Calibration as Calibration
 from flowbp.training.calibration import calibrated as calibrated
 from flowbp.training.calibration import calibration_prompts as calibration_prompts
@@ -38,11 +43,6 @@ from flowbp.training.retention import Checkpoints as Checkpoints
 from flowbp.training.retention import SavePolicy as SavePolicy
 from flowbp.training.sample_pictures import SampleGrids as SampleGrids
 from flowbp.training.sample_pictures import Snapshots as Snapshots
-from flowbp.training.sampling import AUTO as AUTO
-from flowbp.training.sampling import Batching as Batching
-from flowbp.training.sampling import Portions as Portions
-from flowbp.training.sampling import TrainingSampling as TrainingSampling
-from flowbp.training.sampling import cost as cost
 from flowbp.training.step import Anchor as Anchor
 from flowbp.training.step import StepResult as StepResult
 from flowbp.training.step import TrainingStep as TrainingStep

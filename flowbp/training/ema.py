@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from flowbp.training.interrupt import uninterrupted
+from flowbp.training.hold_signals import uninterrupted
 from flowbp.validators import real
 
 

@@ -10,7 +10,7 @@ import attrs
 import torch
 
 from flowbp.memory_errors import is_out_of_memory
-from flowbp.training.sampling import Portions
+from flowbp.training.batching import Portions
 
 
 @attrs.frozen(kw_only=True)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from flowbp.component_errors import calling, during, is_ours
 from flowbp.files import open_to_append, saving, write_atomically
+from flowbp.training.batching import Portions
 from flowbp.training.metrics import HeldOutMetrics, Metrics, metrics_row
-from flowbp.training.sampling import Portions
 
 
 class Observer(Protocol):

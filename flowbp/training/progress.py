@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from flowbp.extras import require
 from flowbp.significant_digits import written
+from flowbp.training.batching import Portions
 from flowbp.training.metrics import HeldOutMetrics, Metrics
 from flowbp.training.mid_run_evaluation import EarlyStop
 from flowbp.training.observers import Observer
-from flowbp.training.sampling import Portions
 
 if TYPE_CHECKING:
     from tqdm import tqdm

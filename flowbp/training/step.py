@@ -32,9 +32,7 @@ from flowbp.core import (
     sweep,
 )
 from flowbp.rewards.reward import Reward, in_parts
-from flowbp.training.memory_stages import ENCODING, SAMPLING, SCORING, SWEEP, in_stage
-from flowbp.training.randomness import Streams
-from flowbp.training.sampling import (
+from flowbp.training.batching import (
     Batching,
     Cost,
     Portions,
@@ -42,6 +40,8 @@ from flowbp.training.sampling import (
     cost,
     portion_slices,
 )
+from flowbp.training.memory_stages import ENCODING, SAMPLING, SCORING, SWEEP, in_stage
+from flowbp.training.randomness import Streams
 from flowbp.validators import real
 
 

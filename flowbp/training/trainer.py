@@ -19,7 +19,7 @@ from flowbp.training.failures import (
     refuse_nonfinite_parameters,
     save_after_exception,
 )
-from flowbp.training.interrupt import uninterrupted
+from flowbp.training.hold_signals import uninterrupted
 from flowbp.training.memory_fit import Memory, choose_portions, memory_of, retry_on_out_of_memory
 from flowbp.training.memory_stages import UPDATE, in_stage
 from flowbp.training.metrics import Metrics, measure, warn_of_no_gradient

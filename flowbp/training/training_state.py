@@ -17,6 +17,7 @@ from flowbp.adapters.capabilities import checkpointing_of
 from flowbp.config import DamagedError, Scalar, parse_json, read_utf8, structure_record
 from flowbp.extras import require
 from flowbp.files import digests
+from flowbp.training.batching import Portions
 from flowbp.training.checkpoint import (
     CURE,
     MANIFEST,
@@ -30,7 +31,6 @@ from flowbp.training.checkpoint import (
 )
 from flowbp.training.metrics import HeldOutMetrics, Metrics
 from flowbp.training.run_state import Mark, RunState
-from flowbp.training.sampling import Portions
 from flowbp.validators import integer
 
 _PLAIN = (bool, int, float, str, type(None))

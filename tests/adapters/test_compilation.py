@@ -14,7 +14,7 @@ from benchmarks.random_backbone import SMALL, random_backbone
 from flowbp import Bridge
 from flowbp.adapters import DtypePolicy, Full, Lora, compilation, compile_backbone, compile_blocks
 from flowbp.adapters.compilation import is_compiled
-from flowbp.adapters.kernels import lay_out_channels_last
+from flowbp.adapters.faster_modules import lay_out_channels_last
 from flowbp.core import Linear
 from flowbp.evaluation import Sampling as GenerationSampling
 from flowbp.evaluation import generate, generate_batches

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from flowbp.adapters import CutPromptWarning, SD3Backbone
 from flowbp.cli.prompt_encoding import encode_prompts
+from flowbp.cli.run.built_run import build_run
 from flowbp.cli.run.execution import execute
-from flowbp.cli.run.parts import build_parts
 from flowbp.cli.run.phases import run_prompts
 from flowbp.run import main
 from flowbp.settings import RunContainer, load
@@ -43,8 +43,8 @@ def test_a_run_is_the_same_with_and_without_the_cache(yaml, tmp_path):
 
 def test_nothing_is_encoded_once_the_run_has_begun(yaml, tmp_path, monkeypatch):
     parts = RunContainer(settings=load([yaml, *WHOLE]).settings)
-    encode_prompts(parts.model(), run_prompts(build_parts(parts)))
-    prompts = run_prompts(build_parts(parts))
+    encode_prompts(parts.model(), run_prompts(build_run(parts)))
+    prompts = run_prompts(build_run(parts))
     assert len(prompts) == len(set(prompts)) == 8 and "dull" in prompts
     encoder = weakref.ref(parts.backbone().text.clip.encoder)
     assert encoder() is not None, "asking for it brought it back"
@@ -62,10 +62,10 @@ def test_nothing_is_encoded_once_the_run_has_begun(yaml, tmp_path, monkeypatch):
 
 def test_the_negative_prompt_is_left_out_where_nothing_is_guided(yaml):
     parts = RunContainer(settings=load([yaml]).settings)
-    assert "" not in run_prompts(build_parts(parts))
+    assert "" not in run_prompts(build_run(parts))
     evaluation = "evaluation={prompts: {name: shapes, count: 2}, guidance: 3}"
     parts = RunContainer(settings=load([yaml, evaluation]).settings)
-    assert "" in run_prompts(build_parts(parts))
+    assert "" in run_prompts(build_run(parts))
 
 
 def test_cut_prompts_are_told_once_with_their_number(yaml, tmp_path):
@@ -121,7 +121,7 @@ def test_processes_that_train_together_have_their_own_prompts(yaml, monkeypatch)
         monkeypatch.setenv("RANK", str(rank))
         parts = RunContainer(settings=load([yaml]).settings)
         assert parts.trainer().prompts.shard.rank == rank
-        found.append(set(run_prompts(build_parts(parts))))
+        found.append(set(run_prompts(build_run(parts))))
     assert not found[0] & found[1] and len(found[0] | found[1]) == 8
 
 
@@ -142,7 +142,7 @@ def test_a_lost_entry_brings_the_encoders_back_for_as_long_as_it_takes(
 ):
     parts = RunContainer(settings=load([yaml]).settings)
     parts.step()
-    encode_prompts(parts.model(), run_prompts(build_parts(parts)))
+    encode_prompts(parts.model(), run_prompts(build_run(parts)))
     held = parts.tuned().text_encoders.towers["text_encoder"].held
     assert held.offloaded
     for entry in (tmp_path / "run-embeddings").rglob("*.safetensors"):

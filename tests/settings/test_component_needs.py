@@ -17,9 +17,16 @@ from flowbp.config import Component
 from flowbp.evaluation import HeldOutPrompt
 from flowbp.rewards import Need, PublishedFile, Towers
 from flowbp.rewards.pretrained import check_whole
-from flowbp.settings.component_needs import needs_of, readings, reads, towers_of, unfit, unmet
+from flowbp.settings.component_needs import (
+    locations_read,
+    missing_needs,
+    needs_of,
+    reads,
+    towers_of,
+    why_unsuitable,
+)
 from flowbp.settings.registries import METRICS, REWARDS
-from flowbp.settings.rewards import PartSettings
+from flowbp.settings.weighted_reward import PartSettings
 from tests.evaluation.metrics.geneval.tiny import save as save_detector
 from tests.evaluation.metrics.test_vision_chat import qwen25
 
@@ -65,7 +72,7 @@ def named(name, registry=METRICS, **arguments):
 
 
 def told(component):
-    return [message for _, message in unmet(component, ("metrics", "mine"))]
+    return [message for _, message in missing_needs(component, ("metrics", "mine"))]
 
 
 NAMES = (
@@ -253,13 +260,13 @@ def test_what_is_read_is_found_in_the_arguments_too():
     clip = named("clip", METRICS, source="owner/name")
     assert reads(clip) and not reads(Component("mine", lambda: None))
     assert towers_of(clip) == {"owner/name"}
-    assert [line.partition("/owner/")[2] for line in readings(clip)] == ["name (not here)"]
+    assert [line.partition("/owner/")[2] for line in locations_read(clip)] == ["name (not here)"]
 
 
 def test_what_an_evaluation_lacks_for_a_metric_is_said():
     diversity = named("diversity")
-    assert "give evaluation.seeds more than one number" in unfit(
+    assert "give evaluation.seeds more than one number" in why_unsuitable(
         diversity, [HeldOutPrompt("a circle")], [0]
     )
-    assert unfit(diversity, [HeldOutPrompt("a circle")], [0, 1]) == ""
-    assert unfit(named("pixel_distance"), [HeldOutPrompt("a circle")], [0]) == ""
+    assert why_unsuitable(diversity, [HeldOutPrompt("a circle")], [0, 1]) == ""
+    assert why_unsuitable(named("pixel_distance"), [HeldOutPrompt("a circle")], [0]) == ""

@@ -8,8 +8,7 @@ from flowbp.config import ConfigurationError
 from flowbp.rewards import HPSv3, ImageReward
 from flowbp.settings import load
 from flowbp.settings.loader import resolved
-
-from .test_rewards import TYPED
+from tests.settings.test_weighted_reward import TYPED
 
 KINDS = {"image_reward": ImageReward, "hpsv3": HPSv3}
 

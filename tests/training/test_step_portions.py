@@ -9,7 +9,7 @@ import torch
 
 from flowbp.adapters import Conditioning
 from flowbp.adapters.backbone import guided_field
-from flowbp.training.sampling import portion_slices
+from flowbp.training.batching import portion_slices
 from flowbp.training.step import velocity_in_portions
 
 

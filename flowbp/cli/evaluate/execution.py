@@ -19,14 +19,14 @@ from flowbp.cli.evaluate.results import DESCRIPTIONS, write_comparison, write_sc
 from flowbp.cli.evaluate.resume import CONFIGURATION, refuse_another_evaluation
 from flowbp.cli.evaluate.settings import EvaluateSettings, ModelSection
 from flowbp.cli.overview import embeddings_text, grid_text
+from flowbp.cli.rehearsal import as_problem_of
 from flowbp.cli.timings import Timings, read_timings
-from flowbp.cli.trial_calls import as_problem_of
 from flowbp.config import ConfigurationError, DamagedError, Problem
 from flowbp.evaluation import Scores, counted, scores_table
 from flowbp.files import write_atomically
 from flowbp.prompts import CachedBackbone
 from flowbp.settings import free_folder, occupied, resolved
-from flowbp.settings.component_needs import readings
+from flowbp.settings.component_needs import locations_read
 from flowbp.settings.folder import locked
 from flowbp.settings.unloaded_model import named_model, warn_about_guidance
 
@@ -55,7 +55,7 @@ def overview(settings: EvaluateSettings) -> str:
     }
     found = [f"  {name:<12}{text}" for name, text in lines.items()]
     for label, metric in settings.metrics.items():
-        found += [f"  {label} reads {place}" for place in readings(metric)]
+        found += [f"  {label} reads {place}" for place in locations_read(metric)]
     return "\n".join(found)
 
 

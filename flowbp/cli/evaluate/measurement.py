@@ -25,7 +25,7 @@ from flowbp.evaluation.metric_runner import ColumnNames, metric_columns, run_met
 from flowbp.memory_errors import is_out_of_memory
 from flowbp.rewards import Towers
 from flowbp.settings import resolved_values
-from flowbp.settings.component_needs import towers_of, unmet
+from flowbp.settings.component_needs import missing_needs, towers_of
 
 Values = Mapping[str, float]
 
@@ -113,7 +113,7 @@ class Measurement:
     def _measure(self, label: str, *, before: Sequence[str]) -> None:
         """Load a metric, have it judge, and release the models that none after it reads."""
         metrics, found = self.settings.metrics, self.found.setdefault(label, {})
-        missing = [] if self._stops else [message for _, message in unmet(metrics[label])]
+        missing = [] if self._stops else [message for _, message in missing_needs(metrics[label])]
         if missing:
             # It was reported at the start, and trying again could take minutes.
             self.failures.append(MetricFailure(metric=label, message="; ".join(missing)))

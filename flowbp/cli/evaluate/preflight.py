@@ -13,20 +13,20 @@ from flowbp.adapters import Backbone
 from flowbp.cli.evaluate.container import EvaluationContainer
 from flowbp.cli.evaluate.models import check_applicable, load_fault, model_fault, training_faults
 from flowbp.cli.evaluate.settings import EvaluateSettings
-from flowbp.cli.trial_calls import faults_of_call, made_up_pictures, try_backbone, try_metric
+from flowbp.cli.rehearsal import faults_of_call, made_up_pictures, try_backbone, try_metric
 from flowbp.component_errors import is_ours
 from flowbp.config import Component, ConfigurationError, without_nulls
 from flowbp.config.command_line import read_arguments
 from flowbp.config.tree import Step
 from flowbp.evaluation.scores_files import TOTAL
 from flowbp.settings import Loaded, weighted_reward
-from flowbp.settings.component_needs import Found, reads, unfit, unmet
+from flowbp.settings.component_needs import Found, missing_needs, reads, why_unsuitable
 from flowbp.settings.device import fault_of_device
 from flowbp.settings.folder import fault_of_folder
 from flowbp.settings.loader import checked, problems_of
 from flowbp.settings.preflight import Check
-from flowbp.settings.rewards import faults
 from flowbp.settings.unloaded_model import META, named_model, picture_size_problems
+from flowbp.settings.weighted_reward import faults
 
 _Trial = Callable[[str, Component[Any]], object]
 
@@ -124,8 +124,8 @@ def _metrics(settings: EvaluateSettings, *, trial: _Trial | None = None) -> Foun
     prompts, seeds = settings.prompts.prompts(), settings.evaluation.seeds
     for label, metric in settings.metrics.items():
         path = ("metrics", label)
-        found = list(unmet(metric, path))
-        wrong = unfit(metric, prompts, seeds)
+        found = list(missing_needs(metric, path))
+        wrong = why_unsuitable(metric, prompts, seeds)
         if wrong:
             found.append((path, wrong))
         if trial is not None and not found and not reads(metric):

@@ -9,11 +9,7 @@ from typing import Any
 import torch
 
 from flowbp.adapters import Backbone, Full, Lora, Tuning
-from flowbp.cli.run.overview import overview
-from flowbp.cli.run.parts import replaced_providers
-from flowbp.cli.run.results import guidance_scales
-from flowbp.cli.run.resume import resumption
-from flowbp.cli.trial_calls import (
+from flowbp.cli.rehearsal import (
     PICTURES,
     faults_of_call,
     made_up_pictures,
@@ -24,12 +20,16 @@ from flowbp.cli.trial_calls import (
     try_optimizer,
     try_reward,
 )
+from flowbp.cli.run.built_run import replaced_providers
+from flowbp.cli.run.overview import overview
+from flowbp.cli.run.results import guidance_scales
+from flowbp.cli.run.resume import resumption
 from flowbp.component_errors import is_ours
 from flowbp.config import Component, ConfigurationError, Problem
 from flowbp.config.tree import Step, path_text
 from flowbp.rewards import Towers
 from flowbp.settings import PointsByEmbedding, RunContainer, Settings, built_metric, chosen_device
-from flowbp.settings.component_needs import Found, readings, reads
+from flowbp.settings.component_needs import Found, locations_read, reads
 from flowbp.settings.device import fault_of_device
 from flowbp.settings.loader import problems_of
 from flowbp.settings.preflight import SCORERS, Check, faults_of_sum, on_scorers, reading_checks
@@ -145,7 +145,7 @@ def _places_read(settings: Settings, replaced: Collection[str]) -> list[str]:
         for provider, scorers in SCORERS.items()
         if provider not in replaced
         for path, component in scorers(settings)
-        for place in readings(component)
+        for place in locations_read(component)
     ]
 
 

@@ -10,6 +10,8 @@ import torch
 
 from flowbp.cli.console import listing
 from flowbp.cli.prompt_encoding import encode_prompts
+from flowbp.cli.rehearsal import PICTURES, made_up_pictures, try_optimizer, try_saving, try_scorers
+from flowbp.cli.run.built_run import BuiltRun, build_run, replaced_providers
 from flowbp.cli.run.check import refuse_processes, trained_parameters
 from flowbp.cli.run.folder import (
     CONFIGURATION,
@@ -19,7 +21,6 @@ from flowbp.cli.run.folder import (
     write_finished,
 )
 from flowbp.cli.run.overview import overview
-from flowbp.cli.run.parts import RunParts, build_parts, replaced_providers
 from flowbp.cli.run.phases import calibrate, run_prompts, score_before, score_held_out
 from flowbp.cli.run.results import (
     Evaluated,
@@ -31,13 +32,6 @@ from flowbp.cli.run.results import (
 )
 from flowbp.cli.run.resume import Resumption, resumption
 from flowbp.cli.timings import Timings
-from flowbp.cli.trial_calls import (
-    PICTURES,
-    made_up_pictures,
-    try_optimizer,
-    try_saving,
-    try_scorers,
-)
 from flowbp.component_errors import during
 from flowbp.config import ConfigurationError, Problem
 from flowbp.evaluation import Comparison, table
@@ -72,26 +66,26 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
         if problems:
             raise ConfigurationError(problems)
         with timings.phase("load"), during("the construction of its parts"):
-            parts = build_parts(container)
-        print(overview(settings, trained_parameters(parts.tuned), replaced=replaced), flush=True)
-        warn_about_guidance(parts.tuned, guidance_scales(settings))
+            run = build_run(container)
+        print(overview(settings, trained_parameters(run.tuned), replaced=replaced), flush=True)
+        warn_about_guidance(run.tuned, guidance_scales(settings))
         if found is None:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder))
         # Before the folder is claimed, so that the same command can be given again.
         with timings.phase("rehearse"):
-            _try_components(parts)
-        _write_beginning(parts, found, timings)
+            _try_components(run)
+        _write_beginning(run, found, timings)
         # The identity that checkpoints carry has the digests in it that were just written.
         container.checkpoints.reset()
-        return _finish(container, parts, found, timings)
+        return _finish(container, run, found, timings)
 
 
-def _write_beginning(parts: RunParts, found: Resumption | None, timings: Timings) -> None:
+def _write_beginning(run: BuiltRun, found: Resumption | None, timings: Timings) -> None:
     """Write what a run is made of into its folder, which a new run claims by it."""
-    settings = parts.settings
+    settings = run.settings
     folder = settings.run.folder
-    configuration = configuration_text(settings, parts.tuned, parts.device, parts.replaced)
+    configuration = configuration_text(settings, run.tuned, run.device, run.replaced)
     if found is None:
         claim_folder(folder, configuration)
         timings.keep_in(folder)
@@ -117,57 +111,57 @@ def _resumed(container: RunContainer, stack: ExitStack) -> Resumption:
 
 
 def _finish(
-    container: RunContainer, parts: RunParts, found: Resumption | None, timings: Timings
+    container: RunContainer, run: BuiltRun, found: Resumption | None, timings: Timings
 ) -> Comparison | None:
-    settings, comparison = parts.settings, None
+    settings, comparison = run.settings, None
     folder, checkpoint = settings.run.folder, found.checkpoint if found else None
     with timings.phase("encode"), during("the encoding of the prompts"):
-        encode_prompts(parts.model, run_prompts(parts), listed_in=folder)
+        encode_prompts(run.model, run_prompts(run), listed_in=folder)
     with timings.phase("calibrate"):
-        reward = calibrate(parts, container.calibrated, begun=checkpoint is not None)
+        reward = calibrate(run, container.calibrated, begun=checkpoint is not None)
     with timings.phase("evaluate before"):
-        before = score_before(parts, reward)
+        before = score_before(run, reward)
     if settings.run.compile:
         print("compiling: the first two steps may take several minutes", flush=True)
     with timings.phase("train"), during("the training"):
         done = container.trainer().run(resume=checkpoint)
     with _note_of_trained_model(folder):
-        end = ending(settings, parts.history.held_out, container.checkpoints(), done=done)
-        load_judged(parts.tuned, end, folder)
+        end = ending(settings, run.history.held_out, container.checkpoints(), done=done)
+        load_judged(run.tuned, end, folder)
         with timings.phase("evaluate after"):
-            after = score_held_out(parts, reward, "after")
+            after = score_held_out(run, reward, "after")
         if before is not None and after is not None:
             comparison = Comparison(before[0], after[0])
             with timings.phase("write"), during("the writing of the report"):
                 evaluated = Evaluated(comparison, before[1], after[1], end)
                 inside, facts = container.held_out_evaluation(), container.shown_facts()
                 method = type(container.method()).__name__
-                write_results(parts, evaluated, timings, inside=inside, method=method, facts=facts)
+                write_results(run, evaluated, timings, inside=inside, method=method, facts=facts)
             print(f"\n{table(comparison)}")
     write_finished(folder, done, ended_early=bool(end.early))
     if end.early:
         print(f"\n{end.note if comparison is not None else end.early}")
     best = {} if end.checkpoint is None else {f"checkpoints/{end.checkpoint}": end.description}
     print(f"\nwritten to {folder}\n{listing(folder, DESCRIPTIONS | best)}")
-    print(loading_advice(parts.tuned, settings, end.checkpoint), end="")
+    print(loading_advice(run.tuned, settings, end.checkpoint), end="")
     print(f"\n{timings}")
     return comparison
 
 
-def _try_components(parts: RunParts) -> None:
+def _try_components(run: BuiltRun) -> None:
     """Try what scores pictures, a step, a save and a load, before hours depend on them."""
-    settings = parts.settings
-    stream = iter(parts.prompts.stream(Streams.of(settings.run.seed).prompts))
+    settings = run.settings
+    stream = iter(run.prompts.stream(Streams.of(settings.run.seed).prompts))
     try_scorers(
-        parts.reward,
-        parts.judge,
-        parts.metrics,
-        images=made_up_pictures(settings.sampling, parts.model.device),
-        training=drawn(parts.prompts, stream, PICTURES),
-        held_out=parts.held_out,
+        run.reward,
+        run.judge,
+        run.metrics,
+        images=made_up_pictures(settings.sampling, run.model.device),
+        training=drawn(run.prompts, stream, PICTURES),
+        held_out=run.held_out,
     )
-    try_optimizer(parts.optimizer, parts.tuned.trainable())
-    try_saving(parts.tuned, settings.run.folder)
+    try_optimizer(run.optimizer, run.tuned.trainable())
+    try_saving(run.tuned, settings.run.folder)
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from flowbp.cli.progress import report_progress
+from flowbp.cli.run.built_run import BuiltRun
 from flowbp.cli.run.folder import read_before, write_before
-from flowbp.cli.run.parts import RunParts
 from flowbp.component_errors import during
 from flowbp.evaluation import Evaluation, evaluate
 from flowbp.rewards import Reward, UncalibratedReward, WeightedReward
@@ -21,24 +21,24 @@ class RunError(RuntimeError):
     """A run cannot go on, for a reason outside this library that the message gives."""
 
 
-def run_prompts(parts: RunParts) -> tuple[str, ...]:
+def run_prompts(run: BuiltRun) -> tuple[str, ...]:
     """Every prompt that a run will encode, each once."""
-    settings, evaluation = parts.settings, parts.evaluation_sampling
+    settings, evaluation = run.settings, run.evaluation_sampling
     # A source's stream is decided by its generator alone, so that the prompts of training are
     # drawn here as the trainer will draw them.
-    stream = iter(parts.prompts.stream(Streams.of(settings.run.seed).prompts))
+    stream = iter(run.prompts.stream(Streams.of(settings.run.seed).prompts))
     count = settings.training.steps * settings.batching.total
-    found = dict.fromkeys(prompt.text for prompt in parts.held_out)
-    found |= dict.fromkeys(parts.snapshots.prompts if parts.snapshots else ())
-    found |= dict.fromkeys(parts.calibration_prompts)
+    found = dict.fromkeys(prompt.text for prompt in run.held_out)
+    found |= dict.fromkeys(run.snapshots.prompts if run.snapshots else ())
+    found |= dict.fromkeys(run.calibration_prompts)
     if settings.sampling.guided or (evaluation is not None and evaluation.guidance != 1):
         found[settings.sampling.negative_prompt] = None
-    return tuple(found | dict.fromkeys(drawn(parts.prompts, stream, count)))
+    return tuple(found | dict.fromkeys(drawn(run.prompts, stream, count)))
 
 
-def calibrate(parts: RunParts, measured: Callable[..., Reward], *, begun: bool) -> Reward:
+def calibrate(run: BuiltRun, measured: Callable[..., Reward], *, begun: bool) -> Reward:
     """The reward with the scales that it lacks, measured or read back; prints all of them."""
-    path, reward = parts.calibration.path, parts.reward
+    path, reward = run.calibration.path, run.reward
     with (
         during("the calibration of the reward"),
         stopping_on_errors("the calibration of the reward stopped"),
@@ -77,34 +77,34 @@ def scales(reward: Reward, heading: str) -> str:
     return "\n".join([heading, *lines])
 
 
-def score_before(parts: RunParts, reward: Reward) -> tuple[Evaluation, Tensor] | None:
+def score_before(run: BuiltRun, reward: Reward) -> tuple[Evaluation, Tensor] | None:
     """The evaluation before training with its pictures, read back where it was finished."""
-    folder = parts.settings.run.folder
+    folder = run.settings.run.folder
     kept = read_before(folder)
     if kept is not None:
         return kept
     # The backbone still is as it was built: a checkpoint is loaded when training begins.
-    before = score_held_out(parts, reward, "before")
+    before = score_held_out(run, reward, "before")
     if before is not None:
         write_before(folder, *before)
     return before
 
 
-def score_held_out(parts: RunParts, reward: Reward, label: str) -> tuple[Evaluation, Tensor] | None:
+def score_held_out(run: BuiltRun, reward: Reward, label: str) -> tuple[Evaluation, Tensor] | None:
     """Sample and score the held-out prompts; None where the settings ask for no evaluation."""
-    sampling, settings = parts.evaluation_sampling, parts.settings.evaluation
+    sampling, settings = run.evaluation_sampling, run.settings.evaluation
     if sampling is None or settings is None:
         return None
-    prompts = parts.held_out
+    prompts = run.held_out
     with (
         during(f"the evaluation {label} training"),
         stopping_on_errors(f"the evaluation {label} training stopped"),
         report_progress(f"evaluating {label} training", len(prompts)) as progress,
     ):
         return evaluate(
-            parts.model,
+            run.model,
             reward,
-            parts.judge,
+            run.judge,
             prompts,
             sampling=sampling,
             noise_seed=settings.noise_seed,

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from flowbp.adapters import Backbone, WithLoading, WithPlainSampling
+from flowbp.cli.run.built_run import BuiltRun
 from flowbp.cli.run.folder import (
     COMPARISON,
     PICTURE,
@@ -20,7 +21,6 @@ from flowbp.cli.run.folder import (
     REPORT,
     configuration_text,
 )
-from flowbp.cli.run.parts import RunParts
 from flowbp.cli.timings import Timings
 from flowbp.evaluation import (
     Comparison,
@@ -61,7 +61,7 @@ class Evaluated:
 
 
 def write_results(
-    parts: RunParts,
+    run: BuiltRun,
     evaluated: Evaluated,
     timings: Timings,
     *,
@@ -70,7 +70,7 @@ def write_results(
     facts: Mapping[str, str],
 ) -> None:
     """Write `comparison.json`, `before_after.png` with its prompts, and `report.html`."""
-    settings, history, end = parts.settings, parts.history, evaluated.end
+    settings, history, end = run.settings, run.history, evaluated.end
     folder = settings.run.folder
     steps, note = end.judged, f". {end.note}" if end.early else ""
     write_atomically(folder / COMPARISON, to_json(evaluated.comparison) + "\n")
@@ -96,10 +96,10 @@ def write_results(
         held_out_each=[row.each for row in held_out],
         held_out_prompts=_held_out_prompts(inside),
         held_out_signs={name: sign for row in held_out for name, sign in row.signs.items()},
-        configuration=configuration_text(settings, parts.tuned, parts.device, parts.replaced),
+        configuration=configuration_text(settings, run.tuned, run.device, run.replaced),
         timings=timings.sums,
         sessions=timings.sessions,
-        environment=environment(parts.device, settings.run.seed),
+        environment=environment(run.device, settings.run.seed),
     )
     write_report(folder / REPORT, report)
 

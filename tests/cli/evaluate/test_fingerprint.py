@@ -180,7 +180,7 @@ def test_what_is_remembered_may_be_damaged(tmp_path):
 
 def test_a_hub_id_is_known_by_its_commit(tmp_path, monkeypatch):
     from flowbp.evaluation.metrics import clip_embedding
-    from flowbp.settings.metrics import distance_metric
+    from flowbp.settings.metric_factories import distance_metric
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     reference = tmp_path / "models--owner--name" / "refs" / "main"
@@ -198,7 +198,7 @@ def test_a_hub_id_is_known_by_its_commit(tmp_path, monkeypatch):
 
 
 def test_the_code_of_what_is_in_an_argument_counts(tmp_path):
-    from flowbp.settings.metrics import reward_metric
+    from flowbp.settings.metric_factories import reward_metric
 
     from .metrics_of_ours import reward
 

@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from flowbp.cli.run.parts import replaced_providers
+from flowbp.cli.run.built_run import replaced_providers
 from flowbp.cli.run.resume import resumption
 from flowbp.run import main
 from flowbp.settings.folder import locked

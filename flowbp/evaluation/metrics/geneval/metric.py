@@ -219,7 +219,7 @@ class GenEval:
         )
 
     @staticmethod
-    def unfit(metadata: str | os.PathLike[str], prompts: Sequence[HeldOut]) -> str:
+    def why_unsuitable(metadata: str | os.PathLike[str], prompts: Sequence[HeldOut]) -> str:
         """What is wrong with prompts of which it could judge none; empty if nothing is."""
         known = {task.text for task in read_tasks(Path(metadata))}
         if any(prompt.text in known for prompt in prompts):

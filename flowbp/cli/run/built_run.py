@@ -8,7 +8,7 @@ import attrs
 import torch
 
 from flowbp.adapters import Backbone
-from flowbp.cli.trial_calls import building_problem
+from flowbp.cli.rehearsal import building_problem
 from flowbp.config import ConfigurationError, Problem
 from flowbp.evaluation import HeldOut, Judge, Metric, Sampling
 from flowbp.prompts import CachedBackbone, ShardedPrompts
@@ -30,7 +30,7 @@ _DEPENDENT = {"tuned": "tuning", "model": "embeddings", "anchor": "anchor", "ste
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class RunParts:
+class BuiltRun:
     """What a run has before its reward is calibrated and its trainer is made of that."""
 
     settings: Settings
@@ -59,14 +59,14 @@ def replaced_providers(container: RunContainer) -> Sequence[str]:
     return sorted(n for n, provider in providers if provider.overridden and n != "settings")
 
 
-def build_parts(container: RunContainer) -> RunParts:
+def build_run(container: RunContainer) -> BuiltRun:
     """Build all that a run needs; every part that cannot be built is reported with its key."""
     problems = _building_problems(container, _SECTIONS.items())
     for each in _DEPENDENT.items():
         problems = problems or _building_problems(container, [each])
     if problems:
         raise ConfigurationError(problems)
-    return RunParts(
+    return BuiltRun(
         settings=container.settings(),
         replaced=replaced_providers(container),
         device=container.device(),

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from flowbp.training.interrupt import uninterrupted
+from flowbp.training.hold_signals import uninterrupted
 
 
 def test_interrupt_waits_for_the_end_of_the_block() -> None:

@@ -140,7 +140,7 @@ def diversity_metric(
     )
 
 
-diversity_metric.unfit = _one_of_each  # type: ignore[attr-defined]
+diversity_metric.why_unsuitable = _one_of_each  # type: ignore[attr-defined]
 
 
 def distance_metric(

@@ -7,7 +7,7 @@ import resource
 import pytest
 import torch
 
-from flowbp.cli.trial_calls import (
+from flowbp.cli.rehearsal import (
     faults_of_call,
     made_up_pictures,
     try_backbone,

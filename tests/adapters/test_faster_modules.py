@@ -17,8 +17,8 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._inductor.decomposition import select_decomp_table
 from torch.nn import functional
 
-from flowbp.adapters import DtypePolicy, kernels
-from flowbp.adapters.kernels import (
+from flowbp.adapters import DtypePolicy, faster_modules
+from flowbp.adapters.faster_modules import (
     ChannelsLastGroupNorm,
     TanhGelu,
     VaeAttention,
@@ -75,7 +75,7 @@ def attended(processor, latents, cotangent):
 
 @pytest.mark.parametrize(("side", "plainly"), [(4, True), (5, False)])
 def test_a_vae_attends_plainly_up_to_a_size_with_the_same_gradient(monkeypatch, side, plainly):
-    monkeypatch.setattr(kernels, "_PLAIN_POSITIONS", 4 * 4)
+    monkeypatch.setattr(faster_modules, "_PLAIN_POSITIONS", 4 * 4)
     generator = torch.Generator().manual_seed(0)
     draws = (torch.randn(2, 8, side, side, generator=generator).double() for _ in range(2))
     latents, cotangent = draws

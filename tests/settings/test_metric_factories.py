@@ -18,7 +18,7 @@ from flowbp.evaluation.metrics.geneval import GenEval
 from flowbp.prompts import HeldOutSource
 from flowbp.rewards import Towers
 from flowbp.settings import METRICS, REGISTRIES, SCALARS, built_metric
-from flowbp.settings.metrics import PointsByEmbedding, reward_metric, threshold_judge
+from flowbp.settings.metric_factories import PointsByEmbedding, reward_metric, threshold_judge
 from flowbp.shapes.embedded import reward_folder
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "metrics.md"
