@@ -44,6 +44,7 @@ LAYERS = [
     "prompts",
     "settings",
     "cli",
+    "study",
     "run",
     "evaluate",
 ]

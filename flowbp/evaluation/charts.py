@@ -94,17 +94,12 @@ def draw(title: str, curves: Sequence[Curve], *, note: str = "") -> Chart:
     longest = max(len(c.points) for c in curves)
     window, smooth = longest // 12, longest >= _SMOOTHED_FROM
     thin = " thin" if smooth else ""
-    parts = [
-        Markup("<title>{}</title>").format(f"{title}, from step {first:g} to {last:g}"),
-        *_frame(across, up),
-        *(_path(c, across, up, f"curve-{i}{thin}") for i, c in enumerate(curves)),
-    ]
+    parts = [path(c, across, up, f"curve-{i}{thin}") for i, c in enumerate(curves)]
     if smooth:
         means = [trailing_mean(c, window) for c in curves]
-        parts += [_path(c, across, up, f"curve-{i}") for i, c in enumerate(means)]
+        parts += [path(c, across, up, f"curve-{i}") for i, c in enumerate(means)]
         note += f" Thick line: mean of the last {window} rows." if window > 1 else ""
-    svg = Markup('<svg viewBox="0 0 {} {}" role="img">{}</svg>')
-    drawn = svg.format(_WIDTH, _HEIGHT, Markup("").join(parts))
+    drawn = picture(f"{title}, from step {first:g} to {last:g}", across, up, "step", parts)
     return Chart(title, drawn, tuple(c.name for c in curves), note.strip())
 
 
@@ -157,16 +152,18 @@ def _y(up: Axis, value: float) -> float:
     return _BOTTOM - up.position(value) * (_BOTTOM - _TOP)
 
 
-def _frame(across: Axis, up: Axis) -> list[Markup]:
-    """A grid with the values up, and the steps below it."""
-    parts = []
+def picture(title: str, across: Axis, up: Axis, name: str, lines: Sequence[Markup]) -> Markup:
+    """Lines over a grid with the values up, and the values of what `name` says below it."""
+    parts = [Markup("<title>{}</title>").format(title)]
     line = Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>')
     for value, label in up.ticks():
         y = _y(up, value)
         parts.append(line.format(_LEFT, _RIGHT, y, y))
         parts.append(_text(_LEFT - 6, y + 3.5, label, "end"))
     parts += [_text(_x(across, v), _BOTTOM + 15, label, "middle") for v, label in across.ticks()]
-    return [*parts, _text((_LEFT + _RIGHT) / 2, _HEIGHT - 1, "step", "middle")]
+    parts.append(_text((_LEFT + _RIGHT) / 2, _HEIGHT - 1, name, "middle"))
+    svg = Markup('<svg viewBox="0 0 {} {}" role="img">{}</svg>')
+    return svg.format(_WIDTH, _HEIGHT, Markup("").join((*parts, *lines)))
 
 
 def _text(x: float, y: float, content: str, anchor: str) -> Markup:
@@ -174,7 +171,7 @@ def _text(x: float, y: float, content: str, anchor: str) -> Markup:
     return element.format(x, y, anchor, content)
 
 
-def _path(values: Curve, across: Axis, up: Axis, style: str) -> Markup:
+def path(values: Curve, across: Axis, up: Axis, style: str) -> Markup:
     """A line through the points, with a gap where a value is not finite."""
     moves = []
     for finite, chosen in itertools.groupby(values.points, lambda point: math.isfinite(point[1])):

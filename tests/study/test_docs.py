@@ -1,0 +1,25 @@
+"""What docs/study.md and study.yaml show works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from flowbp.study.loader import load
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "study.md").read_text()
+
+
+def test_the_example_runs_and_gains(capsys):
+    (example,) = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.M | re.S)
+    names: dict[str, object] = {}
+    exec(compile(example, "study.md", "exec"), names)
+    assert names["gain"].low > 0 and names["weights"].pull > 0
+    assert "on others" in capsys.readouterr().out
+
+
+def test_the_shipped_study_is_valid(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    study = load(["study.yaml", f"folder={tmp_path}"]).settings
+    assert study.run.batching.samples == 16 and len(study.settings.methods) == 5
