@@ -26,6 +26,7 @@ from flowbp.cli.run.results import guidance_scales
 from flowbp.cli.run.resume import resumption
 from flowbp.component_errors import is_ours
 from flowbp.config import Component, ConfigurationError, Problem
+from flowbp.config.arguments import run_check
 from flowbp.config.tree import Step, path_text
 from flowbp.rewards import Towers
 from flowbp.settings import PointsByEmbedding, RunContainer, Settings, built_metric, chosen_device
@@ -33,7 +34,12 @@ from flowbp.settings.component_needs import Found, locations_read, reads
 from flowbp.settings.device import fault_of_device
 from flowbp.settings.loader import problems_of
 from flowbp.settings.preflight import SCORERS, Check, faults_of_sum, on_scorers, reading_checks
-from flowbp.settings.unloaded_model import META, named_model, warn_about_guidance
+from flowbp.settings.unloaded_model import (
+    META,
+    named_model,
+    picture_size_problems,
+    warn_about_guidance,
+)
 from flowbp.training.prompts import drawn
 
 Path = tuple[Step, ...]
@@ -83,9 +89,9 @@ def trial_checks(replaced: Collection[str] = ()) -> tuple[Check, ...]:
             try_metric(label, metric, shown, held_out)
 
     def score(settings: Settings, path: Path, component: Component[Any]) -> Found:
-        # What would only follow from what is reported by itself: a device that is not there, a sum
-        # that is wrong, prompts that cannot be drawn.
-        if any(fault_of_device("run", settings.run.device)):
+        # What would only follow from what is reported by itself: a device that is not there, a size
+        # that the model cannot draw, a sum that is wrong, prompts that cannot be drawn.
+        if any(fault_of_device("run", settings.run.device)) or any(run_check(_sizes, settings)):
             return
         if path == ("reward",) and (any(faults_of_sum(settings)) or any(_prompts(settings))):
             return
@@ -93,6 +99,13 @@ def trial_checks(replaced: Collection[str] = ()) -> tuple[Check, ...]:
             yield from faults_of_call(path, partial(try_scorer, settings, path, component))
 
     return (_prompts, *on_scorers(score, replaced), _observers, _optimizer)
+
+
+def _sizes(settings: Settings) -> Found:
+    """What a folder says of the pictures' size; a hub out of reach is asked once, and not here."""
+    named = named_model(settings.backbone)
+    if named is not None and named.is_folder:
+        yield from picture_size_problems(settings.backbone, settings.sampling)
 
 
 def _texts(settings: Settings) -> list[str]:

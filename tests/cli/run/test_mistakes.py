@@ -321,3 +321,10 @@ def test_nothing_is_tried_on_a_device_that_is_not_there(yaml, bright, capsys, de
     assert main([yaml, *typed, "--check"]) == 2
     told = capsys.readouterr().err
     assert told.startswith("2 problems") and "run.device: is" in told and "method.active" in told
+
+
+def test_nothing_is_tried_on_pictures_of_a_size_that_the_model_cannot_draw(capsys, tmp_path):
+    typed = [f"run.folder={tmp_path / 'run'}", "sampling.height=63", "--check"]
+    assert main(["container.yaml", *typed]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("1 problem") and "sampling.height: must be a positive mult" in told
