@@ -20,7 +20,7 @@ from flowbp.config.protocols import made_by
 from flowbp.extras import require
 from flowbp.settings import resolved_values
 from flowbp.settings.component_needs import Found
-from flowbp.settings.run_identity import identity_of
+from flowbp.settings.run_identity import SOURCES, identity_of
 from flowbp.training import is_averaged, load_unaveraged, model_damage
 from flowbp.training.checkpoint import MANIFEST, read_manifest
 
@@ -241,19 +241,28 @@ def _reward(model: ModelSection) -> Mapping[str, Any] | None:
         reward: Mapping[str, Any] = tree["reward"]
         _ = reward["name"], list(_parts(reward))
         # The manifest is sealed, and the configuration is not.
-        known = read_manifest(place).identity if (place / MANIFEST).is_file() else None
-        changed = known not in (None, identity_of(tree, path.parent))
-    except (ConfigurationError, DamagedError, KeyError, TypeError, AttributeError) as error:
+        changed = _identity(place) not in (None, identity_of(tree, path.parent))
+    except (ConfigurationError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"is {str(place)!r}, and {path}, which says what it was trained on, cannot "
             f"be read ({type(error).__name__}: {error}); restore that file, or write `trained_on`"
         ) from error
     if changed:
         raise ValueError(
-            f"is {str(place)!r}, and {path}, which says what it was trained on, is not the "
-            "configuration that it was saved under; restore that file, or write `trained_on`"
+            f"is {str(place)!r}, and {path}, which says what it was trained on, is not, together "
+            f"with {SOURCES} beside it, the configuration that it was saved under; restore both "
+            "files, or write `trained_on`"
         )
     return reward
+
+
+def _identity(checkpoint: Path) -> str | None:
+    """The identity that a checkpoint was saved under, None where that is not known."""
+    try:
+        return read_manifest(checkpoint).identity if (checkpoint / MANIFEST).is_file() else None
+    # That it is damaged is what is wrong with the checkpoint, and `model_fault` reports it.
+    except DamagedError:
+        return None
 
 
 def _parts(reward: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

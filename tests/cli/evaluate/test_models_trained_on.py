@@ -114,6 +114,22 @@ def test_a_configuration_that_was_changed_since_is_refused(settings, checkpoints
     assert "write `trained_on`" in problem.message
     said = mine.replace("final}", "final, trained_on: likeness}")
     assert trained_on(settings(said)) == {"mine": ("likeness",)}
+    # What the configuration leads to counts as well, and is in a file of its own.
+    path.write_text(text)
+    (whole / "sources.json").unlink()
+    with pytest.raises(ConfigurationError, match=r"sources\.json beside it.* restore both"):
+        settings(mine)
+
+
+def test_a_damaged_manifest_is_reported_once_and_not_as_the_configuration(
+    settings, checkpoints, tmp_path
+):
+    whole = shutil.copytree(checkpoints["full"].parents[1], tmp_path / "run")
+    (whole / "checkpoints/final/manifest.json").write_text("{")
+    with pytest.raises(ConfigurationError) as caught:
+        settings(f"models={{base: {{}}, mine: {{checkpoint: {whole}/checkpoints/final}}}}")
+    (problem,) = caught.value.problems
+    assert "which is damaged: its manifest.json" in problem.message
 
 
 def test_the_report_marks_it_and_warns(evaluation_yaml, checkpoints, tmp_path):
