@@ -226,7 +226,8 @@ class TrainingStep:
                 f"`prompts` must hold {self.batching.total} prompts, as many as the batch has "
                 f"samples, got {len(prompts)}"
             )
-        surrogate = draw_surrogate(self.method, self.sigmas, streams.surrogate)
+        with calling("method", self.method):
+            surrogate = draw_surrogate(self.method, self.sigmas, streams.surrogate)
         with in_stage(SAMPLING, len(prompts)):
             trajectory, conditioning = self._sample(surrogate, prompts, streams)
         x = read(surrogate, trajectory)

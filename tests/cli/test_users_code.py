@@ -184,8 +184,11 @@ class Method(Sparse):
     kind: str = "KeyError"
 
     def draw(self, sigmas, generator):
-        counted(3, self.kind)
-        return super().draw(sigmas, generator)
+        if self.kind != "None":
+            counted(3, self.kind)
+            return super().draw(sigmas, generator)
+        CALLS.append(self.kind)
+        return None if len(CALLS) > 3 else super().draw(sigmas, generator)
 
 
 class Backbone:
@@ -532,7 +535,14 @@ def test_other_parts_are_named(yaml, mine, capsys, key, name, said, own):
 
 def test_a_method_that_fails_in_the_middle_is_named(yaml, mine, capsys):
     typed = [yaml, f"method={{name: '{mine}:Method', active: 2}}"]
-    refused(capsys, 1, typed, f"{mine}:Method.draw", KINDS["KeyError"], "of the training")
+    named = f"the method {mine}:Method raised "
+    refused(capsys, 1, typed, named, KINDS["KeyError"], "of the training")
+
+
+def test_a_method_that_draws_nothing_in_the_middle_is_named(yaml, mine, capsys):
+    typed = [yaml, f"method={{name: '{mine}:Method', active: 2, kind: 'None'}}"]
+    said = "Method.draw must return a flowbp.Surrogate, got None"
+    refused(capsys, 1, typed, f"the method {mine}:Method raised ", said, own=False)
 
 
 def test_what_cannot_be_built_or_imported_is_named_with_its_line(yaml, mine, tmp_path, capsys):
