@@ -178,7 +178,9 @@ def _on_hub(
             return ask(name)
         except errors.LocalEntryNotFoundError as error:
             refused: Exception = error
-            break
+            # Offline, the next one may be in the cache; a hub out of reach is not asked again.
+            if not is_offline():
+                break
         except errors.EntryNotFoundError as error:
             refused = error
         except Exception as error:

@@ -58,6 +58,17 @@ def test_a_file_that_is_there(monkeypatch, tmp_path):
     assert resolve(ID, NAME) == tmp_path / NAME
 
 
+def test_offline_the_second_of_two_files_may_be_in_the_cache(monkeypatch, tmp_path):
+    def download(_, name):
+        if name == NAME:
+            raise errors.LocalEntryNotFoundError("no")
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr("flowbp.hub.is_offline", lambda: True)
+    assert resolve(ID, NAME, "second.json") == tmp_path / "second.json"
+
+
 @pytest.mark.parametrize("offline", [False, True])
 def test_what_is_no_id_is_refused_as_such(monkeypatch, offline):
     monkeypatch.setattr("flowbp.hub.is_offline", lambda: offline)

@@ -76,8 +76,11 @@ def read_manifest(checkpoint: Path) -> Manifest:
     path = checkpoint / MANIFEST
     found = read_sealed(Manifest, path, cure=CURE)
     if found.format != FORMAT:
-        problem = f"is of format {found.format}, and this version reads {FORMAT}"
-        raise DamagedError(path, problem, "take the version of flowbp that wrote it")
+        problem = (
+            f"is of format {found.format}, and this version reads {FORMAT}: another version of "
+            "flowbp wrote it, which can go on with it"
+        )
+        raise DamagedError(path, problem, "take that version")
     return found
 
 
