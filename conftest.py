@@ -1,6 +1,8 @@
 """How all property tests draw, wherever they lie: without a deadline, and in CI always the same.
 
-It also makes `benchmarks` importable, which is no part of the package.
+It also makes `benchmarks` importable, which is no part of the package, and gives each of several
+test processes one thread: with more threads than cores they wait for each other by spinning, and
+the suite takes many times as long.
 """
 
 from __future__ import annotations
@@ -10,6 +12,10 @@ import sys
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch is imported; what a test starts has it too.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = str(Path(__file__).parent)
 if ROOT not in sys.path:
