@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from flowbp.evaluation import Progress, counted
 from flowbp.extras import require
+from flowbp.training.progress import draws_bars
 
 _QUIET, _SHARE = 10.0, 0.1
 """Between two lines of a log: seconds, and the share of the job's time, whichever is more."""
@@ -24,7 +25,7 @@ def report_progress(
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Progress]:
     """A bar on a terminal; in a log a line at the start, then some with the time left."""
-    if not sys.stderr.isatty():
+    if not draws_bars(sys.stderr):
         print(f"{what}: {counted(total, unit)}", file=sys.stderr, flush=True)
         yield _Lines(what, clock)
         return

@@ -23,7 +23,7 @@ _NOTES = {
     "Reward": "Mean over the samples of a step.",
     "Loss": "What is minimised: minus the reward, through the loss shape if there is one. "
     "LeapAlign and Lagrange also weight samples by their residuals: under them its size says "
-    "nothing of the reward.",
+    "nothing about the reward.",
     "Gradient norm": "Before clipping.",
     "Residual per segment": "How far the surrogate's segments land from the sampled path: mean "
     "absolute difference of latents. It varies with the surrogate that each step draws.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 
 LINES = 10
 """How many lines a run prints at most, besides its first, where there is no terminal."""
+
+
+def draws_bars(stream: TextIO) -> bool:
+    """Whether a stream is a terminal with room for a bar; some say that they are 0 columns wide."""
+    if not stream.isatty():
+        return False
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError):
+        return True
 
 
 class ProgressBar(Observer):
@@ -46,7 +57,7 @@ class ProgressBar(Observer):
         self._first_done: float | None = None
         self._before = 0
         self._bar: tqdm[Any] | None = None
-        if self._stream.isatty():
+        if draws_bars(self._stream):
             self._bar = require("tqdm", extra="run").tqdm(
                 total=total, file=self._stream, dynamic_ncols=True, unit="step"
             )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from flowbp.training import (
     TensorBoard,
 )
 from flowbp.training.metrics import metrics_row
+from flowbp.training.progress import draws_bars
 
 ROW = Metrics(
     step=1,
@@ -145,6 +147,21 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
     progress.close()
     assert "2/2" in stream.getvalue()
     assert "reward 0.5000, residuals 0.125 -, gradient 2.00" in stream.getvalue()
+
+
+def test_a_terminal_without_columns_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def fileno(self) -> int:
+            return 2
+
+    for columns, drawn in ((0, False), (80, True)):
+        size = os.terminal_size((columns, 0))
+        monkeypatch.setattr(os, "get_terminal_size", lambda _, size=size: size)
+        assert draws_bars(Terminal()) is drawn
+    assert not draws_bars(io.StringIO())
 
 
 def test_progress_of_nothing_is_refused() -> None:
