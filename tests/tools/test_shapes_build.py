@@ -14,6 +14,7 @@ from flowbp.shapes.prompts import PROMPT_KINDS
 from tools.shapes import __main__ as build
 from tools.shapes.corpus import build_corpus, draw_prompts
 from tools.shapes.export import save_base
+from tools.shapes.graded_corpus import build_graded_corpus
 from tools.shapes.recipe import Recipe
 from tools.shapes.tokens import LENGTH, build_tokenizer
 
@@ -21,12 +22,13 @@ TINY = attrs.evolve(
     Recipe(),
     vae_pictures=12,
     pictures=12,
+    pairs=12,
     vae_steps=2,
     base_steps=2,
     reward_steps=2,
     vae_batch=4,
     base_batch=6,
-    reward_batch=4,
+    reward_batch=8,
 )
 
 
@@ -80,11 +82,21 @@ def test_the_corpus_is_a_function_of_its_seed():
     tokenizer, device = build_tokenizer(), torch.device("cpu")
     one, same = (build_corpus(TINY, tokenizer, device) for _ in range(2))
     other = build_corpus(attrs.evolve(TINY, seed=1), tokenizer, device)
-    for name in ("pictures", "tokens", "layouts"):
+    for name in ("pictures", "tokens"):
         assert torch.equal(getattr(one, name), getattr(same, name)), name
     assert not torch.equal(one.pictures, other.pictures)
     right, wrong = one.tokens[:, :1], one.tokens[:, 1:]
     assert (right != wrong).any(dim=-1).all(), "a wrong caption equals the right one"
+
+
+def test_the_graded_corpus_is_a_function_of_its_seed():
+    tokenizer, device = build_tokenizer(), torch.device("cpu")
+    one, same = (build_graded_corpus(TINY, tokenizer, device) for _ in range(2))
+    other = build_graded_corpus(attrs.evolve(TINY, seed=1), tokenizer, device)
+    for name in attrs.fields_dict(type(one)):
+        assert torch.equal(getattr(one, name), getattr(same, name)), name
+    assert not torch.equal(one.right, other.right)
+    assert (one.right != one.flawed).flatten(1).any(dim=1).all()
 
 
 def test_prompts_are_drawn_evenly_over_the_kinds():

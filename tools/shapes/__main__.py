@@ -16,6 +16,7 @@ from tools.shapes.autoencoder import build_autoencoder
 from tools.shapes.base import build_base
 from tools.shapes.corpus import build_corpus
 from tools.shapes.export import save_base, save_reward
+from tools.shapes.graded_corpus import build_graded_corpus
 from tools.shapes.measure import measure
 from tools.shapes.recipe import Recipe
 from tools.shapes.reward import build_reward
@@ -54,11 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             out / "vae"
         )
     if set(wanted) & {"base", "reward"}:
-        corpus = build_corpus(recipe, tokenizer, device)
         vae: Any = AutoencoderKL.from_pretrained(out / "vae").to(device).eval()
         if "reward" in wanted:
-            save_reward(build_reward(recipe, corpus, tokenizer, vae), tokenizer, out / "reward")
+            pairs = build_graded_corpus(recipe, tokenizer, device)
+            save_reward(build_reward(recipe, pairs, tokenizer, vae), tokenizer, out / "reward")
         if "base" in wanted:
+            corpus = build_corpus(recipe, tokenizer, device)
             save_base(build_base(recipe, corpus, tokenizer, vae), vae, tokenizer, out / "base")
     if "figures" in wanted:
         figures = measure(out, device, options.count)

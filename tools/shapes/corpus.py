@@ -11,7 +11,6 @@ from torch import Tensor
 
 from flowbp.shapes.prompts import PROMPT_KINDS, Prompt, training_prompts
 from flowbp.shapes.render import render
-from flowbp.shapes.scene import COLOURS, KINDS, SIZE, Scene
 from flowbp.shapes.scene_sampling import sample_scene
 from tools.shapes.corruption import corrupt
 from tools.shapes.recipe import Recipe
@@ -28,8 +27,6 @@ class Corpus:
     tokens: Tensor
     # (LENGTH,) of the empty caption
     empty: Tensor
-    # (n, LAYOUT), see `layout`
-    layouts: Tensor
 
 
 def draw_prompts(
@@ -66,25 +63,4 @@ def build_corpus(recipe: Recipe, tokenizer: Any, device: torch.device) -> Corpus
         torch.cat([(piece * 255).round().to(torch.uint8) for piece in pieces]).to(device),
         tokens.reshape(len(prompts), 1 + recipe.wrong_captions, LENGTH).to(device),
         table[-1].to(device),
-        torch.tensor([layout(scene) for scene in scenes]).to(device),
     )
-
-
-LAYOUT: int = 3 * len(KINDS) * (1 + len(COLOURS))
-"""Length of a layout."""
-
-
-def layout(scene: Scene) -> list[float]:
-    """What is where: for each kind of shape, and for each kind in each colour, three numbers.
-
-    They are how many there are, and the sums of their offsets from the middle to the right and
-    down, in quarters of the picture.
-    """
-    numbers = [0.0] * LAYOUT
-    for shape in scene.shapes:
-        kind, colour = KINDS.index(shape.kind), list(COLOURS).index(shape.colour)
-        for group in (kind, len(KINDS) + kind * len(COLOURS) + colour):
-            offsets = ((each - SIZE / 2) / (SIZE / 4) for each in (shape.x, shape.y))
-            for place, number in enumerate((1.0, *offsets)):
-                numbers[3 * group + place] += number
-    return numbers

@@ -12,6 +12,8 @@ class Recipe:
     seed: int = 0
     vae_pictures: int = 200_000
     pictures: int = 200_000
+    # Of a right and a flawed picture, for the reward.
+    pairs: int = 100_000
     # Kept with each picture.
     wrong_captions: int = 4
     # Of the captions of the base model: empty ones, for classifier-free guidance, and of the others
@@ -23,11 +25,11 @@ class Recipe:
     reward_steps: int = 8_000
     vae_batch: int = 256
     base_batch: int = 512
-    reward_batch: int = 256
+    reward_batch: int = 192
 
     def shortened(self, factor: float) -> Recipe:
         """The same with every length multiplied by `factor`, at least 2 steps each."""
-        lengths = ("vae_pictures", "pictures", "vae_steps", "base_steps", "reward_steps")
+        lengths = ("vae_pictures", "pictures", "pairs", "vae_steps", "base_steps", "reward_steps")
         return attrs.evolve(
             self, **{name: max(2, round(getattr(self, name) * factor)) for name in lengths}
         )

@@ -1,4 +1,4 @@
-"""The reward: a CLIP model trained contrastively, against wrong captions and hard pictures."""
+"""The reward: a CLIP model whose cosine grades pictures between flawed and right ones."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, normalise
-from tools.shapes.autoencoder import encode
-from tools.shapes.corpus import LAYOUT, Corpus
 from tools.shapes.fit import captured, fit, mixed_precision
+from tools.shapes.flaws import BROKEN, ONE_WRONG, RIGHT
+from tools.shapes.graded_corpus import LAYOUT, GradedCorpus
 from tools.shapes.hard_pictures import attacked, broken, pixel_noise, worn
 from tools.shapes.recipe import Recipe
 from tools.shapes.tokens import special_tokens
@@ -18,7 +18,8 @@ from tools.shapes.tokens import special_tokens
 _WIDTH = 128
 _TEXT_WIDTH = 96
 _PROJECTION = 128
-_LAYOUT_WEIGHT = 20.0
+_LAYOUT_WEIGHT = 0.2
+_BROKEN_WEIGHT = 0.25
 
 
 def new_reward(tokenizer: Any) -> Any:
@@ -72,66 +73,92 @@ class _PictureNetwork(nn.Module):
 class _LayoutHeads(nn.Module):
     """Predicts layouts from unit embeddings of pictures and of captions; used in training only.
 
-    The contrast alone takes very long to find out that "left of" says something about a picture.
+    Without them it takes very long to find out that "left of" says something about a picture.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.of_picture, self.of_caption = (nn.Linear(_PROJECTION, LAYOUT) for _ in range(2))
 
-    def forward(self, seen: Tensor, said: Tensor, layouts: Tensor) -> Tensor:
+    def forward(self, seen: Tensor, shown: Tensor, said: Tensor, meant: Tensor) -> Tensor:
         """Mean squared errors of both, added up."""
         picture, caption = (each * _PROJECTION**0.5 for each in (seen, said))
-        missed = self.of_picture(picture) - layouts, self.of_caption(caption) - layouts
+        missed = self.of_picture(picture) - shown, self.of_caption(caption) - meant
         value: Tensor = sum(each**2 for each in missed).mean()
         return value
 
 
-def contrast(seen: Tensor, said: Tensor, scale: Tensor) -> Tensor:
-    """Cross-entropy of finding each picture's caption, and each caption's picture.
+def grading_loss(cosines: Tensor, scores: Tensor, named: Tensor, wrong: Tensor) -> Tensor:
+    """How far cosines (B, 2 + others) are from the scores of B pictures.
 
-    `seen` (B + M, d) are unit embeddings of B pictures and of M that no caption fits, `said`
-    (B, 1 + W, d) those of each picture's right caption and of W wrong ones.
+    The first two are to be the `scores` (B, 2) of the picture's two captions, the second only where
+    it is `named` (B,); those of other captions that are `wrong` (B, others) at most `ONE_WRONG`.
     """
-    own = torch.arange(len(said), device=said.device)
-    right, wrong = said[:, 0], said[:, 1:]
-    near_misses = (seen[: len(said), None] * wrong).sum(dim=-1)
-    by_picture = scale * torch.cat([seen[: len(said)] @ right.T, near_misses], dim=1)
-    by_caption = scale * right @ seen.T
-    cross_entropy = nn.functional.cross_entropy
-    return cross_entropy(by_picture, own) + cross_entropy(by_caption, own)
+    own = (cosines[:, :2] - scores) ** 2
+    others = nn.functional.relu(cosines[:, 2:] - ONE_WRONG) ** 2
+    value: Tensor = (own[:, 0] + own[:, 1] * named + (others * wrong).sum(1)).mean()
+    return value
 
 
-def build_reward(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> Any:
-    """Train it to find each picture's caption among the batch's and among near misses.
+def build_reward(recipe: Recipe, corpus: GradedCorpus, tokenizer: Any, vae: Any) -> Any:
+    """Train cosines to grade pictures between flawed and right ones.
 
-    Half the pictures are rendered, half went through the autoencoder; broken ones, which no
-    caption fits, join them. What went through the autoencoder is attacked in latent space.
+    A picture is a blend of both, and its score lies between theirs in proportion: so the score has
+    a slope wherever a picture is wrong, and rises evenly until it is right. A reward that only had
+    to tell both apart would be flat around either and steep between them, and its gradient nearly
+    zero at most samples and large at a few.
+
+    Half the pictures are rendered, half went through the autoencoder and are attacked in latent
+    space; broken ones, which no caption fits, join them.
     """
     torch.manual_seed(recipe.seed + 5)
-    device = corpus.pictures.device
+    device = corpus.right.device
     model: Any = new_reward(tokenizer).to(device)
     layout_heads = _LayoutHeads().to(device)
     vae.requires_grad_(False)
-    means, _ = encode(vae, corpus.pictures)
     generator = torch.Generator(device).manual_seed(recipe.seed + 6)
-    half = recipe.reward_batch // 2
+    batch, half = recipe.reward_batch, recipe.reward_batch // 2
     see = _PictureEncoder(model, vae, generator)
 
+    def uniform(count: int) -> Tensor:
+        return torch.rand(count, generator=generator, device=device)
+
     def loss(_: int) -> Tensor:
-        draw = torch.rand(2 * half, generator=generator, device=device)
-        picked = (draw * len(corpus.pictures)).long()
-        rendered, intact = corpus.pictures[picked[:half]].float() / 255, means[picked[half:]]
-        latents = torch.cat([worn(intact, generator), broken(intact, generator)])
+        picked = (uniform(batch) * len(corpus)).long()
+        share = _shares(uniform(batch), uniform(batch))
+        level = share[:, None, None, None]
+        pictures = torch.lerp(corpus.flawed[picked] / 255, corpus.right[picked] / 255, level)
+        with torch.no_grad():
+            intact = vae.encode(pictures[half:] * 2 - 1).latent_dist.mean
+        ruined = broken(intact, generator)[: half // 2]
+        latents = torch.cat([worn(intact, generator), ruined])
         with see.precision:
             said = unit(model.get_text_features(input_ids=corpus.tokens[picked].flatten(0, 1)))
-        said = said.reshape(2 * half, -1, _PROJECTION)
-        scale, fixed = model.logit_scale.exp().clamp(max=100), said.detach()
-        latents = attacked(latents, lambda z: contrast(see(rendered, z), fixed, scale), generator)
+        said = said.reshape(batch, -1, _PROJECTION)
+        scores = torch.stack(
+            [
+                torch.lerp(corpus.scores[picked], torch.full_like(share, RIGHT), share),
+                torch.lerp(torch.full_like(share, RIGHT), torch.full_like(share, ONE_WRONG), share),
+            ],
+            dim=1,
+        )
+        # Nothing is said of the second caption of what has one caption only.
+        named, wrong = corpus.named[picked], corpus.wrong[picked]
+
+        def graded(seen: Tensor, said: Tensor) -> Tensor:
+            of_broken = (seen[batch:, None] * said[half : half + len(ruined), :2]).sum(-1)
+            cosines = (seen[:batch, None] * said).sum(-1)
+            spoilt = ((of_broken - BROKEN) ** 2).sum(1).mean()
+            return grading_loss(cosines, scores, named, wrong) + _BROKEN_WEIGHT * spoilt
+
+        rendered, fixed = pictures[:half], said.detach()
+        latents = attacked(latents, lambda z: graded(see(rendered, z), fixed), generator)
         seen = see(rendered, latents)
-        layout_error = layout_heads(seen[: len(said)], said[:, 0], corpus.layouts[picked])
-        value: Tensor = contrast(seen, said, scale) + _LAYOUT_WEIGHT * layout_error
-        return value
+        shown = torch.lerp(
+            corpus.flawed_layouts[picked], corpus.right_layouts[picked], share[:, None]
+        )
+        layout_error = layout_heads(seen[:batch], shown, said[:, 0], corpus.right_layouts[picked])
+        return graded(seen, said) + _LAYOUT_WEIGHT * layout_error
 
     averaged: Any = fit(
         nn.ModuleList([model, layout_heads]),
@@ -141,6 +168,11 @@ def build_reward(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> An
         name="reward",
     )
     return averaged[0].eval()
+
+
+def _shares(draw: Tensor, inner: Tensor) -> Tensor:
+    """How much of the right picture each blend has: all in 25 of 100, nothing in 15, else any."""
+    return torch.where(draw < 0.25, 1.0, torch.where(draw < 0.4, 0.0, inner))
 
 
 class _PictureEncoder:

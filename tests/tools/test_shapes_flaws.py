@@ -1,0 +1,116 @@
+"""Flawed scenes, their scores, and the loss of a reward that is to grade between them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+import torch
+
+from flowbp.shapes import Scene, Shape, parse, sample_scene, satisfies, training_prompts
+from flowbp.shapes.prompts import PROMPT_KINDS
+from flowbp.shapes.scene import KINDS
+from flowbp.shapes.scene_reading import Reading
+from tools.shapes.corpus import draw_prompts
+from tools.shapes.flaws import (
+    MISSING,
+    ONE_WRONG,
+    SURPLUS,
+    TWO_WRONG,
+    edited,
+    flawed,
+    surely_wrong,
+)
+from tools.shapes.graded_corpus import LAYOUT, layout
+from tools.shapes.reward import grading_loss
+
+
+def shows(scene, prompt):
+    return satisfies(Reading(shapes=scene.shapes, unknown=0), prompt)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    generator = torch.Generator().manual_seed(0)
+    prompts = draw_prompts(training_prompts(), 1200, generator)
+    scenes = [sample_scene(prompt, generator) for prompt in prompts]
+    return [
+        (prompt, scene, flawed(scene, prompt, generator))
+        for prompt, scene in zip(prompts, scenes, strict=True)
+    ]
+
+
+def test_a_flawed_scene_does_not_show_its_caption_unless_it_shows_too_much(drawn):
+    for prompt, scene, flaw in drawn:
+        assert shows(scene, prompt)
+        if flaw.score == SURPLUS:
+            assert len(flaw.scene.shapes) == len(scene.shapes) + 1
+        else:
+            assert not shows(flaw.scene, prompt), (prompt.text, flaw)
+
+
+def test_a_flawed_scene_shows_what_it_is_called(drawn):
+    named = [(flaw.scene, flaw.caption) for _, _, flaw in drawn if flaw.caption]
+    assert len(named) > 400 and all(shows(scene, caption) for scene, caption in named)
+
+
+def test_every_flaw_occurs_with_every_kind_of_prompt_that_can_have_it(drawn):
+    seen = Counter((prompt.kind, flaw.score) for prompt, _, flaw in drawn)
+    for kind in PROMPT_KINDS:
+        assert seen[kind, ONE_WRONG] and seen[kind, SURPLUS], kind
+    for kind in ("two_object", "position", "color_attr"):
+        assert seen[kind, MISSING] and seen[kind, TWO_WRONG], kind
+
+
+def test_an_edit_keeps_what_it_does_not_change():
+    scene = Scene(
+        (Shape("circle", "red", 16.0, 32.0, 9.0), Shape("square", "blue", 48.0, 32.0, 9.0)),
+        background=0.1,
+    )
+    prompt, wanted = "a red circle and a blue square", "a red circle and a white square"
+    changed = edited(scene, parse(prompt), parse(wanted), Random(0))
+    assert changed.shapes[0] == scene.shapes[0] and changed.background == scene.background
+    assert changed.shapes[1] == Shape("square", "white", 48.0, 32.0, 9.0)
+    swapped = edited(
+        scene, parse("a circle left of a square"), parse("a circle right of a square"), Random(0)
+    )
+    assert swapped.shapes[0] == Shape("circle", "red", 48.0, 32.0, 9.0)
+
+
+def test_a_caption_is_surely_wrong_where_an_object_is_missing():
+    scene = Scene((Shape("circle", "red", 20.0, 32.0, 9.0),), background=0.1)
+    right = ["a red circle", "a circle"]
+    wrong = ["a blue circle", "two circles", "a circle and a square", "a square"]
+    assert not any(surely_wrong(scene, parse(text)) for text in right)
+    assert all(surely_wrong(scene, parse(text)) for text in wrong)
+
+
+def test_the_loss_of_grading_by_hand():
+    cosines = torch.tensor([[0.5, 0.1, 0.9], [0.8, 0.35, 0.2]])
+    scores = torch.tensor([[0.8, 0.35], [0.8, 0.35]])
+    named, wrong = torch.tensor([False, True]), torch.tensor([[True], [True]])
+    value = grading_loss(cosines, scores, named, wrong).item()
+    assert value == pytest.approx((0.3**2 + (0.9 - ONE_WRONG) ** 2) / 2)
+
+
+def test_layouts_of_a_scene_made_by_hand():
+    scene = Scene(
+        (
+            Shape("circle", "red", 16.0, 48.0, 6.0),
+            Shape("circle", "blue", 48.0, 48.0, 6.0),
+            Shape("square", "red", 16.0, 24.0, 6.0),
+        ),
+        background=0.1,
+    )
+    numbers = torch.tensor(layout(scene)).reshape(-1, 3)
+    assert numbers.numel() == LAYOUT
+    circle, square = KINDS.index("circle"), KINDS.index("square")
+    assert numbers[circle].tolist() == [2.0, 0.0, 2.0]
+    assert numbers[square].tolist() == [1.0, -1.0, -0.5]
+    coloured = numbers[len(KINDS) :]
+    assert sorted(row for row in coloured.tolist() if row[0]) == [
+        [1.0, -1.0, -0.5],
+        [1.0, -1.0, 1.0],
+        [1.0, 1.0, 1.0],
+    ]

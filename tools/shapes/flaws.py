@@ -1,0 +1,113 @@
+"""Scenes that fall short of their caption, edited from a right one as little as can be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+import attrs
+import torch
+
+from flowbp.shapes.prompts import Prompt
+from flowbp.shapes.scene import COLOURS, GAP, KINDS, SIZE, Scene, Shape, apart
+from flowbp.shapes.scene_sampling import sample_scene
+from tools.shapes.corruption import corrupt, near_misses
+
+RIGHT = 0.8
+"""The score of a picture that shows what its caption says and nothing else."""
+ONE_WRONG, TWO_WRONG, MISSING, SURPLUS, BROKEN = 0.35, 0.1, 0.25, 0.55, 0.0
+"""Scores with one or two wrong attributes, an object too few or too many, or no shape whole."""
+
+_RADII = (8.0, 11.0)
+_TRIES = 30
+
+
+@attrs.frozen
+class Flawed:
+    """A scene, its score under the caption it falls short of, and a caption it is right for."""
+
+    scene: Scene
+    score: float
+    caption: Prompt | None = None
+
+
+def flawed(scene: Scene, prompt: Prompt, generator: torch.Generator) -> Flawed:
+    """Draw a flaw of a scene that shows `prompt` exactly, which keeps all else where it is.
+
+    In 15 of 100 draws each an object is added or one is missing, where there is room for it or
+    more than one; otherwise one attribute is wrong, as of `corrupt`, or in a quarter of them two.
+    """
+    random = Random(int(torch.randint(2**62, (), generator=generator)))
+    draw = random.random()
+    if draw < 0.15 and (found := _with_surplus(scene, prompt, random)):
+        return Flawed(found, SURPLUS)
+    if 0.15 <= draw < 0.3 and len(scene.shapes) == 2 and prompt.kind != "counting":
+        return Flawed(attrs.evolve(scene, shapes=(random.choice(scene.shapes),)), MISSING)
+    caption = corrupt(prompt, generator)
+    # Where nothing that is added fits, a new scene takes its place.
+    wrong = edited(scene, prompt, caption, random) or sample_scene(caption, generator)
+    if random.random() < 0.25:
+        second = corrupt(caption, generator)
+        if second != prompt and not any(second in options for options in near_misses(prompt)):
+            twice = edited(wrong, caption, second, random) or sample_scene(second, generator)
+            return Flawed(twice, TWO_WRONG)
+    return Flawed(wrong, ONE_WRONG, caption)
+
+
+def edited(scene: Scene, prompt: Prompt, wanted: Prompt, random: Random) -> Scene | None:
+    """A scene of `prompt` with as little changed as can be until it shows `wanted`.
+
+    None where there is no room for what is to be added.
+    """
+    shapes: Sequence[Shape] = scene.shapes
+    if wanted.count < prompt.count:
+        shapes = random.sample(shapes, wanted.count)
+    elif wanted.count > prompt.count:
+        thing = prompt.objects[0]
+        for _ in range(wanted.count - prompt.count):
+            colour = thing.colour or random.choice(list(COLOURS))
+            added = _placed(thing.kind, colour, shapes, random)
+            if added is None:
+                return None
+            shapes = (*shapes, added)
+    elif wanted.relation != prompt.relation:
+        first, second = shapes
+        shapes = (_moved(first, second), _moved(second, first))
+    else:
+        things = wanted.objects * wanted.count
+        shapes = [
+            attrs.evolve(shape, kind=thing.kind, colour=thing.colour or shape.colour)
+            for shape, thing in zip(shapes, things, strict=True)
+        ]
+    return attrs.evolve(scene, shapes=tuple(shapes))
+
+
+def surely_wrong(scene: Scene, prompt: Prompt) -> bool:
+    """Whether a scene lacks an object that a caption names; relations are not looked at."""
+    return any(
+        sum(s.kind == thing.kind and thing.colour in (None, s.colour) for s in scene.shapes)
+        < prompt.count
+        for thing in prompt.objects
+    )
+
+
+def _with_surplus(scene: Scene, prompt: Prompt, random: Random) -> Scene | None:
+    if len(scene.shapes) == 4:
+        return None
+    others = [kind for kind in KINDS if kind not in {thing.kind for thing in prompt.objects}]
+    added = _placed(random.choice(others), random.choice(list(COLOURS)), scene.shapes, random)
+    return added and attrs.evolve(scene, shapes=(*scene.shapes, added))
+
+
+def _placed(kind: str, colour: str, others: Sequence[Shape], random: Random) -> Shape | None:
+    for _ in range(_TRIES):
+        radius = random.uniform(*_RADII)
+        low, high = GAP + radius, SIZE - GAP - radius
+        x, y = random.uniform(low, high), random.uniform(low, high)
+        if all(apart(x - s.x, y - s.y, radius + s.radius) for s in others):
+            return Shape(kind, colour, x, y, radius)
+    return None
+
+
+def _moved(shape: Shape, place: Shape) -> Shape:
+    return attrs.evolve(shape, x=place.x, y=place.y, radius=place.radius)
