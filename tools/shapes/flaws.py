@@ -96,7 +96,7 @@ def _with_surplus(scene: Scene, prompt: Prompt, random: Random) -> Scene | None:
         return None
     others = [kind for kind in KINDS if kind not in {thing.kind for thing in prompt.objects}]
     added = _placed(random.choice(others), random.choice(list(COLOURS)), scene.shapes, random)
-    return added and attrs.evolve(scene, shapes=(*scene.shapes, added))
+    return None if added is None else attrs.evolve(scene, shapes=(*scene.shapes, added))
 
 
 def _placed(kind: str, colour: str, others: Sequence[Shape], random: Random) -> Shape | None:

@@ -58,7 +58,8 @@ def attacked(
     start = _START * _unit(torch.randn(latents.shape, generator=generator, device=device))
     moved = (latents + radius * start).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(moved), moved)
-    return (latents + radius * _unit(start + _unit(gradient))).detach()
+    direction: Tensor = _unit(start + _unit(gradient))
+    return (latents + radius * direction).detach()
 
 
 def pixel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -158,7 +158,8 @@ def build_reward(recipe: Recipe, corpus: GradedCorpus, tokenizer: Any, vae: Any)
             corpus.flawed_layouts[picked], corpus.right_layouts[picked], share[:, None]
         )
         layout_error = layout_heads(seen[:batch], shown, said[:, 0], corpus.right_layouts[picked])
-        return graded(seen, said) + _LAYOUT_WEIGHT * layout_error
+        value: Tensor = graded(seen, said) + _LAYOUT_WEIGHT * layout_error
+        return value
 
     averaged: Any = fit(
         nn.ModuleList([model, layout_heads]),
