@@ -1,6 +1,7 @@
 """Surrogate trajectories and their gradients: values and pure functions on torch alone."""
 
 from .anchor import AnchorTerm, anchor_term
+from .clipping import SampleClip
 from .draws import (
     ActiveDraw,
     DirichletPair,
@@ -78,6 +79,7 @@ __all__ = [
     "Quadrature",
     "ReFL",
     "RewardInput",
+    "SampleClip",
     "Segment",
     "Sparse",
     "Surrogate",

@@ -22,6 +22,7 @@ def sweep(
     pull: Pull,
     *,
     parameter_cotangent: Callable[[int], Tensor] | None = None,
+    clip: Callable[[Tensor], Tensor] | None = None,
 ) -> Mapping[str, Tensor]:
     """Carry the reward's cotangent back through a surrogate, one active step at a time.
 
@@ -35,6 +36,9 @@ def sweep(
     joins the same pulls by its cotangents `a_i = dP/dv_i`: `w_i gamma_i g + a_i` is pulled into the
     parameters, and `u` and g stay as they are without P.
 
+    With a `clip`, such as `SampleClip`, g becomes `clip(g)` before anything is pulled and after
+    each joint, and the result is no longer the joint graph's.
+
     Args:
         surrogate: what a method drew.
         trajectory: the rollout it was read from.
@@ -42,6 +46,7 @@ def sweep(
         pull: how cotangents of one velocity are sent back (`module_pull`, `functional_pull`, …).
         parameter_cotangent: gives `a_i`, (B, …), of a step i; called once for each active step,
             just before its pull.
+        clip: of cotangents (B, …); None leaves them.
 
     Returns:
         The summed gradients of the pulls; empty for pulls that accumulate into `.grad`.
@@ -69,7 +74,7 @@ def sweep(
     """
     check_grid(surrogate, trajectory)
     _check_cotangent(trajectory, cotangent)
-    g = cotangent
+    g = cotangent if clip is None else clip(cotangent)
     gradients: Mapping[str, Tensor] = {}
     # Cotangents of steps before the segment that extrapolates from them: an earlier segment may
     # add its own, so they wait until the sweep has come to it.
@@ -102,6 +107,7 @@ def sweep(
             del pulled
         if bridge is not None:
             g = g + surrogate.alpha * bridge
+            g = g if clip is None else clip(g)
     return gradients
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from flowbp.evaluation.collapse import Collapse as Collapse
+from flowbp.evaluation.collapse import Point as Point
+from flowbp.evaluation.collapse import find_collapse as find_collapse
 from flowbp.evaluation.comparison import Comparison as Comparison
 from flowbp.evaluation.comparison import Evaluation as Evaluation
 from flowbp.evaluation.comparison import EvaluationFile as EvaluationFile

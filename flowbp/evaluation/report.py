@@ -14,6 +14,7 @@ import jinja2
 from torch import Tensor
 
 from flowbp.evaluation.charts import held_out_charts, training_charts
+from flowbp.evaluation.collapse import told_of_fall
 from flowbp.evaluation.metric import as_tuple
 from flowbp.evaluation.number_format import unit_of
 from flowbp.evaluation.report_gallery import gallery
@@ -109,7 +110,8 @@ def render(report: Report) -> str:
             prompts=report.held_out_prompts,
             signs=report.held_out_signs,
             seed=report.seed,
-        ),
+        )
+        + told_of_fall([row["reward"] for row in report.metrics if "reward" in row]),
         over_time=held_out_charts(report.held_out, report.metrics),
         charts=training_charts(report.metrics),
         script=script,

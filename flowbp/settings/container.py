@@ -14,7 +14,7 @@ from dependency_injector.providers import Dependency, Factory, Provider, Singlet
 
 from flowbp.adapters import Backbone, Tuning, compile_backbone, reference_of
 from flowbp.config import Component
-from flowbp.core import LossShape, Method
+from flowbp.core import LossShape, Method, SampleClip
 from flowbp.evaluation import HeldOut, HeldOutMeasure, Judge, Metric, sampling_facts, spread
 from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.prompts import CachedBackbone, Shard, ShardedPrompts, cached
@@ -75,6 +75,10 @@ def tuned_of(tuning: Tuning, backbone: Backbone, run: RunSettings) -> Backbone:
 def _anchor_of(settings: AnchorSettings | None, model: Backbone) -> Anchor | None:
     """The anchor to the model as it is now; None without its section."""
     return None if settings is None else Anchor(settings.strength, reference_of(model))
+
+
+def _sample_clip_of(factor: float | None) -> SampleClip | None:
+    return None if factor is None else SampleClip(factor)
 
 
 def _held_out_of(settings: Settings) -> tuple[HeldOut, ...]:
@@ -286,6 +290,7 @@ class RunContainer(containers.DeclarativeContainer):
         sampling=settings.provided.sampling,
         batching=settings.provided.batching,
         anchor=anchor,
+        clip=Singleton(_sample_clip_of, settings.provided.training.sample_clip),
     )
     trainer: Provider[Trainer] = Factory(
         Trainer,

@@ -100,6 +100,8 @@ class TrainingSettings:
     Args:
         steps: optimizer steps.
         clip: largest norm of all gradients together; null does not clip.
+        sample_clip: largest norm of what one sample contributes, in medians of the batch, before
+            the first pull and after each joint (`flowbp.core.SampleClip`); null does not clip.
         averaging: average the parameters, with a warm-up unless said otherwise; null does not.
             What is saved and evaluated in the end is the average, so that a run is refused in
             which the starting weights would make up more than half of it.
@@ -109,6 +111,7 @@ class TrainingSettings:
 
     steps: int = attrs.field(default=300, validator=integer(1, limits.STEPS))
     clip: float | None = attrs.field(default=1.0, validator=_optional(real(0, above=True)))
+    sample_clip: float | None = attrs.field(default=None, validator=_optional(real(0, above=True)))
     averaging: Averaging | None = attrs.field(factory=lambda: Averaging(warmup=True))
 
 

@@ -7,9 +7,6 @@ from flowbp.study.agreement import GradientSums as GradientSums
 from flowbp.study.ascent import Ascent as Ascent
 from flowbp.study.ascent import AscentSettings as AscentSettings
 from flowbp.study.ascent import measure_ascent as measure_ascent
-from flowbp.study.collapse import Collapse as Collapse
-from flowbp.study.collapse import Point as Point
-from flowbp.study.collapse import find_collapse as find_collapse
 from flowbp.study.comparison import Standing as Standing
 from flowbp.study.comparison import standings as standings
 from flowbp.study.cost import CostWeights as CostWeights

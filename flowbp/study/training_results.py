@@ -9,8 +9,8 @@ from typing import Any
 import attrs
 
 from flowbp.evaluation import spread
+from flowbp.evaluation.collapse import Collapse, Point, find_collapse, windows
 from flowbp.study.cells import FAILURE
-from flowbp.study.collapse import Collapse, Point, find_collapse, windows
 from flowbp.study.comparison import halves
 from flowbp.study.settings import Study
 

@@ -17,6 +17,7 @@ from flowbp.training.ema import Averaging as Averaging
 from flowbp.training.failures import NonFiniteError as NonFiniteError
 from flowbp.training.memory_fit import Memory as Memory
 from flowbp.training.memory_stages import ExhaustedError as ExhaustedError
+from flowbp.training.metrics import FallingRewardWarning as FallingRewardWarning
 from flowbp.training.metrics import HeldOutMetrics as HeldOutMetrics
 from flowbp.training.metrics import Metrics as Metrics
 from flowbp.training.metrics import NoGradientWarning as NoGradientWarning

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flowbp.core import LossShape
+from flowbp.evaluation.collapse import falling_reward, window_of
 from flowbp.significant_digits import written
 from flowbp.training.step import StepResult
 
@@ -112,6 +113,33 @@ def warn_of_no_gradient(rows: Sequence[Metrics], shape: LossShape) -> None:
         "that scores its target: give `loss` a target in this reward's units, or take "
         "{name: linear}; otherwise the reward does not depend on the pictures",
         NoGradientWarning,
+        stacklevel=2,
+    )
+
+
+class FallingRewardWarning(UserWarning):
+    """The training reward has been falling for two windows of steps, by more than chance."""
+
+
+def warn_of_falling_reward(rows: Sequence[Metrics], steps: int) -> None:
+    """Warn once of each fall, after a window of the run's `steps` that shows it."""
+    size = window_of(steps)
+    if len(rows) % size:
+        return
+    rewards = [row.reward for row in rows]
+    found, before = falling_reward(rewards, size), falling_reward(rewards[:-size], size)
+    if found is None or (before is not None and before.peak == found.peak):
+        return
+    peak, now = (sum(rewards[end - size : end]) / size for end in (found.peak, len(rewards)))
+    rate = written(max(row.learning_rate for row in rows), 2)
+    warnings.warn(
+        f"the training reward is falling: its mean was {written(peak, 4)} over the {size} steps up "
+        f"to {found.peak}, has been lower since step {found.since}, and is {written(now, 4)} now, "
+        "by more than chance. More steps of this kind make the model worse. Take a third of "
+        f"optimizer.learning_rate, whose peak was {rate}, more batching.samples, or an anchor "
+        "(anchor: {strength: 0.1}); the checkpoint with the best reward is kept where checkpoints "
+        "has every and keep",
+        FallingRewardWarning,
         stacklevel=2,
     )
 

@@ -43,7 +43,7 @@ class SavePolicy:
         every: optimizer steps from one checkpoint to the next; null writes only the last.
         keep: how many of the newest stay, besides `final`; null keeps all.
         best: `reward` or `loss`; the checkpoint before which its mean over `every` steps was best
-            stays too.
+            stays too. By default `reward` with `keep`, so that a reward that falls costs nothing.
     """
 
     every: int | None = attrs.field(
@@ -52,7 +52,11 @@ class SavePolicy:
     keep: int | None = attrs.field(
         default=None, validator=attrs.validators.optional(integer(1, STEPS))
     )
-    best: str | None = None
+    best: str | None = attrs.field()
+
+    @best.default
+    def _best(self) -> str | None:
+        return None if self.keep is None else "reward"
 
     def __attrs_post_init__(self) -> None:
         """Refuse a combination in which something would be ignored."""

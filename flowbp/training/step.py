@@ -16,6 +16,7 @@ from flowbp.core import (
     LossShape,
     Method,
     Pull,
+    SampleClip,
     Surrogate,
     Trajectory,
     VelocityField,
@@ -187,6 +188,8 @@ class TrainingStep:
     sampling: TrainingSampling
     batching: Batching
     anchor: Anchor | None = None
+    # Of the reward's cotangents; None leaves them.
+    clip: SampleClip | None = None
     # What a `Trainer` chose in place of those of `batching`.
     portions: Portions | None = None
     sigmas: Tensor = attrs.field(init=False)
@@ -240,7 +243,14 @@ class TrainingStep:
         anchor, values = self._anchor_cotangents(surrogate, trajectory, conditioning)
         with in_stage(SWEEP, len(members)), self._pulling():
             pull = self.pull(conditioning)
-            sweep(surrogate, trajectory, scores.cotangent, pull, parameter_cotangent=anchor)
+            sweep(
+                surrogate,
+                trajectory,
+                scores.cotangent,
+                pull,
+                parameter_cotangent=anchor,
+                clip=self.clip,
+            )
         samples = slice(0, len(prompts))
         parts = tuple(part[samples] for part in residuals(surrogate, trajectory))
         spent = cost(surrogate, self.sampling, anchored=self.anchor is not None)

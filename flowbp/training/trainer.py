@@ -22,7 +22,12 @@ from flowbp.training.failures import (
 from flowbp.training.hold_signals import uninterrupted
 from flowbp.training.memory_fit import Memory, choose_portions, memory_of, retry_on_out_of_memory
 from flowbp.training.memory_stages import UPDATE, in_stage
-from flowbp.training.metrics import Metrics, measure, warn_of_no_gradient
+from flowbp.training.metrics import (
+    Metrics,
+    measure,
+    warn_of_falling_reward,
+    warn_of_no_gradient,
+)
 from flowbp.training.mid_run_evaluation import HeldOutEvaluation
 from flowbp.training.observers import Observer, closed_after, notify
 from flowbp.training.optimization import (
@@ -251,6 +256,7 @@ class Trainer:
             clip_gradients(run.parameters.values(), norm, self.clip)
         self._update(run, metrics, began)
         warn_of_no_gradient(run.rows, self.step.shape)
+        warn_of_falling_reward(run.rows, self.steps)
 
     def _update(self, run: RunState, metrics: Metrics, began: float) -> None:
         for group in run.optimizer.param_groups:

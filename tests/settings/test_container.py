@@ -8,6 +8,7 @@ from dependency_injector import providers
 
 from flowbp.cli.run.execution import execute
 from flowbp.config import ConfigurationError
+from flowbp.core import SampleClip
 from flowbp.settings import RunContainer, chosen_device, load
 from flowbp.settings.schema import TrainingSettings
 from flowbp.training import JsonLines, PortionLines, SampleGrids, TensorBoard
@@ -160,6 +161,11 @@ def test_sample_pictures_are_sampled_as_the_evaluation_is(yaml):
     sampling = parts.snapshots().sampling
     assert sampling == parts.evaluation_sampling()
     assert (sampling.steps, sampling.batch, sampling.decode) == (9, 3, 1)
+
+
+def test_samples_are_clipped_where_the_yaml_says_so(yaml):
+    assert container(yaml, "training.sample_clip=null").step().clip is None
+    assert container(yaml, "training.sample_clip=0.5").step().clip == SampleClip(0.5)
 
 
 def test_average_warms_up_unless_told():

@@ -10,8 +10,8 @@ import re
 import attrs
 import pytest
 
+from flowbp.evaluation.collapse import Collapse
 from flowbp.evaluation.statistics import Gain
-from flowbp.study.collapse import Collapse
 from flowbp.study.comparison import Standing
 from flowbp.study.page import render
 from flowbp.study.predictors import predictors, spearman

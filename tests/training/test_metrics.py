@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 from flowbp.core import Bridge, Hinge, Method, Segment, Sparse, Surrogate
-from flowbp.training import NoGradientWarning
+from flowbp.training import FallingRewardWarning, NoGradientWarning
 from flowbp.training.metrics import metrics_row
 
 from .fakes import Recorder, make_step, make_trainer
@@ -43,3 +45,31 @@ def test_a_hinge_that_every_sample_has_passed_is_told_once() -> None:
     (warning,) = told
     assert "step 1 has no gradient" in str(warning.message)
     assert "under Hinge(target=-1.0) 0;" in str(warning.message)
+
+
+def falling_after(step: int, *, wobble: float = 0.01):
+    """A reward that rises for so many steps, one call each, and falls from then on."""
+    calls = 0
+
+    def reward(images, prompts):
+        nonlocal calls
+        calls += 1
+        height = min(calls, 2 * step - calls) / step + wobble * (-1) ** calls
+        return height + 1e-6 * images.mean((1, 2, 3))
+
+    return reward
+
+
+def test_a_falling_reward_is_told_once_with_its_peak_and_the_cure() -> None:
+    with pytest.warns(FallingRewardWarning) as told:
+        make_trainer(make_step(reward=falling_after(30)), steps=60).run()
+    (warning,) = [each for each in told if each.category is FallingRewardWarning]
+    text = str(warning.message)
+    assert "up to 30, has been lower since step 50" in text
+    assert "optimizer.learning_rate, whose peak was 0.01" in text and "anchor" in text
+
+
+def test_a_rising_reward_is_not_warned_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FallingRewardWarning)
+        make_trainer(make_step(reward=falling_after(90)), steps=60).run()

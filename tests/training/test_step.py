@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flowbp.component_errors import ComponentError
-from flowbp.core import Bridge, DRaFTLV, Hinge, ReFL
+from flowbp.core import Bridge, DRaFTLV, Hinge, ReFL, SampleClip
 from flowbp.training import Batching, Streams, TrainingSampling, cost
 
 from .cases import BATCHINGS, GUIDANCE, METHODS, close
@@ -155,3 +155,25 @@ def test_illegal_sampling_is_refused(arguments: dict, message: str) -> None:
 def test_illegal_batching_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"`{name}` must be an integer >= 1, got 0"):
         Batching(**{"samples": 2, name: 0})
+
+
+@pytest.mark.parametrize("batching", [Batching(8), Batching(2, 4)])
+def test_samples_are_clipped_by_the_median_of_the_whole_batch(batching: Batching) -> None:
+    prompts, clipped = [f"prompt {i}" for i in range(8)], []
+
+    def clip(cotangents: torch.Tensor) -> torch.Tensor:
+        clipped.append(cotangents)
+        return SampleClip(0.5)(cotangents)
+
+    step = make_step(method=Bridge(active=3), batching=batching, clip=clip)
+    result = step(prompts, Streams.of(3))
+    # Once before the first pull and once after the joint.
+    assert [len(each) for each in clipped] == [8, 8]
+    assert torch.equal(clipped[0], result.scores.cotangent)
+    found = gradients(step)
+    whole = make_step(method=Bridge(active=3), batching=Batching(8), clip=SampleClip(0.5))
+    whole(prompts, Streams.of(3))
+    close(found, gradients(whole))
+    free = make_step(method=Bridge(active=3), batching=Batching(8))
+    free(prompts, Streams.of(3))
+    assert any(not torch.equal(found[name], value) for name, value in gradients(free).items())

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from flowbp.shapes.catalogue import training_prompts
+from flowbp.shapes.prompts import training_prompts
 from flowbp.shapes.render import render
 from flowbp.shapes.scene import COLOURS, KINDS, SIZE, Scene
 from flowbp.shapes.scene_sampling import sample_scene

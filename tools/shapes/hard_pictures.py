@@ -59,7 +59,8 @@ def attacked(
     moved = (latents + radius * start).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(moved), moved)
     direction: Tensor = _unit(start + _unit(gradient))
-    return (latents + radius * direction).detach()
+    found: Tensor = (latents + radius * direction).detach()
+    return found
 
 
 def pixel_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -84,10 +84,40 @@ def _chance(
     return sign_flip_p([falls], prompts=texts, generator=generator, flips=flips)
 
 
-def windows(values: Sequence[float]) -> list[Point]:
-    """Training rewards by step, from 1, in windows without overlap; the last one ends the run."""
-    size = max(LEAST, len(values) // 12)
+def windows(values: Sequence[float], size: int | None = None) -> list[Point]:
+    """Training rewards by step, from 1, in windows without overlap; the last one ends the run.
+
+    Windows of `size` steps, or of a twelfth of the values, ten at least.
+    """
+    size = size or window_of(len(values))
     count = len(values) // size
     first = len(values) - count * size
     ends = range(first + size, len(values) + 1, size)
     return [Point(end, values[end - size : end]) for end in ends]
+
+
+def falling_reward(rewards: Sequence[float], size: int) -> Collapse | None:
+    """The fall of a run's training rewards that its last two windows of `size` steps show.
+
+    One window could lie below the peak by chance in one look of twenty, and a run looks often.
+    """
+    found = find_collapse(windows(rewards, size)) if len(rewards) >= 3 * size else None
+    return None if found is None or found.since > len(rewards) - size else found
+
+
+def window_of(steps: int) -> int:
+    """How many steps a run of so many in all looks at together."""
+    return max(LEAST, steps // 12)
+
+
+def told_of_fall(rewards: Sequence[float]) -> tuple[str, ...]:
+    """What a report says of a run whose training reward ended below its peak; empty otherwise."""
+    found = falling_reward(rewards, window_of(len(rewards)))
+    if found is None:
+        return ()
+    return (
+        f"The training reward was highest around step {found.peak}, has been lower since step "
+        f"{found.since} and ended {found.fall:.3g} below, by more than chance. A lower learning "
+        "rate, more samples a step or an anchor prevents that; the best checkpoint is the one "
+        "before the peak.",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flowbp.study.collapse import Point, find_collapse, windows
+from flowbp.evaluation.collapse import Point, falling_reward, find_collapse, told_of_fall, windows
 
 
 def curve(means, count=60, noise=0.1, seed=0):
@@ -65,3 +65,30 @@ def test_windows_end_with_the_run():
     assert list(points[-1].values) == [float(n) for n in range(16, 26)]
     assert windows([0.0] * 9) == []
     assert [len(each.values) for each in windows([0.0] * 240)] == [20] * 12
+
+
+def rewards_of(means, noise=0.05, seed=0):
+    """One training reward a step around these means."""
+    source = torch.Generator().manual_seed(seed)
+    return (torch.tensor(means) + noise * torch.randn(len(means), generator=source)).tolist()
+
+
+def test_a_fall_shows_after_two_windows_of_it():
+    rewards = rewards_of([0.6] * 60 + [0.5] * 40)
+    assert falling_reward(rewards[:80], 20) is None
+    found = falling_reward(rewards, 20)
+    assert found is not None and found.peak in (20, 40, 60) and found.since == 80
+
+
+def test_a_reward_that_only_varies_is_rarely_said_to_fall():
+    told = 0
+    for seed in range(60):
+        rewards = rewards_of([0.6] * 240, seed=seed)
+        told += any(falling_reward(rewards[:end], 20) for end in range(60, 241, 20))
+    assert told <= 3
+
+
+def test_the_report_says_where_it_was_highest_and_how_far_it_fell():
+    (text,) = told_of_fall(rewards_of([0.6] * 120 + [0.4] * 120))
+    assert "highest around step" in text and "ended 0.2" in text
+    assert told_of_fall(rewards_of([0.4] * 120 + [0.6] * 120)) == told_of_fall([]) == ()

@@ -1,0 +1,48 @@
+"""Clipping of single samples' cotangents."""
+
+from __future__ import annotations
+
+import attrs
+import torch
+from torch import Tensor
+
+from flowbp.validators import real
+
+
+@attrs.frozen
+class SampleClip:
+    """Shortens the cotangents of single samples to a multiple of the batch's median norm.
+
+    `g_b · min(1, factor · median / |g_b|)`. The median is over the samples whose cotangent is not
+    zero, so that those that a hinge has let go do not count.
+
+    The norms of a reward's gradient, and of what Jacobians make of it, have long tails: a sampler
+    that must decide between two pictures turns a small change of the noise into another picture,
+    and near such a decision its derivative has no bound. Then a few samples are nearly all of a
+    batch's gradient, and another batch's gradient points elsewhere. Clipped, all samples count
+    about alike. The expectation is no longer that of the surrogate's gradient; it is that of a
+    gradient in which each sample has a say but no more.
+
+    Args:
+        factor: above 0; how many times the median a norm may be.
+
+    Raises:
+        ValueError: a factor that is not above 0.
+
+    Example:
+        >>> cotangents = torch.tensor([[3.0, 4.0], [0.0, 1.0], [0.0, 2.0], [0.0, 0.0]])
+        >>> SampleClip(1.0)(cotangents).norm(dim=1)
+        tensor([2., 1., 2., 0.])
+
+    Reference: Gorbunov et al., "Stochastic optimization with heavy-tailed noise via accelerated
+    gradient clipping", arXiv 2005.10785, on clipping where single gradients have long tails.
+    """
+
+    factor: float = attrs.field(default=1.0, validator=real(0, above=True))
+
+    def __call__(self, cotangents: Tensor, /) -> Tensor:
+        """The cotangents (B, …), none longer than that."""
+        norms = cotangents.flatten(1).float().norm(dim=1)
+        limit = self.factor * torch.where(norms > 0, norms, torch.nan).nanmedian()
+        scale = torch.where(norms > limit, limit / norms, 1.0)
+        return cotangents * scale.to(cotangents.dtype).view(-1, *[1] * (cotangents.ndim - 1))
