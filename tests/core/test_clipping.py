@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -70,7 +72,7 @@ def test_with_every_jacobian_it_is_autograd_with_the_clip_as_a_hook():
     cotangent = drawn(8, 4, seed=1) * torch.logspace(-2, 2, 8, dtype=torch.float64)[:, None]
     clip = SampleClip(0.8)
     x = noise
-    for here, there in zip(SIGMAS, SIGMAS[1:], strict=False):
+    for here, there in itertools.pairwise(SIGMAS):
         x = x + (there - here) * field(x, here)
         x.register_hook(clip)
     (expected,) = torch.autograd.grad((x * cotangent).sum(), [field.weight])
