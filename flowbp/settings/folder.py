@@ -17,6 +17,9 @@ from flowbp.files import PARTIAL, open_plain
 LOCK = ".lock"
 """The file that a process holds locked while it works in a run's folder."""
 
+FINISHED = "finished.json"
+"""The file of a run with nothing left to do."""
+
 REHEARSAL = f".rehearsal{PARTIAL}"
 """The folder in a run's that a try of saving writes to, and removes, before the run begins."""
 

@@ -15,7 +15,7 @@ from flowbp.config.tree import Step
 from flowbp.evaluation.metrics import PixelDistance
 from flowbp.settings.component_needs import Found, missing_needs
 from flowbp.settings.device import fault_of_device
-from flowbp.settings.folder import fault_of_folder
+from flowbp.settings.folder import FINISHED, fault_of_folder
 from flowbp.settings.metric_factories import distance_metric, diversity_metric
 from flowbp.settings.schema import (
     Settings,
@@ -143,11 +143,13 @@ def _model(settings: Settings, *, tuned: bool = True) -> Found:
 
 
 def _folder(settings: Settings, *, resume: bool) -> Found:
-    taken = (
-        ", and nothing saved is ever overwritten; name another, such as {free}, or add --resume to "
-        "continue the run that is there"
-    )
-    return fault_of_folder("run", settings.run.folder, taken=taken, resume=resume)
+    folder = settings.run.folder
+    taken = ", and nothing saved is ever overwritten; name another, such as {free}"
+    if (folder / FINISHED).is_file():
+        taken += "; the run that is there is finished"
+    else:
+        taken += ", or add --resume to continue the run that is there"
+    return fault_of_folder("run", folder, taken=taken, resume=resume)
 
 
 def _device(settings: Settings) -> Found:

@@ -20,11 +20,12 @@ from flowbp.evaluation import Evaluation, EvaluationFile, evaluation_tree, own_f
 from flowbp.extras import require
 from flowbp.files import digests, write_atomically
 from flowbp.settings import Settings, free_folder, occupied, resolved
+from flowbp.settings.folder import FINISHED
 from flowbp.settings.schema import calibration_sampling
 from flowbp.validators import integer
 
 CONFIGURATION, COMPARISON, REPORT = "configuration.yaml", "comparison.json", "report.html"
-PICTURE, PICTURE_PROMPTS, FINISHED = "before_after.png", "before_after.txt", "finished.json"
+PICTURE, PICTURE_PROMPTS = "before_after.png", "before_after.txt"
 
 BEFORE, BEFORE_PICTURES = "before.json", "before.safetensors"
 

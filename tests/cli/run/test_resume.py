@@ -402,6 +402,13 @@ def test_occupied_folder_offers_to_resume(yaml, stopped, capsys):
     assert "add --resume to continue the run that is there" in capsys.readouterr().err
 
 
+def test_a_finished_run_is_not_offered_to_resume(yaml, original, run, capsys):
+    shutil.copytree(original, run)
+    assert main([yaml, "--check"]) == 2
+    told = capsys.readouterr().err
+    assert "the run that is there is finished" in told and "--resume" not in told
+
+
 @pytest.fixture
 def base(models, tmp_path):
     """A copy of the model that runs begin with, to be moved."""
