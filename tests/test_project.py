@@ -372,6 +372,7 @@ PINNED_FUNCTIONS = {
         "cotangent": ...,
         "pull": ...,
         "parameter_cotangent": None,
+        "clip": None,
     },
 }
 
@@ -387,7 +388,7 @@ def test_keyword_only_arguments_stay_so():
     for function, wanted in [
         (core.rollout, ["stop"]),
         (core.exact_vjp, ["last"]),
-        (core.sweep, ["parameter_cotangent"]),
+        (core.sweep, ["parameter_cotangent", "clip"]),
         (core.read, []),
         (core.residuals, []),
         (core.surrogate_vjp, []),

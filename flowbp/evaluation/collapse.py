@@ -117,7 +117,7 @@ def told_of_fall(rewards: Sequence[float]) -> tuple[str, ...]:
         return ()
     return (
         f"The training reward was highest around step {found.peak}, has been lower since step "
-        f"{found.since} and ended {found.fall:.3g} below, by more than chance. A lower learning "
-        "rate, more samples a step or an anchor prevents that; the best checkpoint is the one "
-        "before the peak.",
+        f"{found.since} and ended {found.fall:.3g} below, by more than chance. Clipped samples "
+        "(training.sample_clip), a lower learning rate, more samples a step or an anchor prevent "
+        "that; the best checkpoint is the one before the peak.",
     )

@@ -135,10 +135,10 @@ def warn_of_falling_reward(rows: Sequence[Metrics], steps: int) -> None:
     warnings.warn(
         f"the training reward is falling: its mean was {written(peak, 4)} over the {size} steps up "
         f"to {found.peak}, has been lower since step {found.since}, and is {written(now, 4)} now, "
-        "by more than chance. More steps of this kind make the model worse. Take a third of "
-        f"optimizer.learning_rate, whose peak was {rate}, more batching.samples, or an anchor "
-        "(anchor: {strength: 0.1}); the checkpoint with the best reward is kept where checkpoints "
-        "has every and keep",
+        "by more than chance. More steps of this kind make the model worse. Set "
+        "training.sample_clip=1 if it is not set, take a third of optimizer.learning_rate, whose "
+        f"peak was {rate}, or more batching.samples, or an anchor (anchor: {{strength: 0.01}}); "
+        "with checkpoints.every and keep, the checkpoint with the best reward stays",
         FallingRewardWarning,
         stacklevel=2,
     )
