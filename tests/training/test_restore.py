@@ -257,8 +257,9 @@ def test_full_disk_keeps_the_former_checkpoints(tmp_path, monkeypatch):
     ("options", "names"),
     [
         ({}, [*(f"step-{step:06}" for step in range(1, 6)), "final"]),
-        ({"keep": 1}, ["step-000005", "final"]),
-        ({"keep": 2}, ["step-000004", "step-000005", "final"]),
+        ({"keep": 1, "best": None}, ["step-000005", "final"]),
+        ({"keep": 1}, ["step-000002", "step-000005", "final"]),
+        ({"keep": 2, "best": None}, ["step-000004", "step-000005", "final"]),
         ({"keep": 1, "best": "reward"}, ["step-000002", "step-000005", "final"]),
         ({"keep": 1, "best": "loss"}, ["step-000004", "step-000005", "final"]),
     ],
@@ -290,7 +291,7 @@ def test_what_stays_on_the_disk(tmp_path, options, names):
 
 def test_a_kill_before_the_pruning_is_made_up_for(tmp_path):
     train(tmp_path, checkpoints=Checkpoints(tmp_path / "checkpoints", SavePolicy(every=2)))
-    keeping = Checkpoints(tmp_path / "checkpoints", SavePolicy(every=2, keep=1))
+    keeping = Checkpoints(tmp_path / "checkpoints", SavePolicy(every=2, keep=1, best=None))
     train(tmp_path, checkpoints=keeping, resume=tmp_path / "checkpoints" / "final")
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["final", "step-000004"]
@@ -321,7 +322,8 @@ def test_retention_leaves_everything_else_alone(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, stop=interrupt_at(1))
     place = tmp_path / "checkpoints" / "interrupted-000001"
-    checkpoints = Checkpoints(tmp_path / "checkpoints", SavePolicy(every=2, keep=1))
+    policy = SavePolicy(every=2, keep=1, best=None)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", policy)
     train(tmp_path, resume=place, checkpoints=checkpoints)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["final", "step-000004", "step-999999"]
@@ -368,7 +370,7 @@ def test_what_an_interrupt_left_may_be_the_best_of_a_run(tmp_path):
 
 
 def test_a_prune_that_fails_is_no_failed_save(tmp_path, monkeypatch):
-    checkpoints = Checkpoints(tmp_path / "checkpoints", SavePolicy(every=1, keep=1))
+    checkpoints = Checkpoints(tmp_path / "checkpoints", SavePolicy(every=1, keep=1, best=None))
 
     def refuse(folder):
         raise PermissionError(f"{folder} is held")
