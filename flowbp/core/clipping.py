@@ -18,10 +18,13 @@ class SampleClip:
 
     The norms of a reward's gradient, and of what Jacobians make of it, have long tails: a sampler
     that must decide between two pictures turns a small change of the noise into another picture,
-    and near such a decision its derivative has no bound. Then a few samples are nearly all of a
-    batch's gradient, and another batch's gradient points elsewhere. Clipped, all samples count
-    about alike. The expectation is no longer that of the surrogate's gradient; it is that of a
-    gradient in which each sample has a say but no more.
+    and near such a decision its derivative is very large. Then a few samples are nearly all of a
+    batch's gradient, and another batch's gradient points elsewhere. Clipped, no cotangent is
+    longer than that of the median sample; shorter ones stay. The gradient is then biased: its
+    expectation is not that of the surrogate's.
+
+    The median is the lower one of an even number, so that a batch needs several samples. A batch
+    of one is left as it is.
 
     Args:
         factor: above 0; how many times the median a norm may be.
@@ -42,7 +45,13 @@ class SampleClip:
 
     def __call__(self, cotangents: Tensor, /) -> Tensor:
         """The cotangents (B, …), none longer than that."""
-        norms = cotangents.flatten(1).float().norm(dim=1)
+        wide = torch.promote_types(cotangents.dtype, torch.float32)
+        rows = cotangents.flatten(1).to(wide)
+        # Divided by each sample's largest element, squares neither overflow nor vanish.
+        largest = rows.abs().amax(dim=1, keepdim=True)
+        scaled = rows / torch.where(largest > 0, largest, 1.0)
+        lengths = scaled.norm(dim=1, keepdim=True)
+        norms = largest * lengths
         limit = self.factor * torch.where(norms > 0, norms, torch.nan).nanmedian()
-        scale = torch.where(norms > limit, limit / norms, 1.0)
-        return cotangents * scale.to(cotangents.dtype).view(-1, *[1] * (cotangents.ndim - 1))
+        clipped = torch.where(norms > limit, limit * scaled / lengths, rows)
+        return clipped.view_as(cotangents).to(cotangents.dtype)

@@ -100,6 +100,8 @@ def falling_reward(rewards: Sequence[float], size: int) -> Collapse | None:
     """The fall of a run's training rewards that its last two windows of `size` steps show.
 
     One window could lie below the peak by chance in one look of twenty, and a run looks often.
+    Chance is that of prompts and noise, drawn anew in each step: a model that wanders, and
+    will come back, falls too.
     """
     found = find_collapse(windows(rewards, size)) if len(rewards) >= 3 * size else None
     return None if found is None or found.since > len(rewards) - size else found
@@ -118,6 +120,5 @@ def told_of_fall(rewards: Sequence[float]) -> tuple[str, ...]:
     return (
         f"The training reward was highest around step {found.peak}, has been lower since step "
         f"{found.since} and ended {found.fall:.3g} below, by more than chance. Clipped samples "
-        "(training.sample_clip), a lower learning rate, more samples a step or an anchor prevent "
-        "that; the best checkpoint is the one before the peak.",
+        "(training.sample_clip), a lower learning rate, more samples a step or an anchor may help.",
     )

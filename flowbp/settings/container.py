@@ -290,7 +290,7 @@ class RunContainer(containers.DeclarativeContainer):
         sampling=settings.provided.sampling,
         batching=settings.provided.batching,
         anchor=anchor,
-        clip=Singleton(_sample_clip_of, settings.provided.training.sample_clip),
+        sample_clip=Singleton(_sample_clip_of, settings.provided.training.sample_clip),
     )
     trainer: Provider[Trainer] = Factory(
         Trainer,

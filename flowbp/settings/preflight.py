@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -145,11 +146,19 @@ def _model(settings: Settings, *, tuned: bool = True) -> Found:
 def _folder(settings: Settings, *, resume: bool) -> Found:
     folder = settings.run.folder
     taken = ", and nothing saved is ever overwritten; name another, such as {free}"
-    if (folder / FINISHED).is_file():
-        taken += "; the run that is there is finished"
+    if _is_finished(folder):
+        taken += "; the run that is there is finished, and --resume only adds to training.steps"
     else:
         taken += ", or add --resume to continue the run that is there"
     return fault_of_folder("run", folder, taken=taken, resume=resume)
+
+
+def _is_finished(folder: Path) -> bool:
+    try:
+        return (folder / FINISHED).is_file()
+    except OSError:
+        # What is wrong with the folder is reported beside it.
+        return False
 
 
 def _device(settings: Settings) -> Found:

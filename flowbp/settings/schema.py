@@ -100,8 +100,8 @@ class TrainingSettings:
     Args:
         steps: optimizer steps.
         clip: largest norm of all gradients together; null does not clip.
-        sample_clip: largest norm of what one sample contributes, in medians of the batch, before
-            the first pull and after each joint (`flowbp.core.SampleClip`); null does not clip.
+        sample_clip: largest norm of one sample's cotangent, in medians of the batch, before the
+            first pull and after each joint (`flowbp.core.SampleClip`); null does not clip.
         averaging: average the parameters, with a warm-up unless said otherwise; null does not.
             What is saved and evaluated in the end is the average, so that a run is refused in
             which the starting weights would make up more than half of it.

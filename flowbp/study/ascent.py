@@ -176,7 +176,8 @@ def measure_ascent(
     exact, cosine, ratio = None, None, None
     if settings.exact:
         # First, because each gathering keeps three gradients, which are as large as the model.
-        whole = attrs.evolve(step, method=DRaFT(last=step.sampling.steps))
+        exact_method = DRaFT(last=step.sampling.steps)
+        whole = attrs.evolve(step, method=exact_method, sample_clip=None)
         exact = _gradients(whole, own, seed=seed, draw=draw).mean
     sums = _gradients(step, own, seed=seed, draw=draw)
     if exact is not None:

@@ -127,18 +127,19 @@ def warn_of_falling_reward(rows: Sequence[Metrics], steps: int) -> None:
     if len(rows) % size:
         return
     rewards = [row.reward for row in rows]
-    found, before = falling_reward(rewards, size), falling_reward(rewards[:-size], size)
-    if found is None or (before is not None and before.peak == found.peak):
+    found = falling_reward(rewards, size)
+    looks = [falling_reward(rewards[:end], size) for end in range(size, len(rewards), size)]
+    if found is None or any(look is not None and look.peak == found.peak for look in looks):
         return
     peak, now = (sum(rewards[end - size : end]) / size for end in (found.peak, len(rewards)))
     rate = written(max(row.learning_rate for row in rows), 2)
     warnings.warn(
         f"the training reward is falling: its mean was {written(peak, 4)} over the {size} steps up "
         f"to {found.peak}, has been lower since step {found.since}, and is {written(now, 4)} now, "
-        "by more than chance. More steps of this kind make the model worse. Set "
+        "by more than chance. More steps of this kind are likely to make the model worse. Set "
         "training.sample_clip=1 if it is not set, take a third of optimizer.learning_rate, whose "
-        f"peak was {rate}, or more batching.samples, or an anchor (anchor: {{strength: 0.01}}); "
-        "with checkpoints.every and keep, the checkpoint with the best reward stays",
+        f"peak was {rate}, more batching.samples, or an anchor, or a stronger one; unless "
+        "checkpoints.best says otherwise, the saved checkpoint with the best reward stays",
         FallingRewardWarning,
         stacklevel=2,
     )

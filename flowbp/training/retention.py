@@ -43,7 +43,7 @@ class SavePolicy:
         every: optimizer steps from one checkpoint to the next; null writes only the last.
         keep: how many of the newest stay, besides `final`; null keeps all.
         best: `reward` or `loss`; the checkpoint before which its mean over `every` steps was best
-            stays too. By default `reward` with `keep`, so that a reward that falls costs nothing.
+            stays too. By default `reward` with `keep`: the model from before a fall is not lost.
     """
 
     every: int | None = attrs.field(

@@ -16,7 +16,6 @@ from flowbp.core import (
     LossShape,
     Method,
     Pull,
-    SampleClip,
     Surrogate,
     Trajectory,
     VelocityField,
@@ -188,8 +187,8 @@ class TrainingStep:
     sampling: TrainingSampling
     batching: Batching
     anchor: Anchor | None = None
-    # Of the reward's cotangents; None leaves them.
-    clip: SampleClip | None = None
+    # Of the reward's cotangents, such as a `SampleClip`; None leaves them.
+    sample_clip: Callable[[Tensor], Tensor] | None = None
     # What a `Trainer` chose in place of those of `batching`.
     portions: Portions | None = None
     sigmas: Tensor = attrs.field(init=False)
@@ -249,7 +248,7 @@ class TrainingStep:
                 scores.cotangent,
                 pull,
                 parameter_cotangent=anchor,
-                clip=self.clip,
+                clip=self.sample_clip,
             )
         samples = slice(0, len(prompts))
         parts = tuple(part[samples] for part in residuals(surrogate, trajectory))

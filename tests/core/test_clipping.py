@@ -101,3 +101,23 @@ def test_where_no_jacobian_is_kept_it_is_the_sweep_of_the_clipped_cotangent():
 def test_a_factor_that_is_no_number_above_0_is_refused(factor):
     with pytest.raises(ValueError, match="`factor`"):
         SampleClip(factor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_far_longer_ones_are_shortened_in_every_precision(dtype):
+    rows = torch.tensor([[1e-3, 0.0], [0.0, 1e-3], [6e4, 6e4]], dtype=dtype)
+    clipped = SampleClip()(rows)
+    assert clipped.dtype == dtype and torch.equal(clipped[:2], rows[:2])
+    assert clipped[2].float().norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_norms_neither_overflow_nor_vanish():
+    rows = torch.tensor([[1e20, 1e20], [3e25, 4e25], [1e-30, 0.0]])
+    lengths = SampleClip()(rows).double().norm(dim=1)
+    torch.testing.assert_close(lengths[:2], torch.full((2,), 2**0.5 * 1e20).double())
+    assert SampleClip()(rows)[2].equal(rows[2])
+
+
+def test_of_an_even_number_the_lower_median_counts():
+    clipped = SampleClip()(torch.tensor([[1.0], [-2.0], [4.0], [8.0]]))
+    assert clipped.flatten().tolist() == [1.0, -2.0, 2.0, 2.0]

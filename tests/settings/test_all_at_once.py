@@ -112,7 +112,7 @@ def test_what_else_is_wrong_is_checked_besides_only_where_something_is(tmp_path:
         yield ("reward",), f"lacks {settings.reward.name}"
 
     typed = ["container.yaml", f"run.folder={tmp_path / 'run'}"]
-    assert load(typed, also=[also]).settings.training.steps == 100
+    assert load(typed, also=[also]).settings.training.steps == 200
     with pytest.raises(ConfigurationError, match="reward: lacks shapes"):
         load([*typed, "training.steps=0"], also=[also])
     with pytest.raises(ConfigurationError) as caught:

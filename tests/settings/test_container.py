@@ -164,8 +164,8 @@ def test_sample_pictures_are_sampled_as_the_evaluation_is(yaml):
 
 
 def test_samples_are_clipped_where_the_yaml_says_so(yaml):
-    assert container(yaml, "training.sample_clip=null").step().clip is None
-    assert container(yaml, "training.sample_clip=0.5").step().clip == SampleClip(0.5)
+    assert container(yaml, "training.sample_clip=null").step().sample_clip is None
+    assert container(yaml, "training.sample_clip=0.5").step().sample_clip == SampleClip(0.5)
 
 
 def test_average_warms_up_unless_told():

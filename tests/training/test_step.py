@@ -165,13 +165,13 @@ def test_samples_are_clipped_by_the_median_of_the_whole_batch(batching: Batching
         clipped.append(cotangents)
         return SampleClip(0.5)(cotangents)
 
-    step = make_step(method=Bridge(active=3), batching=batching, clip=clip)
+    step = make_step(method=Bridge(active=3), batching=batching, sample_clip=clip)
     result = step(prompts, Streams.of(3))
     # Once before the first pull and once after the joint.
     assert [len(each) for each in clipped] == [8, 8]
     assert torch.equal(clipped[0], result.scores.cotangent)
     found = gradients(step)
-    whole = make_step(method=Bridge(active=3), batching=Batching(8), clip=SampleClip(0.5))
+    whole = make_step(method=Bridge(active=3), batching=Batching(8), sample_clip=SampleClip(0.5))
     whole(prompts, Streams.of(3))
     close(found, gradients(whole))
     free = make_step(method=Bridge(active=3), batching=Batching(8))

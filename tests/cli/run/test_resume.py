@@ -406,7 +406,9 @@ def test_a_finished_run_is_not_offered_to_resume(yaml, original, run, capsys):
     shutil.copytree(original, run)
     assert main([yaml, "--check"]) == 2
     told = capsys.readouterr().err
-    assert "the run that is there is finished" in told and "--resume" not in told
+    assert "is finished, and --resume only adds to training.steps" in told
+    assert main([yaml, "--check", f"run.folder={'x' * 5000}"]) == 2
+    assert "run.folder: is" in capsys.readouterr().err
 
 
 @pytest.fixture
