@@ -8,7 +8,7 @@ import attrs
 import pytest
 import torch
 
-from flowbp.core import Sparse
+from flowbp.core import SampleClip, Sparse
 from flowbp.study.agreement import GradientSums
 from flowbp.study.ascent import (
     AscentSettings,
@@ -93,6 +93,15 @@ def test_fidelity_to_the_exact_gradient():
     assert loose.before == exact.before, "methods are measured on the same prompts and noise"
     without = attrs.evolve(SETTINGS, exact=False)
     assert measure_ascent(toy_step(), Goals(), without, seed=0, draw=0).cosine is None
+
+
+def test_the_exact_gradient_is_not_clipped_where_the_methods_are():
+    clipped = measure_ascent(
+        toy_step(sample_clip=SampleClip(1e-3)), Goals(), SETTINGS, seed=0, draw=0
+    )
+    free = measure_ascent(toy_step(), Goals(), SETTINGS, seed=0, draw=0)
+    assert free.norm_ratio == pytest.approx(1)
+    assert clipped.norm_ratio is not None and clipped.norm_ratio < 0.1
 
 
 def test_the_model_is_left_as_it_was():
