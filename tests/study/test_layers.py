@@ -13,7 +13,6 @@ EDGE = {"config", "settings", "cli"}
 NUMERICS = [
     "agreement",
     "ascent",
-    "collapse",
     "comparison",
     "cost",
     "directions",

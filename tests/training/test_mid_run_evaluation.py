@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -175,13 +176,16 @@ def test_without_a_stop_nothing_ends_and_nothing_more_stays(tmp_path: Path) -> N
 
 RETENTION = {
     "regular ones all stay": ({"every": 2}, ["best-000002", "best-000004", "final", "step-000006"]),
-    "but the newest": ({"every": 2, "keep": 1}, ["best-000004", "final", "step-000006"]),
+    "but the newest": (
+        {"every": 2, "keep": 1, "best": None},
+        ["best-000004", "final", "step-000006"],
+    ),
     "rare ones": ({"every": 3}, ["best-000004", "final", "step-000003", "step-000006"]),
 }
 
 
 @pytest.mark.parametrize("checkpointing, expected", RETENTION.values(), ids=RETENTION)
-def test_what_stays(tmp_path: Path, checkpointing: dict[str, int], expected: list[str]) -> None:
+def test_what_stays(tmp_path: Path, checkpointing: dict[str, Any], expected: list[str]) -> None:
     run, _ = trainer(tmp_path, [0.1, 0.2, 0.5, 0.4, 0.5], checkpointing=checkpointing)
     assert run.run() == 8
     assert names(tmp_path) == expected
