@@ -21,10 +21,6 @@ _NOTHING = "interrupted; nothing was done"
 
 def start(module: str, arguments: Sequence[str] | None) -> int:
     """Call a module's `main`; without arguments, the process is there for the command alone."""
-    if arguments is None:
-        # OpenMP reads it when torch is imported. Threads that spin take the cores from those that
-        # they wait for, wherever another program runs (docs/performance.md has numbers).
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
     def command() -> int:
         from importlib import import_module

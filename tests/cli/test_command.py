@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from importlib.metadata import version
 
 import pytest
@@ -30,23 +27,3 @@ def test_debug_raises_what_is_otherwise_printed(command, capsys):
     with pytest.raises(SystemExit) as left:
         command.main([])
     assert left.value.code == 2
-
-
-@pytest.mark.parametrize(("given", "found"), [(None, "passive"), ("active", "active")])
-def test_waiting_threads_leave_the_cores_to_others(tmp_path, given, found):
-    (tmp_path / "probe.py").write_text(
-        "import os, sys\n"
-        "def main(arguments):\n"
-        "    print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)\n"
-        "    return 0\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    environment.pop("OMP_WAIT_POLICY", None)
-    if given is not None:
-        environment["OMP_WAIT_POLICY"] = given
-    code = "from flowbp.cli.start import start; raise SystemExit(start('probe', None))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    # Later, torch would not read it any more.
-    assert done.stdout.split() == [found, "False"]
