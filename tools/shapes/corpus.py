@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -11,10 +12,13 @@ from torch import Tensor
 
 from flowbp.shapes.prompts import PROMPT_KINDS, Prompt, training_prompts
 from flowbp.shapes.render import render
+from flowbp.shapes.scene import Scene
 from flowbp.shapes.scene_sampling import sample_scene
 from tools.shapes.corruption import corrupt
 from tools.shapes.recipe import Recipe
 from tools.shapes.tokens import LENGTH
+
+_CHUNK = 4096
 
 
 @attrs.frozen(eq=False)
@@ -45,6 +49,15 @@ def tokenize(tokenizer: Any, texts: list[str]) -> Tensor:
     return torch.tensor(encoded["input_ids"])
 
 
+def drawn(scenes: Sequence[Scene], device: torch.device) -> Tensor:
+    """The pictures of scenes, (n, 3, 64, 64) uint8 on `device`."""
+    pieces = [
+        (render(scenes[start : start + _CHUNK], device=device) * 255).round().to(torch.uint8)
+        for start in range(0, len(scenes), _CHUNK)
+    ]
+    return torch.cat(pieces)
+
+
 def build_corpus(recipe: Recipe, tokenizer: Any, device: torch.device) -> Corpus:
     """Draw the pictures of training captions and keep them on `device`."""
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -58,9 +71,8 @@ def build_corpus(recipe: Recipe, tokenizer: Any, device: torch.device) -> Corpus
     place = {text: n for n, text in enumerate(distinct)}
     table = tokenize(tokenizer, [*distinct, ""])
     tokens = table[torch.tensor([place[text] for text in captions])]
-    pieces = [render(scenes[start : start + 4096]) for start in range(0, len(scenes), 4096)]
     return Corpus(
-        torch.cat([(piece * 255).round().to(torch.uint8) for piece in pieces]).to(device),
+        drawn(scenes, torch.device("cpu")).to(device),
         tokens.reshape(len(prompts), 1 + recipe.wrong_captions, LENGTH).to(device),
         table[-1].to(device),
     )

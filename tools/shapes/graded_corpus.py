@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -10,15 +9,13 @@ import torch
 from torch import Tensor
 
 from flowbp.shapes.prompts import training_prompts
-from flowbp.shapes.render import render
 from flowbp.shapes.scene import COLOURS, KINDS, SIZE, Scene
 from flowbp.shapes.scene_sampling import sample_scene
-from tools.shapes.corpus import draw_prompts, tokenize
+from tools.shapes.corpus import draw_prompts, drawn, tokenize
 from tools.shapes.flaws import flawed, surely_wrong
 from tools.shapes.recipe import Recipe
 
 _OTHERS = 3
-_CHUNK = 4096
 
 
 @attrs.frozen(eq=False)
@@ -65,8 +62,8 @@ def build_graded_corpus(recipe: Recipe, tokenizer: Any, device: torch.device) ->
         for scene, flaw, row in zip(scenes, flaws, others, strict=True)
     ]
     return GradedCorpus(
-        right=_drawn(scenes, device),
-        flawed=_drawn([flaw.scene for flaw in flaws], device),
+        right=drawn(scenes, device),
+        flawed=drawn([flaw.scene for flaw in flaws], device),
         tokens=tokenize(tokenizer, list(table))[numbers].to(device),
         scores=torch.tensor([flaw.score for flaw in flaws], device=device),
         named=torch.tensor([flaw.caption is not None for flaw in flaws], device=device),
@@ -74,14 +71,6 @@ def build_graded_corpus(recipe: Recipe, tokenizer: Any, device: torch.device) ->
         right_layouts=torch.tensor([layout(scene) for scene in scenes], device=device),
         flawed_layouts=torch.tensor([layout(flaw.scene) for flaw in flaws], device=device),
     )
-
-
-def _drawn(scenes: Sequence[Scene], device: torch.device) -> Tensor:
-    pieces = [
-        (render(scenes[start : start + _CHUNK], device=device) * 255).round().to(torch.uint8)
-        for start in range(0, len(scenes), _CHUNK)
-    ]
-    return torch.cat(pieces)
 
 
 LAYOUT: int = 3 * len(KINDS) * (1 + len(COLOURS))
