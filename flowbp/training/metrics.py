@@ -128,8 +128,10 @@ def warn_of_falling_reward(rows: Sequence[Metrics], steps: int) -> None:
         return
     rewards = [row.reward for row in rows]
     found = falling_reward(rewards, size)
-    looks = [falling_reward(rewards[:end], size) for end in range(size, len(rewards), size)]
-    if found is None or any(look is not None and look.peak == found.peak for look in looks):
+    if found is None:
+        return
+    looks = (falling_reward(rewards[:end], size) for end in range(size, len(rewards), size))
+    if any(look is not None and look.peak == found.peak for look in looks):
         return
     peak, now = (sum(rewards[end - size : end]) / size for end in (found.peak, len(rewards)))
     rate = written(max(row.learning_rate for row in rows), 2)
