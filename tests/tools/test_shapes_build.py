@@ -11,9 +11,12 @@ from diffusers import StableDiffusion3Pipeline
 
 from flowbp.shapes import VOCABULARY, training_prompts
 from flowbp.shapes.prompts import PROMPT_KINDS
+from flowbp.shapes.scene import COLOURS, KINDS
 from tools.shapes import __main__ as build
+from tools.shapes import graded_corpus
 from tools.shapes.corpus import build_corpus, draw_prompts
 from tools.shapes.export import save_base
+from tools.shapes.flaws import Flawed
 from tools.shapes.graded_corpus import build_graded_corpus
 from tools.shapes.recipe import Recipe
 from tools.shapes.tokens import LENGTH, build_tokenizer
@@ -97,6 +100,25 @@ def test_the_graded_corpus_is_a_function_of_its_seed():
         assert torch.equal(getattr(one, name), getattr(same, name)), name
     assert not torch.equal(one.right, other.right)
     assert (one.right != one.flawed).flatten(1).any(dim=1).all()
+
+
+def test_a_blended_flaw_is_drawn_between_its_two_scenes(monkeypatch):
+    def blended(scene, prompt, generator):
+        shapes = tuple(attrs.evolve(shape, colour="red") for shape in scene.shapes)
+        other = tuple(attrs.evolve(shape, colour="white") for shape in scene.shapes)
+        ends = (attrs.evolve(scene, shapes=each) for each in (shapes, other))
+        return Flawed(next(ends), score=0.35, blended=(next(ends), 0.5))
+
+    monkeypatch.setattr(graded_corpus, "flawed", blended)
+    corpus = build_graded_corpus(TINY, build_tokenizer(), torch.device("cpu"))
+    red, white = (torch.tensor(COLOURS[name]) for name in ("red", "white"))
+    brightest = corpus.flawed.amax(dim=(2, 3)) / 255
+    torch.testing.assert_close(
+        brightest, torch.lerp(red, white, 0.5).expand_as(brightest), atol=0.005, rtol=0
+    )
+    coloured = corpus.flawed_layouts.unflatten(1, (-1, 3))[:, len(KINDS) :, 0]
+    colours = (coloured.unflatten(1, (len(KINDS), -1)) > 0).sum(-1)
+    assert set(colours.flatten().tolist()) == {0, 2}
 
 
 def test_prompts_are_drawn_evenly_over_the_kinds():

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
+import attrs
 import pytest
 import torch
 
 from flowbp.shapes import Scene, Shape, parse, sample_scene, satisfies, training_prompts
 from flowbp.shapes.prompts import PROMPT_KINDS
+from flowbp.shapes.render import render
 from flowbp.shapes.scene import KINDS
-from flowbp.shapes.scene_reading import Reading
+from flowbp.shapes.scene_reading import Reading, read_scenes
 from tools.shapes.corpus import draw_prompts
 from tools.shapes.flaws import (
     MISSING,
@@ -46,8 +48,64 @@ def test_a_flawed_scene_does_not_show_its_caption_unless_it_shows_too_much(drawn
         assert shows(scene, prompt)
         if flaw.score == SURPLUS:
             assert len(flaw.scene.shapes) == len(scene.shapes) + 1
-        else:
+        elif flaw.blended is None:
             assert not shows(flaw.scene, prompt), (prompt.text, flaw)
+
+
+def test_a_surplus_object_may_be_of_any_kind_that_is_not_counted(drawn):
+    kinds = {True: 0, False: 0}
+    for prompt, _, flaw in drawn:
+        if flaw.score == SURPLUS:
+            added = flaw.scene.shapes[-1].kind
+            named = added in {thing.kind for thing in prompt.objects}
+            kinds[named] += 1
+            if prompt.kind == "counting":
+                assert not named, (prompt.text, added)
+                assert shows(flaw.scene, prompt)
+    assert min(kinds.values()) > 20
+
+
+def test_colours_between_two_of_the_palette_s_are_flaws_where_the_caption_leaves_them_open(drawn):
+    scores = Counter()
+    for prompt, scene, flaw in drawn:
+        if flaw.blended is None:
+            continue
+        other, share = flaw.blended
+        changed = [
+            place
+            for place, (one, two) in enumerate(zip(scene.shapes, other.shapes, strict=True))
+            if one != two
+        ]
+        assert flaw.scene == scene and 0.3 <= share <= 0.7 and flaw.caption is None
+        for place, (one, two) in enumerate(zip(scene.shapes, other.shapes, strict=True)):
+            assert attrs.evolve(two, colour=one.colour) == one
+            if place in changed:
+                assert (prompt.objects * prompt.count)[place].colour is None
+        assert flaw.score == (ONE_WRONG if len(changed) == 1 else TWO_WRONG) and changed
+        scores[flaw.score] += 1
+    assert min(scores[ONE_WRONG], scores[TWO_WRONG]) > 10
+
+
+def test_the_checker_knows_no_colour_in_the_middle_between_two(drawn):
+    blends = [flaw for _, _, flaw in drawn if flaw.blended]
+    pictures = torch.lerp(
+        *(
+            render(scenes)
+            for scenes in zip(*((f.scene, f.blended[0]) for f in blends), strict=True)
+        ),
+        torch.tensor(0.5),
+    )
+    odd = sum(reading.unknown > 0 for reading in read_scenes(pictures))
+    assert odd > len(blends) / 2
+
+
+def test_of_captions_with_a_relation_half_of_the_wrong_attributes_are_the_relation(drawn):
+    wrong = [
+        flaw.caption.relation != prompt.relation
+        for prompt, _, flaw in drawn
+        if prompt.kind == "position" and flaw.caption
+    ]
+    assert len(wrong) > 50 and sum(wrong) > len(wrong) / 2
 
 
 def test_a_flawed_scene_shows_what_it_is_called(drawn):

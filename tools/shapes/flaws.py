@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from random import Random
 
@@ -9,7 +10,7 @@ import attrs
 import torch
 
 from flowbp.shapes.prompts import Prompt
-from flowbp.shapes.scene import COLOURS, GAP, KINDS, SIZE, Scene, Shape, apart
+from flowbp.shapes.scene import COLOURS, GAP, KINDS, MAX_SHAPES, SIZE, Scene, Shape, apart
 from flowbp.shapes.scene_sampling import sample_scene
 from tools.shapes.corruption import corrupt, near_misses
 
@@ -20,22 +21,33 @@ ONE_WRONG, TWO_WRONG, MISSING, SURPLUS, BROKEN = 0.35, 0.1, 0.25, 0.55, 0.0
 
 _RADII = (8.0, 11.0)
 _TRIES = 30
+_BETWEEN = (0.3, 0.7)
 
 
 @attrs.frozen
 class Flawed:
-    """A scene, its score under the caption it falls short of, and a caption it is right for."""
+    """A flawed picture: its scene, its score under the caption it falls short of, and its own.
+
+    Args:
+        scene: what it shows.
+        score: its score under the caption that it was made from.
+        caption: a caption that it is right for, if any.
+        blended: another scene, which differs in colours only, and its share in the picture.
+    """
 
     scene: Scene
     score: float
     caption: Prompt | None = None
+    blended: tuple[Scene, float] | None = None
 
 
 def flawed(scene: Scene, prompt: Prompt, generator: torch.Generator) -> Flawed:
     """Draw a flaw of a scene that shows `prompt` exactly, which keeps all else where it is.
 
-    In 15 of 100 draws each an object is added or one is missing, where there is room for it or
-    more than one; otherwise one attribute is wrong, as of `corrupt`, or in a quarter of them two.
+    In 15 of 100 draws each an object is added, one is missing, or colours that the caption leaves
+    open lie between two of the palette's, where there is room for the object, more than one of
+    them, or such a colour. Otherwise one attribute is wrong, as of `corrupt`, or in a quarter of
+    them two; of captions with a relation it is the relation in half of these draws.
     """
     random = Random(int(torch.randint(2**62, (), generator=generator)))
     draw = random.random()
@@ -43,7 +55,10 @@ def flawed(scene: Scene, prompt: Prompt, generator: torch.Generator) -> Flawed:
         return Flawed(found, SURPLUS)
     if 0.15 <= draw < 0.3 and len(scene.shapes) == 2 and prompt.kind != "counting":
         return Flawed(attrs.evolve(scene, shapes=(random.choice(scene.shapes),)), MISSING)
-    caption = corrupt(prompt, generator)
+    if 0.3 <= draw < 0.45 and any(thing.colour is None for thing in prompt.objects):
+        return _between_colours(scene, prompt, random)
+    caption = _opposite(prompt) if random.random() < 0.5 else None
+    caption = caption or corrupt(prompt, generator)
     # Where nothing that is added fits, a new scene takes its place.
     wrong = edited(scene, prompt, caption, random) or sample_scene(caption, generator)
     if random.random() < 0.25:
@@ -91,11 +106,32 @@ def surely_wrong(scene: Scene, prompt: Prompt) -> bool:
     )
 
 
+def _opposite(prompt: Prompt) -> Prompt | None:
+    captions = itertools.chain(*near_misses(prompt))
+    return next((each for each in captions if each.relation != prompt.relation), None)
+
+
+def _between_colours(scene: Scene, prompt: Prompt, random: Random) -> Flawed:
+    """One or more shapes whose colour is open take one that is not in the palette."""
+    things = prompt.objects * prompt.count
+    free = [place for place, thing in enumerate(things) if thing.colour is None]
+    mixed = random.sample(free, random.randint(1, len(free)))
+    shapes = list(scene.shapes)
+    for place in mixed:
+        others = [colour for colour in COLOURS if colour != shapes[place].colour]
+        shapes[place] = attrs.evolve(shapes[place], colour=random.choice(others))
+    other = attrs.evolve(scene, shapes=tuple(shapes))
+    score = ONE_WRONG if len(mixed) == 1 else TWO_WRONG
+    return Flawed(scene, score, blended=(other, random.uniform(*_BETWEEN)))
+
+
 def _with_surplus(scene: Scene, prompt: Prompt, random: Random) -> Scene | None:
-    if len(scene.shapes) == 4:
+    if len(scene.shapes) == MAX_SHAPES:
         return None
-    others = [kind for kind in KINDS if kind not in {thing.kind for thing in prompt.objects}]
-    added = _placed(random.choice(others), random.choice(list(COLOURS)), scene.shapes, random)
+    # One more of what is counted would be a wrong count.
+    counted = {thing.kind for thing in prompt.objects} if prompt.kind == "counting" else set()
+    kinds = [kind for kind in KINDS if kind not in counted]
+    added = _placed(random.choice(kinds), random.choice(list(COLOURS)), scene.shapes, random)
     return None if added is None else attrs.evolve(scene, shapes=(*scene.shapes, added))
 
 

@@ -57,19 +57,33 @@ def build_graded_corpus(recipe: Recipe, tokenizer: Any, device: torch.device) ->
     ]
     table = {text: n for n, text in enumerate(sorted({text for row in texts for text in row}))}
     numbers = torch.tensor([[table[text] for text in row] for row in texts])
+    shown = [[scene, flaw.scene] for scene, flaw in zip(scenes, flaws, strict=True)]
+    blends = {n: flaw.blended for n, flaw in enumerate(flaws) if flaw.blended}
+    for n, (scene, _) in blends.items():
+        shown[n].append(scene)
     wrong = [
-        [surely_wrong(scene, each) and surely_wrong(flaw.scene, each) for each in row]
-        for scene, flaw, row in zip(scenes, flaws, others, strict=True)
+        [all(surely_wrong(scene, each) for scene in seen) for each in row]
+        for seen, row in zip(shown, others, strict=True)
     ]
+    pictures = drawn([flaw.scene for flaw in flaws], device)
+    layouts = torch.tensor([layout(flaw.scene) for flaw in flaws], device=device)
+    if blends:
+        places = list(blends)
+        mixed = [scene for scene, _ in blends.values()]
+        share = torch.tensor([share for _, share in blends.values()], device=device)
+        ends = pictures[places].float(), drawn(mixed, device).float()
+        pictures[places] = torch.lerp(*ends, share[:, None, None, None]).round().to(torch.uint8)
+        ends = layouts[places], torch.tensor([layout(scene) for scene in mixed], device=device)
+        layouts[places] = torch.lerp(*ends, share[:, None])
     return GradedCorpus(
         right=drawn(scenes, device),
-        flawed=drawn([flaw.scene for flaw in flaws], device),
+        flawed=pictures,
         tokens=tokenize(tokenizer, list(table))[numbers].to(device),
         scores=torch.tensor([flaw.score for flaw in flaws], device=device),
         named=torch.tensor([flaw.caption is not None for flaw in flaws], device=device),
         wrong=torch.tensor(wrong, device=device),
         right_layouts=torch.tensor([layout(scene) for scene in scenes], device=device),
-        flawed_layouts=torch.tensor([layout(flaw.scene) for flaw in flaws], device=device),
+        flawed_layouts=layouts,
     )
 
 
