@@ -62,8 +62,12 @@ def carry_out(
     smaller: str,
     kept: str,
     debug: bool,
+    again: str = "the same command with --resume",
 ) -> int:
-    """Load settings and act on them; print whatever goes wrong, and return the exit code."""
+    """Load settings and act on them; print whatever goes wrong, and return the exit code.
+
+    `again` is what continues the work after an interruption.
+    """
     # Late, because these need packages that the command has just made sure of.
     from flowbp.component_errors import ComponentError, during
     from flowbp.config import ConfigurationError
@@ -93,5 +97,4 @@ def carry_out(
         if not (place and occupied(place)):
             return print_error("interrupted; nothing saved", INTERRUPTED)
         notes = getattr(interrupt, "__notes__", None) or [f"what was saved is in {place}"]
-        cure = "the same command with --resume continues it"
-        return print_error("; ".join(["interrupted", *notes, cure]), INTERRUPTED)
+        return print_error("; ".join(["interrupted", *notes, f"{again} continues it"]), INTERRUPTED)

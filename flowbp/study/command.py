@@ -70,4 +70,5 @@ def _study(typed: argparse.Namespace) -> int:
         smaller=_SMALLER,
         kept="what was done is kept",
         debug=typed.debug,
+        again="the same command",
     )

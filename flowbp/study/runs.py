@@ -16,7 +16,7 @@ from flowbp.study.ascent import GradientError, measure_ascent
 from flowbp.study.cells import FAILURE, Cell, kept_path
 from flowbp.study.cost import CostWeights, measure_weights
 from flowbp.study.settings import Study
-from flowbp.training import History, NonFiniteError, Trainer, generator
+from flowbp.training import History, NonFiniteError, Portions, Trainer, generator
 from flowbp.training.prompts import drawn
 
 # Of `run` the seed is left, from which an adapter is initialized.
@@ -94,6 +94,13 @@ def _ascent(study: Study, container: RunContainer, cell: Cell) -> dict[str, Any]
     return attrs.asdict(found)
 
 
+class _Untold:
+    """Takes what a run tells of its portions, which is no result of a study."""
+
+    def portions(self, step: int, portions: Portions, message: str) -> None:
+        return
+
+
 def _training(study: Study, container: RunContainer, cell: Cell) -> dict[str, Any]:
     settings, history = container.settings(), History()
     trainer = Trainer(
@@ -105,7 +112,7 @@ def _training(study: Study, container: RunContainer, cell: Cell) -> dict[str, An
         clip=settings.training.clip,
         averaging=settings.training.averaging,
         seed=settings.run.seed,
-        observers=(history,),
+        observers=(history, _Untold()),
         held_out_evaluation=container.held_out_evaluation(),
     )
     failure = {}

@@ -81,7 +81,7 @@ class StudySettings:
         ascent: what is measured of single steps; null leaves it out.
         training: the runs that are compared; null leaves them out.
         seed: of draws and of the statistics.
-        workers: processes at once, on the CPU or on one GPU.
+        workers: processes at once, on the CPU or shared out among the GPUs.
     """
 
     folder: Path

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 
 from flowbp.cli.console import quiet
 from flowbp.component_errors import ComponentError, foreign_frames
@@ -42,8 +43,8 @@ def measure_all(study: Study, cells: Sequence[Cell], done: Done) -> None:
         return
     left, workers = list(reversed(cells)), list[_Worker]()
     try:
-        for _ in range(min(study.settings.workers, len(cells))):
-            workers.append(_Worker.started(study.settings.folder))
+        for number in range(min(study.settings.workers, len(cells))):
+            workers.append(_Worker.started(study.settings.folder, number))
             workers[-1].give(left.pop())
         busy: dict[Any, _Worker] = {worker.connection: worker for worker in workers}
         while busy:
@@ -66,11 +67,11 @@ class _Worker:
     cell: Cell | None = None
 
     @classmethod
-    def started(cls, folder: Path) -> _Worker:
+    def started(cls, folder: Path, number: int) -> _Worker:
         # A fork would share what CUDA cannot.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, folder), daemon=True)
+        process = context.Process(target=_serve, args=(theirs, folder, number), daemon=True)
         process.start()
         # So that its end is read of here.
         theirs.close()
@@ -102,10 +103,11 @@ class _Worker:
         self.process.join()
 
 
-def _serve(connection: Connection, folder: Path) -> None:
+def _serve(connection: Connection, folder: Path, number: int) -> None:
     # Ctrl-C reaches all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     study, parent = None, multiprocessing.parent_process()
+    take_gpu(number)
     with quiet():
         while True:
             try:
@@ -127,6 +129,12 @@ def _serve(connection: Connection, folder: Path) -> None:
                 connection.send(failure)
             if failure:
                 return
+
+
+def take_gpu(number: int) -> None:
+    """Make one of the GPUs, if there are any, the one of this process; evenly by number."""
+    if gpus := torch.cuda.device_count():
+        torch.cuda.set_device(number % gpus)
 
 
 def _in_words(error: Exception) -> str:

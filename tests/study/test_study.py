@@ -20,6 +20,7 @@ from flowbp.study.__main__ import main
 from flowbp.study.cells import CELLS
 from flowbp.study.execution import execute
 from flowbp.study.loader import load
+from flowbp.study.workers import take_gpu
 
 from .study_toy import DECAY, Goals, flow, goal
 
@@ -159,7 +160,7 @@ def test_a_study_that_is_stopped_goes_on_to_the_same_table(study_file, tmp_path,
     told = process.communicate()[1]
     if number == signal.SIGTERM:
         assert process.returncode == 130
-        assert f"what was saved is in {stopped}; the same command" in told
+        assert f"what was saved is in {stopped}; the same command continues it" in told
     assert 2 <= len(cells(stopped)) < 14
     assert main([str(study_file), f"folder={stopped}", SLOW]) == 0
     assert main([str(study_file), SLOW]) == 0
@@ -175,6 +176,16 @@ def test_a_worker_that_is_killed_is_reported(study_file, tmp_path):
     told = process.communicate()[1]
     assert process.returncode == 1
     assert "its process ended with exit code -9" in told and "what was done is kept" in told
+
+
+def test_workers_are_spread_over_the_gpus(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    for gpus in (2, 0):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        for number in range(5):
+            take_gpu(number)
+    assert taken == [0, 1, 0, 1, 0]
 
 
 def test_check_writes_nothing(study_file, capsys):
