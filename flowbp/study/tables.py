@@ -14,7 +14,7 @@ import attrs
 from flowbp.evaluation.statistics import Gain
 from flowbp.significant_digits import interval, precision, written
 from flowbp.study.results import MethodResult, Results
-from flowbp.study.training_results import RunResult
+from flowbp.study.training_results import REWARD, RunResult
 
 NONE = "-"
 
@@ -34,7 +34,9 @@ def _training_row(method: MethodResult, metrics: Sequence[str]) -> Row:
     for metric in metrics:
         standing = method.standings.get(metric)
         found[f"{metric} gained"] = NONE if standing is None else gain_text(standing.gain)
-        found["best" if metric == "reward" else f"best {metric}"] = (
+        if metric == REWARD and standing is not None and standing.behind is not None:
+            found["against the best other"] = gain_text(standing.behind)
+        found["best" if metric == REWARD else f"best {metric}"] = (
             NONE if standing is None else f"{standing.best:.0%}"
         )
     runs = [run for rate in method.rates for run in rate.runs] if chosen is None else chosen.runs
@@ -108,6 +110,8 @@ def notes(results: Results) -> list[str]:
         found += [
             f"gained: against the model before training ({before}), on prompts that no rate was "
             "chosen on; 95 % intervals over prompts and seeds together",
+            "against the best other: the difference to the method that gained most, or of that one "
+            "to the next, paired likewise",
             "best: the probability of being the best method; fell: runs whose training or held-out "
             "reward ended below its peak by more than chance",
         ]

@@ -22,4 +22,4 @@ def test_the_example_runs_and_gains(capsys):
 def test_the_shipped_study_is_valid(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     study = load(["study.yaml", f"folder={tmp_path}"]).settings
-    assert study.run.batching.samples == 16 and len(study.settings.methods) == 5
+    assert study.run.batching.samples == 16 and len(study.settings.methods) == 6

@@ -28,6 +28,7 @@ from flowbp.study.tables import (
 from flowbp.study.training_results import RateResult, RunResult
 
 UP = Gain(0.1, 0.05, 0.15)
+BEHIND = Gain(-0.02, -0.04, 0.01)
 
 
 def run(seed=0, *, fall=None, failure=None):
@@ -58,7 +59,7 @@ def method(label="<b>", gain=UP, share=0.5):
             RateResult(rate=1e-3, runs=(run(failure="overflow"),)),
         ),
         best=1,
-        standings={"reward": Standing(gain=gain, behind=UP, best=0.75)},
+        standings={"reward": Standing(gain=gain, behind=BEHIND, best=0.75)},
         ascent=AscentSummary(
             directions=(direction,),
             share=UP,
@@ -97,6 +98,7 @@ def test_the_tables_name_rates_gains_and_falls():
     (row,) = training_rows(RESULTS)
     assert row["rate"] == "0.0001" and row["best"] == "75%"
     assert row["reward gained"] == "+0.10 [+0.05, +0.15]"
+    assert row["against the best other"] == "\u22120.020 [\u22120.040, +0.010]"
     assert row["fell"] == "1 of 1, from step 20"
     assert "parts.x gained" not in row
     step, failed = ascent_rows(RESULTS)
