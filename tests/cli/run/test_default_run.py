@@ -19,9 +19,8 @@ def test_it_lifts_held_out_reward_and_accuracy(tmp_path):
     accuracy = comparison.scores.paired("before", "after", "accuracy")
     assert accuracy.pictures == 960
     assert 0.5 <= accuracy.change.before <= 0.6
-    # Six runs of different seeds, that of the choice included, gained 24.7 to 25.9 points and
-    # 0.094 to 0.099 of the reward. The
-    # intervals over prompts reach 4 points and 0.013 to each side. Right pictures score 0.148 more.
-    assert accuracy.change.gain.mean >= 0.18 and accuracy.change.gain.low > 0.13
+    # Five runs of different seeds gained 27.4 to 30.8 points and 0.103 to 0.109 of the reward. The
+    # intervals over prompts reach 4 points and 0.013 to each side. Right pictures score 0.139 more.
+    assert accuracy.change.gain.mean >= 0.22 and accuracy.change.gain.low > 0.18
     reward = comparison.scores.paired("before", "after", "reward")
-    assert reward.change.gain.mean >= 0.074 and reward.change.gain.low > 0.06
+    assert reward.change.gain.mean >= 0.08 and reward.change.gain.low > 0.0695
