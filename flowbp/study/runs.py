@@ -16,7 +16,7 @@ from flowbp.study.ascent import GradientError, measure_ascent
 from flowbp.study.cells import FAILURE, Cell, kept_path
 from flowbp.study.cost import CostWeights, measure_weights
 from flowbp.study.settings import Study
-from flowbp.training import History, NonFiniteError, Portions, Trainer, generator
+from flowbp.training import History, NonFiniteError, Observer, Portions, Trainer, generator
 from flowbp.training.prompts import drawn
 
 # Of `run` the seed is left, from which an adapter is initialized.
@@ -94,7 +94,7 @@ def _ascent(study: Study, container: RunContainer, cell: Cell) -> dict[str, Any]
     return attrs.asdict(found)
 
 
-class _Untold:
+class _Untold(Observer):
     """Takes what a run tells of its portions, which is no result of a study."""
 
     def portions(self, step: int, portions: Portions, message: str) -> None:
