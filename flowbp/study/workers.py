@@ -17,6 +17,7 @@ import torch
 from flowbp.cli.console import quiet
 from flowbp.component_errors import ComponentError, foreign_frames
 from flowbp.memory_errors import is_out_of_memory
+from flowbp.settings.device import chosen_device
 from flowbp.study.cells import Cell, write_cell
 from flowbp.study.loader import CONFIGURATION, load
 from flowbp.study.runs import cell_path, run_cell
@@ -107,7 +108,6 @@ def _serve(connection: Connection, folder: Path, number: int) -> None:
     # Ctrl-C reaches all processes of a terminal; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     study, parent = None, multiprocessing.parent_process()
-    take_gpu(number)
     with quiet():
         while True:
             try:
@@ -116,7 +116,9 @@ def _serve(connection: Connection, folder: Path, number: int) -> None:
                 return
             failure = ""
             try:
-                study = study or load([str(folder / CONFIGURATION)]).settings
+                if study is None:
+                    study = load([str(folder / CONFIGURATION)]).settings
+                    take_gpu(chosen_device(study.run.run.device), number)
                 found = run_cell(study, cell)
                 # Another may go on with the study of a process that was killed.
                 if parent is None or not parent.is_alive():
@@ -131,10 +133,10 @@ def _serve(connection: Connection, folder: Path, number: int) -> None:
                 return
 
 
-def take_gpu(number: int) -> None:
-    """Make one of the GPUs, if there are any, the one of this process; evenly by number."""
-    if gpus := torch.cuda.device_count():
-        torch.cuda.set_device(number % gpus)
+def take_gpu(device: torch.device, number: int) -> None:
+    """Where a run may take any GPU, make one of them that of this process; evenly by number."""
+    if device == torch.device("cuda"):
+        torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 def _in_words(error: Exception) -> str:

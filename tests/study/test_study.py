@@ -181,10 +181,10 @@ def test_a_worker_that_is_killed_is_reported(study_file, tmp_path):
 def test_workers_are_spread_over_the_gpus(monkeypatch):
     taken = []
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-    for gpus in (2, 0):
-        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("cuda", "cpu", "cuda:1"):
         for number in range(5):
-            take_gpu(number)
+            take_gpu(torch.device(name), number)
     assert taken == [0, 1, 0, 1, 0]
 
 

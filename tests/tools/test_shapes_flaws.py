@@ -88,13 +88,8 @@ def test_colours_between_two_of_the_palette_s_are_flaws_where_the_caption_leaves
 
 def test_the_checker_knows_no_colour_in_the_middle_between_two(drawn):
     blends = [flaw for _, _, flaw in drawn if flaw.blended]
-    pictures = torch.lerp(
-        *(
-            render(scenes)
-            for scenes in zip(*((f.scene, f.blended[0]) for f in blends), strict=True)
-        ),
-        torch.tensor(0.5),
-    )
+    ends = (render(scenes) for scenes in zip(*(flaw.scenes for flaw in blends), strict=True))
+    pictures = torch.lerp(*ends, 0.5)
     odd = sum(reading.unknown > 0 for reading in read_scenes(pictures))
     assert odd > len(blends) / 2
 

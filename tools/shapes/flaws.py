@@ -40,6 +40,11 @@ class Flawed:
     caption: Prompt | None = None
     blended: tuple[Scene, float] | None = None
 
+    @property
+    def scenes(self) -> tuple[Scene, ...]:
+        """The one or two scenes that the picture shows."""
+        return (self.scene,) if self.blended is None else (self.scene, self.blended[0])
+
 
 def flawed(scene: Scene, prompt: Prompt, generator: torch.Generator) -> Flawed:
     """Draw a flaw of a scene that shows `prompt` exactly, which keeps all else where it is.

@@ -57,16 +57,13 @@ def build_graded_corpus(recipe: Recipe, tokenizer: Any, device: torch.device) ->
     ]
     table = {text: n for n, text in enumerate(sorted({text for row in texts for text in row}))}
     numbers = torch.tensor([[table[text] for text in row] for row in texts])
-    shown = [[scene, flaw.scene] for scene, flaw in zip(scenes, flaws, strict=True)]
-    blends = {n: flaw.blended for n, flaw in enumerate(flaws) if flaw.blended}
-    for n, (scene, _) in blends.items():
-        shown[n].append(scene)
     wrong = [
-        [all(surely_wrong(scene, each) for scene in seen) for each in row]
-        for seen, row in zip(shown, others, strict=True)
+        [all(surely_wrong(shown, each) for shown in (scene, *flaw.scenes)) for each in row]
+        for scene, flaw, row in zip(scenes, flaws, others, strict=True)
     ]
     pictures = drawn([flaw.scene for flaw in flaws], device)
     layouts = torch.tensor([layout(flaw.scene) for flaw in flaws], device=device)
+    blends = {place: flaw.blended for place, flaw in enumerate(flaws) if flaw.blended}
     if blends:
         places = list(blends)
         mixed = [scene for scene, _ in blends.values()]
