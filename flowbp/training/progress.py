@@ -34,7 +34,7 @@ def draws_bars(stream: TextIO) -> bool:
 
 
 class ProgressBar(Observer):
-    """Step, reward, residuals, gradient norm, the anchor where there is one, and time left.
+    """Step, reward, gradient norm, residuals and anchor where there are any, and time left.
 
     Every evaluation inside the run is a line of its own, also above a bar. A stream that is no
     terminal gets about ten lines instead of a bar.
@@ -124,12 +124,12 @@ class ProgressBar(Observer):
 
 
 def _listed(metrics: Metrics, separator: str) -> str:
-    residuals = " ".join("-" if gap is None else written(gap) for gap in metrics.residuals)
-    listed = [
-        f"reward {written(metrics.reward, 4)}",
-        f"residuals {residuals}",
-        f"gradient {written(metrics.gradient_norm)}",
-    ]
+    listed = [f"reward {written(metrics.reward, 4)}"]
+    # A surrogate that follows the path has none: its segments end where the path does.
+    if any(metrics.residuals):
+        gaps = ("-" if gap is None else written(gap) for gap in metrics.residuals)
+        listed.append(f"residuals {' '.join(gaps)}")
+    listed.append(f"gradient {written(metrics.gradient_norm)}")
     if metrics.anchor is not None:
         listed.append(f"anchor {written(metrics.anchor)}")
     return separator.join(listed)

@@ -126,6 +126,15 @@ def test_progress_is_sparse_where_there_is_no_terminal() -> None:
     assert lines[-1].startswith("step 299/299")
 
 
+@pytest.mark.parametrize("none", [(0.0, 0.0), (0.0, None)])
+def test_residuals_of_a_surrogate_that_follows_the_path_are_not_printed(none) -> None:
+    stream = io.StringIO()
+    progress = ProgressBar(299, stream=stream, clock=lambda: 100.0)
+    progress.row(attrs.evolve(rows(1)[0], residuals=none))
+    progress.close()
+    assert "residuals" not in stream.getvalue() and "gradient 2.00" in stream.getvalue()
+
+
 def test_the_first_step_which_compiles_says_nothing_of_the_others() -> None:
     stream, times = io.StringIO(), iter([100.0, 102.0, 104.0, 105.0])
     progress = ProgressBar(4, stream=stream, clock=lambda: next(times))
