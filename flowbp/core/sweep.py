@@ -53,7 +53,7 @@ def sweep(
 
     Raises:
         ValueError: surrogate, trajectory and cotangent do not fit together, or
-            `parameter_cotangent` gives another shape.
+            `parameter_cotangent` or `clip` gives another shape.
 
     Example:
         >>> import torch
@@ -74,7 +74,7 @@ def sweep(
     """
     check_grid(surrogate, trajectory)
     _check_cotangent(trajectory, cotangent)
-    g = cotangent if clip is None else clip(cotangent)
+    g = _clipped(clip, cotangent)
     gradients: Mapping[str, Tensor] = {}
     # Cotangents of steps before the segment that extrapolates from them: an earlier segment may
     # add its own, so they wait until the sweep has come to it.
@@ -106,8 +106,7 @@ def sweep(
             # Freed before the next pull, not after it: gradients are as large as the model.
             del pulled
         if bridge is not None:
-            g = g + surrogate.alpha * bridge
-            g = g if clip is None else clip(g)
+            g = _clipped(clip, g + surrogate.alpha * bridge)
     return gradients
 
 
@@ -186,6 +185,18 @@ def exact_vjp(
     # The last steps as segments of their own keep every Jacobian between them.
     surrogate = DRaFT(last=kept).draw(trajectory.sigmas, torch.Generator())
     return surrogate_vjp(velocity, params, trajectory, surrogate, cotangent)
+
+
+def _clipped(clip: Callable[[Tensor], Tensor] | None, cotangent: Tensor) -> Tensor:
+    if clip is None:
+        return cotangent
+    clipped = clip(cotangent)
+    if clipped.shape != cotangent.shape:
+        raise ValueError(
+            f"`clip` must return the shape that it is given, {tuple(cotangent.shape)}, got "
+            f"{tuple(clipped.shape)}"
+        )
+    return clipped
 
 
 def _checked(cotangent: Tensor, step: int, shape: torch.Size) -> Tensor:

@@ -121,3 +121,9 @@ def test_norms_neither_overflow_nor_vanish():
 def test_of_an_even_number_the_lower_median_counts():
     clipped = SampleClip()(torch.tensor([[1.0], [-2.0], [4.0], [8.0]]))
     assert clipped.flatten().tolist() == [1.0, -2.0, 2.0, 2.0]
+
+
+def test_a_clip_that_gives_another_shape_is_refused():
+    message = r"`clip` must return the shape that it is given, \(4, 4\), got \(1, 4\)"
+    with pytest.raises(ValueError, match=message):
+        gradient_of(Field(), DRaFT(last=1), drawn(4, 4), drawn(4, 4), lambda g: g[:1])
