@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import torch
 from torch import Tensor
@@ -43,8 +45,13 @@ class SampleClip:
 
     factor: float = attrs.field(default=1.0, validator=real(0, above=True))
 
-    def __call__(self, cotangents: Tensor, /) -> Tensor:
-        """The cotangents (B, …), none longer than that."""
+    def __call__(
+        self, cotangents: Tensor, /, *, among: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """The cotangents (B, …), none longer than that.
+
+        Where they are a part of a batch, `among` gives for their norms, (B,), those of all of it.
+        """
         wide = torch.promote_types(cotangents.dtype, torch.float32)
         rows = cotangents.flatten(1).to(wide)
         # Divided by each sample's largest element, squares neither overflow nor vanish.
@@ -52,6 +59,7 @@ class SampleClip:
         scaled = rows / torch.where(largest > 0, largest, 1.0)
         lengths = scaled.norm(dim=1, keepdim=True)
         norms = largest * lengths
-        limit = self.factor * torch.where(norms > 0, norms, torch.nan).nanmedian()
+        every = norms.flatten() if among is None else among(norms.flatten())
+        limit = self.factor * torch.where(every > 0, every, torch.nan).nanmedian()
         clipped = torch.where(norms > limit, limit * scaled / lengths, rows)
         return clipped.view_as(cotangents).to(cotangents.dtype)

@@ -103,6 +103,9 @@ def renoise(
     trajectory: Trajectory,
     velocity: VelocityField,
     generator: torch.Generator,
+    *,
+    whole: int | None = None,
+    first: int = 0,
 ) -> Trajectory:
     """Add `surrogate.noised` renoised copies of every sample's last step to the batch.
 
@@ -116,12 +119,15 @@ def renoise(
         trajectory: a full rollout of B samples.
         velocity: the field of those B samples; called once for each copy, without gradient.
         generator: source of eps.
+        whole: the size of the batch that the B samples are a part of, B if None; eps is drawn for
+            all of it, so that a sample's does not depend on the part that it is in.
+        first: the number of the first of the B samples in that batch.
 
     Returns:
         A trajectory of B (1 + noised) samples.
 
     Raises:
-        ValueError: as `read`.
+        ValueError: as `read`; or the part does not lie in the batch.
 
     Example:
         >>> from flowbp.core import DRaFTLV, rollout
@@ -138,6 +144,12 @@ def renoise(
     if not surrogate.noised:
         return trajectory
     x_end, batch = trajectory.sample, trajectory.sample.shape[0]
+    of_all = batch if whole is None else whole
+    if not 0 <= first <= of_all - batch:
+        raise ValueError(
+            f"`first` must be in [0, {of_all - batch}], got {first}; the trajectory has {batch} "
+            f"samples of a batch of {of_all}"
+        )
     i = surrogate.segments[-1].start
     sigma = trajectory.sigmas[i]
     level = sigma.to(x_end.dtype)
@@ -146,8 +158,11 @@ def renoise(
     for copy in range(1, 1 + surrogate.noised):
         samples = slice(copy * batch, (copy + 1) * batch)
         eps = torch.randn(
-            x_end.shape, generator=generator, device=generator.device, dtype=x_end.dtype
-        )
+            (of_all, *x_end.shape[1:]),
+            generator=generator,
+            device=generator.device,
+            dtype=x_end.dtype,
+        )[first : first + batch]
         x_i = (1 - level) * x_end + level * eps.to(x_end.device)
         with torch.no_grad():
             v_i = evaluated(velocity, x_i, sigma)

@@ -13,6 +13,13 @@ from flowbp.training.calibration import calibration_prompts as calibration_promp
 from flowbp.training.checkpoint import CheckpointError as CheckpointError
 from flowbp.training.checkpoint import model_damage as model_damage
 from flowbp.training.checkpoint import newest_checkpoint as newest_checkpoint
+from flowbp.training.distributed import ALONE as ALONE
+from flowbp.training.distributed import Launch as Launch
+from flowbp.training.distributed import LaunchError as LaunchError
+from flowbp.training.distributed import RankEndedError as RankEndedError
+from flowbp.training.distributed import Ranks as Ranks
+from flowbp.training.distributed import RanksDifferError as RanksDifferError
+from flowbp.training.distributed import joined as joined
 from flowbp.training.ema import Averaging as Averaging
 from flowbp.training.failures import NonFiniteError as NonFiniteError
 from flowbp.training.memory_fit import Memory as Memory

@@ -15,6 +15,7 @@ from flowbp.adapters.compilation import is_compiled
 from flowbp.core import Cotangents, draw_surrogate
 from flowbp.memory_errors import is_out_of_memory
 from flowbp.training.batching import AUTO, Portions
+from flowbp.training.distributed import Ranks
 from flowbp.training.memory_stages import ENCODING, ExhaustedError, StageOutOfMemoryError, in_stage
 from flowbp.training.observers import Observer, notify_portions
 from flowbp.training.optimization import OptimizerRecipe, state_bytes
@@ -285,9 +286,20 @@ def choose_portions(
     parameters = run.parameters.values()
     owed = 0 if run.optimizer.state else state_bytes(optimizer, parameters)
     portions, message = fit_portions(run.step, first, memory, owed=owed)
+    portions, message = _agreed(run.step.ranks, portions, message)
     run.step = in_portions(run.step, portions)
     if message:
         notify_portions(observers, run.done + 1, portions, message)
+
+
+def _agreed(ranks: Ranks, portions: Portions, message: str) -> tuple[Portions, str]:
+    """Portions that fit everywhere, where processes have found different ones."""
+    found = ranks.exchange(portions)
+    smallest = {n: min(getattr(each, n) for each in found) for n in ("samples", "pull", "decode")}
+    agreed = attrs.evolve(portions, **smallest)
+    if any(each.checkpointing for each in found):
+        agreed = attrs.evolve(agreed, checkpointing=True)
+    return agreed, message if agreed == portions else f"{agreed}: as another process has less free"
 
 
 def retry_on_out_of_memory(
@@ -295,16 +307,23 @@ def retry_on_out_of_memory(
 ) -> StepResult:
     """Run a step until it fits: what runs out of memory is made smaller, and stays so.
 
+    The gradients are then those of the whole batch, summed over all processes. What runs out of
+    memory on one is made smaller on all, and all repeat the step.
+
     A repeated step is the same step: generators are put back to where they were, and its gradient
     is the same up to rounding. Only what the network itself draws, for dropout say, may change, as
     it is drawn portion by portion.
     """
-    streams, own = run.streams.states(), generator_states(run.device)
+    streams, own, ranks = run.streams.states(), generator_states(run.device), run.step.ranks
     while True:
         try:
-            return run.step(prompts, run.streams)
+            result = run.step(prompts, run.streams)
+            ranks.sum_gradients(run.parameters.values())
+            return result
         except StageOutOfMemoryError as error:
-            stage, count, cause = error.stage, error.count, error.cause
+            agreed = ranks.agree_on(error)
+            stage, count, cause = agreed.stage, agreed.count, agreed.cause
+            del agreed
         # Past the handler, because the error's traceback keeps alive what the step had allocated.
         run.optimizer.zero_grad(set_to_none=True)
         release_memory(run.device)

@@ -13,6 +13,7 @@ from torch import Tensor
 from flowbp.core import LossShape
 from flowbp.evaluation.collapse import falling_reward, window_of
 from flowbp.significant_digits import written
+from flowbp.training.distributed import ALONE, Ranks
 from flowbp.training.step import StepResult
 
 QUANTITIES = ("latents", "rewards", "loss", "cotangent", "anchor", "gradients")
@@ -64,21 +65,33 @@ def metrics_row(metrics: Metrics) -> dict[str, float | None]:
 
 
 def measure(
-    result: StepResult, gradient_norm: Tensor, *, step: int, learning_rate: float
+    result: StepResult,
+    gradient_norm: Tensor,
+    *,
+    step: int,
+    learning_rate: float,
+    ranks: Ranks = ALONE,
 ) -> tuple[Metrics, str | None]:
-    """Fetch a step's metrics: the only time that the host waits for the device.
+    """Fetch a step's metrics, of the whole batch: the only time that the host waits for the device.
 
     Returns:
         The metrics, without `seconds` as yet, and the first of `QUANTITIES` that is not finite.
     """
-    rewards, scores = result.rewards, result.scores
-    anchor = rewards.new_zeros(()) if result.anchor is None else result.anchor
+    scores, device = result.scores, result.rewards.device
+    anchor = result.rewards.new_zeros(()) if result.anchor is None else result.anchor
     checked = (result.latents, scores.rewards, result.loss, scores.cotangent, anchor, gradient_norm)
+    flags = torch.stack([torch.isfinite(value).all().to(device) for value in checked])
+    # The norm is of the summed gradients already, the same for all.
+    own = [result.rewards, scores.losses, flags[None], anchor[None], gradient_norm[None]]
+    rewards, losses, fine, anchors, norms, *others = ranks.gathered(
+        [*own, *result.residuals, *result.parts.values()]
+    )
+    segments = len(result.residuals)
     groups = [
-        [rewards.mean(), rewards.std(correction=0), result.loss, gradient_norm, anchor],
-        [gap.mean() for gap in result.residuals],
-        [torch.isfinite(value).all() for value in checked],
-        [values.mean() for values in result.parts.values()],
+        [rewards.mean(), rewards.std(correction=0), losses.mean(), norms[0], anchors.sum()],
+        [gap.mean() for gap in others[:segments]],
+        list(fine.all(dim=0)),
+        [values.mean() for values in others[segments:]],
     ]
     wanted = [value.to(rewards.device, torch.float32) for group in groups for value in group]
     fetched = iter(torch.stack(wanted).tolist())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.training.checkpoint import CheckpointError
+from flowbp.training.distributed import RanksDifferError
 from flowbp.training.optimization import OptimizerRecipe, rehearsed_state
 from flowbp.training.randomness import set_generator_states
 from flowbp.training.run_state import RunState
@@ -57,6 +58,21 @@ def _sums(tensor: Tensor) -> list[int]:
     # One transfer for each tensor, not for each part.
     found: list[int] = sums.tolist()
     return found
+
+
+def refuse_differing_models(run: RunState) -> None:
+    """Refuse to train where processes hold other weights than the first."""
+    ranks = run.step.ranks
+    if ranks.size == 1:
+        return
+    found = ranks.exchange((run.frozen, [_sums(each.detach()) for each in run.parameters.values()]))
+    other = next((rank for rank, each in enumerate(found) if each != found[0]), None)
+    if other is not None:
+        raise RanksDifferError(
+            f"rank {other} holds other weights than rank 0: the files that they were loaded from "
+            "differ, or a part that was replaced from Python draws at random; every process must "
+            "build the same model"
+        )
 
 
 def restore_training_state(run: RunState, checkpoint: Path, optimizer: OptimizerRecipe) -> None:

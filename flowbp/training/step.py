@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import attrs
 import torch
@@ -40,6 +41,7 @@ from flowbp.training.batching import (
     cost,
     portion_slices,
 )
+from flowbp.training.distributed import ALONE, Ranks
 from flowbp.training.memory_stages import ENCODING, SAMPLING, SCORING, SWEEP, in_stage
 from flowbp.training.randomness import Streams
 from flowbp.validators import real
@@ -77,12 +79,22 @@ class Scored:
     parts: Mapping[str, Tensor]
 
 
-def score(scorer: Scorer, latents: Tensor, prompts: Sequence[str], weights: Tensor) -> Scored:
-    """Score latents and give the loss's cotangent at them, a few samples at a time."""
-    total = len(latents)
+def score(
+    scorer: Scorer,
+    latents: Tensor,
+    prompts: Sequence[str],
+    weights: Tensor,
+    *,
+    whole: int | None = None,
+) -> Scored:
+    """Score latents and give the loss's cotangent at them, a few samples at a time.
+
+    `whole` is the B of the loss where the latents are a part of the batch.
+    """
+    total = len(latents) if whole is None else whole
     scored = [
         _score(scorer, latents[part], list(prompts[part]), weights[part] / total)
-        for part in portion_slices(total, scorer.size)
+        for part in portion_slices(len(latents), scorer.size)
     ]
     return Scored(
         torch.cat([each.rewards for each in scored]),
@@ -130,6 +142,7 @@ class StepResult:
     """What one step measured; the gradients are in the parameters' `.grad`.
 
     M is the number of members, `B (1 + surrogate.noised)`: the samples, then their renoised copies.
+    Of several processes each has the result of its part of the batch.
     """
 
     surrogate: Surrogate
@@ -160,6 +173,21 @@ class StepResult:
         """The parts of a composed reward, of the samples without their copies, (B,) each."""
         return {name: values[: self._samples] for name, values in self.scores.parts.items()}
 
+    def of_all(self, ranks: Ranks) -> StepResult:
+        """The result of the whole batch, on the CPU where there are several processes.
+
+        The members are in the order of the ranks, each with its copies; residuals and the anchor
+        are this part's.
+        """
+        if ranks.size == 1:
+            return self
+        scores, names = self.scores, list(self.scores.parts)
+        tensors = [self.latents, scores.rewards, scores.losses, scores.cotangent]
+        x, rewards, losses, cotangent, *parts = ranks.gathered([*tensors, *scores.parts.values()])
+        prompts = tuple(prompt for each in ranks.exchange(self.prompts) for prompt in each)
+        whole = Scored(rewards, losses, cotangent, dict(zip(names, parts, strict=True)))
+        return attrs.evolve(self, prompts=prompts, latents=x, scores=whole)
+
     @property
     def _samples(self) -> int:
         return len(self.prompts) // (1 + self.surrogate.noised)
@@ -173,6 +201,10 @@ class TrainingStep:
     as far as the surrogate needs, add renoised copies, score what it reads, and sweep the cotangent
     back. At no time is there more than one graph: of one portion of the decoder and reward, or of
     one velocity of one portion of the batch.
+
+    Of several processes each works on its part of the batch; what is drawn is drawn for all of it,
+    so that a sample has the same prompt, noise and copies whichever process it is on. The gradients
+    are then this part's, and their sum over the `ranks` is the batch's.
 
     The negative prompt is encoded once, at construction, where the method is also drawn from once
     to see that it fits the grid.
@@ -191,6 +223,7 @@ class TrainingStep:
     sample_clip: Callable[[Tensor], Tensor] | None = None
     # What a `Trainer` chose in place of those of `batching`.
     portions: Portions | None = None
+    ranks: Ranks = ALONE
     sigmas: Tensor = attrs.field(init=False)
     _negative: Conditioning | None = attrs.field(init=False)
 
@@ -217,26 +250,37 @@ class TrainingStep:
                 "set requires_grad=True on what should be trained"
             )
 
+    @property
+    def total(self) -> int:
+        """The samples of an optimizer step on all processes, without renoised copies."""
+        return self.batching.total * self.ranks.size
+
     def __call__(self, prompts: Sequence[str], streams: Streams) -> StepResult:
         """Run one step; the gradients are added to the parameters' `.grad`.
 
-        Takes as many prompts as `batching.total`, and moves each of the run's generators on. What
-        was measured stays on the device; nothing here waits for it.
+        Takes as many prompts as `total`, and moves each of the run's generators on. What was
+        measured stays on the device; nothing here waits for it, but for the norms of the other
+        processes' cotangents where there are any and a `clip`.
         """
-        if len(prompts) != self.batching.total:
+        if len(prompts) != self.total:
             raise ValueError(
-                f"`prompts` must hold {self.batching.total} prompts, as many as the batch has "
+                f"`prompts` must hold {self.total} prompts, as many as the batch has "
                 f"samples, got {len(prompts)}"
             )
+        own = prompts[self.ranks.part(self.total)]
         with calling("method", self.method):
             surrogate = draw_surrogate(self.method, self.sigmas, streams.surrogate)
-        with in_stage(SAMPLING, len(prompts)):
-            trajectory, conditioning = self._sample(surrogate, prompts, streams)
+        with in_stage(SAMPLING, len(own)):
+            trajectory, conditioning = self._sample(surrogate, own, streams)
         x = read(surrogate, trajectory)
-        members = tuple(prompts) * (1 + surrogate.noised)
+        members = tuple(own) * (1 + surrogate.noised)
         with in_stage(SCORING, len(members)):
             scores = score(
-                self.scorer(self.sizes.decode), x, members, loss_weights(surrogate, trajectory)
+                self.scorer(self.sizes.decode),
+                x,
+                members,
+                loss_weights(surrogate, trajectory),
+                whole=len(members) * self.ranks.size,
             )
         conditioning = conditioning.repeat(1 + surrogate.noised)
         anchor, values = self._anchor_cotangents(surrogate, trajectory, conditioning)
@@ -248,9 +292,9 @@ class TrainingStep:
                 scores.cotangent,
                 pull,
                 parameter_cotangent=anchor,
-                clip=self.sample_clip,
+                clip=self._clip,
             )
-        samples = slice(0, len(prompts))
+        samples = slice(0, len(own))
         parts = tuple(part[samples] for part in residuals(surrogate, trajectory))
         spent = cost(surrogate, self.sampling, anchored=self.anchor is not None)
         penalty = torch.stack(values).sum() if values else None
@@ -265,6 +309,13 @@ class TrainingStep:
         """Decoder and reward for so many samples at a time."""
         return Scorer(backbone=self.backbone, reward=self.reward, shape=self.shape, size=size)
 
+    @property
+    def _clip(self) -> Callable[[Tensor], Tensor] | None:
+        # The median is over the samples of all.
+        clip = self.sample_clip
+        several = clip is not None and self.ranks.size > 1
+        return partial(clip, among=self.ranks.among_all) if several else clip
+
     def _pulling(self) -> AbstractContextManager[None]:
         # A network of others may fail in its backward pass, where it leaves no frame of its own.
         inner = getattr(self.backbone, "backbone", None)
@@ -278,15 +329,17 @@ class TrainingStep:
     ) -> tuple[Trajectory, Conditioning]:
         with in_stage(ENCODING, len(prompts)):
             conditioning = self.backbone.encode(list(prompts))
+        own = self.ranks.part(self.total)
         noise = self.backbone.noise(
-            len(prompts),
+            self.total,
             height=self.sampling.height,
             width=self.sampling.width,
             generator=streams.noise,
-        ).to(self.backbone.device)
+        )[own].to(self.backbone.device)
         field = self._in_portions(self.backbone.velocity, conditioning)
         trajectory = rollout(field, noise, self.sigmas, stop=surrogate.horizon)
-        return renoise(surrogate, trajectory, field, streams.copies), conditioning
+        whole = {"whole": self.total, "first": own.start}
+        return renoise(surrogate, trajectory, field, streams.copies, **whole), conditioning
 
     def _anchor_cotangents(
         self, surrogate: Surrogate, trajectory: Trajectory, conditioning: Conditioning
@@ -295,7 +348,8 @@ class TrainingStep:
         values: list[Tensor] = []
         if self.anchor is None:
             return None, values
-        strength = self.anchor.strength
+        # The mean is over the batch, of which this is a part.
+        strength = self.anchor.strength / self.ranks.size
         reference = self._in_portions(self.anchor.reference, conditioning)
 
         def cotangent(step: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 
 from flowbp.component_errors import during, shown, wrong
 from flowbp.training.checkpoint import FINAL
+from flowbp.training.distributed import Ranks
 from flowbp.training.ema import Averaging
 from flowbp.training.failures import (
     NonFiniteError,
@@ -40,7 +41,11 @@ from flowbp.training.optimization import (
 )
 from flowbp.training.prompts import PromptSource
 from flowbp.training.randomness import seeded
-from flowbp.training.restore import frozen_fingerprint, restore_training_state
+from flowbp.training.restore import (
+    frozen_fingerprint,
+    refuse_differing_models,
+    restore_training_state,
+)
 from flowbp.training.retention import Checkpoints
 from flowbp.training.run_state import RunState
 from flowbp.training.sample_pictures import Snapshots
@@ -63,6 +68,10 @@ class Trainer:
     On a CUDA device, portions that the batching leaves to be chosen are fitted into its memory
     first. A step that runs out of memory is done again, with the same draws, in smaller portions,
     which stay so.
+
+    Where the step has `ranks` of several processes, each runs a trainer of the same parts. The
+    first one alone calls observers, saves, evaluates and samples pictures; the others wait for it.
+    Metrics and clipping are of the whole batch, and a failure of one ends all.
 
     Args:
         step: computes the gradients.
@@ -152,30 +161,44 @@ class Trainer:
         never in the middle of an update, `stopped-<step>` after any other exception,
         `last-good-<step>` or `failed-<step>` with a NonFiniteError.
         """
-        if self.checkpoints is not None and resume is None:
-            self.checkpoints.refuse_taken(self.steps)
+        if self._own_checkpoints is not None and resume is None:
+            self._own_checkpoints.refuse_taken(self.steps)
         with (
             seeded(self.seed, self.step.backbone.device),
-            closed_after(self.observers) as close,
+            closed_after(self._own_observers) as close,
         ):
-            with during("the start of the training"):
+            with during("the start of the training"), self._ranks.together():
                 run = self._start(resume)
             try:
-                self._train(run)
-                close()
+                with self._ranks.together():
+                    self._train(run)
+                    close()
             except NonFiniteError:
                 raise
             except BaseException as stop:
-                stop.add_note(save_after_exception(run, self.checkpoints, stop))
+                if self._ranks.first:
+                    stop.add_note(save_after_exception(run, self._own_checkpoints, stop))
                 raise
             if run.average is not None:
                 with uninterrupted():
                     run.average.copy_to_parameters()
         return run.done
 
+    @property
+    def _ranks(self) -> Ranks:
+        return self.step.ranks
+
+    @property
+    def _own_observers(self) -> Sequence[Observer]:
+        return self.observers if self._ranks.first else ()
+
+    @property
+    def _own_checkpoints(self) -> Checkpoints | None:
+        return self.checkpoints if self._ranks.first else None
+
     def _train(self, run: RunState) -> None:
         with during("the start of the training"):
-            notify(self.observers, "begin", tuple(run.rows))
+            notify(self._own_observers, "begin", tuple(run.rows))
             self._choose_portions(run)
         self._catch_up(run)
         while run.done < self._end(run):
@@ -187,9 +210,9 @@ class Trainer:
             # First, so that no observer can lose the model.
             self._save(run)
             with during(f"the observers' turn after step {run.done}"):
-                notify(self.observers, "row", run.rows[-1])
+                notify(self._own_observers, "row", run.rows[-1])
                 if evaluated:
-                    notify(self.observers, "evaluations", tuple(run.evaluations))
+                    notify(self._own_observers, "evaluations", tuple(run.evaluations))
             self._show(run)
 
     def _start(self, resume: Path | None) -> RunState:
@@ -202,18 +225,19 @@ class Trainer:
         if resume is not None or self.checkpoints is not None:
             run.frozen = frozen_fingerprint(backbone.module, parameters.values())
         if resume is not None:
-            if evaluation is not None:
+            if evaluation is not None and self._ranks.first:
                 evaluation.begin()
             restore_training_state(run, resume, self.optimizer)
             if evaluation is not None:
                 evaluation.take_over(run, self.steps)
-            if self.checkpoints is not None:
-                self.checkpoints.prune(run)
+            if self._own_checkpoints is not None:
+                self._own_checkpoints.prune(run)
+        refuse_differing_models(run)
         return run
 
     def _choose_portions(self, run: RunState) -> None:
         if run.done < self._end(run):
-            memory, observers = self.memory(run.device), self.observers
+            memory, observers = self.memory(run.device), self._own_observers
             choose_portions(
                 run, self.prompts, self.optimizer, memory, seed=self.seed, observers=observers
             )
@@ -223,7 +247,7 @@ class Trainer:
         evaluated = self._evaluate(run)
         if evaluated or run.evaluations:
             with during(f"the observers' turn after step {run.done}"):
-                notify(self.observers, "evaluations", tuple(run.evaluations))
+                notify(self._own_observers, "evaluations", tuple(run.evaluations))
         self._show(run)
         place = run.checkpoint[1] if run.checkpoint else None
         if place is not None and place.name != FINAL and run.done == self._end(run):
@@ -238,20 +262,28 @@ class Trainer:
         evaluation = self.held_out_evaluation
         if evaluation is None or not evaluation.missing(run, self.steps):
             return False
-        refuse_nonfinite_parameters(run, self.checkpoints)
-        with during(f"the evaluation after step {run.done}"):
-            evaluation.evaluate(run)
+        if self._ranks.first:
+            refuse_nonfinite_parameters(run, self.checkpoints)
+            with during(f"the evaluation after step {run.done}"):
+                evaluation.evaluate(run)
+        found = self._ranks.exchange((run.evaluations, run.best))
+        run.evaluations, run.best = found[0]
         return True
 
     def _advance(self, run: RunState) -> None:
         began = self.clock()
-        prompts = run.prompts.take(self.step.batching.total)
-        result = retry_on_out_of_memory(run, prompts, self.observers)
+        self._ranks.reseed(self.seed, run.done)
+        prompts = run.prompts.take(self.step.total)
+        result = retry_on_out_of_memory(run, prompts, self._own_observers)
         norm = gradient_norm(run.parameters.values())
         rate = self._rate(run.done)
-        metrics, broken = measure(result, norm, step=run.done + 1, learning_rate=rate)
+        metrics, broken = measure(
+            result, norm, step=run.done + 1, learning_rate=rate, ranks=self._ranks
+        )
         if broken is not None:
-            raise nonfinite_error(run, self.checkpoints, broken, result)
+            whole = result.of_all(self._ranks)
+            self._ranks.wait_for_end()
+            raise nonfinite_error(run, self.checkpoints, broken, whole)
         if self.clip is not None:
             clip_gradients(run.parameters.values(), norm, self.clip)
         self._update(run, metrics, began)
@@ -283,12 +315,16 @@ class Trainer:
     def _show(self, run: RunState) -> None:
         if self.snapshots is None or not self.snapshots.due(run.done, self.steps):
             return
+        if not self._ranks.first:
+            return
         with during(f"the sample pictures after step {run.done}"):
             with run.averaged():
                 images = self.snapshots.take(run.step)
-            notify(self.observers, "pictures", run.done, images, self.snapshots.prompts)
+            notify(self._own_observers, "pictures", run.done, images, self.snapshots.prompts)
 
     def _save(self, run: RunState) -> None:
+        if not self._ranks.first:
+            return
         end, best, name = self._end(run), run.best == run.done, None
         if self.checkpoints is not None:
             name = self.checkpoints.name(run.done, end, best=best)

@@ -1,0 +1,144 @@
+"""Several processes that train together, forked from one that has imported what they need."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+
+import flowbp
+
+# Forked, a process is there within milliseconds; nothing in the parent has used autograd, whose
+# threads a fork would lose.
+_SERVER = """
+import json, os, sys, traceback
+import torch
+from flowbp.training.distributed import Launch, joined
+import torch._dynamo  # imported by the first optimizer, which takes seconds
+from tests.training import distributed_jobs
+
+for line in sys.stdin:
+    job, children = json.loads(line), []
+    for rank in range(job["size"]):
+        child = os.fork()
+        if child == 0:
+            log = os.open(f"{job['folder']}/log{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(log, 1), os.dup2(log, 2)
+            os.environ.update(job["environment"])
+            torch.set_num_threads(1)
+            code = 1
+            try:
+                with joined(Launch(rank, job["size"], rank, job["size"])) as ranks:
+                    act = getattr(distributed_jobs, job["name"])
+                    found = act(ranks, **job["arguments"])
+                    torch.save(found, f"{job['folder']}/found{rank}.pt")
+                code = 0
+            except BaseException as error:
+                print(f"{type(error).__name__}: {error}")
+                print(*getattr(error, "__notes__", ()), sep="\\n")
+                traceback.print_exc()
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(code)
+        children.append(child)
+    print(json.dumps(children), flush=True)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    print(json.dumps(codes), flush=True)
+"""
+
+
+@attrs.frozen
+class Ended:
+    """How the processes ended, in the order of their ranks."""
+
+    codes: list[int]
+    # What a process printed: of one that failed, its error and notes first.
+    told: list[str]
+    # What the job returned; None of one that failed.
+    found: list[Any]
+
+
+class Together:
+    """Starts jobs of `distributed_jobs` in several processes, one job at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._number = folder, 0
+        root = str(Path(flowbp.__file__).parents[1])
+        paths = (root, os.environ.get("PYTHONPATH", ""))
+        self._server = subprocess.Popen(
+            [sys.executable, "-c", _SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        )
+
+    def start(self, size: int, name: str, **arguments: Any) -> list[int]:
+        """Start a job in so many processes, and return their ids; `finish` must follow."""
+        self._number += 1
+        self._size, self._place = size, self._folder / str(self._number)
+        self._place.mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+        job = {
+            "size": size,
+            "name": name,
+            "arguments": arguments,
+            "folder": str(self._place),
+            "environment": environment,
+        }
+        self._server.stdin.write(json.dumps(job) + "\n")
+        self._server.stdin.flush()
+        return json.loads(self._server.stdout.readline())
+
+    def finish(self) -> Ended:
+        """Wait for the end of all of them."""
+        codes = json.loads(self._server.stdout.readline())
+        told = [(self._place / f"log{rank}").read_text() for rank in range(self._size)]
+        files = [self._place / f"found{rank}.pt" for rank in range(self._size)]
+        found = [torch.load(p, weights_only=False) if p.exists() else None for p in files]
+        return Ended(codes, told, found)
+
+    def run(self, size: int, name: str, **arguments: Any) -> list[Any]:
+        """Run a job to its end, and return what each process found."""
+        self.start(size, name, **arguments)
+        ended = self.finish()
+        assert ended.codes == [0] * size, "\n".join(ended.told)
+        return ended.found
+
+    def close(self) -> None:
+        """Let the server go."""
+        self._server.stdin.close()
+        self._server.wait()
+        self._server.stdout.close()
+
+
+def wait_for(path: Path, seconds: float = 30) -> None:
+    """Wait until a file is there."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not come"
+        time.sleep(0.01)
+
+
+def alive(process: int) -> bool:
+    """Whether a process is still there, and not only waited for."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return text.rpartition(")")[2].split()[0] != "Z"
+
+
+INTERRUPT = signal.SIGINT
