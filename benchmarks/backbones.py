@@ -93,7 +93,7 @@ class Bench:
         container = RunContainer(settings=settings)
         container.tuned.override(providers.Object(self.tuned))
         container.reward.override(providers.Object(self.reward))
-        container.own_prompts.override(providers.Object(PromptList(["one", "two", "three"])))
+        container.prompts.override(providers.Object(PromptList(["one", "two", "three"])))
         container.optimizer.override(providers.Object(WithState(settings.optimizer)))
         container.checkpoints.override(providers.Object(None))
         container.observers.override(providers.Object(()))

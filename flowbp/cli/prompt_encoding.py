@@ -13,6 +13,7 @@ from flowbp.adapters import CutPromptWarning
 from flowbp.cli.progress import report_progress
 from flowbp.files import write_atomically
 from flowbp.prompts import CachedBackbone
+from flowbp.training import ALONE, Ranks
 from flowbp.training.memory_stages import ENCODING, in_stage
 
 CUT_PROMPTS = "cut_prompts.jsonl"
@@ -22,10 +23,18 @@ _NAMED = 3
 
 
 def encode_prompts(
-    model: CachedBackbone, prompts: Sequence[str], *, listed_in: Path | None = None
+    model: CachedBackbone,
+    prompts: Sequence[str],
+    *,
+    listed_in: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> None:
-    """Encode the prompts that are not kept yet, and release the encoders."""
-    cut = model.cut(prompts)
+    """Encode the prompts that are not kept yet, and release the encoders.
+
+    Processes divide the work where they keep embeddings in the same folder; elsewhere each encodes
+    for itself.
+    """
+    cut = model.cut(prompts) if ranks.first else ()
     if cut:
         first = ", ".join(map(str, cut[:_NAMED])) + (", …" if len(cut) > _NAMED else "")
         place = ""
@@ -39,9 +48,15 @@ def encode_prompts(
             CutPromptWarning,
             stacklevel=2,
         )
-    absent = model.absent(prompts)
+    if ranks.size > 1:
+        _encode(model, prompts, ranks.exchange(model.absent(prompts))[0][ranks.rank :: ranks.size])
+        ranks.exchange(None)
+    _encode(model, prompts, model.absent(prompts))
+    model.release()
+
+
+def _encode(model: CachedBackbone, prompts: Sequence[str], absent: Sequence[str]) -> None:
     if absent:
         what = f"encoding, {len(prompts) - len(absent):,} of this run's {len(prompts):,} are cached"
         with report_progress(what, len(absent)) as progress, in_stage(ENCODING, len(absent)):
             model.fill(absent, progress)
-    model.release()

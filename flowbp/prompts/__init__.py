@@ -16,8 +16,6 @@ from flowbp.prompts.sources import DatasetPrompts as DatasetPrompts
 from flowbp.prompts.sources import HeldOutSource as HeldOutSource
 from flowbp.prompts.sources import ShapesHeldOut as ShapesHeldOut
 from flowbp.prompts.sources import ShapesPrompts as ShapesPrompts
-from flowbp.prompts.sources import Shard as Shard
-from flowbp.prompts.sources import ShardedPrompts as ShardedPrompts
 from flowbp.prompts.sources import TableSource as TableSource
 from flowbp.prompts.sources import TextHeldOut as TextHeldOut
 from flowbp.prompts.sources import TextPrompts as TextPrompts

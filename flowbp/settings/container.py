@@ -17,7 +17,7 @@ from flowbp.config import Component
 from flowbp.core import LossShape, Method, SampleClip
 from flowbp.evaluation import HeldOut, HeldOutMeasure, Judge, Metric, sampling_facts, spread
 from flowbp.evaluation import Sampling as EvaluationSampling
-from flowbp.prompts import CachedBackbone, Shard, ShardedPrompts, cached
+from flowbp.prompts import CachedBackbone, cached
 from flowbp.rewards import Reward, Towers, UncalibratedReward
 from flowbp.settings.device import chosen_device
 from flowbp.settings.metric_factories import PointsByEmbedding, built_metric
@@ -31,6 +31,7 @@ from flowbp.settings.schema import (
     evaluation_sampling,
 )
 from flowbp.training import (
+    ALONE,
     Anchor,
     Calibration,
     Checkpoints,
@@ -43,6 +44,7 @@ from flowbp.training import (
     PortionLines,
     ProgressBar,
     PromptSource,
+    Ranks,
     SampleGrids,
     Schedule,
     Snapshots,
@@ -206,6 +208,8 @@ class RunContainer(containers.DeclarativeContainer):
     """
 
     settings: Dependency[Settings] = Dependency(instance_of=Settings)
+    # The processes that train together.
+    ranks: Dependency[Ranks] = Dependency(instance_of=Ranks, default=ALONE)
     device: Provider[torch.device] = Singleton(chosen_device, settings.provided.run.device)
 
     backbone: Provider[Backbone] = Singleton(_built, settings.provided.backbone, device=device)
@@ -229,9 +233,6 @@ class RunContainer(containers.DeclarativeContainer):
     )
 
     prompts: Provider[PromptSource] = Called(attrgetter("prompts"), settings)
-    shard: Provider[Shard] = Singleton(Shard.from_environment)
-    # Samples are of the whole source, so that every process takes the same pictures.
-    own_prompts: Provider[ShardedPrompts] = Singleton(ShardedPrompts, prompts, shard)
     held_out: Provider[tuple[HeldOut, ...]] = Singleton(_held_out_of, settings)
 
     calibration: Provider[Calibration] = Singleton(_calibration_of, settings)
@@ -291,11 +292,12 @@ class RunContainer(containers.DeclarativeContainer):
         batching=settings.provided.batching,
         anchor=anchor,
         sample_clip=Singleton(_sample_clip_of, settings.provided.training.sample_clip),
+        ranks=ranks,
     )
     trainer: Provider[Trainer] = Factory(
         Trainer,
         step=Singleton(_scoring_with, step, reward, calibrated),
-        prompts=own_prompts,
+        prompts=prompts,
         optimizer=optimizer,
         steps=settings.provided.training.steps,
         schedule=schedule,

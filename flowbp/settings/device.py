@@ -9,6 +9,7 @@ import attrs
 import torch
 
 from flowbp.config.tree import Step
+from flowbp.training import Launch
 
 
 def chosen_device(name: str) -> torch.device:
@@ -30,6 +31,23 @@ def fault_of_device(section: str, name: str) -> Iterator[tuple[tuple[Step, ...],
         there = ["cpu", *(f"{kind}:{index}" for kind in others for index in range(_count(kind)))]
         seen = f"and torch sees {', '.join(there)} here"
         yield path, f"is {name!r}, {seen}; write one of these, or auto"
+
+
+def fault_of_processes(section: str, name: str) -> Iterator[tuple[tuple[Step, ...], str]]:
+    """What is wrong with `section.device` for as many processes as torchrun has started here."""
+    launch, path = Launch.of(), (section, "device")
+    if launch.size == 1:
+        return
+    device = chosen_device(name)
+    started = f"and torchrun has started {launch.local_size} processes on this machine"
+    if device.index is not None:
+        yield path, f"is {name!r}, which is one device, {started}; write {device.type} or auto"
+    elif device.type not in ("cpu", "cuda"):
+        yield path, f"is {name!r}, {started}, which train together on cuda or cpu; write either"
+    elif device.type == "cuda" and launch.local_size > _count("cuda"):
+        seen = _count("cuda")
+        cure = f"start torchrun with --nproc-per-node {seen}"
+        yield path, f"is {name!r}, {started}, where torch sees {seen} GPUs; {cure}"
 
 
 def _count(kind: str) -> int:

@@ -15,7 +15,7 @@ from flowbp.config.arguments import run_check
 from flowbp.config.tree import Step
 from flowbp.evaluation.metrics import PixelDistance
 from flowbp.settings.component_needs import Found, missing_needs
-from flowbp.settings.device import fault_of_device
+from flowbp.settings.device import fault_of_device, fault_of_processes
 from flowbp.settings.folder import FINISHED, fault_of_folder
 from flowbp.settings.metric_factories import distance_metric, diversity_metric
 from flowbp.settings.schema import (
@@ -49,6 +49,7 @@ def section_checks(*, resume: bool = False) -> tuple[Check, ...]:
     return (
         partial(_folder, resume=resume),
         _device,
+        _processes,
         faults_of_sum,
         # Of any seed, so that a wrong one hides nothing.
         partial(_tried, key="method", act=lambda known: example_surrogate(known, 0)),
@@ -163,6 +164,10 @@ def _is_finished(folder: Path) -> bool:
 
 def _device(settings: Settings) -> Found:
     return fault_of_device("run", settings.run.device)
+
+
+def _processes(settings: Settings) -> Found:
+    return fault_of_processes("run", settings.run.device)
 
 
 def faults_of_sum(settings: Settings) -> Found:

@@ -19,6 +19,7 @@ from flowbp.settings.schema import Settings
 FREE = (
     "run.folder",
     "embeddings.folder",
+    "distributed",
     "evaluation.every",
     "early_stop",
     "samples",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import torch
@@ -73,6 +73,30 @@ class RunSettings:
     def kept_activations(self) -> float:
         """The share that compiled blocks keep: `activations`, or what they keep by default."""
         return ACTIVATIONS if self.activations is None else self.activations
+
+
+Sharding = int | Literal["auto"]
+
+
+def _shard(_: object, attribute: attrs.Attribute[Any], value: Sharding) -> None:
+    if value not in (1, AUTO):
+        raise ValueError(
+            f"`{attribute.name}` must be auto or 1, got {value!r}: every process holds the whole "
+            "model, as sharding is not there yet; train a LoRA (tuning: {name: lora}) where it "
+            "does not fit into one GPU"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class DistributedSettings:
+    """How the processes that torchrun starts share the work.
+
+    Args:
+        shard: how many processes share one copy of the model; `auto` and 1 are the whole model in
+            each.
+    """
+
+    shard: Sharding = attrs.field(default=AUTO, validator=_shard)
 
 
 @attrs.frozen(kw_only=True)
@@ -202,7 +226,8 @@ class Settings:
         method: draws the surrogate of each step.
         loss: makes a loss of each reward.
         sampling: grid, guidance and size of the pictures.
-        batching: samples of a step and in what portions they are worked on.
+        batching: samples of a step and in what portions they are worked on, on each process.
+        distributed: how several processes share the work.
         embeddings: where those of the prompts are kept.
         judge: the held-out verdict of the evaluation; null has none.
         evaluation: before and after; null evaluates nothing and writes no report.
@@ -224,6 +249,7 @@ class Settings:
     loss: LossShape
     sampling: TrainingSampling
     batching: Batching
+    distributed: DistributedSettings = attrs.field(factory=DistributedSettings)
     tuning: Tuning = attrs.field(factory=Full)
     embeddings: EmbeddingSettings = attrs.field(factory=EmbeddingSettings)
     judge: Component[Judge] | None = None

@@ -18,6 +18,7 @@ import attrs
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from flowbp.training.hold_signals import uninterrupted
 from flowbp.training.memory_stages import Stage, StageOutOfMemoryError
@@ -160,6 +161,10 @@ class Ranks:
         while not self.first:
             self.exchange(None)
 
+    def failed(self) -> int | None:
+        """The lowest rank that has failed by itself, None if none has said so."""
+        return None
+
     def together(self) -> AbstractContextManager[None]:
         """Have a block end on all as soon as it fails or is interrupted on one.
 
@@ -179,7 +184,7 @@ class ProcessRanks(Ranks):
     the end of a process is noticed at once.
     """
 
-    def __init__(self, launch: Launch, control: Any, store: dist.Store) -> None:
+    def __init__(self, launch: Launch, control: Any, store: Any) -> None:
         self.rank, self.size = launch.rank, launch.size
         self._control, self._store = control, store
 
@@ -196,8 +201,9 @@ class ProcessRanks(Ranks):
     def gathered(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """As in `Ranks`, on the CPU."""
         # Every number of fewer bits is one of 64: one transfer, and nothing is rounded.
-        place = {"device": tensors[0].device, "dtype": torch.float64}
-        packed = torch.cat([each.detach().to(**place).flatten() for each in tensors]).cpu()
+        device = tensors[0].device
+        flat = [each.detach().to(device, torch.float64).flatten() for each in tensors]
+        packed = torch.cat(flat).cpu()
         counts = [each.numel() for each in tensors]
         each_rank = [torch.split(one, counts) for one in self.exchange(packed)]
         joined = [torch.cat(parts) for parts in zip(*each_rank, strict=True)]
@@ -264,7 +270,7 @@ class ProcessRanks(Ranks):
             raise
 
     def failed(self) -> int | None:
-        """The lowest rank that has failed by itself, None if none has said so."""
+        """As in `Ranks`."""
         return self._noted(FAILED)
 
     @contextmanager
@@ -282,12 +288,12 @@ class ProcessRanks(Ranks):
     def _note(self, what: str) -> None:
         # The process that keeps the notes may be the one that has ended.
         with suppress(RuntimeError):
-            self._store.set(f"{what}/{self.rank}", "")
+            self._store.set(f"flowbp/{what}/{self.rank}", "")
 
     def _noted(self, what: str) -> int | None:
         with suppress(RuntimeError):
             for rank in range(self.size):
-                if self._store.check([f"{what}/{rank}"]):
+                if self._store.check([f"flowbp/{what}/{rank}"]):
                     return rank
         return None
 
@@ -338,7 +344,7 @@ def joined(launch: Launch) -> Iterator[Ranks]:
         if launch.local_rank < torch.cuda.device_count():
             torch.cuda.set_device(launch.local_rank)
     try:
-        store, rank, size = next(dist.rendezvous("env://", launch.rank, launch.size))
+        store, rank, size = next(rendezvous("env://", launch.rank, launch.size))
     except ValueError as error:
         raise LaunchError(
             f"the {launch.size} processes do not know where to meet ({error}); start with torchrun"
@@ -346,6 +352,6 @@ def joined(launch: Launch) -> Iterator[Ranks]:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         control = dist.new_group(backend="gloo", timeout=_PATIENCE)
-        yield ProcessRanks(launch, control, dist.PrefixStore("flowbp", store))
+        yield ProcessRanks(launch, control, store)
     finally:
         dist.destroy_process_group()

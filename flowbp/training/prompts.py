@@ -23,8 +23,6 @@ class PromptSource(Protocol):
 
 def drawn(source: object, stream: Iterator[str], count: int) -> list[str]:
     """The next prompts of a source's stream."""
-    # A share of a source is the library's own.
-    source = getattr(source, "source", source)
     with calling("prompt source", source):
         prompts = list(itertools.islice(stream, count))
     for prompt in prompts:
@@ -88,7 +86,7 @@ class PromptFeed:
     """
 
     def __init__(self, source: PromptSource, generator: torch.Generator) -> None:
-        with calling("prompt source", getattr(source, "source", source)):
+        with calling("prompt source", source):
             self._stream = iter(source.stream(generator))
         self._source = source
         self._taken = 0

@@ -312,9 +312,9 @@ class TrainingStep:
     @property
     def _clip(self) -> Callable[[Tensor], Tensor] | None:
         # The median is over the samples of all.
-        clip = self.sample_clip
-        several = clip is not None and self.ranks.size > 1
-        return partial(clip, among=self.ranks.among_all) if several else clip
+        if self.sample_clip is None or self.ranks.size == 1:
+            return self.sample_clip
+        return partial(self.sample_clip, among=self.ranks.among_all)
 
     def _pulling(self) -> AbstractContextManager[None]:
         # A network of others may fail in its backward pass, where it leaves no frame of its own.

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 
-from flowbp.core import Linear, SampleClip
+from flowbp.core import SampleClip
 from flowbp.training import (
-    AdamW,
     Anchor,
     Averaging,
     Batching,
     Checkpoints,
-    HeldOutEvaluation,
-    EarlyStop,
-    JsonLines,
     PromptList,
     Ranks,
     SavePolicy,
-    Snapshots,
     Streams,
 )
-
 from flowbp.training.metrics import metrics_row
 
 from .cases import GUIDANCE, METHODS
-from .fakes import FakeBackbone, Recorder, colour_reward, gradients, make_step, make_trainer
-from .short import Listener, ShortBackbone
+from .fakes import FakeBackbone, Recorder, gradients, make_step, make_trainer
 
 TEXTS = tuple(f"prompt {number}" for number in range(7))
 """Seven, so that no batch divides them evenly."""

@@ -11,10 +11,17 @@ from flowbp.adapters import Backbone
 from flowbp.cli.rehearsal import building_problem
 from flowbp.config import ConfigurationError, Problem
 from flowbp.evaluation import HeldOut, Judge, Metric, Sampling
-from flowbp.prompts import CachedBackbone, ShardedPrompts
+from flowbp.prompts import CachedBackbone
 from flowbp.rewards import Reward, UncalibratedReward
 from flowbp.settings import RunContainer, Settings
-from flowbp.training import Calibration, History, OptimizerRecipe, Snapshots
+from flowbp.training import (
+    Calibration,
+    History,
+    OptimizerRecipe,
+    PromptSource,
+    Ranks,
+    Snapshots,
+)
 
 # The keys that are at fault when a provider cannot build.
 _SECTIONS = {
@@ -27,6 +34,10 @@ _SECTIONS = {
 }
 # These need the others, and would only repeat their problems.
 _DEPENDENT = {"tuned": "tuning", "model": "embeddings", "anchor": "anchor", "step": "sampling"}
+
+
+# What a container is made with.
+_GIVEN = ("settings", "ranks")
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -43,7 +54,8 @@ class BuiltRun:
     reward: Reward | UncalibratedReward
     judge: Judge | None
     metrics: Mapping[str, Metric]
-    prompts: ShardedPrompts
+    prompts: PromptSource
+    ranks: Ranks
     held_out: Sequence[HeldOut]
     evaluation_sampling: Sampling | None
     snapshots: Snapshots | None
@@ -56,7 +68,7 @@ class BuiltRun:
 def replaced_providers(container: RunContainer) -> Sequence[str]:
     """The names of the providers that were overridden from Python."""
     providers = container.providers.items()
-    return sorted(n for n, provider in providers if provider.overridden and n != "settings")
+    return sorted(n for n, provider in providers if provider.overridden and n not in _GIVEN)
 
 
 def build_run(container: RunContainer) -> BuiltRun:
@@ -75,7 +87,8 @@ def build_run(container: RunContainer) -> BuiltRun:
         reward=container.reward(),
         judge=container.judge(),
         metrics=container.metrics(),
-        prompts=container.own_prompts(),
+        prompts=container.prompts(),
+        ranks=container.ranks(),
         held_out=container.held_out(),
         evaluation_sampling=container.evaluation_sampling(),
         snapshots=container.snapshots(),

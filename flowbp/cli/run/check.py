@@ -25,7 +25,7 @@ from flowbp.cli.run.overview import overview
 from flowbp.cli.run.results import guidance_scales
 from flowbp.cli.run.resume import resumption
 from flowbp.component_errors import is_ours
-from flowbp.config import Component, ConfigurationError, Problem
+from flowbp.config import Component, ConfigurationError
 from flowbp.config.arguments import run_check
 from flowbp.config.tree import Step, path_text
 from flowbp.rewards import Towers
@@ -48,7 +48,6 @@ Path = tuple[Step, ...]
 def check(container: RunContainer, *, resume: bool = False) -> None:
     """Print what a run would do, and do nothing of it."""
     settings, replaced = container.settings(), replaced_providers(container)
-    refuse_processes(container.shard().world_size)
     named = None if {"backbone", "tuned"} & set(replaced) else named_model(settings.backbone)
     known = named is not None and isinstance(container.tuning(), Full | Lora)
     checks = [*reading_checks(replaced), *trial_checks(replaced)]
@@ -63,7 +62,8 @@ def check(container: RunContainer, *, resume: bool = False) -> None:
     if problems:
         raise ConfigurationError(problems)
     model = tuned_sketch(settings.backbone, container.tuning()) if known else container.tuned()
-    print(overview(settings, trained_parameters(model), replaced=replaced))
+    ranks = container.ranks()
+    print(overview(settings, trained_parameters(model), replaced=replaced, processes=ranks.size))
     warn_about_guidance(named, guidance_scales(settings))
     print(*_places_read(settings, replaced), *notes, "checked; nothing was run", sep="\n")
 
@@ -160,13 +160,3 @@ def _places_read(settings: Settings, replaced: Collection[str]) -> list[str]:
         for path, component in scorers(settings)
         for place in locations_read(component)
     ]
-
-
-def refuse_processes(processes: int) -> None:
-    """Refuse several processes, which would train as many models."""
-    if processes > 1:
-        message = (
-            f"would train {processes} models, as WORLD_SIZE is {processes} in the environment, and "
-            "gradients are not shared between processes yet; unset RANK and WORLD_SIZE"
-        )
-        raise ConfigurationError([Problem("run", message, "")])

@@ -85,24 +85,49 @@ def _run(typed: argparse.Namespace) -> int:
     # Late, because these need what `main` has just made sure of.
     from flowbp.cli.run.check import check, trial_checks
     from flowbp.cli.run.execution import execute
+    from flowbp.cli.run.one_voice import in_silence, with_one_voice
     from flowbp.cli.run.phases import RunError
-    from flowbp.settings import RunContainer, Settings, load
+    from flowbp.settings import Loaded, RunContainer, Settings, load
     from flowbp.settings.preflight import reading_checks
-    from flowbp.training import EvaluationError, NonFiniteError
+    from flowbp.training import (
+        EvaluationError,
+        Launch,
+        LaunchError,
+        NonFiniteError,
+        RankEndedError,
+        Ranks,
+        RanksDifferError,
+        joined,
+    )
 
     also = (*reading_checks(), *(trial_checks() if typed.check else ()))
 
-    def act(settings: Settings) -> int:
-        (check if typed.check else execute)(RunContainer(settings=settings), resume=typed.resume)
-        return 0
+    def run(ranks: Ranks) -> int:
+        def act(settings: Settings) -> int:
+            if typed.check and not ranks.first:
+                return 0
+            container = RunContainer(settings=settings, ranks=ranks)
+            with in_silence(ranks):
+                (check if typed.check else execute)(container, resume=typed.resume)
+            return 0
 
-    return carry_out(
-        lambda: load(typed.inputs, resume=typed.resume, also=also),
-        act,
-        folder=lambda settings: settings.run.folder,
-        what="the run",
-        stops=(NonFiniteError, EvaluationError, RunError),
-        smaller=_SMALLER,
-        kept="nothing was saved",
-        debug=typed.debug,
-    )
+        def loaded() -> Loaded[Settings]:
+            with ranks.together(), in_silence(ranks):
+                return load(typed.inputs, resume=typed.resume, also=also)
+
+        return carry_out(
+            loaded,
+            act,
+            folder=lambda settings: settings.run.folder,
+            what="the run",
+            stops=(NonFiniteError, EvaluationError, RunError, RankEndedError, RanksDifferError),
+            smaller=_SMALLER,
+            kept="nothing was saved",
+            debug=typed.debug,
+        )
+
+    try:
+        with joined(Launch.of()) as ranks:
+            return with_one_voice(ranks, lambda: run(ranks))
+    except LaunchError as error:
+        return print_error(error, MISTAKE)

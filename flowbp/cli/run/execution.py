@@ -12,7 +12,7 @@ from flowbp.cli.console import listing
 from flowbp.cli.prompt_encoding import encode_prompts
 from flowbp.cli.rehearsal import PICTURES, made_up_pictures, try_optimizer, try_saving, try_scorers
 from flowbp.cli.run.built_run import BuiltRun, build_run, replaced_providers
-from flowbp.cli.run.check import refuse_processes, trained_parameters
+from flowbp.cli.run.check import trained_parameters
 from flowbp.cli.run.folder import (
     CONFIGURATION,
     DESCRIPTIONS,
@@ -20,6 +20,7 @@ from flowbp.cli.run.folder import (
     configuration_text,
     write_finished,
 )
+from flowbp.cli.run.following import follow, meet, share_scales
 from flowbp.cli.run.overview import overview
 from flowbp.cli.run.phases import calibrate, run_prompts, score_before, score_held_out
 from flowbp.cli.run.results import (
@@ -51,8 +52,17 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
     Providers of the container may have been overridden. With `resume` the run in that folder goes
     on from its newest checkpoint; on the CPU in float32 the result is that of a run that never
     stopped, bit for bit. Returns the evaluations before and after, if the settings ask for any.
+
+    Of several processes the first does all that is not training, and the others wait for it.
     """
-    refuse_processes(container.shard().world_size)
+    with container.ranks().together():
+        if not container.ranks().first:
+            follow(container)
+            return None
+        return _execute(container, resume=resume)
+
+
+def _execute(container: RunContainer, *, resume: bool) -> Comparison | None:
     settings, timings = container.settings(), Timings()
     folder, replaced = settings.run.folder, replaced_providers(container)
     if settings.run.threads is not None:
@@ -67,7 +77,9 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
             raise ConfigurationError(problems)
         with timings.phase("load"), during("the construction of its parts"):
             run = build_run(container)
-        print(overview(settings, trained_parameters(run.tuned), replaced=replaced), flush=True)
+        trained, processes = trained_parameters(run.tuned), run.ranks.size
+        shown = overview(settings, trained, replaced=replaced, processes=processes)
+        print(shown, flush=True)
         warn_about_guidance(run.tuned, guidance_scales(settings))
         if found is None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -115,10 +127,12 @@ def _finish(
 ) -> Comparison | None:
     settings, comparison = run.settings, None
     folder, checkpoint = settings.run.folder, found.checkpoint if found else None
+    meet(run, checkpoint)
     with timings.phase("encode"), during("the encoding of the prompts"):
-        encode_prompts(run.model, run_prompts(run), listed_in=folder)
+        encode_prompts(run.model, run_prompts(run), listed_in=folder, ranks=run.ranks)
     with timings.phase("calibrate"):
         reward = calibrate(run, container.calibrated, begun=checkpoint is not None)
+        share_scales(run, reward)
     with timings.phase("evaluate before"):
         before = score_before(run, reward)
     if settings.run.compile:
@@ -145,6 +159,7 @@ def _finish(
     print(f"\nwritten to {folder}\n{listing(folder, DESCRIPTIONS | best)}")
     print(loading_advice(run.tuned, settings, end.checkpoint), end="")
     print(f"\n{timings}")
+    run.ranks.exchange(None)
     return comparison
 
 

@@ -20,16 +20,19 @@ from flowbp.settings.schema import (
     example_surrogate,
 )
 from flowbp.significant_digits import written
-from flowbp.training import cost
+from flowbp.training import Batching, cost
 
 _WIDTH = 100
 
 
-def overview(settings: Settings, trained: int, *, replaced: Sequence[str] = ()) -> str:
+def overview(
+    settings: Settings, trained: int, *, replaced: Sequence[str] = (), processes: int = 1
+) -> str:
     """What a run would do: parts, an example of the method's draw, cost, prompts, folder."""
     tree = resolved_values(settings, defaults=False)
     surrogate = example_surrogate(settings, settings.run.seed)
     sampling, batching = settings.sampling, settings.batching
+    samples = counted(batching.total * processes, "sample")
     spent = cost(surrogate, sampling, anchored=settings.anchor is not None)
     # What is not set of a tuning is the model's or the file's own choice.
     tuning = {key: item for key, item in tree["tuning"].items() if item is not None}
@@ -52,7 +55,8 @@ def overview(settings: Settings, trained: int, *, replaced: Sequence[str] = ()) 
         "portions": f"{counted(batching.samples, 'sample')} at a time forward, pull "
         f"{batching.pull}, decode {batching.decode}"
         f"{_checkpointing(settings.backbone)}{_compiled(settings.run)}",
-        "each step": f"{counted(batching.total, 'sample')}, each with {spent.forward} velocity "
+        "processes": _shared(batching, processes),
+        "each step": f"{samples}, each with {spent.forward} velocity "
         f"evaluations forward and {spent.backward} backward in this example",
         "optimizer": f"{words(tree['optimizer'])}, schedule {words(tree['schedule'])}",
         "training": pairs(tree["training"]),
@@ -60,6 +64,16 @@ def overview(settings: Settings, trained: int, *, replaced: Sequence[str] = ()) 
         "folder": str(settings.run.folder),
     }
     return "\n".join(_line(name, text) for name, text in lines.items() if text)
+
+
+def _shared(batching: Batching, processes: int) -> str:
+    if processes == 1:
+        return ""
+    return (
+        f"{processes}, each with the whole model and {batching.total} of a step's "
+        f"{batching.total * processes} samples: batching.samples {batching.samples} x "
+        f"batching.accumulate {batching.accumulate} x {processes}"
+    )
 
 
 def _line(name: str, text: str) -> str:

@@ -1,0 +1,76 @@
+"""What the other processes of a run do while the first one runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from flowbp.cli.prompt_encoding import encode_prompts
+from flowbp.cli.run.built_run import BuiltRun, build_run
+from flowbp.cli.run.phases import run_prompts
+from flowbp.component_errors import during
+from flowbp.config import ConfigurationError
+from flowbp.rewards import Reward, UncalibratedReward, WeightedReward
+from flowbp.settings import RunContainer, decisive
+from flowbp.settings.loader import problems_of
+from flowbp.settings.preflight import reading_checks
+from flowbp.training import RanksDifferError
+
+
+def follow(container: RunContainer) -> None:
+    """Take part in a run: encode prompts and train; all else is the first process's."""
+    settings = container.settings()
+    if settings.run.threads is not None:
+        torch.set_num_threads(settings.run.threads)
+    problems = list(problems_of(reading_checks(), settings))
+    if problems:
+        raise ConfigurationError(problems)
+    _leave_to_the_first(container)
+    with during("the construction of its parts"):
+        run = build_run(container)
+    checkpoint = meet(run, None)
+    with during("the encoding of the prompts"):
+        encode_prompts(run.model, run_prompts(run), ranks=run.ranks)
+    reward = share_scales(run, run.reward)
+    if reward is not run.reward:
+        container.calibrated.override(reward)
+    with during("the training"):
+        container.trainer().run(resume=checkpoint)
+    # The first has evaluations and a report to make.
+    run.ranks.exchange(None)
+
+
+def _leave_to_the_first(container: RunContainer) -> None:
+    """Build nothing that judges, shows or writes."""
+    container.judge.override(None)
+    container.metrics.override({})
+    container.snapshots.override(None)
+    container.observers.override(())
+
+
+def meet(run: BuiltRun, checkpoint: Path | None) -> Path | None:
+    """Find out whether all have the same settings, and where the first goes on from."""
+    own = dict(decisive(run.settings))
+    checkpoints, theirs = zip(*run.ranks.exchange((checkpoint, own)), strict=True)
+    for rank, settings in enumerate(theirs):
+        differing = [k for k in theirs[0] | settings if settings.get(k) != theirs[0].get(k)]
+        if differing:
+            key = differing[0]
+            raise RanksDifferError(
+                f"rank {rank} has {key} {settings.get(key, 'not at all')}, and rank 0 "
+                f"{theirs[0].get(key, 'not at all')}; give every process the same files and "
+                "overrides"
+            )
+    found: Path | None = checkpoints[0]
+    return found
+
+
+def share_scales(run: BuiltRun, reward: Reward | UncalibratedReward) -> Reward | UncalibratedReward:
+    """The reward of the first process, whose scales may just have been measured."""
+    own = isinstance(run.reward, UncalibratedReward)
+    scales = reward.normalisations if own and isinstance(reward, WeightedReward) else None
+    (measured, *_) = run.ranks.exchange(scales)
+    if not isinstance(reward, UncalibratedReward) or measured is None:
+        return reward
+    return reward.calibrated({label: measured[label] for label in reward.missing})

@@ -1,0 +1,52 @@
+"""What the processes of a run print: the first all of it, another one only why it failed."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+
+from flowbp.cli.start import INTERRUPTED
+from flowbp.training import Ranks
+
+_MOMENT = 1.0
+"""Seconds in which a process of lower rank says the same, if all have found the same fault."""
+
+
+@contextmanager
+def in_silence(ranks: Ranks) -> Iterator[None]:
+    """Print nothing on others than the first process."""
+    if ranks.first:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def with_one_voice(ranks: Ranks, command: Callable[[], int]) -> int:
+    """Call a command on all processes, and return its exit code.
+
+    What another than the first prints of its failure is printed, with its rank, unless one of
+    lower rank has failed by itself as well. A process that failed ends here and now: the others
+    notice, and it waits for none of them.
+    """
+    if ranks.size == 1:
+        return command()
+    if ranks.first:
+        code = command()
+    else:
+        said = io.StringIO()
+        with redirect_stderr(said):
+            code = command()
+        if code not in (0, INTERRUPTED):
+            time.sleep(_MOMENT)
+            if ranks.failed() == ranks.rank:
+                print(f"rank {ranks.rank}: {said.getvalue()}", end="", file=sys.stderr)
+    if code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
