@@ -136,6 +136,13 @@ def _refuse_mismatch(
 def _faults(run: RunState, saved: SavedState, optimizer: OptimizerRecipe) -> Iterator[str]:
     if (run.average is None) != (saved.average is None):
         yield f"it has {'no' if saved.average is None else 'an'} average, and the run the contrary"
+    taken, total = saved.mark.prompts.taken, run.step.total
+    if taken != len(saved.rows) * total:
+        before = taken // max(len(saved.rows), 1)
+        yield (
+            f"it was trained on batches of {before} samples, and this run has {total} in a step "
+            f"({run.step.batching.total} on each of {run.step.ranks.size} processes)"
+        )
     if run.average is not None and saved.average is not None:
         yield from _differing("average", run.average.shadow, saved.average.shadow)
     yield from _faults_of_optimizer(run, saved.optimizer, optimizer)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 
 from flowbp.core import SampleClip
 from flowbp.training import (
@@ -14,15 +18,19 @@ from flowbp.training import (
     Averaging,
     Batching,
     Checkpoints,
+    EarlyStop,
+    HeldOutEvaluation,
     PromptList,
     Ranks,
     SavePolicy,
+    Snapshots,
     Streams,
 )
 from flowbp.training.metrics import metrics_row
 
 from .cases import GUIDANCE, METHODS
-from .fakes import FakeBackbone, Recorder, gradients, make_step, make_trainer
+from .fakes import FakeBackbone, Recorder, colour_reward, gradients, make_step, make_trainer
+from .short import Listener, ShortBackbone
 
 TEXTS = tuple(f"prompt {number}" for number in range(7))
 """Seven, so that no batch divides them evenly."""
@@ -79,6 +87,80 @@ def step(ranks: Ranks, cases: Sequence[Sequence[Any]], seed: int = 3) -> list[An
     return found
 
 
+def act_at(ranks: Ranks, acts: Mapping[str, Sequence[Any]]) -> Any:
+    """A reward that does something on some ranks, named by their numbers, in a call of a number.
+
+    What it does: fail, kill (the process), interrupt (it), spoil (a score) or wait.
+    """
+    calls = 0
+
+    def reward(images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        act, at = acts.get(str(ranks.rank), ("", 0))
+        scores = colour_reward(images, prompts)
+        if calls != at:
+            return scores
+        if act == "fail":
+            raise ValueError(f"no score on {ranks.rank}")
+        if act == "spoil":
+            return scores * torch.tensor([torch.nan] + [1.0] * (len(scores) - 1))
+        if act == "wait":
+            time.sleep(60)
+        os.kill(os.getpid(), {"kill": signal.SIGKILL, "interrupt": signal.SIGINT}[act])
+        time.sleep(5)
+        raise AssertionError("the signal did not come")
+
+    return reward
+
+
+def ending(ranks: Ranks, folder: str, acts: Mapping[str, Sequence[Any]], **changes: Any) -> None:
+    """Train until something ends it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    made = make_step(reward=act_at(ranks, acts), batching=Batching(2), ranks=ranks)
+    make_trainer(made, checkpoints=Checkpoints(Path(folder)), **changes).run()
+
+
+def differing(ranks: Ranks) -> None:
+    """Train models of which each has other weights."""
+    make_trainer(make_step(backbone=FakeBackbone(ranks.rank), ranks=ranks)).run()
+
+
+def short(ranks: Ranks, limits: Mapping[str, Mapping[str, int]], dropout: float = 0.0) -> Any:
+    """Train where some ranks have less memory; clipped, so that they meet within a step."""
+    backbone = ShortBackbone(dropout=dropout, **limits.get(str(ranks.rank), {}))
+    made = make_step(
+        backbone=backbone,
+        method=METHODS["Bridge"],
+        batching=Batching(8 // ranks.size),
+        clip=SampleClip(0.7),
+        ranks=ranks,
+    )
+    listener = Listener()
+    make_trainer(made, prompts=PromptList(TEXTS), observers=[listener]).run()
+    told = [(step, str(portions), text) for step, portions, text in listener.told]
+    return backbone.state(), told, backbone.failed, backbone.most
+
+
+def evaluated(ranks: Ranks, values: Sequence[float]) -> Any:
+    """Train with an evaluation that has these values, and with sample pictures."""
+    left, recorder = list(values), Recorder()
+    evaluation = HeldOutEvaluation(
+        measure=lambda: {"reward": left.pop(0)},
+        every=1,
+        stop=EarlyStop(metric="reward", patience=2),
+    )
+    made = make_step(batching=Batching(2), ranks=ranks)
+    trainer = make_trainer(
+        made,
+        steps=9,
+        observers=[recorder],
+        held_out_evaluation=evaluation,
+        snapshots=Snapshots(["red"], 1),
+    )
+    return trainer.run(), len(values) - len(left), len(recorder.shown), made.backbone.state()
+
+
 def train(
     ranks: Ranks,
     method: str,
@@ -86,14 +168,17 @@ def train(
     batching: Sequence[Any],
     *,
     steps: int = 3,
-    averaging: bool = True,
+    dropout: float | None = None,
     folder: str | None = None,
     resume: str | None = None,
     every: int | None = None,
     **named: Any,
 ) -> Any:
     """Train, and return metrics, parameters and observed rows."""
-    made = make_step(**parts_of_step(method, guidance, batching, **named), ranks=ranks)
+    parts = parts_of_step(method, guidance, batching, **named)
+    if dropout is not None:
+        parts["backbone"] = ShortBackbone(dropout=dropout)
+    made = make_step(**parts, ranks=ranks)
     recorder = Recorder()
     checkpoints = None
     if folder is not None:
@@ -103,7 +188,7 @@ def train(
         prompts=PromptList(TEXTS),
         steps=steps,
         clip=0.05,
-        averaging=Averaging(0.5) if averaging else None,
+        averaging=Averaging(0.5),
         observers=[recorder],
         checkpoints=checkpoints,
     )

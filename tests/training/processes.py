@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +19,27 @@ import flowbp
 _SERVER = """
 import json, os, sys, traceback
 import torch
+import torch.distributed as dist
 from flowbp.training.distributed import Launch, joined
 import torch._dynamo  # imported by the first optimizer, which takes seconds
 from tests.training import distributed_jobs
 
 for line in sys.stdin:
     job, children = json.loads(line), []
+    # Not held by one of the processes, as torchrun has it.
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(store.port),
+        TORCHELASTIC_USE_AGENT_STORE="True",
+        TORCHELASTIC_RESTART_COUNT="0",
+        GLOO_SOCKET_IFNAME="lo",
+    )
     for rank in range(job["size"]):
         child = os.fork()
         if child == 0:
             log = os.open(f"{job['folder']}/log{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1), os.dup2(log, 2)
-            os.environ.update(job["environment"])
             torch.set_num_threads(1)
             code = 1
             try:
@@ -87,16 +93,11 @@ class Together:
         self._number += 1
         self._size, self._place = size, self._folder / str(self._number)
         self._place.mkdir()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
         job = {
             "size": size,
             "name": name,
             "arguments": arguments,
             "folder": str(self._place),
-            "environment": environment,
         }
         self._server.stdin.write(json.dumps(job) + "\n")
         self._server.stdin.flush()
@@ -122,23 +123,3 @@ class Together:
         self._server.stdin.close()
         self._server.wait()
         self._server.stdout.close()
-
-
-def wait_for(path: Path, seconds: float = 30) -> None:
-    """Wait until a file is there."""
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not come"
-        time.sleep(0.01)
-
-
-def alive(process: int) -> bool:
-    """Whether a process is still there, and not only waited for."""
-    try:
-        text = Path(f"/proc/{process}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return text.rpartition(")")[2].split()[0] != "Z"
-
-
-INTERRUPT = signal.SIGINT
