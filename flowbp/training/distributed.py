@@ -350,8 +350,7 @@ def joined(launch: Launch) -> Iterator[Ranks]:
             f"the {launch.size} processes do not know where to meet ({error}); start with torchrun"
         ) from error
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-    try:
-        control = dist.new_group(backend="gloo", timeout=_PATIENCE)
-        yield ProcessRanks(launch, control, store)
-    finally:
-        dist.destroy_process_group()
+    control = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    yield ProcessRanks(launch, control, store)
+    # Not after a failure, where it would wait for those that have not noticed it yet.
+    dist.destroy_process_group()

@@ -17,12 +17,14 @@ import flowbp
 # Forked, a process is there within milliseconds; nothing in the parent has used autograd, whose
 # threads a fork would lose.
 _SERVER = """
-import json, os, sys, traceback
+import faulthandler, json, os, sys, traceback
 import torch
 import torch.distributed as dist
 from flowbp.training.distributed import Launch, joined
 import torch._dynamo  # imported by the first optimizer, which takes seconds
 from tests.training import distributed_jobs
+
+LIMIT = 60
 
 for line in sys.stdin:
     job, children = json.loads(line), []
@@ -41,6 +43,8 @@ for line in sys.stdin:
             log = os.open(f"{job['folder']}/log{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1), os.dup2(log, 2)
             torch.set_num_threads(1)
+            # One that hangs says where, and does not hang the tests.
+            faulthandler.dump_traceback_later(LIMIT, exit=True)
             code = 1
             try:
                 with joined(Launch(rank, job["size"], rank, job["size"])) as ranks:
