@@ -25,6 +25,12 @@ import torch._dynamo  # imported by the first optimizer, which takes seconds
 from tests.training import distributed_jobs
 
 LIMIT = 60
+if sys.argv[1] == "flowbp":
+    from diffusers import StableDiffusion3Pipeline
+    from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizerFast
+    from flowbp.cli.run import command, execution, one_voice
+    from flowbp.run import main
+    from flowbp.settings import load
 
 for line in sys.stdin:
     job, children = json.loads(line), []
@@ -46,6 +52,14 @@ for line in sys.stdin:
             # One that hangs says where, and does not hang the tests.
             faulthandler.dump_traceback_later(LIMIT, exit=True)
             code = 1
+            if job["name"] == "flowbp":
+                number, size = str(rank), str(job["size"])
+                os.environ.update(RANK=number, WORLD_SIZE=size, LOCAL_RANK=number)
+                os.environ.update(LOCAL_WORLD_SIZE=size)
+                sys.argv = ["flowbp", *job["arguments"]["typed"]]
+                code = main()
+                sys.stdout.flush(), sys.stderr.flush()
+                os._exit(code)
             try:
                 with joined(Launch(rank, job["size"], rank, job["size"])) as ranks:
                     act = getattr(distributed_jobs, job["name"])
@@ -77,14 +91,17 @@ class Ended:
 
 
 class Together:
-    """Starts jobs of `distributed_jobs` in several processes, one job at a time."""
+    """Starts jobs of `distributed_jobs` in several processes, one job at a time.
 
-    def __init__(self, folder: Path) -> None:
+    One that `imports` what the command `flowbp` needs starts that under this name.
+    """
+
+    def __init__(self, folder: Path, imports: str = "training") -> None:
         self._folder, self._number = folder, 0
         root = str(Path(flowbp.__file__).parents[1])
         paths = (root, os.environ.get("PYTHONPATH", ""))
         self._server = subprocess.Popen(
-            [sys.executable, "-c", _SERVER],
+            [sys.executable, "-c", _SERVER, imports],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,0 +1,229 @@
+"""The command in several processes: one prints, writes and saves, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import flowbp
+
+from ...training.processes import Together
+
+ROOT = Path(flowbp.__file__).parents[1]
+SHORT = [
+    "container.yaml",
+    "run.threads=1",
+    "sampling.steps=4",
+    "method.active=2",
+    "observers.tensorboard=false",
+]
+EVALUATED = [
+    "evaluation.prompts.count=3",
+    "evaluation.batch=3",
+    "samples.every=2",
+    "samples.count=2",
+]
+ALONE = ["evaluation=null", "judge=null", "samples=null"]
+USERS = '''
+import os, signal, time
+from pathlib import Path
+
+class Brightness:
+    """Fails, or waits, on the second process in its third call."""
+    def __init__(self, act, folder):
+        self.act, self.folder, self.calls = act, Path(folder), 0
+
+    def __call__(self, images, prompts):
+        self.calls += 1
+        if os.environ.get("RANK") == "1" and self.calls == 3:
+            if self.act == "fail":
+                raise ValueError("too dark for me")
+            if self.act == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            (self.folder / "waiting").touch()
+            time.sleep(60)
+        return images.mean((1, 2, 3))
+'''
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    started = Together(tmp_path_factory.mktemp("together"), "flowbp")
+    yield started
+    started.close()
+
+
+def typed(folder: Path, *overrides: str, also: list[str] = EVALUATED) -> list[str]:
+    return [*SHORT, *also, f"run.folder={folder}/run", *overrides]
+
+
+def rows(folder: Path) -> list[dict]:
+    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def agree(found: list[dict], expected: list[dict], tolerance: float = 1e-4) -> None:
+    assert len(found) == len(expected)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.keys() == theirs.keys()
+        for name, value in theirs.items():
+            wanted = pytest.approx(value, rel=tolerance, abs=1e-7) if value is not None else None
+            assert mine[name] == wanted, name
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "run" / "checkpoints").iterdir())
+
+
+def test_torchrun_runs_what_one_process_runs(tmp_path: Path) -> None:
+    launched = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = [*launched, "-m", "flowbp.run", *typed(tmp_path / "two", "batching.samples=2")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment["GLOO_SOCKET_IFNAME"] = "lo"
+    two = subprocess.run(
+        [*command, "training.steps=2"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("  backbone ") == 1
+    told = " ".join(two.stdout.split())
+    assert "processes 2, each with the whole model and 2 of a step's 4 samples" in told
+    assert "each step 4 samples" in told
+    assert two.stderr.count("step 2/2") == 1
+    assert (tmp_path / "two" / "run" / "report.html").exists()
+    assert [row["step"] for row in rows(tmp_path / "two")] == [1, 2]
+
+
+def test_a_run_of_two_is_that_of_one(together, tmp_path: Path) -> None:
+    found = {}
+    for size, samples in ((1, 4), (2, 2)):
+        place = tmp_path / str(size)
+        overrides = (f"batching.samples={samples}", "training.steps=3", "checkpoints.every=2")
+        together.start(size, "flowbp", typed=typed(place, *overrides))
+        ended = together.finish()
+        assert ended.codes == [0] * size, "\n".join(ended.told)
+        # The second says nothing at all.
+        assert ended.told[1:] == [""] * (size - 1)
+        found[size] = rows(place), ended.told[0], sorted(p.name for p in (place / "run").iterdir())
+    agree(found[2][0], found[1][0])
+    assert found[2][2] == found[1][2]
+    assert found[2][1].count("step 3/3") == 1
+
+
+def test_it_goes_on_bit_for_bit(together, tmp_path: Path) -> None:
+    short = ("batching.samples=2", "schedule.name=constant")
+    for place, steps in (("whole", 4), ("parts", 2)):
+        arguments = typed(tmp_path / place, *short, f"training.steps={steps}")
+        together.start(2, "flowbp", typed=arguments)
+        assert together.finish().codes == [0, 0]
+    arguments = typed(tmp_path / "parts", *short, "training.steps=4", "--resume")
+    together.start(2, "flowbp", typed=arguments)
+    ended = together.finish()
+    assert ended.codes == [0, 0], "\n".join(ended.told)
+    assert "resuming after step 2 of 4" in ended.told[0]
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+
+
+def users(folder: Path, act: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The arguments of a run whose reward does something on the second process."""
+    name = f"users_{folder.name.replace('-', '_')}"
+    (folder / f"{name}.py").write_text(USERS)
+    # Where the command looks for what dotted paths name.
+    reward = f"{{name: '{name}:Brightness', act: {act}, folder: {folder}}}"
+    overrides = ("batching.samples=2", "training.steps=6")
+    return typed(folder, f"reward={reward}", *overrides, also=ALONE)
+
+
+@pytest.fixture
+def acting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Starts two processes that find a user's module."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    started = Together(tmp_path / "together", "flowbp")
+    (tmp_path / "together").mkdir()
+    yield started, lambda act: users(tmp_path, act, monkeypatch)
+    started.close()
+
+
+def test_a_failure_of_the_second_is_told_by_it_and_saved_by_the_first(acting, tmp_path) -> None:
+    together, arguments = acting
+    together.start(2, "flowbp", typed=arguments("fail"))
+    ended = together.finish()
+    assert ended.codes == [1, 1], ended.told
+    assert ended.told[1].startswith("rank 1: ") and "too dark for me" in ended.told[1]
+    last = ended.told[0].splitlines()[-2:]
+    assert last[0] == "rank 1 failed; its own message says why"
+    assert "saved in" in last[1] and "stopped-00000" in last[1]
+    (saved,) = checkpoints(tmp_path)
+    assert saved.startswith("stopped-")
+
+
+def test_an_interrupt_is_told_and_saved_once(acting, tmp_path) -> None:
+    together, arguments = acting
+    processes = together.start(2, "flowbp", typed=arguments("wait"))
+    end = time.monotonic() + 30
+    while not (tmp_path / "waiting").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    for process in processes:
+        os.kill(process, signal.SIGTERM)
+    ended = together.finish()
+    assert ended.codes == [130, 130]
+    assert ended.told[1] == ""
+    assert ended.told[0].splitlines()[-1].startswith("interrupted; the parameters after step ")
+    (saved,) = checkpoints(tmp_path)
+    assert saved.startswith("interrupted-")
+
+
+def test_a_killed_process_ends_the_run(acting, tmp_path) -> None:
+    together, arguments = acting
+    together.start(2, "flowbp", typed=arguments("kill"))
+    ended = together.finish()
+    assert ended.codes == [1, -signal.SIGKILL]
+    assert "another process of the run ended without a message" in ended.told[0]
+    (saved,) = checkpoints(tmp_path)
+    assert saved.startswith("stopped-")
+
+
+def test_what_is_not_there_yet_is_refused_by_one(together, tmp_path: Path) -> None:
+    together.start(2, "flowbp", typed=typed(tmp_path, "distributed.shard=2"))
+    ended = together.finish()
+    assert ended.codes == [2, 2]
+    assert "distributed.shard: must be auto or 1, got 2" in ended.told[0]
+    assert "lora" in ended.told[0]
+    assert ended.told[1] == ""
+    together.start(2, "flowbp", typed=typed(tmp_path, "run.device=cuda:0"))
+    ended = together.finish()
+    assert ended.codes == [2, 2] and ended.told[1] == ""
+    assert "run.device: is 'cuda:0'" in ended.told[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_check_says_what_all_would_do(together, tmp_path: Path) -> None:
+    together.start(2, "flowbp", typed=typed(tmp_path, "batching.samples=3", "--check"))
+    ended = together.finish()
+    assert ended.codes == [0, 0] and ended.told[1] == ""
+    assert "6 samples" in ended.told[0] and "checked; nothing was run" in ended.told[0]
+
+
+def test_processes_without_a_place_to_meet_are_refused(tmp_path: Path, monkeypatch, capsys) -> None:
+    from flowbp.run import main
+
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["container.yaml"]) == 2
+    assert "start with torchrun, or unset both" in capsys.readouterr().err
+    monkeypatch.setenv("RANK", "1")
+    assert main(["container.yaml"]) == 2
+    assert "do not know where to meet" in capsys.readouterr().err
