@@ -12,7 +12,7 @@ import attrs
 from flowbp.adapters import CutPromptWarning
 from flowbp.cli.progress import report_progress
 from flowbp.files import write_atomically
-from flowbp.prompts import CachedBackbone
+from flowbp.prompts import CachedBackbone, FolderStore
 from flowbp.training import ALONE, Ranks
 from flowbp.training.memory_stages import ENCODING, in_stage
 
@@ -48,15 +48,19 @@ def encode_prompts(
             CutPromptWarning,
             stacklevel=2,
         )
-    if ranks.size > 1:
-        _encode(model, prompts, ranks.exchange(model.absent(prompts))[0][ranks.rank :: ranks.size])
+    absent = model.absent(prompts)
+    what = f"encoding, {len(prompts) - len(absent):,} of this run's {len(prompts):,} are cached"
+    if ranks.size > 1 and isinstance(model.store, FolderStore):
+        # The list of the first, as the others may look when some are written already.
+        _encode(model, ranks.exchange(absent)[0][ranks.rank :: ranks.size], what)
         ranks.exchange(None)
-    _encode(model, prompts, model.absent(prompts))
+        # Those that another one has written where this one cannot see it.
+        absent = model.absent(prompts)
+    _encode(model, absent, what)
     model.release()
 
 
-def _encode(model: CachedBackbone, prompts: Sequence[str], absent: Sequence[str]) -> None:
+def _encode(model: CachedBackbone, absent: Sequence[str], what: str) -> None:
     if absent:
-        what = f"encoding, {len(prompts) - len(absent):,} of this run's {len(prompts):,} are cached"
         with report_progress(what, len(absent)) as progress, in_stage(ENCODING, len(absent)):
             model.fill(absent, progress)

@@ -17,6 +17,7 @@ from flowbp.cli.run.execution import execute
 from flowbp.cli.run.phases import run_prompts
 from flowbp.run import main
 from flowbp.settings import RunContainer, load
+from flowbp.training import Ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
 
@@ -114,25 +115,21 @@ def test_wrong_columns_are_told_with_their_place(yaml, tmp_path, capsys):
     assert "Did you mean 'caption'? There are: 'id', 'caption'" in told
 
 
-def test_processes_that_train_together_have_their_own_prompts(yaml, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    found = []
-    for rank in range(2):
-        monkeypatch.setenv("RANK", str(rank))
-        parts = RunContainer(settings=load([yaml]).settings)
-        assert parts.trainer().prompts.shard.rank == rank
-        found.append(set(run_prompts(build_run(parts))))
-    assert not found[0] & found[1] and len(found[0] | found[1]) == 8
+class SecondOfTwo(Ranks):
+    """What has no other to talk to, and needs none to be told of its prompts."""
+
+    rank, size = 1, 2
 
 
-@pytest.mark.parametrize("check", [[], ["--check"]])
-def test_a_run_of_several_processes_is_refused(yaml, monkeypatch, capsys, tmp_path, check):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    assert main([yaml, *check]) == 2
-    told = capsys.readouterr().err
-    assert "run: would train 2 models" in told and "unset RANK and WORLD_SIZE" in told
-    assert not (tmp_path / "run").exists()
+def test_processes_that_train_together_encode_the_prompts_of_all(yaml):
+    settings = load([yaml]).settings
+    alone, one = (
+        RunContainer(settings=settings, **ranks) for ranks in ({}, {"ranks": SecondOfTwo()})
+    )
+    drawn = [dict.fromkeys(run_prompts(build_run(parts))) for parts in (alone, one)]
+    # Two steps of two samples, or of four.
+    assert len(drawn[0]) == 4 and len(drawn[1]) == 8
+    assert list(drawn[1])[:4] == list(drawn[0])
 
 
 @pytest.mark.filterwarnings("ignore:a cached embedding is damaged")

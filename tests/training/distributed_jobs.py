@@ -121,6 +121,24 @@ def ending(ranks: Ranks, folder: str, acts: Mapping[str, Sequence[Any]], **chang
     make_trainer(made, checkpoints=Checkpoints(Path(folder)), **changes).run()
 
 
+def sums(ranks: Ranks) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Gradients of several dtypes and layouts, of which some are missing here or there."""
+    number = float(ranks.rank + 1)
+    shapes = [(3, 4), (5,), (), (2, 3)]
+    parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    parameters.append(torch.nn.Parameter(torch.zeros(4, dtype=torch.float64)))
+    for parameter in parameters[:-1]:
+        parameter.grad = torch.full_like(parameter, number)
+    parameters[0].grad = torch.full((4, 3), number).T
+    if ranks.first:
+        parameters[3].grad = None
+    expected = [torch.full(shape, 3.0) for shape in shapes]
+    expected[3] = torch.full((2, 3), 2.0)
+    ranks.sum_gradients(parameters)
+    assert parameters[-1].grad is None
+    return [(p.grad, wanted) for p, wanted in zip(parameters, expected, strict=False)]
+
+
 def differing(ranks: Ranks) -> None:
     """Train models of which each has other weights."""
     make_trainer(make_step(backbone=FakeBackbone(ranks.rank), ranks=ranks)).run()

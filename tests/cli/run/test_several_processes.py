@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import flowbp
+from flowbp.training.checkpoint import TENSORS
 
 from ...training.processes import Together
 
@@ -227,3 +229,32 @@ def test_processes_without_a_place_to_meet_are_refused(tmp_path: Path, monkeypat
     monkeypatch.setenv("RANK", "1")
     assert main(["container.yaml"]) == 2
     assert "do not know where to meet" in capsys.readouterr().err
+
+
+FAMILY = ["sampling.guidance=2", "batching.decode=1", "training.steps=3", "optimizer.eps=1e-3"]
+TUNINGS = {
+    "full": ["training.sample_clip=1", "sampling.detach_negative=false"],
+    "lora": ["tuning={name: lora, rank: 2}", "anchor={strength: 0.1}", "run.compile=false"],
+    "checkpointing": ["backbone.gradient_checkpointing=true", "batching.pull=1"],
+    "copies": ["method={name: draft_lv, noised: 2}", "training.averaging={decay: 0.5}"],
+}
+
+
+@pytest.mark.parametrize("tuning", TUNINGS)
+def test_a_tiny_family_is_trained_as_by_one(together, yaml, tmp_path: Path, tuning: str) -> None:
+    from safetensors.torch import load_file
+
+    found, parameters = [], []
+    for size, samples in ((1, 4), (2, 2)):
+        place = tmp_path / str(size)
+        sizes = (f"run.folder={place}/run", f"batching.samples={samples}")
+        together.start(size, "flowbp", typed=[yaml, *FAMILY, *TUNINGS[tuning], *sizes])
+        ended = together.finish()
+        assert ended.codes == [0] * size, "\n".join(ended.told)
+        found.append(rows(place))
+        state = load_file(place / "run" / "checkpoints" / "final" / "training" / TENSORS)
+        parameters.append({n: t for n, t in state.items() if n.startswith("state.parameters.")})
+    agree(found[1], found[0])
+    assert parameters[0].keys() == parameters[1].keys() and parameters[0]
+    for name, expected in parameters[0].items():
+        torch.testing.assert_close(parameters[1][name], expected, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,129 @@
+"""What one process knows of the others: its place, its part of a batch, sums and exchanges."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from flowbp.core import Bridge, DRaFTLV, SampleClip, renoise, rollout
+from flowbp.settings.device import fault_of_processes
+from flowbp.training import ALONE, Anchor, Launch, LaunchError, Ranks, joined
+from flowbp.training.distributed import _buckets
+
+from .fakes import FakeBackbone, make_step, make_trainer
+
+
+class Second(Ranks):
+    rank, size = 1, 2
+
+
+def test_the_environment_is_that_of_torchrun() -> None:
+    assert Launch.of({}) == Launch()
+    given = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    assert Launch.of(given) == Launch(2, 4, 0, 2)
+    assert Launch.of({"RANK": "1", "WORLD_SIZE": "3"}) == Launch(1, 3, 1, 3)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RANK": "1"},
+        {"WORLD_SIZE": "2"},
+        {"RANK": "x", "WORLD_SIZE": "2"},
+        {"RANK": "2", "WORLD_SIZE": "2"},
+        {"RANK": "-1", "WORLD_SIZE": "2"},
+        {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "1"},
+    ],
+)
+def test_half_an_environment_is_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(LaunchError, match=r"RANK and WORLD_SIZE must be .*unset both"):
+        Launch.of(environment)
+
+
+def test_parts_are_equal_and_in_order() -> None:
+    assert ALONE.part(3) == slice(0, 3)
+    assert Second().part(6) == slice(3, 6)
+    with pytest.raises(ValueError, match="multiple of the 2 processes, got 5"):
+        Second().part(5)
+
+
+def test_one_process_joins_nothing_and_calls_nothing_of_others(monkeypatch) -> None:
+    def never(*given: object, **named: object) -> None:
+        raise AssertionError("one process alone has nobody to talk to")
+
+    for name in ("init_process_group", "all_gather_object", "all_reduce", "new_group"):
+        monkeypatch.setattr(dist, name, never)
+    backbone = FakeBackbone()
+    anchor = Anchor(0.1, backbone.reference())
+    with joined(Launch()) as ranks:
+        assert ranks is ALONE
+        step = make_step(backbone=backbone, ranks=ranks, clip=SampleClip(1.0), anchor=anchor)
+        assert step.total == step.batching.total
+        assert make_trainer(step).run() == 4
+
+
+def test_what_is_drawn_for_a_part_is_that_of_the_whole() -> None:
+    method = DRaFTLV(noised=2)
+    step = make_step(method=method)
+    surrogate = method.draw(step.sigmas, torch.Generator().manual_seed(0))
+    x = torch.randn(6, 2, 4, 4, dtype=torch.float64)
+
+    def field(latents, sigma):
+        return -latents * sigma
+
+    def copies(samples: slice, **part: int) -> torch.Tensor:
+        path = rollout(field, x[samples], step.sigmas)
+        source = torch.Generator().manual_seed(1)
+        return renoise(surrogate, path, field, source, **part).sample.reshape(3, -1, 2, 4, 4)
+
+    whole = copies(slice(0, 6))
+    for first in (0, 2, 4):
+        part = slice(first, first + 2)
+        assert torch.equal(copies(part, whole=6, first=first), whole[:, part])
+    with pytest.raises(ValueError, match=r"`first` must be in \[0, 4\], got 5"):
+        copies(slice(0, 2), whole=6, first=5)
+
+
+def test_a_step_refuses_the_prompts_of_one_part() -> None:
+    step = make_step(method=Bridge(active=3), ranks=Second())
+    with pytest.raises(ValueError, match="must hold 6 prompts"):
+        step(["red"] * 3, None)
+
+
+def test_buckets_hold_all_gradients_by_kind(monkeypatch) -> None:
+    monkeypatch.setattr("flowbp.training.distributed._BUCKET", 10)
+    sizes = (4, 4, 4, 30, 1, 9, 2)
+    gradients = [torch.zeros(size) for size in sizes] + [torch.zeros(3, dtype=torch.float64)]
+    found = [[each.numel() for each in bucket] for bucket in _buckets(gradients)]
+    assert found == [[4, 4], [4], [30], [1, 9], [2], [3]]
+
+
+def test_gradients_are_summed_whatever_their_layout(together) -> None:
+    for found in together.run(2, "sums"):
+        for gradient, expected in found:
+            assert torch.equal(gradient, expected)
+
+
+@pytest.mark.parametrize(
+    ("device", "local", "wrong"),
+    [
+        ("cpu", 2, None),
+        ("cuda:0", 2, "is 'cuda:0', which is one device, and torchrun has started 2 processes"),
+        ("mps", 2, "train together on cuda or cpu"),
+        ("cuda", 3, "where torch sees 2 GPUs; start torchrun with --nproc-per-node 2"),
+        ("cuda", 2, None),
+    ],
+)
+def test_devices_that_several_cannot_share_are_refused(
+    monkeypatch, device: str, local: int, wrong: str | None
+) -> None:
+    monkeypatch.setattr("flowbp.settings.device._count", lambda kind: 2)
+    assert not list(fault_of_processes("run", device))
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(local))
+    found = list(fault_of_processes("run", device))
+    assert bool(found) == (wrong is not None)
+    for path, message in found:
+        assert path == ("run", "device") and wrong in message
