@@ -51,7 +51,23 @@ class RanksDifferError(RuntimeError):
 
 @attrs.frozen
 class Launch:
-    """Which of how many processes this one is, on all machines and on its own."""
+    """Which of how many processes this one is, on all machines and on its own.
+
+    Args:
+        rank: its number on all machines, from 0.
+        size: how many there are.
+        local_rank: its number on its machine, which is that of its GPU.
+        local_size: how many there are on that machine.
+
+    Raises:
+        ValueError: a number is not below its count.
+
+    Example:
+        >>> Launch.of({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"})
+        Launch(rank=5, size=8, local_rank=1, local_size=4)
+        >>> Launch.of({})
+        Launch(rank=0, size=1, local_rank=0, local_size=1)
+    """
 
     rank: int = attrs.field(default=0, validator=integer(0))
     size: int = attrs.field(default=1, validator=integer(1))
@@ -66,7 +82,11 @@ class Launch:
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> Launch:
-        """What `torchrun` wrote into the environment; one process without it."""
+        """What `torchrun` wrote into the environment; one process without it.
+
+        Raises:
+            LaunchError: what is written there is not whole.
+        """
         given = {name: environment[name] for name in ("RANK", "WORLD_SIZE") if name in environment}
         if not given:
             return cls()
@@ -334,6 +354,11 @@ def joined(launch: Launch) -> Iterator[Ranks]:
 
     Raises:
         LaunchError: the environment does not say where the processes meet.
+
+    Example:
+        >>> with joined(Launch()) as ranks:
+        ...     ranks.size
+        1
     """
     if launch.size == 1:
         yield ALONE

@@ -11,8 +11,9 @@ from typing import Any
 
 import attrs
 import torch
+import torch.distributed as dist
 
-from flowbp.core import SampleClip
+from flowbp.core import Bridge, SampleClip
 from flowbp.training import (
     Anchor,
     Averaging,
@@ -25,6 +26,7 @@ from flowbp.training import (
     SavePolicy,
     Snapshots,
     Streams,
+    TrainingSampling,
 )
 from flowbp.training.metrics import metrics_row
 
@@ -137,6 +139,28 @@ def sums(ranks: Ranks) -> list[tuple[torch.Tensor, torch.Tensor]]:
     ranks.sum_gradients(parameters)
     assert parameters[-1].grad is None
     return [(p.grad, wanted) for p, wanted in zip(parameters, expected, strict=False)]
+
+
+def collectives(ranks: Ranks, steps: int, active: int, clip: float | None) -> dict[str, int]:
+    """How often training goes to the others."""
+    counts = {"all_reduce": 0, "all_gather_object": 0}
+    for name in counts:
+        original = getattr(dist, name)
+
+        def counted(*given: Any, name: str = name, original: Any = original, **named: Any) -> Any:
+            counts[name] += 1
+            return original(*given, **named)
+
+        setattr(dist, name, counted)
+    made = make_step(
+        method=Bridge(active=active),
+        sampling=TrainingSampling(6, 3.5, 4, 4, detach_negative=False),
+        batching=Batching(4, pull=1),
+        clip=None if clip is None else SampleClip(clip),
+        ranks=ranks,
+    )
+    make_trainer(made, steps=steps).run()
+    return counts
 
 
 def differing(ranks: Ranks) -> None:

@@ -105,6 +105,15 @@ def test_gradients_are_summed_whatever_their_layout(together) -> None:
             assert torch.equal(gradient, expected)
 
 
+@pytest.mark.parametrize(("clip", "within"), [(None, 0), (1.0, 2)])
+def test_gradients_are_summed_once_a_step_whatever_the_pulls(together, clip, within) -> None:
+    for active in (2, 5):
+        for counts in together.run(2, "collectives", steps=3, active=active, clip=clip):
+            assert counts["all_reduce"] == 3
+            # The weights once; in each step the agreement, the metrics and the norms to clip by.
+            assert counts["all_gather_object"] == 1 + 3 * (2 + within)
+
+
 @pytest.mark.parametrize(
     ("device", "local", "wrong"),
     [

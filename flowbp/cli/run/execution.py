@@ -97,7 +97,9 @@ def _write_beginning(run: BuiltRun, found: Resumption | None, timings: Timings) 
     """Write what a run is made of into its folder, which a new run claims by it."""
     settings = run.settings
     folder = settings.run.folder
-    configuration = configuration_text(settings, run.tuned, run.device, run.replaced)
+    configuration = configuration_text(
+        settings, run.tuned, run.device, run.replaced, processes=run.ranks.size
+    )
     if found is None:
         claim_folder(folder, configuration)
         timings.keep_in(folder)

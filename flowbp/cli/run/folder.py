@@ -51,12 +51,18 @@ DESCRIPTIONS = {
 
 
 def configuration_text(
-    settings: Settings, model: Backbone, device: torch.device, replaced: Sequence[str]
+    settings: Settings,
+    model: Backbone,
+    device: torch.device,
+    replaced: Sequence[str],
+    *,
+    processes: int = 1,
 ) -> str:
     """The resolved configuration, with comments: what Python replaced, what the model decides."""
     facts = {
         "device": str(device),
         "threads": str(torch.get_num_threads()),
+        **({"processes": str(processes)} if processes > 1 else {}),
         "sigmas": sampling_facts(model, calibration_sampling(settings))["sigmas"],
         **own_facts(model),
         **_adapter(model),

@@ -6,9 +6,11 @@ import io
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 
+from flowbp.cli.console import STOPPED
 from flowbp.cli.start import INTERRUPTED
 from flowbp.training import Ranks
 
@@ -35,13 +37,16 @@ def with_one_voice(ranks: Ranks, command: Callable[[], int]) -> int:
     """
     if ranks.size == 1:
         return command()
-    if ranks.first:
-        code = command()
-    else:
-        said = io.StringIO()
-        with redirect_stderr(said):
+    said = io.StringIO()
+    try:
+        with nullcontext() if ranks.first else redirect_stderr(said):
             code = command()
-        if code not in (0, INTERRUPTED):
+    except Exception:
+        # A bug, or under --debug: Python would end in its own time, and the others wait.
+        traceback.print_exc()
+        code = STOPPED
+    else:
+        if not ranks.first and code not in (0, INTERRUPTED):
             time.sleep(_MOMENT)
             if ranks.failed() == ranks.rank:
                 print(f"rank {ranks.rank}: {said.getvalue()}", end="", file=sys.stderr)

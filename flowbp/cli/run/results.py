@@ -96,7 +96,9 @@ def write_results(
         held_out_each=[row.each for row in held_out],
         held_out_prompts=_held_out_prompts(inside),
         held_out_signs={name: sign for row in held_out for name, sign in row.signs.items()},
-        configuration=configuration_text(settings, run.tuned, run.device, run.replaced),
+        configuration=configuration_text(
+            settings, run.tuned, run.device, run.replaced, processes=run.ranks.size
+        ),
         timings=timings.sums,
         sessions=timings.sessions,
         environment=environment(run.device, settings.run.seed),
