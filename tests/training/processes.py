@@ -17,7 +17,7 @@ import flowbp
 # Forked, a process is there within milliseconds; nothing in the parent has used autograd, whose
 # threads a fork would lose.
 _SERVER = """
-import faulthandler, json, os, sys, traceback
+import faulthandler, json, os, signal, sys, time, traceback
 import torch
 import torch.distributed as dist
 from flowbp.training.distributed import Launch, joined
@@ -34,11 +34,20 @@ if sys.argv[1] == "flowbp":
 
 for line in sys.stdin:
     job, children = json.loads(line), []
-    # Not held by one of the processes, as torchrun has it.
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    # Not held by one of the processes, as torchrun has it; nor here, where its thread might hold a
+    # lock in the moment of a fork.
+    reading, writing = os.pipe()
+    host = os.fork()
+    if host == 0:
+        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        os.write(writing, str(store.port).encode())
+        time.sleep(10 * LIMIT)
+        os._exit(0)
+    port = os.read(reading, 10).decode()
+    os.close(reading), os.close(writing)
     os.environ.update(
         MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(store.port),
+        MASTER_PORT=port,
         TORCHELASTIC_USE_AGENT_STORE="True",
         TORCHELASTIC_RESTART_COUNT="0",
         GLOO_SOCKET_IFNAME="lo",
@@ -75,6 +84,8 @@ for line in sys.stdin:
         children.append(child)
     print(json.dumps(children), flush=True)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    os.kill(host, signal.SIGKILL)
+    os.waitpid(host, 0)
     print(json.dumps(codes), flush=True)
 """
 
