@@ -69,7 +69,8 @@ def meet(run: BuiltRun, checkpoint: Path | None) -> Path | None:
 def share_scales(run: BuiltRun, reward: Reward | UncalibratedReward) -> Reward | UncalibratedReward:
     """The reward of the first process, whose scales may just have been measured."""
     own = isinstance(run.reward, UncalibratedReward)
-    scales = reward.normalisations if own and isinstance(reward, WeightedReward) else None
+    weighted = reward if own and isinstance(reward, WeightedReward) else None
+    scales = None if weighted is None else dict(weighted.normalisations)
     (measured, *_) = run.ranks.exchange(scales)
     if not isinstance(reward, UncalibratedReward) or measured is None:
         return reward

@@ -9,11 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import flowbp
+from flowbp.cli.run.following import meet
+from flowbp.settings import load
+from flowbp.training import Ranks, RanksDifferError
 from flowbp.training.checkpoint import TENSORS
 
 from ...training.processes import Together
@@ -258,3 +262,37 @@ def test_a_tiny_family_is_trained_as_by_one(together, yaml, tmp_path: Path, tuni
     assert parameters[0].keys() == parameters[1].keys() and parameters[0]
     for name, expected in parameters[0].items():
         torch.testing.assert_close(parameters[1][name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_scales_are_measured_once_and_shared(together, yaml, models, tmp_path: Path) -> None:
+    part = f"{{reward: {{name: clip, source: {models}/reward}}}}"
+    reward = f"reward={{name: weighted, parts: {{one: {part}}}, calibration: {{prompts: 5}}}}"
+    found = []
+    for size, samples in ((1, 4), (2, 2)):
+        place = tmp_path / str(size)
+        sizes = (f"run.folder={place}/run", f"batching.samples={samples}")
+        together.start(size, "flowbp", typed=[yaml, reward, *sizes])
+        ended = together.finish()
+        assert ended.codes == [0] * size, "\n".join(ended.told)
+        assert ended.told[0].count("measured on 5 pictures") == 1
+        found.append(rows(place))
+    assert "parts.one.normalised" in found[0][0]
+    agree(found[1], found[0], 1e-3)
+
+
+class OtherRate(Ranks):
+    """Two processes, of which the second has another learning rate."""
+
+    size = 2
+
+    def exchange(self, value):
+        checkpoint, own = value
+        return [value, (checkpoint, own | {"optimizer.learning_rate": "0.5"})]
+
+
+def test_other_settings_are_refused_by_their_key(yaml) -> None:
+    run = SimpleNamespace(settings=load([yaml]).settings, ranks=OtherRate())
+    with pytest.raises(
+        RanksDifferError, match=r"rank 1 has optimizer\.learning_rate 0\.5, and rank 0 0\.001"
+    ):
+        meet(run, None)
