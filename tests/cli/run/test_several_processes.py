@@ -33,6 +33,7 @@ SHORT = [
 EVALUATED = [
     "evaluation.prompts.count=3",
     "evaluation.batch=3",
+    "evaluation.every=2",
     "samples.every=2",
     "samples.count=2",
 ]
