@@ -71,7 +71,7 @@ def parts_of_step(
         "sampling": GUIDANCE[guidance],
         "batching": Batching(*sizes, **portions),
         "anchor": None if anchor is None else Anchor(anchor, backbone.reference()),
-        "clip": None if clip is None else SampleClip(clip),
+        "sample_clip": None if clip is None else SampleClip(clip),
     }
 
 
@@ -156,7 +156,7 @@ def collectives(ranks: Ranks, steps: int, active: int, clip: float | None) -> di
         method=Bridge(active=active),
         sampling=TrainingSampling(6, 3.5, 4, 4, detach_negative=False),
         batching=Batching(4, pull=1),
-        clip=None if clip is None else SampleClip(clip),
+        sample_clip=None if clip is None else SampleClip(clip),
         ranks=ranks,
     )
     make_trainer(made, steps=steps).run()
@@ -175,7 +175,7 @@ def short(ranks: Ranks, limits: Mapping[str, Mapping[str, int]], dropout: float 
         backbone=backbone,
         method=METHODS["Bridge"],
         batching=Batching(8 // ranks.size),
-        clip=SampleClip(0.7),
+        sample_clip=SampleClip(0.7),
         ranks=ranks,
     )
     listener = Listener()
