@@ -154,11 +154,11 @@ class Ranks:
         return [value]
 
     def gathered(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Each tensor (n, …) joined with those of the others, (size · n, …), in one exchange."""
+        """Each tensor (n, …) joined with those of the others, in one exchange; n may differ."""
         return list(tensors)
 
     def among_all(self, norms: Tensor) -> Tensor:
-        """The numbers (n,) of all, (size · n,)."""
+        """The norms (n,) of these samples and those of the others."""
         return self.gathered([norms])[0].to(norms.device)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -225,7 +225,7 @@ class ProcessRanks(Ranks):
         flat = [each.detach().to(device, torch.float64).flatten() for each in tensors]
         packed = torch.cat(flat).cpu()
         counts = [each.numel() for each in tensors]
-        each_rank = [torch.split(one, counts) for one in self.exchange(packed)]
+        each_rank = [torch.split(one, sizes) for one, sizes in self.exchange((packed, counts))]
         joined = [torch.cat(parts) for parts in zip(*each_rank, strict=True)]
         return [
             whole.reshape(-1, *one.shape[1:]).to(one.dtype)

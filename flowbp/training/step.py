@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -220,7 +221,7 @@ class TrainingStep:
     batching: Batching
     anchor: Anchor | None = None
     # Of the reward's cotangents, such as a `SampleClip`; None leaves them.
-    sample_clip: Callable[[Tensor], Tensor] | None = None
+    sample_clip: Callable[..., Tensor] | None = None
     # What a `Trainer` chose in place of those of `batching`.
     portions: Portions | None = None
     ranks: Ranks = ALONE
@@ -249,6 +250,14 @@ class TrainingStep:
                 "`backbone` must have at least one trainable parameter, got none; "
                 "set requires_grad=True on what should be trained"
             )
+        clip = self.sample_clip
+        if self.ranks.size > 1 and clip is not None:
+            if "among" not in inspect.signature(clip).parameters:
+                raise ValueError(
+                    "`sample_clip` must take `among`, which gives the norms of all samples for "
+                    f"those of a part, where several processes train together, got {clip!r}; "
+                    "SampleClip does"
+                )
 
     @property
     def total(self) -> int:
@@ -260,7 +269,7 @@ class TrainingStep:
 
         Takes as many prompts as `total`, and moves each of the run's generators on. What was
         measured stays on the device; nothing here waits for it, but for the norms of the other
-        processes' cotangents where there are any and a `clip`.
+        processes' cotangents where there are any and a `sample_clip`.
         """
         if len(prompts) != self.total:
             raise ValueError(

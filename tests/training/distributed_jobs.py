@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import attrs
 import torch
 import torch.distributed as dist
 
-from flowbp.core import Bridge, SampleClip
+from flowbp.core import Bridge, SampleClip, module_pull, rollout, sweep
 from flowbp.training import (
     Anchor,
     Averaging,
@@ -87,6 +88,29 @@ def step(ranks: Ranks, cases: Sequence[Sequence[Any]], seed: int = 3) -> list[An
         (rewards,) = ranks.gathered([result.rewards])
         found.append((rewards, gradients(made), streams.states()))
     return found
+
+
+def clipped_sweep(
+    ranks: Ranks, method: str, counts: Sequence[int], *, local: bool = False
+) -> torch.Tensor:
+    """The gradient of a sweep with clipped samples, of which each rank has so many."""
+    backbone, sigmas = FakeBackbone(), FakeBackbone().sigmas(6, height=4, width=4)
+    source = torch.Generator().manual_seed(5)
+    shape = (sum(counts), 2, 4, 4)
+    noise, cotangent = (torch.randn(shape, generator=source, dtype=torch.float64) for _ in "nc")
+    # Long tails, and some that a hinge has let go.
+    cotangent *= torch.logspace(-3, 3, len(noise), dtype=torch.float64)[:, None, None, None]
+    cotangent[1:4] = 0
+    before = sum(counts[: ranks.rank])
+    own = slice(before, before + counts[ranks.rank])
+    codes = backbone.encode([f"prompt {number}" for number in range(len(noise))])
+    field = backbone.velocity(codes[own])
+    surrogate = METHODS[method].draw(sigmas, torch.Generator().manual_seed(2))
+    path = rollout(field, noise[own], sigmas, stop=surrogate.horizon)
+    clip = SampleClip(0.8) if local else partial(SampleClip(0.8), among=ranks.among_all)
+    sweep(surrogate, path, cotangent[own], module_pull(field), clip=clip)
+    ranks.sum_gradients(backbone.trainable().values())
+    return torch.cat([each.grad.flatten() for each in backbone.trainable().values()])
 
 
 def act_at(ranks: Ranks, acts: Mapping[str, Sequence[Any]]) -> Any:

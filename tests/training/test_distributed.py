@@ -62,3 +62,15 @@ def test_training_is_that_of_one_process(together, size: int, method: str) -> No
         for mine, row in zip(found[0][1], rows, strict=True):
             for name, value in row.items():
                 assert mine[name] == (value if value is None else pytest.approx(value, rel=1e-5))
+
+
+@pytest.mark.parametrize("counts", [[5, 2], [2, 5], [4, 1, 1, 3]])
+@pytest.mark.parametrize("method", ["Sparse", "LeapAlign", "Bridge", "DRaFT"])
+def test_samples_are_clipped_at_the_median_of_all(together, method: str, counts: list[int]) -> None:
+    expected = jobs.clipped_sweep(Ranks(), method, [sum(counts)])
+    named = {"method": method, "counts": counts}
+    for found in together.run(len(counts), "clipped_sweep", **named):
+        assert (found - expected).abs().max() <= 1e-12 * expected.abs().max()
+    # The median of each part alone gives another gradient.
+    for found in together.run(len(counts), "clipped_sweep", **named, local=True):
+        assert (found - expected).abs().max() > 1e-3 * expected.abs().max()

@@ -91,6 +91,13 @@ def test_a_step_refuses_the_prompts_of_one_part() -> None:
         step(["red"] * 3, None)
 
 
+def test_a_clip_that_knows_its_own_samples_alone_is_refused() -> None:
+    make_step(sample_clip=lambda cotangents: cotangents)
+    make_step(sample_clip=SampleClip(), ranks=Second())
+    with pytest.raises(ValueError, match="`sample_clip` must take `among`"):
+        make_step(sample_clip=lambda cotangents: cotangents, ranks=Second())
+
+
 def test_buckets_hold_all_gradients_by_kind(monkeypatch) -> None:
     monkeypatch.setattr("flowbp.training.distributed._BUCKET", 10)
     sizes = (4, 4, 4, 30, 1, 9, 2)
