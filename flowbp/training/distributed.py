@@ -1,29 +1,23 @@
-"""The processes that train one model together: each has its part of every batch.
-
-All hold the same parameters. They draw the whole batch, work on their own part of it, and sum the
-gradients once a step, so that the step of several is the step of one on the same batch.
-"""
+"""Processes joined by torch.distributed, and how a failure of one ends all."""
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import attrs
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from flowbp.training.hold_signals import uninterrupted
-from flowbp.training.memory_stages import Stage, StageOutOfMemoryError
-from flowbp.training.randomness import generator
-from flowbp.validators import integer
+from flowbp.training.launch import Launch, LaunchError
+from flowbp.training.memory_stages import StageOutOfMemoryError
+from flowbp.training.ranks import ALONE, AgreedShortageError, RankEndedError, Ranks, Shortage
 
 T = TypeVar("T")
 
@@ -35,166 +29,6 @@ _BUCKET = 2**23
 """Elements of gradients that are summed in one call."""
 
 FAILED, INTERRUPTED = "failed", "interrupted"
-
-
-class LaunchError(ValueError):
-    """The environment does not say which of how many processes this one is."""
-
-
-class RankEndedError(RuntimeError):
-    """Another process of the run has ended, and this one cannot go on alone."""
-
-
-class RanksDifferError(RuntimeError):
-    """The processes of a run do not hold the same model, or not the same settings."""
-
-
-@attrs.frozen
-class Launch:
-    """Which of how many processes this one is, on all machines and on its own.
-
-    Args:
-        rank: its number on all machines, from 0.
-        size: how many there are.
-        local_rank: its number on its machine, which is that of its GPU.
-        local_size: how many there are on that machine.
-
-    Raises:
-        ValueError: a number is not below its count.
-
-    Example:
-        >>> Launch.of({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"})
-        Launch(rank=5, size=8, local_rank=1, local_size=4)
-        >>> Launch.of({})
-        Launch(rank=0, size=1, local_rank=0, local_size=1)
-    """
-
-    rank: int = attrs.field(default=0, validator=integer(0))
-    size: int = attrs.field(default=1, validator=integer(1))
-    local_rank: int = attrs.field(default=0, validator=integer(0))
-    local_size: int = attrs.field(default=1, validator=integer(1))
-
-    def __attrs_post_init__(self) -> None:
-        """Refuse a number that is not below the count."""
-        for number, count in ((self.rank, self.size), (self.local_rank, self.local_size)):
-            if number >= count:
-                raise ValueError(f"`rank` must be below `size`, got {number} of {count}")
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str] = os.environ) -> Launch:
-        """What `torchrun` wrote into the environment; one process without it.
-
-        Raises:
-            LaunchError: what is written there is not whole.
-        """
-        given = {name: environment[name] for name in ("RANK", "WORLD_SIZE") if name in environment}
-        if not given:
-            return cls()
-        try:
-            rank, size = int(given["RANK"]), int(given["WORLD_SIZE"])
-            local = int(environment.get("LOCAL_RANK", rank))
-            return cls(rank, size, local, int(environment.get("LOCAL_WORLD_SIZE", size)))
-        except (KeyError, ValueError) as error:
-            raise LaunchError(
-                "the environment variables RANK and WORLD_SIZE must be two integers with 0 <= RANK "
-                f"< WORLD_SIZE, got {given}; start with torchrun, or unset both"
-            ) from error
-
-
-@attrs.frozen
-class _Shortage:
-    """That a process ran out of memory, as it is said to the others."""
-
-    stage: Stage
-    count: int
-    cause: str
-
-
-class AgreedShortageError(StageOutOfMemoryError):
-    """Memory ran out on one process, and all of them know it."""
-
-
-class Ranks:
-    """The processes of a run as one of them sees them; this class is a process alone.
-
-    A step takes the prompts of the whole batch and works on `part` of it. Everything that others
-    take part in is called by all in the same order.
-
-    Example:
-        >>> import torch
-        >>> Ranks().part(4), Ranks().exchange("own"), Ranks().gathered([torch.ones(2)])
-        (slice(0, 4, None), ['own'], [tensor([1., 1.])])
-    """
-
-    rank = 0
-    size = 1
-
-    @property
-    def first(self) -> bool:
-        """Whether this one prints, writes files and evaluates."""
-        return self.rank == 0
-
-    def part(self, count: int) -> slice:
-        """This one's samples of a batch of `count`, which `size` divides."""
-        if count % self.size:
-            raise ValueError(
-                f"`count` must be a multiple of the {self.size} processes, got {count}; each works "
-                "on as many samples as the others"
-            )
-        own = count // self.size
-        return slice(self.rank * own, (self.rank + 1) * own)
-
-    def exchange(self, value: T) -> list[T]:
-        """The values of all, in the order of their ranks.
-
-        Raises:
-            RankEndedError: another one has ended.
-            AgreedShortageError: another one has run out of memory, or this one, see `agree_on`.
-        """
-        return [value]
-
-    def gathered(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Each tensor (n, …) joined with those of the others, in one exchange; n may differ."""
-        return list(tensors)
-
-    def among_all(self, norms: Tensor) -> Tensor:
-        """The norms (n,) of these samples and those of the others."""
-        return self.gathered([norms])[0].to(norms.device)
-
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every `.grad` by the sum over all, once none has run out of memory."""
-
-    def agree_on(self, error: StageOutOfMemoryError) -> StageOutOfMemoryError:
-        """What all repeat the step for, where this one, and perhaps others, ran out of memory."""
-        return error
-
-    def reseed(self, seed: int, step: int) -> None:
-        """Give the others than the first torch generators of their own for a step.
-
-        Dropout must not draw the same for all; a seed of each step needs no place in a checkpoint.
-        """
-        if not self.first:
-            torch.manual_seed(generator(seed, f"torch of {self.rank} at {step}").initial_seed())
-
-    def wait_for_end(self) -> None:
-        """On others than the first, wait until the first has ended, and raise that."""
-        while not self.first:
-            self.exchange(None)
-
-    def failed(self) -> int | None:
-        """The lowest rank that has failed by itself, None if none has said so."""
-        return None
-
-    def together(self) -> AbstractContextManager[None]:
-        """Have a block end on all as soon as it fails or is interrupted on one.
-
-        What another one's failure causes here, a signal of the launcher say, is a `RankEndedError`.
-        From then on signals are ignored, so that what is saved is saved whole.
-        """
-        return nullcontext()
-
-
-ALONE = Ranks()
 
 
 class ProcessRanks(Ranks):
@@ -214,7 +48,7 @@ class ProcessRanks(Ranks):
         with self._others_needed(), uninterrupted():
             dist.all_gather_object(found, value, group=self._control)
         for each in found:
-            if isinstance(each, _Shortage):
+            if isinstance(each, Shortage):
                 raise AgreedShortageError(each.stage, each.count, each.cause)
         return found
 
@@ -264,7 +98,7 @@ class ProcessRanks(Ranks):
             return error
         try:
             # The others meet this in whatever exchange they have come to.
-            self.exchange(_Shortage(error.stage, error.count, error.cause))
+            self.exchange(Shortage(error.stage, error.count, error.cause))
         except AgreedShortageError as agreed:
             return agreed
         raise AssertionError("a shortage that was said is raised by every exchange")

@@ -15,12 +15,12 @@ from flowbp.adapters.compilation import is_compiled
 from flowbp.core import Cotangents, draw_surrogate
 from flowbp.memory_errors import is_out_of_memory
 from flowbp.training.batching import AUTO, Portions
-from flowbp.training.distributed import Ranks
 from flowbp.training.memory_stages import ENCODING, ExhaustedError, StageOutOfMemoryError, in_stage
 from flowbp.training.observers import Observer, notify_portions
 from flowbp.training.optimization import OptimizerRecipe, state_bytes
 from flowbp.training.prompts import PromptFeed, PromptSource
 from flowbp.training.randomness import Streams, generator, generator_states, set_generator_states
+from flowbp.training.ranks import Ranks
 from flowbp.training.run_state import RunState
 from flowbp.training.step import (
     StepResult,

@@ -13,7 +13,7 @@ from torch import Tensor
 from flowbp.core import LossShape
 from flowbp.evaluation.collapse import falling_reward, window_of
 from flowbp.significant_digits import written
-from flowbp.training.distributed import ALONE, Ranks
+from flowbp.training.ranks import ALONE, Ranks
 from flowbp.training.step import StepResult
 
 QUANTITIES = ("latents", "rewards", "loss", "cotangent", "anchor", "gradients")

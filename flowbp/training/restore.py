@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.training.checkpoint import CheckpointError
-from flowbp.training.distributed import RanksDifferError
 from flowbp.training.optimization import OptimizerRecipe, rehearsed_state
 from flowbp.training.randomness import set_generator_states
+from flowbp.training.ranks import RanksDifferError
 from flowbp.training.run_state import RunState
 from flowbp.training.step import in_portions
 from flowbp.training.training_state import (

@@ -42,9 +42,9 @@ from flowbp.training.batching import (
     cost,
     portion_slices,
 )
-from flowbp.training.distributed import ALONE, Ranks
 from flowbp.training.memory_stages import ENCODING, SAMPLING, SCORING, SWEEP, in_stage
 from flowbp.training.randomness import Streams
+from flowbp.training.ranks import ALONE, Ranks
 from flowbp.validators import real
 
 
@@ -250,14 +250,12 @@ class TrainingStep:
                 "`backbone` must have at least one trainable parameter, got none; "
                 "set requires_grad=True on what should be trained"
             )
-        clip = self.sample_clip
-        if self.ranks.size > 1 and clip is not None:
-            if "among" not in inspect.signature(clip).parameters:
-                raise ValueError(
-                    "`sample_clip` must take `among`, which gives the norms of all samples for "
-                    f"those of a part, where several processes train together, got {clip!r}; "
-                    "SampleClip does"
-                )
+        clip = self.sample_clip if self.ranks.size > 1 else None
+        if clip is not None and "among" not in inspect.signature(clip).parameters:
+            raise ValueError(
+                "`sample_clip` must take `among`, which gives the norms of all samples for those of "
+                f"a part, where several processes train together, got {clip!r}; SampleClip does"
+            )
 
     @property
     def total(self) -> int:

@@ -12,7 +12,6 @@ import torch
 
 from flowbp.component_errors import during, shown, wrong
 from flowbp.training.checkpoint import FINAL
-from flowbp.training.distributed import Ranks
 from flowbp.training.ema import Averaging
 from flowbp.training.failures import (
     NonFiniteError,
@@ -41,6 +40,7 @@ from flowbp.training.optimization import (
 )
 from flowbp.training.prompts import PromptSource
 from flowbp.training.randomness import seeded
+from flowbp.training.ranks import Ranks
 from flowbp.training.restore import (
     frozen_fingerprint,
     refuse_differing_models,

@@ -85,8 +85,8 @@ def _run(typed: argparse.Namespace) -> int:
     # Late, because these need what `main` has just made sure of.
     from flowbp.cli.run.check import check, trial_checks
     from flowbp.cli.run.execution import execute
-    from flowbp.cli.run.one_voice import in_silence, with_one_voice
     from flowbp.cli.run.phases import RunError
+    from flowbp.cli.run.rank_output import in_silence, speaking_once
     from flowbp.settings import Loaded, RunContainer, Settings, load
     from flowbp.settings.preflight import reading_checks
     from flowbp.training import (
@@ -128,6 +128,6 @@ def _run(typed: argparse.Namespace) -> int:
 
     try:
         with joined(Launch.of()) as ranks:
-            return with_one_voice(ranks, lambda: run(ranks))
+            return speaking_once(ranks, lambda: run(ranks))
     except LaunchError as error:
         return print_error(error, MISTAKE)

@@ -20,7 +20,7 @@ from flowbp.cli.run.folder import (
     configuration_text,
     write_finished,
 )
-from flowbp.cli.run.following import follow, meet, share_scales
+from flowbp.cli.run.other_ranks import follow, meet, share_scales
 from flowbp.cli.run.overview import overview
 from flowbp.cli.run.phases import calibrate, run_prompts, score_before, score_held_out
 from flowbp.cli.run.results import (

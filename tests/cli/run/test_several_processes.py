@@ -14,15 +14,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import flowbp
-from flowbp.cli.run.following import meet
+from flowbp.cli.run.other_ranks import meet
 from flowbp.settings import load
 from flowbp.training import Ranks, RanksDifferError
 from flowbp.training.checkpoint import TENSORS
 
-from ...training.processes import Together
+from ...training.processes import ROOT, Together, kill_group
 
-ROOT = Path(flowbp.__file__).parents[1]
 SHORT = [
     "container.yaml",
     "run.threads=1",
@@ -94,20 +92,25 @@ def test_torchrun_runs_what_one_process_runs(tmp_path: Path) -> None:
     command = [*launched, "-m", "flowbp.run", *typed(tmp_path / "two", "batching.samples=2")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment["GLOO_SOCKET_IFNAME"] = "lo"
-    two = subprocess.run(
+    two = subprocess.Popen(
         [*command, "training.steps=2"],
         cwd=ROOT,
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
+        start_new_session=True,
     )
-    assert two.returncode == 0, two.stderr
-    assert two.stdout.count("  backbone ") == 1
-    told = " ".join(two.stdout.split())
+    try:
+        printed, errors = two.communicate(timeout=120)
+    finally:
+        kill_group(two)
+    assert two.returncode == 0, errors
+    assert printed.count("  backbone ") == 1
+    told = " ".join(printed.split())
     assert "processes 2, each with the whole model and 2 of a step's 4 samples" in told
     assert "each step 4 samples" in told
-    assert two.stderr.count("step 2/2") == 1
+    assert errors.count("step 2/2") == 1
     assert (tmp_path / "two" / "run" / "report.html").exists()
     assert [row["step"] for row in rows(tmp_path / "two")] == [1, 2]
 

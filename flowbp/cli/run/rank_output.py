@@ -28,7 +28,7 @@ def in_silence(ranks: Ranks) -> Iterator[None]:
         yield
 
 
-def with_one_voice(ranks: Ranks, command: Callable[[], int]) -> int:
+def speaking_once(ranks: Ranks, command: Callable[[], int]) -> int:
     """Call a command on all processes, and return its exit code.
 
     What another than the first prints of its failure is printed, with its rank, unless one of
