@@ -123,7 +123,11 @@ class Bench:
         )
         pixels = side // _SMALLER if self.small else side
         sizes = [f"sampling.height={pixels}", f"sampling.width={pixels}"]
-        sizes += [f"batching.samples={batch}", "batching.accumulate=1", f"training.steps={steps}"]
+        sizes += [
+            f"batching.samples={batch}",
+            f"batching.global={batch}",
+            f"training.steps={steps}",
+        ]
         sizes += [f"batching.pull={pull}"] if pull else []
         found: list[Row] = []
 
@@ -151,7 +155,7 @@ class Bench:
     def fits(self, size: int) -> bool:
         """Whether one pull of so many samples fits, with all that training keeps besides."""
         clear()
-        portions = (f"batching={{samples: {size}, pull: {size}, accumulate: 1}}",)
+        portions = (f"batching={{samples: {size}, pull: {size}, global: {size}}}",)
         pulls: list[int] = []
 
         def train() -> None:

@@ -69,7 +69,7 @@ loss: {{name: linear}}
 prompts: {{name: shapes}}
 embeddings: {{folder: null}}
 sampling: {{height: 16, width: 16}}
-batching: {{samples: 2, accumulate: 1, pull: 1}}
+batching: {{samples: 2, global: 2, pull: 1}}
 training: {{steps: 1, averaging: null}}
 samples: null
 checkpoints: {{every: null, keep: null}}

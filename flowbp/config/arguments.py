@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 import re
 import sys
 import typing
@@ -61,8 +62,22 @@ def is_attrs_class(target: Any) -> bool:
     return isinstance(target, type) and attrs.has(target)
 
 
+def key_of(field: attrs.Attribute[Any]) -> str:
+    """The key of an attribute: its keyword, but `global` for `global_`, a word of Python."""
+    alias = str(field.alias)
+    word = alias.removesuffix("_")
+    return word if keyword.iskeyword(word) else alias
+
+
+def by_keyword(target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by key as keywords, see `key_of`."""
+    fields = attrs.fields(target) if is_attrs_class(target) else ()
+    keywords = {key_of(field): field.alias for field in fields}
+    return {keywords.get(key, key): value for key, value in arguments.items()}
+
+
 def parameters(target: Any) -> dict[str, Parameter]:
-    """The keywords that a target takes, in their order; a default may be one of attrs' factories.
+    """What a target takes by key, in its order; a default may be one of attrs' factories.
 
     One of the kind `VAR_KEYWORD` stands for every other keyword.
     """
@@ -71,7 +86,7 @@ def parameters(target: Any) -> dict[str, Parameter]:
         unnamed = (Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL)
         return {name: parameter for name, parameter in found if parameter.kind not in unnamed}
     return {
-        field.alias: Parameter(
+        key_of(field): Parameter(
             field.alias,
             Parameter.KEYWORD_ONLY,
             default=Parameter.empty if field.default is attrs.NOTHING else field.default,
@@ -163,7 +178,7 @@ def arguments_of(
 def construct(target: Any, arguments: Mapping[str, Any]) -> Any:
     """Call an attrs class, so that what only its constructor checks is checked too."""
     try:
-        return target(**arguments)
+        return target(**by_keyword(target, arguments))
     except REFUSALS as error:
         named = re.match(r"`(\w+)`", message_of(error))
         if named and named[1] in parameters(target):
@@ -203,24 +218,24 @@ def _validated(
             if value is not attrs.NOTHING:
                 object.__setattr__(blank, field.name, value)
         except REFUSALS as error:
-            refused.setdefault(field.alias, []).append(error)
+            refused.setdefault(key_of(field), []).append(error)
     there = [field for field in fields if hasattr(blank, field.name)]
     for field in there:
         try:
             if field.validator is not None:
                 field.validator(blank, field, getattr(blank, field.name))
         except REFUSALS as error:
-            refused.setdefault(field.alias, []).append(error)
+            refused.setdefault(key_of(field), []).append(error)
         except AttributeError:
             # It compares with a field that is itself wrong, and can judge once that is mended.
             if len(there) == len(fields):
                 raise
     # A default of what may be missing may be none.
-    known = given if isinstance(given, PartialMapping) else {field.alias for field in fields}
+    known = given if isinstance(given, PartialMapping) else {key_of(field) for field in fields}
     sound = {
         field.name: getattr(blank, field.name)
         for field in there
-        if field.alias in known and field.alias not in refused
+        if key_of(field) in known and key_of(field) not in refused
     }
     return sound, [at(name, error) for name, each in refused.items() for error in each]
 
@@ -228,9 +243,10 @@ def _validated(
 def _value(blank: Any, field: Any, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     """What a field would hold; `attrs.NOTHING` if that is not known."""
     default, converter = field.default, field.converter
-    if field.alias in arguments:
-        value = arguments[field.alias]
-    elif field.alias in given or default is attrs.NOTHING or getattr(default, "takes_self", False):
+    key = key_of(field)
+    if key in arguments:
+        value = arguments[key]
+    elif key in given or default is attrs.NOTHING or getattr(default, "takes_self", False):
         return attrs.NOTHING
     else:
         value = default.factory() if hasattr(default, "takes_self") else default

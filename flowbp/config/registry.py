@@ -16,7 +16,7 @@ import attrs
 
 from flowbp.component_errors import passes
 
-from .arguments import parameters, required
+from .arguments import by_keyword, parameters, required
 from .problems import Rejected, listed, nearest, shown
 from .protocols import lacking, misfit
 
@@ -69,7 +69,7 @@ class Component(Generic[T_co]):
             return cast(T_co, self.target)
         wanted = parameters(self.target)
         collaborators = {name: value for name, value in offered.items() if name in wanted}
-        found = self.target(**self.arguments, **collaborators)
+        found = self.target(**by_keyword(self.target, self.arguments), **collaborators)
         lacks = lacking(found, self.builds)
         if lacks:
             raise TypeError(f"{self.name!r} makes a {type(found).__name__}, which {lacks}")

@@ -18,7 +18,7 @@ from cattrs.errors import (
     IterableValidationNote,
     StructureHandlerNotFoundError,
 )
-from cattrs.gen import make_dict_unstructure_fn
+from cattrs.gen import make_dict_unstructure_fn, override
 
 from .arguments import (
     IncompleteError,
@@ -27,6 +27,7 @@ from .arguments import (
     at,
     construct,
     is_attrs_class,
+    key_of,
     message_of,
     parameters,
     partial_of,
@@ -115,7 +116,7 @@ def _converter(
     # Later hooks win: a registry's type may itself be a union or an attrs class.
     converter.register_structure_hook_factory(is_attrs_class)(_class_rule)
     converter.register_unstructure_hook_factory(is_attrs_class)(
-        lambda cls: make_dict_unstructure_fn(cls, converter, _cattrs_use_alias=True)
+        lambda cls: make_dict_unstructure_fn(cls, converter, **_renamed(cls))
     )
     converter.register_unstructure_hook(Path, str)
 
@@ -145,6 +146,10 @@ def _class_rule(cls: Any, converter: Converter) -> Any:
             raise
 
     return read
+
+
+def _renamed(cls: Any) -> dict[str, Any]:
+    return {field.name: override(rename=key_of(field)) for field in attrs.fields(cls)}
 
 
 def _refuse_reserved(cls: Any) -> None:
@@ -323,7 +328,7 @@ def _problem(error: BaseException, path: tuple[Step, ...], tree: Tree) -> Proble
         message = f"is annotated {error.type_}, which has no form in YAML; leave it out"
     elif isinstance(error, ValueError | TypeError):
         # The path says the name already, which validators put before their message.
-        subject = rf"[`'\"]{re.escape(str(path[-1]))}[`'\"] " if path else ""
+        subject = rf"[`'\"]{re.escape(str(path[-1]))}_?[`'\"] " if path else ""
         message = re.sub(f"^{subject}", "", message_of(error))
     else:
         raise error

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from flowbp.config import Component
+from flowbp.config.arguments import key_of
 from flowbp.config.tree import Step
 from flowbp.evaluation import HeldOut
 from flowbp.rewards import Need
@@ -101,7 +102,7 @@ def _within(value: Any, path: _Path) -> Iterator[tuple[_Path, Need]]:
             yield from _within(each, (*path, number))
     elif attrs.has(type(value)):
         for field in attrs.fields(type(value)):
-            yield from _within(getattr(value, field.name), (*path, field.alias))
+            yield from _within(getattr(value, field.name), (*path, key_of(field)))
 
 
 def in_words(error: Exception) -> str:

@@ -26,6 +26,7 @@ from flowbp.settings.schema import (
 )
 from flowbp.settings.unloaded_model import META, named_model, picture_size_problems
 from flowbp.settings.weighted_reward import faults, weighted_reward
+from flowbp.training import Launch
 
 Check = Callable[[Any], Found]
 """Finds what is wrong. It may ask settings for a key that is itself wrong, and then ends, see
@@ -50,6 +51,7 @@ def section_checks(*, resume: bool = False) -> tuple[Check, ...]:
         partial(_folder, resume=resume),
         _device,
         _processes,
+        _batch,
         faults_of_sum,
         # Of any seed, so that a wrong one hides nothing.
         partial(_tried, key="method", act=lambda known: example_surrogate(known, 0)),
@@ -168,6 +170,13 @@ def _device(settings: Settings) -> Found:
 
 def _processes(settings: Settings) -> Found:
     return fault_of_processes("run", settings.run.device)
+
+
+def _batch(settings: Settings) -> Found:
+    try:
+        settings.batching.total(Launch.of().size)
+    except ValueError as error:
+        yield ("batching", "global"), str(error).removeprefix("`global` ")
 
 
 def faults_of_sum(settings: Settings) -> Found:

@@ -238,7 +238,7 @@ def _stream(seed: int, draw: int, name: str) -> torch.Generator:
 
 def _gradients(step: TrainingStep, samples: Samples, *, seed: int, draw: int) -> GradientSums:
     """The gradients of the reward, minus those of the loss, of each batch."""
-    sums, parameters, size = GradientSums(), step.backbone.trainable(), step.batching.total
+    sums, parameters, size = GradientSums(), step.backbone.trainable(), step.total
     for k in range(len(samples.prompts) // size):
         # One surrogate for all batches.
         names = ("prompts", "plan", f"noise {k}", f"copies {k}")

@@ -132,7 +132,7 @@ class Study:
     def cost_of_step(self, label: str, weights: CostWeights) -> float:
         """The mean cost of a method's optimizer step."""
         run = self.run
-        return run.batching.total * mean_cost(
+        return run.batching.total() * mean_cost(
             _surrogates(self, label), run.sampling, weights, anchored=run.anchor is not None
         )
 

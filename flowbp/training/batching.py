@@ -57,6 +57,9 @@ AUTO: Literal["auto"] = "auto"
 
 Size = int | Literal["auto"]
 
+# Untyped, because mypy takes the type of a field from its default alone.
+_optional: Any = attrs.validators.optional
+
 
 def _size(instance: Any, attribute: attrs.Attribute[Any], value: Size) -> None:
     if value == AUTO:
@@ -64,6 +67,10 @@ def _size(instance: Any, attribute: attrs.Attribute[Any], value: Size) -> None:
     if not isinstance(value, int):
         raise ValueError(f"`{attribute.name}` must be an integer >= 1 or 'auto', got {value!r}")
     integer(1, BATCH)(instance, attribute, value)
+
+
+def _or_null(value: int | None) -> str:
+    return "null" if value is None else str(value)
 
 
 @attrs.frozen
@@ -136,30 +143,71 @@ class Batching:
 
     The optimizer step is one large batch of `total` samples: one surrogate, one draw of prompts,
     noise and copies, one division of the loss by the number of samples. What the portions change is
-    memory and speed; the gradient stays the same up to rounding.
+    memory and speed; the gradient stays the same up to rounding. Several processes that train
+    together each work on as many samples.
 
     Args:
-        samples: samples at a time in the forward pass; under guidance the network gets both
-            branches of them in one call.
-        accumulate: how many such portions make an optimizer step. What grows with it is
-            the cached trajectory, 2N + 1 latents for each sample, and the encoded prompts.
+        samples: samples at a time in the forward pass, on each process; under guidance the network
+            gets both branches of them in one call.
+        accumulate: how many such portions make an optimizer step, on each process; 1 unless said
+            otherwise. What grows with it is the cached trajectory, 2N + 1 latents for each sample,
+            and the encoded prompts.
+        global_: the samples of an optimizer step on all processes, in place of `accumulate`; in a
+            YAML, `global`.
         pull: samples at a time in the backward pass of the network. Under `auto` a `Trainer`
             chooses as many as fit into the memory of a CUDA device, at most `samples`, which it is
             elsewhere.
         decode: samples at a time in the decoder and the reward, chosen likewise under `auto`.
 
+    Raises:
+        ValueError: a number is out of range, or both `accumulate` and `global` are given.
+
+    Example:
+        >>> Batching(8, 4).total(), Batching(8, 4).total(2), Batching(8, global_=64).total(2)
+        (32, 64, 64)
+
     Reference: arXiv 2606.11075, section 3.
     """
 
     samples: int = attrs.field(validator=integer(1, BATCH))
-    accumulate: int = attrs.field(default=1, validator=integer(1, BATCH))
+    global_: int | None = attrs.field(
+        default=None, validator=_optional(integer(1, BATCH)), kw_only=True
+    )
+    accumulate: int | None = attrs.field(validator=_optional(integer(1, BATCH)))
     pull: Size = attrs.field(default=AUTO, validator=_size, kw_only=True)
     decode: Size = attrs.field(default=AUTO, validator=_size, kw_only=True)
 
-    @property
-    def total(self) -> int:
-        """B, the samples of an optimizer step, without renoised copies."""
-        return self.samples * self.accumulate
+    @accumulate.default
+    def _accumulate(self) -> int | None:
+        return 1 if self.global_ is None else None
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a size that is given twice, or not at all."""
+        if (self.global_ is None) == (self.accumulate is None):
+            cure = "one of the two must be null" if self.accumulate else "one must be given"
+            raise ValueError(
+                f"`accumulate` is {_or_null(self.accumulate)} and `global` is "
+                f"{_or_null(self.global_)}, which both say how many samples a step has; {cure}"
+            )
+
+    def total(self, processes: int = 1) -> int:
+        """B, the samples of an optimizer step of so many processes, without renoised copies.
+
+        Raises:
+            ValueError: the processes cannot have `global` samples together.
+        """
+        together = self.samples * processes
+        if self.global_ is None:
+            return together * (self.accumulate or 1)
+        if self.global_ % together:
+            below = self.global_ // together * together
+            near = " or ".join(str(each) for each in (below, below + together) if each)
+            each_of = f" on each of {processes} processes" if processes > 1 else ""
+            raise ValueError(
+                f"`global` must be a multiple of {together}, as `samples` is {self.samples}"
+                f"{each_of}, got {self.global_}; the nearest is {near}"
+            )
+        return self.global_
 
     @property
     def pull_size(self) -> int:

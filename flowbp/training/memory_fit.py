@@ -197,7 +197,7 @@ class _Fitting:
     def _cached(self) -> int:
         # What a step keeps for the whole batch while it works on portions of it.
         surrogate = draw_surrogate(self.step.method, self.step.sigmas, generator(0, "fitting"))
-        members = self.step.batching.total * (1 + surrogate.noised)
+        members = self.step.own * (1 + surrogate.noised)
         prompts = sum(tensor[:1].nbytes for tensor in self.conditioning.tensors.values())
         path = (2 * self.step.sampling.steps + 1) * self.latents[:1].nbytes
         return members * (path + prompts)
@@ -282,7 +282,7 @@ def choose_portions(
             able.checkpoint_gradients(able.gradient_checkpointing is True)
         return
     # The run's own first prompts, from a stream apart: they are encoded already.
-    first = PromptFeed(prompts, Streams.of(seed).prompts).take(min(2, run.step.batching.total))
+    first = PromptFeed(prompts, Streams.of(seed).prompts).take(min(2, run.step.own))
     parameters = run.parameters.values()
     owed = 0 if run.optimizer.state else state_bytes(optimizer, parameters)
     portions, message = fit_portions(run.step, first, memory, owed=owed)

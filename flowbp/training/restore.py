@@ -141,7 +141,7 @@ def _faults(run: RunState, saved: SavedState, optimizer: OptimizerRecipe) -> Ite
         before = taken // max(len(saved.rows), 1)
         yield (
             f"it was trained on batches of {before} samples, and this run has {total} in a step "
-            f"({run.step.batching.total} on each of {run.step.ranks.size} processes)"
+            f"({run.step.own} on each of {run.step.ranks.size} processes)"
         )
     if run.average is not None and saved.average is not None:
         yield from _differing("average", run.average.shadow, saved.average.shadow)

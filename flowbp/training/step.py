@@ -245,6 +245,7 @@ class TrainingStep:
     def __attrs_post_init__(self) -> None:
         """Find out now what would fail in the first step."""
         draw_surrogate(self.method, self.sigmas, torch.Generator().manual_seed(0))
+        self.batching.total(self.ranks.size)
         if not self.backbone.trainable():
             raise ValueError(
                 "`backbone` must have at least one trainable parameter, got none; "
@@ -253,14 +254,19 @@ class TrainingStep:
         clip = self.sample_clip if self.ranks.size > 1 else None
         if clip is not None and "among" not in inspect.signature(clip).parameters:
             raise ValueError(
-                "`sample_clip` must take `among`, which gives the norms of all samples for those of "
-                f"a part, where several processes train together, got {clip!r}; SampleClip does"
+                "`sample_clip` must take `among`, which gives the norms of all samples, where "
+                f"several processes train together, got {clip!r}; SampleClip does"
             )
 
     @property
     def total(self) -> int:
         """The samples of an optimizer step on all processes, without renoised copies."""
-        return self.batching.total * self.ranks.size
+        return self.batching.total(self.ranks.size)
+
+    @property
+    def own(self) -> int:
+        """Those of this process."""
+        return self.total // self.ranks.size
 
     def __call__(self, prompts: Sequence[str], streams: Streams) -> StepResult:
         """Run one step; the gradients are added to the parameters' `.grad`.

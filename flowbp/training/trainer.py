@@ -296,7 +296,7 @@ class Trainer:
         # An interrupt waits for the end: nothing may be half done.
         with uninterrupted():
             run.updating = True
-            with in_stage(UPDATE, run.step.batching.total):
+            with in_stage(UPDATE, run.step.own):
                 run.optimizer.step()
                 if run.average is not None:
                     run.average.update()

@@ -61,7 +61,7 @@ def test_every_case_of_a_sweep_can_be_drawn_and_worked_in_portions(name):
     for case in (*cases, *(case.brief for case in cases)):
         sigmas = torch.linspace(1, 0, case.steps + 1)
         surrogate = case.method.draw(sigmas, torch.Generator().manual_seed(0))
-        assert case.batching.total == case.samples
+        assert case.batching.total() == case.samples
         assert case in cases or 0 < sum(len(s.active) for s in surrogate.segments) < case.steps
         assert case.pull <= case.samples and case.sampling.height == case.side
         if name.startswith("joint"):

@@ -20,6 +20,7 @@ from flowbp.config import (
     unstructure,
 )
 from flowbp.config.command_line import read_arguments
+from flowbp.validators import integer
 
 from . import widgets
 from .widgets import (
@@ -355,3 +356,22 @@ def test_a_component_made_in_python_without_a_name_is_refused() -> None:
 
     with pytest.raises(ValueError, match="is not a dotted path"):
         METHODS.name_of(Local)
+
+
+@attrs.frozen
+class Words:
+    """Attributes that cannot be called as their keys are."""
+
+    global_: int = attrs.field(validator=integer(1))
+    class_: str = "a"
+    mine_: int = 0
+
+
+def test_the_key_of_a_word_of_python_has_no_underscore() -> None:
+    text = "global: 3\nclass: b\nmine_: 2\n"
+    assert load(text, Words) == Words(3, "b", 2)
+    assert unstructure(Words(3, "b", 2)) == {"global": 3, "class": "b", "mine_": 2}
+    assert problems("global: 0", Words) == ["run.yaml:1: global: must be an integer >= 1, got 0"]
+    assert "is missing" in problems("class: b", Words)[0]
+    assert "Valid keys: `global`, `class`, `mine_`" in problems("global_: 3", Words)[0]
+    assert Component("words", Words, {"global": 3}).build() == Words(3)

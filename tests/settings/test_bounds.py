@@ -33,6 +33,7 @@ NUMBERS = {
     "sampling.width": limits.SIDE,
     "batching.samples": limits.BATCH,
     "batching.accumulate": limits.BATCH,
+    "batching.global": limits.BATCH,
     "batching.pull": limits.BATCH,
     "batching.decode": limits.BATCH,
     "samples.every": limits.STEPS,

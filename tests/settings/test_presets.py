@@ -230,10 +230,10 @@ def test_a_hub_out_of_reach_is_told_with_the_line_of_the_preset(monkeypatch, cap
 def test_portions_make_the_published_batch(backbone, method):
     samples, portions = SAMPLES[backbone].get(method, SAMPLES[backbone][None])
     for names in itertools.permutations((backbone, method)):
-        assert settings(*names).batching == Batching(samples, portions * GPUS)
+        assert settings(*names).batching == Batching(samples, global_=samples * portions * GPUS)
     published = {"sd35_medium": 64, "flux1_dev": 32, "flux2_klein": 32}
     if method == "refl":
-        assert settings(backbone, method).batching.total == GPUS * 8 * published[backbone] // 64
+        assert settings(backbone, method).batching.total() == GPUS * 8 * published[backbone] // 64
 
 
 def test_the_grid_of_sd35_medium_gives_the_last_step_its_published_weight():
@@ -264,7 +264,7 @@ def test_what_is_ours_is_said_in_the_preset_and_in_the_docs():
         "LoRA",
         "rank 64",
         "bfloat16",
-        "batching.accumulate",
+        "batching.global",
         "guidance scale",
         "run.compile",
     ):

@@ -59,7 +59,7 @@ def test_one_process_joins_nothing_and_calls_nothing_of_others(monkeypatch) -> N
     with joined(Launch()) as ranks:
         assert ranks is ALONE
         step = make_step(backbone=backbone, ranks=ranks, sample_clip=SampleClip(1.0), anchor=anchor)
-        assert step.total == step.batching.total
+        assert step.total == step.batching.total()
         assert make_trainer(step).run() == 4
 
 

@@ -54,7 +54,7 @@ def chosen(free: int, batching: Batching, *, owed: int = 0, **options: object):
     backbone = ShortBackbone(**options)
     step = make_step(backbone=backbone, batching=batching)
     memory = ToyMemory(backbone, free * GIB)
-    return fit_portions(step, PROMPTS[: min(2, batching.total)], memory, owed=owed * GIB)
+    return fit_portions(step, PROMPTS[: min(2, batching.total())], memory, owed=owed * GIB)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 import torch
 
@@ -151,10 +152,43 @@ def test_illegal_sampling_is_refused(arguments: dict, message: str) -> None:
         TrainingSampling(**{"steps": 6, "guidance": 2.0, "height": 4, "width": 4, **arguments})
 
 
-@pytest.mark.parametrize("name", ["samples", "accumulate", "pull", "decode"])
+@pytest.mark.parametrize("name", ["samples", "accumulate", "global_", "pull", "decode"])
 def test_illegal_batching_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"`{name}` must be an integer >= 1, got 0"):
         Batching(**{"samples": 2, name: 0})
+
+
+def test_a_global_batch_is_divided_among_the_processes() -> None:
+    batching = Batching(4, global_=24)
+    assert batching.accumulate is None
+    assert [batching.total(size) for size in (1, 2, 3, 6)] == [24] * 4
+    assert batching.portions == Batching(4, 6).portions
+    assert Batching(4, 6).total(3) == 72 and attrs.evolve(batching, pull=2).total() == 24
+
+
+@pytest.mark.parametrize(
+    ("total", "processes", "near"),
+    [(23, 1, "20 or 24"), (24, 4, "16 or 32"), (8, 4, "16"), (3, 1, "4"), (65, 2, "64 or 72")],
+)
+def test_a_global_batch_that_cannot_be_divided_is_refused_with_the_nearest(
+    total: int, processes: int, near: str
+) -> None:
+    batching = Batching(4, global_=total)
+    message = f"must be a multiple of {4 * processes}, .*got {total}; the nearest is {near}$"
+    with pytest.raises(ValueError, match=message):
+        batching.total(processes)
+    if processes == 1:
+        with pytest.raises(ValueError, match=message):
+            make_step(batching=batching)
+
+
+def test_a_batch_is_given_once() -> None:
+    for accumulate, whole, cure in (
+        (2, 8, "one .* must be null"),
+        (None, None, "be given"),
+    ):
+        with pytest.raises(ValueError, match=f"`accumulate` is .* and `global` is .*{cure}"):
+            Batching(2, accumulate, global_=whole)
 
 
 @pytest.mark.parametrize("batching", [Batching(8), Batching(2, 4)])

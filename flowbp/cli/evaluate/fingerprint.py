@@ -19,6 +19,7 @@ import attrs
 
 from flowbp import files
 from flowbp.config import Component, DamagedError, read_sealed, sealed
+from flowbp.config.arguments import key_of
 from flowbp.config.tree import Step, path_text
 from flowbp.hub import cached_commit
 from flowbp.settings.component_needs import towers_of
@@ -158,7 +159,7 @@ def _values(value: Any, path: _Path) -> Iterator[tuple[_Path, Any]]:
     elif isinstance(value, list | tuple):
         items = enumerate(value)
     elif attrs.has(type(value)):
-        items = ((each.alias, getattr(value, each.name)) for each in attrs.fields(type(value)))
+        items = ((key_of(each), getattr(value, each.name)) for each in attrs.fields(type(value)))
     for step, each in items or ():
         yield from _values(each, (*path, step))
 

@@ -32,7 +32,7 @@ def overview(
     tree = resolved_values(settings, defaults=False)
     surrogate = example_surrogate(settings, settings.run.seed)
     sampling, batching = settings.sampling, settings.batching
-    samples = counted(batching.total * processes, "sample")
+    samples = counted(batching.total(processes), "sample")
     spent = cost(surrogate, sampling, anchored=settings.anchor is not None)
     # What is not set of a tuning is the model's or the file's own choice.
     tuning = {key: item for key, item in tree["tuning"].items() if item is not None}
@@ -69,10 +69,11 @@ def overview(
 def _shared(batching: Batching, processes: int) -> str:
     if processes == 1:
         return ""
+    total = batching.total(processes)
+    portions = total // batching.samples // processes
     return (
-        f"{processes}, each with the whole model and {batching.total} of a step's "
-        f"{batching.total * processes} samples: batching.samples {batching.samples} x "
-        f"batching.accumulate {batching.accumulate} x {processes}"
+        f"{processes}, each with the whole model and {total // processes} of a step's {total} "
+        f"samples: {counted(portions, 'portion')} of batching.samples {batching.samples}"
     )
 
 

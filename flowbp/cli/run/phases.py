@@ -27,7 +27,7 @@ def run_prompts(run: BuiltRun) -> tuple[str, ...]:
     # A source's stream is decided by its generator alone, so that the prompts of training are
     # drawn here as the trainer will draw them.
     stream = iter(run.prompts.stream(Streams.of(settings.run.seed).prompts))
-    count = settings.training.steps * settings.batching.total * run.ranks.size
+    count = settings.training.steps * settings.batching.total(run.ranks.size)
     found = dict.fromkeys(prompt.text for prompt in run.held_out)
     found |= dict.fromkeys(run.snapshots.prompts if run.snapshots else ())
     found |= dict.fromkeys(run.calibration_prompts)

@@ -86,7 +86,7 @@ def write_results(
     report = Report(
         title=f"{method} on {settings.backbone.name}",
         subtitle=f"{counted(steps, 'optimizer step')} of "
-        f"{counted(settings.batching.total * run.ranks.size, 'sample')}, towards the "
+        f"{counted(settings.batching.total(run.ranks.size), 'sample')}, towards the "
         f"reward {settings.reward.name}{note}",
         scores=evaluated.comparison.scores,
         picture=evaluated.picture,

@@ -108,7 +108,7 @@ def test_torchrun_runs_what_one_process_runs(tmp_path: Path) -> None:
     assert two.returncode == 0, errors
     assert printed.count("  backbone ") == 1
     told = " ".join(printed.split())
-    assert "processes 2, each with the whole model and 2 of a step's 4 samples" in told
+    assert "processes 2, each with the whole model and 2 of a step's 4 samples: 1 portion" in told
     assert "each step 4 samples" in told
     assert errors.count("step 2/2") == 1
     assert (tmp_path / "two" / "run" / "report.html").exists()
@@ -220,10 +220,40 @@ def test_what_is_not_there_yet_is_refused_by_one(together, tmp_path: Path) -> No
 
 
 def test_a_check_says_what_all_would_do(together, tmp_path: Path) -> None:
-    together.start(2, "flowbp", typed=typed(tmp_path, "batching.samples=3", "--check"))
+    for batch, said in ((["batching.global=24"], "4 portions"), ([], "1 portion")):
+        arguments = typed(tmp_path, "batching.samples=3", *batch, "--check")
+        together.start(2, "flowbp", typed=arguments)
+        ended = together.finish()
+        assert ended.codes == [0, 0] and ended.told[1] == ""
+        told = " ".join(ended.told[0].split())
+        total = 24 if batch else 6
+        assert f"each step {total} samples" in told
+        assert f"{total // 2} of a step's {total} samples: {said} of batching.samples 3" in told
+        assert "checked; nothing was run" in told
+
+
+def test_a_batch_that_two_cannot_divide_is_refused_by_one(together, tmp_path: Path) -> None:
+    arguments = typed(tmp_path, "batching.samples=3", "batching.global=16")
+    together.start(2, "flowbp", typed=arguments)
     ended = together.finish()
-    assert ended.codes == [0, 0] and ended.told[1] == ""
-    assert "6 samples" in ended.told[0] and "checked; nothing was run" in ended.told[0]
+    assert ended.codes == [2, 2] and ended.told[1] == ""
+    told = " ".join(ended.told[0].split())
+    assert "batching.global: must be a multiple of 6, as `samples` is 3 on each of 2" in told
+    assert "got 16; the nearest is 12 or 18" in told
+
+
+def test_a_run_goes_on_in_another_number_of_processes(together, tmp_path: Path) -> None:
+    shared = ("batching.samples=2", "batching.global=4", "schedule.name=constant")
+    found = {}
+    for place, parts in (("whole", [(1, 3)]), ("parts", [(2, 2), (1, 3)])):
+        for number, (size, steps) in enumerate(parts):
+            more = ["--resume"] if number else []
+            overrides = (*shared, f"training.steps={steps}", *more)
+            together.start(size, "flowbp", typed=typed(tmp_path / place, *overrides, also=ALONE))
+            ended = together.finish()
+            assert ended.codes == [0] * size, "\n".join(ended.told)
+        found[place] = rows(tmp_path / place)
+    agree(found["parts"], found["whole"])
 
 
 def test_processes_without_a_place_to_meet_are_refused(tmp_path: Path, monkeypatch, capsys) -> None:
