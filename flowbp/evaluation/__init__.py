@@ -40,6 +40,7 @@ from flowbp.evaluation.sampling import generate as generate
 from flowbp.evaluation.sampling import generate_batches as generate_batches
 from flowbp.evaluation.sampling import own_facts as own_facts
 from flowbp.evaluation.sampling import sampling_facts as sampling_facts
+from flowbp.evaluation.sampling import take_part as take_part
 from flowbp.evaluation.scores import MetricFailure as MetricFailure
 from flowbp.evaluation.scores import ScoreRow as ScoreRow
 from flowbp.evaluation.scores import Scores as Scores

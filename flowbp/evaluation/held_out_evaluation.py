@@ -16,7 +16,14 @@ from flowbp.evaluation.held_out_prompts import HeldOut
 from flowbp.evaluation.metric import Judge, Metric, PictureSet, Scale, SetMetric, is_of_sets
 from flowbp.evaluation.metric_runner import OnDevice, columns_of_pictures, columns_of_set
 from flowbp.evaluation.reward_metrics import WHOLE, judged, rewarded
-from flowbp.evaluation.sampling import Progress, Sampling, generate, generate_batches
+from flowbp.evaluation.sampling import (
+    Progress,
+    Sampling,
+    Sharers,
+    generate,
+    generate_batches,
+    take_part,
+)
 from flowbp.evaluation.scores import ScoreRow
 from flowbp.memory_errors import is_out_of_memory
 from flowbp.rewards.reward import Reward
@@ -33,13 +40,17 @@ def evaluate(
     noise_seed: int,
     label: str,
     progress: Progress | None = None,
+    ranks: Sharers | None = None,
 ) -> tuple[Evaluation, Tensor]:
-    """Sample one picture per prompt, score it, and have it judged; pictures are (n, 3, H, W)."""
+    """Sample one picture per prompt, score it, and have it judged; pictures are (n, 3, H, W).
+
+    Of several processes the first evaluates; the others take part in the sampling.
+    """
     texts = [prompt.text for prompt in prompts]
     rows: list[ScoreRow] = []
     images = []
     start = time.perf_counter()
-    for chosen, batch in generate_batches(backbone, texts, noise_seed, sampling):
+    for chosen, batch in generate_batches(backbone, texts, noise_seed, sampling, ranks=ranks):
         scored = _scored(batch, texts[chosen], reward, judge)
         columns = {name: values.tolist() for name, values in scored.items()}
         for place, number in enumerate(range(chosen.start, chosen.stop)):
@@ -87,6 +98,9 @@ class HeldOutMeasure:
     judge, and the columns of the metrics, NaN for a picture that a metric does not judge. A column
     that a metric's `totals` name is left out if it judges none of these prompts; any other must
     judge a picture. Metrics of sets compare with the pictures of the first call, or of `begin`.
+
+    Of several processes, the others call `take_part` where the first one evaluates; of a judge and
+    metrics they need to have none.
     """
 
     backbone: Backbone
@@ -96,14 +110,26 @@ class HeldOutMeasure:
     prompts: Sequence[HeldOut] = attrs.field(validator=not_empty)
     sampling: Sampling
     noise_seed: int = 0
+    ranks: Sharers | None = None
     _first: list[PictureSet] = attrs.field(factory=list, init=False, repr=False)
 
     def begin(self) -> None:
         """Take the model as it is now for the base; before a resumed run loads its weights."""
-        if self._compares:
-            texts = [prompt.text for prompt in self.prompts]
-            images = generate(self.backbone, texts, self.noise_seed, self.sampling)
+        compares = self._compares
+        if self.ranks is not None:
+            compares = self.ranks.exchange(compares)[0]
+            if compares and self.ranks.rank:
+                self.take_part()
+                return
+        if compares:
+            parts = (self.backbone, self._texts, self.noise_seed, self.sampling)
+            images = generate(*parts, ranks=self.ranks)
             self._first[:] = [self._set("before training", images)]
+
+    def take_part(self) -> None:
+        """Sample with the first process, which evaluates."""
+        if self.ranks is not None:
+            take_part(self.backbone, self._texts, self.noise_seed, self.sampling, self.ranks)
 
     def __call__(self) -> dict[str, tuple[float, ...]]:
         """Evaluate."""
@@ -115,6 +141,7 @@ class HeldOutMeasure:
             sampling=self.sampling,
             noise_seed=self.noise_seed,
             label="mid-run",
+            ranks=self.ranks,
         )
         columns = {WHOLE: WHOLE, **{part: f"parts.{part}" for part in found.parts}}
         if found.judged:
@@ -138,6 +165,10 @@ class HeldOutMeasure:
         """What the columns of metrics mean; of others, more is better."""
         declared = (getattr(metric, "scales", {}) for metric in self.metrics.values())
         return {name: scale for own in declared for name, scale in own.items()}
+
+    @property
+    def _texts(self) -> list[str]:
+        return [prompt.text for prompt in self.prompts]
 
     @property
     def _compares(self) -> bool:

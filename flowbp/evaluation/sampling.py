@@ -9,7 +9,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import attrs
 import torch
@@ -21,6 +21,26 @@ from flowbp.adapters.sigmas import MODEL_GRID, Grid
 from flowbp.core import rollout
 from flowbp.limits import BATCH, GRID, SIDE
 from flowbp.validators import integer, real
+
+T = TypeVar("T")
+
+
+class Sharers(Protocol):
+    """The processes that sample a list together, such as `flowbp.training.Ranks`."""
+
+    @property
+    def rank(self) -> int:
+        """The number of this one; 0 is the first, which gets all pictures."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    def exchange(self, value: T) -> list[T]:
+        """The values of all, on all."""
+
+    def collected(self, value: T) -> list[T]:
+        """The values of all, on the first; nothing on the others."""
 
 
 class Progress(Protocol):
@@ -90,19 +110,47 @@ def generate_batches(
     sampling: Sampling,
     *,
     wanted: Callable[[slice], bool] = lambda chosen: True,
+    ranks: Sharers | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Sample the prompts batch by batch, so that pictures can be used before all are there."""
+    """Sample the prompts batch by batch, so that pictures can be used before all are there.
+
+    Several processes take turns at the batches, which are those of one process. The first gets
+    all of them, in their order; the others get none, and have done their part at the end.
+    """
     if not prompts:
         raise ValueError("`prompts` is empty; give at least one prompt to sample")
     negative = None
     if sampling.guidance != 1.0:
         with torch.no_grad():
             negative = backbone.encode([sampling.negative_prompt])
-    for start in range(0, len(prompts), sampling.batch):
-        chosen = slice(start, min(start + sampling.batch, len(prompts)))
-        if not wanted(chosen):
-            continue
-        yield chosen, _sample(backbone, prompts, chosen, noise_seed, sampling, negative)
+    starts = range(0, len(prompts), sampling.batch)
+    slices = [slice(start, min(start + sampling.batch, len(prompts))) for start in starts]
+    slices = [chosen for chosen in slices if wanted(chosen)]
+
+    def sampled(chosen: slice) -> Tensor:
+        return _sample(backbone, prompts, chosen, noise_seed, sampling, negative)
+
+    if ranks is None or ranks.size == 1:
+        yield from ((chosen, sampled(chosen)) for chosen in slices)
+        return
+    for first in range(0, len(slices), ranks.size):
+        turns = slices[first : first + ranks.size]
+        own = sampled(turns[ranks.rank]).cpu() if ranks.rank < len(turns) else None
+        for chosen, pictures in zip(turns, ranks.collected(own), strict=False):
+            if pictures is not None:
+                yield chosen, pictures.to(backbone.device)
+
+
+def take_part(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    noise_seed: int,
+    sampling: Sampling,
+    ranks: Sharers,
+) -> None:
+    """Sample what falls to another process than the first, which samples the same prompts."""
+    for _ in generate_batches(backbone, prompts, noise_seed, sampling, ranks=ranks):
+        raise AssertionError("pictures come to the first process alone")
 
 
 def generate(
@@ -112,10 +160,11 @@ def generate(
     sampling: Sampling,
     *,
     progress: Progress | None = None,
+    ranks: Sharers | None = None,
 ) -> Tensor:
-    """Sample one picture for every prompt."""
+    """Sample one picture for every prompt; of several processes on the first."""
     images = []
-    for chosen, batch in generate_batches(backbone, prompts, noise_seed, sampling):
+    for chosen, batch in generate_batches(backbone, prompts, noise_seed, sampling, ranks=ranks):
         images.append(batch.cpu())
         if progress is not None:
             progress(chosen.stop, len(prompts))

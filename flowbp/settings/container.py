@@ -162,6 +162,7 @@ def _held_out_evaluation_of(
     metrics: Mapping[str, Metric],
     held_out: Sequence[HeldOut],
     sampling: EvaluationSampling | None,
+    ranks: Ranks,
 ) -> HeldOutEvaluation | None:
     """The evaluations inside the run; None where it has none."""
     every, evaluation = evaluation_every(settings), settings.evaluation
@@ -175,6 +176,7 @@ def _held_out_evaluation_of(
         prompts=spread(held_out, evaluation.count),
         sampling=sampling,
         noise_seed=evaluation.noise_seed,
+        ranks=ranks if ranks.size > 1 else None,
     )
     return HeldOutEvaluation(measure=measure, every=every, stop=settings.early_stop)
 
@@ -241,7 +243,9 @@ class RunContainer(containers.DeclarativeContainer):
     )
     # The reward as the run uses it. The first call measures what is not on file, which takes a
     # folder that the run has claimed, and the base model.
-    calibrated: Provider[Reward] = Singleton(calibrated, reward, model, prompts, calibration)
+    calibrated: Provider[Reward] = Singleton(
+        calibrated, reward, model, prompts, calibration, ranks=ranks
+    )
 
     method: Provider[Method] = Called(attrgetter("method"), settings)
     loss: Provider[LossShape] = Called(attrgetter("loss"), settings)
@@ -265,6 +269,7 @@ class RunContainer(containers.DeclarativeContainer):
         metrics,
         held_out,
         evaluation_sampling,
+        ranks,
     )
     checkpoints: Singleton[Checkpoints] = Singleton(_checkpoints_of, settings)
     history: Provider[History] = Singleton(History)

@@ -19,6 +19,7 @@ from flowbp.rewards import Normalisation, Reward, RewardPart, UncalibratedReward
 from flowbp.rewards.weighted import part_scores
 from flowbp.training.prompts import PromptSource, drawn
 from flowbp.training.randomness import generator
+from flowbp.training.ranks import ALONE, Ranks
 from flowbp.validators import integer
 
 _FORMAT = 1
@@ -91,11 +92,13 @@ def calibrated(
     calibration: Calibration,
     *,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> Reward:
     """Give a reward the scales that it lacks: those of the file, else measured and written there.
 
     They are measured on the backbone as it is, which has to be the base model. What is on file is
-    never measured again, so that a run that goes on has the very same reward.
+    never measured again, so that a run that goes on has the very same reward. Of several processes
+    the first measures, and the others take part in the sampling.
     """
     if not isinstance(reward, UncalibratedReward):
         return reward
@@ -104,7 +107,7 @@ def calibrated(
         return reward.calibrated({label: kept[label] for label in reward.missing})
     texts = calibration_prompts(reward, prompts, calibration.seed)
     missing = {label: reward.parts[label] for label in reward.missing}
-    measured = _measured(backbone, missing, texts, calibration, progress=progress)
+    measured = _measured(backbone, missing, texts, calibration, progress=progress, ranks=ranks)
     done = reward.calibrated(measured)
     parts = {
         label: _Part(mean=scale.mean, std=scale.std, measured=label in measured)
@@ -123,11 +126,12 @@ def _measured(
     calibration: Calibration,
     *,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Normalisation]:
     """Mean and standard deviation of each part's raw scores, over one picture for each prompt."""
     scores: dict[str, list[Tensor]] = {label: [] for label in parts}
     for chosen, images in generate_batches(
-        backbone, prompts, calibration.noise_seed, calibration.sampling
+        backbone, prompts, calibration.noise_seed, calibration.sampling, ranks=ranks
     ):
         texts = list(prompts[chosen])
         for label, part in parts.items():

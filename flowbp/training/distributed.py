@@ -52,6 +52,22 @@ class ProcessRanks(Ranks):
                 raise AgreedShortageError(each.stage, each.count, each.cause)
         return found
 
+    def collected(self, value: T) -> list[T]:
+        """As in `Ranks`."""
+        found: list[Any] | None = [None] * self.size if self.first else None
+        with self._others_needed(), uninterrupted():
+            dist.gather_object(value, found, dst=0, group=self._control)
+        return found or []
+
+    @torch.no_grad()
+    def spread(self, parameters: Iterable[nn.Parameter]) -> None:
+        """As in `Ranks`."""
+        with self._others_needed(), uninterrupted():
+            for parameter in parameters:
+                sent = parameter.detach().contiguous()
+                dist.broadcast(sent, src=0)
+                parameter.copy_(sent)
+
     def gathered(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """As in `Ranks`, on the CPU."""
         # Every number of fewer bits is one of 64: one transfer, and nothing is rounded.

@@ -21,7 +21,10 @@ metric a number for every prompt, from which how far its mean is chance can be r
 
 An attribute `scales` may declare by the name of a metric that less is better, or neither; of others
 more is. A method `begin` is called where a run goes on while the model still is the one before
-training: a measure may compare with that."""
+training: a measure may compare with that.
+
+Where several processes train together, the first one calls a measure. One with a method `take_part`
+works on all of them: the others call that instead, and `begin` as well."""
 
 
 class EvaluationError(RuntimeError):
@@ -137,15 +140,22 @@ class HeldOutEvaluation:
         run.evaluations = [row for row in run.evaluations if self.due(row.step, total)]
         self._mark_best(run)
 
-    def begin(self) -> None:
+    def begin(self, *, first: bool = True) -> None:
         """Have the measure look at the model before training, if it compares with that.
 
         A run that goes on calls it before the checkpoint is loaded, so that metrics are those of a
         run that never stopped.
         """
         begin = getattr(self.measure, "begin", None)
-        if begin is not None:
+        if begin is not None and (first or hasattr(self.measure, "take_part")):
             begin()
+
+    def take_part(self, run: RunState) -> None:
+        """Do what falls to another process than the first, which evaluates."""
+        act = getattr(self.measure, "take_part", None)
+        if act is not None:
+            with run.averaged():
+                act()
 
     def evaluate(self, run: RunState) -> None:
         """Evaluate, and add the metrics to the run's; refuse those that cannot be used."""

@@ -80,6 +80,17 @@ class Ranks:
         """
         return [value]
 
+    def collected(self, value: T) -> list[T]:
+        """The values of all on the first, in the order of their ranks; none on the others.
+
+        Raises:
+            RankEndedError: another one has ended.
+        """
+        return [value]
+
+    def spread(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Give all the parameters of the first."""
+
     def gathered(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each tensor (n, …) joined with those of the others, in one exchange; n may differ."""
         return list(tensors)

@@ -38,9 +38,9 @@ class Snapshots:
         """Whether pictures are sampled after `step` of `total` steps."""
         return step % self.every == 0 or step == total
 
-    def take(self, step: TrainingStep) -> Tensor:
-        """Sample them with a training step's backbone."""
-        from flowbp.evaluation.sampling import Sampling, generate
+    def take(self, step: TrainingStep) -> Tensor | None:
+        """Sample them with a training step's backbone; None on others than its first process."""
+        from flowbp.evaluation.sampling import Sampling, generate, take_part
 
         sampling = self.sampling or Sampling(
             steps=step.sampling.steps,
@@ -52,7 +52,10 @@ class Snapshots:
             decode=step.sizes.decode,
             grid=step.sampling.grid,
         )
-        return generate(step.backbone, self.prompts, self.seed, sampling)
+        if not step.ranks.first:
+            take_part(step.backbone, self.prompts, self.seed, sampling, step.ranks)
+            return None
+        return generate(step.backbone, self.prompts, self.seed, sampling, ranks=step.ranks)
 
 
 class SampleGrids(Observer):

@@ -70,8 +70,8 @@ class Trainer:
     which stay so.
 
     Where the step has `ranks` of several processes, each runs a trainer of the same parts. The
-    first one alone calls observers, saves, evaluates and samples pictures; the others wait for it.
-    Metrics and clipping are of the whole batch, and a failure of one ends all.
+    first one alone calls observers, saves and scores held-out pictures; all take part in sampling
+    these. Metrics and clipping are of the whole batch, and a failure of one ends all.
 
     Args:
         step: computes the gradients.
@@ -225,8 +225,8 @@ class Trainer:
         if resume is not None or self.checkpoints is not None:
             run.frozen = frozen_fingerprint(backbone.module, parameters.values())
         if resume is not None:
-            if evaluation is not None and self._ranks.first:
-                evaluation.begin()
+            if evaluation is not None:
+                evaluation.begin(first=self._ranks.first)
             restore_training_state(run, resume, self.optimizer)
             if evaluation is not None:
                 evaluation.take_over(run, self.steps)
@@ -264,8 +264,8 @@ class Trainer:
             return False
         if self._ranks.first:
             refuse_nonfinite_parameters(run, self.checkpoints)
-            with during(f"the evaluation after step {run.done}"):
-                evaluation.evaluate(run)
+        with during(f"the evaluation after step {run.done}"):
+            (evaluation.evaluate if self._ranks.first else evaluation.take_part)(run)
         found = self._ranks.exchange((run.evaluations, run.best))
         run.evaluations, run.best = found[0]
         return True
@@ -315,12 +315,11 @@ class Trainer:
     def _show(self, run: RunState) -> None:
         if self.snapshots is None or not self.snapshots.due(run.done, self.steps):
             return
-        if not self._ranks.first:
-            return
         with during(f"the sample pictures after step {run.done}"):
             with run.averaged():
                 images = self.snapshots.take(run.step)
-            notify(self._own_observers, "pictures", run.done, images, self.snapshots.prompts)
+            if images is not None:
+                notify(self._own_observers, "pictures", run.done, images, self.snapshots.prompts)
 
     def _save(self, run: RunState) -> None:
         if not self._ranks.first:

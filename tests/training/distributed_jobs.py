@@ -15,6 +15,14 @@ import torch
 import torch.distributed as dist
 
 from flowbp.core import Bridge, SampleClip, module_pull, rollout, sweep
+from flowbp.evaluation import (
+    HeldOutMeasure,
+    HeldOutPrompt,
+    Sampling,
+    generate_batches,
+    take_part,
+)
+from flowbp.evaluation.metrics import PixelDistance
 from flowbp.training import (
     Anchor,
     Averaging,
@@ -206,6 +214,43 @@ def short(ranks: Ranks, limits: Mapping[str, Mapping[str, int]], dropout: float 
     make_trainer(made, prompts=PromptList(TEXTS), observers=[listener]).run()
     told = [(step, str(portions), text) for step, portions, text in listener.told]
     return backbone.state(), told, backbone.failed, backbone.most
+
+
+def sampled(ranks: Ranks, prompts: int, batch: int) -> Any:
+    """Pictures of a list of prompts, and for how many samples the network was evaluated."""
+    backbone, sampling = FakeBackbone(), Sampling(steps=3, height=4, width=4, batch=batch)
+    texts = [f"prompt {number}" for number in range(prompts)]
+    if ranks.first:
+        found = list(generate_batches(backbone, texts, 7, sampling, ranks=ranks))
+    else:
+        found = take_part(backbone, texts, 7, sampling, ranks)
+    return found, backbone.forward_samples // sampling.steps
+
+
+def measured(ranks: Ranks, folder: str, steps: int, resume: str | None = None) -> Any:
+    """Train with real evaluations of averaged weights and with sample pictures, in steps of 8."""
+    recorder, backbone = Recorder(), FakeBackbone()
+    made = make_step(backbone=backbone, batching=Batching(2, global_=8), ranks=ranks)
+    measure = HeldOutMeasure(
+        backbone=backbone,
+        reward=colour_reward,
+        metrics={"pixels": PixelDistance(label="pixels")} if ranks.first else {},
+        prompts=[HeldOutPrompt(f"held out {number}") for number in range(5)],
+        sampling=Sampling(steps=3, height=4, width=4, batch=2),
+        ranks=ranks,
+    )
+    trainer = make_trainer(
+        made,
+        steps=steps,
+        averaging=Averaging(0.5),
+        observers=[recorder],
+        held_out_evaluation=HeldOutEvaluation(measure=measure, every=2),
+        snapshots=Snapshots(TEXTS, 2, sampling=Sampling(steps=2, height=4, width=4, batch=2)),
+        checkpoints=Checkpoints(Path(folder)),
+    )
+    trainer.run(resume=None if resume is None else Path(resume))
+    rows = {row.step: row.means for row in recorder.held_out}
+    return rows, {step: images for step, images, _ in recorder.shown}, backbone.state()
 
 
 def evaluated(ranks: Ranks, values: Sequence[float]) -> Any:

@@ -153,6 +153,7 @@ class Recorder:
 
     rows: list = attrs.field(factory=list)
     shown: list = attrs.field(factory=list)
+    held_out: tuple = ()
     closed: int = 0
     act: Callable[[int], None] = lambda step: None
 
@@ -162,6 +163,9 @@ class Recorder:
 
     def pictures(self, step: int, images: Tensor, prompts: Sequence[str]) -> None:
         self.shown.append((step, images.clone(), tuple(prompts)))
+
+    def evaluations(self, rows: object) -> None:
+        self.held_out = tuple(rows)
 
     def close(self) -> None:
         self.closed += 1

@@ -53,7 +53,8 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
     on from its newest checkpoint; on the CPU in float32 the result is that of a run that never
     stopped, bit for bit. Returns the evaluations before and after, if the settings ask for any.
 
-    Of several processes the first does all that is not training, and the others wait for it.
+    Of several processes the first prints, scores and writes; the others take part in the encoding,
+    the sampling and the training.
     """
     with container.ranks().together():
         if not container.ranks().first:
@@ -144,6 +145,8 @@ def _finish(
     with _note_of_trained_model(folder):
         end = ending(settings, run.history.held_out, container.checkpoints(), done=done)
         load_judged(run.tuned, end, folder)
+        if run.ranks.exchange(end.judged != done)[0]:
+            run.ranks.spread(run.tuned.trainable().values())
         with timings.phase("evaluate after"):
             after = score_held_out(run, reward, "after")
         if before is not None and after is not None:

@@ -11,6 +11,7 @@ from flowbp.cli.run.built_run import BuiltRun, build_run
 from flowbp.cli.run.phases import run_prompts
 from flowbp.component_errors import during
 from flowbp.config import ConfigurationError
+from flowbp.evaluation import take_part
 from flowbp.rewards import Reward, UncalibratedReward, WeightedReward
 from flowbp.settings import RunContainer, decisive
 from flowbp.settings.loader import problems_of
@@ -19,7 +20,7 @@ from flowbp.training import RanksDifferError
 
 
 def follow(container: RunContainer) -> None:
-    """Take part in a run: encode prompts and train; all else is the first process's."""
+    """Take part in a run: encode prompts, sample and train; all else is the first process's."""
     settings = container.settings()
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
@@ -32,20 +33,41 @@ def follow(container: RunContainer) -> None:
     checkpoint = meet(run, None)
     with during("the encoding of the prompts"):
         encode_prompts(run.model, run_prompts(run), ranks=run.ranks)
+    with during("the calibration of the reward"):
+        # Where the first has no scales yet.
+        if run.ranks.exchange(False)[0]:
+            how = run.calibration
+            texts = run.calibration_prompts
+            take_part(run.model, texts, how.noise_seed, how.sampling, run.ranks)
     reward = share_scales(run, run.reward)
     if reward is not run.reward:
         container.calibrated.override(reward)
+    with during("the evaluation before training"):
+        # Where the first has not kept it.
+        if run.ranks.exchange(False)[0]:
+            _sample_held_out(run)
     with during("the training"):
         container.trainer().run(resume=checkpoint)
-    # The first has evaluations and a report to make.
+    with during("the evaluation after training"):
+        # Where another model than the last one is judged.
+        if run.ranks.exchange(False)[0]:
+            run.ranks.spread(run.tuned.trainable().values())
+        _sample_held_out(run)
+    # The first has a report to make.
     run.ranks.exchange(None)
 
 
+def _sample_held_out(run: BuiltRun) -> None:
+    sampling, evaluation = run.evaluation_sampling, run.settings.evaluation
+    if sampling is not None and evaluation is not None:
+        texts = [prompt.text for prompt in run.held_out]
+        take_part(run.model, texts, evaluation.noise_seed, sampling, run.ranks)
+
+
 def _leave_to_the_first(container: RunContainer) -> None:
-    """Build nothing that judges, shows or writes."""
+    """Build nothing that judges or writes."""
     container.judge.override(None)
     container.metrics.override({})
-    container.snapshots.override(None)
     container.observers.override(())
 
 

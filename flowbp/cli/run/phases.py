@@ -43,6 +43,8 @@ def calibrate(run: BuiltRun, measured: Callable[..., Reward], *, begun: bool) ->
         during("the calibration of the reward"),
         stopping_on_errors("the calibration of the reward stopped"),
     ):
+        missing = isinstance(reward, UncalibratedReward) and not (path.exists() or begun)
+        run.ranks.exchange(missing)
         if not isinstance(reward, UncalibratedReward):
             if isinstance(reward, WeightedReward):
                 print(scales(reward, "the reward's scales, as given"), flush=True)
@@ -81,6 +83,7 @@ def score_before(run: BuiltRun, reward: Reward) -> tuple[Evaluation, Tensor] | N
     """The evaluation before training with its pictures, read back where it was finished."""
     folder = run.settings.run.folder
     kept = read_before(folder)
+    run.ranks.exchange(kept is None)
     if kept is not None:
         return kept
     # The backbone still is as it was built: a checkpoint is loaded when training begins.
@@ -110,6 +113,7 @@ def score_held_out(run: BuiltRun, reward: Reward, label: str) -> tuple[Evaluatio
             noise_seed=settings.noise_seed,
             label=label,
             progress=progress,
+            ranks=run.ranks,
         )
 
 

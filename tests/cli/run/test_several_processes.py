@@ -29,9 +29,10 @@ SHORT = [
     "observers.tensorboard=false",
 ]
 EVALUATED = [
-    "evaluation.prompts.count=3",
-    "evaluation.batch=3",
+    "evaluation.prompts.count=5",
+    "evaluation.batch=2",
     "evaluation.every=2",
+    "evaluation.metrics={far: {name: pixel_distance}}",
     "samples.every=2",
     "samples.count=2",
 ]
@@ -71,6 +72,11 @@ def typed(folder: Path, *overrides: str, also: list[str] = EVALUATED) -> list[st
 
 def rows(folder: Path) -> list[dict]:
     lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def evaluations(folder: Path) -> list[dict]:
+    lines = (folder / "run" / "evaluations.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
 
@@ -129,6 +135,29 @@ def test_a_run_of_two_is_that_of_one(together, tmp_path: Path) -> None:
     agree(found[2][0], found[1][0])
     assert found[2][2] == found[1][2]
     assert found[2][1].count("step 3/3") == 1
+    agree(*(evaluations(tmp_path / size) for size in ("2", "1")))
+    kept = [tmp_path / size / "run" / "before" for size in ("2", "1")]
+    before = [json.loads((place / "scores.json").read_text()) for place in kept]
+    # The pictures of a batch are the same on whichever process.
+    assert before[0]["rows"] == before[1]["rows"] and len(before[0]["rows"]) == 5
+
+
+def test_the_best_model_is_evaluated_by_both(together, tmp_path: Path) -> None:
+    """A rate that makes the model worse: the run ends early, and its first model is the best."""
+    rule = "early_stop={metric: far, every: 1, patience: 2}"
+    scores = []
+    for size in (1, 2):
+        place = tmp_path / str(size)
+        fast = ("optimizer.learning_rate=1e-3", "batching={samples: 2, global: 4}", rule)
+        steps = ("training.steps=9", "evaluation.every=1")
+        together.start(size, "flowbp", typed=typed(place, *fast, *steps))
+        ended = together.finish()
+        assert ended.codes == [0] * size, "\n".join(ended.told)
+        assert "the best" in ended.told[0] and ended.told[1:] == [""] * (size - 1)
+        comparison = json.loads((place / "run" / "comparison.json").read_text())
+        scores.append([row["values"] for row in comparison["after"]["rows"]])
+    for one, two in zip(*scores, strict=True):
+        assert two == pytest.approx(one, rel=1e-3, abs=1e-5)
 
 
 def test_it_goes_on_bit_for_bit(together, tmp_path: Path) -> None:
