@@ -69,9 +69,7 @@ def compile_blocks(
     _prepare()
     fuse_gelu(network)
     _SETTINGS[network] = (activations, backend)
-    blocks = [
-        b for part in network.children() if isinstance(part, nn.ModuleList) for b in _in(part)
-    ]
+    blocks = blocks_of(network)
     for block in blocks:
         # Shapes that are fixed make faster code, and there are few of them.
         block.compile(dynamic=False, backend=_keeping(activations, backend))
@@ -89,6 +87,11 @@ def compile_like(network: nn.Module, other: nn.Module) -> None:
 def is_compiled(network: nn.Module) -> bool:
     """Whether the blocks of a network were compiled."""
     return any(getattr(part, "_compiled_call_impl", None) for part in network.modules())
+
+
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """The blocks of a network: what its lists of modules hold."""
+    return [b for part in network.children() if isinstance(part, nn.ModuleList) for b in _in(part)]
 
 
 def _in(blocks: nn.ModuleList) -> Iterator[nn.Module]:

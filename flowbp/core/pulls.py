@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -106,6 +107,7 @@ def functional_pull(velocity: ParametricVelocity, params: Mapping[str, Tensor]) 
         A pull whose gradients are a mapping like `params`.
 
     Raises:
+        TypeError: a parameter is a `DTensor`, of a sharded model.
         RuntimeError: (when pulling) the velocity uses saved-tensor hooks.
 
     Example:
@@ -116,6 +118,14 @@ def functional_pull(velocity: ParametricVelocity, params: Mapping[str, Tensor]) 
 
     Reference: arXiv 2606.11075, section 3.
     """
+    # Where it was not imported there are none.
+    sharded = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ())
+    divided = [name for name, each in params.items() if isinstance(each, sharded)]
+    if divided:
+        raise TypeError(
+            f"`params` must be whole tensors, got {len(divided)} of a sharded model, the first of "
+            f"which is {divided[0]!r}; use `module_pull`, which keeps the hooks that gather them"
+        )
 
     # Parameters that require gradients would otherwise record a second, outer graph.
     @torch.no_grad()

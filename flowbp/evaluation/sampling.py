@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from flowbp.adapters.backbone import Backbone, Conditioning, guided_field
 from flowbp.adapters.compilation import is_compiled
+from flowbp.adapters.sharding import gathered
 from flowbp.adapters.sigmas import MODEL_GRID, Grid
 from flowbp.core import rollout
 from flowbp.limits import BATCH, GRID, SIDE
@@ -133,11 +134,12 @@ def generate_batches(
     if ranks is None or ranks.size == 1:
         yield from ((chosen, sampled(chosen)) for chosen in slices)
         return
-    for first in range(0, len(slices), ranks.size):
-        turns = slices[first : first + ranks.size]
-        own = sampled(turns[ranks.rank]).cpu() if ranks.rank < len(turns) else None
-        for chosen, pictures in zip(turns, ranks.collected(own), strict=False):
-            if pictures is not None:
+    with gathered(backbone.module):
+        for first in range(0, len(slices), ranks.size):
+            turns = slices[first : first + ranks.size]
+            # The last turn may be of fewer. All sample nevertheless, as a sharded model needs it.
+            own = sampled(turns[min(ranks.rank, len(turns) - 1)]).cpu()
+            for chosen, pictures in zip(turns, ranks.collected(own), strict=False):
                 yield chosen, pictures.to(backbone.device)
 
 

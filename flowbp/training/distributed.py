@@ -40,13 +40,13 @@ class ProcessRanks(Ranks):
 
     def __init__(self, launch: Launch, control: Any, store: Any) -> None:
         self.rank, self.size = launch.rank, launch.size
-        self._control, self._store = control, store
+        self.control, self._store = control, store
 
     def exchange(self, value: T) -> list[T]:
         """The values of all, as in `Ranks`."""
         found: list[Any] = [None] * self.size
         with self._others_needed(), uninterrupted():
-            dist.all_gather_object(found, value, group=self._control)
+            dist.all_gather_object(found, value, group=self.control)
         for each in found:
             if isinstance(each, Shortage):
                 raise AgreedShortageError(each.stage, each.count, each.cause)
@@ -56,7 +56,7 @@ class ProcessRanks(Ranks):
         """As in `Ranks`."""
         found: list[Any] | None = [None] * self.size if self.first else None
         with self._others_needed(), uninterrupted():
-            dist.gather_object(value, found, dst=0, group=self._control)
+            dist.gather_object(value, found, dst=0, group=self.control)
         return found or []
 
     @torch.no_grad()
@@ -67,6 +67,15 @@ class ProcessRanks(Ranks):
                 sent = parameter.detach().contiguous()
                 dist.broadcast(sent, src=0)
                 parameter.copy_(sent)
+
+    def mesh(self, shard: int, device: torch.device) -> Any:
+        """As in `Ranks`."""
+        if self.size % shard:
+            raise ValueError(f"`shard` must divide the {self.size} processes, got {shard}")
+        from torch.distributed.device_mesh import init_device_mesh
+
+        names = ("replicate", "shard")
+        return init_device_mesh(device.type, (self.size // shard, shard), mesh_dim_names=names)
 
     def gathered(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """As in `Ranks`, on the CPU."""

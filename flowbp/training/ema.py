@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from flowbp.adapters.sharding import assign
 from flowbp.training.hold_signals import uninterrupted
 from flowbp.validators import real
 
@@ -72,7 +73,7 @@ class MovingAverage:
         """Go on from the averages after so many updates."""
         self.updates = updates
         for name, mine in self.shadow.items():
-            mine.copy_(shadow[name])
+            assign(mine, shadow[name])
 
     @torch.no_grad()
     def update(self) -> None:

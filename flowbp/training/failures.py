@@ -14,6 +14,7 @@ from flowbp.files import SavingError
 from flowbp.training.checkpoint import MANIFEST, numbered
 from flowbp.training.retention import Checkpoints
 from flowbp.training.run_state import RunState
+from flowbp.training.sharded_state import FindNonFinite, StoppedTogether, ask, network_of
 from flowbp.training.step import StepResult
 
 _CAUSES = {
@@ -71,10 +72,14 @@ class NonFiniteError(ArithmeticError):
         )
 
 
-def describe(quantity: str, result: StepResult, gradients: dict[str, Tensor]) -> str:
+def describe(quantity: str, result: StepResult, run: RunState) -> str:
     """Which samples or parameters are not finite."""
     if quantity == "gradients":
-        names = [name for name, gradient in gradients.items() if not _finite(gradient)]
+        gradients = {n: p.grad for n, p in run.parameters.items() if p.grad is not None}
+        if network_of(run) is None:
+            names = [name for name, gradient in gradients.items() if not _finite(gradient)]
+        else:
+            names = ask(run, FindNonFinite(gradients=True))
         where = _some([f"`{name}`" for name in names]) if names else "none alone, only their norm"
         return f"{len(names)} of {len(gradients)} gradients are not finite ({where})"
     if quantity == "anchor":
@@ -120,6 +125,17 @@ def describe_parameters(parameters: Mapping[str, Tensor]) -> str | None:
     names = [name for name, parameter in parameters.items() if not _finite(parameter)]
     if not names:
         return "the parameters are so large that their norm is not finite"
+    return _listed(names, parameters)
+
+
+def _broken_parameters(run: RunState) -> str | None:
+    if network_of(run) is None:
+        return describe_parameters(run.parameters)
+    names = ask(run, FindNonFinite())
+    return _listed(names, run.parameters) if names else None
+
+
+def _listed(names: list[str], parameters: Mapping[str, Tensor]) -> str:
     listed = _some([f"`{name}`" for name in names])
     return f"{len(names)} of {len(parameters)} parameters are not finite ({listed})"
 
@@ -140,6 +156,9 @@ def save_after_exception(
     # Gradients are not needed any more, and the memory may be.
     run.optimizer.zero_grad(set_to_none=True)
     step, place = run.checkpoint or (-1, Path())
+    if network_of(run) is not None and not isinstance(error, StoppedTogether):
+        newest = f"; the newest checkpoint is {place}" if run.checkpoint else ""
+        return f"{_after(run)} are not saved, as the processes share them, and one is gone{newest}"
     # Not where it was saved, if that folder is gone.
     if step == run.done and not run.updating and (place / MANIFEST).is_file():
         return f"{_after(run)} are saved in {place}"
@@ -151,8 +170,7 @@ def nonfinite_error(
     run: RunState, checkpoints: Checkpoints | None, quantity: str, result: StepResult
 ) -> NonFiniteError:
     """Save the model after a step with a number that is not finite; the error to raise."""
-    gradients = {n: p.grad for n, p in run.parameters.items() if p.grad is not None}
-    detail = describe(quantity, result, gradients)
+    detail = describe(quantity, result, run)
     if quantity == "rewards":
         detail += f", as the reward {dotted_path(run.step.reward)} scored them"
     saved = _save_after_nonfinite(run, checkpoints, quantity)
@@ -161,7 +179,7 @@ def nonfinite_error(
 
 def refuse_nonfinite_parameters(run: RunState, checkpoints: Checkpoints | None) -> None:
     """Stop a run whose parameters are not finite, after saving them for someone to look at."""
-    broken = describe_parameters(run.parameters)
+    broken = _broken_parameters(run)
     if broken is not None:
         saved = _save_after_nonfinite(run, checkpoints, "parameters")
         raise NonFiniteError(run.done, "parameters", broken, saved)
@@ -170,7 +188,7 @@ def refuse_nonfinite_parameters(run: RunState, checkpoints: Checkpoints | None) 
 def _save_after_nonfinite(run: RunState, checkpoints: Checkpoints | None, quantity: str) -> str:
     run.optimizer.zero_grad(set_to_none=True)
     # Parameters that have diverged may still give finite latents, by the order of a sum.
-    blamed = quantity in BLAMED or describe_parameters(run.parameters) is not None
+    blamed = quantity in BLAMED or _broken_parameters(run) is not None
     name = numbered("failed" if blamed else "last-good", run.done)
     clause = _saved(run, checkpoints, lambda to: to.save_model(run, name, averaged=False))
     if run.average is not None:

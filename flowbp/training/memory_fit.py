@@ -12,6 +12,7 @@ import torch
 
 from flowbp.adapters.capabilities import WithCheckpointing, checkpointing_of
 from flowbp.adapters.compilation import is_compiled
+from flowbp.adapters.sharding import gathered, sharding_of, sum_gradients, with_gradient
 from flowbp.core import Cotangents, draw_surrogate
 from flowbp.memory_errors import is_out_of_memory
 from flowbp.training.batching import AUTO, Portions
@@ -22,6 +23,7 @@ from flowbp.training.prompts import PromptFeed, PromptSource
 from flowbp.training.randomness import Streams, generator, generator_states, set_generator_states
 from flowbp.training.ranks import Ranks
 from flowbp.training.run_state import RunState
+from flowbp.training.sharded_state import network_of
 from flowbp.training.step import (
     StepResult,
     TrainingStep,
@@ -285,11 +287,24 @@ def choose_portions(
     first = PromptFeed(prompts, Streams.of(seed).prompts).take(min(2, run.step.own))
     parameters = run.parameters.values()
     owed = 0 if run.optimizer.state else state_bytes(optimizer, parameters)
-    portions, message = fit_portions(run.step, first, memory, owed=owed)
+    with gathered(network_of(run)):
+        portions, message = fit_portions(run.step, first, memory, owed=owed)
     portions, message = _agreed(run.step.ranks, portions, message)
     run.step = in_portions(run.step, portions)
     if message:
         notify_portions(observers, run.done + 1, portions, message)
+
+
+def _sum_gradients(run: RunState) -> None:
+    """Sum the gradients of all processes, once none of them has run out of memory."""
+    ranks, network = run.step.ranks, network_of(run)
+    if network is None:
+        ranks.sum_gradients(run.parameters.values())
+        return
+    sharding = sharding_of(network)
+    found = ranks.exchange(with_gradient(network))
+    if sharding is not None and sharding.keep:
+        sum_gradients(network, sorted({name for names in found for name in names}))
 
 
 def _agreed(ranks: Ranks, portions: Portions, message: str) -> tuple[Portions, str]:
@@ -317,10 +332,15 @@ def retry_on_out_of_memory(
     streams, own, ranks = run.streams.states(), generator_states(run.device), run.step.ranks
     while True:
         try:
-            result = run.step(prompts, run.streams)
-            ranks.sum_gradients(run.parameters.values())
+            with gathered(network_of(run)):
+                result = run.step(prompts, run.streams)
+                _sum_gradients(run)
             return result
         except StageOutOfMemoryError as error:
+            sharding = sharding_of(network_of(run))
+            if sharding is not None and not sharding.keep:
+                # The others are waiting for this one to gather with them.
+                raise
             agreed = ranks.agree_on(error)
             stage, count, cause = agreed.stage, agreed.count, agreed.cause
             del agreed

@@ -11,6 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from flowbp.adapters.sharding import own_part, whole
 from flowbp.limits import STEPS
 from flowbp.validators import integer, real
 
@@ -93,7 +94,7 @@ def rehearsed_state(recipe: OptimizerRecipe, sample: Tensor) -> Mapping[str, Any
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """The norm of all gradients together, as one long vector."""
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, largest: float) -> None:
@@ -101,7 +102,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, largest: fl
     scale = (largest / norm).clamp(max=1)
     for parameter in parameters:
         if parameter.grad is not None:
-            parameter.grad.mul_(scale.to(parameter.grad.device, parameter.grad.dtype))
+            gradient = own_part(parameter.grad)
+            gradient.mul_(scale.to(gradient.device, gradient.dtype))
 
 
 class Schedule(Protocol):

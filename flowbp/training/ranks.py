@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import torch
@@ -55,6 +55,8 @@ class Ranks:
 
     rank = 0
     size = 1
+    # A group of torch.distributed for what goes from host to host; None of a process alone.
+    control: Any = None
 
     @property
     def first(self) -> bool:
@@ -114,10 +116,11 @@ class Ranks:
         if not self.first:
             torch.manual_seed(generator(seed, f"torch of {self.rank} at {step}").initial_seed())
 
-    def wait_for_end(self) -> None:
-        """On others than the first, wait until the first has ended, and raise that."""
-        while not self.first:
-            self.exchange(None)
+    def mesh(self, shard: int, device: torch.device) -> Any:
+        """A mesh of all processes, of which `shard` share a copy of the model."""
+        raise ValueError(
+            f"`shard` must be 1, got {shard}; a process alone has nobody to share with"
+        )
 
     def failed(self) -> int | None:
         """The lowest rank that has failed by itself, None if none has said so."""

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowbp.adapters.sharding import divided_like, sharding_of, whole
 from flowbp.training.checkpoint import CheckpointError
 from flowbp.training.optimization import OptimizerRecipe, rehearsed_state
 from flowbp.training.randomness import set_generator_states
-from flowbp.training.ranks import RanksDifferError
+from flowbp.training.ranks import Ranks, RanksDifferError
 from flowbp.training.run_state import RunState
 from flowbp.training.step import in_portions
 from flowbp.training.training_state import (
@@ -46,7 +47,7 @@ def frozen_fingerprint(module: nn.Module, trained: Iterable[Tensor]) -> str:
     frozen = {name: each for name, each in sorted(state.items()) if id(each) not in changing}
     digest = hashlib.sha256()
     for name, tensor in frozen.items():
-        fact = [name, list(tensor.shape), str(tensor.dtype), _sums(tensor.detach())]
+        fact = [name, list(tensor.shape), str(tensor.dtype), _sums(whole(tensor.detach()))]
         digest.update(json.dumps(fact).encode())
     return digest.hexdigest()
 
@@ -60,12 +61,11 @@ def _sums(tensor: Tensor) -> list[int]:
     return found
 
 
-def refuse_differing_models(run: RunState) -> None:
-    """Refuse to train where processes hold other weights than the first."""
-    ranks = run.step.ranks
+def refuse_differing_models(network: nn.Module, ranks: Ranks) -> None:
+    """Refuse to train where processes hold other weights than the first; none is sharded yet."""
     if ranks.size == 1:
         return
-    found = ranks.exchange((run.frozen, [_sums(each.detach()) for each in run.parameters.values()]))
+    found = ranks.exchange([_sums(each.detach()) for each in network.state_dict().values()])
     other = next((rank for rank, each in enumerate(found) if each != found[0]), None)
     if other is not None:
         raise RanksDifferError(
@@ -80,7 +80,7 @@ def restore_training_state(run: RunState, checkpoint: Path, optimizer: Optimizer
 
     A state that is refused leaves model and optimizer as they were.
     """
-    saved = read_state(checkpoint)
+    saved = read_state(checkpoint, sharding_of(getattr(run.step.backbone, "module", None)))
     _refuse_mismatch(run, saved, checkpoint, optimizer)
     try:
         run.prompts.go_to(saved.mark.prompts)
@@ -102,9 +102,16 @@ def restore_training_state(run: RunState, checkpoint: Path, optimizer: Optimizer
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: SavedOptimizer) -> None:
-    optimizer.load_state_dict({"state": saved.state, "param_groups": saved.param_groups})
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for number, values in saved.state.items():
+    state = {
+        number: {
+            name: divided_like(value, parameters[number]) if isinstance(value, Tensor) else value
+            for name, value in values.items()
+        }
+        for number, values in saved.state.items()
+    }
+    optimizer.load_state_dict({"state": state, "param_groups": saved.param_groups})
+    for number, values in state.items():
         present = optimizer.state[parameters[number]]
         for name, value in values.items():
             # torch rounds the state to the dtype of the parameter when it loads it, and what was

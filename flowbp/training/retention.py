@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 
+from flowbp.adapters.sharding import holding
 from flowbp.limits import STEPS
 from flowbp.training.checkpoint import (
     FINAL,
@@ -26,6 +27,7 @@ from flowbp.training.checkpoint import (
 )
 from flowbp.training.metrics import Metrics
 from flowbp.training.run_state import RunState
+from flowbp.training.sharded_state import GatherModel, ask, network_of
 from flowbp.training.training_state import write_training_state
 from flowbp.validators import integer
 
@@ -203,5 +205,10 @@ class Checkpoints:
 
 
 def _write_model(run: RunState, folder: Path, *, averaged: bool) -> None:
+    network = network_of(run)
+    if network is not None:
+        with holding(network, ask(run, GatherModel(averaged))):
+            run.step.backbone.save(folder)
+        return
     with run.averaged() if averaged else nullcontext():
         run.step.backbone.save(folder)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from flowbp.training.failures import (
     refuse_nonfinite_parameters,
     save_after_exception,
 )
-from flowbp.training.hold_signals import uninterrupted
+from flowbp.training.hold_signals import held_back, uninterrupted
 from flowbp.training.memory_fit import Memory, choose_portions, memory_of, retry_on_out_of_memory
 from flowbp.training.memory_stages import UPDATE, in_stage
 from flowbp.training.metrics import (
@@ -49,6 +51,7 @@ from flowbp.training.restore import (
 from flowbp.training.retention import Checkpoints
 from flowbp.training.run_state import RunState
 from flowbp.training.sample_pictures import Snapshots
+from flowbp.training.sharded_state import StoppedTogether, network_of, serve
 from flowbp.training.step import TrainingStep
 from flowbp.validators import integer, real
 
@@ -176,8 +179,10 @@ class Trainer:
             except NonFiniteError:
                 raise
             except BaseException as stop:
-                if self._ranks.first:
-                    stop.add_note(save_after_exception(run, self._own_checkpoints, stop))
+                if not isinstance(stop, StoppedTogether):
+                    self._save_after(run, stop)
+                else:
+                    self._by_the_first(run, partial(self._save_after, run, stop))
                 raise
             if run.average is not None:
                 with uninterrupted():
@@ -196,24 +201,57 @@ class Trainer:
     def _own_checkpoints(self) -> Checkpoints | None:
         return self.checkpoints if self._ranks.first else None
 
+    def _save_after(self, run: RunState, stop: BaseException) -> None:
+        if self._ranks.first:
+            stop.add_note(save_after_exception(run, self._own_checkpoints, stop))
+
+    def _by_the_first(self, run: RunState, act: Callable[[], object]) -> None:
+        """Have the first process do something, for which a sharded model needs the others."""
+        if self._ranks.first:
+            act()
+        if network_of(run) is not None:
+            if self._ranks.first:
+                self._ranks.exchange(None)
+            else:
+                serve(run)
+
+    @contextmanager
+    def _stopping_together(self, run: RunState) -> Iterator[None]:
+        """Where the model is sharded: stop all at the end of the block if one was interrupted.
+
+        None of them could save it without the others.
+        """
+        if network_of(run) is None:
+            yield
+            return
+        with held_back() as held:
+            yield
+        if any(self._ranks.exchange(bool(held))):
+            raise StoppedTogether
+
     def _train(self, run: RunState) -> None:
         with during("the start of the training"):
             notify(self._own_observers, "begin", tuple(run.rows))
             self._choose_portions(run)
-        self._catch_up(run)
+        with self._stopping_together(run):
+            self._catch_up(run)
         while run.done < self._end(run):
-            with during(f"step {run.done + 1} of the training"):
-                self._advance(run)
-            # Before saving, so that a checkpoint holds the evaluation of its step and a
-            # run that goes on from it ends where this one does.
-            evaluated = self._evaluate(run)
-            # First, so that no observer can lose the model.
-            self._save(run)
-            with during(f"the observers' turn after step {run.done}"):
-                notify(self._own_observers, "row", run.rows[-1])
-                if evaluated:
-                    notify(self._own_observers, "evaluations", tuple(run.evaluations))
-            self._show(run)
+            with self._stopping_together(run):
+                self._do_step(run)
+
+    def _do_step(self, run: RunState) -> None:
+        with during(f"step {run.done + 1} of the training"):
+            self._advance(run)
+        # Before saving, so that a checkpoint holds the evaluation of its step and a run that goes
+        # on from it ends where this one does.
+        evaluated = self._evaluate(run)
+        # First, so that no observer can lose the model.
+        self._save(run)
+        with during(f"the observers' turn after step {run.done}"):
+            notify(self._own_observers, "row", run.rows[-1])
+            if evaluated:
+                notify(self._own_observers, "evaluations", tuple(run.evaluations))
+        self._show(run)
 
     def _start(self, resume: Path | None) -> RunState:
         backbone, evaluation = self.step.backbone, self.held_out_evaluation
@@ -232,7 +270,8 @@ class Trainer:
                 evaluation.take_over(run, self.steps)
             if self._own_checkpoints is not None:
                 self._own_checkpoints.prune(run)
-        refuse_differing_models(run)
+        if network_of(run) is None and self._ranks.size > 1:
+            refuse_differing_models(backbone.module, self._ranks)
         return run
 
     def _choose_portions(self, run: RunState) -> None:
@@ -262,8 +301,7 @@ class Trainer:
         evaluation = self.held_out_evaluation
         if evaluation is None or not evaluation.missing(run, self.steps):
             return False
-        if self._ranks.first:
-            refuse_nonfinite_parameters(run, self.checkpoints)
+        self._by_the_first(run, partial(refuse_nonfinite_parameters, run, self.checkpoints))
         with during(f"the evaluation after step {run.done}"):
             (evaluation.evaluate if self._ranks.first else evaluation.take_part)(run)
         found = self._ranks.exchange((run.evaluations, run.best))
@@ -282,7 +320,8 @@ class Trainer:
         )
         if broken is not None:
             whole = result.of_all(self._ranks)
-            self._ranks.wait_for_end()
+            while not self._ranks.first:
+                serve(run)
             raise nonfinite_error(run, self.checkpoints, broken, whole)
         if self.clip is not None:
             clip_gradients(run.parameters.values(), norm, self.clip)
@@ -322,8 +361,9 @@ class Trainer:
                 notify(self._own_observers, "pictures", run.done, images, self.snapshots.prompts)
 
     def _save(self, run: RunState) -> None:
-        if not self._ranks.first:
-            return
+        self._by_the_first(run, partial(self._write, run))
+
+    def _write(self, run: RunState) -> None:
         end, best, name = self._end(run), run.best == run.done, None
         if self.checkpoints is not None:
             name = self.checkpoints.name(run.done, end, best=best)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.adapters.capabilities import checkpointing_of
+from flowbp.adapters.sharding import Sharding, assign, is_sharded
 from flowbp.config import DamagedError, Scalar, parse_json, read_utf8, structure_record
 from flowbp.extras import require
 from flowbp.files import digests
@@ -31,10 +32,12 @@ from flowbp.training.checkpoint import (
 )
 from flowbp.training.metrics import HeldOutMetrics, Metrics
 from flowbp.training.run_state import Mark, RunState
+from flowbp.training.sharded_state import SHARDS, WriteShards, ask, read_shards
 from flowbp.validators import integer
 
 _PLAIN = (bool, int, float, str, type(None))
 _TENSORS_FILE = f"{TRAINING}/{TENSORS}"
+_SHARDS_FOLDER = f"{TRAINING}/{SHARDS}"
 
 
 def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -153,13 +156,19 @@ def _tensor(value: Any) -> Tensor:
 _SCALARS = [Scalar(Tensor, read=_tensor, write=lambda value: value)]
 
 
-def read_state(checkpoint: Path) -> SavedState:
-    """Read the state of training of a checkpoint, or refuse it if not all of it is valid."""
+def read_state(checkpoint: Path, sharding: Sharding | None = None) -> SavedState:
+    """Read the state of training of a checkpoint, or refuse it if not all of it is valid.
+
+    Shards are read as a model that is divided by `sharding` has them; whole without.
+    """
     path = checkpoint / STATE_FILE
     with _refused(checkpoint):
         manifest = read_manifest(checkpoint)
-        _refuse_changed(checkpoint, manifest, [STATE_FILE, _TENSORS_FILE])
+        shards = [name for name in manifest.files if name.startswith(f"{_SHARDS_FOLDER}/")]
+        _refuse_changed(checkpoint, manifest, [STATE_FILE, _TENSORS_FILE, *shards])
         tensors = require("safetensors.torch").load_file(checkpoint / _TENSORS_FILE)
+        if shards:
+            tensors |= read_shards(checkpoint / _SHARDS_FOLDER, sharding)
         tree, state = _parsed(path, tensors)
         optimizer = state.get("optimizer")
         if not isinstance(optimizer, dict) or optimizer.keys() != {"state", "param_groups"}:
@@ -222,28 +231,37 @@ def write_training_state(run: RunState, checkpoint: Path) -> None:
     """Write all that the next steps depend on into a checkpoint, beside the model.
 
     The parameters are written too, as they are trained, not averaged: the model's own files may
-    hold the average, or round.
+    hold the average, or round. Of a sharded model each process writes its shards.
     """
     tensors: dict[str, Tensor] = {}
-    average = run.average
+    state = packed_state(run, tensors)
     portions = {"typed": typed_portions(run), "now": attrs.asdict(run.step.sizes)}
+    tree = {
+        "rows": [attrs.asdict(row) for row in run.rows],
+        "frozen": run.frozen,
+        "evaluations": [attrs.asdict(row) for row in run.evaluations],
+        "portions": portions if run.lowered else None,
+        "state": state,
+    }
+    folder = checkpoint / TRAINING
+    folder.mkdir()
+    (folder / STATE).write_text(json.dumps(tree), encoding="utf-8")
+    undivided = {name: tensor for name, tensor in tensors.items() if not is_sharded(tensor)}
+    require("safetensors.torch").save_file(undivided, folder / TENSORS)
+    if len(undivided) < len(tensors):
+        ask(run, WriteShards(str(folder / SHARDS)))
+
+
+def packed_state(run: RunState, tensors: dict[str, Tensor]) -> Any:
+    """Parameters, optimizer, average and generators, packed; their tensors by name."""
+    average = run.average
     state = {
         "parameters": dict(run.parameters),
         "optimizer": run.optimizer.state_dict(),
         "average": average and {"updates": average.updates, "shadow": average.shadow},
         "mark": attrs.asdict(run.mark),
     }
-    tree = {
-        "rows": [attrs.asdict(row) for row in run.rows],
-        "frozen": run.frozen,
-        "evaluations": [attrs.asdict(row) for row in run.evaluations],
-        "portions": portions if run.lowered else None,
-        "state": pack(state, "state", tensors),
-    }
-    folder = checkpoint / TRAINING
-    folder.mkdir()
-    (folder / STATE).write_text(json.dumps(tree), encoding="utf-8")
-    require("safetensors.torch").save_file(tensors, folder / TENSORS)
+    return pack(state, "state", tensors)
 
 
 def refuse_other_model(
@@ -282,9 +300,11 @@ def load_unaveraged(parameters: Mapping[str, nn.Parameter], checkpoint: Path) ->
     set_parameters(parameters, saved)
 
 
-def load_trained(parameters: Mapping[str, nn.Parameter], checkpoint: Path) -> None:
+def load_trained(
+    parameters: Mapping[str, nn.Parameter], checkpoint: Path, sharding: Sharding | None = None
+) -> None:
     """Set parameters to those of a checkpoint's model: the average where its run averaged."""
-    saved = read_state(checkpoint)
+    saved = read_state(checkpoint, sharding)
     refuse_other_model(parameters, saved.parameters, checkpoint)
     set_parameters(parameters, saved.average.shadow if saved.average else saved.parameters)
 
@@ -293,7 +313,7 @@ def load_trained(parameters: Mapping[str, nn.Parameter], checkpoint: Path) -> No
 def set_parameters(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
     """Copy values into parameters, by name."""
     for name, parameter in parameters.items():
-        parameter.copy_(values[name])
+        assign(parameter, values[name])
 
 
 def typed_portions(run: RunState) -> dict[str, Any]:

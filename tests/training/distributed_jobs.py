@@ -124,7 +124,8 @@ def clipped_sweep(
 def act_at(ranks: Ranks, acts: Mapping[str, Sequence[Any]]) -> Any:
     """A reward that does something on some ranks, named by their numbers, in a call of a number.
 
-    What it does: fail, kill (the process), interrupt (it), spoil (a score) or wait.
+    What it does: fail, kill (the process), interrupt (it, at once), signal (an interrupt, and go
+    on), spoil (a score) or wait.
     """
     calls = 0
 
@@ -141,6 +142,9 @@ def act_at(ranks: Ranks, acts: Mapping[str, Sequence[Any]]) -> Any:
             return scores * torch.tensor([torch.nan] + [1.0] * (len(scores) - 1))
         if act == "wait":
             time.sleep(60)
+        if act == "signal":
+            os.kill(os.getpid(), signal.SIGINT)
+            return scores
         os.kill(os.getpid(), {"kill": signal.SIGKILL, "interrupt": signal.SIGINT}[act])
         time.sleep(5)
         raise AssertionError("the signal did not come")

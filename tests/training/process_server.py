@@ -23,13 +23,15 @@ import torch.distributed as dist
 
 from flowbp.training import Launch, joined
 
-from . import distributed_jobs
+from . import distributed_jobs, sharded_jobs
 
 LIMIT = 60
 """Seconds after which a process that has not ended writes where it is, and ends."""
 
 FLOWBP = "flowbp"
 """The job that is the command, and the argument that has its imports made once."""
+
+JOBS = {"": distributed_jobs, "sharded_jobs": sharded_jobs}
 
 COMMAND_NEEDS = (
     "diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3",
@@ -77,7 +79,8 @@ def _act(job: Mapping[str, Any], rank: int) -> int:
         return main()
     try:
         with joined(Launch(rank, size, rank, size)) as ranks:
-            found = getattr(distributed_jobs, job["name"])(ranks, **job["arguments"])
+            room, _, name = job["name"].rpartition(".")
+            found = getattr(JOBS[room], name)(ranks, **job["arguments"])
             torch.save(found, f"{folder}/found{rank}.pt")
     except BaseException as error:
         print(f"{type(error).__name__}: {error}")

@@ -51,7 +51,7 @@ class Together:
         self._folder, self._number, self._imports = folder, 0, imports
         self._server: subprocess.Popen[str] | None = None
 
-    def start(self, size: int, name: str, **arguments: Any) -> list[int]:
+    def start(self, size: int, name: str, /, **arguments: Any) -> list[int]:
         """Start a job in so many processes, and return their ids; `finish` must follow."""
         if self._server is None:
             self._server = self._begun()
@@ -75,7 +75,7 @@ class Together:
         found = [torch.load(p, weights_only=False) if p.exists() else None for p in files]
         return Ended(codes, self._told(), found)
 
-    def run(self, size: int, name: str, **arguments: Any) -> list[Any]:
+    def run(self, size: int, name: str, /, **arguments: Any) -> list[Any]:
         """Run a job to its end, and return what each process found."""
         self.start(size, name, **arguments)
         ended = self.finish()

@@ -23,7 +23,8 @@ def test_batches_are_sampled_in_turns(together, size: int, prompts: int, batch: 
         assert torch.equal(mine, pictures)
     assert all(each is None for each, _ in others)
     samples = [count for _, count in whole]
-    assert sum(samples) == prompts and max(samples) <= batch * -(-len(expected) // size)
+    # In the last turn some sample what is not needed.
+    assert prompts <= sum(samples) and max(samples) <= batch * -(-len(expected) // size)
 
 
 @pytest.mark.parametrize("size", [2, 4])

@@ -1,0 +1,134 @@
+"""What the processes of a sharded model do together when the first one saves or looks at it.
+
+The first asks, see `ask`, and the others wait for what it asks, see `serve`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from flowbp.adapters.lora_layers import only_adapters_train
+from flowbp.adapters.sharding import (
+    Sharding,
+    empty_part,
+    gather_state,
+    is_sharded,
+    own_part,
+    sharding_of,
+)
+from flowbp.training.run_state import RunState
+
+SHARDS = "shards"
+"""The folder with the tensors of which each process writes its shards."""
+
+
+class StoppedTogether(KeyboardInterrupt):
+    """An interrupt that all processes have come to at the same point."""
+
+
+class Request(Protocol):
+    """Something that all processes do, each on its own shards."""
+
+    def __call__(self, run: RunState, /) -> Any:
+        """Do it; what the first returns is the answer."""
+        ...
+
+
+def network_of(run: RunState) -> nn.Module | None:
+    """The network of a run if it is sharded."""
+    network = getattr(run.step.backbone, "module", None)
+    return None if sharding_of(network) is None else network
+
+
+def ask(run: RunState, request: Request) -> Any:
+    """On the first process: have all do something."""
+    run.step.ranks.exchange(request)
+    return request(run)
+
+
+def serve(run: RunState) -> None:
+    """On the others: do what the first asks for, until it has nothing more."""
+    while (request := run.step.ranks.exchange(None)[0]) is not None:
+        request(run)
+
+
+@attrs.frozen
+class GatherModel:
+    """Gather the model's state on the CPU of the first; of a model with an adapter that alone."""
+
+    averaged: bool
+
+    def __call__(self, run: RunState, /) -> Mapping[str, Tensor]:
+        """The state by name; empty on the others."""
+        network = network_of(run)
+        assert network is not None
+        frozen = not only_adapters_train(network)
+        with run.averaged() if self.averaged else nullcontext():
+            return gather_state(network, frozen=frozen, keep=run.step.ranks.first)
+
+
+@attrs.frozen
+class FindNonFinite:
+    """Find what is not finite, on any process."""
+
+    gradients: bool = False
+
+    def __call__(self, run: RunState, /) -> list[str]:
+        """The names of parameters or gradients."""
+        tensors = {n: p.grad if self.gradients else p for n, p in run.parameters.items()}
+        own = [n for n, t in tensors.items() if t is not None and not _finite(own_part(t))]
+        broken = {name for names in run.step.ranks.exchange(own) for name in names}
+        return [name for name in run.parameters if name in broken]
+
+
+@attrs.frozen
+class WriteShards:
+    """Write the shards of a training state into a folder that all processes see."""
+
+    folder: str
+
+    def __call__(self, run: RunState, /) -> None:
+        """Write those of this process."""
+        from flowbp.training.training_state import packed_state
+
+        tensors: dict[str, Tensor] = {}
+        packed_state(run, tensors)
+        divided = {name: tensor for name, tensor in tensors.items() if is_sharded(tensor)}
+        writer = _torch().FileSystemWriter(self.folder)
+        _torch().save(divided, storage_writer=writer, process_group=run.step.ranks.control)
+
+
+def read_shards(folder: Path, sharding: Sharding | None) -> dict[str, Tensor]:
+    """The tensors of a folder: as a sharded model has them, or whole for one that is not."""
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    reader = _torch().FileSystemReader(folder)
+    state: dict[str, Any] = {}
+    for name, entry in reader.read_metadata().state_dict_metadata.items():
+        if not isinstance(entry, TensorStorageMetadata):
+            raise ValueError(f"{folder} holds `{name}`, which is no tensor")
+        kind = entry.properties.dtype
+        if sharding is None:
+            state[name] = torch.zeros(entry.size, dtype=kind)
+        else:
+            state[name] = empty_part(sharding, entry.size, kind)
+    _torch().load(state, storage_reader=reader, no_dist=True)
+    return state
+
+
+def _torch() -> Any:
+    # Late, because it takes a while to import; untyped, because it exports nothing explicitly.
+    from torch.distributed import checkpoint
+
+    return checkpoint
+
+
+def _finite(value: Tensor) -> bool:
+    return bool(torch.isfinite(value).all())

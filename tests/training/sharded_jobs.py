@@ -1,0 +1,175 @@
+"""What several processes do in the tests of sharded models, by name."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor.debug import CommDebugMode
+
+from flowbp.adapters.sharding import shard, whole
+from flowbp.core import SampleClip, functional_pull
+from flowbp.training import (
+    Anchor,
+    Averaging,
+    Batching,
+    Checkpoints,
+    PromptList,
+    Ranks,
+    SavePolicy,
+    Snapshots,
+)
+from flowbp.training.metrics import metrics_row
+
+from .cases import GUIDANCE, METHODS
+from .distributed_jobs import TEXTS, act_at
+from .fakes import FakeBackbone, Network, Recorder, make_step, make_trainer
+from .short import ShortBackbone
+
+
+class BlockNetwork(Network):
+    """A network with three blocks, of sizes that no number of processes divides."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        source = torch.Generator().manual_seed(seed + 1)
+        self.blocks = nn.ModuleList(nn.Linear(8, 8, dtype=torch.float64) for _ in range(3))
+        for parameter in self.blocks.parameters():
+            parameter.data = torch.randn(
+                parameter.shape, generator=source, dtype=torch.float64
+            ).mul_(0.3)
+        self.blocks.append(_Scale())
+
+    def forward(self, latents: Tensor, code: Tensor, sigma: Tensor) -> Tensor:
+        hidden = latents.flatten(1) @ self.inner.T + code @ self.prompt.T + sigma * self.bias
+        for block in self.blocks:
+            hidden = hidden + torch.tanh(block(hidden))
+        return (torch.tanh(hidden) @ self.outer.T).reshape(latents.shape)
+
+
+class _Scale(nn.Module):
+    """Five numbers and one, of which some processes have none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.five = nn.Parameter(torch.linspace(0.1, 0.5, 5, dtype=torch.float64))
+        self.one = nn.Parameter(torch.full((1,), 0.7, dtype=torch.float64))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden * self.five.sum() * self.one
+
+
+UNITS = 5
+"""The blocks, and what is left."""
+
+
+def backbone_of(kind: type[FakeBackbone] = FakeBackbone, **named: Any) -> FakeBackbone:
+    made = kind(**named)
+    made.module = BlockNetwork()
+    return made
+
+
+def divided(ranks: Ranks, backbone: FakeBackbone, size: int | None, keep: bool = True) -> None:
+    """Shard a backbone among so many processes; None leaves it whole on each."""
+    if size is not None and ranks.size > 1:
+        shard(backbone.module, ranks.mesh(size, backbone.device), keep=keep)
+
+
+def wholes(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: whole(each.detach()).clone() for name, each in parameters.items()}
+
+
+def parts_of(method: str, backbone: FakeBackbone, anchor: float | None) -> dict[str, Any]:
+    return {
+        "backbone": backbone,
+        "method": METHODS[method],
+        "sampling": GUIDANCE["attached"],
+        "batching": Batching(1, global_=8, pull=1),
+        "anchor": None if anchor is None else Anchor(anchor, backbone.reference()),
+        "sample_clip": SampleClip(0.8),
+    }
+
+
+def train(
+    ranks: Ranks,
+    method: str,
+    size: int | None = None,
+    *,
+    keep: bool = True,
+    anchor: float | None = 0.1,
+    steps: int = 3,
+    folder: str | None = None,
+    resume: str | None = None,
+    every: int | None = None,
+) -> Any:
+    """Train, and return metrics, whole parameters and the pictures that were shown."""
+    backbone = backbone_of()
+    parts = parts_of(method, backbone, anchor)
+    divided(ranks, backbone, size, keep)
+    made, recorder = make_step(**parts, ranks=ranks), Recorder()
+    checkpoints = None if folder is None else Checkpoints(Path(folder), SavePolicy(every=every))
+    trainer = make_trainer(
+        made,
+        prompts=PromptList(TEXTS),
+        steps=steps,
+        clip=0.05,
+        averaging=Averaging(0.5),
+        observers=[recorder],
+        snapshots=Snapshots(TEXTS, 2),
+        checkpoints=checkpoints,
+    )
+    trainer.run(resume=None if resume is None else Path(resume))
+    rows = [metrics_row(row) for row in recorder.rows]
+    return rows, wholes(backbone.trainable()), {s: images for s, images, _ in recorder.shown}
+
+
+def collectives(ranks: Ranks, method: str, pull: int) -> dict[str, int]:
+    """How often a step goes to the others for parameters and gradients."""
+    backbone = backbone_of()
+    divided(ranks, backbone, ranks.size)
+    parts = {**parts_of(method, backbone, None), "batching": Batching(4, pull=pull)}
+    trainer = make_trainer(make_step(**parts, ranks=ranks), steps=2, clip=None)
+    with CommDebugMode() as mode:
+        trainer.run()
+    return {str(name).rsplit(".", 1)[-1]: count for name, count in mode.get_comm_counts().items()}
+
+
+def short(ranks: Ranks, limits: Mapping[str, Mapping[str, int]]) -> Any:
+    """Train a sharded model where some ranks have less memory."""
+    backbone = backbone_of(ShortBackbone, **limits.get(str(ranks.rank), {}))
+    divided(ranks, backbone, ranks.size)
+    made = make_step(
+        backbone=backbone,
+        method=METHODS["Bridge"],
+        batching=Batching(8 // ranks.size),
+        sample_clip=SampleClip(0.7),
+        ranks=ranks,
+    )
+    make_trainer(made, prompts=PromptList(TEXTS)).run()
+    return wholes(backbone.trainable()), backbone.failed, backbone.most
+
+
+def ending(ranks: Ranks, folder: str, acts: Mapping[str, Sequence[Any]]) -> None:
+    """Train a sharded model until something ends it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    backbone = backbone_of()
+    divided(ranks, backbone, ranks.size)
+    made = make_step(
+        backbone=backbone, reward=act_at(ranks, acts), batching=Batching(2), ranks=ranks
+    )
+    make_trainer(made, checkpoints=Checkpoints(Path(folder), SavePolicy(every=1))).run()
+
+
+def functional(ranks: Ranks) -> str:
+    """What `functional_pull` says of a sharded model."""
+    backbone = backbone_of()
+    divided(ranks, backbone, ranks.size)
+    try:
+        functional_pull(lambda params, x, sigma: x, backbone.trainable())
+    except TypeError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,137 @@
+"""A model that processes share is trained as one that each has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowbp.training import Ranks
+
+from . import sharded_jobs as jobs
+from .fakes import saved
+from .test_distributed import worst
+
+JOB = "sharded_jobs."
+
+
+def agree(found: list, expected: tuple, tolerance: float = 1e-12) -> None:
+    rows, state, shown = expected
+    for _, parameters, _ in found:
+        assert worst(parameters, state) <= tolerance
+    mine, _, pictures = found[0]
+    assert len(mine) == len(rows)
+    for one, row in zip(mine, rows, strict=True):
+        for name, value in row.items():
+            wanted = value if value is None else pytest.approx(value, rel=1e-5, abs=1e-12)
+            assert one[name] == wanted, name
+    for step, images in shown.items():
+        torch.testing.assert_close(pictures[step], images, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("processes", "size"), [(2, 2), (4, 4), (4, 2)])
+@pytest.mark.parametrize("method", ["ReFL", "DRaFTLV", "Bridge", "Lagrange", "exact"])
+def test_training_is_that_of_one_process(together, processes: int, size: int, method: str) -> None:
+    named = {"method": method, "size": size}
+    agree(together.run(processes, JOB + "train", **named), jobs.train(Ranks(), method))
+
+
+@pytest.mark.parametrize("method", ["Bridge", "DRaFTLV"])
+def test_so_is_one_that_is_gathered_at_every_call(together, method: str) -> None:
+    named = {"method": method, "size": 2, "keep": False}
+    for processes in (2, 4):
+        agree(together.run(processes, JOB + "train", **named), jobs.train(Ranks(), method))
+
+
+@pytest.mark.parametrize(("method", "pull"), [("ReFL", 4), ("Bridge", 1), ("exact", 2)])
+def test_parameters_are_gathered_and_gradients_summed_once_a_step(
+    together, method: str, pull: int
+) -> None:
+    for counts in together.run(2, JOB + "collectives", method=method, pull=pull):
+        assert counts["_allgather_base_"] == 2 * jobs.UNITS
+        assert counts["_reduce_scatter_base_"] == 2 * jobs.UNITS
+
+
+@pytest.mark.parametrize("stage", ["samples", "pull", "decode"])
+def test_what_is_too_much_for_one_is_made_smaller_on_all(together, stage: str) -> None:
+    roomy = jobs.short(Ranks(), {})[0]
+    for size, rank in ((2, 1), (4, 2)):
+        found = together.run(size, JOB + "short", limits={str(rank): {stage: 1}})
+        for state, _, most in found:
+            assert worst(state, roomy) <= 1e-9 and most[stage] == max(8 // size, 1)
+        assert [bool(failed) for _, failed, _ in found] == [each == rank for each in range(size)]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 4), (4, 1), (1, 2)])
+def test_it_goes_on_in_another_number(together, tmp_path: Path, before: int, after: int) -> None:
+    def train(size: int, **more: object) -> list:
+        named = {"method": "Bridge", "anchor": None, "folder": str(tmp_path), **more}
+        if size == 1:
+            return [jobs.train(Ranks(), **named)]
+        return together.run(size, JOB + "train", size=size, **named)
+
+    whole = jobs.train(Ranks(), "Bridge", anchor=None, steps=5)
+    train(before, steps=2, every=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["final", "step-000001"]
+    shards = tmp_path / "final" / "training" / "shards"
+    assert shards.exists() == (before > 1)
+    resumed = {"steps": 5, "resume": str(tmp_path / "final"), "folder": str(tmp_path / "rest")}
+    found = train(after, **resumed)
+    for _, state, _ in found:
+        assert worst(state, whole[1]) <= 1e-12
+    # The model is written whole.
+    assert worst(saved(tmp_path / "rest" / "final"), whole[1]) <= 1e-12
+
+
+def test_it_goes_on_bit_for_bit_in_the_same_number(together, tmp_path: Path) -> None:
+    named = {"method": "DRaFTLV", "size": 2, "anchor": None}
+    whole = together.run(2, JOB + "train", steps=4, **named)
+    together.run(2, JOB + "train", steps=2, folder=str(tmp_path), **named)
+    found = together.run(2, JOB + "train", steps=4, resume=str(tmp_path / "final"), **named)
+    assert found[0][0] == whole[0][0][2:]
+    for (_, state, _), (_, expected, _) in zip(found, whole, strict=True):
+        assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+@pytest.mark.parametrize("who", [["0"], ["1"], ["0", "1"]])
+def test_an_interrupt_of_any_is_saved_once_by_all(together, tmp_path: Path, who: list) -> None:
+    acts = {rank: ("signal", 3) for rank in who}
+    together.start(2, JOB + "ending", folder=str(tmp_path), acts=acts)
+    ended = together.finish()
+    assert ended.codes == [1, 1]
+    for told in ended.told:
+        assert told.startswith("StoppedTogether: ")
+    # Each finishes the step in which the signal came.
+    assert "the parameters after step 3 are saved in" in ended.told[0]
+    assert names(tmp_path) == ["step-000001", "step-000002", "step-000003"]
+
+
+@pytest.mark.parametrize("act", ["fail", "kill"])
+def test_what_one_has_lost_cannot_be_saved_and_checkpoints_stay(
+    together, tmp_path: Path, act: str
+) -> None:
+    together.start(2, JOB + "ending", folder=str(tmp_path), acts={"1": (act, 3)})
+    ended = together.finish()
+    assert 0 not in ended.codes
+    assert ended.told[0].startswith("RankEndedError: ")
+    assert "are not saved, as the processes share them" in ended.told[0]
+    assert "the newest checkpoint is" in ended.told[0]
+    assert names(tmp_path) == ["step-000001", "step-000002"]
+
+
+def test_a_score_that_is_not_finite_is_saved_by_all(together, tmp_path: Path) -> None:
+    together.start(2, JOB + "ending", folder=str(tmp_path), acts={"1": ("spoil", 2)})
+    ended = together.finish()
+    told = ended.told[0].splitlines()[0]
+    assert told.startswith("NonFiniteError: step 2 was stopped before the optimizer: the rewards")
+    assert names(tmp_path) == ["last-good-000001", "step-000001"]
+
+
+def test_functional_pulls_are_refused(together) -> None:
+    for said in together.run(2, JOB + "functional"):
+        assert "use `module_pull`" in said and "the first of which is 'inner'" in said
