@@ -180,13 +180,11 @@ def _sum(found: Sharding, present: Mapping[str, nn.Parameter]) -> None:
     scatter(summed, sent, group=found.mesh.get_group("shard"))
     if found.mesh.size(0) > 1:
         dist.all_reduce(summed, group=found.mesh.get_group("replicate"))
-    for (name, size), part in zip(
-        zip(present, sizes, strict=True), torch.split(summed, sizes), strict=True
-    ):
+    for name, part in zip(present, torch.split(summed, sizes), strict=True):
         parameter = found.parameters[name]
         like: Any = parameter
         local = like.to_local()
-        gradient = DTensor.from_local(
+        parameter.grad = DTensor.from_local(
             part[: local.numel()].view(local.shape).clone(),
             like.device_mesh,
             like.placements,
@@ -194,8 +192,6 @@ def _sum(found: Sharding, present: Mapping[str, nn.Parameter]) -> None:
             shape=parameter.shape,
             stride=parameter.stride(),
         )
-        # Of a step that is repeated there are none left.
-        parameter.grad = gradient
 
 
 def whole(tensor: Tensor) -> Tensor:

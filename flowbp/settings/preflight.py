@@ -27,6 +27,7 @@ from flowbp.settings.schema import (
 from flowbp.settings.unloaded_model import META, named_model, picture_size_problems
 from flowbp.settings.weighted_reward import faults, weighted_reward
 from flowbp.training import Launch
+from flowbp.training.batching import AUTO
 
 Check = Callable[[Any], Found]
 """Finds what is wrong. It may ask settings for a key that is itself wrong, and then ends, see
@@ -52,6 +53,7 @@ def section_checks(*, resume: bool = False) -> tuple[Check, ...]:
         _device,
         _processes,
         _batch,
+        _shards,
         faults_of_sum,
         # Of any seed, so that a wrong one hides nothing.
         partial(_tried, key="method", act=lambda known: example_surrogate(known, 0)),
@@ -177,6 +179,17 @@ def _batch(settings: Settings) -> Found:
         settings.batching.total(Launch.of().size)
     except ValueError as error:
         yield ("batching", "global"), str(error).removeprefix("`global` ")
+
+
+def _shards(settings: Settings) -> Found:
+    wish, size = settings.distributed.shard, Launch.of().size
+    if wish == AUTO or size % wish == 0:
+        return
+    possible = " or ".join(str(n) for n in range(1, size + 1) if size % n == 0)
+    fault = f"must divide the {size} processes of the run, got {wish}; write auto, or {possible}"
+    if size == 1:
+        fault = f"is {wish}, and there is one process; write auto, or start more with torchrun"
+    yield ("distributed", "shard"), fault
 
 
 def faults_of_sum(settings: Settings) -> Found:

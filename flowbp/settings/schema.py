@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import torch
@@ -32,6 +32,7 @@ from flowbp.training import (
     Schedule,
     TrainingSampling,
 )
+from flowbp.training.memory_plan import Sharding
 from flowbp.validators import integer, real
 
 # Untyped, because mypy takes the type of a field from its default alone.
@@ -75,16 +76,11 @@ class RunSettings:
         return ACTIVATIONS if self.activations is None else self.activations
 
 
-Sharding = int | Literal["auto"]
-
-
 def _shard(_: object, attribute: attrs.Attribute[Any], value: Sharding) -> None:
-    if value not in (1, AUTO):
-        raise ValueError(
-            f"`{attribute.name}` must be auto or 1, got {value!r}: every process holds the whole "
-            "model, as sharding is not there yet; train a LoRA (tuning: {name: lora}) where it "
-            "does not fit into one GPU"
-        )
+    if value != AUTO and not isinstance(value, int):
+        raise ValueError(f"`{attribute.name}` must be an integer >= 1 or 'auto', got {value!r}")
+    if value != AUTO:
+        integer(1, limits.BATCH)(_, attribute, value)
 
 
 @attrs.frozen(kw_only=True)
@@ -92,8 +88,8 @@ class DistributedSettings:
     """How the processes that torchrun starts share the work.
 
     Args:
-        shard: how many processes share one copy of the model; `auto` and 1 are the whole model in
-            each.
+        shard: how many processes share one copy of the model; 1 is the whole model in each, and
+            under `auto` it is divided no more than it needs to fit.
     """
 
     shard: Sharding = attrs.field(default=AUTO, validator=_shard)

@@ -71,7 +71,9 @@ def state_bytes(recipe: OptimizerRecipe, parameters: Iterable[nn.Parameter]) -> 
     """How many bytes an optimizer's state is going to take, measured on one small parameter."""
     sizes: dict[tuple[torch.dtype, torch.device], int] = {}
     for parameter in parameters:
-        kind = parameter.dtype, parameter.device
+        # A parameter without weights is as large as it will be.
+        device = torch.device("cpu") if parameter.is_meta else parameter.device
+        kind = parameter.dtype, device
         sizes[kind] = sizes.get(kind, 0) + parameter.numel() * parameter.element_size()
     return sum(round(size * _state_ratio(recipe, *kind)) for kind, size in sizes.items())
 

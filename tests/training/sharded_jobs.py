@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor.debug import CommDebugMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowbp.adapters.sharding import shard, whole
 from flowbp.core import SampleClip, functional_pull
@@ -48,7 +48,8 @@ class BlockNetwork(Network):
         hidden = latents.flatten(1) @ self.inner.T + code @ self.prompt.T + sigma * self.bias
         for block in self.blocks:
             hidden = hidden + torch.tanh(block(hidden))
-        return (torch.tanh(hidden) @ self.outer.T).reshape(latents.shape)
+        # Not a view, which torch warns of.
+        return (torch.tanh(hidden) @ self.outer.T).reshape(latents.shape).clone()
 
 
 class _Scale(nn.Module):
@@ -127,15 +128,29 @@ def train(
     return rows, wholes(backbone.trainable()), {s: images for s, images, _ in recorder.shown}
 
 
+class Counted(TorchDispatchMode):
+    """Counts what goes to other processes, by the name of the operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace in ("c10d", "_c10d_functional"):
+            name = func._schema.name.split("::")[1]
+            self.counts[name] = self.counts.get(name, 0) + 1
+        return func(*args, **(kwargs or {}))
+
+
 def collectives(ranks: Ranks, method: str, pull: int) -> dict[str, int]:
     """How often a step goes to the others for parameters and gradients."""
     backbone = backbone_of()
     divided(ranks, backbone, ranks.size)
     parts = {**parts_of(method, backbone, None), "batching": Batching(4, pull=pull)}
     trainer = make_trainer(make_step(**parts, ranks=ranks), steps=2, clip=None)
-    with CommDebugMode() as mode:
+    with Counted() as mode:
         trainer.run()
-    return {str(name).rsplit(".", 1)[-1]: count for name, count in mode.get_comm_counts().items()}
+    return mode.counts
 
 
 def short(ranks: Ranks, limits: Mapping[str, Mapping[str, int]]) -> Any:

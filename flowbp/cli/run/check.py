@@ -40,6 +40,8 @@ from flowbp.settings.unloaded_model import (
     picture_size_problems,
     warn_about_guidance,
 )
+from flowbp.training import Launch, OptimizerRecipe
+from flowbp.training.memory_plan import Division, Needs, division
 from flowbp.training.prompts import drawn
 
 Path = tuple[Step, ...]
@@ -63,7 +65,9 @@ def check(container: RunContainer, *, resume: bool = False) -> None:
         raise ConfigurationError(problems)
     model = tuned_sketch(settings.backbone, container.tuning()) if known else container.tuned()
     ranks = container.ranks()
-    print(overview(settings, trained_parameters(model), replaced=replaced, processes=ranks.size))
+    trained, plan = trained_parameters(model), memory_plan(settings, model, container.optimizer())
+    shown = overview(settings, trained, replaced=replaced, processes=ranks.size, plan=plan)
+    print(shown)
     warn_about_guidance(named, guidance_scales(settings))
     print(*_places_read(settings, replaced), *notes, "checked; nothing was run", sep="\n")
 
@@ -144,6 +148,22 @@ def _model_of_others(settings: Settings, *, container: RunContainer) -> Found:
 def tuned_sketch(backbone: Component[Backbone], tuning: Tuning) -> Backbone:
     """A known model with what is trained of it chosen, but without its weights."""
     return tuning(backbone.build(device=META), generator=torch.Generator())
+
+
+def memory_plan(
+    settings: Settings, model: Backbone, optimizer: OptimizerRecipe
+) -> tuple[Division, Needs] | None:
+    """How the model is divided, and what it needs; None of an optimizer that cannot be tried."""
+    device, averaging = chosen_device(settings.run.device), settings.training.averaging
+    try:
+        needs = Needs.of(model.module, model.trainable(), optimizer, averaging)
+    # Of others, who may want other parameters than those of a trial.
+    except Exception:
+        return None
+    memory = (
+        torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+    )
+    return division(settings.distributed.shard, needs, Launch.of(), memory), needs
 
 
 def trained_parameters(backbone: Backbone) -> int:

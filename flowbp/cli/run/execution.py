@@ -12,7 +12,7 @@ from flowbp.cli.console import listing
 from flowbp.cli.prompt_encoding import encode_prompts
 from flowbp.cli.rehearsal import PICTURES, made_up_pictures, try_optimizer, try_saving, try_scorers
 from flowbp.cli.run.built_run import BuiltRun, build_run, replaced_providers
-from flowbp.cli.run.check import trained_parameters
+from flowbp.cli.run.check import memory_plan, trained_parameters
 from flowbp.cli.run.folder import (
     CONFIGURATION,
     DESCRIPTIONS,
@@ -20,14 +20,13 @@ from flowbp.cli.run.folder import (
     configuration_text,
     write_finished,
 )
-from flowbp.cli.run.other_ranks import follow, meet, share_scales
+from flowbp.cli.run.other_ranks import divide, follow, meet, share_judged, share_scales
 from flowbp.cli.run.overview import overview
 from flowbp.cli.run.phases import calibrate, run_prompts, score_before, score_held_out
 from flowbp.cli.run.results import (
     Evaluated,
     ending,
     guidance_scales,
-    load_judged,
     loading_advice,
     write_results,
 )
@@ -78,8 +77,12 @@ def _execute(container: RunContainer, *, resume: bool) -> Comparison | None:
             raise ConfigurationError(problems)
         with timings.phase("load"), during("the construction of its parts"):
             run = build_run(container)
-        trained, processes = trained_parameters(run.tuned), run.ranks.size
-        shown = overview(settings, trained, replaced=replaced, processes=processes)
+        trained, plan = (
+            trained_parameters(run.tuned),
+            memory_plan(settings, run.tuned, run.optimizer),
+        )
+        size = run.ranks.size
+        shown = overview(settings, trained, replaced=replaced, processes=size, plan=plan)
         print(shown, flush=True)
         warn_about_guidance(run.tuned, guidance_scales(settings))
         if found is None:
@@ -131,6 +134,8 @@ def _finish(
     settings, comparison = run.settings, None
     folder, checkpoint = settings.run.folder, found.checkpoint if found else None
     meet(run, checkpoint)
+    with timings.phase("load"), during("the division of the model"):
+        divide(run)
     with timings.phase("encode"), during("the encoding of the prompts"):
         encode_prompts(run.model, run_prompts(run), listed_in=folder, ranks=run.ranks)
     with timings.phase("calibrate"):
@@ -144,9 +149,7 @@ def _finish(
         done = container.trainer().run(resume=checkpoint)
     with _note_of_trained_model(folder):
         end = ending(settings, run.history.held_out, container.checkpoints(), done=done)
-        load_judged(run.tuned, end, folder)
-        if run.ranks.exchange(end.judged != done)[0]:
-            run.ranks.spread(run.tuned.trainable().values())
+        share_judged(run, end)
         with timings.phase("evaluate after"):
             after = score_held_out(run, reward, "after")
         if before is not None and after is not None:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import torch
 
+from flowbp.adapters.sharding import shard, sharding_of
 from flowbp.cli.prompt_encoding import encode_prompts
 from flowbp.cli.run.built_run import BuiltRun, build_run
+from flowbp.cli.run.check import memory_plan
 from flowbp.cli.run.phases import run_prompts
+from flowbp.cli.run.results import Ending, load_judged
 from flowbp.component_errors import during
 from flowbp.config import ConfigurationError
 from flowbp.evaluation import take_part
@@ -17,6 +20,9 @@ from flowbp.settings import RunContainer, decisive
 from flowbp.settings.loader import problems_of
 from flowbp.settings.preflight import reading_checks
 from flowbp.training import RanksDifferError
+from flowbp.training.batching import AUTO
+from flowbp.training.memory_plan import Division
+from flowbp.training.restore import refuse_differing_models
 
 
 def follow(container: RunContainer) -> None:
@@ -31,6 +37,8 @@ def follow(container: RunContainer) -> None:
     with during("the construction of its parts"):
         run = build_run(container)
     checkpoint = meet(run, None)
+    with during("the division of the model"):
+        divide(run)
     with during("the encoding of the prompts"):
         encode_prompts(run.model, run_prompts(run), ranks=run.ranks)
     with during("the calibration of the reward"):
@@ -49,9 +57,7 @@ def follow(container: RunContainer) -> None:
     with during("the training"):
         container.trainer().run(resume=checkpoint)
     with during("the evaluation after training"):
-        # Where another model than the last one is judged.
-        if run.ranks.exchange(False)[0]:
-            run.ranks.spread(run.tuned.trainable().values())
+        share_judged(run, None)
         _sample_held_out(run)
     # The first has a report to make.
     run.ranks.exchange(None)
@@ -86,6 +92,31 @@ def meet(run: BuiltRun, checkpoint: Path | None) -> Path | None:
             )
     found: Path | None = checkpoints[0]
     return found
+
+
+def divide(run: BuiltRun) -> None:
+    """Divide the model among the processes, as the first one's memory asks for."""
+    ranks, network = run.ranks, run.tuned.module
+    if ranks.size == 1:
+        return
+    plan = memory_plan(run.settings, run.tuned, run.optimizer)
+    wish = run.settings.distributed.shard
+    own = Division(1 if wish == AUTO else wish) if plan is None else plan[0]
+    chosen = ranks.exchange(own)[0]
+    if chosen.shard > 1:
+        refuse_differing_models(network, ranks)
+        shard(network, ranks.mesh(chosen.shard, run.device), keep=chosen.keep)
+
+
+def share_judged(run: BuiltRun, end: Ending | None) -> None:
+    """Have all hold the model that the results are of, which the first one names."""
+    judged = run.ranks.exchange(end)[0]
+    assert judged is not None
+    sharded = sharding_of(run.tuned.module) is not None
+    if run.ranks.first or sharded:
+        load_judged(run.tuned, judged, run.settings.run.folder)
+    if judged.judged != judged.done and not sharded:
+        run.ranks.spread(run.tuned.trainable().values())
 
 
 def share_scales(run: BuiltRun, reward: Reward | UncalibratedReward) -> Reward | UncalibratedReward:

@@ -21,12 +21,18 @@ from flowbp.settings.schema import (
 )
 from flowbp.significant_digits import written
 from flowbp.training import Batching, cost
+from flowbp.training.memory_plan import Division, Needs
 
 _WIDTH = 100
 
 
 def overview(
-    settings: Settings, trained: int, *, replaced: Sequence[str] = (), processes: int = 1
+    settings: Settings,
+    trained: int,
+    *,
+    replaced: Sequence[str] = (),
+    processes: int = 1,
+    plan: tuple[Division, Needs] | None = None,
 ) -> str:
     """What a run would do: parts, an example of the method's draw, cost, prompts, folder."""
     tree = resolved_values(settings, defaults=False)
@@ -55,7 +61,8 @@ def overview(
         "portions": f"{counted(batching.samples, 'sample')} at a time forward, pull "
         f"{batching.pull}, decode {batching.decode}"
         f"{_checkpointing(settings.backbone)}{_compiled(settings.run)}",
-        "processes": _shared(batching, processes),
+        "processes": _shared(batching, processes, plan[0] if plan else Division()),
+        "memory": plan[0].described(plan[1], processes) if plan else "",
         "each step": f"{samples}, each with {spent.forward} velocity "
         f"evaluations forward and {spent.backward} backward in this example",
         "optimizer": f"{words(tree['optimizer'])}, schedule {words(tree['schedule'])}",
@@ -66,14 +73,14 @@ def overview(
     return "\n".join(_line(name, text) for name, text in lines.items() if text)
 
 
-def _shared(batching: Batching, processes: int) -> str:
+def _shared(batching: Batching, processes: int, division: Division) -> str:
     if processes == 1:
         return ""
     total = batching.total(processes)
     portions = total // batching.samples // processes
     return (
-        f"{processes}, each with the whole model and {total // processes} of a step's {total} "
-        f"samples: {counted(portions, 'portion')} of batching.samples {batching.samples}"
+        f"{processes}, {division.shared(processes)}, each with {total // processes} of a step's "
+        f"{total} samples: {counted(portions, 'portion')} of batching.samples {batching.samples}"
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from flowbp.adapters import Backbone, WithLoading, WithPlainSampling
+from flowbp.adapters.sharding import sharding_of
 from flowbp.cli.run.built_run import BuiltRun
 from flowbp.cli.run.folder import (
     COMPARISON,
@@ -212,4 +213,5 @@ def ending(
 def load_judged(backbone: Backbone, end: Ending, folder: Path) -> None:
     """Have the backbone be the model that the results are of, if that is not the last."""
     if end.judged != end.done:
-        load_trained(backbone.trainable(), folder / "checkpoints" / (end.checkpoint or "final"))
+        place = folder / "checkpoints" / (end.checkpoint or "final")
+        load_trained(backbone.trainable(), place, sharding_of(backbone.module))

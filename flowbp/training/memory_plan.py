@@ -1,0 +1,142 @@
+"""What training keeps on each device besides activations, and how a model is divided to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+import torch
+from torch import nn
+
+from flowbp.adapters.compilation import blocks_of
+from flowbp.training.batching import AUTO
+from flowbp.training.ema import Averaging
+from flowbp.training.launch import Launch
+from flowbp.training.optimization import OptimizerRecipe, state_bytes
+
+GIB = 2**30
+ROOM = 0.7
+"""The share of a device's memory that a model in training may take under `auto`; the rest is for
+activations, the decoder and the reward."""
+
+Sharding = int | Literal["auto"]
+
+
+@attrs.frozen(kw_only=True)
+class Needs:
+    """Bytes of a whole model in training; `largest` are the weights of its largest block."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    average: int
+    largest: int
+
+    @classmethod
+    def of(
+        cls,
+        network: nn.Module,
+        trained: Mapping[str, nn.Parameter],
+        optimizer: OptimizerRecipe,
+        averaging: Averaging | None,
+    ) -> Needs:
+        """What a network needs, which may be without weights yet."""
+        own = list(trained.values())
+        units = [*blocks_of(network), network]
+        in_blocks = sum(_size(block) for block in units[:-1])
+        sizes = [*(_size(block) for block in units[:-1]), _size(network) - in_blocks]
+        # An average is of float32 at least.
+        wide = (p.numel() * max(p.element_size(), 4) for p in own) if averaging else ()
+        return cls(
+            weights=_size(network),
+            gradients=sum(p.numel() * p.element_size() for p in own),
+            optimizer=state_bytes(
+                optimizer, (nn.Parameter(torch.empty_like(p, device="meta")) for p in own)
+            ),
+            average=sum(wide),
+            largest=max(sizes),
+        )
+
+
+def _written(size: int) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= GIB / 2 else f"{size / 2**20:.1f} MiB"
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+@attrs.frozen
+class Division:
+    """How many processes share a copy of the model, and whether it is kept over a step.
+
+    One that is kept is gathered once a step; another unit by unit, whenever it is called.
+    """
+
+    shard: int = 1
+    keep: bool = True
+
+    def bytes_of(self, needs: Needs) -> Mapping[str, int]:
+        """What each device has, by what it is."""
+        if self.shard == 1:
+            return {
+                "weights": needs.weights,
+                "gradients": needs.gradients,
+                "optimizer state": needs.optimizer,
+                "averages": needs.average,
+            }
+        shares = needs.weights + needs.optimizer + needs.average
+        if self.keep:
+            within = {"a step's weights": needs.weights, "a step's gradients": needs.gradients}
+        else:
+            shares += needs.gradients
+            # One that is used, and the next one.
+            within = {"blocks in use": 3 * needs.largest}
+        return {"shards": shares // self.shard, **within}
+
+    def total(self, needs: Needs) -> int:
+        """What each device has in all."""
+        return sum(self.bytes_of(needs).values())
+
+    def described(self, needs: Needs, processes: int) -> str:
+        """What each device has, in words."""
+        parts = ", ".join(
+            f"{_written(size)} of {name}" for name, size in self.bytes_of(needs).items() if size
+        )
+        each = "" if processes == 1 else "on each process "
+        return f"{each}{parts}; besides activations, the decoder and the reward"
+
+    def shared(self, processes: int) -> str:
+        """Who has the model, in words."""
+        if self.shard == 1:
+            return "each with the whole model"
+        how = "gathered once a step" if self.keep else "gathered block by block"
+        copies = processes // self.shard
+        if copies == 1:
+            return f"which share one model, {how}"
+        return f"each {self.shard} of which share one of {copies} models, {how}"
+
+
+def division(wish: Sharding, needs: Needs, launch: Launch, memory: int | None) -> Division:
+    """How a model is divided: as it is wished, or under `auto` as little as fits.
+
+    Args:
+        wish: the number of processes that share a copy, or `auto`.
+        needs: of the model.
+        launch: how many processes there are, on all machines and on each.
+        memory: bytes of a device; None, where it is not known, divides nothing by itself.
+    """
+    size, local = launch.size, launch.local_size
+    room = None if memory is None else ROOM * memory
+
+    def fits(each: Division) -> bool:
+        return room is None or each.total(needs) <= room
+
+    if wish != AUTO:
+        kept = Division(wish)
+        return kept if wish == 1 or fits(kept) else Division(wish, keep=False)
+    # Within a machine first, where gathering is fast.
+    groups = dict.fromkeys(n for n in (1, local, size) if size % n == 0)
+    choices = [Division(n) for n in groups] + [Division(n, keep=False) for n in groups if n > 1]
+    return next((each for each in choices if fits(each)), choices[-1])
