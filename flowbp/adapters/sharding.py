@@ -120,9 +120,13 @@ def gathered(network: object) -> Iterator[None]:
     finally:
         for parameter in network.parameters():
             if not is_sharded(parameter):
+                # Or it would have it again when it is gathered again.
                 parameter.grad = None
         for unit, _ in found.units:
+            # A unit that an error has left within its forward pass is kept otherwise.
+            _hooks(unit).set_reshard_after_forward(True, recurse=False)
             _hooks(unit).reshard()
+            _hooks(unit).set_reshard_after_forward(False, recurse=False)
         _GATHERED[network] = False
 
 

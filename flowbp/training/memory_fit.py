@@ -277,6 +277,10 @@ def choose_portions(
     """Give a run the portions that it begins with; those that were lowered before stay."""
     if run.lowered:
         return
+    sharding = sharding_of(network_of(run))
+    if sharding is not None and not sharding.keep:
+        run.step = in_portions(run.step, _smallest(run.step))
+        return
     if memory is None:
         able = checkpointing_of(run.step.backbone)
         if able is not None:
@@ -293,6 +297,21 @@ def choose_portions(
     run.step = in_portions(run.step, portions)
     if message:
         notify_portions(observers, run.done + 1, portions, message)
+
+
+def _smallest(step: TrainingStep) -> Portions:
+    """What takes least memory: a model that is gathered at every call must be called alike by all.
+
+    So nothing can be tried, nor a step be repeated that runs out of memory on one.
+    """
+    batching, able = step.batching, checkpointing_of(step.backbone)
+    wish = None if able is None else able.gradient_checkpointing
+    return attrs.evolve(
+        batching.portions,
+        pull=1 if batching.pull == AUTO else batching.pull,
+        decode=1 if batching.decode == AUTO else batching.decode,
+        checkpointing=None if wish is None else wish is not False,
+    )
 
 
 def _sum_gradients(run: RunState) -> None:

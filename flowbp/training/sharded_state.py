@@ -5,6 +5,7 @@ The first asks, see `ask`, and the others wait for what it asks, see `serve`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -119,7 +120,10 @@ def read_shards(folder: Path, sharding: Sharding | None) -> dict[str, Tensor]:
             state[name] = torch.zeros(entry.size, dtype=kind)
         else:
             state[name] = empty_part(sharding, entry.size, kind)
-    _torch().load(state, storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings():
+        # That it is loaded by one process is what is wanted.
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        _torch().load(state, storage_reader=reader, no_dist=True)
     return state
 
 

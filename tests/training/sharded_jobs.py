@@ -168,6 +168,39 @@ def short(ranks: Ranks, limits: Mapping[str, Mapping[str, int]]) -> Any:
     return wholes(backbone.trainable()), backbone.failed, backbone.most
 
 
+class Inside(nn.Module):
+    """A block that runs out of memory, within a network's forward or backward pass."""
+
+    def __init__(self, where: str, most: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(8, dtype=torch.float64))
+        self.where, self.most, self.failed = where, most, 0
+
+    def fail(self, count: int) -> None:
+        if count > self.most:
+            self.failed += 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if self.where == ("pull" if torch.is_grad_enabled() else "sample"):
+            self.fail(len(hidden))
+        found = hidden * self.scale
+        if self.where == "backward" and found.requires_grad:
+            found.register_hook(lambda gradient: self.fail(len(gradient)))
+        return found
+
+
+def short_inside(ranks: Ranks, where: str, short: int, steps: int = 3) -> Any:
+    """Train a sharded model of which one process runs out of memory inside its network."""
+    backbone = backbone_of()
+    block = Inside(where, 2 if ranks.rank == short else 99)
+    backbone.module.blocks.insert(1, block)
+    divided(ranks, backbone, ranks.size)
+    parts = parts_of("Bridge", backbone, None) | {"batching": Batching(8 // ranks.size)}
+    make_trainer(make_step(**parts, ranks=ranks), prompts=PromptList(TEXTS), steps=steps).run()
+    return wholes(backbone.trainable()), block.failed
+
+
 def ending(ranks: Ranks, folder: str, acts: Mapping[str, Sequence[Any]]) -> None:
     """Train a sharded model until something ends it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

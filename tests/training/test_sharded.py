@@ -63,6 +63,14 @@ def test_what_is_too_much_for_one_is_made_smaller_on_all(together, stage: str) -
         assert [bool(failed) for _, failed, _ in found] == [each == rank for each in range(size)]
 
 
+@pytest.mark.parametrize("where", ["sample", "pull", "backward"])
+def test_a_network_that_ends_half_way_begins_anew(together, where: str) -> None:
+    roomy, _ = jobs.short_inside(Ranks(), where, short=-1)
+    found = together.run(2, JOB + "short_inside", where=where, short=1)
+    assert all(worst(state, roomy) <= 1e-9 for state, _ in found)
+    assert [bool(failed) for _, failed in found] == [False, True]
+
+
 @pytest.mark.parametrize(("before", "after"), [(2, 2), (2, 4), (4, 1), (1, 2)])
 def test_it_goes_on_in_another_number(together, tmp_path: Path, before: int, after: int) -> None:
     def train(size: int, **more: object) -> list:

@@ -128,7 +128,7 @@ def test_torchrun_runs_what_one_process_runs(tmp_path: Path) -> None:
     assert two.returncode == 0, errors
     assert printed.count("  backbone ") == 1
     told = " ".join(printed.split())
-    assert "processes 2, each with the whole model and 2 of a step's 4 samples: 1 portion" in told
+    assert "processes 2, each with the whole model, each with 2 of a step's 4 samples: 1" in told
     assert "each step 4 samples" in told
     assert errors.count("step 2/2") == 1
     assert (tmp_path / "two" / "run" / "report.html").exists()
@@ -252,13 +252,7 @@ def test_a_killed_process_ends_the_run(acting, tmp_path) -> None:
     assert saved.startswith("stopped-")
 
 
-def test_what_is_not_there_yet_is_refused_by_one(together, tmp_path: Path) -> None:
-    together.start(2, "flowbp", typed=typed(tmp_path, "distributed.shard=2"))
-    ended = together.finish()
-    assert ended.codes == [2, 2]
-    assert "distributed.shard: must be auto or 1, got 2" in ended.told[0]
-    assert "lora" in ended.told[0]
-    assert ended.told[1] == ""
+def test_one_device_for_two_is_refused_by_one(together, tmp_path: Path) -> None:
     together.start(2, "flowbp", typed=typed(tmp_path, "run.device=cuda:0"))
     ended = together.finish()
     assert ended.codes == [2, 2] and ended.told[1] == ""
