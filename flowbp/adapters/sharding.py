@@ -64,10 +64,17 @@ def shard(network: nn.Module, mesh: Any, *, keep: bool = True) -> None:
         network: whose class gets hooks, as `fully_shard` says.
         mesh: a `DeviceMesh` with the dimensions `replicate` and `shard`.
         keep: see `Sharding`.
+
+    Raises:
+        RuntimeError: this version of torch cannot.
     """
     from torch.distributed.device_mesh import DeviceMesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import FSDPModule, fully_shard
 
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise RuntimeError(
+            f"sharding needs torch 2.9 or later, got {torch.__version__}; write distributed.shard=1"
+        )
     kind, blocks = type(network), blocks_of(network)
     whole = mesh if mesh.size(0) > 1 else mesh["shard"]
     for unit in (*blocks, network):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from flowbp.adapters.compilation import compile_blocks
 from flowbp.adapters.sharding import shard, whole
 from flowbp.core import SampleClip, functional_pull
 from flowbp.training import (
@@ -101,6 +102,7 @@ def train(
     size: int | None = None,
     *,
     keep: bool = True,
+    compiled: bool = False,
     anchor: float | None = 0.1,
     steps: int = 3,
     folder: str | None = None,
@@ -109,6 +111,8 @@ def train(
 ) -> Any:
     """Train, and return metrics, whole parameters and the pictures that were shown."""
     backbone = backbone_of()
+    if compiled:
+        compile_blocks(backbone.module, backend="eager")
     parts = parts_of(method, backbone, anchor)
     divided(ranks, backbone, size, keep)
     made, recorder = make_step(**parts, ranks=ranks), Recorder()

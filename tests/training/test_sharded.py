@@ -44,6 +44,12 @@ def test_so_is_one_that_is_gathered_at_every_call(together, method: str) -> None
         agree(together.run(processes, JOB + "train", **named), jobs.train(Ranks(), method))
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_blocks_stay_compiled(together, keep: bool) -> None:
+    named = {"method": "Bridge", "size": 2, "keep": keep, "compiled": True, "anchor": None}
+    agree(together.run(2, JOB + "train", **named), jobs.train(Ranks(), "Bridge", anchor=None))
+
+
 @pytest.mark.parametrize(("method", "pull"), [("ReFL", 4), ("Bridge", 1), ("exact", 2)])
 def test_parameters_are_gathered_and_gradients_summed_once_a_step(
     together, method: str, pull: int
