@@ -32,7 +32,7 @@ from flowbp.training import (
     Schedule,
     TrainingSampling,
 )
-from flowbp.training.memory_plan import Sharding
+from flowbp.training.division import Sharding
 from flowbp.validators import integer, real
 
 # Untyped, because mypy takes the type of a field from its default alone.

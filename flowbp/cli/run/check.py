@@ -41,7 +41,7 @@ from flowbp.settings.unloaded_model import (
     warn_about_guidance,
 )
 from flowbp.training import Launch, OptimizerRecipe
-from flowbp.training.memory_plan import Division, Needs, division
+from flowbp.training.division import Division, Needs, chosen_division
 from flowbp.training.prompts import drawn
 
 Path = tuple[Step, ...]
@@ -65,8 +65,8 @@ def check(container: RunContainer, *, resume: bool = False) -> None:
         raise ConfigurationError(problems)
     model = tuned_sketch(settings.backbone, container.tuning()) if known else container.tuned()
     ranks = container.ranks()
-    trained, plan = trained_parameters(model), memory_plan(settings, model, container.optimizer())
-    shown = overview(settings, trained, replaced=replaced, processes=ranks.size, plan=plan)
+    trained, found = trained_parameters(model), division_of(settings, model, container.optimizer())
+    shown = overview(settings, trained, replaced=replaced, processes=ranks.size, division=found)
     print(shown)
     warn_about_guidance(named, guidance_scales(settings))
     print(*_places_read(settings, replaced), *notes, "checked; nothing was run", sep="\n")
@@ -150,7 +150,7 @@ def tuned_sketch(backbone: Component[Backbone], tuning: Tuning) -> Backbone:
     return tuning(backbone.build(device=META), generator=torch.Generator())
 
 
-def memory_plan(
+def division_of(
     settings: Settings, model: Backbone, optimizer: OptimizerRecipe
 ) -> tuple[Division, Needs] | None:
     """How the model is divided, and what it needs; None of an optimizer that cannot be tried."""
@@ -163,7 +163,7 @@ def memory_plan(
     memory = (
         torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
     )
-    return division(settings.distributed.shard, needs, Launch.of(), memory), needs
+    return chosen_division(settings.distributed.shard, needs, Launch.of(), memory), needs
 
 
 def trained_parameters(backbone: Backbone) -> int:

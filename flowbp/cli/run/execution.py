@@ -12,7 +12,7 @@ from flowbp.cli.console import listing
 from flowbp.cli.prompt_encoding import encode_prompts
 from flowbp.cli.rehearsal import PICTURES, made_up_pictures, try_optimizer, try_saving, try_scorers
 from flowbp.cli.run.built_run import BuiltRun, build_run, replaced_providers
-from flowbp.cli.run.check import memory_plan, trained_parameters
+from flowbp.cli.run.check import division_of, trained_parameters
 from flowbp.cli.run.folder import (
     CONFIGURATION,
     DESCRIPTIONS,
@@ -77,12 +77,9 @@ def _execute(container: RunContainer, *, resume: bool) -> Comparison | None:
             raise ConfigurationError(problems)
         with timings.phase("load"), during("the construction of its parts"):
             run = build_run(container)
-        trained, plan = (
-            trained_parameters(run.tuned),
-            memory_plan(settings, run.tuned, run.optimizer),
-        )
-        size = run.ranks.size
-        shown = overview(settings, trained, replaced=replaced, processes=size, plan=plan)
+        trained, size = trained_parameters(run.tuned), run.ranks.size
+        chosen = division_of(settings, run.tuned, run.optimizer)
+        shown = overview(settings, trained, replaced=replaced, processes=size, division=chosen)
         print(shown, flush=True)
         warn_about_guidance(run.tuned, guidance_scales(settings))
         if found is None:

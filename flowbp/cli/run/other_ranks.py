@@ -9,7 +9,7 @@ import torch
 from flowbp.adapters.sharding import shard, sharding_of
 from flowbp.cli.prompt_encoding import encode_prompts
 from flowbp.cli.run.built_run import BuiltRun, build_run
-from flowbp.cli.run.check import memory_plan
+from flowbp.cli.run.check import division_of
 from flowbp.cli.run.phases import run_prompts
 from flowbp.cli.run.results import Ending, load_judged
 from flowbp.component_errors import during
@@ -21,7 +21,7 @@ from flowbp.settings.loader import problems_of
 from flowbp.settings.preflight import reading_checks
 from flowbp.training import RanksDifferError
 from flowbp.training.batching import AUTO
-from flowbp.training.memory_plan import Division
+from flowbp.training.division import Division
 from flowbp.training.restore import refuse_differing_models
 
 
@@ -99,9 +99,9 @@ def divide(run: BuiltRun) -> None:
     ranks, network = run.ranks, run.tuned.module
     if ranks.size == 1:
         return
-    plan = memory_plan(run.settings, run.tuned, run.optimizer)
+    found = division_of(run.settings, run.tuned, run.optimizer)
     wish = run.settings.distributed.shard
-    own = Division(1 if wish == AUTO else wish) if plan is None else plan[0]
+    own = Division(1 if wish == AUTO else wish) if found is None else found[0]
     chosen = ranks.exchange(own)[0]
     if chosen.shard > 1:
         refuse_differing_models(network, ranks)

@@ -21,7 +21,7 @@ from flowbp.settings.schema import (
 )
 from flowbp.significant_digits import written
 from flowbp.training import Batching, cost
-from flowbp.training.memory_plan import Division, Needs
+from flowbp.training.division import Division, Needs
 
 _WIDTH = 100
 
@@ -32,7 +32,7 @@ def overview(
     *,
     replaced: Sequence[str] = (),
     processes: int = 1,
-    plan: tuple[Division, Needs] | None = None,
+    division: tuple[Division, Needs] | None = None,
 ) -> str:
     """What a run would do: parts, an example of the method's draw, cost, prompts, folder."""
     tree = resolved_values(settings, defaults=False)
@@ -61,8 +61,8 @@ def overview(
         "portions": f"{counted(batching.samples, 'sample')} at a time forward, pull "
         f"{batching.pull}, decode {batching.decode}"
         f"{_checkpointing(settings.backbone)}{_compiled(settings.run)}",
-        "processes": _shared(batching, processes, plan[0] if plan else Division()),
-        "memory": plan[0].described(plan[1], processes) if plan else "",
+        "processes": _shared(batching, processes, division[0] if division else Division()),
+        "memory": division[0].described(division[1], processes) if division else "",
         "each step": f"{samples}, each with {spent.forward} velocity "
         f"evaluations forward and {spent.backward} backward in this example",
         "optimizer": f"{words(tree['optimizer'])}, schedule {words(tree['schedule'])}",

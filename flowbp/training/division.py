@@ -118,7 +118,7 @@ class Division:
         return f"each {self.shard} of which share one of {copies} models, {how}"
 
 
-def division(wish: Sharding, needs: Needs, launch: Launch, memory: int | None) -> Division:
+def chosen_division(wish: Sharding, needs: Needs, launch: Launch, memory: int | None) -> Division:
     """How a model is divided: as it is wished, or under `auto` as little as fits.
 
     Args:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from flowbp.training import AdamW, Averaging, Launch
-from flowbp.training.memory_plan import GIB, ROOM, Division, Needs, division
+from flowbp.training.division import GIB, ROOM, Division, Needs, chosen_division
 
 NEEDS = Needs(
     weights=36 * GIB, gradients=36 * GIB, optimizer=72 * GIB, average=36 * GIB, largest=GIB
@@ -61,7 +61,7 @@ def test_shards_are_smaller_and_a_step_has_the_whole() -> None:
 )
 def test_as_little_is_divided_as_fits(size, local, memory, expected) -> None:
     launch = Launch(0, size, 0, local)
-    found = division("auto", NEEDS, launch, None if memory is None else memory * GIB)
+    found = chosen_division("auto", NEEDS, launch, None if memory is None else memory * GIB)
     assert found == expected
     if memory is not None and memory > 20 and size > 1:
         assert found.total(NEEDS) <= ROOM * memory * GIB
@@ -69,9 +69,9 @@ def test_as_little_is_divided_as_fits(size, local, memory, expected) -> None:
 
 def test_a_number_is_taken_as_it_is() -> None:
     launch = Launch(0, 8, 0, 8)
-    assert division(2, NEEDS, launch, None) == Division(2)
-    assert division(2, NEEDS, launch, 150 * GIB) == Division(2, keep=False)
-    assert division(1, NEEDS, launch, GIB) == Division(1)
+    assert chosen_division(2, NEEDS, launch, None) == Division(2)
+    assert chosen_division(2, NEEDS, launch, 150 * GIB) == Division(2, keep=False)
+    assert chosen_division(1, NEEDS, launch, GIB) == Division(1)
 
 
 def test_it_is_said_in_words() -> None:
