@@ -76,9 +76,9 @@ def shard(network: nn.Module, mesh: Any, *, keep: bool = True) -> None:
             f"sharding needs torch 2.9 or later, got {torch.__version__}; write distributed.shard=1"
         )
     kind, blocks = type(network), blocks_of(network)
-    whole = mesh if mesh.size(0) > 1 else mesh["shard"]
+    used = mesh if mesh.size(0) > 1 else mesh["shard"]
     for unit in (*blocks, network):
-        divided = fully_shard(unit, mesh=whole, reshard_after_forward=not keep)
+        divided = fully_shard(unit, mesh=used, reshard_after_forward=not keep)
         if keep:
             divided.set_reshard_after_forward(False, recurse=False)
             divided.set_reshard_after_backward(False, recurse=False)
@@ -96,12 +96,9 @@ def shard(network: nn.Module, mesh: Any, *, keep: bool = True) -> None:
         for unit in (*blocks, network)
     ]
     units = [each for each in units if each[1]]
-    names_of_mesh = ("replicate", "shard")
-    cpu = (
-        mesh
-        if mesh.device_type == "cpu"
-        else DeviceMesh("cpu", mesh.mesh, mesh_dim_names=names_of_mesh)
-    )
+    cpu = mesh
+    if mesh.device_type != "cpu":
+        cpu = DeviceMesh("cpu", mesh.mesh, mesh_dim_names=mesh.mesh_dim_names)
     _SHARDED[network] = Sharding(mesh, keep, units, kind, parameters, cpu)
 
 

@@ -51,9 +51,7 @@ class Needs:
         return cls(
             weights=_size(network),
             gradients=sum(p.numel() * p.element_size() for p in own),
-            optimizer=state_bytes(
-                optimizer, (nn.Parameter(torch.empty_like(p, device="meta")) for p in own)
-            ),
+            optimizer=state_bytes(optimizer, (torch.empty_like(p, device="meta") for p in own)),
             average=sum(wide),
             largest=max(sizes),
         )

@@ -12,7 +12,13 @@ import torch
 
 from flowbp.adapters.capabilities import WithCheckpointing, checkpointing_of
 from flowbp.adapters.compilation import is_compiled
-from flowbp.adapters.sharding import gathered, sharding_of, sum_gradients, with_gradient
+from flowbp.adapters.sharding import (
+    gathered,
+    own_part,
+    sharding_of,
+    sum_gradients,
+    with_gradient,
+)
 from flowbp.core import Cotangents, draw_surrogate
 from flowbp.memory_errors import is_out_of_memory
 from flowbp.training.batching import AUTO, Portions
@@ -289,7 +295,7 @@ def choose_portions(
         return
     # The run's own first prompts, from a stream apart: they are encoded already.
     first = PromptFeed(prompts, Streams.of(seed).prompts).take(min(2, run.step.own))
-    parameters = run.parameters.values()
+    parameters = map(own_part, run.parameters.values())
     owed = 0 if run.optimizer.state else state_bytes(optimizer, parameters)
     with gathered(network_of(run)):
         portions, message = fit_portions(run.step, first, memory, owed=owed)

@@ -67,7 +67,7 @@ class AdamW:
         )
 
 
-def state_bytes(recipe: OptimizerRecipe, parameters: Iterable[nn.Parameter]) -> int:
+def state_bytes(recipe: OptimizerRecipe, parameters: Iterable[Tensor]) -> int:
     """How many bytes an optimizer's state is going to take, measured on one small parameter."""
     sizes: dict[tuple[torch.dtype, torch.device], int] = {}
     for parameter in parameters:
