@@ -40,7 +40,7 @@ from flowbp.settings.unloaded_model import (
     picture_size_problems,
     warn_about_guidance,
 )
-from flowbp.training import Launch, OptimizerRecipe
+from flowbp.training import AdamW, Launch, OptimizerRecipe
 from flowbp.training.division import Division, Needs, chosen_division
 from flowbp.training.prompts import drawn
 
@@ -152,17 +152,14 @@ def tuned_sketch(backbone: Component[Backbone], tuning: Tuning) -> Backbone:
 
 def division_of(
     settings: Settings, model: Backbone, optimizer: OptimizerRecipe
-) -> tuple[Division, Needs] | None:
-    """How the model is divided, and what it needs; None of an optimizer that cannot be tried."""
+) -> tuple[Division, Needs]:
+    """How the model is divided, and what it needs; of others' optimizers as much as AdamW."""
     device, averaging = chosen_device(settings.run.device), settings.training.averaging
-    try:
-        needs = Needs.of(model.module, model.trainable(), optimizer, averaging)
-    # Of others, who may want other parameters than those of a trial.
-    except Exception:
-        return None
-    memory = (
-        torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
-    )
+    known = optimizer if is_ours(optimizer) else AdamW()
+    needs = Needs.of(model.module, model.trainable(), known, averaging)
+    memory = None
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory
     return chosen_division(settings.distributed.shard, needs, Launch.of(), memory), needs
 
 

@@ -20,8 +20,6 @@ from flowbp.settings import RunContainer, decisive
 from flowbp.settings.loader import problems_of
 from flowbp.settings.preflight import reading_checks
 from flowbp.training import RanksDifferError
-from flowbp.training.batching import AUTO
-from flowbp.training.division import Division
 from flowbp.training.restore import refuse_differing_models
 
 
@@ -99,9 +97,8 @@ def divide(run: BuiltRun) -> None:
     ranks, network = run.ranks, run.tuned.module
     if ranks.size == 1:
         return
-    found = division_of(run.settings, run.tuned, run.optimizer)
-    wish = run.settings.distributed.shard
-    own = Division(1 if wish == AUTO else wish) if found is None else found[0]
+    own, _ = division_of(run.settings, run.tuned, run.optimizer)
+    # The first one's, as another may have a GPU of another size.
     chosen = ranks.exchange(own)[0]
     if chosen.shard > 1:
         refuse_differing_models(network, ranks)
