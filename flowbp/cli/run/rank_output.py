@@ -32,8 +32,8 @@ def speaking_once(ranks: Ranks, command: Callable[[], int]) -> int:
     """Call a command on all processes, and return its exit code.
 
     What another than the first prints of its failure is printed, with its rank, unless one of
-    lower rank has failed by itself as well. A process that failed ends here and now: the others
-    notice, and it waits for none of them.
+    lower rank has failed by itself as well. Of several processes each ends here and now; one that
+    failed waits for none of the others, and they notice.
     """
     if ranks.size == 1:
         return command()
@@ -50,8 +50,8 @@ def speaking_once(ranks: Ranks, command: Callable[[], int]) -> int:
             time.sleep(_MOMENT)
             if ranks.failed() == ranks.rank:
                 print(f"rank {ranks.rank}: {said.getvalue()}", end="", file=sys.stderr)
-    if code:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    # Not at Python's own end: a process that failed would keep the others waiting until then, and
+    # one that is done may be aborted there by a thread of torch.distributed.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
