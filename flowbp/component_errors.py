@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from flowbp.memory_errors import is_out_of_memory
+from flowbp.rank_errors import RankEndedError, RanksDifferError
 
 _SHOWN, _SHORT = 4, 60
 _OURS = Path(__file__).parent
@@ -166,8 +167,8 @@ def _named(kind: str, component: Any) -> str:
 
 
 def passes(error: BaseException) -> bool:
-    """Whether an error passes as it is: an interrupt, short memory, one already named."""
-    kinds = (ComponentError, KeyboardInterrupt, GeneratorExit)
+    """Whether an error passes as it is: an interrupt, the others' end, short memory, one named."""
+    kinds = (ComponentError, KeyboardInterrupt, GeneratorExit, RankEndedError, RanksDifferError)
     return isinstance(error, kinds) or is_out_of_memory(error)
 
 

@@ -22,6 +22,7 @@ from flowbp.component_errors import (
     shown,
     wrong,
 )
+from flowbp.rank_errors import RankEndedError, RanksDifferError
 
 PATH = "flowbp.component_errors:dotted_path"
 
@@ -77,3 +78,9 @@ def test_an_error_and_a_value_are_shown_in_a_few_words():
     assert shown(torch.zeros(2, 1)) == "shape (2, 1) of float32"
     assert (shown(None), shown([0.5])) == ("None", "the list [0.5]")
     assert shown([0.5] * 99) == "a list"
+
+
+@pytest.mark.parametrize("kind", [RankEndedError, RanksDifferError])
+def test_the_end_of_another_process_is_no_component_s_fault(kind):
+    with pytest.raises(kind, match="rank 1"), during("the training"), calling("reward", print):
+        raise kind("rank 1")

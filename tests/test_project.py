@@ -33,6 +33,7 @@ LAYERS = [
     "extras",
     "hub",
     "memory_errors",
+    "rank_errors",
     "component_errors",
     "limits",
     "config",

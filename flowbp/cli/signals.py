@@ -31,7 +31,11 @@ def interruptible() -> Iterator[None]:
         with interrupt.sent_again():
             yield
     except Exception as error:
-        if not interrupt.came:
+        # Late, as this is there before what the command needs. A launcher sends a signal to those
+        # that are left where one has failed.
+        from flowbp.rank_errors import RankEndedError
+
+        if not interrupt.came or isinstance(error, RankEndedError):
             raise
         stopped = KeyboardInterrupt()
         for note in getattr(error, "__notes__", ()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from flowbp.rank_errors import RankEndedError as RankEndedError
+from flowbp.rank_errors import RanksDifferError as RanksDifferError
 from flowbp.training.batching import AUTO as AUTO
 from flowbp.training.batching import Batching as Batching
 from flowbp.training.batching import Portions as Portions
@@ -44,9 +46,7 @@ from flowbp.training.prompts import PromptSource as PromptSource
 from flowbp.training.randomness import Streams as Streams
 from flowbp.training.randomness import generator as generator
 from flowbp.training.ranks import ALONE as ALONE
-from flowbp.training.ranks import RankEndedError as RankEndedError
 from flowbp.training.ranks import Ranks as Ranks
-from flowbp.training.ranks import RanksDifferError as RanksDifferError
 from flowbp.training.retention import Checkpoints as Checkpoints
 from flowbp.training.retention import SavePolicy as SavePolicy
 from flowbp.training.sample_pictures import SampleGrids as SampleGrids

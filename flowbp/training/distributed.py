@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -14,10 +14,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+from flowbp.rank_errors import RankEndedError
 from flowbp.training.hold_signals import uninterrupted
 from flowbp.training.launch import Launch, LaunchError
 from flowbp.training.memory_stages import StageOutOfMemoryError
-from flowbp.training.ranks import ALONE, AgreedShortageError, RankEndedError, Ranks, Shortage
+from flowbp.training.rank_notes import FAILED, INTERRUPTED, Notes, Watch
+from flowbp.training.ranks import ALONE, AgreedShortageError, Ranks, Shortage
 
 T = TypeVar("T")
 
@@ -28,7 +30,11 @@ once when one of them has ended."""
 _BUCKET = 2**23
 """Elements of gradients that are summed in one call."""
 
-FAILED, INTERRUPTED = "failed", "interrupted"
+_SOON = 1.0
+"""Seconds in which all have noted a signal that they all got."""
+
+_LATE = 5.0
+"""Seconds in which it is noted why a connection is broken."""
 
 
 class ProcessRanks(Ranks):
@@ -40,7 +46,8 @@ class ProcessRanks(Ranks):
 
     def __init__(self, launch: Launch, control: Any, store: Any) -> None:
         self.rank, self.size = launch.rank, launch.size
-        self.control, self._store = control, store
+        self.control, self.notes = control, Notes(store, launch.rank, launch.size)
+        self.watch, self._stopped = Watch(self.notes, control), False
 
     def exchange(self, value: T) -> list[T]:
         """The values of all, as in `Ranks`."""
@@ -138,19 +145,24 @@ class ProcessRanks(Ranks):
             raise
         except KeyboardInterrupt as stop:
             _ignore_signals()
-            failed = self.failed()
-            if failed is not None and failed != self.rank:
-                raise _ended(failed) from stop
-            self._note(INTERRUPTED)
+            # A block within this one may have found out already.
+            if not self._stopped:
+                self._stopped = True
+                self.notes.write(INTERRUPTED)
+                # The signal may be the launcher's, because one has failed or was killed.
+                failure = self.notes.failure_within(_SOON)
+                if failure is not None:
+                    raise failure from stop
             raise
         except BaseException:
             _ignore_signals()
-            self._note(FAILED)
+            self._stopped = True
+            self.notes.write(FAILED)
             raise
 
     def failed(self) -> int | None:
         """As in `Ranks`."""
-        return self._noted(FAILED)
+        return self.notes.lowest(FAILED)
 
     @contextmanager
     def _others_needed(self) -> Iterator[None]:
@@ -159,31 +171,10 @@ class ProcessRanks(Ranks):
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            failed = self.failed()
-            if failed is None and self._noted(INTERRUPTED) is not None:
-                raise KeyboardInterrupt from error
-            raise _ended(failed) from error
-
-    def _note(self, what: str) -> None:
-        # The process that keeps the notes may be the one that has ended.
-        with suppress(RuntimeError):
-            self._store.set(f"flowbp/{what}/{self.rank}", "")
-
-    def _noted(self, what: str) -> int | None:
-        with suppress(RuntimeError):
-            for rank in range(self.size):
-                if self._store.check([f"flowbp/{what}/{rank}"]):
-                    return rank
-        return None
-
-
-def _ended(failed: int | None) -> RankEndedError:
-    if failed is None:
-        return RankEndedError(
-            "another process of the run ended without a message: it was killed, or its machine was "
-            "lost or short of memory"
-        )
-    return RankEndedError(f"rank {failed} failed; its own message says why")
+            cause = self.notes.cause_within(_LATE, error)
+            if cause is None:
+                raise
+            raise cause from error
 
 
 def _ignore_signals() -> None:
@@ -235,6 +226,8 @@ def joined(launch: Launch) -> Iterator[Ranks]:
         ) from error
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     control = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    yield ProcessRanks(launch, control, store)
+    ranks = ProcessRanks(launch, control, store)
+    yield ranks
     # Not after a failure, where it would wait for those that have not noticed it yet.
+    ranks.watch.end()
     dist.destroy_process_group()

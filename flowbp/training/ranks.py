@@ -20,14 +20,6 @@ from flowbp.training.randomness import generator
 T = TypeVar("T")
 
 
-class RankEndedError(RuntimeError):
-    """Another process of the run has ended, and this one cannot go on alone."""
-
-
-class RanksDifferError(RuntimeError):
-    """The processes of a run do not hold the same model, or not the same settings."""
-
-
 @attrs.frozen
 class Shortage:
     """That a process ran out of memory, as it is said to the others."""

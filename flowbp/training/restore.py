@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.adapters.sharding import divided_like, sharding_of, whole
+from flowbp.rank_errors import RanksDifferError
 from flowbp.training.checkpoint import CheckpointError
 from flowbp.training.optimization import OptimizerRecipe, rehearsed_state
 from flowbp.training.randomness import set_generator_states
-from flowbp.training.ranks import Ranks, RanksDifferError
+from flowbp.training.ranks import Ranks
 from flowbp.training.run_state import RunState
 from flowbp.training.step import in_portions
 from flowbp.training.training_state import (

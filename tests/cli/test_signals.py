@@ -15,6 +15,7 @@ import pytest
 
 from flowbp.cli.signals import interruptible
 from flowbp.cli.start import INTERRUPTED, guarded
+from flowbp.rank_errors import RankEndedError
 from flowbp.run import main
 
 EVALUATION = """
@@ -124,3 +125,11 @@ def test_an_interrupt_that_a_library_makes_an_error_of_is_one():
 def test_an_error_without_a_signal_stays_an_error():
     with pytest.raises(OSError, match="unable"), interruptible():
         raise OSError("unable to load weights")
+
+
+def test_the_end_of_another_process_stays_that_after_a_launcher_s_signal():
+    with pytest.raises(RankEndedError, match="rank 1 failed"), interruptible():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as stop:
+            raise RankEndedError("rank 1 failed") from stop

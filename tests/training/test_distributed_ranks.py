@@ -7,9 +7,11 @@ import torch
 import torch.distributed as dist
 
 from flowbp.core import Bridge, DRaFTLV, SampleClip, renoise, rollout
+from flowbp.rank_errors import RankEndedError
 from flowbp.settings.device import fault_of_processes
 from flowbp.training import ALONE, Anchor, Launch, LaunchError, Ranks, joined
 from flowbp.training.distributed import _buckets
+from flowbp.training.rank_notes import FAILED, INTERRUPTED, LOST, Notes
 
 from .fakes import FakeBackbone, make_step, make_trainer
 
@@ -143,3 +145,52 @@ def test_devices_that_several_cannot_share_are_refused(
     assert bool(found) == (wrong is not None)
     for path, message in found:
         assert path == ("run", "device") and wrong in message
+
+
+class Store(dict):
+    """A store as torch's is, in this process."""
+
+    def set(self, key: str, value: str) -> None:
+        self[key] = value
+
+    def check(self, keys: list[str]) -> bool:
+        return all(key in self for key in keys)
+
+
+class Gone(Store):
+    """The store of a launcher that has ended."""
+
+    def check(self, keys: list[str]) -> bool:
+        raise dist.DistNetworkError("connection refused")
+
+    def set(self, key: str, value: str) -> None:
+        self.check([key])
+
+
+def test_an_error_is_the_others_only_where_one_has_ended() -> None:
+    error = RuntimeError("NCCL error in: somewhere\nunhandled cuda error")
+    assert Notes(Store(), 0, 2).cause_within(0.05, error) is None
+    for what, said in ((FAILED, "rank 1 failed"), (LOST, "rank 1 was killed")):
+        notes = Notes(Store(), 0, 2)
+        notes.write(what, 1)
+        found = notes.cause_within(0.05, error)
+        assert isinstance(found, RankEndedError) and said in str(found)
+        assert str(found).endswith("(NCCL error in: somewhere unhandled cuda error)")
+    notes = Notes(Store(), 0, 2)
+    notes.write(INTERRUPTED, 1)
+    assert isinstance(notes.cause_within(0.05, error), KeyboardInterrupt)
+
+
+def test_a_loss_is_known_without_a_store() -> None:
+    notes = Notes(Gone(), 0, 2)
+    assert notes.failure() is None
+    notes.write_lost(1)
+    assert "rank 1 was killed" in str(notes.failure())
+
+
+def test_who_has_said_why_is_not_lost() -> None:
+    for what in (FAILED, INTERRUPTED):
+        notes = Notes(Store(), 0, 3)
+        notes.write(what, 2)
+        notes.write_lost(2)
+        assert notes.lowest(LOST) is None

@@ -53,7 +53,18 @@ class Brightness:
                 raise ValueError("too dark for me")
             if self.act == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self.act.startswith("later"):
+                while not (self.folder / "asleep").exists():
+                    time.sleep(0.01)
+                time.sleep(0.5)
+                if self.act == "later kill":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise ValueError("too dark for me")
             (self.folder / "waiting").touch()
+            time.sleep(60)
+        # The first tries its reward once before the run, so that this is in the same step.
+        if self.act.startswith("later") and self.calls == 4:
+            (self.folder / "asleep").touch()
             time.sleep(60)
         return images.mean((1, 2, 3))
 '''
@@ -107,13 +118,14 @@ def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "run" / "checkpoints").iterdir())
 
 
-def test_torchrun_runs_what_one_process_runs(tmp_path: Path) -> None:
+def torchrun(module: str, arguments: list[str], *paths: Path) -> tuple[int, str, str]:
+    """Two processes of a module under torchrun itself: its exit code, and what they print."""
     launched = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command = [*launched, "-m", "flowbp.run", *typed(tmp_path / "two", "batching.samples=2")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    searched = os.pathsep.join(map(str, (ROOT, *paths)))
+    environment = {**os.environ, "PYTHONPATH": searched, "OMP_NUM_THREADS": "1"}
     environment["GLOO_SOCKET_IFNAME"] = "lo"
     two = subprocess.Popen(
-        [*command, "training.steps=2"],
+        [*launched, "-m", module, *arguments],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -123,9 +135,20 @@ def test_torchrun_runs_what_one_process_runs(tmp_path: Path) -> None:
     )
     try:
         printed, errors = two.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        # What torchrun starts leads sessions of its own; it kills them after 30 seconds.
+        two.terminate()
+        two.communicate(timeout=50)
+        raise
     finally:
         kill_group(two)
-    assert two.returncode == 0, errors
+    return two.returncode, printed, errors
+
+
+def test_torchrun_runs_what_one_process_runs(tmp_path: Path) -> None:
+    arguments = typed(tmp_path / "two", "batching.samples=2", "training.steps=2")
+    code, printed, errors = torchrun("flowbp.run", arguments)
+    assert code == 0, errors
     assert printed.count("  backbone ") == 1
     told = " ".join(printed.split())
     assert "processes 2, each with the whole model, each with 2 of a step's 4 samples: 1" in told
@@ -219,8 +242,25 @@ def test_a_failure_of_the_second_is_told_by_it_and_saved_by_the_first(acting, tm
     assert ended.codes == [1, 1], ended.told
     assert ended.told[1].startswith("rank 1: ") and "too dark for me" in ended.told[1]
     last = ended.told[0].splitlines()[-2:]
-    assert last[0] == "rank 1 failed; its own message says why"
+    assert last[0].startswith("rank 1 failed; its own message says why")
     assert "saved in" in last[1] and "stopped-00000" in last[1]
+    (saved,) = checkpoints(tmp_path)
+    assert saved.startswith("stopped-")
+
+
+@pytest.mark.parametrize("act", ["fail", "kill"])
+def test_a_failure_is_none_of_the_user_s_under_torchrun(tmp_path, monkeypatch, act: str) -> None:
+    """torchrun ends the others by a signal, while the first is in a long call of Python."""
+    arguments = users(tmp_path, f"later {act}", monkeypatch)
+    began = time.monotonic()
+    code, _, errors = torchrun("flowbp.run", arguments, tmp_path)
+    assert code == 1 and time.monotonic() - began < 60, errors
+    said = " ".join(errors.split())
+    assert "interrupted" not in said
+    if act == "fail":
+        assert "too dark for me" in said and "rank 1 failed; its own message says why" in said
+    else:
+        assert "ended without a message: rank 1 was killed" in said
     (saved,) = checkpoints(tmp_path)
     assert saved.startswith("stopped-")
 
