@@ -44,7 +44,7 @@ def fault_of_processes(section: str, name: str) -> Iterator[tuple[tuple[Step, ..
         yield path, f"is {name!r}, which is one device, {started}; write {device.type} or auto"
     elif device.type not in ("cpu", "cuda"):
         yield path, f"is {name!r}, {started}, which train together on cuda or cpu; write either"
-    elif device.type == "cuda" and launch.local_size > (seen := _count("cuda")) > 0:
+    elif device.type == "cuda" and launch.gpu is None and (seen := _count("cuda")):
         cure = f"start torchrun with --nproc-per-node {seen}"
         yield path, f"is {name!r}, {started}, where torch sees {seen} GPUs; {cure}"
 

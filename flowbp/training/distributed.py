@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.rendezvous import rendezvous
 
 from flowbp.rank_errors import RankEndedError
 from flowbp.training.hold_signals import uninterrupted
@@ -203,7 +203,7 @@ def joined(launch: Launch) -> Iterator[Ranks]:
     A process alone joins nothing.
 
     Raises:
-        LaunchError: the environment does not say where the processes meet.
+        LaunchError: the environment does not say where the processes meet, or they cannot.
 
     Example:
         >>> with joined(Launch()) as ranks:
@@ -213,21 +213,65 @@ def joined(launch: Launch) -> Iterator[Ranks]:
     if launch.size == 1:
         yield ALONE
         return
-    backend = "gloo"
-    if torch.cuda.is_available() and dist.is_nccl_available():
-        backend = "cpu:gloo,cuda:nccl"
-        if launch.local_rank < torch.cuda.device_count():
-            torch.cuda.set_device(launch.local_rank)
-    try:
-        store, rank, size = next(rendezvous("env://", launch.rank, launch.size))
-    except ValueError as error:
+    if not dist.is_available():
         raise LaunchError(
-            f"the {launch.size} processes do not know where to meet ({error}); start with torchrun"
-        ) from error
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-    control = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    ranks = ProcessRanks(launch, control, store)
+            f"{launch.size} processes cannot train together, as this torch was built without "
+            "torch.distributed; start one process, or install a torch that has it"
+        )
+    ranks = _joined(launch)
     yield ranks
     # Not after a failure, where it would wait for those that have not noticed it yet.
     ranks.watch.end()
     dist.destroy_process_group()
+
+
+def _joined(launch: Launch) -> ProcessRanks:
+    gpu = launch.gpu if dist.is_nccl_available() else None
+    device = None if gpu is None else torch.device("cuda", gpu)
+    if device is not None:
+        torch.cuda.set_device(device)
+    # Not exported explicitly, and not there where torch.distributed was left out of torch.
+    torch_distributed: Any = dist
+    try:
+        store, rank, size = next(torch_distributed.rendezvous("env://", launch.rank, launch.size))
+    except ValueError as error:
+        raise LaunchError(
+            f"the {launch.size} processes do not know where to meet ({error}); start with torchrun"
+        ) from error
+    except RuntimeError as error:
+        raise _unmet(launch, error) from error
+    try:
+        backend = "gloo" if device is None else "cpu:gloo,cuda:nccl"
+        # With its device NCCL connects now, and not in the first sum.
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, device_id=device)
+        control = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        if device is not None:
+            _try_nccl(device, size)
+    except RuntimeError as error:
+        raise _unmet(launch, error) from error
+    return ProcessRanks(launch, control, store)
+
+
+def _try_nccl(device: torch.device, size: int) -> None:
+    one = torch.ones((), device=device)
+    dist.all_reduce(one)
+    if one.item() != size:
+        raise RuntimeError(f"NCCL gives {one.item():g} as the sum of {size} ones")
+
+
+def _unmet(launch: Launch, error: Exception) -> LaunchError:
+    said = " ".join(str(error).split())
+    if "NCCL" in said:
+        return LaunchError(
+            f"rank {launch.rank} cannot reach the GPUs of the others over NCCL ({said}); "
+            "NCCL_DEBUG=INFO shows what it tries, NCCL_SOCKET_IFNAME names the network between "
+            "machines, and each process needs a GPU of its own; CUDA_VISIBLE_DEVICES= trains on "
+            "the CPU"
+        )
+    address, port = (os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    return LaunchError(
+        f"rank {launch.rank} cannot join the {launch.size} processes that meet at {address}, port "
+        f"{port} ({said}); see that all have started and reach that address (--rdzv-endpoint of "
+        "torchrun), and where a machine has several networks name the one between them in "
+        "GLOO_SOCKET_IFNAME"
+    )

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 import attrs
+import torch
 
 from flowbp.validators import integer
 
@@ -52,15 +53,48 @@ class Launch:
         Raises:
             LaunchError: what is written there is not whole.
         """
-        given = {name: environment[name] for name in ("RANK", "WORLD_SIZE") if name in environment}
-        if not given:
+        if not {"RANK", "WORLD_SIZE"} & set(environment):
             return cls()
-        try:
-            rank, size = int(given["RANK"]), int(given["WORLD_SIZE"])
-            local = int(environment.get("LOCAL_RANK", rank))
-            return cls(rank, size, local, int(environment.get("LOCAL_WORLD_SIZE", size)))
-        except (KeyError, ValueError) as error:
-            raise LaunchError(
-                "the environment variables RANK and WORLD_SIZE must be two integers with 0 <= RANK "
-                f"< WORLD_SIZE, got {given}; start with torchrun, or unset both"
-            ) from error
+        rank, size = _number(environment, "RANK"), _number(environment, "WORLD_SIZE", least=1)
+        local = _number(environment, "LOCAL_RANK", rank)
+        locally = _number(environment, "LOCAL_WORLD_SIZE", size, least=1)
+        for name, number, of, count in (
+            ("RANK", rank, "WORLD_SIZE", size),
+            ("LOCAL_RANK", local, "LOCAL_WORLD_SIZE", locally),
+        ):
+            if number >= count:
+                raise _fault(f"{name} must be below {of}, got {number} of {count}")
+        return cls(rank, size, local, locally)
+
+    @property
+    def gpu(self) -> int | None:
+        """The number of this one's GPU among those that it sees; None where there are too few.
+
+        One that sees a single GPU, as a scheduler gives each of its tasks, has that.
+        """
+        seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if self.local_size <= seen:
+            return self.local_rank
+        return 0 if seen == 1 and "CUDA_VISIBLE_DEVICES" in os.environ else None
+
+
+def _number(
+    environment: Mapping[str, str], name: str, default: int | None = None, *, least: int = 0
+) -> int:
+    text = environment.get(name)
+    if text is None and default is not None:
+        return default
+    try:
+        number = int(text or "")
+    except ValueError:
+        number = -1
+    if number < least:
+        got = "not set" if text is None else f"set to {text!r}"
+        raise _fault(f"{name} must be an integer of at least {least}, and is {got}")
+    return number
+
+
+def _fault(what: str) -> LaunchError:
+    return LaunchError(
+        f"the environment variable {what}; start with torchrun, or unset both RANK and WORLD_SIZE"
+    )

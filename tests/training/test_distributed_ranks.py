@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -27,20 +30,84 @@ def test_the_environment_is_that_of_torchrun() -> None:
     assert Launch.of({"RANK": "1", "WORLD_SIZE": "3"}) == Launch(1, 3, 1, 3)
 
 
+TWO = {"RANK": "1", "WORLD_SIZE": "2"}
+
+
 @pytest.mark.parametrize(
-    "environment",
+    ("environment", "said"),
     [
-        {"RANK": "1"},
-        {"WORLD_SIZE": "2"},
-        {"RANK": "x", "WORLD_SIZE": "2"},
-        {"RANK": "2", "WORLD_SIZE": "2"},
-        {"RANK": "-1", "WORLD_SIZE": "2"},
-        {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "1"},
+        ({"RANK": "1"}, "WORLD_SIZE must be an integer of at least 1, and is not set"),
+        ({"WORLD_SIZE": "2"}, "RANK must be an integer of at least 0, and is not set"),
+        (TWO | {"RANK": "x"}, "RANK must be .*, and is set to 'x'"),
+        (TWO | {"RANK": "2"}, "RANK must be below WORLD_SIZE, got 2 of 2"),
+        (TWO | {"RANK": "-1"}, "RANK must be .*, and is set to '-1'"),
+        (TWO | {"WORLD_SIZE": "0"}, "WORLD_SIZE must be .*, and is set to '0'"),
+        (TWO | {"LOCAL_RANK": "b"}, "LOCAL_RANK must be .*, and is set to 'b'"),
+        (
+            TWO | {"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "1"},
+            "LOCAL_RANK must be below LOCAL_WORLD_SIZE, got 1 of 1",
+        ),
     ],
 )
-def test_half_an_environment_is_refused(environment: dict[str, str]) -> None:
-    with pytest.raises(LaunchError, match=r"RANK and WORLD_SIZE must be .*unset both"):
+def test_a_wrong_variable_is_named(environment: dict[str, str], said: str) -> None:
+    with pytest.raises(LaunchError, match=f"variable {said}; start with torchrun, or unset both"):
         Launch.of(environment)
+
+
+@pytest.mark.parametrize(
+    ("seen", "local", "visible", "gpu"),
+    [(2, 1, None, 1), (1, 1, "1", 0), (1, 1, None, None), (0, 1, None, None)],
+)
+def test_each_has_a_gpu_of_its_own(monkeypatch, seen, local, visible, gpu) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: seen > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert Launch(local, 2, local, 2).gpu == gpu
+
+
+UNMET = "connectFullMesh failed: no route to host"
+
+
+@pytest.mark.parametrize(
+    ("failing", "said", "named"),
+    [
+        ("rendezvous", "timed out after 60 s", ("here.example", "29400", "GLOO_SOCKET_IFNAME")),
+        ("init_process_group", UNMET, ("here.example", "29400", "GLOO_SOCKET_IFNAME")),
+        ("new_group", UNMET, ("here.example", "29400", "GLOO_SOCKET_IFNAME")),
+        ("init_process_group", "NCCL error: Duplicate GPU detected", ("NCCL_DEBUG=INFO",)),
+    ],
+)
+def test_who_cannot_meet_is_told_where(monkeypatch, failing: str, said: str, named) -> None:
+    def fail(*given: object, **options: object) -> None:
+        raise dist.DistNetworkError(said)
+
+    monkeypatch.setenv("MASTER_ADDR", "here.example")
+    monkeypatch.setenv("MASTER_PORT", "29400")
+    monkeypatch.setattr(dist, "rendezvous", lambda *given: iter([(Store(), 1, 2)]))
+    monkeypatch.setattr(dist, "init_process_group", lambda *given, **options: None)
+    monkeypatch.setattr(dist, failing, fail)
+    with pytest.raises(LaunchError, match="rank 1 cannot") as refused, joined(Launch(1, 2, 1, 2)):
+        pass
+    assert all(each in str(refused.value) for each in (said, *named))
+
+
+def test_training_is_there_without_torch_distributed() -> None:
+    lines = [
+        "import sys, torch.distributed",
+        "torch.distributed.is_available = lambda: False",
+        "sys.modules['torch.distributed.rendezvous'] = None",
+        "from flowbp.training import Launch, LaunchError, joined",
+        "with joined(Launch()) as ranks: assert ranks.size == 1",
+        "try:",
+        "    with joined(Launch(0, 2, 0, 2)): pass",
+        "except LaunchError as error: print(error)",
+    ]
+    found = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60
+    )
+    assert "built without torch.distributed" in found.stdout, found.stderr
 
 
 def test_parts_are_equal_and_in_order() -> None:
@@ -137,6 +204,8 @@ def test_devices_that_several_cannot_share_are_refused(
     monkeypatch, device: str, local: int, wrong: str | None
 ) -> None:
     monkeypatch.setattr("flowbp.settings.device._count", lambda kind: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert not list(fault_of_processes("run", device))
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)

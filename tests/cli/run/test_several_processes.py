@@ -344,7 +344,7 @@ def test_processes_without_a_place_to_meet_are_refused(tmp_path: Path, monkeypat
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["container.yaml"]) == 2
-    assert "start with torchrun, or unset both" in capsys.readouterr().err
+    assert "RANK must be an integer of at least 0, and is not set" in capsys.readouterr().err
     monkeypatch.setenv("RANK", "1")
     assert main(["container.yaml"]) == 2
     assert "do not know where to meet" in capsys.readouterr().err
