@@ -63,17 +63,25 @@ def carry_out(
     kept: str,
     debug: bool,
     again: str = "the same command with --resume",
+    several: bool = False,
 ) -> int:
     """Load settings and act on them; print whatever goes wrong, and return the exit code.
 
-    `again` is what continues the work after an interruption.
+    `again` is what continues the work after an interruption; `several` processes of one launcher
+    are refused unless they know of each other.
     """
     # Late, because these need packages that the command has just made sure of.
     from flowbp.component_errors import ComponentError, during
     from flowbp.config import ConfigurationError
     from flowbp.memory_errors import is_out_of_memory
     from flowbp.settings import located, occupied
+    from flowbp.training.launch import LaunchError, refuse_several
 
+    if not several:
+        try:
+            refuse_several(f"{what} is the work of one process; start it with python -m")
+        except LaunchError as error:
+            return print_error(error, MISTAKE)
     loaded = None
     try:
         with quiet(), during("the configuration"):

@@ -33,12 +33,17 @@ class Loaded(Generic[SettingsT]):
 
 
 def load(
-    arguments: Sequence[str], *, resume: bool = False, also: Sequence[Check] = ()
+    arguments: Sequence[str],
+    *,
+    resume: bool = False,
+    writes: bool = True,
+    also: Sequence[Check] = (),
 ) -> Loaded[Settings]:
     """Read YAML files and overrides, and check all that can be checked without a model.
 
-    With `resume` the run goes on in its folder, which is then not empty. The checks of `also` are
-    made later anyway, and here only if something is wrong, so that all is reported at once.
+    With `resume` the run goes on in its folder, which is then not empty. Of several processes one
+    `writes`, and checks the folder. The checks of `also` are made later anyway, and here only if
+    something is wrong, so that all is reported at once.
     """
     typed = read_arguments(arguments, find=preset_or_file)
     typed = attrs.evolve(
@@ -46,7 +51,7 @@ def load(
         tree=without_nulls(typed.tree, "evaluation", "metrics"),
         problems=(*typed.problems, *_mixed_presets(arguments)),
     )
-    return checked(Settings, typed, section_checks(resume=resume), also)
+    return checked(Settings, typed, section_checks(resume=resume, writes=writes), also)
 
 
 def checked(

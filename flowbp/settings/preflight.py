@@ -46,10 +46,13 @@ _OF_SEVERAL: Any = diversity_metric
 _DISTANCES: tuple[Any, ...] = (distance_metric, PixelDistance)
 
 
-def section_checks(*, resume: bool = False) -> tuple[Check, ...]:
-    """What only several sections together, or the machine, get wrong."""
+def section_checks(*, resume: bool = False, writes: bool = True) -> tuple[Check, ...]:
+    """What only several sections together, or the machine, get wrong.
+
+    One that `writes` nothing leaves the folder to the process that does.
+    """
     return (
-        partial(_folder, resume=resume),
+        *([partial(_folder, resume=resume)] if writes else []),
         _device,
         _processes,
         _batch,

@@ -78,6 +78,21 @@ class Launch:
         return 0 if seen == 1 and "CUDA_VISIBLE_DEVICES" in os.environ else None
 
 
+def refuse_several(cure: str, size: int = 1) -> None:
+    """Refuse to work in as many processes as torchrun has started, unless they are `size`.
+
+    Raises:
+        LaunchError: each of them would do the same, and in the same folder.
+    """
+    launch = Launch.of()
+    if launch.size != size:
+        known = "none of them knows of the others" if size == 1 else f"{size} are joined"
+        raise LaunchError(
+            f"the environment variable WORLD_SIZE is {launch.size}, as torchrun sets it for so "
+            f"many processes, and {known}; {cure}"
+        )
+
+
 def _number(
     environment: Mapping[str, str], name: str, default: int | None = None, *, least: int = 0
 ) -> int:

@@ -87,6 +87,7 @@ def _run(typed: argparse.Namespace) -> int:
     from flowbp.cli.run.execution import execute
     from flowbp.cli.run.phases import RunError
     from flowbp.cli.run.rank_output import in_silence, speaking_once
+    from flowbp.cli.run.rank_problems import found_together
     from flowbp.settings import Loaded, RunContainer, Settings, load
     from flowbp.settings.preflight import reading_checks
     from flowbp.training import (
@@ -112,8 +113,13 @@ def _run(typed: argparse.Namespace) -> int:
             return 0
 
         def loaded() -> Loaded[Settings]:
-            with ranks.together(), in_silence(ranks):
-                return load(typed.inputs, resume=typed.resume, also=also)
+            def own() -> Loaded[Settings]:
+                with in_silence(ranks):
+                    return load(typed.inputs, resume=typed.resume, writes=ranks.first, also=also)
+
+            # No process checks anything any more while the first one writes already.
+            with ranks.together():
+                return found_together(ranks, own)
 
         return carry_out(
             loaded,
@@ -124,6 +130,7 @@ def _run(typed: argparse.Namespace) -> int:
             smaller=_SMALLER,
             kept="nothing was saved",
             debug=typed.debug,
+            several=True,
         )
 
     try:

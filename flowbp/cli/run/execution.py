@@ -42,6 +42,7 @@ from flowbp.settings.loader import problems_of
 from flowbp.settings.preflight import reading_checks
 from flowbp.settings.unloaded_model import warn_about_guidance
 from flowbp.training import Streams
+from flowbp.training.launch import refuse_several
 from flowbp.training.prompts import drawn
 
 
@@ -54,7 +55,15 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
 
     Of several processes the first prints, scores and writes; the others take part in the encoding,
     the sampling and the training.
+
+    Raises:
+        LaunchError: torchrun has started several, and the container has no `ranks` of them.
     """
+    refuse_several(
+        "write `with joined(Launch.of()) as ranks: execute(RunContainer(settings=…, ranks=ranks))`"
+        ", or start without torchrun",
+        container.ranks().size,
+    )
     with container.ranks().together():
         if not container.ranks().first:
             follow(container)

@@ -8,7 +8,7 @@ import torch
 
 from flowbp.adapters.sharding import shard, sharding_of
 from flowbp.cli.prompt_encoding import encode_prompts
-from flowbp.cli.run.built_run import BuiltRun, build_run
+from flowbp.cli.run.built_run import BuiltRun, build_run, replaced_providers
 from flowbp.cli.run.check import division_of
 from flowbp.cli.run.phases import run_prompts
 from flowbp.cli.run.results import Ending, load_judged
@@ -28,7 +28,7 @@ def follow(container: RunContainer) -> None:
     settings = container.settings()
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
-    problems = list(problems_of(reading_checks(), settings))
+    problems = list(problems_of(reading_checks(replaced_providers(container)), settings))
     if problems:
         raise ConfigurationError(problems)
     _leave_to_the_first(container)

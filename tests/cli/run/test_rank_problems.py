@@ -1,0 +1,101 @@
+"""What is wrong on one of several processes is found before any of them does anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowbp import evaluate
+from flowbp.cli.run.execution import execute
+from flowbp.cli.run.other_ranks import follow
+from flowbp.settings import RunContainer, load
+from flowbp.study import __main__ as study
+from flowbp.training import LaunchError, Ranks
+
+from ...training.processes import Together
+from .test_several_processes import ALONE, typed
+
+SLOW = """
+import os, time
+if os.environ.get("RANK") == "1":
+    time.sleep(8)
+
+def brightness(images, prompts):
+    return images.mean((1, 2, 3))
+"""
+WRONG = """
+import os
+if os.environ.get("RANK") == "1":
+    raise ImportError("not on this machine")
+
+def brightness(images, prompts):
+    return images.mean((1, 2, 3))
+"""
+
+
+@pytest.fixture
+def together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "together").mkdir()
+    started = Together(tmp_path / "together", "flowbp")
+    yield started
+    started.close()
+
+
+def arguments(folder: Path, module: str, text: str) -> list[str]:
+    (folder / f"{module}.py").write_text(text)
+    reward = f"reward={{name: '{module}:brightness'}}"
+    return typed(folder, reward, "batching.samples=2", "training.steps=1", also=ALONE)
+
+
+def test_the_first_writes_once_all_have_checked(together, tmp_path: Path) -> None:
+    together.start(2, "flowbp", typed=arguments(tmp_path, "slow_here", SLOW))
+    ended = together.finish()
+    assert ended.codes == [0, 0], "\n".join(ended.told)
+
+
+def test_a_problem_of_one_is_reported_by_the_first(together, tmp_path: Path) -> None:
+    wrong = [*arguments(tmp_path, "wrong_here", WRONG), "training.steps=0"]
+    together.start(2, "flowbp", typed=wrong)
+    ended = together.finish()
+    assert ended.codes == [2, 2] and ended.told[1] == "", "\n".join(ended.told)
+    told = ended.told[0].splitlines()
+    assert told[0] == "2 problems in the configuration:"
+    (of_one,) = (line for line in told if "not on this machine" in line and "reward" in line)
+    assert of_one.endswith("(on rank 1)")
+    assert sum("training.steps" in line for line in told) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_in_several_processes_is_refused(
+    yaml, tmp_path, monkeypatch, capsys
+) -> None:
+    container = RunContainer(settings=load([yaml]).settings)
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(LaunchError, match=r"WORLD_SIZE is 2, .*with joined\(Launch.of"):
+        execute(container)
+    for main in (evaluate.main, study.main):
+        assert main([yaml]) == 2
+        assert "is the work of one process" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+class Reached(Exception):
+    """It has come to where the others are met."""
+
+
+class Second(Ranks):
+    rank, size = 1, 2
+
+    def exchange(self, value):
+        raise Reached
+
+
+def test_what_python_replaces_is_not_checked_by_the_others(yaml) -> None:
+    settings = load([yaml, "reward.source=/no/reward"]).settings
+    container = RunContainer(settings=settings, ranks=Second())
+    container.reward.override(lambda images, prompts: images.mean((1, 2, 3)))
+    with pytest.raises(Reached):
+        follow(container)
