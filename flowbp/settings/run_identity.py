@@ -45,6 +45,9 @@ STEPS = "training.steps"
 """May be raised where the schedule leaves the steps that are done as they were."""
 
 
+_ADDED = {"batching.global": "null"}
+"""Keys that runs begun by an earlier version lack, with what they mean there."""
+
 SOURCES = "sources.json"
 _NAMES = ("source", "path", "start")
 """Keys whose value may name a place without a slash in it."""
@@ -78,7 +81,7 @@ class Change:
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Change, ...]:
     """Compare two resolved configurations key by key."""
-    before, after = dict(_leaves(old)), dict(_leaves(new))
+    before, after = _ADDED | dict(_leaves(old)), _ADDED | dict(_leaves(new))
     differing = [key for key in before | after if before.get(key) != after.get(key)]
     return tuple(
         Change(key, before.get(key, "nothing"), after.get(key, "nothing")) for key in differing
@@ -106,7 +109,18 @@ def decisive(settings: Settings) -> Mapping[str, str]:
 
 def _decisive(resolved: Mapping[str, Any]) -> Mapping[str, str]:
     leaves = _leaves(resolved)
-    return {k: text for k, text in leaves if k != STEPS and not _under(k, FREE + ROUNDING)}
+    return {
+        key: text
+        for key, text in leaves
+        # An added key is left out where it is as it was, so that the digest is too.
+        if key != STEPS and _ADDED.get(key) != text and not _under(key, FREE + ROUNDING)
+    }
+
+
+def shared(settings: Settings) -> Mapping[str, str]:
+    """What all processes of a run must have alike: JSON by dotted key."""
+    leaves = _leaves(resolved_values(settings))
+    return {key: text for key, text in leaves if not _under(key, ("run.folder", "observers"))}
 
 
 def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:

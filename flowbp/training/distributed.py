@@ -242,6 +242,7 @@ def _joined(launch: Launch) -> ProcessRanks:
         raise _unmet(launch, error) from error
     try:
         backend = "gloo" if device is None else "cpu:gloo,cuda:nccl"
+        _refuse_other_backends(store, rank, size, backend)
         # With its device NCCL connects now, and not in the first sum.
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, device_id=device)
         control = dist.new_group(backend="gloo", timeout=_PATIENCE)
@@ -250,6 +251,19 @@ def _joined(launch: Launch) -> ProcessRanks:
     except RuntimeError as error:
         raise _unmet(launch, error) from error
     return ProcessRanks(launch, control, store)
+
+
+def _refuse_other_backends(store: Any, rank: int, size: int, backend: str) -> None:
+    """Refuse that some have a GPU and others none, where they would wait for each other."""
+    store.set(f"flowbp/backend/{rank}", backend)
+    found = [bytes(store.get(f"flowbp/backend/{each}")).decode() for each in range(size)]
+    other = next((each for each in range(size) if found[each] != found[0]), None)
+    if other is not None:
+        raise LaunchError(
+            f"rank {other} would meet the others over {found[other]}, and rank 0 over {found[0]}: "
+            "one of them has no GPU of its own; start as many processes on each machine as it has "
+            "GPUs, or set CUDA_VISIBLE_DEVICES= for all to train on the CPU"
+        )
 
 
 def _try_nccl(device: torch.device, size: int) -> None:

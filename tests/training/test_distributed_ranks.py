@@ -85,12 +85,21 @@ def test_who_cannot_meet_is_told_where(monkeypatch, failing: str, said: str, nam
 
     monkeypatch.setenv("MASTER_ADDR", "here.example")
     monkeypatch.setenv("MASTER_PORT", "29400")
-    monkeypatch.setattr(dist, "rendezvous", lambda *given: iter([(Store(), 1, 2)]))
+    store = Store({"flowbp/backend/0": "gloo"})
+    monkeypatch.setattr(dist, "rendezvous", lambda *given: iter([(store, 1, 2)]))
     monkeypatch.setattr(dist, "init_process_group", lambda *given, **options: None)
     monkeypatch.setattr(dist, failing, fail)
     with pytest.raises(LaunchError, match="rank 1 cannot") as refused, joined(Launch(1, 2, 1, 2)):
         pass
     assert all(each in str(refused.value) for each in (said, *named))
+
+
+def test_a_process_without_a_gpu_beside_others_is_refused(monkeypatch) -> None:
+    store = Store({"flowbp/backend/0": "cpu:gloo,cuda:nccl"})
+    monkeypatch.setattr(dist, "rendezvous", lambda *given: iter([(store, 1, 2)]))
+    refused = r"rank 1 would meet the others over gloo, and rank 0 over cpu:gloo,cuda:nccl"
+    with pytest.raises(LaunchError, match=refused), joined(Launch(1, 2, 1, 2)):
+        pass
 
 
 def test_training_is_there_without_torch_distributed() -> None:
@@ -221,6 +230,9 @@ class Store(dict):
 
     def set(self, key: str, value: str) -> None:
         self[key] = value
+
+    def get(self, key: str) -> bytes:
+        return self[key].encode()
 
     def check(self, keys: list[str]) -> bool:
         return all(key in self for key in keys)

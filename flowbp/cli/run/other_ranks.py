@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+import flowbp
 from flowbp.adapters.sharding import shard, sharding_of
 from flowbp.cli.prompt_encoding import encode_prompts
 from flowbp.cli.run.built_run import BuiltRun, build_run, replaced_providers
@@ -16,9 +17,10 @@ from flowbp.component_errors import during
 from flowbp.config import ConfigurationError
 from flowbp.evaluation import take_part
 from flowbp.rewards import Reward, UncalibratedReward, WeightedReward
-from flowbp.settings import RunContainer, decisive
+from flowbp.settings import RunContainer
 from flowbp.settings.loader import problems_of
 from flowbp.settings.preflight import reading_checks
+from flowbp.settings.run_identity import shared
 from flowbp.training import RanksDifferError
 from flowbp.training.restore import refuse_differing_models
 
@@ -77,7 +79,12 @@ def _leave_to_the_first(container: RunContainer) -> None:
 
 def meet(run: BuiltRun, checkpoint: Path | None) -> Path | None:
     """Find out whether all have the same settings, and where the first goes on from."""
-    own = dict(decisive(run.settings))
+    own = {
+        **shared(run.settings),
+        "torch": str(torch.__version__),
+        "flowbp": flowbp.__version__,
+        "a device of the type": run.device.type,
+    }
     checkpoints, theirs = zip(*run.ranks.exchange((checkpoint, own)), strict=True)
     for rank, settings in enumerate(theirs):
         differing = [k for k in theirs[0] | settings if settings.get(k) != theirs[0].get(k)]

@@ -14,9 +14,12 @@ import transformers
 from safetensors.torch import load_file
 
 from flowbp.cli.run.built_run import replaced_providers
+from flowbp.cli.run.folder import CONFIGURATION
 from flowbp.cli.run.resume import resumption
 from flowbp.run import main
+from flowbp.settings import identity, load, resolved_values
 from flowbp.settings.folder import locked
+from flowbp.settings.run_identity import identity_of
 
 from ...tiny_run import write_configuration
 
@@ -218,6 +221,25 @@ def test_free_keys_and_another_place_change_nothing(yaml, stopped, tmp_path, cap
     assert main([yaml, f"run.folder={moved}", *free, "training.steps=3", "--resume"]) == 0
     assert "rounding" not in capsys.readouterr().out
     assert (moved / "checkpoints/final").is_dir()
+
+
+def test_a_run_begun_without_a_key_goes_on(yaml, stopped, capsys):
+    """As one that was begun before `batching.global` came to be."""
+    configuration = stopped / CONFIGURATION
+    lines = configuration.read_text().splitlines(keepends=True)
+    lacking = [line for line in lines if line.strip() != "global: null"]
+    assert len(lacking) == len(lines) - 1
+    configuration.write_text("".join(lacking))
+    assert main([yaml, SAVING, "training.steps=3", "--resume"]) == 0
+    assert main([yaml, SAVING, "batching={samples: 2, global: 8}", "--resume", "--check"]) == 2
+    assert "batching.global: was null when the run began" in capsys.readouterr().err
+
+
+def test_the_identity_of_a_run_is_that_without_added_keys(yaml):
+    settings = load([yaml]).settings
+    resolved = resolved_values(settings)
+    assert resolved["batching"].pop("global", "missing") is None
+    assert identity_of(resolved, settings.run.folder) == identity(settings)
 
 
 @pytest.mark.parametrize("cache", ["null", "elsewhere", "as it was"])

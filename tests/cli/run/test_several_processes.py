@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 
 from flowbp.cli.run.other_ranks import meet
 from flowbp.settings import load
+from flowbp.settings.run_identity import shared
 from flowbp.training import Ranks, RanksDifferError
 from flowbp.training.checkpoint import TENSORS
 
@@ -395,19 +397,45 @@ def test_scales_are_measured_once_and_shared(together, yaml, models, tmp_path: P
     agree(found[1], found[0], 1e-3)
 
 
-class OtherRate(Ranks):
-    """Two processes, of which the second has another learning rate."""
+class Other(Ranks):
+    """Two processes, of which the second has another value at one place."""
 
     size = 2
 
+    def __init__(self, key: str, value: str) -> None:
+        self.other = {key: value}
+
     def exchange(self, value):
         checkpoint, own = value
-        return [value, (checkpoint, own | {"optimizer.learning_rate": "0.5"})]
+        assert self.other.keys() <= own.keys()
+        return [value, (checkpoint, own | self.other)]
 
 
-def test_other_settings_are_refused_by_their_key(yaml) -> None:
-    run = SimpleNamespace(settings=load([yaml]).settings, ranks=OtherRate())
-    with pytest.raises(
-        RanksDifferError, match=r"rank 1 has optimizer\.learning_rate 0\.5, and rank 0 0\.001"
-    ):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optimizer.learning_rate", "0.5"),
+        ("training.steps", "7"),
+        ("evaluation", '"another"'),
+        ("early_stop", '"another"'),
+        ("samples", '"another"'),
+        ("embeddings.folder", '"another"'),
+        ("run.device", '"cuda"'),
+        ("checkpoints.every", "7"),
+        ("batching.pull", "7"),
+        ("distributed.shard", "7"),
+        ("a device of the type", "cuda"),
+        ("torch", "2.11"),
+        ("flowbp", "0.0"),
+    ],
+)
+def test_other_settings_are_refused_by_their_key(yaml, key: str, value: str) -> None:
+    settings, device = load([yaml]).settings, torch.device("cpu")
+    run = SimpleNamespace(settings=settings, ranks=Other(key, value), device=device)
+    with pytest.raises(RanksDifferError, match=f"rank 1 has {re.escape(key)} {value}, and rank 0"):
         meet(run, None)
+
+
+def test_where_the_first_writes_need_not_be_alike(yaml) -> None:
+    found = shared(load([yaml]).settings)
+    assert not any(key.startswith(("run.folder", "observers")) for key in found)
