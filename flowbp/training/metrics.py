@@ -12,12 +12,16 @@ from torch import Tensor
 
 from flowbp.core import LossShape
 from flowbp.evaluation.collapse import falling_reward, window_of
+from flowbp.rank_errors import RanksDifferError
 from flowbp.significant_digits import written
 from flowbp.training.ranks import ALONE, Ranks
 from flowbp.training.step import StepResult
 
 QUANTITIES = ("latents", "rewards", "loss", "cotangent", "anchor", "gradients")
 """What must be finite, in the order in which a step computes it."""
+
+
+_DIGITS = 12
 
 
 class NoGradientWarning(UserWarning):
@@ -71,11 +75,17 @@ def measure(
     step: int,
     learning_rate: float,
     ranks: Ranks = ALONE,
+    drawn: str = "0",
 ) -> tuple[Metrics, str | None]:
     """Fetch a step's metrics, of the whole batch: the only time that the host waits for the device.
 
+    `drawn` is a hexadecimal digest of the prompts so far.
+
     Returns:
         The metrics, without `seconds` as yet, and the first of `QUANTITIES` that is not finite.
+
+    Raises:
+        RanksDifferError: another process has drawn other prompts.
     """
     scores, device = result.scores, result.rewards.device
     anchor = result.rewards.new_zeros(()) if result.anchor is None else result.anchor
@@ -83,9 +93,12 @@ def measure(
     flags = torch.stack([torch.isfinite(value).all().to(device) for value in checked])
     # The norm is of the summed gradients already, the same for all.
     own = [result.rewards, scores.losses, flags[None], anchor[None], gradient_norm[None]]
-    rewards, losses, fine, anchors, norms, *others = ranks.gathered(
-        [*own, *result.residuals, *result.parts.values()]
+    # As many digits as a number of 64 bits holds.
+    digest = torch.tensor([int(drawn[:_DIGITS], 16)], dtype=torch.float64)
+    rewards, losses, fine, anchors, norms, digests, *others = ranks.gathered(
+        [*own, digest, *result.residuals, *result.parts.values()]
     )
+    _refuse_other_prompts(digests, step)
     segments = len(result.residuals)
     groups = [
         [rewards.mean(), rewards.std(correction=0), losses.mean(), norms[0], anchors.sum()],
@@ -112,6 +125,16 @@ def measure(
     )
     broken = (name for name, fine in zip(QUANTITIES, finite, strict=True) if not fine)
     return metrics, next(broken, None)
+
+
+def _refuse_other_prompts(digests: Tensor, step: int) -> None:
+    for rank, digest in enumerate(digests.tolist()):
+        if digest != digests[0]:
+            raise RanksDifferError(
+                f"rank {rank} has drawn other prompts than rank 0 by step {step}: the file of "
+                "prompts differs, or the source draws from something else than the generator it is "
+                "given; give every process the same file"
+            )
 
 
 def warn_of_no_gradient(rows: Sequence[Metrics], shape: LossShape) -> None:

@@ -51,10 +51,10 @@ class Streams:
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device, name: str = "torch") -> Iterator[None]:
     """Seed torch's own generators, as dropout and the like draw from them; put them back after."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(generator(seed, "torch").initial_seed())
+        torch.manual_seed(generator(seed, name).initial_seed())
         yield
 
 

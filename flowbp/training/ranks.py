@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.training.memory_stages import Stage, StageOutOfMemoryError
-from flowbp.training.randomness import generator
+from flowbp.training.randomness import generator, seeded
 
 T = TypeVar("T")
 
@@ -107,6 +107,18 @@ class Ranks:
         """
         if not self.first:
             torch.manual_seed(generator(seed, f"torch of {self.rank} at {step}").initial_seed())
+
+    def drawing_alike(
+        self, seed: int, step: int, device: torch.device, part: int = 0
+    ) -> AbstractContextManager[None]:
+        """Have all that hold the same `part` draw the same from torch's generators for a while.
+
+        An optimizer that draws, to round say, would have the copies drift apart. A process alone
+        draws on as it did.
+        """
+        if self.size == 1:
+            return nullcontext()
+        return seeded(seed, device, f"torch of the update of part {part} at {step}")
 
     def mesh(self, shard: int, device: torch.device) -> Any:
         """A mesh of all processes, of which `shard` share a copy of the model."""

@@ -48,6 +48,12 @@ def network_of(run: RunState) -> nn.Module | None:
     return None if sharding_of(network) is None else network
 
 
+def shard_number(run: RunState) -> int:
+    """Which shard of a model this process has; 0 of one that is whole."""
+    found = sharding_of(network_of(run))
+    return 0 if found is None else int(found.mesh.get_local_rank("shard"))
+
+
 def ask(run: RunState, request: Request) -> Any:
     """On the first process: have all do something."""
     run.step.ranks.exchange(request)

@@ -51,7 +51,7 @@ from flowbp.training.restore import (
 from flowbp.training.retention import Checkpoints
 from flowbp.training.run_state import RunState
 from flowbp.training.sample_pictures import Snapshots
-from flowbp.training.sharded_state import StoppedTogether, network_of, serve
+from flowbp.training.sharded_state import StoppedTogether, network_of, serve, shard_number
 from flowbp.training.step import TrainingStep
 from flowbp.validators import integer, real
 
@@ -316,7 +316,12 @@ class Trainer:
         norm = gradient_norm(run.parameters.values())
         rate = self._rate(run.done)
         metrics, broken = measure(
-            result, norm, step=run.done + 1, learning_rate=rate, ranks=self._ranks
+            result,
+            norm,
+            step=run.done + 1,
+            learning_rate=rate,
+            ranks=self._ranks,
+            drawn=run.prompts.position().digest,
         )
         if broken is not None:
             whole = result.of_all(self._ranks)
@@ -330,13 +335,15 @@ class Trainer:
         warn_of_falling_reward(run.rows, self.steps)
 
     def _update(self, run: RunState, metrics: Metrics, began: float) -> None:
+        ranks = self._ranks
         for group in run.optimizer.param_groups:
             group["lr"] = metrics.learning_rate
         # An interrupt waits for the end: nothing may be half done.
         with uninterrupted():
             run.updating = True
             with in_stage(UPDATE, run.step.own):
-                run.optimizer.step()
+                with ranks.drawing_alike(self.seed, run.done, run.device, shard_number(run)):
+                    run.optimizer.step()
                 if run.average is not None:
                     run.average.update()
             run.rows.append(attrs.evolve(metrics, seconds=self.clock() - began))

@@ -204,6 +204,43 @@ def differing(ranks: Ranks) -> None:
     make_trainer(make_step(backbone=FakeBackbone(ranks.rank), ranks=ranks)).run()
 
 
+def other_prompts(ranks: Ranks) -> None:
+    """Train on prompts of which one comes at another place on the second process."""
+    texts = list(TEXTS)
+    if not ranks.first:
+        texts[0] += " more"
+    make_trainer(make_step(batching=Batching(4), ranks=ranks), prompts=PromptList(texts)).run()
+
+
+class Noisy(torch.optim.SGD):
+    """An optimizer that draws."""
+
+    def step(self, closure: Any = None) -> None:
+        super().step()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data += 1e-3 * torch.randn_like(parameter)
+
+
+@attrs.frozen
+class Drawing:
+    """Builds a `Noisy`."""
+
+    learning_rate: float = 1e-3
+
+    def build(self, parameters: Any) -> torch.optim.Optimizer:
+        return Noisy(parameters, lr=self.learning_rate)
+
+
+def drawing(ranks: Ranks, dropout: float) -> Any:
+    """Train with an optimizer that draws, and a network that does too."""
+    made = make_step(
+        backbone=ShortBackbone(dropout=dropout), batching=Batching(8 // ranks.size), ranks=ranks
+    )
+    make_trainer(made, optimizer=Drawing(), steps=3).run()
+    return made.backbone.state(), torch.rand(2)
+
+
 def short(ranks: Ranks, limits: Mapping[str, Mapping[str, int]], dropout: float = 0.0) -> Any:
     """Train where some ranks have less memory; clipped, so that they meet within a step."""
     backbone = ShortBackbone(dropout=dropout, **limits.get(str(ranks.rank), {}))

@@ -113,6 +113,20 @@ def test_other_weights_are_refused(together) -> None:
         assert told.startswith("RanksDifferError: rank 1 holds other weights than rank 0")
 
 
+def test_other_prompts_are_refused_before_an_update(together) -> None:
+    together.start(2, "other_prompts")
+    found = together.finish()
+    assert found.codes == [1, 1]
+    for told in found.told:
+        assert told.startswith("RanksDifferError: rank 1 has drawn other prompts than rank 0 by ")
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_an_optimizer_that_draws_draws_alike(together, dropout: float) -> None:
+    (first, _), (other, _) = together.run(2, "drawing", dropout=dropout)
+    assert same(first, other)
+
+
 @pytest.mark.parametrize("stage", ["samples", "pull", "decode"])
 def test_what_is_too_much_for_one_is_made_smaller_on_all(together, stage: str) -> None:
     roomy = jobs.short(jobs.Ranks(), {})[0]
