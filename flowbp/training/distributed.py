@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from flowbp.rank_errors import RankEndedError
 from flowbp.training.hold_signals import uninterrupted
 from flowbp.training.launch import Launch, LaunchError
-from flowbp.training.memory_stages import StageOutOfMemoryError
+from flowbp.training.memory_stages import UPDATE, StageOutOfMemoryError, in_stage
 from flowbp.training.rank_notes import FAILED, INTERRUPTED, Notes, Watch
 from flowbp.training.ranks import ALONE, AgreedShortageError, Ranks, Shortage
 
 T = TypeVar("T")
+Kind = tuple[torch.dtype, torch.device]
 
 _PATIENCE = timedelta(days=30)
 """How long a process waits for the others, which may load, save or evaluate; the system says at
@@ -99,30 +100,59 @@ class ProcessRanks(Ranks):
         ]
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """As in `Ranks`; a gradient that only some have is zero on the others."""
+        """As in `Ranks`; a gradient that only some have is zero on the others.
+
+        Once all have agreed nothing is allocated any more, as a step of which others have the sum
+        cannot be repeated.
+        """
         trained = list(parameters)
         # A signal in between would leave the others waiting in the sum.
         with uninterrupted():
+            with in_stage(UPDATE, 1):
+                buffers = _buffers(trained)
             there = self.exchange([parameter.grad is not None for parameter in trained])
-            gradients = []
-            for number, parameter in enumerate(trained):
-                if any(each[number] for each in there):
-                    if parameter.grad is None:
-                        parameter.grad = torch.zeros_like(parameter)
-                    gradients.append(parameter.grad)
-            for bucket in _buckets(gradients):
-                self._sum(bucket)
+            some = [any(each) for each in zip(*there, strict=True)]
+            gradients = [p for p, wanted in zip(trained, some, strict=True) if wanted]
+            if any(each != some for each in there):
+                with in_stage(UPDATE, 1):
+                    for parameter in gradients:
+                        if parameter.grad is None:
+                            parameter.grad = torch.zeros_like(parameter)
+                self.exchange(None)
+            for bucket in _buckets([p.grad for p in gradients if p.grad is not None]):
+                self._sum(bucket, buffers)
+            for device in {parameter.device for parameter in gradients}:
+                self.settle(device)
 
     @torch.no_grad()
-    def _sum(self, gradients: Sequence[Tensor]) -> None:
-        whole = len(gradients) == 1 and gradients[0].is_contiguous()
-        flat = gradients[0] if whole else torch.cat([each.flatten() for each in gradients])
+    def _sum(self, gradients: Sequence[Tensor], buffers: Mapping[Kind, Tensor]) -> None:
+        if len(gradients) == 1 and gradients[0].is_contiguous():
+            with self._others_needed():
+                dist.all_reduce(gradients[0])
+            return
+        flat = buffers[_kind(gradients[0])][: sum(each.numel() for each in gradients)]
+        parts = torch.split(flat, [each.numel() for each in gradients])
+        for part, gradient in zip(parts, gradients, strict=True):
+            part.view(gradient.shape).copy_(gradient)
         with self._others_needed():
             dist.all_reduce(flat)
-        if not whole:
-            counts = [each.numel() for each in gradients]
-            for gradient, summed in zip(gradients, torch.split(flat, counts), strict=True):
-                gradient.copy_(summed.view_as(gradient))
+        for part, gradient in zip(parts, gradients, strict=True):
+            gradient.copy_(part.view(gradient.shape))
+
+    def settle(self, device: torch.device) -> None:
+        """As in `Ranks`."""
+        if device.type != "cuda":
+            return
+        # What NCCL does is only queued when its call returns.
+        done = torch.cuda.Event()
+        done.record(torch.cuda.current_stream(device))
+        try:
+            self.notes.wait_for(done.query)
+        except RankEndedError:
+            group: Any = dist.group.WORLD
+            # Or whatever is saved would wait behind a sum that never ends.
+            group.abort()
+            raise
 
     def agree_on(self, error: StageOutOfMemoryError) -> StageOutOfMemoryError:
         """The shortage of the lowest rank that has one, the same for all."""
@@ -183,11 +213,32 @@ def _ignore_signals() -> None:
             signal.signal(number, signal.SIG_IGN)
 
 
+def _kind(tensor: Tensor) -> Kind:
+    return tensor.dtype, tensor.device
+
+
+def _buffers(parameters: Sequence[nn.Parameter]) -> dict[Kind, Tensor]:
+    """By kind, room for what is summed in one call, but for large gradients in one piece."""
+    sizes: dict[Kind, int] = {}
+    largest: dict[Kind, int] = {}
+    for parameter in parameters:
+        kind, own = _kind(parameter), parameter if parameter.grad is None else parameter.grad
+        sizes[kind] = sizes.get(kind, 0) + own.numel()
+        if not own.is_contiguous():
+            largest[kind] = max(largest.get(kind, 0), own.numel())
+    return {
+        kind: torch.empty(
+            max(min(size, _BUCKET), largest.get(kind, 0)), dtype=kind[0], device=kind[1]
+        )
+        for kind, size in sizes.items()
+    }
+
+
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Gradients of one dtype and device, as many as make a bucket; a large one by itself."""
-    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    kinds: dict[Kind, list[Tensor]] = {}
     for gradient in gradients:
-        kind = gradient.dtype, gradient.device
+        kind = _kind(gradient)
         bucket = kinds.setdefault(kind, [])
         if bucket and sum(each.numel() for each in bucket) + gradient.numel() > _BUCKET:
             yield bucket

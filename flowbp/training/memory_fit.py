@@ -330,6 +330,7 @@ def _sum_gradients(run: RunState) -> None:
     found = ranks.exchange(with_gradient(network))
     if sharding is not None and sharding.keep:
         sum_gradients(network, sorted({name for names in found for name in names}))
+        ranks.settle(run.device)
 
 
 def _agreed(ranks: Ranks, portions: Portions, message: str) -> tuple[Portions, str]:

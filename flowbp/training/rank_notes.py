@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +15,7 @@ from flowbp.rank_errors import RankEndedError
 
 FAILED, INTERRUPTED, LOST = "failed", "interrupted", "lost"
 
-_MOMENT = 0.01
+_MOMENT, _INSTANT = 0.01, 0.0005
 _TAG = 17
 
 
@@ -76,6 +77,21 @@ class Notes:
             if all(self.end_of(rank) for rank in range(self.size)):
                 return None
             time.sleep(_MOMENT)
+
+    def wait_for(self, done: Callable[[], bool], *, every: float = 1.0) -> None:
+        """Wait for what happens on all, and look every so many seconds whether all are there.
+
+        Raises:
+            RankEndedError: one is not.
+        """
+        looked = time.monotonic()
+        while not done():
+            if time.monotonic() - looked > every:
+                failure = self.failure()
+                if failure is not None:
+                    raise failure
+                looked = time.monotonic()
+            time.sleep(_INSTANT)
 
     def cause_within(self, seconds: float, error: Exception) -> BaseException | None:
         """The end of another process that has made an exchange fail; None if none has ended."""

@@ -96,6 +96,13 @@ class Ranks:
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every `.grad` by the sum over all, once none has run out of memory."""
 
+    def settle(self, device: torch.device) -> None:
+        """Wait until a device has done what it does together with others.
+
+        Raises:
+            RankEndedError: another one has ended, and it never will.
+        """
+
     def agree_on(self, error: StageOutOfMemoryError) -> StageOutOfMemoryError:
         """What all repeat the step for, where this one, and perhaps others, ran out of memory."""
         return error

@@ -177,6 +177,59 @@ def sums(ranks: Ranks) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(p.grad, wanted) for p, wanted in zip(parameters, expected, strict=False)]
 
 
+def unallocated(ranks: Ranks) -> list[str]:
+    """Sum gradients, some of them missing, where nothing can be allocated once all have agreed."""
+    parameters = [torch.nn.Parameter(torch.zeros(3, 4).T), torch.nn.Parameter(torch.zeros(5))]
+    for parameter in parameters[ranks.rank :]:
+        parameter.grad = torch.ones_like(parameter)
+    told: list[str] = []
+    exchange, zeros_like, cat, empty = ranks.exchange, torch.zeros_like, torch.cat, torch.empty
+
+    def agreed(value: Any) -> Any:
+        told.append("agreed")
+        return exchange(value)
+
+    def noted(name: str, original: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            told.append(name)
+            return original(*given, **named)
+
+        return call
+
+    ranks.exchange = agreed
+    torch.zeros_like, torch.cat = noted("zeros_like", zeros_like), noted("cat", cat)
+    torch.empty = noted("empty", empty)
+    try:
+        ranks.sum_gradients(parameters)
+    finally:
+        torch.zeros_like, torch.cat, torch.empty = zeros_like, cat, empty
+    assert [each.grad.sum().item() for each in parameters] == [12.0, 10.0]
+    return told
+
+
+def short_of_sums(ranks: Ranks) -> None:
+    """Train where the second process has no room for a gradient that the others have."""
+    made = make_step(batching=Batching(4), ranks=ranks)
+    if not ranks.first:
+        last = list(made.backbone.trainable().values())[-1]
+        original, zeros_like = ranks.sum_gradients, torch.zeros_like
+
+        def lacking(parameters: Any) -> None:
+            last.grad = None
+
+            def short(*given: Any, **named: Any) -> Any:
+                raise torch.OutOfMemoryError("no room for a gradient")
+
+            torch.zeros_like = short
+            try:
+                original(parameters)
+            finally:
+                torch.zeros_like = zeros_like
+
+        ranks.sum_gradients = lacking
+    make_trainer(made).run()
+
+
 def collectives(ranks: Ranks, steps: int, active: int, clip: float | None) -> dict[str, int]:
     """How often training goes to the others."""
     counts = {"all_reduce": 0, "all_gather_object": 0}

@@ -113,6 +113,15 @@ def test_other_weights_are_refused(together) -> None:
         assert told.startswith("RanksDifferError: rank 1 holds other weights than rank 0")
 
 
+def test_no_room_for_a_gradient_ends_all_alike(together) -> None:
+    together.start(2, "short_of_sums")
+    found = together.finish()
+    assert found.codes == [1, 1]
+    for told in found.told:
+        assert told.startswith("ExhaustedError: out of memory in the update of the parameters")
+        assert "no room for a gradient" in told
+
+
 def test_other_prompts_are_refused_before_an_update(together) -> None:
     together.start(2, "other_prompts")
     found = together.finish()

@@ -190,6 +190,14 @@ def test_gradients_are_summed_whatever_their_layout(together) -> None:
             assert torch.equal(gradient, expected)
 
 
+def test_nothing_is_allocated_once_all_have_agreed(together) -> None:
+    for told in together.run(2, "unallocated"):
+        last = len(told) - 1 - told[::-1].index("agreed")
+        # Serializing what is exchanged is gloo's own, of a few bytes.
+        assert not {"zeros_like", "cat"} & set(told[last:])
+        assert "empty" in told[: told.index("agreed")]
+
+
 @pytest.mark.parametrize(("clip", "within"), [(None, 0), (1.0, 2)])
 def test_gradients_are_summed_once_a_step_whatever_the_pulls(together, clip, within) -> None:
     for active in (2, 5):
@@ -260,6 +268,14 @@ def test_an_error_is_the_others_only_where_one_has_ended() -> None:
     notes = Notes(Store(), 0, 2)
     notes.write(INTERRUPTED, 1)
     assert isinstance(notes.cause_within(0.05, error), KeyboardInterrupt)
+
+
+def test_nobody_waits_on_a_device_for_one_that_has_ended() -> None:
+    notes, looks = Notes(Store(), 0, 2), iter([False, False, True])
+    notes.wait_for(lambda: next(looks), every=60)
+    notes.write(LOST, 1)
+    with pytest.raises(RankEndedError, match="rank 1 was killed"):
+        notes.wait_for(lambda: False, every=0.01)
 
 
 def test_a_loss_is_known_without_a_store() -> None:
