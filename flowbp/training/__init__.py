@@ -15,7 +15,6 @@ from flowbp.training.calibration import calibration_prompts as calibration_promp
 from flowbp.training.checkpoint import CheckpointError as CheckpointError
 from flowbp.training.checkpoint import model_damage as model_damage
 from flowbp.training.checkpoint import newest_checkpoint as newest_checkpoint
-from flowbp.training.distributed import joined as joined
 from flowbp.training.ema import Averaging as Averaging
 from flowbp.training.failures import NonFiniteError as NonFiniteError
 from flowbp.training.launch import Launch as Launch
@@ -40,6 +39,7 @@ from flowbp.training.optimization import CosineDecay as CosineDecay
 from flowbp.training.optimization import LinearDecay as LinearDecay
 from flowbp.training.optimization import OptimizerRecipe as OptimizerRecipe
 from flowbp.training.optimization import Schedule as Schedule
+from flowbp.training.process_group import joined as joined
 from flowbp.training.progress import ProgressBar as ProgressBar
 from flowbp.training.prompts import PromptList as PromptList
 from flowbp.training.prompts import PromptSource as PromptSource

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -16,17 +14,16 @@ from torch import Tensor, nn
 
 from flowbp.rank_errors import RankEndedError
 from flowbp.training.hold_signals import uninterrupted
-from flowbp.training.launch import Launch, LaunchError
+from flowbp.training.launch import Launch
 from flowbp.training.memory_stages import UPDATE, StageOutOfMemoryError, in_stage
-from flowbp.training.rank_notes import FAILED, INTERRUPTED, Notes, Watch
-from flowbp.training.ranks import ALONE, AgreedShortageError, Ranks, Shortage
+from flowbp.training.rank_notes import ENDED, FAILED, INTERRUPTED, Notes, Waiting, Watch
+from flowbp.training.ranks import AgreedShortageError, Ranks, Shortage
 
 T = TypeVar("T")
 Kind = tuple[torch.dtype, torch.device]
 
-_PATIENCE = timedelta(days=30)
-"""How long a process waits for the others, which may load, save or evaluate; the system says at
-once when one of them has ended."""
+_OF_OTHERS = ("gloo", "NCCL", "Connection", "connection")
+"""What libraries under torch say of a broken connection."""
 
 _BUCKET = 2**23
 """Elements of gradients that are summed in one call."""
@@ -49,11 +46,12 @@ class ProcessRanks(Ranks):
         self.rank, self.size = launch.rank, launch.size
         self.control, self.notes = control, Notes(store, launch.rank, launch.size)
         self.watch, self._stopped = Watch(self.notes, control), False
+        self.waiting = Waiting(self.notes)
 
     def exchange(self, value: T) -> list[T]:
         """The values of all, as in `Ranks`."""
         found: list[Any] = [None] * self.size
-        with self._others_needed(), uninterrupted():
+        with self._others_needed(), self.waiting, uninterrupted():
             dist.all_gather_object(found, value, group=self.control)
         for each in found:
             if isinstance(each, Shortage):
@@ -63,7 +61,7 @@ class ProcessRanks(Ranks):
     def collected(self, value: T) -> list[T]:
         """As in `Ranks`."""
         found: list[Any] | None = [None] * self.size if self.first else None
-        with self._others_needed(), uninterrupted():
+        with self._others_needed(), self.waiting, uninterrupted():
             dist.gather_object(value, found, dst=0, group=self.control)
         return found or []
 
@@ -144,7 +142,8 @@ class ProcessRanks(Ranks):
         if device.type != "cuda":
             return
         # What NCCL does is only queued when its call returns.
-        done = torch.cuda.Event()
+        event: Any = torch.cuda.Event
+        done = event()
         done.record(torch.cuda.current_stream(device))
         try:
             self.notes.wait_for(done.query)
@@ -172,6 +171,8 @@ class ProcessRanks(Ranks):
             yield
         except RankEndedError:
             _ignore_signals()
+            # Not lost: it ends for the sake of another.
+            self.notes.write(ENDED)
             raise
         except KeyboardInterrupt as stop:
             _ignore_signals()
@@ -184,15 +185,25 @@ class ProcessRanks(Ranks):
                 if failure is not None:
                     raise failure from stop
             raise
-        except BaseException:
+        except BaseException as error:
             _ignore_signals()
             self._stopped = True
-            self.notes.write(FAILED)
+            cause = self._behind(error)
+            self.notes.write(INTERRUPTED if isinstance(cause, KeyboardInterrupt) else FAILED)
+            if cause is not None:
+                raise cause from error
             raise
 
     def failed(self) -> int | None:
         """As in `Ranks`."""
         return self.notes.lowest(FAILED)
+
+    def _behind(self, error: BaseException) -> BaseException | None:
+        """The end of another process that made a call of torch's own fail, to gather shards say."""
+        plain = type(error) is RuntimeError or isinstance(error, dist.DistError)
+        if not plain or not any(word in str(error) for word in _OF_OTHERS):
+            return None
+        return self.notes.cause_within(_LATE, error)
 
     @contextmanager
     def _others_needed(self) -> Iterator[None]:
@@ -222,16 +233,13 @@ def _buffers(parameters: Sequence[nn.Parameter]) -> dict[Kind, Tensor]:
     sizes: dict[Kind, int] = {}
     largest: dict[Kind, int] = {}
     for parameter in parameters:
-        kind, own = _kind(parameter), parameter if parameter.grad is None else parameter.grad
+        own = parameter if parameter.grad is None else parameter.grad
+        kind = _kind(own)
         sizes[kind] = sizes.get(kind, 0) + own.numel()
         if not own.is_contiguous():
             largest[kind] = max(largest.get(kind, 0), own.numel())
-    return {
-        kind: torch.empty(
-            max(min(size, _BUCKET), largest.get(kind, 0)), dtype=kind[0], device=kind[1]
-        )
-        for kind, size in sizes.items()
-    }
+    rooms = {kind: max(min(size, _BUCKET), largest.get(kind, 0)) for kind, size in sizes.items()}
+    return {kind: torch.empty(n, dtype=kind[0], device=kind[1]) for kind, n in rooms.items()}
 
 
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
@@ -245,98 +253,3 @@ def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
             bucket = kinds[kind] = []
         bucket.append(gradient)
     yield from kinds.values()
-
-
-@contextmanager
-def joined(launch: Launch) -> Iterator[Ranks]:
-    """Join the processes that `torchrun` started, each on a GPU of its own where there are GPUs.
-
-    A process alone joins nothing.
-
-    Raises:
-        LaunchError: the environment does not say where the processes meet, or they cannot.
-
-    Example:
-        >>> with joined(Launch()) as ranks:
-        ...     ranks.size
-        1
-    """
-    if launch.size == 1:
-        yield ALONE
-        return
-    if not dist.is_available():
-        raise LaunchError(
-            f"{launch.size} processes cannot train together, as this torch was built without "
-            "torch.distributed; start one process, or install a torch that has it"
-        )
-    ranks = _joined(launch)
-    yield ranks
-    # Not after a failure, where it would wait for those that have not noticed it yet.
-    ranks.watch.end()
-    dist.destroy_process_group()
-
-
-def _joined(launch: Launch) -> ProcessRanks:
-    gpu = launch.gpu if dist.is_nccl_available() else None
-    device = None if gpu is None else torch.device("cuda", gpu)
-    if device is not None:
-        torch.cuda.set_device(device)
-    # Not exported explicitly, and not there where torch.distributed was left out of torch.
-    torch_distributed: Any = dist
-    try:
-        store, rank, size = next(torch_distributed.rendezvous("env://", launch.rank, launch.size))
-    except ValueError as error:
-        raise LaunchError(
-            f"the {launch.size} processes do not know where to meet ({error}); start with torchrun"
-        ) from error
-    except RuntimeError as error:
-        raise _unmet(launch, error) from error
-    try:
-        backend = "gloo" if device is None else "cpu:gloo,cuda:nccl"
-        _refuse_other_backends(store, rank, size, backend)
-        # With its device NCCL connects now, and not in the first sum.
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, device_id=device)
-        control = dist.new_group(backend="gloo", timeout=_PATIENCE)
-        if device is not None:
-            _try_nccl(device, size)
-    except RuntimeError as error:
-        raise _unmet(launch, error) from error
-    return ProcessRanks(launch, control, store)
-
-
-def _refuse_other_backends(store: Any, rank: int, size: int, backend: str) -> None:
-    """Refuse that some have a GPU and others none, where they would wait for each other."""
-    store.set(f"flowbp/backend/{rank}", backend)
-    found = [bytes(store.get(f"flowbp/backend/{each}")).decode() for each in range(size)]
-    other = next((each for each in range(size) if found[each] != found[0]), None)
-    if other is not None:
-        raise LaunchError(
-            f"rank {other} would meet the others over {found[other]}, and rank 0 over {found[0]}: "
-            "one of them has no GPU of its own; start as many processes on each machine as it has "
-            "GPUs, or set CUDA_VISIBLE_DEVICES= for all to train on the CPU"
-        )
-
-
-def _try_nccl(device: torch.device, size: int) -> None:
-    one = torch.ones((), device=device)
-    dist.all_reduce(one)
-    if one.item() != size:
-        raise RuntimeError(f"NCCL gives {one.item():g} as the sum of {size} ones")
-
-
-def _unmet(launch: Launch, error: Exception) -> LaunchError:
-    said = " ".join(str(error).split())
-    if "NCCL" in said:
-        return LaunchError(
-            f"rank {launch.rank} cannot reach the GPUs of the others over NCCL ({said}); "
-            "NCCL_DEBUG=INFO shows what it tries, NCCL_SOCKET_IFNAME names the network between "
-            "machines, and each process needs a GPU of its own; CUDA_VISIBLE_DEVICES= trains on "
-            "the CPU"
-        )
-    address, port = (os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
-    return LaunchError(
-        f"rank {launch.rank} cannot join the {launch.size} processes that meet at {address}, port "
-        f"{port} ({said}); see that all have started and reach that address (--rdzv-endpoint of "
-        "torchrun), and where a machine has several networks name the one between them in "
-        "GLOO_SOCKET_IFNAME"
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch.distributed as dist
 
 from flowbp.rank_errors import RankEndedError
 
-FAILED, INTERRUPTED, LOST = "failed", "interrupted", "lost"
+FAILED, INTERRUPTED, LOST, ENDED = "failed", "interrupted", "lost", "ended"
 
 _MOMENT, _INSTANT = 0.01, 0.0005
 _TAG = 17
@@ -45,10 +46,16 @@ class Notes:
             return next((r for r in range(self.size) if self._has(what, r)), None)
         return None
 
+    def without(self, what: str) -> list[int]:
+        """The ranks of which something is not noted."""
+        with suppress(RuntimeError):
+            return [rank for rank in range(self.size) if not self._has(what, rank)]
+        return []
+
     def end_of(self, rank: int) -> str | None:
         """What is noted of a process."""
         with suppress(RuntimeError):
-            kinds = (FAILED, LOST, INTERRUPTED)
+            kinds = (FAILED, LOST, INTERRUPTED, ENDED)
             return next((what for what in kinds if self._has(what, rank)), None)
         return None
 
@@ -93,7 +100,7 @@ class Notes:
                 looked = time.monotonic()
             time.sleep(_INSTANT)
 
-    def cause_within(self, seconds: float, error: Exception) -> BaseException | None:
+    def cause_within(self, seconds: float, error: BaseException) -> BaseException | None:
         """The end of another process that has made an exchange fail; None if none has ended."""
         end = time.monotonic() + seconds
         while True:
@@ -135,6 +142,48 @@ class Watch:
         with suppress(RuntimeError):
             dist.send(torch.zeros(1), dst=after, group=self._group, tag=_TAG)
         self._thread.join()
+
+
+class Waiting:
+    """What takes place on all: where it takes long, the first process says once whom it waits for.
+
+    All enter it in the same order.
+    """
+
+    def __init__(self, notes: Notes, *, after: float = 180.0) -> None:
+        self._notes, self._after = notes, after
+        self._number = 0
+        self._since: float | None = None
+        threading.Thread(target=self._look, daemon=True, name="flowbp waiting").start()
+
+    def __enter__(self) -> None:
+        self._number, self._since = self._number + 1, time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._since = None
+
+    def _look(self) -> None:
+        said = 0
+        while True:
+            time.sleep(self._after / 20)
+            number, since = self._number, self._since
+            if since is None or number == said or time.monotonic() - since < self._after:
+                continue
+            said = number
+            self._notes.write(f"waiting {number}")
+            # The others that wait have said so by then.
+            time.sleep(self._after / 10)
+            if self._notes.rank == 0 and (self._number, self._since) == (number, since):
+                self._say(number)
+
+    def _say(self, number: int) -> None:
+        absent = self._notes.without(f"waiting {number}")
+        named = ", ".join(map(str, absent))
+        failed = self._notes.lowest(FAILED)
+        why = "" if failed is None else f"; rank {failed} failed and has not ended"
+        if absent:
+            minutes = round(self._after / 60)
+            print(f"waiting for rank {named}, {minutes} minutes now{why}", file=sys.stderr)
 
 
 def _ended(what: str, error: BaseException | None) -> RankEndedError:

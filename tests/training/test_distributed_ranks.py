@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from flowbp.core import Bridge, DRaFTLV, SampleClip, renoise, rollout
 from flowbp.rank_errors import RankEndedError
 from flowbp.settings.device import fault_of_processes
 from flowbp.training import ALONE, Anchor, Launch, LaunchError, Ranks, joined
-from flowbp.training.distributed import _buckets
-from flowbp.training.rank_notes import FAILED, INTERRUPTED, LOST, Notes
+from flowbp.training.distributed import ProcessRanks, _buckets
+from flowbp.training.rank_notes import ENDED, FAILED, INTERRUPTED, LOST, Notes, Waiting
 
 from .fakes import FakeBackbone, make_step, make_trainer
 
@@ -278,6 +279,40 @@ def test_nobody_waits_on_a_device_for_one_that_has_ended() -> None:
         notes.wait_for(lambda: False, every=0.01)
 
 
+def test_who_is_waited_for_is_said_once(capsys) -> None:
+    store = Store({"flowbp/waiting 1/2": ""})
+    with Waiting(Notes(store, 0, 3), after=0.2):
+        time.sleep(1)
+    assert capsys.readouterr().err == "waiting for rank 1, 0 minutes now\n"
+    with Waiting(Notes(store, 1, 3), after=0.2):
+        time.sleep(0.5)
+    assert capsys.readouterr().err == "" and "flowbp/waiting 1/1" in store
+
+
+@pytest.mark.parametrize(
+    ("error", "noted", "raised"),
+    [
+        (RuntimeError("[gloo] Connection closed by peer"), LOST, RankEndedError),
+        (dist.DistBackendError("NCCL error"), FAILED, RankEndedError),
+        (RuntimeError("[gloo] Connection closed by peer"), INTERRUPTED, KeyboardInterrupt),
+        (RuntimeError("[gloo] out of sockets"), None, RuntimeError),
+        (RuntimeError("shapes differ"), FAILED, RuntimeError),
+    ],
+)
+def test_what_breaks_within_torch_is_the_others_if_one_ended(
+    monkeypatch, error, noted, raised
+) -> None:
+    monkeypatch.setattr("flowbp.training.distributed._ignore_signals", lambda: None)
+    monkeypatch.setattr("flowbp.training.distributed._LATE", 0.05)
+    ranks = object.__new__(ProcessRanks)
+    ranks.rank, ranks.size, ranks.notes = 0, 2, Notes(Store(), 0, 2)
+    if noted is not None:
+        ranks.notes.write(noted, 1)
+    with pytest.raises(raised) as found, ranks.together():
+        raise error
+    assert type(found.value) is raised
+
+
 def test_a_loss_is_known_without_a_store() -> None:
     notes = Notes(Gone(), 0, 2)
     assert notes.failure() is None
@@ -286,7 +321,7 @@ def test_a_loss_is_known_without_a_store() -> None:
 
 
 def test_who_has_said_why_is_not_lost() -> None:
-    for what in (FAILED, INTERRUPTED):
+    for what in (FAILED, INTERRUPTED, ENDED):
         notes = Notes(Store(), 0, 3)
         notes.write(what, 2)
         notes.write_lost(2)
