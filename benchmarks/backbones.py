@@ -34,7 +34,7 @@ from benchmarks.random_backbone import SMALL, random_backbone
 from benchmarks.random_models import METHODS, PUBLISHED, SMALL_VAE, settings_of, vision_reward
 from flowbp.adapters import Backbone, compile_backbone
 from flowbp.settings import RunContainer, Settings
-from flowbp.training import PromptList
+from flowbp.training import ALONE, PromptList, Ranks
 
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _SMALLER = 16
@@ -82,27 +82,31 @@ class Bench:
 
     def settings(self, method: str, *overrides: str) -> Settings:
         """The presets', on the CPU if asked for in small."""
-        own = ("run.device=cpu",) if self.small else ()
+        own = ("training.averaging.warmup=true", *(("run.device=cpu",) if self.small else ()))
         # Of two for the same key the later one, as a short training has another than was typed.
         last = {each.partition("=")[0]: each for each in (*own, *self.changed, *overrides)}
         return settings_of(self.model, method, *last.values())
 
     def train(self, method: str, *overrides: str) -> tuple[Recorder, Settings]:
         """Run some optimizer steps; memory is back to the model's alone afterwards."""
-        settings = self.settings(method, *overrides, "training.averaging.warmup=true")
-        container = RunContainer(settings=settings)
+        settings = self.settings(method, *overrides)
+        cuda = self.device.type == "cuda"
+        with host_waits(self.device) if cuda else nullcontext() as waits:
+            recorder = Recorder(waits)
+            self.run(settings, recorder)
+        return recorder, settings
+
+    def run(self, settings: Settings, recorder: Recorder, ranks: Ranks = ALONE) -> None:
+        """Train as some settings of this model say, alone or as one of several processes."""
+        container = RunContainer(settings=settings, ranks=ranks)
         container.tuned.override(providers.Object(self.tuned))
         container.reward.override(providers.Object(self.reward))
         container.prompts.override(providers.Object(PromptList(["one", "two", "three"])))
         container.optimizer.override(providers.Object(WithState(settings.optimizer)))
         container.checkpoints.override(providers.Object(None))
         container.observers.override(providers.Object(()))
-        cuda = self.device.type == "cuda"
-        with host_waits(self.device) if cuda else nullcontext() as waits:
-            recorder = Recorder(waits)
-            container.progress.override(providers.Object(recorder))
-            container.trainer().run()
-        return recorder, settings
+        container.progress.override(providers.Object(recorder))
+        container.trainer().run()
 
     def row(
         self, method: str, *, side: int, batch: int, steps: int, pull: int | None = None

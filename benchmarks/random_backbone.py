@@ -191,9 +191,9 @@ def random_backbone(
     kind, network, autoencoder, unscale = _FAMILIES[family]
     config, frozen = TRANSFORMERS[name] | dict(transformer or {}), policy.frozen
     place = torch.device(device)
-    with _made(place, policy.weights, seed):
+    with drawn_on(place, policy.weights, seed):
         network = getattr(diffusers, network).from_config(config)
-    with _made(place, frozen.weights, seed):
+    with drawn_on(place, frozen.weights, seed):
         vae_module = getattr(diffusers, autoencoder).from_config(VAES[family] | dict(vae or {}))
     backbone: DiffusersBackbone = kind(
         transformer=network,
@@ -212,7 +212,8 @@ def random_backbone(
 
 
 @contextmanager
-def _made(device: torch.device, dtype: torch.dtype, seed: int) -> Iterator[None]:
+def drawn_on(device: torch.device, dtype: torch.dtype, seed: int) -> Iterator[None]:
+    """Networks made within have weights on a device, drawn by a seed alone."""
     # The default dtype, because a 12 billion parameter model would not fit first in float32.
     before = torch.get_default_dtype()
     devices = [device] if device.type == "cuda" else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from benchmarks.random_backbone import drawn_on
 from flowbp.adapters import DtypePolicy
 from flowbp.rewards import ClipReward
 from flowbp.settings import Settings, load
@@ -31,7 +32,10 @@ def settings_of(model: str, method: str, *overrides: str) -> Settings:
 
 
 def vision_reward(device: torch.device, *, small: bool) -> ClipReward:
-    """A ViT-H/14 CLIP with random weights in bfloat16, the size of HPSv2.1 and PickScore."""
+    """A ViT-H/14 CLIP with random weights in bfloat16, the size of HPSv2.1 and PickScore.
+
+    The same weights whenever and wherever it is made.
+    """
     text = dict(vocab_size=3, eos_token_id=1)
     if small:
         text |= dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1)
@@ -47,7 +51,7 @@ def vision_reward(device: torch.device, *, small: bool) -> ClipReward:
         projection_dim=1024,
     )
     dtype = torch.float32 if small else torch.bfloat16
-    with device:
+    with drawn_on(device, torch.float32, seed=0):
         model = CLIPModel(config)
     return ClipReward(
         model=model, tokenizer=CLIPTokenizer(), policy=DtypePolicy(dtype, dtype), device=device

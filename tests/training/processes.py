@@ -41,6 +41,33 @@ def kill_group(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
+def torchrun(module: str, arguments: list[str], *paths: Path) -> tuple[int, str, str]:
+    """Two processes of a module under torchrun itself: its exit code, and what they print."""
+    launched = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    searched = os.pathsep.join(map(str, (ROOT, *paths)))
+    environment = {**os.environ, "PYTHONPATH": searched, "OMP_NUM_THREADS": "1"}
+    environment["GLOO_SOCKET_IFNAME"] = "lo"
+    two = subprocess.Popen(
+        [*launched, "-m", module, *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        printed, errors = two.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        # What torchrun starts leads sessions of its own; it kills them after 30 seconds.
+        two.terminate()
+        two.communicate(timeout=50)
+        raise
+    finally:
+        kill_group(two)
+    return two.returncode, printed, errors
+
+
 class Together:
     """Starts jobs of `distributed_jobs` in several processes, one job at a time.
 

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +19,7 @@ from flowbp.settings.run_identity import shared
 from flowbp.training import Ranks, RanksDifferError
 from flowbp.training.checkpoint import TENSORS
 
-from ...training.processes import ROOT, Together, kill_group
+from ...training.processes import Together, torchrun
 
 SHORT = [
     "container.yaml",
@@ -118,33 +116,6 @@ def agree(found: list[dict], expected: list[dict], tolerance: float = 1e-4) -> N
 
 def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "run" / "checkpoints").iterdir())
-
-
-def torchrun(module: str, arguments: list[str], *paths: Path) -> tuple[int, str, str]:
-    """Two processes of a module under torchrun itself: its exit code, and what they print."""
-    launched = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    searched = os.pathsep.join(map(str, (ROOT, *paths)))
-    environment = {**os.environ, "PYTHONPATH": searched, "OMP_NUM_THREADS": "1"}
-    environment["GLOO_SOCKET_IFNAME"] = "lo"
-    two = subprocess.Popen(
-        [*launched, "-m", module, *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        printed, errors = two.communicate(timeout=120)
-    except subprocess.TimeoutExpired:
-        # What torchrun starts leads sessions of its own; it kills them after 30 seconds.
-        two.terminate()
-        two.communicate(timeout=50)
-        raise
-    finally:
-        kill_group(two)
-    return two.returncode, printed, errors
 
 
 def test_torchrun_runs_what_one_process_runs(tmp_path: Path) -> None:
