@@ -48,7 +48,10 @@ from flowbp.settings.component_needs import Found
 from flowbp.settings.unloaded_model import PictureSize
 from flowbp.training import HeldOutMetrics, Metrics, OptimizerRecipe
 from flowbp.training.observers import notify
+from flowbp.training.randomness import kept
 from flowbp.training.training_state import pack, unpack
+
+CPU = torch.device("cpu")
 
 PICTURES = 2
 """How many pictures are scored together, so that a wrong shape shows."""
@@ -63,10 +66,10 @@ def made_up_pictures(size: PictureSize, device: torch.device, *, count: int = PI
 
 
 @contextmanager
-def trying(what: str) -> Iterator[None]:
+def trying(what: str, device: torch.device) -> Iterator[None]:
     """Try something of others: torch's random numbers stay, and short memory is no failure."""
     try:
-        with torch.random.fork_rng(), during(f"the rehearsal of {what} before the run"):
+        with kept(device), during(f"the rehearsal of {what} before the run"):
             yield
     except Exception as error:
         # The run has smaller portions, and says itself where even they do not fit.
@@ -84,7 +87,7 @@ def try_reward(reward: Reward | UncalibratedReward, images: Tensor, prompts: Seq
 
 
 def _try_gradient(reward: Reward, images: Tensor, prompts: Sequence[str], kind: str) -> None:
-    with trying(f"the {kind}"), torch.enable_grad():
+    with trying(f"the {kind}", images.device), torch.enable_grad():
         x = images.clone().requires_grad_()
         # A step of its own, as pictures come from a decoder: they may be changed in place.
         scores = in_parts(reward, x * 1, list(prompts), kind=kind).scores
@@ -108,7 +111,7 @@ def _try_gradient(reward: Reward, images: Tensor, prompts: Sequence[str], kind: 
 
 def try_judge(judge: Any, images: Tensor, prompts: Sequence[str]) -> None:
     """Have pictures judged."""
-    with trying("the judge"):
+    with trying("the judge", images.device):
         judged(images, list(prompts), judge)
 
 
@@ -117,7 +120,7 @@ def try_metric(label: str, metric: Any, images: Tensor, prompts: Sequence[HeldOu
     if is_ours(metric) and not isinstance(metric, RewardMetric | JudgeMetric):
         return
     count = len(images)
-    with trying(f"the metric `{label}`"):
+    with trying(f"the metric `{label}`", images.device):
         if not is_of_sets(metric):
             columns_of_pictures(metric, images, prompts, batch=count, label=label)
             return
@@ -132,7 +135,7 @@ def try_metric(label: str, metric: Any, images: Tensor, prompts: Sequence[HeldOu
 def try_backbone(backbone: Backbone, sampling: Any, prompt: str) -> None:
     """Sample a picture in one step."""
     kept = CachedBackbone(backbone, MemoryStore(), batch=1)
-    with trying("the backbone"):
+    with trying("the backbone", backbone.device):
         one = Sampling(steps=1, height=sampling.height, width=sampling.width)
         (picture,) = generate(kept, [prompt], 0, one)
         if picture.shape[1:] != (sampling.height, sampling.width):
@@ -147,7 +150,7 @@ def try_backbone(backbone: Backbone, sampling: Any, prompt: str) -> None:
 
 def try_observer(component: Component[Any], steps: int) -> None:
     """Build an observer in a folder that is removed afterwards, and close it."""
-    with tempfile.TemporaryDirectory() as folder, trying("the observers"):
+    with tempfile.TemporaryDirectory() as folder, trying("the observers", CPU):
         observer: Any = component.build(folder=Path(folder), steps=steps)
         try:
             if component.takes("folder"):

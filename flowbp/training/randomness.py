@@ -51,9 +51,17 @@ class Streams:
 
 
 @contextmanager
+def kept(device: torch.device) -> Iterator[None]:
+    """Put torch's own generators, of the CPU and of `device`, back after."""
+    # Without `devices` torch would begin to use every GPU that it sees.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
 def seeded(seed: int, device: torch.device, name: str = "torch") -> Iterator[None]:
     """Seed torch's own generators, as dropout and the like draw from them; put them back after."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with kept(device):
         torch.manual_seed(generator(seed, name).initial_seed())
         yield
 

@@ -55,8 +55,18 @@ def test_sound_components_pass():
 
 
 def test_short_memory_is_no_failure_of_what_is_tried():
-    with trying("the reward"):
+    with trying("the reward", torch.device("cpu")):
         raise MemoryError
+
+
+def test_other_gpus_than_the_run_s_are_left_alone(monkeypatch):
+    def count():
+        raise AssertionError("all GPUs are counted")
+
+    monkeypatch.setattr(torch.cuda, "device_count", count)
+    with trying("the reward", torch.device("cpu")):
+        drawn = torch.rand(2)
+    assert torch.equal(torch.rand(2), drawn)
 
 
 def test_what_a_call_raises_is_a_problem_of_its_key():
