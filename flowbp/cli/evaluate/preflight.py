@@ -16,7 +16,7 @@ from flowbp.cli.evaluate.settings import EvaluateSettings
 from flowbp.cli.rehearsal import faults_of_call, made_up_pictures, try_backbone, try_metric
 from flowbp.component_errors import is_ours
 from flowbp.config import Component, ConfigurationError, without_nulls
-from flowbp.config.command_line import read_arguments
+from flowbp.config.command_line import Arguments, read_arguments
 from flowbp.config.tree import Step
 from flowbp.evaluation.scores_files import TOTAL
 from flowbp.settings import Loaded, weighted_reward
@@ -35,7 +35,13 @@ def load(
     arguments: Sequence[str], *, resume: bool = False, also: Sequence[Check] = ()
 ) -> Loaded[EvaluateSettings]:
     """Read YAML files and overrides, and check all that can be checked without a model."""
-    typed = read_arguments(arguments)
+    return checked_evaluation(read_arguments(arguments), resume=resume, also=also)
+
+
+def checked_evaluation(
+    typed: Arguments, *, resume: bool = False, also: Sequence[Check] = ()
+) -> Loaded[EvaluateSettings]:
+    """The same of what is read already."""
     tree = without_nulls(without_nulls(typed.tree, "metrics"), "models")
     checks = (
         partial(_folder, resume=resume),

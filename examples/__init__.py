@@ -1,0 +1,1 @@
+"""Files to copy, and the published tables in `paper`."""

@@ -1,0 +1,143 @@
+"""Tasks as processes: trainings one after another, evaluations side by side, failures passed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+import torch
+
+from examples.paper.settings import Paper
+from examples.paper.tasks import Row, Task, Training
+from flowbp.config import dump
+from flowbp.files import write_atomically
+
+_MOMENT = 0.2
+_SHOWN = 5
+"""Lines of a log that a failure shows."""
+
+
+class Started(Protocol):
+    """A process."""
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+
+    def terminate(self) -> None:
+        """Ask it to save and end."""
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+
+
+Start = Callable[[Sequence[str], Path, Mapping[str, str]], Started]
+"""Starts a command that writes to a log, with some more of the environment."""
+
+
+def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Started:
+    """Start a process that Ctrl-C reaches through this one alone."""
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+
+
+def execute(paper: Paper, *, start: Start = start) -> list[str]:
+    """Do what is left, and return what failed, a line each."""
+    for path, values in paper.files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, dump(values))
+    run = _Execution(paper, start)
+    for phase in sorted({task.phase for task in paper.tasks}):
+        tasks = [task for task in paper.tasks if task.phase == phase]
+        # A run has all GPUs, an evaluation one.
+        places = [None] if phase == Training.phase else _gpus(paper.settings.gpus)
+        run.all_of(tasks, places)
+    return run.failed
+
+
+def _gpus(count: int) -> Sequence[str | None]:
+    if not torch.cuda.is_available():
+        return [None] * count
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else map(str, range(torch.cuda.device_count()))
+    return list(names)[:count]
+
+
+@attrs.define
+class _Execution:
+    paper: Paper
+    start: Start
+    failed: list[str] = attrs.field(factory=list)
+
+    def all_of(self, tasks: Sequence[Task], places: Sequence[str | None]) -> None:
+        """Do tasks, each at a place that is free."""
+        waiting, free = list(tasks), list(places)
+        running: dict[str, tuple[Task, Started, str | None, float]] = {}
+        try:
+            while waiting or running:
+                while waiting and free:
+                    task = waiting.pop(0)
+                    if self._wanted(task):
+                        place = free.pop(0)
+                        begun = self._begun(task, place)
+                        running[task.name] = task, begun, place, time.monotonic()
+                for name, (task, process, place, since) in list(running.items()):
+                    code = process.poll()
+                    if code is not None:
+                        del running[name]
+                        free.append(place)
+                        self._ended(task, code, time.monotonic() - since)
+                if running:
+                    time.sleep(_MOMENT)
+        except BaseException:
+            for _, process, *_ in running.values():
+                process.terminate()
+            for _, process, *_ in running.values():
+                process.wait()
+            raise
+
+    def _wanted(self, task: Task) -> bool:
+        """Whether something is left to do, and can be done."""
+        if task.done:
+            self._settle(task)
+            return False
+        if isinstance(task, Row) and task.training and not task.training.done:
+            self.failed.append(f"{task.name}: not evaluated, as its run is not finished")
+            return False
+        return True
+
+    def _begun(self, task: Task, place: str | None) -> Started:
+        log = self._log(task)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        print(f"{task.name}: begun, see {log}", flush=True)
+        environment = {} if place is None else {"CUDA_VISIBLE_DEVICES": place}
+        return self.start(task.command(), log, environment)
+
+    def _ended(self, task: Task, code: int, seconds: float) -> None:
+        if code == 0 and task.done:
+            self._settle(task)
+            print(f"{task.name}: done in {seconds / 3600:.2f} hours", flush=True)
+            return
+        log = self._log(task)
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN:]
+        print(f"{task.name}: failed with exit code {code}; the end of its log:", flush=True)
+        print(*(f"  {line}" for line in lines), sep="\n", flush=True)
+        self.failed.append(f"{task.name}: exit code {code}, see {log}")
+
+    def _settle(self, task: Task) -> None:
+        if isinstance(task, Training) and not self.paper.settings.keep_state:
+            task.release()
+
+    def _log(self, task: Task) -> Path:
+        return self.paper.settings.folder / "logs" / f"{task.name.replace('/', '-')}.log"
