@@ -14,6 +14,7 @@ import torch
 from examples.paper.settings import Paper
 from examples.paper.tasks import Training
 from flowbp.cli.run.check import trained_parameters, tuned_sketch
+from flowbp.evaluation import counted
 from flowbp.settings import chosen_device
 from flowbp.settings.unloaded_model import named_model
 from flowbp.training import Launch
@@ -124,8 +125,8 @@ def _sum(paper: Paper) -> Iterator[str]:
     known = [each for each in hours if each is not None]
     rows = sum(not row.done for row in paper.rows)
     yield (
-        f"left: {len(left)} runs and {rows} evaluations; {sum(known):.1f} hours of "
-        f"{len(known)} runs, the others not measured"
+        f"left: {counted(len(left), 'run')} and {counted(rows, 'evaluation')}; "
+        f"{sum(known):.1f} hours of {counted(len(known), 'run')}, the rest not measured"
     )
 
 

@@ -16,6 +16,7 @@ from examples.paper.settings import Paper
 from examples.paper.tasks import Row, Task, Training
 from flowbp.config import dump
 from flowbp.files import write_atomically
+from flowbp.training.hold_signals import uninterrupted
 
 _MOMENT = 0.2
 _SHOWN = 5
@@ -90,8 +91,10 @@ class _Execution:
                     task = waiting.pop(0)
                     if self._wanted(task):
                         place = free.pop(0)
-                        begun = self._begun(task, place)
-                        running[task.name] = task, begun, place, time.monotonic()
+                        # An interrupt ends what is in `running`.
+                        with uninterrupted():
+                            begun = self._begun(task, place)
+                            running[task.name] = task, begun, place, time.monotonic()
                 for name, (task, process, place, since) in list(running.items()):
                     code = process.poll()
                     if code is not None:

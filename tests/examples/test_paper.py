@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
@@ -10,22 +9,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from examples.paper import __main__ as command
-from examples.paper.cost import hours_of, overview, size_of
+from examples.paper.cost import Size, hours_of, overview
 from examples.paper.execution import execute, start
 from examples.paper.page import page
-from examples.paper.published import METHODS, MODELS, SCORES
+from examples.paper.published import MODELS, SCORES
 from examples.paper.settings import load, published_files
-from flowbp.config import plain
-from flowbp.config.command_line import read_arguments
+from examples.paper.tasks import Training
 from flowbp.settings import load as load_run
-from flowbp.settings import preset_or_file
+from flowbp.training.division import Division, Needs
 
 from ..adapters.families import FAMILIES
+from ..evaluation.metrics.geneval.tiny import save as save_detector
 from ..presets import COMBINATIONS, PUBLISHED, ROOT, SAMPLES, TINY
 
 # The tiny tokenizers count letters.
@@ -44,9 +46,8 @@ class Here:
         _, flag, module, *arguments = typed
         assert flag == "-m"
         self.started.append([module, *arguments])
-        with log.open("a") as stream, contextlib.redirect_stdout(stream):
-            with contextlib.redirect_stderr(stream):
-                self.code = importlib.import_module(module).main(arguments)
+        with log.open("a") as to, redirect_stdout(to), redirect_stderr(to):
+            self.code = importlib.import_module(module).main(arguments)
         return self
 
     def poll(self):
@@ -136,15 +137,16 @@ def test_the_settings_are_the_published_ones(model, method):
     assert (run.reward.name, run.loss.target, run.anchor) == ("hpsv2", 0.55, None)
 
 
-def test_from_runs_to_the_page(file, capsys):
-    methods = ["leap_align", "bridge"]
-    paper = load(file, methods=methods)
-    here = Here()
-    assert "left: 6 runs and 9 evaluations; 0.0 hours of 0 runs" in overview(paper)
+def test_from_runs_to_the_page(file, monkeypatch):
+    # It collects all garbage of the tests each time.
+    monkeypatch.setattr("flowbp.cli.evaluate.measurement.free_memory", lambda: None)
+    monkeypatch.setattr("flowbp.cli.evaluate.execution.free_memory", lambda: None)
+    paper, here = load(file, methods=["bridge"]), Here()
+    assert "left: 3 runs and 6 evaluations; 0.0 hours of 0 runs" in overview(paper)
     assert execute(paper, start=here) == []
     # The bases come first, so that a metric that fails does so before the training.
-    kinds = [each[0] for each in here.started]
-    assert kinds == 3 * ["flowbp.evaluate"] + 6 * ["flowbp.run"] + 6 * ["flowbp.evaluate"]
+    began = [each[0] for each in here.started]
+    assert began == 3 * ["flowbp.evaluate"] + 3 * ["flowbp.run"] + 3 * ["flowbp.evaluate"]
     folder = paper.settings.folder
     for training in paper.trainings:
         # Nothing but the model is kept.
@@ -152,22 +154,187 @@ def test_from_runs_to_the_page(file, capsys):
         assert not (training.final / "training").exists()
     for row in paper.rows:
         assert row.scores().models == (row.label,)
-    noise = {
-        str(row.scores().rows[0].values) for row in paper.rows if row.model == "sd35_medium"
-    }
-    assert len(noise) > 1, "training changed the pictures"
     text = page(paper)
-    base, trained = (f"| {name} | " for name in ("base", "Bridge"))
     for model in MODELS:
         section = text.split(f"## {MODELS[model]}\n")[1].split("\n## ")[0]
-        assert base in section and trained in section and "change from base" in section
+        assert "| base | " in section and "| Bridge | " in section
+        assert "change from base" in section
         for known in SCORES[model].values():
             assert all(f"({value})" in section for value in known.values())
     assert "`training.steps` is 1, published 300" in text
     assert "published, of a method not recorded here | – (0.4134) |" in text
     # Given again, nothing is done again.
-    assert execute(load(file, methods=methods), start=here) == []
-    assert len(here.started) == 15
-    assert "done" in overview(paper) and "left: 0 runs and 0 evaluations" in overview(paper)
+    assert execute(load(file, methods=["bridge"]), start=here) == []
+    assert len(here.started) == 9
+    assert "left: 0 runs and 0 evaluations" in overview(paper)
     assert command.main([str(file), "--page", "--model", "flux1_dev"]) == 0
-    assert "FLUX.1-dev" in (folder / "paper.md").read_text()
+    written = (folder / "paper.md").read_text()
+    assert "## FLUX.1-dev" in written and "## SD3.5 Medium" not in written
+
+
+KINDS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+
+
+def geneval(tmp_path: Path, models: Path) -> dict[str, object]:
+    """A prompt of each task, and a tiny detector."""
+    save_detector(tmp_path / "detector")
+    apple = {"class": "apple", "count": 1, "color": "red"}
+    bench = {"class": "bench", "count": 1, "color": "blue", "position": ["left of", 0]}
+    tasks = [{"tag": kind, "include": [apple, bench], "prompt": f"{kind} apple"} for kind in KINDS]
+    tasks[2] |= {"include": [apple], "exclude": [{"class": "apple", "count": 2}]}
+    metadata = tmp_path / "evaluation_metadata.jsonl"
+    metadata.write_text("\n".join(map(json.dumps, tasks)))
+    sources = {"source": str(tmp_path / "detector"), "clip": str(models / "reward")}
+    return {
+        "evaluation": {"seeds": [0, 1]},
+        "prompts": {"metadata": str(metadata)},
+        "metrics": {"geneval": {"metadata": str(metadata), **sources}},
+    }
+
+
+class Failing(Here):
+    """A run of Sparse has more active steps than there are."""
+
+    def __call__(self, typed, log, environment):
+        extra = ["method.active=99"] if any(each.endswith("sparse") for each in typed) else []
+        return super().__call__([*typed, *extra], log, environment)
+
+
+def test_a_failure_stops_nothing_else(file, tmp_path, models, monkeypatch, capsys):
+    for name, side in (("_LONGEST", 96), ("_SHORTEST", 50)):
+        monkeypatch.setattr(f"flowbp.evaluation.metrics.geneval.detector.{name}", side)
+    changed(file, geneval=geneval(tmp_path, models))
+    wanted = dict(models=["sd35_medium"], methods=["sparse", "lagrange"], tables=["geneval"])
+    paper = load(file, **wanted)
+    run, row = execute(paper, start=Failing())
+    assert run.startswith("sd35_medium/sparse: exit code 2, see ")
+    assert row == "sd35_medium/geneval/sparse: not evaluated, as its run is not finished"
+    told = capsys.readouterr().out
+    assert "sd35_medium/sparse: failed with exit code 2; the end of its log:" in told
+    assert "method.active" in told or "`active`" in told
+    text = page(paper)
+    assert "geneval.overall (HF detector)" in text
+    (mine,) = [line for line in text.splitlines() if line.startswith("| Lagrange |")]
+    assert "%" in mine and "–" not in mine
+    (none,) = [line for line in text.splitlines() if line.startswith("| Sparse |")]
+    assert none == f"| Sparse |{' – |' * (none.count('|') - 2)}"
+    # The command says so at the end, and by its exit code.
+    monkeypatch.setattr("examples.paper.execution.execute", partial(execute, start=Failing()))
+    options = ["--model", "sd35_medium", "--method", "sparse", "--table", "geneval"]
+    assert command.main([str(file), *options]) == 1
+    assert capsys.readouterr().err.splitlines()[-3:] == ["not done:", f"  {run}", f"  {row}"]
+    assert execute(load(file, **wanted), start=Here()) == []
+
+
+NPROC = ["--nproc-per-node", "2"]
+
+
+def waited_for(done: Callable[[], bool], process: subprocess.Popen) -> None:
+    end = time.monotonic() + 120
+    while not done():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_run_that_was_killed_fails_and_the_same_command_continues(file, tmp_path, monkeypatch):
+    """In two processes under torchrun, and then in one."""
+    tree = json.loads(file.read_text())
+    tree["scores"], tree["gpus"], tree["run"]["checkpoints"] = None, 2, {"every": 3}
+    tree["run"]["batching"]["samples"] = 1
+    tree["run"]["training"]["steps"] = 15
+    file.write_text(json.dumps(tree))
+    folder = tmp_path / "paper" / "sd35_medium" / "refl"
+
+    def killed(typed, log, environment):
+        assert typed[1:6] == ["-m", "torch.distributed.run", "--standalone", *NPROC]
+        more = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        process = start(typed, log, environment | more)
+        waited_for((folder / "checkpoints" / "step-000003").exists, process)
+        # It names the process that has it.
+        os.kill(int((folder / ".lock").read_text().split()[1]), signal.SIGKILL)
+        return process
+
+    wanted = dict(models=["sd35_medium"], methods=["refl"])
+    (failed,) = execute(load(file, **wanted), start=killed)
+    assert failed.startswith("sd35_medium/refl: exit code 1, see ")
+    here, paper = Here(), load(changed(file, gpus=1), **wanted)
+    assert execute(paper, start=here) == [] and paper.trainings[0].done
+    assert here.started[0][-1] == "--resume"
+    log = (tmp_path / "paper" / "logs" / "sd35_medium-refl.log").read_text()
+    assert "resuming after step" in log
+
+
+ENDING = """
+import signal, sys, time
+def end(*_):
+    print("saved", flush=True)
+    sys.exit(130)
+signal.signal(signal.SIGTERM, end)
+print("begun", flush=True)
+time.sleep(60)
+"""
+
+
+def test_an_interrupt_ends_what_was_started_before_it_is_raised(file, tmp_path):
+    log = tmp_path / "paper" / "logs" / "sd35_medium-scores-base.log"
+
+    def begun(_, place, environment):
+        process = start([sys.executable, "-c", ENDING], place, environment)
+        waited_for(lambda: "begun" in place.read_text(), process)
+        signal.raise_signal(signal.SIGINT)
+        return process
+
+    paper = load(file, models=["sd35_medium"])
+    with pytest.raises(KeyboardInterrupt):
+        execute(paper, start=begun)
+    assert log.read_text() == "begun\nsaved\n"
+
+
+def test_all_mistakes_are_reported_before_anything_is_loaded(file, tmp_path, capsys):
+    tree = json.loads(file.read_text())
+    tree["gpus"] = 3
+    tree["models"]["flux1_dev"] = {"source": str(tmp_path / "nowhere")}
+    tree["models"]["flux2_klein"]["text_lenght"] = 512
+    tree["scores"]["prompts"]["path"] = str(tmp_path / "absent.txt")
+    tree["geneval"] = {"metrics": {"geneval": {"metadata": "absent.jsonl"}}}
+    tree["run"]["method"] = {"name": "refl"}
+    file.write_text(json.dumps(tree))
+    assert command.main([str(file), "--check"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    for part in (
+        "run: must not have `method`, which is another one each time",
+        "models.flux1_dev",
+        "nowhere",
+        "models.flux2_klein.text_lenght: is an unknown key. Did you mean `text_length`?",
+        "scores.prompts.path: must be a file of prompts",
+        "geneval.prompts.metadata: is missing",
+    ):
+        assert part in told, part
+    assert not (tmp_path / "paper").exists()
+
+
+def test_gpus_must_divide_the_batch(file, capsys):
+    assert command.main([str(changed(file, gpus=3)), "--check"]) == 2
+    assert "gpus: is 3, and of sd35_medium/refl `global` must be" in capsys.readouterr().err
+    assert command.main([str(changed(file, gpus=1)), "--check", "--table", "geneval"]) == 2
+    assert "geneval: is asked for, and the file has no such section" in capsys.readouterr().err
+
+
+def test_hours_are_those_of_the_measured_steps(monkeypatch):
+    """SD3.5 Medium on eight GPUs: 300 steps of 3.87 s under Bridge; nothing of a FLUX model."""
+
+    def of(model: str, method: str, gpus: int = 8) -> float | None:
+        mine = ["prompts={name: shapes}", "run.folder=runs/none"]
+        settings = load_run([*published_files(model, method), *mine]).settings
+        trained = {"sd35_medium": 2_243_171_520, "flux1_dev": 11_901_408_320}.get(model, 0)
+        needs = Needs(weights=0, gradients=0, optimizer=0, average=0, largest=0)
+        training = Training(model, method, settings, (), gpus)
+        return hours_of(training, Size(trained, needs, Division()))
+
+    bridge = of("sd35_medium", "bridge")
+    assert bridge == pytest.approx(300 * 3.868 / 3600, rel=1e-3)
+    assert of("sd35_medium", "bridge", 1) == pytest.approx(8 * bridge)
+    assert of("sd35_medium", "lagrange") == pytest.approx(bridge * 3.31 / 3.54, rel=0.01)
+    # Half as many samples.
+    assert of("sd35_medium", "draft_lv") == pytest.approx(bridge * 3.64 / 3.54 / 2, rel=0.01)
+    assert of("flux1_dev", "bridge") is None and of("flux2_klein", "bridge") is None
