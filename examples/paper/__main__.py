@@ -65,7 +65,7 @@ def _main(arguments: Sequence[str] | None) -> int:
 def _act(paper: Paper, typed: argparse.Namespace) -> int:
     from examples.paper.cost import overview
     from examples.paper.execution import execute
-    from examples.paper.page import NAME, page
+    from examples.paper.page import page
     from flowbp.files import write_atomically
 
     if not typed.page:
@@ -74,7 +74,9 @@ def _act(paper: Paper, typed: argparse.Namespace) -> int:
         print("checked; nothing was run")
         return 0
     failed = [] if typed.page else execute(paper)
-    place = paper.settings.folder / NAME
+    # One of all that the file has is not replaced by one of a part.
+    name = "-".join(["paper", *typed.model, *typed.method, *typed.table])
+    place = paper.settings.folder / f"{name}.md"
     place.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(place, page(paper))
     print(f"written to {place}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,8 @@ from flowbp.training.hold_signals import uninterrupted
 _MOMENT = 0.2
 _SHOWN = 5
 """Lines of a log that a failure shows."""
+# What it adds to the messages of its processes is longer than they are.
+_OF_TORCHRUN = re.compile(r"^[WE]\d{4} .* torch/distributed/elastic/", re.MULTILINE)
 
 
 class Started(Protocol):
@@ -75,6 +78,17 @@ def _gpus(count: int) -> Sequence[str | None]:
     return list(names)[:count]
 
 
+@attrs.frozen
+class _Begun:
+    """A task at work, with the place that it has, since when, and where its log began."""
+
+    task: Task
+    process: Started
+    place: str | None
+    since: float
+    written: int
+
+
 @attrs.define
 class _Execution:
     paper: Paper
@@ -83,31 +97,28 @@ class _Execution:
 
     def all_of(self, tasks: Sequence[Task], places: Sequence[str | None]) -> None:
         """Do tasks, each at a place that is free."""
-        waiting, free = list(tasks), list(places)
-        running: dict[str, tuple[Task, Started, str | None, float]] = {}
+        waiting, free, running = list(tasks), list(places), list[_Begun]()
         try:
             while waiting or running:
                 while waiting and free:
                     task = waiting.pop(0)
                     if self._wanted(task):
-                        place = free.pop(0)
                         # An interrupt ends what is in `running`.
                         with uninterrupted():
-                            begun = self._begun(task, place)
-                            running[task.name] = task, begun, place, time.monotonic()
-                for name, (task, process, place, since) in list(running.items()):
-                    code = process.poll()
+                            running.append(self._begun(task, free.pop(0)))
+                for each in list(running):
+                    code = each.process.poll()
                     if code is not None:
-                        del running[name]
-                        free.append(place)
-                        self._ended(task, code, time.monotonic() - since)
+                        running.remove(each)
+                        free.append(each.place)
+                        self._ended(each, code)
                 if running:
                     time.sleep(_MOMENT)
         except BaseException:
-            for _, process, *_ in running.values():
-                process.terminate()
-            for _, process, *_ in running.values():
-                process.wait()
+            for each in running:
+                each.process.terminate()
+            for each in running:
+                each.process.wait()
             raise
 
     def _wanted(self, task: Task) -> bool:
@@ -120,22 +131,25 @@ class _Execution:
             return False
         return True
 
-    def _begun(self, task: Task, place: str | None) -> Started:
+    def _begun(self, task: Task, place: str | None) -> _Begun:
         log = self._log(task)
         log.parent.mkdir(parents=True, exist_ok=True)
+        written = log.stat().st_size if log.exists() else 0
         print(f"{task.name}: begun, see {log}", flush=True)
         environment = {} if place is None else {"CUDA_VISIBLE_DEVICES": place}
-        return self.start(task.command(), log, environment)
+        process = self.start(task.command(), log, environment)
+        return _Begun(task, process, place, time.monotonic(), written)
 
-    def _ended(self, task: Task, code: int, seconds: float) -> None:
+    def _ended(self, begun: _Begun, code: int) -> None:
+        task, log = begun.task, self._log(begun.task)
         if code == 0 and task.done:
             self._settle(task)
-            print(f"{task.name}: done in {seconds / 3600:.2f} hours", flush=True)
+            hours = (time.monotonic() - begun.since) / 3600
+            print(f"{task.name}: done in {hours:.2f} hours", flush=True)
             return
-        log = self._log(task)
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN:]
+        own = _OF_TORCHRUN.split(log.read_bytes()[begun.written :].decode(errors="replace"))[0]
         print(f"{task.name}: failed with exit code {code}; the end of its log:", flush=True)
-        print(*(f"  {line}" for line in lines), sep="\n", flush=True)
+        print(*(f"  {line}" for line in own.splitlines()[-_SHOWN:]), sep="\n", flush=True)
         self.failed.append(f"{task.name}: exit code {code}, see {log}")
 
     def _settle(self, task: Task) -> None:

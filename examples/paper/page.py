@@ -22,7 +22,6 @@ from examples.paper.tasks import Row
 from flowbp.evaluation import Scores, scores_table
 from flowbp.evaluation.number_format import unit_of
 
-NAME = "paper.md"
 _MISSING = "–"
 _HEADING = f"""\
 # The tables of arXiv 2606.11075
