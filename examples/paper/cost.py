@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,9 @@ def _sum(paper: Paper) -> Iterator[str]:
         f"left: {counted(len(left), 'run')} and {counted(rows, 'evaluation')}; "
         f"{sum(known):.1f} hours of {counted(len(known), 'run')}, the rest not measured"
     )
+    place = paper.settings.folder.absolute()
+    there = next(each for each in (place, *place.parents) if each.exists())
+    yield f"free on the disk of {place}: {shutil.disk_usage(there).free / _GIB:,.0f} GiB"
 
 
 def _measured(training: Training, size: Size | None) -> Mapping[str, Any] | None:

@@ -71,7 +71,7 @@ def execute(paper: Paper, *, start: Start = start) -> list[str]:
 
 
 def _gpus(count: int) -> Sequence[str | None]:
-    if not torch.cuda.is_available():
+    if count == 1 or not torch.cuda.is_available():
         return [None] * count
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else map(str, range(torch.cuda.device_count()))

@@ -19,7 +19,7 @@ from examples.paper.published import (
 )
 from examples.paper.settings import Paper
 from examples.paper.tasks import Row
-from flowbp.evaluation import Scores, scores_table
+from flowbp.evaluation import Scores, counted, scores_table
 from flowbp.evaluation.number_format import unit_of
 
 _MISSING = "–"
@@ -60,7 +60,10 @@ def _table(model: str, table: str, rows: Sequence[Row]) -> Iterator[str]:
     scores = merged({label: each for label, each in read.items() if each is not None})
     published = SCORES[model] if table == "scores" else {}
     columns = _columns(scores, rows, published)
-    yield f"### {TABLES[table]}\n"
+    settings = rows[0].settings
+    prompts, seeds = len(settings.prompts.prompts()), len(settings.evaluation.seeds)
+    pictures = counted(seeds, "picture")
+    yield f"### {TABLES[table]}\n\n{counted(prompts, 'prompt')}, {pictures} of each.\n"
     yield _line(["", *(COLUMNS.get(column, column) for column in columns)])
     yield _line(["---", *("---:" for _ in columns)])
     for label in (BASE, *METHODS, UNNAMED):

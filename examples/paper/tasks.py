@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -13,12 +15,16 @@ from examples.paper.published import BASE
 from flowbp.cli.evaluate.results import SCORES
 from flowbp.cli.evaluate.settings import EvaluateSettings
 from flowbp.cli.run.folder import CONFIGURATION, read_finished
-from flowbp.config import DamagedError
+from flowbp.config import DamagedError, plain, read_file
 from flowbp.evaluation import Scores
 from flowbp.evaluation.scores_files import scores_from_json
-from flowbp.settings import Settings
+from flowbp.settings import Change, Settings, changes, resolved_values
 from flowbp.settings.folder import FINISHED
 from flowbp.training.checkpoint import FINAL, TRAINING, remove_checkpoint
+
+_OF_SCORES = ("backbone", "prompts", "sampling", "metrics")
+_PLACES = ("source", "path", "tokenizer")
+"""Keys that may change because something was moved."""
 
 
 @attrs.frozen(eq=False)
@@ -56,8 +62,11 @@ class Training:
         except DamagedError:
             # The command says what to do about it.
             return False
-        wanted = self.settings.training.steps
-        return finished is not None and finished.steps == wanted and self.final.is_dir()
+        if finished is None or finished.steps != self.settings.training.steps:
+            return False
+        changed = _changed(self.folder, resolved_values(self.settings))
+        moved = (each.key.rpartition(".")[2] in _PLACES for each in changed if not each.allowed)
+        return self.final.is_dir() and all(moved)
 
     def command(self) -> list[str]:
         """What starts it, or continues it."""
@@ -113,7 +122,11 @@ class Row:
         found = {column.partition(".")[0] for column in scores.columns}
         count = len(self.settings.prompts.prompts()) * len(self.settings.evaluation.seeds)
         whole = set(self.settings.metrics) <= found and len(scores.rows) == count
-        return whole and not self._older_than_the_run()
+        changed = {each.key.partition(".")[0] for each in self._changes()}
+        return whole and not changed & set(_OF_SCORES) and not self._older_than_the_run()
+
+    def _changes(self) -> Sequence[Change]:
+        return _changed(self.folder, resolved_values(self.settings))
 
     def _older_than_the_run(self) -> bool:
         finished = self.training and self.training.folder / FINISHED
@@ -146,6 +159,11 @@ class Row:
 
 
 Task = Training | Row
+
+
+def _changed(folder: Path, settings: Mapping[str, Any]) -> Sequence[Change]:
+    """What is not as it was when a task was begun; its command refuses it, or measures again."""
+    return changes(plain(read_file(folder / CONFIGURATION)), settings)
 
 
 def _resumed(folder: Path) -> list[str]:

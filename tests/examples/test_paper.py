@@ -61,8 +61,11 @@ class Here:
 
 
 @pytest.fixture
-def file(tmp_path, models, sources):
+def file(tmp_path, models, sources, monkeypatch):
     """The user's file, for tiny models of the three families."""
+    # It collects all garbage of the tests each time.
+    for module in ("measurement", "execution"):
+        monkeypatch.setattr(f"flowbp.cli.evaluate.{module}.free_memory", lambda: None)
     (tmp_path / "train.txt").write_text("\n".join(TRAINED))
     (tmp_path / "held_out.txt").write_text("\n".join(HELD_OUT))
     reward = {"name": "clip", "source": str(models / "reward")}
@@ -137,10 +140,7 @@ def test_the_settings_are_the_published_ones(model, method):
     assert (run.reward.name, run.loss.target, run.anchor) == ("hpsv2", 0.55, None)
 
 
-def test_from_runs_to_the_page(file, monkeypatch):
-    # It collects all garbage of the tests each time.
-    monkeypatch.setattr("flowbp.cli.evaluate.measurement.free_memory", lambda: None)
-    monkeypatch.setattr("flowbp.cli.evaluate.execution.free_memory", lambda: None)
+def test_from_runs_to_the_page(file):
     paper, here = load(file, methods=["bridge"]), Here()
     assert "left: 3 runs and 6 evaluations; 0.0 hours of 0 runs" in overview(paper)
     assert execute(paper, start=here) == []
@@ -167,9 +167,25 @@ def test_from_runs_to_the_page(file, monkeypatch):
     assert execute(load(file, methods=["bridge"]), start=here) == []
     assert len(here.started) == 9
     assert "left: 0 runs and 0 evaluations" in overview(paper)
+    assert text == page(paper)
     assert command.main([str(file), "--page", "--model", "flux1_dev"]) == 0
     written = (folder / "paper-flux1_dev.md").read_text()
     assert "## FLUX.1-dev" in written and "## SD3.5 Medium" not in written
+    assert "2 prompts, 1 picture of each." in written
+    # Nothing that was changed since is taken for done: the command refuses it, or measures again.
+    tree = json.loads(file.read_text())
+    tree["run"]["optimizer"] = {"learning_rate": 1e-3}
+    tree["scores"]["metrics"]["pickscore"] |= {"logit_scale": True}
+    file.write_text(json.dumps(tree))
+    paper = load(file, models=["flux1_dev"], methods=["bridge"])
+    assert not any(task.done for task in paper.tasks)
+    failed = execute(paper, start=here)
+    assert [each.split(":")[0] for each in failed] == [
+        "flux1_dev/bridge",
+        "flux1_dev/scores/bridge",
+    ]
+    log = (folder / "logs" / "flux1_dev-bridge.log").read_text()
+    assert "optimizer.learning_rate" in log.splitlines()[-1]
 
 
 KINDS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -223,7 +239,6 @@ def test_a_failure_stops_nothing_else(file, tmp_path, models, monkeypatch, capsy
     options = ["--model", "sd35_medium", "--method", "sparse", "--table", "geneval"]
     assert command.main([str(file), *options]) == 1
     assert capsys.readouterr().err.splitlines()[-3:] == ["not done:", f"  {run}", f"  {row}"]
-    assert execute(load(file, **wanted), start=Here()) == []
 
 
 NPROC = ["--nproc-per-node", "2"]
