@@ -110,5 +110,5 @@ def _differences(paper: Paper) -> Iterator[str]:
     yield from (f"- {each}" for each in DIFFERENCES)
     for model, changed in paper.changed.items():
         for each in changed:
-            yield f"- Yours, of {MODELS[model]}: `{each.key}` is {each.new}, published {each.old}."
+            yield f"- Yours, of {MODELS[model]}: `{each.key}` is {each.new} instead of {each.old}."
     yield ""

@@ -208,6 +208,7 @@ class _Loader:
         first = not any(isinstance(task, Row) and task.table == table for task in self.tasks)
         also = READING_CHECKS if first else ()
         self.files[file] = plain(own)
+        self.changed[model] += tuple(_resampled(below, own, table))
         typed = Arguments(merge(own, self._placed("evaluation", model, table)))
         try:
             loaded = checked_evaluation(typed, resume=True, also=also)
@@ -269,6 +270,14 @@ def _changed(published: Tree, own: Tree) -> tuple[Change, ...]:
         for each in changes(before, now)
         if not each.allowed and not each.key.startswith(("prompts", "backbone.source"))
     )
+
+
+def _resampled(run: Tree, own: Tree, table: str) -> Iterator[Change]:
+    """How a table's pictures are sampled otherwise than in training."""
+    before, now = ({"sampling": plain(_section(each, "sampling"))} for each in (run, own))
+    for each in changes(before, now):
+        if each.key not in ("sampling.batch", "sampling.decode"):
+            yield attrs.evolve(each, key=f"{table}.{each.key}")
 
 
 def _of_run(problem: Problem, model: str) -> Problem:

@@ -94,6 +94,7 @@ def file(tmp_path, models, sources, monkeypatch):
         "scores": {
             "prompts": {"name": "text", "path": str(tmp_path / "held_out.txt")},
             "metrics": {"hpsv2": reward, "pickscore": reward, **dict.fromkeys(absent)},
+            "sampling": {"steps": 5},
         },
     }
     path = tmp_path / "paper.yaml"
@@ -161,7 +162,8 @@ def test_from_runs_to_the_page(file):
         assert "change from base" in section
         for known in SCORES[model].values():
             assert all(f"({value})" in section for value in known.values())
-    assert "`training.steps` is 1, published 300" in text
+    assert "of FLUX.1-dev: `training.steps` is 1 instead of 300." in text
+    assert "of FLUX.1-dev: `scores.sampling.steps` is 5 instead of 25." in text
     assert "published, of a method not recorded here | – (0.4134) |" in text
     # Given again, nothing is done again.
     assert execute(load(file, methods=["bridge"]), start=here) == []
