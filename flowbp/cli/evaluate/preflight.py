@@ -65,7 +65,8 @@ def run_preflight(container: EvaluationContainer, *, tried: bool = False) -> Non
 
     build = container.backbone if tried else None
     replaced = container.backbone.overridden or container.model.overridden
-    found = list(problems_of([partial(_metrics, trial=judge if tried else None)], settings))
+    trial = partial(_metrics, trial=judge if tried else None)
+    found = list(problems_of([_needs, trial], settings))
     refused = [] if settings.evaluation.on_failure == "report" else list(found)
     if not replaced:
         refused += problems_of([_model, partial(_backbone, build=build)], settings)
@@ -125,23 +126,32 @@ def _weighted_sums(component: Component[Any], path: tuple[Step, ...]) -> Found:
         yield (*path, *inner), message
 
 
+def _needs(settings: EvaluateSettings) -> Found:
+    """What is wrong with metrics' packages and files."""
+    for label, metric in settings.metrics.items():
+        yield from missing_needs(metric, ("metrics", label))
+
+
 def _metrics(settings: EvaluateSettings, *, trial: _Trial | None = None) -> Found:
-    """What is wrong with metrics' packages, files and prompts; the others may be tried."""
+    """Which metrics need other prompts; those that lack nothing may be tried."""
     prompts, seeds = settings.prompts.prompts(), settings.evaluation.seeds
     for label, metric in settings.metrics.items():
         path = ("metrics", label)
-        found = list(missing_needs(metric, path))
         wrong = why_unsuitable(metric, prompts, seeds)
         if wrong:
-            found.append((path, wrong))
-        if trial is not None and not found and not reads(metric):
-            found += faults_of_call(path, partial(trial, label, metric))
-        yield from found
+            yield path, wrong
+        elif trial is not None and not reads(metric) and not any(missing_needs(metric, path)):
+            yield from faults_of_call(path, partial(trial, label, metric))
 
 
-def _metrics_that_stop(settings: EvaluateSettings) -> Found:
-    if settings.evaluation.on_failure != "report":
-        yield from _metrics(settings)
+def _stops(check: Check) -> Check:
+    """The check, where what it finds stops the evaluation instead of being reported."""
+
+    def stopping(settings: EvaluateSettings) -> Found:
+        if settings.evaluation.on_failure != "report":
+            yield from check(settings)
+
+    return stopping
 
 
 def _model(settings: EvaluateSettings) -> Found:
@@ -182,5 +192,5 @@ def _backbone(settings: EvaluateSettings, *, build: Callable[[], Backbone] | Non
         yield ("backbone",), fault
 
 
-READING_CHECKS: tuple[Check, ...] = (_metrics_that_stop, _model)
+READING_CHECKS: tuple[Check, ...] = (_stops(_needs), _stops(_metrics), _model)
 """Those checks of `run_preflight` that call nothing, for `load`."""

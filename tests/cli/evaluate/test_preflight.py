@@ -41,6 +41,19 @@ def test_every_bad_file_is_told_at_once_with_its_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_prompts_that_cannot_be_read_hide_no_metric_s_files(
+    evaluation_yaml, cut_off, tmp_path, capsys
+):
+    typed = [
+        f"metrics.broken={{name: clip, source: {cut_off}}}",
+        f"prompts={{name: text, path: {tmp_path / 'none.txt'}}}",
+    ]
+    assert main([evaluation_yaml, *typed, "--check"]) == 2
+    told = capsys.readouterr().err
+    assert f"metrics.broken: {cut_off}/model.safetensors is damaged" in told
+    assert "none.txt" in told
+
+
 def test_where_failures_are_reported_so_is_this(evaluation_yaml, cut_off, tmp_path, capsys):
     typed = [
         f"metrics.broken={{name: clip, source: {cut_off}}}",
