@@ -13,6 +13,7 @@ from flowbp.evaluation.comparison import from_json as from_json
 from flowbp.evaluation.comparison import to_json as to_json
 from flowbp.evaluation.held_out_evaluation import HeldOutMeasure as HeldOutMeasure
 from flowbp.evaluation.held_out_evaluation import evaluate as evaluate
+from flowbp.evaluation.held_out_evaluation import scoring as scoring
 from flowbp.evaluation.held_out_prompts import HeldOut as HeldOut
 from flowbp.evaluation.held_out_prompts import HeldOutPrompt as HeldOutPrompt
 from flowbp.evaluation.held_out_prompts import HeldOutText as HeldOutText
@@ -40,6 +41,7 @@ from flowbp.evaluation.sampling import generate as generate
 from flowbp.evaluation.sampling import generate_batches as generate_batches
 from flowbp.evaluation.sampling import own_facts as own_facts
 from flowbp.evaluation.sampling import sampling_facts as sampling_facts
+from flowbp.evaluation.sampling import scored_batches as scored_batches
 from flowbp.evaluation.sampling import take_part as take_part
 from flowbp.evaluation.scores import MetricFailure as MetricFailure
 from flowbp.evaluation.scores import ScoreRow as ScoreRow

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import attrs
@@ -21,11 +22,12 @@ from flowbp.evaluation.sampling import (
     Sampling,
     Sharers,
     generate,
-    generate_batches,
+    scored_batches,
     take_part,
 )
 from flowbp.evaluation.scores import ScoreRow
 from flowbp.memory_errors import is_out_of_memory
+from flowbp.rank_errors import RanksDifferError
 from flowbp.rewards.reward import Reward
 from flowbp.validators import not_empty
 
@@ -44,14 +46,17 @@ def evaluate(
 ) -> tuple[Evaluation, Tensor]:
     """Sample one picture per prompt, score it, and have it judged; pictures are (n, 3, H, W).
 
-    Of several processes the first evaluates; the others take part in the sampling.
+    Of several processes the first gets the evaluation; the others call `take_part` with the same
+    prompts, sampling and `scoring`.
     """
     texts = [prompt.text for prompt in prompts]
     rows: list[ScoreRow] = []
     images = []
     start = time.perf_counter()
-    for chosen, batch in generate_batches(backbone, texts, noise_seed, sampling, ranks=ranks):
-        scored = _scored(batch, texts[chosen], reward, judge)
+    score = scoring(texts, reward, judge)
+    for chosen, batch, scored in scored_batches(
+        backbone, texts, noise_seed, sampling, score, ranks=ranks
+    ):
         columns = {name: values.tolist() for name, values in scored.items()}
         for place, number in enumerate(range(chosen.start, chosen.stop)):
             rows.append(
@@ -77,17 +82,23 @@ def evaluate(
     return evaluation, torch.cat(images)
 
 
-def _scored(
-    images: Tensor, texts: Sequence[str], reward: Reward, judge: Judge | None
-) -> Mapping[str, Tensor]:
-    scored = rewarded(images, texts, reward)
-    if judge is None:
-        return scored
-    if ACCURACY in scored:
-        raise ValueError(
-            f"`{ACCURACY}` is a part of the reward and the judge's verdict; rename the part"
-        )
-    return {ACCURACY: judged(images, texts, judge), **scored}
+def scoring(
+    texts: Sequence[str], reward: Reward, judge: Judge | None
+) -> Callable[[slice, Tensor], Mapping[str, Tensor]]:
+    """What an evaluation has of a batch: the reward, its parts, and the judge's verdicts."""
+
+    def score(chosen: slice, images: Tensor) -> Mapping[str, Tensor]:
+        own = texts[chosen]
+        scored = rewarded(images, own, reward)
+        if judge is None:
+            return scored
+        if ACCURACY in scored:
+            raise ValueError(
+                f"`{ACCURACY}` is a part of the reward and the judge's verdict; rename the part"
+            )
+        return {ACCURACY: judged(images, own, judge), **scored}
+
+    return score
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -99,8 +110,9 @@ class HeldOutMeasure:
     that a metric's `totals` name is left out if it judges none of these prompts; any other must
     judge a picture. Metrics of sets compare with the pictures of the first call, or of `begin`.
 
-    Of several processes, the others call `take_part` where the first one evaluates; of a judge and
-    metrics they need to have none.
+    Of several processes each scores and judges what it has sampled, and has the same reward, judge
+    and metrics for that; the others call `take_part` where the first one evaluates. Metrics of sets
+    are called on the first alone, which has all pictures.
     """
 
     backbone: Backbone
@@ -116,23 +128,38 @@ class HeldOutMeasure:
     def begin(self) -> None:
         """Take the model as it is now for the base; before a resumed run loads its weights."""
         compares = self._compares
+        parts = (self.backbone, self._texts, self.noise_seed, self.sampling)
         if self.ranks is not None:
             compares = self.ranks.exchange(compares)[0]
             if compares and self.ranks.rank:
-                self.take_part()
+                take_part(*parts, self.ranks)
                 return
         if compares:
-            parts = (self.backbone, self._texts, self.noise_seed, self.sampling)
             images = generate(*parts, ranks=self.ranks)
             self._first[:] = [self._set("before training", images)]
 
     def take_part(self) -> None:
-        """Sample with the first process, which evaluates."""
-        if self.ranks is not None:
-            take_part(self.backbone, self._texts, self.noise_seed, self.sampling, self.ranks)
+        """Evaluate what falls to another process than the first, which gets the results."""
+        if self.ranks is None:
+            return
+        self._refuse_other_scores(self.ranks)
+        texts, own = self._texts, dict[int, Tensor]()
+        score = scoring(texts, self.reward, self.judge)
+
+        def scored(chosen: slice, images: Tensor) -> Mapping[str, Tensor]:
+            own.update(zip(range(chosen.start, chosen.stop), images.cpu(), strict=True))
+            return score(chosen, images)
+
+        take_part(self.backbone, texts, self.noise_seed, self.sampling, self.ranks, score=scored)
+        pictures = OnDevice(own, self.backbone.device)
+        for label, metric in self._of_pictures.items():
+            with _naming(label):
+                self._judged(label, metric, pictures)
 
     def __call__(self) -> dict[str, tuple[float, ...]]:
         """Evaluate."""
+        if self.ranks is not None:
+            self._refuse_other_scores(self.ranks)
         found, images = evaluate(
             self.backbone,
             self.reward,
@@ -174,28 +201,45 @@ class HeldOutMeasure:
     def _compares(self) -> bool:
         return any(map(is_of_sets, self.metrics.values()))
 
+    @property
+    def _of_pictures(self) -> Mapping[str, Metric]:
+        """The metrics that judge single pictures."""
+        return {n: cast(Metric, each) for n, each in self.metrics.items() if not is_of_sets(each)}
+
+    def _refuse_other_scores(self, ranks: Sharers) -> None:
+        """Refuse that another process scores something else, and would not meet this one."""
+        own = [*(["the judge"] if self.judge else []), *map(repr, self._of_pictures)]
+        first, *others = ranks.exchange(own)
+        for rank, theirs in enumerate(others, 1):
+            if theirs != first:
+                raise RanksDifferError(
+                    f"rank {rank} evaluates by {', '.join(theirs) or 'the reward alone'}, and rank "
+                    f"0 by {', '.join(first) or 'the reward alone'}; give every process the same "
+                    "judge and the same metrics, in the same order"
+                )
+
     def _measured(
         self, label: str, metric: Metric | SetMetric, own: PictureSet
     ) -> Mapping[str, tuple[float, ...]]:
-        try:
+        with _naming(label):
             if is_of_sets(metric):
                 of_set = cast(SetMetric, metric)
                 columns = columns_of_set(of_set, own, self._first[0], label=label)
             else:
-                columns = columns_of_pictures(
-                    cast(Metric, metric),
-                    own.pictures,
-                    own.prompts,
-                    batch=self.sampling.batch,
-                    label=label,
-                )
+                columns = self._judged(label, cast(Metric, metric), own.pictures)
             return _with_values(columns, getattr(metric, "totals", {}))
-        except ValueError as error:
-            raise ValueError(f"the metric {label!r}: {error}") from error
-        except Exception as error:
-            if is_out_of_memory(error):
-                error.add_note(f"it was the metric {label!r}, in an evaluation inside the run")
-            raise
+
+    def _judged(
+        self, label: str, metric: Metric, pictures: Sequence[Tensor] | Tensor
+    ) -> dict[str, Tensor]:
+        return columns_of_pictures(
+            metric,
+            pictures,
+            self.prompts,
+            batch=self.sampling.batch,
+            label=label,
+            ranks=self.ranks,
+        )
 
     def _set(self, label: str, images: Tensor) -> PictureSet:
         return PictureSet(
@@ -205,6 +249,19 @@ class HeldOutMeasure:
             seeds=[self.noise_seed] * len(images),
             pictures=OnDevice(images, self.backbone.device),
         )
+
+
+@contextmanager
+def _naming(label: str) -> Iterator[None]:
+    """Name the metric that an error is of."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"the metric {label!r}: {error}") from error
+    except Exception as error:
+        if is_out_of_memory(error):
+            error.add_note(f"it was the metric {label!r}, in an evaluation inside the run")
+        raise
 
 
 def _with_values(

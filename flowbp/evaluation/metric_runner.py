@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -13,6 +13,7 @@ from flowbp.component_errors import ComponentError, calling, shown, wrong
 from flowbp.evaluation.held_out_prompts import HeldOut, HeldOutText
 from flowbp.evaluation.metric import Metric, PictureSet, SetMetric
 from flowbp.evaluation.reward_metrics import numbers
+from flowbp.evaluation.sampling import Sharers
 from flowbp.memory_errors import is_out_of_memory
 
 _LONGEST = 200
@@ -136,7 +137,8 @@ class ColumnNames:
 class OnDevice(Sequence[Tensor]):
     """Pictures that lie on the CPU and are moved to a device one by one, when asked for."""
 
-    images: Sequence[Tensor] | Tensor
+    # By their numbers where only some are there.
+    images: Sequence[Tensor] | Tensor | Mapping[int, Tensor]
     device: torch.device
 
     def __len__(self) -> int:
@@ -154,22 +156,49 @@ def columns_of_pictures(
     *,
     batch: int,
     label: str,
+    ranks: Sharers | None = None,
 ) -> dict[str, Tensor]:
-    """Have a metric judge pictures, `batch` at a time; (n,) float64 by column."""
+    """Have a metric judge pictures, `batch` at a time; (n,) float64 by column.
+
+    Of several processes each judges its turns of the batches, as they are sampled, and needs no
+    other pictures. The first gets all columns; the others get none.
+    """
     names = ColumnNames()
     found: list[dict[str, Tensor]] = []
-    for start in range(0, len(prompts), batch):
-        chosen = range(start, min(start + batch, len(prompts)))
-        pictures = torch.stack([images[number] for number in chosen])
-        found.append(_columns_or_error(metric, pictures, prompts[start : chosen.stop], label))
-        if not names.agree(found[-1]):
+    for start, columns in _judged_batches(metric, images, prompts, batch, label, ranks):
+        found.append(columns)
+        if not names.agree(columns):
             problem = (
                 f"returned the columns {', '.join(names.first) or 'none'} for one batch and "
-                f"{', '.join(found[-1]) or 'none'} for another; return the same for every batch, "
+                f"{', '.join(columns) or 'none'} for another; return the same for every batch, "
                 "NaN where one does not judge a picture"
             )
             raise wrong(f"metric `{label}`", metric, problem, [prompts[start].text])
     return {name: torch.cat([each[name] for each in found]) for name in names.first}
+
+
+def _judged_batches(
+    metric: Metric,
+    images: Sequence[Tensor] | Tensor,
+    prompts: Sequence[HeldOut],
+    batch: int,
+    label: str,
+    ranks: Sharers | None,
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """The columns of each batch with its start, in order; on the first process alone."""
+
+    def judged(start: int) -> dict[str, Tensor]:
+        chosen = range(start, min(start + batch, len(prompts)))
+        pictures = torch.stack([images[number] for number in chosen])
+        return _columns_or_error(metric, pictures, prompts[start : chosen.stop], label)
+
+    starts = range(0, len(prompts), batch)
+    if ranks is None or ranks.size == 1:
+        yield from ((start, judged(start)) for start in starts)
+        return
+    every = ranks.collected([judged(start) for start in starts[ranks.rank :: ranks.size]])
+    for turn, start in enumerate(starts if every else ()):
+        yield start, every[turn % ranks.size][turn // ranks.size]
 
 
 @torch.no_grad()

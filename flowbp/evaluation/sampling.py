@@ -115,8 +115,34 @@ def generate_batches(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Sample the prompts batch by batch, so that pictures can be used before all are there.
 
-    Several processes take turns at the batches, which are those of one process. The first gets
-    all of them, in their order; the others get none, and have done their part at the end.
+    Several processes share the work as in `scored_batches`.
+    """
+    batches = scored_batches(
+        backbone, prompts, noise_seed, sampling, _unscored, wanted=wanted, ranks=ranks
+    )
+    for chosen, pictures, _ in batches:
+        yield chosen, pictures.to(backbone.device)
+
+
+def _unscored(chosen: slice, pictures: Tensor) -> None:
+    """What is made of pictures that are only looked at."""
+
+
+def scored_batches(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    noise_seed: int,
+    sampling: Sampling,
+    score: Callable[[slice, Tensor], T],
+    *,
+    wanted: Callable[[slice], bool] = lambda chosen: True,
+    ranks: Sharers | None = None,
+) -> Iterator[tuple[slice, Tensor, T]]:
+    """Sample the prompts batch by batch, and score each batch where it was sampled.
+
+    Several processes take turns at the batches, which are those of one process. The first gets all
+    of them, in their order and on the CPU; the others get none, and have done their part at the
+    end. All of them score alike.
     """
     if not prompts:
         raise ValueError("`prompts` is empty; give at least one prompt to sample")
@@ -132,15 +158,23 @@ def generate_batches(
         return _sample(backbone, prompts, chosen, noise_seed, sampling, negative)
 
     if ranks is None or ranks.size == 1:
-        yield from ((chosen, sampled(chosen)) for chosen in slices)
+        for chosen in slices:
+            pictures = sampled(chosen)
+            yield chosen, pictures, score(chosen, pictures)
         return
     with gathered(backbone.module):
         for first in range(0, len(slices), ranks.size):
             turns = slices[first : first + ranks.size]
             # The last turn may be of fewer. All sample nevertheless, as a sharded model needs it.
-            own = sampled(turns[min(ranks.rank, len(turns) - 1)]).cpu()
-            for chosen, pictures in zip(turns, ranks.collected(own), strict=False):
-                yield chosen, pictures.to(backbone.device)
+            own = turns[min(ranks.rank, len(turns) - 1)]
+            pictures = sampled(own)
+            done = None
+            if ranks.rank < len(turns):
+                done = pictures.cpu(), score(own, pictures)
+            for chosen, found in zip(turns, ranks.collected(done), strict=False):
+                # Those that have had no turn are left out.
+                assert found is not None
+                yield chosen, *found
 
 
 def take_part(
@@ -149,9 +183,11 @@ def take_part(
     noise_seed: int,
     sampling: Sampling,
     ranks: Sharers,
+    *,
+    score: Callable[[slice, Tensor], object] = _unscored,
 ) -> None:
-    """Sample what falls to another process than the first, which samples the same prompts."""
-    for _ in generate_batches(backbone, prompts, noise_seed, sampling, ranks=ranks):
+    """Sample and score what falls to another process than the first, which does the same."""
+    for _ in scored_batches(backbone, prompts, noise_seed, sampling, score, ranks=ranks):
         raise AssertionError("pictures come to the first process alone")
 
 

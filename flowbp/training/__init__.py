@@ -12,6 +12,7 @@ from flowbp.training.batching import cost as cost
 from flowbp.training.calibration import Calibration as Calibration
 from flowbp.training.calibration import calibrated as calibrated
 from flowbp.training.calibration import calibration_prompts as calibration_prompts
+from flowbp.training.calibration import take_part_in_calibration as take_part_in_calibration
 from flowbp.training.checkpoint import CheckpointError as CheckpointError
 from flowbp.training.checkpoint import model_damage as model_damage
 from flowbp.training.checkpoint import newest_checkpoint as newest_checkpoint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -13,7 +13,7 @@ from torch import Tensor
 from flowbp.adapters.backbone import Backbone
 from flowbp.component_errors import wrong
 from flowbp.config import DamagedError, read_sealed, sealed
-from flowbp.evaluation import Progress, Sampling, generate_batches
+from flowbp.evaluation import Progress, Sampling, scored_batches, take_part
 from flowbp.files import write_atomically
 from flowbp.rewards import Normalisation, Reward, RewardPart, UncalibratedReward
 from flowbp.rewards.weighted import part_scores
@@ -98,7 +98,7 @@ def calibrated(
 
     They are measured on the backbone as it is, which has to be the base model. What is on file is
     never measured again, so that a run that goes on has the very same reward. Of several processes
-    the first measures, and the others take part in the sampling.
+    the first gets the scales, where the others call `take_part_in_calibration`.
     """
     if not isinstance(reward, UncalibratedReward):
         return reward
@@ -118,7 +118,20 @@ def calibrated(
     return done
 
 
-@torch.no_grad()
+def take_part_in_calibration(
+    reward: Reward | UncalibratedReward,
+    backbone: Backbone,
+    prompts: Sequence[str],
+    calibration: Calibration,
+    ranks: Ranks,
+) -> None:
+    """Sample and score what falls to another process than the first, which measures."""
+    if isinstance(reward, UncalibratedReward):
+        missing = {label: reward.parts[label] for label in reward.missing}
+        seed, sampling = calibration.noise_seed, calibration.sampling
+        take_part(backbone, prompts, seed, sampling, ranks, score=_scoring(missing, prompts))
+
+
 def _measured(
     backbone: Backbone,
     parts: Mapping[str, RewardPart],
@@ -130,12 +143,25 @@ def _measured(
 ) -> dict[str, Normalisation]:
     """Mean and standard deviation of each part's raw scores, over one picture for each prompt."""
     scores: dict[str, list[Tensor]] = {label: [] for label in parts}
-    for chosen, images in generate_batches(
-        backbone, prompts, calibration.noise_seed, calibration.sampling, ranks=ranks
-    ):
-        texts = list(prompts[chosen])
+    seed, sampling, score = calibration.noise_seed, calibration.sampling, _scoring(parts, prompts)
+    for chosen, _, found in scored_batches(backbone, prompts, seed, sampling, score, ranks=ranks):
+        for label, raw in found.items():
+            scores[label].append(raw)
+        if progress is not None:
+            progress(chosen.stop, len(prompts))
+    return {label: _normalisation(label, torch.cat(raw)) for label, raw in scores.items()}
+
+
+def _scoring(
+    parts: Mapping[str, RewardPart], prompts: Sequence[str]
+) -> Callable[[slice, Tensor], Mapping[str, Tensor]]:
+    """What calibration has of a batch: the raw scores of each part, in float64 on the CPU."""
+
+    @torch.no_grad()
+    def score(chosen: slice, images: Tensor) -> Mapping[str, Tensor]:
+        texts, scores = list(prompts[chosen]), dict[str, Tensor]()
         for label, part in parts.items():
-            raw = part_scores(label, part, images, texts).double().cpu()
+            scores[label] = raw = part_scores(label, part, images, texts).double().cpu()
             for value, prompt in zip(raw.tolist(), texts, strict=True):
                 if not math.isfinite(value):
                     problem = (
@@ -143,10 +169,9 @@ def _measured(
                         "in low precision, or divides by something that can be 0"
                     )
                     raise wrong(f"reward's part `{label}`", part.reward, problem, [prompt])
-            scores[label].append(raw)
-        if progress is not None:
-            progress(chosen.stop, len(prompts))
-    return {label: _normalisation(label, torch.cat(raw)) for label, raw in scores.items()}
+        return scores
+
+    return score
 
 
 def _normalisation(label: str, raw: Tensor) -> Normalisation:

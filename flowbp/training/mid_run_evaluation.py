@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -14,6 +14,8 @@ from flowbp.training.metrics import HeldOutMetrics
 from flowbp.training.randomness import generator_states, set_generator_states
 from flowbp.training.run_state import RunState
 from flowbp.validators import integer, real
+
+T = TypeVar("T")
 
 Measure = Callable[[], Mapping[str, float | Sequence[float]]]
 """Evaluates the model as it is now: metrics by name, always of the same names, or in place of a
@@ -154,19 +156,13 @@ class HeldOutEvaluation:
         """Do what falls to another process than the first, which evaluates."""
         act = getattr(self.measure, "take_part", None)
         if act is not None:
-            with run.averaged():
-                act()
+            self._measured(run, act)
 
     def evaluate(self, run: RunState) -> None:
         """Evaluate, and add the metrics to the run's; refuse those that cannot be used."""
-        states = generator_states(run.device)
-        try:
-            with run.averaged():
-                found = HeldOutMetrics.of(run.done, self.measure(), self._signs)
-        except ValueError as error:
-            raise EvaluationError(_stopped(run.done, str(error))) from error
-        finally:
-            set_generator_states(states, run.device)
+        found = self._measured(
+            run, lambda: HeldOutMetrics.of(run.done, self.measure(), self._signs)
+        )
         for name, value in found.means.items():
             if not math.isfinite(value):
                 raise EvaluationError(_stopped(run.done, f"`{name}` must be finite, got {value}"))
@@ -178,6 +174,16 @@ class HeldOutEvaluation:
         self._refuse_neither()
         run.evaluations.append(found)
         self._mark_best(run)
+
+    def _measured(self, run: RunState, act: Callable[[], T]) -> T:
+        states = generator_states(run.device)
+        try:
+            with run.averaged():
+                return act()
+        except ValueError as error:
+            raise EvaluationError(_stopped(run.done, str(error))) from error
+        finally:
+            set_generator_states(states, run.device)
 
     @property
     def _signs(self) -> Mapping[str, int]:

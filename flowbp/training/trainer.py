@@ -73,8 +73,8 @@ class Trainer:
     which stay so.
 
     Where the step has `ranks` of several processes, each runs a trainer of the same parts. The
-    first one alone calls observers, saves and scores held-out pictures; all take part in sampling
-    these. Metrics and clipping are of the whole batch, and a failure of one ends all.
+    first one alone calls observers and saves; all of them sample and score held-out pictures.
+    Metrics and clipping are of the whole batch, and a failure of one ends all.
 
     Args:
         step: computes the gradients.

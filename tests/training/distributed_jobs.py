@@ -23,10 +23,12 @@ from flowbp.evaluation import (
     take_part,
 )
 from flowbp.evaluation.metrics import PixelDistance
+from flowbp.rewards import Normalisation, RewardPart, UncalibratedReward
 from flowbp.training import (
     Anchor,
     Averaging,
     Batching,
+    Calibration,
     Checkpoints,
     EarlyStop,
     HeldOutEvaluation,
@@ -36,6 +38,9 @@ from flowbp.training import (
     Snapshots,
     Streams,
     TrainingSampling,
+    calibrated,
+    calibration_prompts,
+    take_part_in_calibration,
 )
 from flowbp.training.metrics import metrics_row
 
@@ -321,6 +326,94 @@ def sampled(ranks: Ranks, prompts: int, batch: int) -> Any:
     return found, backbone.forward_samples // sampling.steps
 
 
+class Seen:
+    """A reward, judge and metric that note the prompts that they are called with."""
+
+    def __init__(self) -> None:
+        self.by: dict[str, list[list[str]]] = {}
+
+    def note(self, name: str, prompts: Sequence[Any]) -> None:
+        self.by.setdefault(name, []).append([getattr(p, "text", p) for p in prompts])
+
+    def reward(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        self.note("reward", prompts)
+        # Not the same to the last bit in another batch.
+        return colour_reward(images, prompts) / (1 + images.mean())
+
+    def judge(self, images: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        self.note("judge", prompts)
+        return (images.mean((1, 2, 3)) > images.mean()).double()
+
+    def spread(self, images: torch.Tensor, prompts: Sequence[Any]) -> dict[str, torch.Tensor]:
+        self.note("spread", prompts)
+        return {"spread": images.std((1, 2, 3)) * images.mean(), "dark": 1 - images.mean((1, 2, 3))}
+
+
+def held_out_measure(ranks: Ranks, prompts: int, batch: int, **named: Any) -> HeldOutMeasure:
+    return HeldOutMeasure(
+        **{"backbone": FakeBackbone(), "reward": colour_reward, **named},
+        prompts=[HeldOutPrompt(f"held out {number}") for number in range(prompts)],
+        sampling=Sampling(steps=2, height=4, width=4, batch=batch),
+        ranks=ranks,
+    )
+
+
+def scored(ranks: Ranks, prompts: int, batch: int) -> Any:
+    """What an evaluation has of every picture, and what was called with which prompts."""
+    seen = Seen()
+    metrics = {"spread": seen.spread}
+    if ranks.first:
+        metrics |= {"pixels": PixelDistance(label="pixels")}
+    measure = held_out_measure(
+        ranks, prompts, batch, reward=seen.reward, judge=seen.judge, metrics=metrics
+    )
+    measure.begin()
+    return (measure() if ranks.first else measure.take_part()), seen.by
+
+
+def scored_otherwise(ranks: Ranks, what: str) -> None:
+    """Evaluate where the second process fails, or judges by something else."""
+
+    def fails(images: torch.Tensor, prompts: Sequence[Any]) -> torch.Tensor:
+        if ranks.rank == 1:
+            raise KeyError("no verdict")
+        return torch.ones(len(images))
+
+    named: dict[str, Any] = {}
+    if what in ("reward", "judge"):
+        named = {what: fails}
+    elif what == "metric":
+        named = {"metrics": {"mine": fails}}
+    elif what == "names":
+        named = {
+            "metrics": {"mine": lambda images, prompts: {f"of {ranks.rank}": images[:, 0, 0, 0]}}
+        }
+    elif ranks.rank == 1:
+        named = {"metrics": {"mine": fails}}
+    measure = held_out_measure(ranks, 5, 2, **named)
+    made = make_step(backbone=measure.backbone, batching=Batching(2), ranks=ranks)
+    make_trainer(
+        made, held_out_evaluation=HeldOutEvaluation(measure=measure, every=2), steps=2
+    ).run()
+
+
+def calibrated_together(ranks: Ranks, folder: str) -> Any:
+    """The scales of a reward, and the prompts that its part was called with on this process."""
+    seen, backbone, source = Seen(), FakeBackbone(), PromptList(TEXTS)
+    how = Calibration(
+        path=Path(folder) / "calibration.json",
+        seed=3,
+        sampling=Sampling(steps=2, height=4, width=4, batch=2),
+    )
+    parts = {"one": RewardPart(seen.reward), "two": RewardPart(colour_reward)}
+    reward = UncalibratedReward(parts, {"two": Normalisation(0.2, 0.1)}, prompts=7)
+    if ranks.first:
+        made = calibrated(reward, backbone, source, how, ranks=ranks)
+        return dict(made.normalisations), seen.by
+    texts = calibration_prompts(reward, source, 3)
+    return take_part_in_calibration(reward, backbone, texts, how, ranks), seen.by
+
+
 def measured(ranks: Ranks, folder: str, steps: int, resume: str | None = None) -> Any:
     """Train with real evaluations of averaged weights and with sample pictures, in steps of 8."""
     recorder, backbone = Recorder(), FakeBackbone()
@@ -328,7 +421,7 @@ def measured(ranks: Ranks, folder: str, steps: int, resume: str | None = None) -
     measure = HeldOutMeasure(
         backbone=backbone,
         reward=colour_reward,
-        metrics={"pixels": PixelDistance(label="pixels")} if ranks.first else {},
+        metrics={"pixels": PixelDistance(label="pixels"), "spread": Seen().spread},
         prompts=[HeldOutPrompt(f"held out {number}") for number in range(5)],
         sampling=Sampling(steps=3, height=4, width=4, batch=2),
         ranks=ranks,

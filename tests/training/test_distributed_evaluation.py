@@ -27,6 +27,57 @@ def test_batches_are_sampled_in_turns(together, size: int, prompts: int, batch: 
     assert prompts <= sum(samples) and max(samples) <= batch * -(-len(expected) // size)
 
 
+def turns(texts: list[str], batch: int, rank: int, size: int) -> list[list[str]]:
+    return [texts[start : start + batch] for start in range(0, len(texts), batch)][rank::size]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(("prompts", "batch"), [(7, 2), (5, 1), (3, 4), (8, 2)])
+def test_each_scores_what_it_has_sampled(together, size: int, prompts: int, batch: int) -> None:
+    expected, _ = jobs.scored(Ranks(), prompts, batch)
+    found = together.run(size, "scored", prompts=prompts, batch=batch)
+    # Bit for bit, as the batches are those of one process.
+    assert list(expected) == ["reward", "accuracy", "spread", "dark", "pixels"]
+    assert found[0][0] == expected and all(each is None for each, _ in found[1:])
+    texts = [f"held out {number}" for number in range(prompts)]
+    for rank, (_, by) in enumerate(found):
+        own = turns(texts, batch, rank, size)
+        assert by == ({name: own for name in ("reward", "judge", "spread")} if own else {})
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_scales_are_measured_by_all(together, tmp_path: Path, size: int) -> None:
+    expected, by = jobs.calibrated_together(Ranks(), str(tmp_path))
+    (texts,) = [[text for batch in by["reward"] for text in batch]]
+    (tmp_path / "calibration.json").unlink()
+    (scales, _), *others = found = together.run(size, "calibrated_together", folder=str(tmp_path))
+    assert scales == expected and all(each is None for each, _ in others)
+    for rank, (_, mine) in enumerate(found):
+        assert mine["reward"] == turns(texts, 2, rank, size)
+
+
+WRONG = {
+    "reward": "rank 1|raised KeyError: 'no verdict'",
+    "judge": "rank 1|raised KeyError: 'no verdict'",
+    "metric": "rank 1|the metric `mine` (",
+    "names": "rank 0|returned the columns of 0 for one batch and of 1 for another",
+    "lacking": "all|rank 1 evaluates by 'mine', and rank 0 by the reward alone; give every process",
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_goes_wrong_in_a_score_ends_all(together, what: str) -> None:
+    together.start(2, "scored_otherwise", what=what)
+    ended = together.finish()
+    assert ended.codes == [1, 1]
+    who, _, said = WRONG[what].partition("|")
+    for rank, told in enumerate(ended.told):
+        if who in ("all", f"rank {rank}"):
+            assert said in told.splitlines()[0], told
+        else:
+            assert told.startswith(f"RankEndedError: {who} failed; its own message says why")
+
+
 @pytest.mark.parametrize("size", [2, 4])
 def test_evaluations_inside_a_run_are_those_of_one(together, tmp_path: Path, size: int) -> None:
     rows, shown, state = jobs.measured(Ranks(), str(tmp_path / "one"), 4)

@@ -53,8 +53,8 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
     on from its newest checkpoint; on the CPU in float32 the result is that of a run that never
     stopped, bit for bit. Returns the evaluations before and after, if the settings ask for any.
 
-    Of several processes the first prints, scores and writes; the others take part in the encoding,
-    the sampling and the training.
+    Of several processes the first prints and writes; the others take part in the encoding, the
+    sampling, the scoring and the training.
 
     Raises:
         LaunchError: torchrun has started several, and the container has no `ranks` of them.

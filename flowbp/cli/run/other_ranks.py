@@ -11,29 +11,29 @@ from flowbp.adapters.sharding import shard, sharding_of
 from flowbp.cli.prompt_encoding import encode_prompts
 from flowbp.cli.run.built_run import BuiltRun, build_run, replaced_providers
 from flowbp.cli.run.check import division_of
-from flowbp.cli.run.phases import run_prompts
+from flowbp.cli.run.phases import run_prompts, stopping_on_errors
 from flowbp.cli.run.results import Ending, load_judged
 from flowbp.component_errors import during
 from flowbp.config import ConfigurationError
-from flowbp.evaluation import take_part
+from flowbp.evaluation import scoring, take_part
 from flowbp.rewards import Reward, UncalibratedReward, WeightedReward
 from flowbp.settings import RunContainer
 from flowbp.settings.loader import problems_of
 from flowbp.settings.preflight import reading_checks
 from flowbp.settings.run_identity import shared
-from flowbp.training import RanksDifferError
+from flowbp.training import RanksDifferError, take_part_in_calibration
 from flowbp.training.restore import refuse_differing_models
 
 
 def follow(container: RunContainer) -> None:
-    """Take part in a run: encode prompts, sample and train; all else is the first process's."""
+    """Take part in a run: encode, sample, score and train; all else is the first process's."""
     settings = container.settings()
     if settings.run.threads is not None:
         torch.set_num_threads(settings.run.threads)
     problems = list(problems_of(reading_checks(replaced_providers(container)), settings))
     if problems:
         raise ConfigurationError(problems)
-    _leave_to_the_first(container)
+    container.observers.override(())
     with during("the construction of its parts"):
         run = build_run(container)
     checkpoint = meet(run, None)
@@ -41,40 +41,36 @@ def follow(container: RunContainer) -> None:
         divide(run)
     with during("the encoding of the prompts"):
         encode_prompts(run.model, run_prompts(run), ranks=run.ranks)
-    with during("the calibration of the reward"):
+    what = "the calibration of the reward"
+    with during(what), stopping_on_errors(f"{what} stopped"):
         # Where the first has no scales yet.
         if run.ranks.exchange(False)[0]:
-            how = run.calibration
             texts = run.calibration_prompts
-            take_part(run.model, texts, how.noise_seed, how.sampling, run.ranks)
+            take_part_in_calibration(run.reward, run.model, texts, run.calibration, run.ranks)
     reward = share_scales(run, run.reward)
     if reward is not run.reward:
         container.calibrated.override(reward)
-    with during("the evaluation before training"):
-        # Where the first has not kept it.
-        if run.ranks.exchange(False)[0]:
-            _sample_held_out(run)
+    scored = container.calibrated()
+    # Where the first has not kept it.
+    if run.ranks.exchange(False)[0]:
+        _score_held_out(run, scored, "before")
     with during("the training"):
         container.trainer().run(resume=checkpoint)
     with during("the evaluation after training"):
         share_judged(run, None)
-        _sample_held_out(run)
+    _score_held_out(run, scored, "after")
     # The first has a report to make.
     run.ranks.exchange(None)
 
 
-def _sample_held_out(run: BuiltRun) -> None:
+def _score_held_out(run: BuiltRun, reward: Reward, label: str) -> None:
     sampling, evaluation = run.evaluation_sampling, run.settings.evaluation
-    if sampling is not None and evaluation is not None:
-        texts = [prompt.text for prompt in run.held_out]
-        take_part(run.model, texts, evaluation.noise_seed, sampling, run.ranks)
-
-
-def _leave_to_the_first(container: RunContainer) -> None:
-    """Build nothing that judges or writes."""
-    container.judge.override(None)
-    container.metrics.override({})
-    container.observers.override(())
+    if sampling is None or evaluation is None:
+        return
+    texts, what = [prompt.text for prompt in run.held_out], f"the evaluation {label} training"
+    score, seed = scoring(texts, reward, run.judge), evaluation.noise_seed
+    with during(what), stopping_on_errors(f"{what} stopped"):
+        take_part(run.model, texts, seed, sampling, run.ranks, score=score)
 
 
 def meet(run: BuiltRun, checkpoint: Path | None) -> Path | None:

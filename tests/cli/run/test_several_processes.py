@@ -71,16 +71,38 @@ class Brightness:
 
 
 PEAK = """
+import os
 import torch
 
+# Each has its turns of the three batches of an evaluation.
+RANK, SIZE = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+TURNS = len(range(3)[RANK::SIZE])
+
 class Peak:
-    # Highest after step 2: there is a trial before the run, and three calls an evaluation.
+    # Highest after step 2; the first has a trial before the run.
     def __init__(self):
-        self.calls = 0
+        self.calls = -1 if RANK == 0 else 0
 
     def __call__(self, images, prompts):
+        peak = self.calls // TURNS == 1
         self.calls += 1
-        return torch.full((len(images),), 0.9 if 5 <= self.calls <= 7 else 0.1)
+        return torch.full((len(images),), 0.9 if peak else 0.1)
+"""
+
+DARK = """
+import os
+
+class Dark:
+    # A judge that fails, or cannot be built, on the second process.
+    def __init__(self, when):
+        self.when, self.second = when, os.environ.get("RANK") == "1"
+        if self.second and when == "built":
+            raise ValueError("no such judge here")
+
+    def __call__(self, images, prompts):
+        if self.second:
+            raise ValueError("too dark to judge")
+        return images.new_ones(len(images))
 """
 
 
@@ -206,6 +228,23 @@ def test_both_evaluate_the_best_model(acting, tmp_path: Path) -> None:
         comparison = json.loads((place / "run" / "comparison.json").read_text())
         scores.append([row["reward"] for row in comparison["after"]["records"]])
     assert scores[1] == pytest.approx(scores[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("when", ["built", "called"])
+def test_a_judge_of_the_second_that_fails_is_told_by_it(acting, tmp_path: Path, when: str) -> None:
+    together, _ = acting
+    (tmp_path / "users_dark.py").write_text(DARK)
+    judge = f"judge={{name: 'users_dark:Dark', when: {when}}}"
+    together.start(2, "flowbp", typed=typed(tmp_path, judge, "batching.samples=2"))
+    ended = together.finish()
+    assert ended.codes == ([1, 2] if when == "built" else [1, 1]), ended.told
+    said = " ".join(ended.told[1].split())
+    if when == "built":
+        assert said.startswith("rank 1: ") and "judge: " in said and "no such judge here" in said
+    else:
+        assert said.startswith("rank 1: the judge users_dark:Dark raised ValueError: too dark")
+        assert "during the evaluation before training, at the prompts" in said
+    assert ended.told[0].splitlines()[-1].startswith("rank 1 failed; its own message says why")
 
 
 def test_a_failure_of_the_second_is_told_by_it_and_saved_by_the_first(acting, tmp_path) -> None:
