@@ -285,7 +285,7 @@ def choose_portions(
         return
     sharding = sharding_of(network_of(run))
     if sharding is not None and not sharding.keep:
-        run.step = in_portions(run.step, _smallest(run.step))
+        _use_portions(run, *_smallest(run.step), observers)
         return
     if memory is None:
         able = checkpointing_of(run.step.backbone)
@@ -299,24 +299,38 @@ def choose_portions(
     owed = 0 if run.optimizer.state else state_bytes(optimizer, parameters)
     with gathered(network_of(run)):
         portions, message = fit_portions(run.step, first, memory, owed=owed)
-    portions, message = _agreed(run.step.ranks, portions, message)
+    _use_portions(run, *_agreed(run.step.ranks, portions, message), observers)
+
+
+def _use_portions(
+    run: RunState, portions: Portions, message: str, observers: Sequence[Observer]
+) -> None:
+    """Begin with some portions, and say so on the first process if any were chosen."""
     run.step = in_portions(run.step, portions)
-    if message:
+    if message and run.step.ranks.first:
         notify_portions(observers, run.done + 1, portions, message)
 
 
-def _smallest(step: TrainingStep) -> Portions:
+def _smallest(step: TrainingStep) -> tuple[Portions, str]:
     """What takes least memory: a model that is gathered at every call must be called alike by all.
 
-    So nothing can be tried, nor a step be repeated that runs out of memory on one.
+    So nothing can be tried, nor a step be repeated that runs out of memory on one. Returns a
+    message too, empty where nothing was to be chosen.
     """
     batching, able = step.batching, checkpointing_of(step.backbone)
     wish = None if able is None else able.gradient_checkpointing
-    return attrs.evolve(
+    portions = attrs.evolve(
         batching.portions,
         pull=1 if batching.pull == AUTO else batching.pull,
         decode=1 if batching.decode == AUTO else batching.decode,
         checkpointing=None if wish is None else wish is not False,
+    )
+    if AUTO not in (batching.pull, batching.decode, wish):
+        return portions, ""
+    return portions, (
+        f"{portions}: what takes least memory, as nothing can be tried of a model that is gathered "
+        "block by block; where more fits, set `pull` and `decode` of the batching and "
+        "`gradient_checkpointing` of the backbone"
     )
 
 
@@ -384,4 +398,5 @@ def retry_on_out_of_memory(
         message = f"out of memory in {stage.doing}: {change} from here on; the step is repeated"
         if is_compiled(run.step.backbone.module):
             message = f"{message}, and compiled for that first, which takes a while"
-        notify_portions(observers, run.done + 1, smaller, message)
+        if ranks.first:
+            notify_portions(observers, run.done + 1, smaller, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from flowbp.training.metrics import metrics_row
 from .cases import GUIDANCE, METHODS
 from .distributed_jobs import TEXTS, act_at
 from .fakes import FakeBackbone, Network, Recorder, make_step, make_trainer
-from .short import ShortBackbone
+from .short import Listener, ShortBackbone
 
 
 class BlockNetwork(Network):
@@ -170,6 +171,20 @@ def short(ranks: Ranks, limits: Mapping[str, Mapping[str, int]]) -> Any:
     )
     make_trainer(made, prompts=PromptList(TEXTS)).run()
     return wholes(backbone.trainable()), backbone.failed, backbone.most
+
+
+def portions(ranks: Ranks, checkpointing: object, sizes: Mapping[str, int]) -> Any:
+    """Train a model that is gathered block by block; what is told of portions, and what is used."""
+    backbone = backbone_of(ShortBackbone, checkpointing=checkpointing)
+    divided(ranks, backbone, ranks.size, keep=False)
+    batching = Batching(4, **sizes)
+    made = make_step(backbone=backbone, method=METHODS["Bridge"], batching=batching, ranks=ranks)
+    listener = Listener()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_trainer(made, steps=1, observers=[listener]).run()
+    told = [(step, str(portions), text) for step, portions, text in listener.told]
+    return told, backbone.most, backbone.on
 
 
 class Inside(nn.Module):

@@ -69,6 +69,32 @@ def test_what_is_too_much_for_one_is_made_smaller_on_all(together, stage: str) -
         assert [bool(failed) for _, failed, _ in found] == [each == rank for each in range(size)]
 
 
+@pytest.mark.parametrize(
+    ("wish", "sizes", "chosen"),
+    [
+        ("auto", {}, "pull 1, decode 1, gradient checkpointing on"),
+        (False, {"decode": 3}, "pull 1, decode 3, gradient checkpointing off"),
+        (None, {"pull": 2}, "pull 2, decode 1"),
+        (True, {"pull": 2, "decode": 3}, ""),
+    ],
+)
+def test_the_smallest_portions_are_told(together, wish, sizes: dict, chosen: str) -> None:
+    found = together.run(2, JOB + "portions", checkpointing=wish, sizes=sizes)
+    for _, most, on in found:
+        assert (most["pull"], most["decode"]) == (sizes.get("pull", 1), sizes.get("decode", 1))
+        assert on is (wish in (True, "auto"))
+    assert found[1][0] == []
+    if not chosen:
+        assert found[0][0] == []
+        return
+    ((step, portions, told),) = found[0][0]
+    assert step == 1 and portions == chosen
+    assert told.startswith(f"{chosen}: what takes least memory, as nothing can be tried")
+    assert told.endswith(
+        "set `pull` and `decode` of the batching and `gradient_checkpointing` of the backbone"
+    )
+
+
 @pytest.mark.parametrize("where", ["sample", "pull", "backward"])
 def test_a_network_that_ends_half_way_begins_anew(together, where: str) -> None:
     roomy, _ = jobs.short_inside(Ranks(), where, short=-1)
