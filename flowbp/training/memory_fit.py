@@ -10,6 +10,7 @@ from typing import Protocol
 import attrs
 import torch
 
+from flowbp.adapters.backbone import Backbone
 from flowbp.adapters.capabilities import WithCheckpointing, checkpointing_of
 from flowbp.adapters.compilation import is_compiled
 from flowbp.adapters.sharding import (
@@ -145,6 +146,38 @@ def first_fit(
     return Fit(0, free, peak // sizes[-1])
 
 
+CAUTION = 0.25
+"""The share that is left free where a step that runs out of memory cannot be repeated."""
+
+
+def lockstep_fit(
+    memory: Memory,
+    work: Callable[[int], object],
+    sizes: Sequence[int],
+    ranks: Ranks,
+    *,
+    owed: int = 0,
+) -> Fit:
+    """Find a size that fits on all processes, by the same calls on each and without a failure.
+
+    Of `peak(n)` bytes for n samples, m > n take at most `m / n peak(n)`. So all go on from the
+    smallest size to the largest that certainly fits everywhere, until none is larger. `sizes`
+    begin with the largest. What the smallest needs is raised: nothing less could be done.
+    """
+    count = sizes[-1]
+    # Once unmeasured: kernels are chosen, and gradients allocated that then stay.
+    work(count)
+    free = max(memory.free() - owed, 0)
+    while True:
+        peak = memory.peak(partial(work, count))
+        certain = int(free * (1 - CAUTION)) * count // max(peak, 1)
+        agreed = min(ranks.exchange(certain))
+        larger = next((size for size in sizes if count < size <= agreed), None)
+        if larger is None:
+            return Fit(count, free, peak // count)
+        count = larger
+
+
 def even_size(largest: int, samples: int) -> int:
     """A size at most `largest` that divides `samples` well: a divisor of it if one is near."""
     largest = min(largest, samples)
@@ -172,6 +205,9 @@ def fit_portions(
     wanted pull fits, or under `auto` at least four samples or all there are. No gradient is left
     behind, and no generator has moved.
 
+    A model that is gathered block by block must be called alike by all processes, none of which may
+    run out of memory in that: see `lockstep_fit`. Checkpointing is on there unless set.
+
     Tries the `prompts`, two, or one of a batch of one; `owed` are the bytes that the optimizer is
     going to allocate. Returns the portions and a message, empty where nothing was to be chosen.
     """
@@ -193,8 +229,12 @@ class _Fitting:
         source, backbone = generator(0, "fitting"), step.backbone
         self.step, self.memory = step, memory
         self.compiled = is_compiled(backbone.module)
+        self.lockstep = in_lockstep(backbone)
         # As many as are ever tried at a time.
-        copies = _COMPILED_PULLS[0] if self.compiled and len(prompts) > 1 else 1
+        most = _COMPILED_PULLS[0] if self.compiled else 1
+        if self.lockstep:
+            most = max(step.batching.pull_size, step.batching.decode_size)
+        copies = most if len(prompts) > 1 else 1
         with torch.no_grad(), in_stage(ENCODING, len(prompts)):
             self.conditioning = backbone.encode(list(prompts)).repeat(copies)
         self.prompts = list(prompts) * copies
@@ -213,13 +253,16 @@ class _Fitting:
     def portions(self) -> tuple[Portions, str]:
         batching, able = self.step.batching, checkpointing_of(self.step.backbone)
         wish = able.gradient_checkpointing if able is not None else None
-        on = None if able is None else wish is True
+        on = None if able is None else wish is True or (self.lockstep and wish == AUTO)
         pulls = decodes = None
         pull, decode = batching.pull_size, batching.decode_size
         # A batch of one has no second sample to try.
         alone = len(self.prompts) == 1
-        if AUTO in (batching.pull, wish):
-            pulls, on = self._pulls(able, on, 1 if alone else pull, may_switch=wish == AUTO)
+        if self.lockstep and able is not None:
+            able.checkpoint_gradients(bool(on))
+        may_switch = wish == AUTO and not self.lockstep
+        if batching.pull == AUTO or may_switch:
+            pulls, on = self._pulls(able, on, 1 if alone else pull, may_switch=may_switch)
             pull = even_size(max(pulls.count, 1), pull) if batching.pull == AUTO else pull
         if batching.decode == AUTO:
             decodes = self._fit(self._score, 1 if alone else decode, _COMPILED_DECODES)
@@ -227,9 +270,11 @@ class _Fitting:
         chosen = attrs.evolve(batching.portions, pull=pull, decode=decode, checkpointing=on)
         found = pulls or decodes
         if found is None:
-            return chosen, ""
+            why = f"{chosen}: as {_IN_BLOCKS}"
+            return chosen, why if self.lockstep and wish == AUTO else ""
         free, each = (f"{size / GIB:.1f} GiB" for size in (found.free, found.each))
-        return chosen, f"{chosen}: {free} free, {each} a sample"
+        why = f", with caution, as {_IN_BLOCKS}" if self.lockstep else ""
+        return chosen, f"{chosen}: {free} free, {each} a sample{why}"
 
     def _pulls(
         self, able: WithCheckpointing | None, on: bool | None, most: int, *, may_switch: bool
@@ -248,7 +293,11 @@ class _Fitting:
     def _fit(
         self, work: Callable[[int], object], most: int, compiled: Sequence[int], *, least: int = 1
     ) -> Fit:
-        if self.compiled:
+        if self.lockstep:
+            tried = compiled if self.compiled else range(most, 0, -1)
+            wanted = sorted({even_size(size, most) for size in tried}, reverse=True)
+            found = lockstep_fit(self.memory, work, wanted, self.step.ranks, owed=self.owed)
+        elif self.compiled:
             sizes = dict.fromkeys(even_size(size, most) for size in compiled)
             wanted = [size for size in sizes if size >= least]
             found = first_fit(self.memory, work, wanted, owed=self.owed)
@@ -271,6 +320,19 @@ class _Fitting:
         score(self.step.scorer(count), x, self.prompts[:count], weights)
 
 
+_IN_BLOCKS = (
+    "a model that is gathered block by block cannot repeat a step that runs out of memory; where "
+    "more fits, set `pull` and `decode` of the batching and "
+    "`gradient_checkpointing` of the backbone"
+)
+
+
+def in_lockstep(backbone: Backbone) -> bool:
+    """Whether every call of a backbone's network is one of all processes."""
+    sharding = sharding_of(getattr(backbone, "module", None))
+    return sharding is not None and not sharding.keep
+
+
 def choose_portions(
     run: RunState,
     prompts: PromptSource,
@@ -283,11 +345,10 @@ def choose_portions(
     """Give a run the portions that it begins with; those that were lowered before stay."""
     if run.lowered:
         return
-    sharding = sharding_of(network_of(run))
-    if sharding is not None and not sharding.keep:
-        _use_portions(run, *_smallest(run.step), observers)
-        return
     if memory is None:
+        if in_lockstep(run.step.backbone):
+            _use_portions(run, *_smallest(run.step), observers)
+            return
         able = checkpointing_of(run.step.backbone)
         if able is not None:
             # A run before this one may have switched it.
@@ -312,10 +373,9 @@ def _use_portions(
 
 
 def _smallest(step: TrainingStep) -> tuple[Portions, str]:
-    """What takes least memory: a model that is gathered at every call must be called alike by all.
+    """What takes least memory, where none is measured and no step can be repeated.
 
-    So nothing can be tried, nor a step be repeated that runs out of memory on one. Returns a
-    message too, empty where nothing was to be chosen.
+    Returns a message too, empty where nothing was to be chosen.
     """
     batching, able = step.batching, checkpointing_of(step.backbone)
     wish = None if able is None else able.gradient_checkpointing
@@ -328,9 +388,7 @@ def _smallest(step: TrainingStep) -> tuple[Portions, str]:
     if AUTO not in (batching.pull, batching.decode, wish):
         return portions, ""
     return portions, (
-        f"{portions}: what takes least memory, as nothing can be tried of a model that is gathered "
-        "block by block; where more fits, set `pull` and `decode` of the batching and "
-        "`gradient_checkpointing` of the backbone"
+        f"{portions}: what takes least memory, as none is measured here, and {_IN_BLOCKS}"
     )
 
 
@@ -377,8 +435,7 @@ def retry_on_out_of_memory(
                 _sum_gradients(run)
             return result
         except StageOutOfMemoryError as error:
-            sharding = sharding_of(network_of(run))
-            if sharding is not None and not sharding.keep:
+            if in_lockstep(run.step.backbone):
                 # The others are waiting for this one to gather with them.
                 raise
             agreed = ranks.agree_on(error)

@@ -30,7 +30,7 @@ from flowbp.training.metrics import metrics_row
 from .cases import GUIDANCE, METHODS
 from .distributed_jobs import TEXTS, act_at
 from .fakes import FakeBackbone, Network, Recorder, make_step, make_trainer
-from .short import Listener, ShortBackbone
+from .short import GIB, Listener, ShortBackbone, ToyMemory
 
 
 class BlockNetwork(Network):
@@ -173,18 +173,38 @@ def short(ranks: Ranks, limits: Mapping[str, Mapping[str, int]]) -> Any:
     return wholes(backbone.trainable()), backbone.failed, backbone.most
 
 
-def portions(ranks: Ranks, checkpointing: object, sizes: Mapping[str, int]) -> Any:
+def portions(
+    ranks: Ranks,
+    checkpointing: object,
+    sizes: Mapping[str, int],
+    rooms: Sequence[int] | None = None,
+    compiled: bool = False,
+) -> Any:
     """Train a model that is gathered block by block; what is told of portions, and what is used."""
     backbone = backbone_of(ShortBackbone, checkpointing=checkpointing)
+    if compiled:
+        compile_blocks(backbone.module, backend="eager")
     divided(ranks, backbone, ranks.size, keep=False)
-    batching = Batching(4, **sizes)
+    batching = Batching(8 if rooms else 4, **sizes)
+    memory = None if rooms is None else ToyMemory(backbone, rooms[ranks.rank] * GIB)
     made = make_step(backbone=backbone, method=METHODS["Bridge"], batching=batching, ranks=ranks)
     listener = Listener()
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        make_trainer(made, steps=1, observers=[listener]).run()
+        warnings.filterwarnings("error", message="step")
+        make_trainer(made, steps=1, observers=[listener], memory=lambda device: memory).run()
     told = [(step, str(portions), text) for step, portions, text in listener.told]
-    return told, backbone.most, backbone.on
+    return told, backbone.most, backbone.on, backbone.calls
+
+
+def short_of_room(ranks: Ranks, rooms: Sequence[int] | None) -> Any:
+    """Train a model that is gathered block by block in portions that fit, or in the same typed."""
+    backbone, listener = backbone_of(ShortBackbone, dropout=0.2), Listener()
+    divided(ranks, backbone, ranks.size, keep=False)
+    batching = Batching(8) if rooms else Batching(8, pull=4, decode=2)
+    memory = None if rooms is None else ToyMemory(backbone, rooms[ranks.rank] * GIB)
+    made = make_step(backbone=backbone, method=METHODS["Bridge"], batching=batching, ranks=ranks)
+    make_trainer(made, steps=2, observers=[listener], memory=lambda device: memory).run()
+    return wholes(backbone.trainable()), listener.told
 
 
 class Inside(nn.Module):

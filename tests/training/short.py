@@ -15,6 +15,7 @@ from .fakes import FakeBackbone, Recorder
 
 SAMPLES, PULL, DECODE = "samples", "pull", "decode"
 ROOMY = 10**6
+GIB = 2**30
 BRANCHES = 2
 """Of each sample, which come in one call: the steps of these tests are guided."""
 
@@ -83,6 +84,29 @@ class ShortBackbone(FakeBackbone):
         images = super().decode(latents)
         self._use(DECODE, len(latents))
         return images
+
+
+@attrs.define
+class ToyMemory:
+    """A device on which a pull of n samples takes `fixed + n each`, a tenth with checkpointing."""
+
+    backbone: ShortBackbone
+    room: int
+    fixed: int = GIB
+    each: int = 5 * GIB
+    decode: int = 10 * GIB
+
+    def free(self) -> int:
+        return self.room
+
+    def peak(self, work: Callable[[], object]) -> int:
+        self.backbone.most = dict.fromkeys(self.backbone.most, 0)
+        work()
+        most = self.backbone.most
+        if most[DECODE]:
+            return most[DECODE] * self.decode
+        taken = self.fixed + most[PULL] * self.each
+        return taken // 10 if self.backbone.on else taken
 
 
 @attrs.define

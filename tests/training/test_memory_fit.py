@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flowbp.core import DRaFTLV
-from flowbp.training import AdamW, Anchor, Batching, ExhaustedError, Portions, Streams
+from flowbp.training import AdamW, Anchor, Batching, ExhaustedError, Portions, Ranks, Streams
 from flowbp.training.memory_fit import (
     CudaMemory,
     Fit,
@@ -17,37 +17,13 @@ from flowbp.training.memory_fit import (
     first_fit,
     fit_portions,
     largest_fit,
+    lockstep_fit,
     memory_of,
 )
 from flowbp.training.optimization import state_bytes
 
 from .fakes import PROMPTS, FakeBackbone, gradients, make_step, make_trainer
-from .short import DECODE, PULL, Listener, ShortBackbone
-
-GIB = 2**30
-
-
-@attrs.define
-class ToyMemory:
-    """A device on which a pull of n samples takes `fixed + n each`, a tenth with checkpointing."""
-
-    backbone: ShortBackbone
-    room: int
-    fixed: int = GIB
-    each: int = 5 * GIB
-    decode: int = 10 * GIB
-
-    def free(self) -> int:
-        return self.room
-
-    def peak(self, work: Callable[[], object]) -> int:
-        self.backbone.most = dict.fromkeys(self.backbone.most, 0)
-        work()
-        most = self.backbone.most
-        if most[DECODE]:
-            return most[DECODE] * self.decode
-        taken = self.fixed + most[PULL] * self.each
-        return taken // 10 if self.backbone.on else taken
+from .short import DECODE, GIB, PULL, Listener, ShortBackbone, ToyMemory
 
 
 def chosen(free: int, batching: Batching, *, owed: int = 0, **options: object):
@@ -265,6 +241,46 @@ def test_a_line_through_two_peaks() -> None:
     # What does not grow is not divided by.
     assert largest_fit(toy, lambda n: 200, 99) == Fit(99, 1000, 1)
     assert largest_fit(toy, lambda n: 1200, 99).count == 0
+
+
+class Beside(Ranks):
+    """Two processes, of which the other has room for so many samples."""
+
+    def __init__(self, other: int) -> None:
+        self.other = other
+
+    def exchange(self, value):
+        return [value, self.other]
+
+
+@pytest.mark.parametrize(
+    ("fixed", "each", "sizes", "other", "called", "fit"),
+    [
+        # 750 of 1000 may be taken. Of 1 sample 300 are known, then of 2 500, of 3 700.
+        (100, 200, range(9, 0, -1), 99, [1, 1, 2, 3], Fit(3, 1000, 233)),
+        (0, 100, range(9, 0, -1), 99, [1, 1, 7], Fit(7, 1000, 100)),
+        (0, 100, range(9, 0, -1), 4, [1, 1, 4], Fit(4, 1000, 100)),
+        (0, 100, (8, 4, 2, 1), 99, [1, 1, 4], Fit(4, 1000, 100)),
+        (0, 50, (8, 4, 2, 1), 99, [1, 1, 8], Fit(8, 1000, 50)),
+        # Even one may take more than is to be left free.
+        (500, 400, range(9, 0, -1), 99, [1, 1], Fit(1, 1000, 900)),
+        (0, 0, range(9, 0, -1), 99, [1, 1, 9], Fit(9, 1000, 0)),
+        (100, 200, [1], 99, [1, 1], Fit(1, 1000, 300)),
+    ],
+)
+def test_in_lockstep_only_what_certainly_fits_is_tried(
+    fixed, each, sizes, other, called, fit
+) -> None:
+    toy = type("Toy", (), {"free": lambda self: 1000, "peak": lambda self, work: work()})()
+    calls = []
+
+    def work(count: int) -> int:
+        calls.append(count)
+        assert count == 1 or fixed + each * count <= 750
+        return fixed + each * count
+
+    assert lockstep_fit(toy, work, sizes, Beside(other)) == fit
+    assert calls == called
 
 
 def test_even_portions() -> None:

@@ -14,6 +14,7 @@ from .fakes import saved
 from .test_distributed import worst
 
 JOB = "sharded_jobs."
+CURE = "set `pull` and `decode` of the batching and `gradient_checkpointing` of the backbone"
 
 
 def agree(found: list, expected: tuple, tolerance: float = 1e-12) -> None:
@@ -80,7 +81,7 @@ def test_what_is_too_much_for_one_is_made_smaller_on_all(together, stage: str) -
 )
 def test_the_smallest_portions_are_told(together, wish, sizes: dict, chosen: str) -> None:
     found = together.run(2, JOB + "portions", checkpointing=wish, sizes=sizes)
-    for _, most, on in found:
+    for _, most, on, _ in found:
         assert (most["pull"], most["decode"]) == (sizes.get("pull", 1), sizes.get("decode", 1))
         assert on is (wish in (True, "auto"))
     assert found[1][0] == []
@@ -89,10 +90,46 @@ def test_the_smallest_portions_are_told(together, wish, sizes: dict, chosen: str
         return
     ((step, portions, told),) = found[0][0]
     assert step == 1 and portions == chosen
-    assert told.startswith(f"{chosen}: what takes least memory, as nothing can be tried")
-    assert told.endswith(
-        "set `pull` and `decode` of the batching and `gradient_checkpointing` of the backbone"
-    )
+    assert told.startswith(f"{chosen}: what takes least memory, as none is measured here")
+    assert told.endswith(CURE)
+
+
+# A pull of n samples takes 1 + 5 n GiB, a tenth of it with checkpointing; decoding 10 n.
+@pytest.mark.parametrize(
+    ("rooms", "wish", "sizes", "compiled", "chosen"),
+    [
+        ([100, 41], None, {}, False, "pull 4, decode 2"),
+        ([41, 100], None, {}, True, "pull 4, decode 2"),
+        ([100, 100], False, {}, True, "pull 8, decode 4, gradient checkpointing off"),
+        ([41, 41, 20, 100], "auto", {}, False, "pull 8, decode 1, gradient checkpointing on"),
+        (
+            [41, 20],
+            "auto",
+            {"pull": 2, "decode": 3},
+            False,
+            "pull 2, decode 3, gradient checkpointing on",
+        ),
+        ([1, 100], None, {}, False, "pull 1, decode 1"),
+    ],
+)
+def test_portions_that_fit_everywhere_are_found_together(
+    together, rooms: list[int], wish: object, sizes: dict, compiled: bool, chosen: str
+) -> None:
+    named = {"checkpointing": wish, "sizes": sizes, "rooms": rooms, "compiled": compiled}
+    found = together.run(len(rooms), JOB + "portions", **named)
+    ((step, portions, told),) = found[0][0]
+    assert step == 1 and portions == chosen
+    assert told.startswith(f"{chosen}: ") and told.endswith(CURE)
+    assert ("GiB free" in told) == (len(sizes) < 2)
+    # All have made the same calls.
+    assert all(each[3] == found[0][3] for each in found)
+    assert all(each[0] == [] for each in found[1:])
+
+
+def test_in_portions_that_were_found_together_a_run_is_the_same(together) -> None:
+    found = [together.run(2, JOB + "short_of_room", rooms=rooms) for rooms in ([100, 41], None)]
+    for (fitted, _), (typed, told) in zip(*found, strict=True):
+        assert all(torch.equal(fitted[name], each) for name, each in typed.items()) and not told
 
 
 @pytest.mark.parametrize("where", ["sample", "pull", "backward"])
