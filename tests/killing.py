@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -16,24 +18,16 @@ import flowbp
 
 # The libraries are imported once; each run is then a fork, which starts within milliseconds.
 _SERVER = """
-import importlib, json, os, signal, sys
+import importlib, json, os, sys
 import torch
 from diffusers import StableDiffusion3Pipeline
 from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizerFast
 from flowbp.cli.evaluate import execution as _
 from flowbp.cli.run import execution
 from flowbp.settings import load
+from tests.killing import die_in_disk_call
 
 main = importlib.import_module(sys.argv[1]).main
-
-def fatal(call):
-    def counted(*arguments, **named):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return call(*arguments, **named)
-    return counted
 
 for line in sys.stdin:
     job = json.loads(line)
@@ -42,15 +36,36 @@ for line in sys.stdin:
         log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1), os.dup2(log, 2)
         if job["disk_calls"] is not None:
-            left = job["disk_calls"]
-            for name in ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink"):
-                setattr(os, name, fatal(getattr(os, name)))
+            die_in_disk_call(job["disk_calls"])
         code = main(job["arguments"])
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(code)
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+
+
+def die_in_disk_call(number: int) -> None:
+    """Have this process killed when it calls the disk for the n-th time."""
+    left = number
+
+    def fatal(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **named: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **named)
+
+        return counted
+
+    for name in ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink"):
+        setattr(os, name, fatal(getattr(os, name)))
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this number."""
+    return Path(f"/proc/{process}").exists()
 
 
 @attrs.frozen
@@ -98,12 +113,9 @@ class Processes:
         if kill_after is not None:
             time.sleep(kill_after)
             # A run that has ended is waited for by the server, and its number not used again.
-            if self._alive(process):
+            if is_alive(process):
                 os.kill(process, signal.SIGKILL)
         return self.finish()
-
-    def _alive(self, process: int) -> bool:
-        return Path(f"/proc/{process}").exists()
 
     def close(self) -> None:
         """Let the server go."""

@@ -94,7 +94,8 @@ def carry_out(
         if isinstance(error, ConfigurationError):
             return print_error(located(error, loaded.tree) if loaded else error, MISTAKE)
         if isinstance(error, (*stops, ComponentError)):
-            return print_error(error, STOPPED if loaded else MISTAKE)
+            # What a component raises before is a mistake of the configuration that names it.
+            return print_error(error, STOPPED if loaded or isinstance(error, stops) else MISTAKE)
         if is_out_of_memory(error):
             return print_out_of_memory(error, smaller, kept=kept)
         if isinstance(error, OSError):

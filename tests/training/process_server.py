@@ -23,13 +23,15 @@ import torch.distributed as dist
 
 from flowbp.training import Launch, joined
 
+from ..killing import die_in_disk_call
 from . import distributed_jobs, sharded_jobs
 
 LIMIT = 60
 """Seconds after which a process that has not ended writes where it is, and ends."""
 
 FLOWBP = "flowbp"
-"""The job that is the command, and the argument that has its imports made once."""
+"""The job that is the command, and the argument that has its imports made once; `disk_calls` of a
+rank is that in which it is killed."""
 
 JOBS = {"": distributed_jobs, "sharded_jobs": sharded_jobs}
 
@@ -76,6 +78,9 @@ def _act(job: Mapping[str, Any], rank: int) -> int:
         os.environ.update(RANK=number, WORLD_SIZE=count)
         os.environ.update(LOCAL_RANK=number, LOCAL_WORLD_SIZE=count)
         sys.argv = ["flowbp", *job["arguments"]["typed"]]
+        fatal = job["arguments"].get("disk_calls", {}).get(number)
+        if fatal is not None:
+            die_in_disk_call(fatal)
         return main()
     try:
         with joined(Launch(rank, size, rank, size)) as ranks:

@@ -8,7 +8,9 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,8 +43,36 @@ def kill_group(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def torchrun(module: str, arguments: list[str], *paths: Path) -> tuple[int, str, str]:
-    """Two processes of a module under torchrun itself: its exit code, and what they print."""
+def workers(launcher: int) -> dict[int, int]:
+    """The numbers of the processes that torchrun has started, by their ranks."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        # One that has just ended is gone, or has no environment any more.
+        with suppress(OSError):
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            pairs = (place / "environ").read_bytes().split(b"\0") if parent == launcher else ()
+            for pair in pairs:
+                name, _, value = pair.partition(b"=")
+                if name == b"RANK":
+                    found[int(value)] = int(place.name)
+    return found
+
+
+def _kill_workers(launcher: int, ranks: Sequence[int]) -> None:
+    there = workers(launcher)
+    for rank in ranks:
+        if rank in there:
+            with suppress(ProcessLookupError):
+                os.kill(there[rank], signal.SIGKILL)
+
+
+def torchrun(
+    module: str, arguments: list[str], *paths: Path, kill: tuple[Sequence[int], float] = ((), 0.0)
+) -> tuple[int, str, str]:
+    """Two processes of a module under torchrun itself: its exit code, and what they print.
+
+    Some ranks are killed after so many seconds.
+    """
     launched = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     searched = os.pathsep.join(map(str, (ROOT, *paths)))
     environment = {**os.environ, "PYTHONPATH": searched, "OMP_NUM_THREADS": "1"}
@@ -56,6 +86,8 @@ def torchrun(module: str, arguments: list[str], *paths: Path) -> tuple[int, str,
         text=True,
         start_new_session=True,
     )
+    killing = threading.Timer(kill[1], _kill_workers, (two.pid, kill[0]))
+    killing.start()
     try:
         printed, errors = two.communicate(timeout=120)
     except subprocess.TimeoutExpired:
@@ -64,6 +96,7 @@ def torchrun(module: str, arguments: list[str], *paths: Path) -> tuple[int, str,
         two.communicate(timeout=50)
         raise
     finally:
+        killing.cancel()
         kill_group(two)
     return two.returncode, printed, errors
 
