@@ -111,12 +111,14 @@ def warnings_of(
 ) -> tuple[str, ...]:
     """Warn where the trained-on reward rose while a held-out metric got worse.
 
-    Inside a run, by `find_divergence`; between the base and another model, by a significant gain of
+    Inside a run, by `divergences`; between the base and another model, by a significant gain of
     a column that this model was trained on beside a significant loss of another column.
     """
     if not trained:
         return ()
-    found = _diverging(held_out, each, prompts, signs or {}, seed) if each else []
+    signs = signs or {}
+    apart = divergences(held_out, each, prompts, signs, seed) if each else []
+    found = [told(one, signs) for one in apart]
     better = {(line.model, line.column) for line in lines if line.worth == "good"}
     for line in lines:
         own = trained.get(line.model, ())
@@ -131,25 +133,37 @@ def warnings_of(
     return tuple(found)
 
 
-def _diverging(
+def divergences(
     held_out: Sequence[Mapping[str, Any]],
     each: Sequence[_Each],
-    prompts: Sequence[str] | None,
-    signs: Mapping[str, int],
-    seed: int,
-) -> list[str]:
-    found = []
+    prompts: Sequence[str] | None = None,
+    signs: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> list[Divergence]:
+    """The metrics that diverge from the reward at the last of a run's evaluations."""
+    signs = signs or {}
     names = [name for name in metrics_besides(held_out, "reward") if signs.get(name) != 0]
-    for name in names:
-        sign, among = signs.get(name, 1), len(names)
-        apart = find_divergence(
-            held_out, each, name, "reward", prompts=prompts, among=among, sign=sign, seed=seed
+    found = (
+        find_divergence(
+            held_out,
+            each,
+            name,
+            "reward",
+            prompts=prompts,
+            among=len(names),
+            sign=signs.get(name, 1),
+            seed=seed,
         )
-        if apart is not None:
-            worse = "fell" if sign == 1 else "rose too, of which less is better"
-            found.append(
-                f"From step {apart.since} on the reward rose while {name} {worse}: it was best at "
-                f"step {apart.best}, beyond chance on {apart.prompts} prompts. Later "
-                "gains may exploit the reward's weaknesses instead of improving the pictures."
-            )
-    return found
+        for name in names
+    )
+    return [apart for apart in found if apart is not None]
+
+
+def told(apart: Divergence, signs: Mapping[str, int]) -> str:
+    """The divergence in words."""
+    worse = "fell" if signs.get(apart.metric, 1) == 1 else "rose too, of which less is better"
+    return (
+        f"From step {apart.since} on the reward rose while {apart.metric} {worse}: it was best at "
+        f"step {apart.best}, beyond chance on {apart.prompts} prompts. Later "
+        "gains may exploit the reward's weaknesses instead of improving the pictures."
+    )

@@ -29,6 +29,7 @@ from flowbp.training.metrics import NoGradientWarning as NoGradientWarning
 from flowbp.training.mid_run_evaluation import EarlyStop as EarlyStop
 from flowbp.training.mid_run_evaluation import EvaluationError as EvaluationError
 from flowbp.training.mid_run_evaluation import HeldOutEvaluation as HeldOutEvaluation
+from flowbp.training.mid_run_evaluation import RewardHackingWarning as RewardHackingWarning
 from flowbp.training.observers import EvaluationLines as EvaluationLines
 from flowbp.training.observers import History as History
 from flowbp.training.observers import JsonLines as JsonLines

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import attrs
 
+from flowbp.evaluation.held_out_evaluation import HeldOutMeasure
 from flowbp.evaluation.metric import Scale
+from flowbp.evaluation.reward_hacking import Divergence, divergences, told
 from flowbp.limits import STEPS
 from flowbp.training.metrics import HeldOutMetrics
 from flowbp.training.randomness import generator_states, set_generator_states
@@ -174,6 +177,14 @@ class HeldOutEvaluation:
         self._refuse_neither()
         run.evaluations.append(found)
         self._mark_best(run)
+        warn_of_reward_hacking(run.evaluations, self.prompts)
+
+    @property
+    def prompts(self) -> Sequence[str] | None:
+        """The texts that the measure has a number for each; None where another does not say."""
+        if not isinstance(self.measure, HeldOutMeasure):
+            return None
+        return [each.text for each in self.measure.prompts]
 
     def _measured(self, run: RunState, act: Callable[[], T]) -> T:
         states = generator_states(run.device)
@@ -200,6 +211,33 @@ class HeldOutEvaluation:
     def _mark_best(self, run: RunState) -> None:
         best = None if self.stop is None else self.stop.best(run.evaluations)
         run.best = None if best is None else best.step
+
+
+class RewardHackingWarning(UserWarning):
+    """The held-out reward rises while another held-out metric gets worse, by more than chance."""
+
+
+def warn_of_reward_hacking(rows: Sequence[HeldOutMetrics], prompts: Sequence[str] | None) -> None:
+    """Warn once of each divergence, when two evaluations in a row have shown it."""
+    known = {(apart.metric, apart.best) for apart in _divergences(rows[:-1], prompts)}
+    for apart in _divergences(rows, prompts):
+        if (apart.metric, apart.best) not in known:
+            warnings.warn(
+                f"{told(apart, rows[-1].signs)} Take an earlier checkpoint, a third of "
+                "optimizer.learning_rate, fewer steps, or an anchor, or a stronger one; early_stop "
+                f"with the metric {apart.metric} keeps the checkpoint that is best by it",
+                RewardHackingWarning,
+                stacklevel=2,
+            )
+
+
+def _divergences(rows: Sequence[HeldOutMetrics], prompts: Sequence[str] | None) -> list[Divergence]:
+    if not rows:
+        return []
+    means = [{"step": row.step, **row.means} for row in rows]
+    found = divergences(means, [row.each for row in rows], prompts, rows[-1].signs)
+    # Looked for after each evaluation, one alone is too often chance.
+    return [apart for apart in found if apart.since < rows[-1].step]
 
 
 def _stopped(step: int, why: str) -> str:

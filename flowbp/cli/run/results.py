@@ -25,7 +25,6 @@ from flowbp.cli.run.folder import (
 from flowbp.cli.timings import Timings
 from flowbp.evaluation import (
     Comparison,
-    HeldOutMeasure,
     Report,
     ScoreRow,
     counted,
@@ -95,7 +94,7 @@ def write_results(
         metrics=history.rows,
         held_out=[{"step": row.step, **row.means} for row in held_out],
         held_out_each=[row.each for row in held_out],
-        held_out_prompts=_held_out_prompts(inside),
+        held_out_prompts=None if inside is None else inside.prompts,
         held_out_signs={name: sign for row in held_out for name, sign in row.signs.items()},
         configuration=configuration_text(
             settings, run.tuned, run.device, run.replaced, processes=run.ranks.size
@@ -105,12 +104,6 @@ def write_results(
         environment=environment(run.device, settings.run.seed),
     )
     write_report(folder / REPORT, report)
-
-
-def _held_out_prompts(inside: HeldOutEvaluation | None) -> Sequence[str] | None:
-    """Those of the evaluations inside the run; None where another measure does not say."""
-    measure = getattr(inside, "measure", None)
-    return [each.text for each in measure.prompts] if isinstance(measure, HeldOutMeasure) else None
 
 
 def _before_after(evaluated: Evaluated, shown: list[int]) -> Tensor:
