@@ -27,7 +27,8 @@ from flowbp.training import (
     TrainingSampling,
     TrainingStep,
 )
-from flowbp.training.memory_fit import RESERVE, CudaMemory, fit_portions
+from flowbp.training.device_memory import RESERVE, CudaMemory
+from flowbp.training.memory_fit import fit_portions
 
 from .tiny_run import save_models, write_configuration
 

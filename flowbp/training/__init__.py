@@ -16,11 +16,11 @@ from flowbp.training.calibration import take_part_in_calibration as take_part_in
 from flowbp.training.checkpoint import CheckpointError as CheckpointError
 from flowbp.training.checkpoint import model_damage as model_damage
 from flowbp.training.checkpoint import newest_checkpoint as newest_checkpoint
+from flowbp.training.device_memory import Memory as Memory
 from flowbp.training.ema import Averaging as Averaging
 from flowbp.training.failures import NonFiniteError as NonFiniteError
 from flowbp.training.launch import Launch as Launch
 from flowbp.training.launch import LaunchError as LaunchError
-from flowbp.training.memory_fit import Memory as Memory
 from flowbp.training.memory_stages import ExhaustedError as ExhaustedError
 from flowbp.training.metrics import FallingRewardWarning as FallingRewardWarning
 from flowbp.training.metrics import HeldOutMetrics as HeldOutMetrics

@@ -14,6 +14,7 @@ import torch
 
 from flowbp.component_errors import during, shown, wrong
 from flowbp.training.checkpoint import FINAL
+from flowbp.training.device_memory import Memory, memory_of
 from flowbp.training.ema import Averaging
 from flowbp.training.failures import (
     NonFiniteError,
@@ -22,7 +23,7 @@ from flowbp.training.failures import (
     save_after_exception,
 )
 from flowbp.training.hold_signals import held_back, uninterrupted
-from flowbp.training.memory_fit import Memory, choose_portions, memory_of, retry_on_out_of_memory
+from flowbp.training.memory_fit import choose_portions, retry_on_out_of_memory
 from flowbp.training.memory_stages import UPDATE, in_stage
 from flowbp.training.metrics import (
     Metrics,

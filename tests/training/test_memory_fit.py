@@ -10,16 +10,16 @@ import torch
 
 from flowbp.core import DRaFTLV
 from flowbp.training import AdamW, Anchor, Batching, ExhaustedError, Portions, Ranks, Streams
-from flowbp.training.memory_fit import (
+from flowbp.training.device_memory import (
     CudaMemory,
     Fit,
     even_size,
     first_fit,
-    fit_portions,
     largest_fit,
     lockstep_fit,
     memory_of,
 )
+from flowbp.training.memory_fit import fit_portions
 from flowbp.training.optimization import state_bytes
 
 from .fakes import PROMPTS, FakeBackbone, gradients, make_step, make_trainer
