@@ -73,6 +73,16 @@ CASES = {
 }
 
 
+OF_THE_CASE = (
+    "batching.samples",
+    "batching.global",
+    "training.steps",
+    "sampling.height",
+    "sampling.width",
+)
+"""What a case or its options set."""
+
+
 def say(text: str) -> None:
     print(f"[{time.perf_counter() - _BEGUN:6.1f} s] {text}", flush=True)
 
@@ -124,14 +134,8 @@ def measure(name: str, typed: argparse.Namespace, ranks: Ranks) -> Row | None:
     changed = (*case.changed, *typed.set)
     bench = Bench(case.model, device, small=typed.tiny, compiled=not typed.eager, changed=changed)
     total = case.samples * (typed.same_global or ranks.size)
-    settings = bench.settings(
-        "bridge",
-        f"batching.samples={case.samples}",
-        f"batching.global={total}",
-        f"training.steps={typed.steps}",
-        f"sampling.height={side}",
-        f"sampling.width={side}",
-    )
+    own = (case.samples, total, typed.steps, side, side)
+    settings = bench.settings("bridge", *map("{}={}".format, OF_THE_CASE, own))
     if ranks.first:
         say(f"{name}: built on {ranks.size} processes")
     division, needs = divide(bench, case, settings, ranks)
@@ -155,6 +159,7 @@ def measure(name: str, typed: argparse.Namespace, ranks: Ranks) -> Row | None:
         samples=case.samples,
         total=total,
         portions=_portions_of(bench, settings, recorder),
+        compiled=not typed.eager,
         changed=changed,
         seconds=[row.seconds for row in rows],
         rewards=[row.reward for row in rows],
@@ -191,6 +196,10 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=(), help="changes to the presets")
     parser.add_argument("--tiny", action="store_true", help="two-layer models, on the CPU")
     typed = parser.parse_args()
+    for change in typed.set:
+        key = change.partition("=")[0]
+        if key in OF_THE_CASE:
+            parser.error(f"--set {change}: {key} is that of the case, --steps or --same-global")
     if typed.case is None:
         print(table(rows_of(typed.out)))
         return

@@ -31,6 +31,7 @@ class Row:
     samples: int
     total: int
     portions: str
+    compiled: bool
     changed: Sequence[str]
     # By step. If one is profiled, it is the last.
     seconds: Sequence[float]
@@ -62,10 +63,10 @@ def append(file: Path, row: Row) -> None:
 
 def rows_of(file: Path) -> list[Row]:
     """The last row of each measurement."""
-    found: dict[tuple[str, int, int, tuple[str, ...]], Row] = {}
+    found: dict[tuple[Any, ...], Row] = {}
     for line in file.read_text().splitlines():
         row = _row(json.loads(line))
-        found[row.case, row.processes, row.total, tuple(row.changed)] = row
+        found[row.case, row.processes, row.total, row.compiled, tuple(row.changed)] = row
     return list(found.values())
 
 
@@ -77,7 +78,8 @@ def _row(tree: Mapping[str, Any]) -> Row:
 
 def table(rows: Sequence[Row]) -> str:
     columns = (
-        "case", "GPUs", "samples a step", "the model", "portions", "s a step", "weak scaling",
+        "case", "GPUs", "samples a step", "the model", "portions", "compiled", "s a step",
+        "weak scaling",
         "GiB while built", "GiB once built", "GiB in training", "rewards differ from one GPU's by",
         "of s profiled", "computing", "NCCL", "NCCL alone", "nothing",
     )  # fmt: skip
@@ -86,7 +88,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def _cells(row: Row, rows: Sequence[Row]) -> Iterator[str]:
     yield from (row.case, str(row.processes), str(row.total), row.division, row.portions)
-    yield f"{row.step:.2f}"
+    yield from ("yes" if row.compiled else "no", f"{row.step:.2f}")
     yield _scaling(row, rows)
     yield from map(_gib, (row.building_gib, row.built_gib, row.training_gib))
     yield difference(row, rows)
@@ -117,4 +119,5 @@ def difference(row: Row, rows: Sequence[Row]) -> str:
 
 
 def _alone(row: Row, other: Row) -> bool:
-    return row.processes == 1 and (row.model, row.changed) == (other.model, other.changed)
+    alike = (row.model, row.compiled, row.changed) == (other.model, other.compiled, other.changed)
+    return row.processes == 1 and alike

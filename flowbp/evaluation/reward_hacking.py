@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,6 +37,7 @@ def find_divergence(
     among: int = 1,
     sign: int = 1,
     seed: int = 0,
+    look_back: int | None = None,
 ) -> Divergence | None:
     """Find since which step a metric and the reward diverge, if they still do at the last.
 
@@ -43,7 +45,7 @@ def find_divergence(
     above what it was then, both by more than chance: sign-flip tests of the differences, the
     reward's at `LEVEL`. The best of many evaluations is partly luck, so the metric is tested at
     `LEVEL` divided by the number of evaluations that could have been the best, and by `among`, the
-    number of metrics that are tested.
+    number of metrics that are tested. With `look_back` only the last so many are looked at.
     """
     if sign not in (-1, 1):
         raise ValueError(
@@ -62,7 +64,7 @@ def find_divergence(
         return None
     best, since, fallen = max(points, key=lambda point: point.mean), None, 0
     level = LEVEL / (max(1, len(points) - 1) * among)
-    for point in reversed(points[points.index(best) + 1 :]):
+    for point in itertools.islice(reversed(points[points.index(best) + 1 :]), look_back):
         fall = _risen(best.metric, point.metric, prompts, level, seed)
         if not fall or not _risen(point.trained, best.trained, prompts, LEVEL, seed):
             break
@@ -118,7 +120,7 @@ def warnings_of(
         return ()
     signs = signs or {}
     apart = divergences(held_out, each, prompts, signs, seed) if each else []
-    found = [told(one, signs) for one in apart]
+    found = [in_words(one, signs) for one in apart]
     better = {(line.model, line.column) for line in lines if line.worth == "good"}
     for line in lines:
         own = trained.get(line.model, ())
@@ -139,6 +141,8 @@ def divergences(
     prompts: Sequence[str] | None = None,
     signs: Mapping[str, int] | None = None,
     seed: int = 0,
+    *,
+    look_back: int | None = None,
 ) -> list[Divergence]:
     """The metrics that diverge from the reward at the last of a run's evaluations."""
     signs = signs or {}
@@ -153,15 +157,17 @@ def divergences(
             among=len(names),
             sign=signs.get(name, 1),
             seed=seed,
+            look_back=look_back,
         )
         for name in names
     )
     return [apart for apart in found if apart is not None]
 
 
-def told(apart: Divergence, signs: Mapping[str, int]) -> str:
-    """The divergence in words."""
-    worse = "fell" if signs.get(apart.metric, 1) == 1 else "rose too, of which less is better"
+def in_words(apart: Divergence, signs: Mapping[str, int]) -> str:
+    """What a reader is told of a divergence."""
+    fell = signs.get(apart.metric, 1) == 1
+    worse = "fell" if fell else "got worse (rose, and less is better)"
     return (
         f"From step {apart.since} on the reward rose while {apart.metric} {worse}: it was best at "
         f"step {apart.best}, beyond chance on {apart.prompts} prompts. Later "

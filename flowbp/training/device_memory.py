@@ -134,9 +134,10 @@ def lockstep_fit(
 ) -> Fit:
     """Find a size that fits on all processes, by the same calls on each and without a failure.
 
-    Of `peak(n)` bytes for n samples, m > n take at most `m / n peak(n)`. So all go on from the
-    smallest size to the largest that certainly fits everywhere, until none is larger. `sizes`
-    begin with the largest. What the smallest needs is raised: nothing less could be done.
+    If memory grows at most in proportion, m > n samples take at most `m / n peak(n)` bytes. So all
+    go on from the smallest size to the largest that then fits everywhere, until none is larger. A
+    large part that does not grow makes this too careful. `sizes` begin with the largest. Where
+    memory runs out all the same, that is raised: the others cannot be told.
     """
     count = sizes[-1]
     # Once unmeasured: kernels are chosen, and gradients allocated that then stay.
@@ -144,8 +145,8 @@ def lockstep_fit(
     free = max(memory.free() - owed, 0)
     while True:
         peak = memory.peak(partial(work, count))
-        certain = int(free * (1 - CAUTION)) * count // max(peak, 1)
-        agreed = min(ranks.exchange(certain))
+        fits = int(free * (1 - CAUTION)) * count // max(peak, 1)
+        agreed = min(ranks.exchange(fits))
         larger = next((size for size in sizes if count < size <= agreed), None)
         if larger is None:
             return Fit(count, free, peak // count)

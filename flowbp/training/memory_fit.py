@@ -29,7 +29,14 @@ from flowbp.training.device_memory import (
     lockstep_fit,
     release_memory,
 )
-from flowbp.training.memory_stages import ENCODING, ExhaustedError, StageOutOfMemoryError, in_stage
+from flowbp.training.memory_stages import (
+    ENCODING,
+    SCORING,
+    SWEEP,
+    ExhaustedError,
+    StageOutOfMemoryError,
+    in_stage,
+)
 from flowbp.training.observers import Observer, notify_portions
 from flowbp.training.optimization import OptimizerRecipe, state_bytes
 from flowbp.training.prompts import PromptFeed, PromptSource
@@ -78,6 +85,9 @@ def fit_portions(
             parameter.grad = None
         set_generator_states(states, device)
         release_memory(device)
+        if device.type == "cuda":
+            # What was tried is no peak of the steps to come.
+            torch.cuda.reset_peak_memory_stats(device)
 
 
 class _Fitting:
@@ -155,7 +165,13 @@ class _Fitting:
         if self.lockstep:
             tried = compiled if self.compiled else range(most, 0, -1)
             wanted = sorted({even_size(size, most) for size in tried}, reverse=True)
-            found = lockstep_fit(self.memory, work, wanted, self.step.ranks, owed=self.owed)
+            try:
+                found = lockstep_fit(self.memory, work, wanted, self.step.ranks, owed=self.owed)
+            except StageOutOfMemoryError as error:
+                stage, count = error.stage, error.count
+                if count > 1:
+                    stage = attrs.evolve(stage, cure=f"{_ONCE}: {_SET}, for less than {count}")
+                raise ExhaustedError(stage, count, error.cause) from error
         elif self.compiled:
             sizes = dict.fromkeys(even_size(size, most) for size in compiled)
             wanted = [size for size in sizes if size >= least]
@@ -172,18 +188,18 @@ class _Fitting:
         anchor = None if self.step.anchor is None else torch.zeros_like(x)
         pull = self.step.pull(self.conditioning[:count])
         cotangents = Cotangents(torch.zeros_like(x), anchor, through_latents=True)
-        pull(x, self.step.sigmas[0], cotangents)
+        with in_stage(SWEEP, count):
+            pull(x, self.step.sigmas[0], cotangents)
 
     def _score(self, count: int) -> None:
         x, weights = self.latents[:count], torch.ones(count, device=self.latents.device)
-        score(self.step.scorer(count), x, self.prompts[:count], weights)
+        with in_stage(SCORING, count):
+            score(self.step.scorer(count), x, self.prompts[:count], weights)
 
 
-_IN_BLOCKS = (
-    "a model that is gathered block by block cannot repeat a step that runs out of memory; where "
-    "more fits, set `pull` and `decode` of the batching and "
-    "`gradient_checkpointing` of the backbone"
-)
+_ONCE = "a model that is gathered block by block cannot repeat a step that runs out of memory"
+_SET = "set `pull` and `decode` of the batching and `gradient_checkpointing` of the backbone"
+_IN_BLOCKS = f"{_ONCE}; where more fits, {_SET}"
 
 
 def in_lockstep(backbone: Backbone) -> bool:

@@ -11,7 +11,7 @@ import attrs
 
 from flowbp.evaluation.held_out_evaluation import HeldOutMeasure
 from flowbp.evaluation.metric import Scale
-from flowbp.evaluation.reward_hacking import Divergence, divergences, told
+from flowbp.evaluation.reward_hacking import divergences, in_words
 from flowbp.limits import STEPS
 from flowbp.training.metrics import HeldOutMetrics
 from flowbp.training.randomness import generator_states, set_generator_states
@@ -113,6 +113,8 @@ class HeldOutEvaluation:
     measure: Measure
     every: int = attrs.field(validator=integer(1))
     stop: EarlyStop | None = None
+    # What was warned of, by metric and the step at which it was best.
+    _warned: set[tuple[str, int]] = attrs.field(factory=set, init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         """Refuse a rule for evaluations that come at other steps."""
@@ -177,7 +179,7 @@ class HeldOutEvaluation:
         self._refuse_neither()
         run.evaluations.append(found)
         self._mark_best(run)
-        warn_of_reward_hacking(run.evaluations, self.prompts)
+        self._warn_of_reward_hacking(run.evaluations)
 
     @property
     def prompts(self) -> Sequence[str] | None:
@@ -185,6 +187,24 @@ class HeldOutEvaluation:
         if not isinstance(self.measure, HeldOutMeasure):
             return None
         return [each.text for each in self.measure.prompts]
+
+    def _warn_of_reward_hacking(self, rows: Sequence[HeldOutMetrics]) -> None:
+        """Warn once of each divergence, when two evaluations in a row have shown it."""
+        means, signs = [{"step": row.step, **row.means} for row in rows], rows[-1].signs
+        each = [row.each for row in rows]
+        for apart in divergences(means, each, self.prompts, signs, look_back=2):
+            found = (apart.metric, apart.best)
+            # Looked for after each evaluation, one alone is too often chance.
+            if apart.since == rows[-1].step or found in self._warned:
+                continue
+            self._warned.add(found)
+            warnings.warn(
+                f"{in_words(apart, signs)} Take an earlier checkpoint, a third of "
+                "optimizer.learning_rate, fewer steps, or an anchor, or a stronger one; early_stop "
+                f"with the metric {apart.metric} keeps the checkpoint that is best by it",
+                RewardHackingWarning,
+                stacklevel=2,
+            )
 
     def _measured(self, run: RunState, act: Callable[[], T]) -> T:
         states = generator_states(run.device)
@@ -215,29 +235,6 @@ class HeldOutEvaluation:
 
 class RewardHackingWarning(UserWarning):
     """The held-out reward rises while another held-out metric gets worse, by more than chance."""
-
-
-def warn_of_reward_hacking(rows: Sequence[HeldOutMetrics], prompts: Sequence[str] | None) -> None:
-    """Warn once of each divergence, when two evaluations in a row have shown it."""
-    known = {(apart.metric, apart.best) for apart in _divergences(rows[:-1], prompts)}
-    for apart in _divergences(rows, prompts):
-        if (apart.metric, apart.best) not in known:
-            warnings.warn(
-                f"{told(apart, rows[-1].signs)} Take an earlier checkpoint, a third of "
-                "optimizer.learning_rate, fewer steps, or an anchor, or a stronger one; early_stop "
-                f"with the metric {apart.metric} keeps the checkpoint that is best by it",
-                RewardHackingWarning,
-                stacklevel=2,
-            )
-
-
-def _divergences(rows: Sequence[HeldOutMetrics], prompts: Sequence[str] | None) -> list[Divergence]:
-    if not rows:
-        return []
-    means = [{"step": row.step, **row.means} for row in rows]
-    found = divergences(means, [row.each for row in rows], prompts, rows[-1].signs)
-    # Looked for after each evaluation, one alone is too often chance.
-    return [apart for apart in found if apart.since < rows[-1].step]
 
 
 def _stopped(step: int, why: str) -> str:

@@ -20,7 +20,8 @@ EXACT = "backbone.policy={weights: float32, compute: float32}"
 def row(**figures):
     values = dict(
         case="sd35", model="sd35_medium", processes=1, division="each with the whole model",
-        needs="", samples=8, total=8, portions="pull 8", changed=["a=1"],
+        needs="", samples=8, total=8, portions="pull 8", compiled=True,
+        changed=["a=1"],
         seconds=[60.0, 9.0, 4.0, 6.0, 5.0, 8.0], rewards=[0.5, 0.25], reward_stds=[0.1, 0.1],
         losses=[0.0], gradient_norms=[1.0], building_gib=[20.25], built_gib=[10.0],
         training_gib=[50.0], building_seconds=9.0, profiled=True, gpu=None,
@@ -65,12 +66,21 @@ def test_the_table_compares_with_one_gpu(tmp_path, monkeypatch, capsys):
     main()
     line = capsys.readouterr().out.splitlines()[-1]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[5:8] == ["6.25", "0.800", "20.0 / 21.0"]
-    assert cells[10] == "0.12 in 2 steps (standard deviation 0.1)"
-    assert cells[11:] == ["6.500", "5.000", "1.000", "0.750", "0.750"]
-    # Another model's, or that of other settings, is no measure.
-    other = attrs.evolve(two, changed=["a=2"])
-    assert "0.800" not in table([row(), other])
+    assert cells[5:9] == ["yes", "6.25", "0.800", "20.0 / 21.0"]
+    assert cells[11] == "0.12 in 2 steps (standard deviation 0.1)"
+    assert cells[12:] == ["6.500", "5.000", "1.000", "0.750", "0.750"]
+    # One that is not compiled, or of other settings, is no measure.
+    for other in (attrs.evolve(two, changed=["a=2"]), attrs.evolve(two, compiled=False)):
+        assert "0.800" not in table([row(), other])
+
+
+def test_what_the_case_sets_is_not_set_besides(monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys, "argv", ["several_gpus", "o", "--case", "sd35", "--set", "batching.global=4"]
+    )
+    with pytest.raises(SystemExit):
+        main()
+    assert "batching.global" in capsys.readouterr().err
 
 
 def test_cases_are_of_published_models():

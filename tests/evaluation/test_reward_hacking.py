@@ -143,7 +143,9 @@ def test_a_page_warns_of_what_is_worse() -> None:
     steps = [{**row, **{n: figures[n][i] for n in names}} for i, row in enumerate(steps)]
     each = [{name: [row[name]] * 20 for name in ("reward", *names)} for row in steps]
     (told,) = warnings_of([], steps, {"after": ["reward"]}, each=each, signs=names)
-    assert told.startswith("From step 10 on the reward rose while less rose too, of which less is ")
+    assert told.startswith(
+        "From step 10 on the reward rose while less got worse (rose, and less is better): "
+    )
     (told,) = warnings_of([], steps, {"after": ["reward"]}, each=each)
     assert told.startswith("From step 10 on the reward rose while neither fell: ")
 

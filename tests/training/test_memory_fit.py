@@ -95,6 +95,21 @@ def test_compiled_code_is_tried_from_above(
     assert sizes[::2] == tried and sizes[1::2] == tried
 
 
+@pytest.mark.parametrize(
+    ("limits", "stage", "cure"),
+    [
+        ({PULL: 0}, "the backward pass", "training a LoRA"),
+        ({PULL: 4}, "the backward pass", "set `pull` and `decode` .* for less than 8"),
+        ({DECODE: 0}, "decoding and scoring", "a smaller reward"),
+        ({DECODE: 2}, "decoding and scoring", "set `pull` and `decode` .* for less than 8"),
+    ],
+)
+def test_what_runs_out_in_lockstep_is_named_with_its_cure(monkeypatch, limits, stage, cure):
+    monkeypatch.setattr("flowbp.training.memory_fit.in_lockstep", lambda backbone: True)
+    with pytest.raises(ExhaustedError, match=f"out of memory in {stage}.*{cure}"):
+        chosen(1000, Batching(8), **limits)
+
+
 SHORTAGES = [
     torch.OutOfMemoryError(),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
@@ -266,9 +281,11 @@ class Beside(Ranks):
         (500, 400, range(9, 0, -1), 99, [1, 1], Fit(1, 1000, 900)),
         (0, 0, range(9, 0, -1), 99, [1, 1, 9], Fit(9, 1000, 0)),
         (100, 200, [1], 99, [1, 1], Fit(1, 1000, 300)),
+        # Too careful: 17 would fit.
+        (400, 20, range(9, 0, -1), 99, [1, 1], Fit(1, 1000, 420)),
     ],
 )
-def test_in_lockstep_only_what_certainly_fits_is_tried(
+def test_in_lockstep_only_what_fits_in_proportion_is_tried(
     fixed, each, sizes, other, called, fit
 ) -> None:
     toy = type("Toy", (), {"free": lambda self: 1000, "peak": lambda self, work: work()})()

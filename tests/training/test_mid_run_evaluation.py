@@ -370,23 +370,26 @@ def test_the_numbers_of_every_prompt_are_kept_with_their_mean():
     assert str(again.each) == str(row.each) and again.means == row.means
 
 
-def test_a_metric_that_falls_while_the_reward_rises_is_told_once() -> None:
-    """By single prompts: the second evaluation is the best, the fourth is worse beyond chance."""
-    heights = {"reward": (0.1, 0.2, 0.3, 0.4, 0.5), "held": (0.5, 0.8, 0.8, 0.4, 0.3)}
+def test_a_metric_that_falls_while_the_reward_rises_is_warned_of_once() -> None:
+    """By single prompts: worse in two evaluations in a row, and again after a rise in between."""
+    heights = {
+        "reward": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+        "held": (0.5, 0.8, 0.4, 0.3, 0.8, 0.3, 0.2, 0.2),
+    }
     source = torch.Generator().manual_seed(0)
     noise = {name: (0.01 * torch.rand(24, generator=source)).tolist() for name in heights}
-    calls = iter(range(5))
+    calls = iter(range(8))
 
     def measure() -> dict[str, list[float]]:
         call = next(calls)
         return {name: [heights[name][call] + each for each in noise[name]] for name in heights}
 
-    trainer = make_trainer(steps=4)
+    trainer = make_trainer(steps=7)
     evaluation = HeldOutEvaluation(measure=measure, every=1)
     with pytest.warns(RewardHackingWarning) as found:
         attrs.evolve(trainer, held_out_evaluation=evaluation).run()
     (only,) = (each for each in found if each.category is RewardHackingWarning)
-    assert "From step 3 on the reward rose while held fell: it was best at step" in str(
+    assert "From step 2 on the reward rose while held fell: it was best at step 1" in str(
         only.message
     )
     assert "beyond chance on 24 prompts" in str(only.message)

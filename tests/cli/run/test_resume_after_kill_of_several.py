@@ -162,6 +162,9 @@ def killed_until_done(start: Start, arguments: list[str], run: Path, sources: So
             kills.append(tried.drawn)
             # One that got a signal before it had joined knows of no other.
             alone = {130} if "interrupted; nothing was done" in tried.said else set()
+            if "SIGTERM" in tried.drawn:
+                # Or even before Python had begun to listen to signals.
+                alone.add(-signal.SIGTERM)
             assert set(tried.codes) <= {-signal.SIGKILL, 0, 1, *alone}, said
         else:
             assert set(tried.codes) == {0}, said
