@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from flowbp.component_errors import ComponentError
 from flowbp.rank_errors import RankEndedError
 from flowbp.training.hold_signals import uninterrupted
 from flowbp.training.launch import Launch
@@ -200,6 +201,9 @@ class ProcessRanks(Ranks):
 
     def _behind(self, error: BaseException) -> BaseException | None:
         """The end of another process that made a call of torch's own fail, to gather shards say."""
+        if isinstance(error, ComponentError) and error.__cause__ is not None:
+            # A network of others whose shards were to be gathered is not to blame.
+            error = error.__cause__
         plain = type(error) is RuntimeError or isinstance(error, dist.DistError)
         if not plain or not any(word in str(error) for word in _OF_OTHERS):
             return None

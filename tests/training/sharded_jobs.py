@@ -240,11 +240,11 @@ def short_inside(ranks: Ranks, where: str, short: int, steps: int = 3) -> Any:
     return wholes(backbone.trainable()), block.failed
 
 
-def ending(ranks: Ranks, folder: str, acts: Mapping[str, Sequence[Any]]) -> None:
+def ending(ranks: Ranks, folder: str, acts: Mapping[str, Sequence[Any]], keep: bool = True) -> None:
     """Train a sharded model until something ends it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     backbone = backbone_of()
-    divided(ranks, backbone, ranks.size)
+    divided(ranks, backbone, ranks.size, keep)
     made = make_step(
         backbone=backbone, reward=act_at(ranks, acts), batching=Batching(2), ranks=ranks
     )

@@ -201,6 +201,16 @@ def test_what_one_has_lost_cannot_be_saved_and_checkpoints_stay(
     assert names(tmp_path) == ["step-000001", "step-000002"]
 
 
+@pytest.mark.parametrize("act", ["fail", "kill"])
+def test_a_network_whose_shards_are_gone_is_not_to_blame(together, tmp_path, act: str) -> None:
+    acts = {"1": (act, 3)}
+    together.start(2, JOB + "ending", folder=str(tmp_path), acts=acts, keep=False)
+    ended = together.finish()
+    assert 0 not in ended.codes
+    assert "\nRankEndedError: " in ended.told[0] and "rank 1 " in ended.told[0]
+    assert "\nComponentError: " not in ended.told[0].partition("RankEndedError: ")[0]
+
+
 def test_a_score_that_is_not_finite_is_saved_by_all(together, tmp_path: Path) -> None:
     together.start(2, JOB + "ending", folder=str(tmp_path), acts={"1": ("spoil", 2)})
     ended = together.finish()
