@@ -203,9 +203,12 @@ class Batching:
             below = self.global_ // together * together
             near = " or ".join(str(each) for each in (below, below + together) if each)
             each_of = f" on each of {processes} processes" if processes > 1 else ""
+            own, rest = divmod(self.global_, processes)
+            fewer = max((n for n in range(1, self.samples) if own % n == 0), default=0)
+            cure = "" if rest or not fewer else f", or keep it with `samples` {fewer}"
             raise ValueError(
                 f"`global` must be a multiple of {together}, as `samples` is {self.samples}"
-                f"{each_of}, got {self.global_}; the nearest is {near}"
+                f"{each_of}, got {self.global_}; the nearest is {near}{cure}"
             )
         return self.global_
 

@@ -25,13 +25,18 @@ Sharding = int | Literal["auto"]
 
 @attrs.frozen(kw_only=True)
 class Needs:
-    """Bytes of a whole model in training; `largest` are the weights of its largest block."""
+    """Bytes of a whole model in training.
+
+    `largest` are the weights of its largest block, `reference` is the frozen copy that an anchor
+    compares with, which is never divided.
+    """
 
     weights: int
     gradients: int
     optimizer: int
     average: int
     largest: int
+    reference: int = 0
 
     @classmethod
     def of(
@@ -77,12 +82,14 @@ class Division:
 
     def bytes_of(self, needs: Needs) -> Mapping[str, int]:
         """What each device has, by what it is."""
+        whole = {"the anchor's reference": needs.reference}
         if self.shard == 1:
             return {
                 "weights": needs.weights,
                 "gradients": needs.gradients,
                 "optimizer state": needs.optimizer,
                 "averages": needs.average,
+                **whole,
             }
         shares = needs.weights + needs.optimizer + needs.average
         if self.keep:
@@ -91,7 +98,7 @@ class Division:
             shares += needs.gradients
             # One that is used, and the next one.
             within = {"blocks in use": 3 * needs.largest}
-        return {"shards": shares // self.shard, **within}
+        return {"shards": shares // self.shard, **within, **whole}
 
     def total(self, needs: Needs) -> int:
         """What each device has in all."""

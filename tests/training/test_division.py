@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 import torch
 from torch import nn
@@ -35,6 +36,13 @@ def test_needs_are_counted_with_and_without_weights(device: str) -> None:
         largest=4 * 32,
     )
     assert Needs.of(net, trained, AdamW(), None).average == 0
+
+
+def test_the_anchor_s_reference_is_whole_on_every_device() -> None:
+    needs = attrs.evolve(NEEDS, reference=18 * GIB)
+    for each in (Division(), Division(8), Division(8, keep=False)):
+        assert each.total(needs) == each.total(NEEDS) + 18 * GIB
+        assert "18.0 GiB of the anchor's reference" in each.described(needs, 8)
 
 
 def test_shards_are_smaller_and_a_step_has_the_whole() -> None:

@@ -167,14 +167,24 @@ def test_a_global_batch_is_divided_among_the_processes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "processes", "near"),
-    [(23, 1, "20 or 24"), (24, 4, "16 or 32"), (8, 4, "16"), (3, 1, "4"), (65, 2, "64 or 72")],
+    ("total", "processes", "near", "samples"),
+    [
+        (23, 1, "20 or 24", 1),
+        (24, 4, "16 or 32", 3),
+        (8, 4, "16", 2),
+        (3, 1, "4", 3),
+        # An odd number is none of two processes, whatever they sample at a time.
+        (65, 2, "64 or 72", None),
+    ],
 )
-def test_a_global_batch_that_cannot_be_divided_is_refused_with_the_nearest(
-    total: int, processes: int, near: str
+def test_a_global_batch_that_cannot_be_divided_is_refused_with_the_cure(
+    total: int, processes: int, near: str, samples: int | None
 ) -> None:
     batching = Batching(4, global_=total)
-    message = f"must be a multiple of {4 * processes}, .*got {total}; the nearest is {near}$"
+    cure = "" if samples is None else f", or keep it with `samples` {samples}"
+    message = f"must be a multiple of {4 * processes}, .*got {total}; the nearest is {near}{cure}$"
+    if samples is not None:
+        assert attrs.evolve(batching, samples=samples).total(processes) == total
     with pytest.raises(ValueError, match=message):
         batching.total(processes)
     if processes == 1:

@@ -6,9 +6,11 @@ from collections.abc import Collection
 from functools import partial
 from typing import Any
 
+import attrs
 import torch
 
-from flowbp.adapters import Backbone, Full, Lora, Tuning
+from flowbp.adapters import Backbone, DtypePolicy, Full, Lora, Tuning
+from flowbp.adapters.lora_layers import only_adapters_train
 from flowbp.cli.rehearsal import (
     PICTURES,
     faults_of_call,
@@ -157,10 +159,23 @@ def division_of(
     device, averaging = chosen_device(settings.run.device), settings.training.averaging
     known = optimizer if is_ours(optimizer) else AdamW()
     needs = Needs.of(model.module, model.trainable(), known, averaging)
+    if settings.anchor is not None:
+        needs = attrs.evolve(needs, reference=_reference_bytes(model))
     memory = None
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
     return chosen_division(settings.distributed.shard, needs, Launch.of(), memory), needs
+
+
+def _reference_bytes(model: Backbone) -> int:
+    """What the frozen copy takes that an anchor compares with; a LoRA's base is there already."""
+    if only_adapters_train(model.module):
+        return 0
+    policy = getattr(model, "policy", None)
+    parameters = model.module.parameters()
+    if not isinstance(policy, DtypePolicy):
+        return sum(each.nbytes for each in parameters)
+    return sum(each.numel() * policy.frozen.weights.itemsize for each in parameters)
 
 
 def trained_parameters(backbone: Backbone) -> int:
