@@ -62,6 +62,8 @@ def training_charts(metrics: Rows) -> tuple[Chart, ...]:
     """The charts of a run: reward and its parts, loss, gradient norm, residuals and anchor."""
     keys = {key: None for row in metrics for key in row}
     residuals = sorted(key for key in keys if key.startswith("residual_"))
+    # Of a surrogate that follows the path there are none.
+    residuals = residuals if any(row.get(key) for row in metrics for key in residuals) else []
     wanted = {
         "Reward": ["reward"],
         # A chart each, as the colours of one chart are few and a reward's parts may be many.

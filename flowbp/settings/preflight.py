@@ -155,7 +155,10 @@ def _folder(settings: Settings, *, resume: bool) -> Found:
     folder = settings.run.folder
     taken = ", and nothing saved is ever overwritten; name another, such as {free}"
     if _is_finished(folder):
-        taken += "; the run that is there is finished, and --resume only adds to training.steps"
+        taken += (
+            "; the run that is there is finished, and --resume only adds to training.steps, under "
+            "a constant schedule"
+        )
     else:
         taken += ", or add --resume to continue the run that is there"
     return fault_of_folder("run", folder, taken=taken, resume=resume)

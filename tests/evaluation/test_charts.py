@@ -60,6 +60,11 @@ def test_charts_of_a_run() -> None:
         assert chart.note.endswith(". Thick line: mean of the last 5 rows.")
 
 
+def test_there_is_no_chart_of_residuals_that_are_all_0() -> None:
+    rows = [{**row, "residual_0": 0.0, "residual_1": None} for row in metrics(60)]
+    assert "Residual per segment" not in [chart.title for chart in training_charts(rows)]
+
+
 def test_missing_keys_leave_charts_out() -> None:
     assert training_charts([]) == ()
     assert training_charts([{"step": 0, "reward": None, "seconds": 1.0}, {"loss": 0.5}]) == ()
