@@ -43,7 +43,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     typed = _parser().parse_args(arguments)
     find_modules_here()
     # Late, because importing torch takes seconds.
-    from examples.paper.settings import load
+    from examples.paper.loading import load
     from flowbp.cli.console import quiet
     from flowbp.cli.signals import interruptible
     from flowbp.config import ConfigurationError

@@ -19,9 +19,9 @@ import pytest
 from examples.paper import __main__ as command
 from examples.paper.cost import Size, hours_of, overview
 from examples.paper.execution import execute, start
+from examples.paper.loading import load, published_files
 from examples.paper.page import page
 from examples.paper.published import MODELS, SCORES
-from examples.paper.settings import load, published_files
 from examples.paper.tasks import Training
 from flowbp.settings import load as load_run
 from flowbp.training.division import Division, Needs
