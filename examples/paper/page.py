@@ -27,7 +27,8 @@ _HEADING = f"""\
 # The tables of arXiv 2606.11075
 
 Means over all prompts. In brackets is what is published, as far as it is recorded here; the other
-published numbers are in the paper. {_MISSING} stands for what has not been measured.
+published numbers are in the paper. {_MISSING} stands for what has not been measured, or under other
+settings alone.
 """
 
 
@@ -72,6 +73,12 @@ def _table(model: str, table: str, rows: Sequence[Row]) -> Iterator[str]:
             cells = [_cell(scores, label, column, known) for column in columns]
             yield _line([METHODS.get(label, label), *cells])
     yield ""
+    outdated = {METHODS.get(row.label, row.label): row.outdated() for row in rows}
+    told = [
+        f"- {n}, measured under other settings: {'; '.join(w)}." for n, w in outdated.items() if w
+    ]
+    if told:
+        yield "\n".join([*told, ""])
     if scores is not None and scores.models[0] == BASE and len(scores.models) > 1:
         yield f"```text\n{scores_table(scores)}\n```\n"
     elif scores is not None:

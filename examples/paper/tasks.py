@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from flowbp.settings import Change, Settings, changes, resolved_values
 from flowbp.settings.folder import FINISHED
 from flowbp.training.checkpoint import FINAL, TRAINING, remove_checkpoint
 
-_OF_SCORES = ("backbone", "prompts", "sampling", "metrics")
+_OF_PICTURES = ("backbone", "prompts", "sampling", "evaluation.seeds")
 _PLACES = ("source", "path", "tokenizer")
 """Keys that may change because something was moved."""
 
@@ -64,9 +64,13 @@ class Training:
             return False
         if finished is None or finished.steps != self.settings.training.steps:
             return False
-        changed = _changed(self.folder, resolved_values(self.settings))
-        moved = (each.key.rpartition(".")[2] in _PLACES for each in changed if not each.allowed)
-        return self.final.is_dir() and all(moved)
+        return self.final.is_dir() and not self.changes()
+
+    def changes(self) -> Sequence[Change]:
+        """What it was begun under otherwise, and may not go on without."""
+        found = _changed(self.folder, resolved_values(self.settings))
+        moved = {each for each in found if each.key.rpartition(".")[2] in _PLACES}
+        return [each for each in found if not each.allowed and each not in moved]
 
     def command(self) -> list[str]:
         """What starts it, or continues it."""
@@ -117,25 +121,56 @@ class Row:
     def done(self) -> bool:
         """Whether every picture has a value of every metric, and is of the model that is there."""
         scores = self.scores()
-        if scores is None or scores.failures:
+        if scores is None or scores.failures or self.outdated():
             return False
-        found = {column.partition(".")[0] for column in scores.columns}
+        found = {_metric(column) for column in scores.columns}
         count = len(self.settings.prompts.prompts()) * len(self.settings.evaluation.seeds)
-        whole = set(self.settings.metrics) <= found and len(scores.rows) == count
-        changed = {each.key.partition(".")[0] for each in self._changes()}
-        return whole and not changed & set(_OF_SCORES) and not self._older_than_the_run()
-
-    def _changes(self) -> Sequence[Change]:
-        return _changed(self.folder, resolved_values(self.settings))
-
-    def _older_than_the_run(self) -> bool:
-        finished = self.training and self.training.folder / FINISHED
-        if not finished or not finished.exists():
-            return False
-        return (self.folder / SCORES).stat().st_mtime < finished.stat().st_mtime
+        return set(self.settings.metrics) <= found and len(scores.rows) == count
 
     def scores(self) -> Scores | None:
-        """What has been measured so far."""
+        """What has been measured so far of the present settings and of the model that is there."""
+        written = self._written()
+        if written is None or self._outdated_pictures():
+            return None
+        changed = {each.key.split(".")[1] for each in self._changes("metrics")}
+        return _without_metrics(written, changed)
+
+    def outdated(self) -> Sequence[str]:
+        """Why what has been measured is not among the scores, or not all of it."""
+        written = self._written()
+        if written is None:
+            return []
+        there = {_metric(column) for column in written.columns}
+        metrics = [c for c in self._changes("metrics") if c.key.split(".")[1] in there]
+        return [*self._outdated_pictures(), *self._other(metrics)]
+
+    def _outdated_pictures(self) -> Sequence[str]:
+        found = self._other(self._changes(*_OF_PICTURES))
+        run = self.training
+        if run and not run.done:
+            changed = [f"`{each.key}` of its run was {each.old}" for each in run.changes()]
+            found += changed or ["before its run was finished"]
+        elif run and self._older_than(run.folder / FINISHED):
+            found += ["before its run was finished"]
+        # Which are written first.
+        if self._older_than(self.folder / CONFIGURATION):
+            found += ["before it was begun again"]
+        return found
+
+    def _other(self, changed: Sequence[Change]) -> list[str]:
+        return [f"`{self.table}.{each.key}` was {each.old}" for each in changed]
+
+    def _changes(self, *sections: str) -> Sequence[Change]:
+        found = _changed(self.folder, resolved_values(self.settings))
+        return [
+            each for each in found if f"{each.key}.".startswith(tuple(f"{s}." for s in sections))
+        ]
+
+    def _older_than(self, file: Path) -> bool:
+        scores = self.folder / SCORES
+        return file.exists() and scores.stat().st_mtime < file.stat().st_mtime
+
+    def _written(self) -> Scores | None:
         path = self.folder / SCORES
         if not path.is_file():
             return None
@@ -161,8 +196,27 @@ class Row:
 Task = Training | Row
 
 
+def _metric(column: str) -> str:
+    return column.partition(".")[0]
+
+
+def _without_metrics(scores: Scores, names: Collection[str]) -> Scores | None:
+    """The others' columns; None if there are no others."""
+    rows = [
+        attrs.evolve(r, values={c: v for c, v in r.values.items() if _metric(c) not in names})
+        for r in scores.rows
+    ]
+    failures = [each for each in scores.failures if each.metric not in names]
+    totals = {c: parts for c, parts in scores.totals.items() if _metric(c) not in names}
+    scales = {c: scale for c, scale in scores.scales.items() if _metric(c) not in names}
+    kept = Scores(rows, failures, totals, scales)
+    return kept if kept.columns or failures else None
+
+
 def _changed(folder: Path, settings: Mapping[str, Any]) -> Sequence[Change]:
     """What is not as it was when a task was begun; its command refuses it, or measures again."""
+    if not (folder / CONFIGURATION).exists():
+        return ()
     return changes(plain(read_file(folder / CONFIGURATION)), settings)
 
 

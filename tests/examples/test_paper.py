@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from examples.paper.loading import load, published_files
 from examples.paper.page import page
 from examples.paper.published import MODELS, SCORES
 from examples.paper.tasks import Training
+from flowbp.cli.run.folder import CONFIGURATION
 from flowbp.settings import load as load_run
 from flowbp.training.division import Division, Needs
 
@@ -177,15 +179,34 @@ def test_from_runs_to_the_page(file):
     # Nothing that was changed since is taken for done: the command refuses it, or measures again.
     tree = json.loads(file.read_text())
     tree["run"]["optimizer"] = {"learning_rate": 1e-3}
-    tree["scores"]["metrics"]["pickscore"] |= {"logit_scale": True}
     file.write_text(json.dumps(tree))
     paper = load(file, models=["flux1_dev"], methods=["bridge"])
-    assert not any(task.done for task in paper.tasks)
+    assert [task.done for task in paper.tasks] == [True, False, False]
     failed = execute(paper, start=here)
     assert [each.split(":")[0] for each in failed] == [
         "flux1_dev/bridge",
         "flux1_dev/scores/bridge",
     ]
+    # Nor does the page print it as if it were of what is set now.
+    text = page(paper)
+    why = "measured under other settings: `optimizer.learning_rate` of its run was 1e-05."
+    assert f"- Bridge, {why}\n" in text and "- base," not in text
+    assert re.search(r"\| base \| 0\.\d{4} \(0.3016\) \| \d+\.\d\d \|", text)
+    assert "| Bridge | – | – |" in text
+    tree["scores"]["metrics"]["pickscore"] |= {"logit_scale": True}
+    file.write_text(json.dumps(tree))
+    paper = load(file, models=["flux1_dev"], methods=["bridge"])
+    assert not any(task.done for task in paper.tasks)
+    # The other metric's values hold.
+    text = page(paper)
+    assert re.search(r"\| base \| 0\.\d{4} \(0.3016\) \| – \|", text)
+    assert "- base, measured under other settings: `scores.metrics.pickscore.logit_scale`" in text
+    assert len(execute(paper, start=here)) == 2
+    assert [task.done for task in paper.tasks] == [True, False, False]
+    # As where it is stopped between its settings and its scores.
+    base = paper.rows[0]
+    os.utime(base.folder / CONFIGURATION)
+    assert not base.done and base.scores() is None
     log = (folder / "logs" / "flux1_dev-bridge.log").read_text()
     assert "optimizer.learning_rate" in log.splitlines()[-1]
 
