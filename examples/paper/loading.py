@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ class _Loader:
         self.tasks: list[Task] = []
         self.problems: list[Problem] = []
         self.files: dict[Path, Any] = {}
-        self.changed: dict[str, tuple[Change, ...]] = {}
+        self.changed: dict[str, dict[Change, tuple[str, ...]]] = {}
 
     def add(self, model: str, methods: Iterable[str], tables: Iterable[str]) -> None:
         """Add the runs and the rows of a model."""
@@ -100,11 +100,11 @@ class _Loader:
         self.files[file] = plain(own)
         # What reads files is the same for all runs of a model.
         checks = (*section_checks(resume=True), *reading_checks())
-        trainings = []
+        trainings, changed = [], dict[str, Sequence[Change]]()
         for method in methods:
             typed = published_files(model, method)
             read = read_arguments(typed, find=preset_or_file)
-            self.changed.setdefault(model, _changed(read.tree, own))
+            changed[method] = _changed(read.tree, own)
             tree = merge(read.tree, own, self._placed("run", model, method))
             try:
                 run = checked(Settings, Arguments(tree, read.problems), checks).settings
@@ -113,6 +113,7 @@ class _Loader:
             except ConfigurationError as error:
                 self.problems += [_of_run(each, model) for each in error.problems]
             checks = section_checks(resume=True)
+        self.changed[model] = _by_methods(changed)
         self.tasks += trainings
         for table in tables:
             self._add_table(model, table, _sampled_as(tree), trainings)
@@ -124,7 +125,7 @@ class _Loader:
         first = not any(isinstance(task, Row) and task.table == table for task in self.tasks)
         also = READING_CHECKS if first else ()
         self.files[file] = plain(own)
-        self.changed[model] += tuple(_resampled(below, own, table))
+        self.changed[model] |= dict.fromkeys(_resampled(below, own, table), ())
         typed = Arguments(merge(own, self._placed("evaluation", model, table)))
         try:
             loaded = checked_evaluation(typed, resume=True, also=also)
@@ -179,20 +180,28 @@ def _batch(training: Training) -> Iterator[Problem]:
         yield Problem("gpus", f"is {training.gpus}, and of {training.name} {error}", "")
 
 
-def _changed(published: Tree, own: Tree) -> tuple[Change, ...]:
+def _changed(published: Tree, own: Tree) -> Sequence[Change]:
     before, now = plain(published), plain(merge(published, own))
-    return tuple(
+    return [
         each
         for each in changes(before, now)
         if not each.allowed and not each.key.startswith(("prompts", "backbone.source"))
-    )
+    ]
+
+
+def _by_methods(changed: Mapping[str, Sequence[Change]]) -> dict[Change, tuple[str, ...]]:
+    """Each change with its methods, which are none if it is one of all."""
+    found = dict.fromkeys(each for own in changed.values() for each in own)
+    methods = {each: tuple(m for m, own in changed.items() if each in own) for each in found}
+    return {each: () if len(own) == len(changed) else own for each, own in methods.items()}
 
 
 def _resampled(run: Tree, own: Tree, table: str) -> Iterator[Change]:
     """How a table's pictures are sampled otherwise than in training."""
-    before, now = ({"sampling": plain(_section(each, "sampling"))} for each in (run, own))
+    sections = ("backbone", "sampling")
+    before, now = ({s: plain(_section(each, s)) for s in sections} for each in (run, own))
     for each in changes(before, now):
-        if each.key not in ("sampling.batch", "sampling.decode"):
+        if each.key not in ("backbone.source", "sampling.batch", "sampling.decode"):
             yield attrs.evolve(each, key=f"{table}.{each.key}")
 
 

@@ -116,6 +116,9 @@ def _line(cells: Sequence[str]) -> str:
 def _differences(paper: Paper) -> Iterator[str]:
     yield from (f"- {each}" for each in DIFFERENCES)
     for model, changed in paper.changed.items():
-        for each in changed:
-            yield f"- Yours, of {MODELS[model]}: `{each.key}` is {each.new} instead of {each.old}."
+        for each, methods in changed.items():
+            of = MODELS[model]
+            if methods:
+                of += f" with {', '.join(METHODS[name] for name in methods)}"
+            yield f"- Yours, of {of}: `{each.key}` is {each.new} instead of {each.old}."
     yield ""

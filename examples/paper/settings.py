@@ -80,13 +80,14 @@ class Paper:
         settings: the user's.
         tasks: the runs and evaluations.
         files: YAML that the commands read, by its path.
-        changed: keys of the published settings that the user's file changes, by model.
+        changed: how the user's file changes the published settings, by model; each change with the
+            methods that it is one of, none if of all.
     """
 
     settings: PaperSettings
     tasks: tuple[Task, ...]
     files: Mapping[Path, Any]
-    changed: Mapping[str, tuple[Change, ...]]
+    changed: Mapping[str, Mapping[Change, tuple[str, ...]]]
 
     @property
     def trainings(self) -> list[Training]:

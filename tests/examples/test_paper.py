@@ -231,6 +231,19 @@ def geneval(tmp_path: Path, models: Path) -> dict[str, object]:
     }
 
 
+def test_the_page_lists_a_change_of_one_method_with_its_name(file):
+    tree = json.loads(file.read_text())
+    tree["run"]["batching"] = {"samples": 8, "global": 64, "pull": 1}
+    tree["scores"]["backbone"] = {"text_length": 7}
+    file.write_text(json.dumps(tree))
+    text = page(load(file, models=["sd35_medium"], methods=["bridge", "draft_lv"]))
+    mine = "- Yours, of SD3.5 Medium"
+    assert f"{mine} with DRaFT-LV: `batching.global` is 64 instead of 32." in text
+    assert f"{mine}: `training.steps` is 1 instead of 300." in text
+    assert f"{mine}: `scores.backbone.text_length` is 7 instead of" in text
+    assert "`batching.global` is 64 instead of 64" not in text and "with Bridge" not in text
+
+
 class Failing(Here):
     """A run of Sparse has more active steps than there are."""
 
