@@ -16,7 +16,13 @@ from flowbp.limits import THREADS
 from flowbp.settings import Change
 from flowbp.validators import integer
 
-_OF_ROWS = ("models", "evaluation.folder")
+_EACH = "is another one each time"
+_OF_RUNS = dict.fromkeys(("method", "run.folder"), _EACH)
+_OF_ROWS = {
+    "models": _EACH,
+    "evaluation.folder": _EACH,
+    "evaluation.on_failure": "is `report` here, so that a failure stops nothing else",
+}
 _Sections = Mapping[str, Any]
 
 
@@ -31,17 +37,18 @@ def _models(_: object, attribute: attrs.Attribute[Any], value: Mapping[str, Any]
         )
 
 
-def _open(*closed: str) -> Callable[[object, attrs.Attribute[Any], _Sections | None], None]:
-    """A validator: sections in which keys are not set that differ from task to task."""
+def _open(
+    closed: Mapping[str, str],
+) -> Callable[[object, attrs.Attribute[Any], _Sections | None], None]:
+    """A validator: sections in which keys are not set that are set here, with why."""
 
     def check(_: object, attribute: attrs.Attribute[Any], value: _Sections | None) -> None:
-        for name in closed:
+        for name, why in closed.items():
             section, _, key = name.partition(".")
             found = (value or {}).get(section)
             if found is not None and (not key or (isinstance(found, Mapping) and key in found)):
                 raise ValueError(
-                    f"`{attribute.name}` must not have `{name}`, which is another one each time; "
-                    "remove it"
+                    f"`{attribute.name}` must not have `{name}`, which {why}; remove it"
                 )
 
     return check
@@ -63,9 +70,9 @@ class PaperSettings:
 
     folder: Path
     models: _Sections = attrs.field(validator=_models)
-    run: _Sections = attrs.field(validator=_open("method", "run.folder"))
-    scores: _Sections | None = attrs.field(default=None, validator=_open(*_OF_ROWS))
-    geneval: _Sections | None = attrs.field(default=None, validator=_open(*_OF_ROWS))
+    run: _Sections = attrs.field(validator=_open(_OF_RUNS))
+    scores: _Sections | None = attrs.field(default=None, validator=_open(_OF_ROWS))
+    geneval: _Sections | None = attrs.field(default=None, validator=_open(_OF_ROWS))
     gpus: int = attrs.field(
         factory=lambda: max(1, torch.cuda.device_count()), validator=integer(1, THREADS)
     )

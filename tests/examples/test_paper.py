@@ -351,12 +351,14 @@ def test_all_mistakes_are_reported_before_anything_is_loaded(file, tmp_path, cap
     tree["models"]["flux2_klein"]["text_lenght"] = 512
     tree["scores"]["prompts"]["path"] = str(tmp_path / "absent.txt")
     tree["geneval"] = {"metrics": {"geneval": {"metadata": "absent.jsonl"}}}
+    tree["geneval"]["evaluation"] = {"on_failure": "stop"}
     tree["run"]["method"] = {"name": "refl"}
     file.write_text(json.dumps(tree))
     assert command.main([str(file), "--check"]) == 2
     told = " ".join(capsys.readouterr().err.split())
     for part in (
         "run: must not have `method`, which is another one each time",
+        "geneval: must not have `evaluation.on_failure`, which is `report` here",
         "models.flux1_dev",
         "nowhere",
         "models.flux2_klein.text_lenght: is an unknown key. Did you mean `text_length`?",
