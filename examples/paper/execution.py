@@ -22,8 +22,13 @@ from flowbp.training.hold_signals import uninterrupted
 _MOMENT = 0.2
 _SHOWN = 5
 """Lines of a log that a failure shows."""
-# What it adds to the messages of its processes is longer than they are.
-_OF_TORCHRUN = re.compile(r"^[WE]\d{4} .* torch/distributed/elastic/", re.MULTILINE)
+# What it adds to the messages of its processes is longer than they are: lines of its log, and a
+# traceback with a list of them.
+_OF_TORCHRUN = re.compile(
+    r"^[A-Z]\d{4} \S+ \d+ torch/distributed/.*\n?"
+    r"|^Traceback .*\n(?:[ \t].*\n)*torch\.distributed\.elastic\..*\n?(?:=+\n(?:[^=].*\n)*=+\n?)?",
+    re.MULTILINE,
+)
 
 
 class Started(Protocol):
@@ -147,7 +152,8 @@ class _Execution:
             hours = (time.monotonic() - begun.since) / 3600
             print(f"{task.name}: done in {hours:.2f} hours", flush=True)
             return
-        own = _OF_TORCHRUN.split(log.read_bytes()[begun.written :].decode(errors="replace"))[0]
+        written = log.read_bytes()[begun.written :].decode(errors="replace")
+        own = _OF_TORCHRUN.sub("", written)
         print(f"{task.name}: failed with exit code {code}; the end of its log:", flush=True)
         print(*(f"  {line}" for line in own.splitlines()[-_SHOWN:]), sep="\n", flush=True)
         self.failed.append(f"{task.name}: exit code {code}, see {log}")

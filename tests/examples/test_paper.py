@@ -277,6 +277,46 @@ def test_a_failure_stops_nothing_else(file, tmp_path, models, monkeypatch, capsy
     assert capsys.readouterr().err.splitlines()[-3:] == ["not done:", f"  {run}", f"  {row}"]
 
 
+OF_TORCHRUN = """\
+W1130 14:58:49.005000 21840 torch/distributed/elastic/rendezvous/api.py:10] a warning at the start
+Traceback (most recent call last):
+  File "mine.py", line 1, in <module>
+ValueError: the run's own
+W1130 14:58:49.005000 21840 torch/distributed/elastic/multiprocessing/api.py:1028] Sending SIGTERM
+the run's last line
+Traceback (most recent call last):
+  File "torch/distributed/launcher/api.py", line 383, in launch_agent
+    raise ChildFailedError(
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+flowbp.run FAILED
+------------------------------------------------------------
+Root Cause (first observed failure):
+============================================================
+"""
+
+
+class Written(Here):
+    """A process that has failed under torchrun."""
+
+    def __call__(self, typed, log, environment):
+        log.write_text(OF_TORCHRUN)
+        self.code = 1
+        return self
+
+
+def test_a_failure_shows_its_own_lines_without_those_of_torchrun(file, capsys):
+    changed(file, scores=None)
+    execute(load(file, models=["sd35_medium"], methods=["refl"]), start=Written())
+    shown = capsys.readouterr().out.split("the end of its log:\n")[1].splitlines()
+    assert [line.strip() for line in shown] == [
+        "Traceback (most recent call last):",
+        'File "mine.py", line 1, in <module>',
+        "ValueError: the run's own",
+        "the run's last line",
+    ]
+
+
 NPROC = ["--nproc-per-node", "2"]
 
 
