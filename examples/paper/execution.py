@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -15,8 +18,9 @@ import torch
 
 from examples.paper.settings import Paper
 from examples.paper.tasks import Row, Task, Training
-from flowbp.config import dump
+from flowbp.config import ConfigurationError, Problem, dump
 from flowbp.files import write_atomically
+from flowbp.settings.folder import LOCK, locked, name_holders
 from flowbp.training.hold_signals import uninterrupted
 
 _MOMENT = 0.2
@@ -34,6 +38,10 @@ _OF_TORCHRUN = re.compile(
 class Started(Protocol):
     """A process."""
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
     def poll(self) -> int | None:
         """Its exit code; None while it runs."""
 
@@ -44,11 +52,11 @@ class Started(Protocol):
         """Its exit code, once it has ended."""
 
 
-Start = Callable[[Sequence[str], Path, Mapping[str, str]], Started]
-"""Starts a command that writes to a log, with some more of the environment."""
+Start = Callable[[Sequence[str], Path, Mapping[str, str], int], Started]
+"""Starts a command that writes to a log, with some more of the environment, and holds a lock."""
 
 
-def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> Started:
+def start(command: Sequence[str], log: Path, environment: Mapping[str, str], lock: int) -> Started:
     """Start a process that Ctrl-C reaches through this one alone."""
     with log.open("ab") as stream:
         return subprocess.Popen(
@@ -58,21 +66,58 @@ def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> 
             stderr=subprocess.STDOUT,
             env={**os.environ, **environment},
             start_new_session=True,
+            # It goes on if this one is killed, and no second may begin beside it.
+            pass_fds=[lock],
         )
 
 
 def execute(paper: Paper, *, start: Start = start) -> list[str]:
     """Do what is left, and return what failed, a line each."""
-    for path, values in paper.files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, dump(values))
-    run = _Execution(paper, start)
-    for phase in sorted({task.phase for task in paper.tasks}):
-        tasks = [task for task in paper.tasks if task.phase == phase]
-        # A run has all GPUs, an evaluation one.
-        places = [None] if phase == Training.phase else _gpus(paper.settings.gpus)
-        run.all_of(tasks, places)
+    folder = paper.settings.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        stack.enter_context(_ended_by_hangup())
+        run = _Execution(paper, start, _claim(folder, stack))
+        for task in paper.tasks:
+            _refuse_in_use(task)
+        for path, values in paper.files.items():
+            write_atomically(path, dump(values))
+        for phase in sorted({task.phase for task in paper.tasks}):
+            tasks = [task for task in paper.tasks if task.phase == phase]
+            # A run has all GPUs, an evaluation one.
+            places = [None] if phase == Training.phase else _gpus(paper.settings.gpus)
+            run.all_of(tasks, places)
     return run.failed
+
+
+@contextmanager
+def _ended_by_hangup() -> Iterator[None]:
+    """Have SIGHUP, which a terminal sends when it is closed, end the block as SIGTERM does."""
+    before = signal.getsignal(signal.SIGHUP)
+    main = threading.current_thread() is threading.main_thread()
+    # Under nohup it is ignored.
+    if not main or before is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _claim(folder: Path, stack: ExitStack) -> int:
+    try:
+        return stack.enter_context(locked(folder))
+    except BlockingIOError as error:
+        raise ConfigurationError([Problem("folder", str(error.strerror), "")]) from error
+
+
+def _refuse_in_use(task: Task) -> None:
+    """Raise if a process that this one has not started is at work on a task, on the same GPUs."""
+    if (task.folder / LOCK).exists() and not task.done:
+        with ExitStack() as stack:
+            _claim(task.folder, stack)
 
 
 def _gpus(count: int) -> Sequence[str | None]:
@@ -98,6 +143,7 @@ class _Begun:
 class _Execution:
     paper: Paper
     start: Start
+    lock: int
     failed: list[str] = attrs.field(factory=list)
 
     def all_of(self, tasks: Sequence[Task], places: Sequence[str | None]) -> None:
@@ -111,10 +157,12 @@ class _Execution:
                         # An interrupt ends what is in `running`.
                         with uninterrupted():
                             running.append(self._begun(task, free.pop(0)))
+                            self._name_holders(running)
                 for each in list(running):
                     code = each.process.poll()
                     if code is not None:
                         running.remove(each)
+                        self._name_holders(running)
                         free.append(each.place)
                         self._ended(each, code)
                 if running:
@@ -126,6 +174,9 @@ class _Execution:
                 each.process.wait()
             raise
 
+    def _name_holders(self, running: Sequence[_Begun]) -> None:
+        name_holders(self.lock, [each.process.pid for each in running])
+
     def _wanted(self, task: Task) -> bool:
         """Whether something is left to do, and can be done."""
         if task.done:
@@ -134,6 +185,8 @@ class _Execution:
         if isinstance(task, Row) and task.training and not task.training.done:
             self.failed.append(f"{task.name}: not evaluated, as its run is not finished")
             return False
+        if isinstance(task, Training):
+            _refuse_in_use(task)
         return True
 
     def _begun(self, task: Task, place: str | None) -> _Begun:
@@ -142,7 +195,7 @@ class _Execution:
         written = log.stat().st_size if log.exists() else 0
         print(f"{task.name}: begun, see {log}", flush=True)
         environment = {} if place is None else {"CUDA_VISIBLE_DEVICES": place}
-        process = self.start(task.command(), log, environment)
+        process = self.start(task.command(), log, environment, self.lock)
         return _Begun(task, process, place, time.monotonic(), written)
 
     def _ended(self, begun: _Begun, code: int) -> None:

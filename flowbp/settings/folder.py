@@ -6,7 +6,7 @@ import fcntl
 import itertools
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,8 +80,11 @@ def _exists(place: Path) -> bool:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; the system releases it when the process ends."""
+def locked(folder: Path) -> Iterator[int]:
+    """Hold a folder for this process; the system releases it when the process ends.
+
+    What inherits the descriptor that is returned holds the folder too, until it ends itself.
+    """
     # The file stays: whether it is locked counts, not whether it is there. On a network disk
     # without file locks, only processes of one machine see each other.
     descriptor = open_plain(folder / LOCK, os.O_RDWR | os.O_CREAT)
@@ -89,14 +92,21 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.read(descriptor, 200).decode(errors="replace").strip()
+            holder = os.read(descriptor, 1000).decode(errors="replace").strip()
             raise BlockingIOError(
                 error.errno,
                 f"the folder {folder} is in use by {holder or 'another process'}; wait for its end "
                 "or stop it, or name another folder",
             ) from error
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        yield
+        name_holders(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def name_holders(descriptor: int, started: Sequence[int] = ()) -> None:
+    """Write into a folder's lock who holds it: this process, and what it has started."""
+    names = [f"process {os.getpid()} on {socket.gethostname()}"]
+    names += [f"process {number}, which it started" for number in started]
+    os.truncate(descriptor, 0)
+    os.pwrite(descriptor, f"{' and '.join(names)}\n".encode(), 0)

@@ -25,7 +25,10 @@ from examples.paper.page import page
 from examples.paper.published import MODELS, SCORES
 from examples.paper.tasks import Training
 from flowbp.cli.run.folder import CONFIGURATION
+from flowbp.cli.signals import interruptible
+from flowbp.config import ConfigurationError
 from flowbp.settings import load as load_run
+from flowbp.settings.folder import locked
 from flowbp.training.division import Division, Needs
 
 from ..adapters.families import FAMILIES
@@ -41,10 +44,12 @@ TRAINED, HELD_OUT = ("a circle", "a square", "two rings"), ("a star", "a red rin
 class Here:
     """Starts a command in this process, and has ended at once."""
 
+    pid = os.getpid()
+
     def __init__(self) -> None:
         self.started: list[list[str]] = []
 
-    def __call__(self, typed, log, environment):
+    def __call__(self, typed, log, environment, lock):
         _, flag, module, *arguments = typed
         assert flag == "-m"
         self.started.append([module, *arguments])
@@ -247,9 +252,9 @@ def test_the_page_lists_a_change_of_one_method_with_its_name(file):
 class Failing(Here):
     """A run of Sparse has more active steps than there are."""
 
-    def __call__(self, typed, log, environment):
+    def __call__(self, typed, log, environment, lock):
         extra = ["method.active=99"] if any(each.endswith("sparse") for each in typed) else []
-        return super().__call__([*typed, *extra], log, environment)
+        return super().__call__([*typed, *extra], log, environment, lock)
 
 
 def test_a_failure_stops_nothing_else(file, tmp_path, models, monkeypatch, capsys):
@@ -299,7 +304,7 @@ Root Cause (first observed failure):
 class Written(Here):
     """A process that has failed under torchrun."""
 
-    def __call__(self, typed, log, environment):
+    def __call__(self, typed, log, environment, lock):
         log.write_text(OF_TORCHRUN)
         self.code = 1
         return self
@@ -336,10 +341,10 @@ def test_a_run_that_was_killed_fails_and_the_same_command_continues(file, tmp_pa
     file.write_text(json.dumps(tree))
     folder = tmp_path / "paper" / "sd35_medium" / "refl"
 
-    def killed(typed, log, environment):
+    def killed(typed, log, environment, lock):
         assert typed[1:6] == ["-m", "torch.distributed.run", "--standalone", *NPROC]
         more = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-        process = start(typed, log, environment | more)
+        process = start(typed, log, environment | more, lock)
         waited_for(lambda: any((folder / "checkpoints").glob("step-*")), process)
         # It names the process that has it.
         os.kill(int((folder / ".lock").read_text().split()[1]), signal.SIGKILL)
@@ -369,19 +374,60 @@ time.sleep(60)
 """
 
 
-def test_an_interrupt_ends_what_was_started_before_it_is_raised(file, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda each: each.name)
+def test_a_signal_ends_what_was_started_before_it_is_raised(file, tmp_path, number):
     log = tmp_path / "paper" / "logs" / "sd35_medium-scores-base.log"
 
-    def begun(_, place, environment):
-        process = start([sys.executable, "-c", ENDING], place, environment)
+    def begun(_, place, environment, lock):
+        process = start([sys.executable, "-c", ENDING], place, environment, lock)
         waited_for(lambda: "begun" in place.read_text(), process)
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         return process
 
-    paper = load(file, models=["sd35_medium"])
-    with pytest.raises(KeyboardInterrupt):
+    paper = load(file, models=["sd35_medium"], methods=["bridge"])
+    with pytest.raises(KeyboardInterrupt), interruptible():
         execute(paper, start=begun)
     assert log.read_text() == "begun\nsaved\n"
+
+
+class Lost:
+    """A process that is left to itself, as where this one is killed."""
+
+    def __init__(self, process):
+        self.process, self.pid = process, process.pid
+
+    def poll(self):
+        raise KeyboardInterrupt
+
+    def terminate(self):
+        pass
+
+    def wait(self):
+        return 0
+
+
+def test_nothing_is_begun_beside_what_a_killed_command_left(file):
+    lost, here = [], Here()
+
+    def left(_, place, environment, lock):
+        lost.append(start(["sleep", "600"], place, environment, lock))
+        return Lost(lost[0])
+
+    paper = load(file, models=["sd35_medium"], methods=["bridge"], tables=["scores"])
+    with pytest.raises(KeyboardInterrupt):
+        execute(paper, start=left)
+    try:
+        with pytest.raises(ConfigurationError, match=f"process {lost[0].pid}, which it started; "):
+            execute(paper, start=here)
+    finally:
+        lost[0].kill()
+        lost[0].wait()
+    # Nor beside a run that someone else has begun.
+    (run,) = paper.trainings
+    run.folder.mkdir(parents=True)
+    with locked(run.folder), pytest.raises(ConfigurationError, match="bridge is in use by"):
+        execute(paper, start=here)
+    assert here.started == []
 
 
 def test_all_mistakes_are_reported_before_anything_is_loaded(file, tmp_path, capsys):
