@@ -187,7 +187,7 @@ def test_from_runs_to_the_page(file):
     file.write_text(json.dumps(tree))
     paper = load(file, models=["flux1_dev"], methods=["bridge"])
     assert [task.done for task in paper.tasks] == [True, False, False]
-    failed = execute(paper, start=here)
+    failed = execute(paper, start=Written())
     assert [each.split(":")[0] for each in failed] == [
         "flux1_dev/bridge",
         "flux1_dev/scores/bridge",
