@@ -385,8 +385,13 @@ def test_a_signal_ends_what_was_started_before_it_is_raised(file, tmp_path, numb
         return process
 
     paper = load(file, models=["sd35_medium"], methods=["bridge"])
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        execute(paper, start=begun)
+    # Whoever started these tests by nohup has had SIGHUP ignored, which the command respects.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            execute(paper, start=begun)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert log.read_text() == "begun\nsaved\n"
 
 
