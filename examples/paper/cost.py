@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 
 from examples.paper.settings import Paper
 from examples.paper.tasks import Training
-from flowbp.cli.run.check import trained_parameters, tuned_sketch
+from flowbp.cli.run.check import division_of, trained_parameters, tuned_sketch
 from flowbp.evaluation import counted
-from flowbp.settings import chosen_device
 from flowbp.settings.unloaded_model import named_model
 from flowbp.training import Launch
-from flowbp.training.division import Division, Needs, chosen_division
+from flowbp.training.division import Division, Needs
 
 _DOCS = Path(__file__).parents[2] / "docs"
 _GIB = 2**30
@@ -74,13 +72,8 @@ def size_of(training: Training) -> Size | None:
     if named_model(settings.backbone) is None:
         return None
     model = tuned_sketch(settings.backbone, settings.tuning)
-    own = (settings.optimizer, settings.training.averaging)
-    needs = Needs.of(model.module, model.trainable(), *own)
-    memory, device = None, chosen_device(settings.run.device)
-    if device.type == "cuda":
-        memory = torch.cuda.get_device_properties(device).total_memory
     launch = Launch(size=training.gpus, local_size=training.gpus)
-    division = chosen_division(settings.distributed.shard, needs, launch, memory)
+    division, needs = division_of(settings, model, settings.optimizer, launch)
     return Size(trained_parameters(model), needs, division)
 
 

@@ -153,9 +153,15 @@ def tuned_sketch(backbone: Component[Backbone], tuning: Tuning) -> Backbone:
 
 
 def division_of(
-    settings: Settings, model: Backbone, optimizer: OptimizerRecipe
+    settings: Settings,
+    model: Backbone,
+    optimizer: OptimizerRecipe,
+    launch: Launch | None = None,
 ) -> tuple[Division, Needs]:
-    """How the model is divided, and what it needs; of others' optimizers as much as AdamW."""
+    """How the model is divided, and what it needs; of others' optimizers as much as AdamW.
+
+    Among the processes of this launch, unless another is given.
+    """
     device, averaging = chosen_device(settings.run.device), settings.training.averaging
     known = optimizer if is_ours(optimizer) else AdamW()
     needs = Needs.of(model.module, model.trainable(), known, averaging)
@@ -164,7 +170,8 @@ def division_of(
     memory = None
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
-    return chosen_division(settings.distributed.shard, needs, Launch.of(), memory), needs
+    launch = Launch.of() if launch is None else launch
+    return chosen_division(settings.distributed.shard, needs, launch, memory), needs
 
 
 def _reference_bytes(model: Backbone) -> int:

@@ -22,7 +22,7 @@ from flowbp.training.sharded_state import SHARDS, read_shards
 
 from ...killing import is_alive
 from ...training.processes import Together, torchrun
-from .test_resume_after_kill import without_seconds
+from .test_resume_after_kill import assert_same, without_seconds
 
 KILLS = int(os.environ.get("FLOWBP_KILLS", "2"))
 """Of each variant, of which 50 take some minutes."""
@@ -78,14 +78,6 @@ def result(run: Path) -> dict[str, Any]:
         elif path.is_file() and path.name != "manifest.json" and path.parent.name != SHARDS:
             found[name] = path.read_bytes()
     return found
-
-
-def assert_same(run: Path, whole: Path) -> None:
-    one, other = result(run), result(whole)
-    assert one.keys() == other.keys()
-    differing = [name for name in one if one[name] != other[name]]
-    assert not differing
-    assert not list(run.rglob("*.flowbp-*"))
 
 
 def typed(yaml: str, variant: str, run: Path) -> list[str]:
@@ -188,7 +180,7 @@ def kill_and_compare(
         sources = repeat(source, min(wanted - len(kills), MOST_KILLS))
         own = partial(start, seconds=seconds)
         kills += killed_until_done(own, typed(yaml, variant, run), run, iter(sources))
-        assert_same(run, whole)
+        assert_same(run, whole, result)
     print(f"{variant}: {len(kills)} kills in {number} runs:", *kills, sep="\n  ")
 
 
