@@ -15,19 +15,24 @@ _LEVEL = 0.95
 _RESAMPLES = 4000
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Standing:
     """How a method stands among others.
 
     Args:
         gain: its mean gain with an interval over prompts and seeds together.
-        behind: its gain minus the best other method's, likewise; None without another.
+        against: its gain minus that of each other method, by name, paired likewise.
         best: the probability that it is the best of them.
     """
 
     gain: Gain
-    behind: Gain | None
+    against: Mapping[str, Gain]
     best: float
+
+    @property
+    def behind(self) -> Gain | None:
+        """Its gain minus the best other method's; None without another."""
+        return min(self.against.values(), key=lambda each: each.mean, default=None)
 
 
 def standings(
@@ -68,17 +73,18 @@ def standings(
             f"`gains` must be of shape (seeds, {len(prompts)}), got {tuple(stacked.shape[1:])}"
         )
     crossed = _Crossed(stacked, prompts, seed)
-    means = crossed.means.tolist()
     draws = crossed.draws
     first = draws == draws.max(0).values
     shares = (first.double() / first.sum(0)).mean(1).tolist()
     found = {}
     for number, name in enumerate(gains):
-        others = [each for each in range(len(means)) if each != number]
-        rival = max(others, key=means.__getitem__, default=None)
         found[name] = Standing(
             gain=crossed.interval(number, None),
-            behind=None if rival is None else crossed.interval(number, rival),
+            against={
+                other: crossed.interval(number, rival)
+                for rival, other in enumerate(gains)
+                if rival != number
+            },
             best=shares[number],
         )
     return found

@@ -15,7 +15,15 @@ from markupsafe import Markup
 from flowbp.evaluation.charts import Axis, Curve, Point, axis_for, path, picture
 from flowbp.significant_digits import written
 from flowbp.study.results import MethodResult, Results
-from flowbp.study.tables import Row, ascent_rows, columns, falls_text, notes, training_rows
+from flowbp.study.tables import (
+    Row,
+    ascent_rows,
+    columns,
+    falls_text,
+    notes,
+    pair_rows,
+    training_rows,
+)
 
 COLOURS = 8
 """Of curves, before dashes tell them apart."""
@@ -117,6 +125,10 @@ def render(results: Results, *, title: str, configuration: str) -> str:
     tables = {
         "What training gained": training_rows(results),
         "What one step gains": ascent_rows(results),
+        **{
+            f"Each method minus each other: {metric}": pair_rows(results, metric)
+            for metric in results.metrics
+        },
         "Every rate": _rate_rows(results),
     }
     return engine.get_template("page.html.j2").render(

@@ -43,6 +43,23 @@ def _training_row(method: MethodResult, metrics: Sequence[str]) -> Row:
     return found | {"fell": falls_text(runs)}
 
 
+def pair_rows(results: Results, metric: str) -> list[Row]:
+    """A metric's gain by each method minus that by each other one, `*` where it is not chance."""
+    found = {m.label: m.standings[metric] for m in results.methods if metric in m.standings}
+    if len(found) < 2:
+        return []
+    return [
+        {"method": label} | {other: _difference_text(each.against.get(other)) for other in found}
+        for label, each in found.items()
+    ]
+
+
+def _difference_text(gain: Gain | None) -> str:
+    if gain is None:
+        return NONE
+    return gain_text(gain) + " *" * (gain.low > 0 or gain.high < 0)
+
+
 def ascent_rows(results: Results) -> list[Row]:
     """What steps gained, a row for each method and direction; none of a study without ascent."""
     rows = list[Row]()
@@ -115,6 +132,11 @@ def notes(results: Results) -> list[str]:
             "best: the probability of being the best method; fell: runs whose training or held-out "
             "reward ended below its peak by more than chance",
         ]
+        if sum(bool(method.standings) for method in results.methods) > 1:
+            found.append(
+                "each method minus each other, on the page: that of the row minus that of the "
+                "column; *: the interval does not hold 0, of so many pairs a few by chance"
+            )
     if any(method.at_edge for method in results.methods):
         found.append("!: the best rate is at an end of those tried; try more beyond it")
     if any(method.ascent for method in results.methods):

@@ -73,6 +73,20 @@ def test_differences_are_paired():
     assert found["b"].gain.high - found["b"].gain.low > 0.5
 
 
+def test_each_method_is_set_against_each_other():
+    """The difference of two does not depend on which others there are."""
+    source = torch.Generator().manual_seed(0)
+    shares = {"of_seeds": 0.3, "of_prompts": 0.3, "both": 0.3}
+    gains = {name: world(source, **shares) + place for place, name in enumerate("abc")}
+    texts = [*map(str, range(gains["a"].shape[1]))]
+    found = standings(gains, texts)
+    assert found["a"].behind == found["a"].against["c"] and [*found["a"].against] == ["b", "c"]
+    two = standings({name: gains[name] for name in "ab"}, texts)["b"].against["a"]
+    assert found["b"].against["a"].mean == pytest.approx(two.mean)
+    assert found["b"].against["a"].high == pytest.approx(two.high)
+    assert found["b"].against["a"].low == pytest.approx(-found["a"].against["b"].high)
+
+
 def test_equal_methods_share_the_probability_of_being_best():
     gains = torch.randn(3, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = standings({"a": gains, "b": gains.clone()}, [*map(str, range(10))])

@@ -21,6 +21,7 @@ from flowbp.study.tables import (
     ascent_rows,
     gain_text,
     methods_csv,
+    pair_rows,
     results_json,
     study_table,
     training_rows,
@@ -59,7 +60,7 @@ def method(label="<b>", gain=UP, share=0.5):
             RateResult(rate=1e-3, runs=(run(failure="overflow"),)),
         ),
         best=1,
-        standings={"reward": Standing(gain=gain, behind=BEHIND, best=0.75)},
+        standings={"reward": Standing(gain=gain, against={"b": BEHIND}, best=0.75)},
         ascent=AscentSummary(
             directions=(direction,),
             share=UP,
@@ -107,6 +108,22 @@ def test_the_tables_name_rates_gains_and_falls():
     assert failed == {"method": "b", "step": "diverged"}
     firsts = [line.split()[0] for line in study_table(RESULTS).splitlines() if line]
     assert firsts.count("<b>") == 2 and firsts.count("b") == 1
+
+
+def test_each_method_is_set_against_each_other():
+    ahead = Gain(0.02, 0.01, 0.03)
+    one, two = (
+        attrs.evolve(method(name), standings={"reward": Standing(UP, {rival: gain}, 0.5)})
+        for name, rival, gain in (("a", "b", ahead), ("b", "a", BEHIND))
+    )
+    results = attrs.evolve(RESULTS, methods=(one, two))
+    assert pair_rows(results, "reward") == [
+        {"method": "a", "a": "-", "b": "+0.020 [+0.010, +0.030] *"},
+        {"method": "b", "a": "\u22120.020 [\u22120.040, +0.010]", "b": "-"},
+    ]
+    assert "Each method minus each other: reward" in render(results, title="a", configuration="")
+    assert "each method minus each other" in study_table(results)
+    assert pair_rows(RESULTS, "reward") == [], "one method has no other"
 
 
 def test_one_draw_has_no_interval():
