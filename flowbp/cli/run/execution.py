@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -36,6 +36,7 @@ from flowbp.component_errors import during
 from flowbp.config import ConfigurationError, Problem
 from flowbp.evaluation import Comparison, table
 from flowbp.files import write_atomically
+from flowbp.rewards import UncalibratedReward
 from flowbp.settings import SOURCES, RunContainer, decisive, sources_of, write_sources
 from flowbp.settings.folder import locked
 from flowbp.settings.loader import problems_of
@@ -144,7 +145,8 @@ def _finish(
         divide(run)
     with timings.phase("encode"), during("the encoding of the prompts"):
         encode_prompts(run.model, run_prompts(run), listed_in=folder, ranks=run.ranks)
-    with timings.phase("calibrate"):
+    measuring = isinstance(run.reward, UncalibratedReward)
+    with timings.phase("calibrate") if measuring else nullcontext():
         reward = calibrate(run, container.calibrated, begun=checkpoint is not None)
         share_scales(run, reward)
     with timings.phase("evaluate before"):

@@ -71,6 +71,7 @@ def test_run_writes_every_artefact(yaml, tmp_path, capsys):
     assert pipeline.transformer.config.num_layers == 3
     for piece in ("bridge (active 3", "overall", "report.html", "evaluate before", "|"):
         assert piece in told.out
+    assert "calibrate" not in told.out, "a phase in which nothing was measured"
     assert "step 2/2" in told.err and "Traceback" not in told.err and "arning" not in told.err
 
 
