@@ -73,7 +73,7 @@ class Flux1Text(PromptEncoder):
 
 @attrs.frozen(kw_only=True, eq=False)
 class Flux1Backbone(DiffusersBackbone):
-    """FLUX.1 dev or schnell as `Backbone`; build it with `from_pretrained` or `from_pipeline`.
+    """FLUX.1 dev or schnell as `Backbone`.
 
     Latents are those of the VAE, (B, 16, H/8, W/8).
 
@@ -128,7 +128,14 @@ class Flux1Backbone(DiffusersBackbone):
         embedded_guidance: float | None = None,
         **shared: Any,
     ) -> Flux1Backbone:
-        """Load a hub id or a local folder, with the arguments of every family."""
+        """Load a hub id or a local folder.
+
+        Args:
+            source: ``owner/name`` or a folder with a model_index.json.
+            embedded_guidance: What the guidance embedding of dev is given, None for the pipeline's
+                3.5; a transformer without such an embedding takes none.
+            **shared: See `DiffusersComponents.from_pretrained`.
+        """
         return cls._load(source, embedded_guidance=embedded_guidance, **shared)
 
     def predicted(self, latents: Tensor, timestep: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -110,7 +110,7 @@ class Flux2Text(PromptEncoder):
 
 @attrs.frozen(kw_only=True, eq=False)
 class Flux2Backbone(DiffusersBackbone):
-    """FLUX.2 klein as `Backbone`; build it with `from_pretrained` or `from_pipeline`.
+    """FLUX.2 klein as `Backbone`, built by `from_pretrained` or `from_pipeline`.
 
     Latents are (B, 128, H/16, W/16): 2x2 patches of the VAE's 32 channels, each channel
     normalised by the VAE's batch-norm statistics, which decoding undoes.

@@ -128,7 +128,7 @@ class SD3Text(PromptEncoder):
 
 @attrs.frozen(kw_only=True, eq=False)
 class SD3Backbone(DiffusersBackbone):
-    """Stable Diffusion 3 as `Backbone`; build it with `from_pretrained` or `from_pipeline`.
+    """Stable Diffusion 3 as `Backbone`, built by `from_pretrained` or `from_pipeline`.
 
     Its arguments are those of `DiffusersBackbone`.
 
@@ -170,10 +170,14 @@ class SD3Backbone(DiffusersBackbone):
         use_t5: bool | None = None,
         **shared: Any,
     ) -> SD3Backbone:
-        """Load a hub id or a local folder, with the arguments of every family.
+        """Load a hub id or a local folder.
 
-        `use_t5` True needs a T5, False leaves it out, None takes it where the source's index
-        names one, which must be there then.
+        Args:
+            source: ``owner/name`` or a folder with a model_index.json.
+            text_length: Tokens that T5 reads, the pipeline's max_sequence_length.
+            use_t5: True needs a T5, False leaves it out, None takes it where the source's index
+                names one, which must be there then.
+            **shared: See `DiffusersComponents.from_pretrained`.
         """
         return cls._load(source, text_length=text_length, optional=use_t5, **shared)
 

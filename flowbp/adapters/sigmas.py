@@ -222,7 +222,8 @@ class ListedGrid(_LevelsGrid):
 
     Args:
         sigmas: N of them, falling from 1; the 0 of the sample is left out.
-        shift: as for `EvenGrid`; 1 takes them as they are.
+        shift: s of ``s l / (1 + (s - 1) l)`` for a level l; 1 takes the levels as they are. None
+            shifts as the model's scheduler does.
 
     Raises:
         ValueError: they do not fall from 1 to above 0, or the shift is not above 0.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import flowbp
 from flowbp.cli.console import (
     MISTAKE,
     STOPPED,
+    find_modules_here,
     print_error,
     print_out_of_memory,
     quiet,
@@ -25,7 +26,14 @@ SettingsT = TypeVar("SettingsT")
 
 
 def command_parser(
-    module: str, *, usage: str, description: str, epilog: str, resume: str, check: str
+    module: str,
+    *,
+    usage: str,
+    description: str,
+    epilog: str,
+    resume: str,
+    check: str,
+    keys: str,
 ) -> argparse.ArgumentParser:
     """A parser of files, overrides and the options that both commands have."""
     parser = argparse.ArgumentParser(
@@ -48,8 +56,27 @@ def command_parser(
         action="store_true",
         help="raise errors instead of printing them in a sentence, to see where they come from",
     )
+    parser.add_argument(
+        "--keys",
+        action="store_true",
+        help="show what every key of the YAML takes and does; of one section or key, or of a "
+        f"component: {keys}",
+    )
     parser.add_argument("--version", action="version", version=f"flowbp {flowbp.__version__}")
     return parser
+
+
+def shown_keys(parser: argparse.ArgumentParser, typed: argparse.Namespace, root: Any) -> int:
+    """Print the keys of a class of settings that were asked for, and return the exit code."""
+    # Late, as in `carry_out`.
+    from flowbp.cli.keys import print_keys
+
+    if typed.resume or typed.check:
+        parser.error(
+            "give --keys without --resume and --check; it shows keys and does nothing else"
+        )
+    find_modules_here()
+    return print_keys(typed.inputs, root, parser.prog)
 
 
 def carry_out(

@@ -63,10 +63,14 @@ def is_attrs_class(target: Any) -> bool:
 
 
 def key_of(field: attrs.Attribute[Any]) -> str:
-    """The key of an attribute: its keyword, but `global` for `global_`, a word of Python."""
-    alias = str(field.alias)
-    word = alias.removesuffix("_")
-    return word if keyword.iskeyword(word) else alias
+    """The key of an attribute, see `key_named`."""
+    return key_named(str(field.alias))
+
+
+def key_named(argument: str) -> str:
+    """The key of a keyword: itself, but `global` for `global_`, a word of Python."""
+    word = argument.removesuffix("_")
+    return word if keyword.iskeyword(word) else argument
 
 
 def by_keyword(target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

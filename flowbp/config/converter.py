@@ -44,7 +44,7 @@ PLACE = os.PathLike[str]
 _TEXTS = {str, Path, PLACE}
 # Bytes of the name of a file or a folder, at most.
 _NAME = 255
-_UNIONS = (Union, types.UnionType)
+UNIONS = (Union, types.UnionType)
 
 REFUSALS = (ValueError, TypeError, BaseValidationError, StructureHandlerNotFoundError)
 """What a rule, a validator or a constructor raises for a wrong value; all else is a bug."""
@@ -66,7 +66,7 @@ def strict_converter(scalars: Iterable[Scalar]) -> Converter:
         converter.register_structure_hook(kind, read)
     factories: tuple[tuple[Callable[[Any], bool], Callable[[Any, Converter], Read]], ...] = (
         (_is_choice, _choice_rule),
-        (lambda kind: get_origin(kind) in _UNIONS, _union_rule),
+        (lambda kind: get_origin(kind) in UNIONS, _union_rule),
         (is_sequence, _list_rule),
         (_is_fixed_tuple, _tuple_rule),
         (is_mapping, _mapping_rule),
@@ -91,7 +91,7 @@ def typed_as(value: Any, kind: Any) -> Any:
     """What a value means for a field: of a typed one its text, or what YAML reads."""
     if not isinstance(value, Typed):
         return value
-    kinds = set(get_args(kind)) if get_origin(kind) in _UNIONS else {kind}
+    kinds = set(get_args(kind)) if get_origin(kind) in UNIONS else {kind}
     if kinds - {type(None)} <= _TEXTS and not (value.text == "null" and value.value is None):
         return value.text
     if value.refusal:

@@ -86,7 +86,7 @@ def structured(
     What could not be read of the tree, see `Tree`, is no problem again.
     """
     try:
-        return _converter(registries, scalars).structure(structuring_input(tree), cls), ()
+        return yaml_converter(registries, scalars).structure(structuring_input(tree), cls), ()
     except BaseValidationError as error:
         found = (_problem(each, path, tree) for path, each in _refusals(error, ()))
         return partial_of(error) or Partial({}), tuple(each for each in found if each)
@@ -105,13 +105,14 @@ def unstructure(
     meaning when a later version changes one; those that YAML cannot hold are not. Without
     `defaults` those of components that are yet to be built are left out, for a summary.
     """
-    converter = _converter(registries, scalars, defaults=defaults)
+    converter = yaml_converter(registries, scalars, defaults=defaults)
     return plain(tree_of(converter.unstructure(configuration), ""))
 
 
-def _converter(
+def yaml_converter(
     registries: Iterable[Registry], scalars: Iterable[Scalar], *, defaults: bool = True
 ) -> Converter:
+    """A converter that reads and writes configuration classes and components by name."""
     converter = strict_converter(scalars)
     # Later hooks win: a registry's type may itself be a union or an attrs class.
     converter.register_structure_hook_factory(is_attrs_class)(_class_rule)

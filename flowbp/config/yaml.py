@@ -140,6 +140,20 @@ def dump(data: Any) -> str:
     )
 
 
+def dump_line(data: Any) -> str:
+    """The same in one line, as a value is written after its key."""
+    text = yaml.dump(
+        data,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=True,
+        width=2**20,
+    )
+    # What follows a scalar that stands alone.
+    return text.strip().removesuffix("\n...")
+
+
 def read_file(path: Path) -> Tree:
     """Read a file that holds one mapping; an empty one is an empty mapping."""
     return _sound(*parsed_file(path))

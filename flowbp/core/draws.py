@@ -33,7 +33,7 @@ def late_biased(
     Args:
         pool: the steps to choose from, none before `origin`.
         count: how many, at most `len(pool)`.
-        bias: 0 is uniform.
+        bias: the exponent; 0 draws uniformly.
         generator: source of the draw.
         origin: the step that counts as 0.
 
@@ -249,7 +249,7 @@ class LateBiased:
 
     Args:
         count: how many, at least 1.
-        bias: 0 is uniform.
+        bias: the exponent; 0 draws uniformly.
 
     Example:
         >>> LateBiased(count=2, bias=1.0).draw((0, 2), torch.Generator())

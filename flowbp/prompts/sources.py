@@ -88,7 +88,8 @@ class TextHeldOut(_HeldOutTable):
     """The distinct prompts of a file, in its order.
 
     Args:
-        path: as for `TextPrompts`.
+        path: a `.txt` file of one prompt a line, or a `.csv`, `.jsonl` or `.parquet` file; a
+            relative path starts from the working folder.
         column: of the prompts; a `.txt` file has none.
         kind_column: of the kinds that the evaluation reports separately; None makes them one kind.
 
@@ -150,7 +151,7 @@ class DatasetHeldOut(_HeldOutTable):
     """The distinct prompts of a data set, in its order.
 
     Args:
-        dataset: as for `DatasetPrompts`, here and below.
+        dataset: a hub id, or a local folder that `datasets` knows how to read.
         column: of the prompts.
         split: such as `test`.
         configuration: the data set's own, where it has several.
@@ -199,7 +200,11 @@ class ShapesPrompts:
 
 @attrs.frozen
 class ShapesHeldOut:
-    """Held-out captions of the embedded world, spread evenly over the six kinds."""
+    """Held-out captions of the embedded world, spread evenly over the six kinds.
+
+    Args:
+        count: how many captions.
+    """
 
     count: int = attrs.field(default=192, validator=integer(1, COUNT))
 

@@ -42,13 +42,12 @@ class AestheticScore(ModelReward):
     ``score = A5(A4(A3(A2(A1(f(image) / |f(image)|)))))`` with affine A and no activations, in
     float32 whatever the policy; the prompt plays no part.
 
-    Construction loads both models. `batch` changes scores by rounding alone.
+    Construction loads both models. Further arguments are those of `ModelReward`.
 
     Args:
         source: The head: a file (of ``torch.save``, or safetensors), or a hub id, of which
             aesthetic-model.pth is taken.
         clip: The CLIP model below it: a folder or hub id in CLIPModel layout.
-        batch: As `policy`, `device` and `towers`, see `ModelReward`.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.

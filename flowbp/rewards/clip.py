@@ -213,10 +213,11 @@ class ClipReward(ClipTower):
 
         Args:
             source: ``owner/name`` or a folder with config.json, weights and tokenizer.
-            resize: See the class; the same for the other arguments.
+            resize: How pictures are brought to the model's size.
             logit_scale: Multiply the cosine by the model's logit scale.
             clean: Applied to each prompt.
-            batch: Pictures in the model at a time.
+            batch: Pictures in the model at a time; None takes all. It changes scores by rounding
+                alone.
             tokenizer: A hub id or a folder of its own; None takes that of `source`.
             policy: Dtypes of the model.
             device: Where it runs.

@@ -54,7 +54,14 @@ _TRANSPOSED = ("text_projection", "visual.proj")
 
 @attrs.frozen(kw_only=True)
 class TransformerSizes:
-    """One of the two transformers of a CLIP model; `hidden` is the feed-forward layers' width."""
+    """One of the two transformers of a CLIP model.
+
+    Args:
+        width: of its embeddings.
+        hidden: the width of its feed-forward layers.
+        layers: how many.
+        heads: of its attention; they must divide `width`.
+    """
 
     width: int = attrs.field(validator=integer(1))
     hidden: int = attrs.field(validator=integer(1))
@@ -81,8 +88,14 @@ class TransformerSizes:
 class ClipArchitecture:
     """Sizes of a CLIP model with a vision transformer; activation and norms are as in open_clip.
 
-    `projection` is the width of the common embedding; `image` and `patch` are pixels along a side;
-    the last two tokens of the `vocabulary` mark start and end.
+    Args:
+        vision: the transformer of the pictures.
+        text: the transformer of the prompts.
+        projection: the width of the common embedding.
+        image: pixels along a side.
+        patch: pixels along a side of one patch; they must divide `image`.
+        vocabulary: how many tokens; the last two mark start and end.
+        positions: tokens of the longest prompt.
 
     Source: open_clip, model_configs/ViT-H-14.json.
     """

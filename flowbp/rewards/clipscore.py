@@ -19,12 +19,11 @@ class CLIPScore(PublishedClipReward):
     ``score = f(image) . g(prompt) / (|f(image)| |g(prompt)|)``, near 0.25. The paper's own number
     is 2.5 times its positive part, under ViT-B/32.
 
-    Construction loads the model. `batch` changes scores by rounding alone.
+    Construction loads the model. Further arguments are those of `ModelReward`.
 
     Args:
         source: A folder or hub id in CLIPModel layout.
         tokenizer: A folder or hub id of its own; None takes that of `source`.
-        batch: As `policy`, `device` and `towers`, see `ModelReward`.
 
     Raises:
         ModuleNotFoundError: transformers or ftfy is not installed.

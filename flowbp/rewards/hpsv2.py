@@ -51,7 +51,7 @@ class HPSv2(PublishedClipReward):
     ``score = f(image) . g(prompt) / (|f(image)| |g(prompt)|)``; the longest side of a picture
     becomes 224 pixels and the rest is black. Scores are near 0.3; some report them times 100.
 
-    Construction loads the model. `batch` changes scores by rounding alone.
+    Construction loads the model. Further arguments are those of `ModelReward`.
 
     Args:
         source: The published repository, a file in open_clip's keys (of ``torch.save``, or
@@ -60,7 +60,6 @@ class HPSv2(PublishedClipReward):
             takes that of a folder, else OpenAI's from the hub.
         verify: Refuse a file of ``torch.save`` that is not the published one, bit for bit; nothing
             is known of files in other formats.
-        batch: As `policy`, `device` and `towers`, see `ModelReward`.
         published: What `source` means by its repository, and what `verify` compares with.
         architecture: Sizes of the model in a file.
 

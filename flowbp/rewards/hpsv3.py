@@ -146,8 +146,8 @@ class HPSv3(ModelReward):
     whatever the policy; about 10 for a good picture, below 0 for a bad one. The prompt comes after
     the picture in the conversation, so only its tokens can be kept; they are, on the device.
 
-    Construction loads the model; in bfloat16 the published one takes 15.5 GB. `batch` changes
-    scores by rounding alone.
+    Construction loads the model; in bfloat16 the published one takes 15.5 GB. Further
+    arguments are those of `ModelReward`.
 
     Args:
         source: The published repository, its file, or a folder or another hub id with it or with
@@ -157,7 +157,6 @@ class HPSv3(ModelReward):
             path of a file. It must be given: the wording that it was trained with is its authors',
             and is not shipped; the error says where to find it.
         pixels: Size to which pictures are brought, keeping their proportions.
-        batch: As `policy`, `device` and `towers`, see `ModelReward`.
         gradient_checkpointing: Recompute each layer of both towers in the backward pass.
         sizes: Of the model in the file.
 

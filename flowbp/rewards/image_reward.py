@@ -100,13 +100,12 @@ class ImageReward(ModelReward):
     out. The text tower looks at the picture in every layer, so only a prompt's tokens can be kept;
     they are, on the device.
 
-    Construction loads the model. `batch` changes scores by rounding alone.
+    Construction loads the model. Further arguments are those of `ModelReward`.
 
     Args:
         source: The published repository, its file, or a folder that holds it.
         tokenizer: A folder or hub id of bert-base-uncased's tokenizer.
         verify: Refuse a file that is not the published one, bit for bit.
-        batch: As `policy`, `device` and `towers`, see `ModelReward`.
         published: What `source` means by its repository, and what `verify` compares with.
         sizes: Of the model in the file.
 

@@ -26,13 +26,12 @@ class PickScore(PublishedClipReward):
     picture becomes 224 pixels and its centre is cut out. Scores are near 22; a 26th of them is
     near the scale of the other rewards. Prompts reach the tokenizer as they are, as in training.
 
-    Construction loads the model. `batch` changes scores by rounding alone.
+    Construction loads the model. Further arguments are those of `ModelReward`.
 
     Args:
         source: A folder or hub id in CLIPModel layout.
         tokenizer: A folder or hub id of its own; None takes that of a folder, else LAION's from
             the hub, with which it was trained.
-        batch: As `policy`, `device` and `towers`, see `ModelReward`.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.

@@ -105,7 +105,12 @@ class ModelReward:
 
 @attrs.frozen(kw_only=True)
 class TowerSizes:
-    """Sizes of a model's two towers: fields of the configurations of transformers."""
+    """Sizes of a model's two towers.
+
+    Args:
+        vision: fields of the vision tower's configuration in transformers.
+        text: fields of the text tower's configuration in transformers.
+    """
 
     vision: Mapping[str, Any]
     text: Mapping[str, Any]

@@ -32,7 +32,14 @@ def reward_metric(
     device: torch.device | str = "cpu",
     towers: Towers = TOWERS,
 ) -> RewardMetric:
-    """Any reward as a metric, such as one of your own by its dotted path."""
+    """Any reward as a metric, such as one of your own by its dotted path.
+
+    Args:
+        reward: by its name, with its own keys.
+        label: of the metric.
+        device: where it runs.
+        towers: the pool in which models are shared.
+    """
     return _rewarding(label, reward.build(device=device, towers=towers))
 
 
@@ -43,7 +50,14 @@ def judge_metric(
     device: torch.device | str = "cpu",
     towers: Towers = TOWERS,
 ) -> JudgeMetric:
-    """Any judge as a metric."""
+    """Any judge as a metric.
+
+    Args:
+        judge: by its name, with its own keys.
+        label: of the metric.
+        device: where it runs.
+        towers: the pool in which models are shared.
+    """
     return JudgeMetric(label, judge.build(device=device, towers=towers))
 
 
@@ -66,7 +80,14 @@ def threshold_judge(
     device: torch.device | str = "cpu",
     towers: Towers = TOWERS,
 ) -> Threshold:
-    """Any reward as a judge."""
+    """Any reward as a judge: right is what scores at least so much.
+
+    Args:
+        reward: by its name, with its own keys.
+        at_least: the score, in the reward's own units, from which a picture is right.
+        device: where it runs.
+        towers: the pool in which models are shared.
+    """
     built = _rewarding("reward", reward.build(device=device, towers=towers))
     return Threshold(built.reward, at_least)
 
@@ -131,7 +152,16 @@ def diversity_metric(
     towers: Towers = TOWERS,
     points: PointsByEmbedding | None = None,
 ) -> Diversity:
-    """Mean pairwise distance of the pictures of a prompt, in an embedding."""
+    """Mean pairwise distance of the pictures of a prompt, in an embedding.
+
+    Args:
+        embedding: of the pictures, by its name, with its own keys.
+        batch: pictures embedded at a time.
+        label: of the metric.
+        device: where it runs.
+        towers: the pool in which models are shared.
+        points: of pictures that other metrics have embedded already.
+    """
     return Diversity(
         embedding=embedding.build(device=device, towers=towers),
         batch=batch,
@@ -152,7 +182,16 @@ def distance_metric(
     towers: Towers = TOWERS,
     points: PointsByEmbedding | None = None,
 ) -> BaseDistance:
-    """Distance of each picture from the base model's of the same noise, in an embedding."""
+    """Distance of each picture from the base model's of the same noise, in an embedding.
+
+    Args:
+        embedding: of the pictures, by its name, with its own keys.
+        batch: pictures embedded at a time.
+        label: of the metric.
+        device: where it runs.
+        towers: the pool in which models are shared.
+        points: of pictures that other metrics have embedded already.
+    """
     return BaseDistance(
         embedding=embedding.build(device=device, towers=towers),
         batch=batch,

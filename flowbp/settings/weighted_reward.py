@@ -78,7 +78,15 @@ def weighted_reward(
     device: torch.device | str = "cpu",
     towers: Towers = TOWERS,
 ) -> WeightedReward | UncalibratedReward:
-    """Build a weighted sum of rewards from its settings."""
+    """A weighted sum of rewards, each brought to a common scale.
+
+    Args:
+        parts: the rewards, by a label of your own.
+        calibration: measures the scales of the parts that give no `mean` and `std`; None where all
+            give them.
+        device: where the rewards run.
+        towers: the pool in which their models are shared.
+    """
     for path, message in faults(parts, calibration):
         raise ValueError(f"`{path[-1]}` {message}" if path else message)
     built = {}

@@ -28,7 +28,13 @@ def embedded_backbone(
     decode_batch: int | None = None,
     clamp: Clamp = hard_clamp,
 ) -> SD3Backbone:
-    """Load the embedded base model, in float32; it samples pictures of 64x64 pixels."""
+    """Load the embedded base model, in float32; it samples pictures of 64x64 pixels.
+
+    Args:
+        device: Where it runs.
+        decode_batch: Samples decoded at a time; None is the whole batch.
+        clamp: How decoded pixels are brought into [0, 1].
+    """
     return SD3Backbone.from_pretrained(
         base_folder(),
         device=device,

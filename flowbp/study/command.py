@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from flowbp.cli.command import carry_out, command_parser
+from flowbp.cli.command import carry_out, command_parser, shown_keys
 from flowbp.cli.console import MISTAKE, find_modules_here, print_error, require_packages
 
 _SMALLER = "lower workers, ascent.batch or run.batching.samples"
@@ -32,19 +32,24 @@ def main(arguments: Sequence[str] | None) -> int:
     parser = command_parser(
         "flowbp.study",
         usage="%(prog)s [--check] [--debug] FILE.yaml [FILE.yaml ...] "
-        "[dotted.key=value ...]\n       %(prog)s --version",
+        "[dotted.key=value ...]\n       %(prog)s --keys [SECTION [NAME]] | --version",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         resume="not needed: the same command continues a study",
         check="check everything, print what would be measured, and write nothing",
+        keys="--keys ascent, --keys methods bridge",
     )
     typed = parser.parse_intermixed_args(arguments)
-    if not typed.inputs:
+    if not typed.inputs and not typed.keys:
         parser.error("give at least one YAML file, such as study.yaml; --help shows more")
     try:
         require_packages()
     except ModuleNotFoundError as error:
         return print_error(error, MISTAKE)
+    if typed.keys:
+        from flowbp.study.settings import StudySettings
+
+        return shown_keys(parser, typed, StudySettings)
     find_modules_here()
     return _study(typed)
 

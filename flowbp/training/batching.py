@@ -152,8 +152,7 @@ class Batching:
         accumulate: how many such portions make an optimizer step, on each process; 1 unless said
             otherwise. What grows with it is the cached trajectory, 2N + 1 latents for each sample,
             and the encoded prompts.
-        global_: the samples of an optimizer step on all processes, in place of `accumulate`; in a
-            YAML, `global`.
+        global_: the samples of an optimizer step on all processes, in place of `accumulate`.
         pull: samples at a time in the backward pass of the network. Under `auto` a `Trainer`
             chooses as many as fit into the memory of a CUDA device, at most `samples`, which it is
             elsewhere.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from flowbp.cli.command import carry_out, command_parser
+from flowbp.cli.command import carry_out, command_parser, shown_keys
 from flowbp.cli.console import MISTAKE, find_modules_here, print_error, require_packages
 
 FAILED = 3
@@ -37,12 +37,16 @@ def main(arguments: Sequence[str] | None) -> int:
     """Do what `flowbp.evaluate.main` says."""
     parser = _parser()
     typed = parser.parse_intermixed_args(arguments)
-    if not typed.inputs:
+    if not typed.inputs and not typed.keys:
         parser.error("give at least one YAML file, such as evaluation.yaml; --help shows more")
     try:
         require_packages()
     except ModuleNotFoundError as error:
         return print_error(error, MISTAKE)
+    if typed.keys:
+        from flowbp.cli.evaluate.settings import EvaluateSettings
+
+        return shown_keys(parser, typed, EvaluateSettings)
     find_modules_here()
     return _evaluate(typed)
 
@@ -51,11 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     return command_parser(
         "flowbp.evaluate",
         usage="%(prog)s [--resume] [--check] [--debug] FILE.yaml [FILE.yaml ...] "
-        "[dotted.key=value ...]\n       %(prog)s --version",
+        "[dotted.key=value ...]\n       %(prog)s --keys [SECTION [NAME]] | --version",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         resume="continue the evaluation in evaluation.folder",
         check="check everything, print what would be done, and write nothing",
+        keys="--keys models, --keys metrics diversity",
     )
 
 

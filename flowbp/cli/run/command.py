@@ -6,7 +6,7 @@ import argparse
 import textwrap
 from collections.abc import Sequence
 
-from flowbp.cli.command import carry_out, command_parser
+from flowbp.cli.command import carry_out, command_parser, shown_keys
 from flowbp.cli.console import MISTAKE, find_modules_here, print_error, require_packages
 
 _SMALLER = "lower evaluation.batch, batching.decode or batching.samples"
@@ -46,6 +46,12 @@ def main(arguments: Sequence[str] | None) -> int:
         return print_error(error, MISTAKE)
     parser = _parser()
     typed = parser.parse_intermixed_args(arguments)
+    if typed.keys and typed.presets:
+        parser.error("give --keys or --presets, not both")
+    if typed.keys:
+        from flowbp.settings import Settings
+
+        return shown_keys(parser, typed, Settings)
     if not typed.inputs and not typed.presets:
         parser.error("give at least one YAML file, such as container.yaml; --help shows more")
     if typed.presets and (typed.inputs or typed.resume or typed.check):
@@ -67,11 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "flowbp.run",
         usage="%(prog)s [--resume] [--check] [--debug] FILE.yaml [FILE.yaml ...] "
-        "[dotted.key=value ...]\n       %(prog)s --presets | --version",
+        "[dotted.key=value ...]\n       %(prog)s --keys [SECTION [NAME]] | --presets | --version",
         description=_DESCRIPTION,
         epilog=_EPILOG.format(changeable=textwrap.fill(keys, 98, break_on_hyphens=False)),
         resume="continue the run in run.folder, from its newest checkpoint",
         check="check everything, print what would run, and write nothing",
+        keys="--keys training, --keys method bridge, --keys reward my_package.rewards:Mine",
     )
     parser.add_argument(
         "--presets",

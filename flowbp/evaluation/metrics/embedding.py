@@ -41,7 +41,14 @@ def clip_embedding(
     device: torch.device | str = "cpu",
     towers: Towers = TOWERS,
 ) -> Embedding:
-    """The picture half of a CLIP model as an embedding."""
+    """The picture half of a CLIP model as an embedding.
+
+    Args:
+        source: a folder or hub id in CLIPModel layout.
+        policy: dtypes of the model.
+        device: where it runs.
+        towers: the pool in which models are shared.
+    """
     loaded = load_clip(source, policy=policy, device=device, towers=towers)
     return ClipTower(**loaded).embed_images
 
