@@ -34,7 +34,7 @@ def range_of(validator: Any) -> str:
     return inner.range if isinstance(inner, Bounded) else ""
 
 
-def integer(minimum: int, maximum: int | None = None) -> Validator:
+def integer(minimum: int, maximum: int | None = None) -> Bounded:
     """An integer from `minimum` to `maximum`; `True` and `False` are not integers here."""
     words = f"at least {minimum:,}"
     if maximum is not None:
@@ -49,7 +49,7 @@ def integer(minimum: int, maximum: int | None = None) -> Validator:
     return Bounded(validate, words)
 
 
-def real(minimum: float, maximum: float = math.inf, *, above: bool = False) -> Validator:
+def real(minimum: float, maximum: float = math.inf, *, above: bool = False) -> Bounded:
     """A finite number in [minimum, maximum], or in (minimum, maximum] with `above`."""
     opening = "(" if above or math.isinf(minimum) else "["
     closing = ")" if math.isinf(maximum) else "]"

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
 from flowbp.config import Component
 from flowbp.settings import REGISTRIES, load
 
-PAGE = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text()
+from .pages import ROOT, blocks, run_python, write_modules
 
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, flags=re.M | re.S)
+NAME = "docs/rewards.md"
+PAGE = (ROOT / NAME).read_text()
 
 
 @pytest.fixture
 def my_rewards(tmp_path, monkeypatch):
-    (tmp_path / "my_rewards.py").write_text(blocks("python")[0])
+    write_modules("docs/extending/reward.md", tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield
     # Another test's module of this name is another module.
@@ -28,23 +26,17 @@ def my_rewards(tmp_path, monkeypatch):
 
 
 def test_python_runs(my_rewards):
-    examples = blocks("python")[1:]
-    assert len(examples) == 2
-    for example in examples:
-        exec(compile(example, "rewards.md", "exec"), {})
+    assert len(blocks(NAME, "python")) == 1
+    run_python(NAME)
 
 
-@pytest.mark.parametrize("number", range(2))
-def test_yaml_loads(my_rewards, yaml, tmp_path, number):
+def test_yaml_loads(my_rewards, yaml, tmp_path):
+    (shown,) = blocks(NAME, "yaml")
     overlay = tmp_path / "overlay.yaml"
-    overlay.write_text(blocks("yaml")[number])
-    reward = load([yaml, str(overlay)]).settings.reward
-    assert reward.name in ("my_rewards:Colour", "weighted")
-    if number:
-        typed = load([yaml, str(overlay), "reward.parts.sharp.weight=0.3"]).settings.reward
-        assert [part.weight for part in typed.arguments["parts"].values()] == [1.0, 0.3]
-    else:
-        assert reward.build(device="cpu").wanted.tolist() == pytest.approx([0.8, 0.2, 0.2])
+    overlay.write_text(shown)
+    assert load([yaml, str(overlay)]).settings.reward.name == "weighted"
+    typed = load([yaml, str(overlay), "reward.parts.sharp.weight=0.3"]).settings.reward
+    assert [part.weight for part in typed.arguments["parts"].values()] == [1.0, 0.3]
 
 
 @pytest.mark.parametrize("kind", ["reward", "loss shape"])

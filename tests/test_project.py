@@ -20,6 +20,8 @@ import torch
 
 import flowbp
 import flowbp.core
+import flowbp.evaluation.metrics
+from flowbp import adapters, evaluation, prompts, rewards, training
 from flowbp.core import methods
 
 ROOT = Path(flowbp.__file__).parent
@@ -257,8 +259,8 @@ def test_every_exported_name_has_a_docstring(package):
     assert not bare, f"{package.__name__} exports without a docstring: {bare}"
 
 
-RECORDS = {"AnchorTerm", "Pulled", "PipelineRequest"}
-"""Plain values of functions, in whose examples they stand."""
+RECORDS = {"AnchorTerm", "Pulled", "PipelineCall", "PipelineRequest"}
+"""What functions take and return, in whose examples it stands."""
 
 
 @pytest.mark.parametrize("package", FULLY_DOCUMENTED)
@@ -266,10 +268,10 @@ def test_public_names_are_fully_documented(package):
     missing = []
     for name, value in documented(importlib.import_module(package)):
         text = written_docstring(name, value)
-        if getattr(value, "_is_protocol", False):
-            continue
         if ">>>" not in text and name not in RECORDS:
             missing.append(f"an example of {name}")
+        if getattr(value, "_is_protocol", False):
+            continue
         # `Arguments` stands where they are those of another function.
         if inspect.signature(value).parameters and "Arg" not in text:
             missing.append(f"the arguments of {name}")
@@ -284,6 +286,26 @@ def test_the_package_exports_what_most_people_need_of_the_core():
         assert getattr(flowbp, name) is getattr(flowbp.core, name)
     assert set(PINNED_METHODS) <= set(names)
     assert not any(hasattr(flowbp, name) for name in ("read", "Linear", "Target"))
+
+
+IMPLEMENTED = [
+    adapters.Backbone,
+    evaluation.Judge,
+    evaluation.Metric,
+    evaluation.SetMetric,
+    evaluation.metrics.Embedding,
+    prompts.HeldOutSource,
+    rewards.Reward,
+    training.Observer,
+    training.OptimizerRecipe,
+    training.PromptSource,
+    training.Schedule,
+]
+
+
+@pytest.mark.parametrize("protocol", IMPLEMENTED, ids=lambda each: each.__name__)
+def test_a_protocol_that_others_implement_shows_how(protocol):
+    assert ">>> " in protocol.__doc__
 
 
 @pytest.mark.parametrize("package", FULLY_DOCUMENTED)

@@ -35,7 +35,7 @@ def test_the_trainer_example_runs_and_learns():
     assert names["loss"].item() < 0.2, "the reward starts near -3.5 and should come close to 0"
 
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -88,6 +88,32 @@ class Backbone(Protocol):
     """A text-to-image flow-matching model as the trainer sees it.
 
     B is the number of samples, N of steps. Latents may have any rank: only dimension 0 is known.
+
+    Example:
+        >>> class Blobs:
+        ...     def __init__(self):
+        ...         self.module = nn.Conv2d(4, 3, 3, padding=1)
+        ...         self.device = torch.device("cpu")
+        ...     def encode(self, prompts):
+        ...         return Conditioning({"length": torch.tensor([[len(p) / 50] for p in prompts])})
+        ...     def noise(self, count, *, height, width, generator):
+        ...         return torch.randn(count, 3, height, width, generator=generator)
+        ...     def sigmas(self, steps, *, height, width):
+        ...         return torch.linspace(1, 0, steps + 1)
+        ...     def velocity(self, conditioning):
+        ...         def field(latents, sigma):
+        ...             plane = (conditioning.tensors["length"] + sigma)[:, :, None, None]
+        ...             inputs = [latents, plane.expand(-1, 1, *latents.shape[2:])]
+        ...             return self.module(torch.cat(inputs, dim=1))
+        ...         return field
+        ...     def decode(self, latents):
+        ...         return latents.sigmoid()
+        ...     def trainable(self):
+        ...         return dict(self.module.named_parameters())
+        ...     def save(self, folder):
+        ...         torch.save(self.module.state_dict(), folder / "model.pt")
+        >>> from flowbp.testing import check_backbone
+        >>> check_backbone(Blobs(), ["a circle", "two squares"], height=8, width=8)
     """
 
     @property

@@ -58,7 +58,16 @@ def late_biased(
 
 
 class PairDraw(Protocol):
-    """Draws two steps `k < j`, j from a window at the end of the grid."""
+    """Draws two steps `k < j`, j from a window at the end of the grid.
+
+    Example:
+        >>> @attrs.frozen
+        ... class Outermost:
+        ...     def draw(self, steps, generator):
+        ...         return steps[0], steps[-1]
+        >>> Outermost().draw(range(10), torch.Generator())
+        (0, 9)
+    """
 
     def draw(self, steps: range, generator: torch.Generator) -> tuple[int, int]:
         """`(k, j)` with `0 <= k < j`; j lies in `steps`, after the first of them.
@@ -200,7 +209,16 @@ class MidpointJPair:
 
 
 class ActiveDraw(Protocol):
-    """Chooses which supports of a segment are active."""
+    """Chooses which supports of a segment are active.
+
+    Example:
+        >>> @attrs.frozen
+        ... class LastStep:
+        ...     def draw(self, supports, generator):
+        ...         return (max(supports),)
+        >>> LastStep().draw((0, 2, 5), torch.Generator())
+        (5,)
+    """
 
     def draw(self, supports: Sequence[int], generator: torch.Generator) -> tuple[int, ...]:
         """Some of `supports`: the segment's in sampling order, then any before it, nearest first.

@@ -11,7 +11,15 @@ from flowbp.validators import real
 
 
 class LossShape(Protocol):
-    """`losses = shape(rewards)`, both (B,), differentiable."""
+    """`losses = shape(rewards)`, both (B,), differentiable.
+
+    Example:
+        >>> import torch
+        >>> def squared(rewards):
+        ...     return (1 - rewards).square()
+        >>> squared(torch.tensor([0.5, 1.0]))
+        tensor([0.2500, 0.0000])
+    """
 
     def __call__(self, rewards: Tensor, /) -> Tensor:
         """The loss of each sample, (B,), from its reward, (B,)."""

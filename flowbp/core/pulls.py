@@ -74,7 +74,22 @@ class Pulled:
 
 
 class Pull(Protocol):
-    """Evaluates one velocity with gradient and pulls cotangents of it back."""
+    """Evaluates one velocity with gradient and pulls cotangents of it back.
+
+    `functional_pull` and `module_pull` make one; others may wrap them.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor(2.0))
+        >>> pull = module_pull(lambda latents, sigma: weight * latents)
+        >>> counted = []
+        >>> def counting(latents, sigma, cotangents):
+        ...     counted.append(len(latents))
+        ...     return pull(latents, sigma, cotangents)
+        >>> x = torch.ones(3, 2)
+        >>> _ = counting(x, torch.tensor(0.5), Cotangents(x, through_latents=False))
+        >>> counted, weight.grad
+        ([3], tensor(6.))
+    """
 
     def __call__(self, latents: Tensor, sigma: Tensor, cotangents: Cotangents, /) -> Pulled:
         """Evaluate the velocity of `latents` (B, …) at `sigma` (0-d) and pull `cotangents` back.

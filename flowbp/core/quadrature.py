@@ -20,6 +20,12 @@ class Quadrature(Protocol):
     """A rule `weights = rule(sigmas, start, stop, supports)`.
 
     It weighs the supports it is given, or those it chooses itself: any steps before `stop`.
+
+    Example:
+        >>> def leap(sigmas, start, stop, supports=None):
+        ...     return {start: float(sigmas[stop] - sigmas[start])}
+        >>> leap(torch.linspace(1, 0, 5), 1, 3)
+        {1: -0.5}
     """
 
     def __call__(
@@ -95,7 +101,7 @@ def euler(
         supports: distinct steps in [s, t); all of them if not given.
 
     Returns:
-        `{step: w}`, summing to `sigma_t - sigma_s`.
+        The weight of each step; they sum to `sigma_t - sigma_s`.
 
     Raises:
         ValueError: the steps do not lie on the grid.
@@ -134,9 +140,9 @@ def lagrange(
     """The integral of the polynomial through the supports.
 
     `w_m = integral of l_m(sigma) from sigma_s to sigma_t`, `l_m` the Lagrange basis polynomial of
-    support m. Exact for velocities that are polynomials in sigma of degree < |S|; one support
-    gives Euler's leap. Many supports on an uneven grid give weights of alternating sign and large
-    size: not recommended beyond 6.
+    support m. Exact for velocities that are polynomials in sigma of a degree below the number of
+    supports; one support gives Euler's leap. Many supports on an uneven grid give weights of
+    alternating sign and large size: not recommended beyond 6.
 
     Arguments, returns and errors are `euler`'s.
 

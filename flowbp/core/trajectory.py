@@ -14,6 +14,12 @@ class VelocityField(Protocol):
     """All that the core knows of a model: `velocity = field(latents, sigma)`.
 
     `latents` has shape (B, …), `sigma` is a 0-d tensor, and the velocity has the latents' shape.
+
+    Example:
+        >>> def field(latents, sigma):
+        ...     return latents * sigma
+        >>> rollout(field, torch.ones(2, 3), torch.linspace(1, 0, 5)).sample.shape
+        torch.Size([2, 3])
     """
 
     def __call__(self, latents: Tensor, sigma: Tensor, /) -> Tensor:

@@ -14,7 +14,15 @@ from flowbp.validators import not_empty
 
 
 class Judge(Protocol):
-    """Passes or fails pictures: the held-out verdict, never a training signal."""
+    """Passes or fails pictures: the held-out verdict, never a training signal.
+
+    Example:
+        >>> import torch
+        >>> def is_bright(images, prompts):
+        ...     return (images.mean((1, 2, 3)) > 0.5).double()
+        >>> is_bright(torch.full((1, 3, 8, 8), 0.75), ["a"])
+        tensor([1.], dtype=torch.float64)
+    """
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Judge pictures ``(B, 3, H, W)`` in [0, 1]; returns ``(B,)`` of 1 (pass) and 0 (fail)."""
@@ -25,6 +33,13 @@ class Metric(Protocol):
 
     An attribute `scales` may declare what the numbers of its columns mean, see `Scale`, and an
     attribute `totals` which columns have their means averaged.
+
+    Example:
+        >>> import torch
+        >>> def extremes(images, prompts):
+        ...     return {"darkest": images.amin((1, 2, 3)), "brightest": images.amax((1, 2, 3))}
+        >>> extremes(torch.full((1, 3, 8, 8), 0.75), ["a"])
+        {'darkest': tensor([0.7500]), 'brightest': tensor([0.7500])}
     """
 
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
@@ -98,7 +113,20 @@ class PictureSet:
 
 
 class SetMetric(Protocol):
-    """Judges a model by all of its pictures, and beside those of the base model."""
+    """Judges a model by all of its pictures, and beside those of the base model.
+
+    Example:
+        >>> import torch
+        >>> def brighter(model, base):
+        ...     pairs = zip(model.pictures, base.pictures, strict=True)
+        ...     return {"brighter": torch.stack([mine.mean() - its.mean() for mine, its in pairs])}
+        >>> from flowbp.evaluation import HeldOutPrompt
+        >>> of = dict(label="a", prompts=[HeldOutPrompt("a")], numbers=[0], seeds=[1])
+        >>> grey = PictureSet(pictures=torch.full((1, 3, 8, 8), 0.5), **of)
+        >>> white = PictureSet(pictures=torch.ones(1, 3, 8, 8), **of)
+        >>> brighter(white, grey)
+        {'brighter': tensor([0.5000])}
+    """
 
     def __call__(self, model: PictureSet, base: PictureSet) -> Mapping[str, Tensor]:
         """Judge a model.

@@ -20,7 +20,16 @@ from flowbp.validators import integer
 
 
 class HeldOutSource(Protocol):
-    """A fixed list of prompts for evaluation."""
+    """A fixed list of prompts for evaluation.
+
+    Example:
+        >>> from flowbp.evaluation import HeldOutPrompt
+        >>> class Two:
+        ...     def prompts(self):
+        ...         return HeldOutPrompt("a circle"), HeldOutPrompt("a square")
+        >>> [prompt.text for prompt in Two().prompts()]
+        ['a circle', 'a square']
+    """
 
     def prompts(self) -> tuple[HeldOut, ...]:
         """The prompts, always the same ones in the same order."""

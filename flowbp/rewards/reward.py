@@ -19,7 +19,15 @@ batch_size = attrs.validators.optional(integer(1, BATCH))
 
 
 class Reward(Protocol):
-    """Scores pictures against prompts; higher is better. Differentiable in the pictures."""
+    """Scores pictures against prompts; higher is better. Differentiable in the pictures.
+
+    Example:
+        >>> import torch
+        >>> def brightness(images, prompts):
+        ...     return images.mean((1, 2, 3))
+        >>> brightness(torch.full((2, 3, 8, 8), 0.5), ["a", "b"])
+        tensor([0.5000, 0.5000])
+    """
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score each picture.

@@ -33,7 +33,7 @@ from flowbp.training import (
     TrainingSampling,
 )
 from flowbp.training.division import Sharding
-from flowbp.validators import integer, real
+from flowbp.validators import Bounded, integer, real
 
 # Untyped, because mypy takes the type of a field from its default alone.
 _optional: Any = attrs.validators.optional
@@ -76,11 +76,14 @@ class RunSettings:
         return ACTIVATIONS if self.activations is None else self.activations
 
 
-def _shard(_: object, attribute: attrs.Attribute[Any], value: Sharding) -> None:
+def _check_shard(_: object, attribute: attrs.Attribute[Any], value: Sharding) -> None:
     if value != AUTO and not isinstance(value, int):
         raise ValueError(f"`{attribute.name}` must be an integer >= 1 or 'auto', got {value!r}")
     if value != AUTO:
         integer(1, limits.BATCH)(_, attribute, value)
+
+
+_shard = Bounded(_check_shard, integer(1, limits.BATCH).range)
 
 
 @attrs.frozen(kw_only=True)

@@ -43,7 +43,7 @@ class PipelineRequest:
 
 
 class PipelineCall(Protocol):
-    """Calls a pipeline with the arguments that it has."""
+    """Calls a pipeline with the arguments that it has, as `call_pipeline` does."""
 
     def __call__(self, pipeline: Any, request: PipelineRequest, /) -> Tensor:
         """What the pipeline gives: latents or images, as `request.output` says."""

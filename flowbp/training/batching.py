@@ -10,7 +10,7 @@ import attrs
 from flowbp.adapters.sigmas import MODEL_GRID, Grid
 from flowbp.core import Surrogate
 from flowbp.limits import BATCH, GRID, SIDE
-from flowbp.validators import integer, real
+from flowbp.validators import Bounded, integer, real
 
 
 @attrs.frozen(kw_only=True)
@@ -61,12 +61,15 @@ Size = int | Literal["auto"]
 _optional: Any = attrs.validators.optional
 
 
-def _size(instance: Any, attribute: attrs.Attribute[Any], value: Size) -> None:
+def _check_size(instance: Any, attribute: attrs.Attribute[Any], value: Size) -> None:
     if value == AUTO:
         return
     if not isinstance(value, int):
         raise ValueError(f"`{attribute.name}` must be an integer >= 1 or 'auto', got {value!r}")
     integer(1, BATCH)(instance, attribute, value)
+
+
+_size = Bounded(_check_size, integer(1, BATCH).range)
 
 
 def _or_null(value: int | None) -> str:

@@ -33,6 +33,12 @@ class Observer(Protocol):
       of these `HeldOutMetrics`; or the run goes on, and these are from before.
     - `portions(step, portions, message)`: the portions of the steps were chosen, or lowered; step
       number `step` is the first with them.
+
+    Example:
+        >>> class Best(Observer):
+        ...     reward = -math.inf
+        ...     def row(self, metrics):
+        ...         self.reward = max(self.reward, metrics.reward)
     """
 
     def row(self, metrics: Metrics) -> None:

@@ -17,7 +17,17 @@ from flowbp.validators import integer, real
 
 
 class OptimizerRecipe(Protocol):
-    """Builds an optimizer; its `learning_rate` is what a schedule's factor multiplies."""
+    """Builds an optimizer; its `learning_rate` is what a schedule's factor multiplies.
+
+    Example:
+        >>> @attrs.frozen
+        ... class Momentum:
+        ...     learning_rate: float = 1e-2
+        ...     def build(self, parameters):
+        ...         return torch.optim.SGD(parameters, lr=self.learning_rate, momentum=0.9)
+        >>> type(Momentum().build([nn.Parameter(torch.zeros(2))])).__name__
+        'SGD'
+    """
 
     @property
     def learning_rate(self) -> float:
@@ -109,7 +119,15 @@ def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, largest: fl
 
 
 class Schedule(Protocol):
-    """What part of the learning rate an optimizer step uses."""
+    """What part of the learning rate an optimizer step uses.
+
+    Example:
+        >>> class Halves:
+        ...     def factor(self, step, total):
+        ...         return 1.0 if step < total / 2 else 0.5
+        >>> [Halves().factor(step, 4) for step in range(4)]
+        [1.0, 1.0, 0.5, 0.5]
+    """
 
     def factor(self, step: int, total: int) -> float:
         """The factor of optimizer step `step`, counted from 0, of a run of `total` steps."""

@@ -15,7 +15,16 @@ from flowbp.validators import integer
 
 
 class PromptSource(Protocol):
-    """An endless supply of prompts."""
+    """An endless supply of prompts.
+
+    Example:
+        >>> class Counted:
+        ...     def stream(self, generator):
+        ...         for number in itertools.count(1):
+        ...             yield f"{number} circles"
+        >>> list(itertools.islice(Counted().stream(torch.Generator()), 2))
+        ['1 circles', '2 circles']
+    """
 
     def stream(self, generator: torch.Generator) -> Iterator[str]:
         """Prompts without end, in an order that `generator` alone decides."""

@@ -16,7 +16,8 @@ from flowbp.evaluation.metric_runner import metric_columns
 from flowbp.hub import local_folder
 from flowbp.prompts.table import LONGEST
 from flowbp.rewards.pretrained import on_disk
-from flowbp.settings import free_folder, load
+from flowbp.settings import Settings, free_folder, load
+from flowbp.settings.key_reference import look_up
 from flowbp.training import Averaging
 
 NUMBERS = {
@@ -202,11 +203,19 @@ def test_what_is_in_the_way_of_a_folder(tmp_path: Path) -> None:
         load(["container.yaml", f"run.folder={tmp_path / endless}"])
 
 
-def test_the_limits_are_said_in_the_docs() -> None:
+@pytest.mark.parametrize("key", NUMBERS)
+def test_the_range_of_every_count_is_shown(key: str) -> None:
+    section, _, _ = key.rpartition(".")
+    component = {"evaluation.prompts": ["shapes"], "schedule": ["constant"]}.get(section, [])
+    (entry,) = look_up([section, *component], Settings)
+    (found,) = (each for each in entry.keys if each.path == key)
+    largest = NUMBERS[key]
+    assert found.kind.endswith("2^63 - 1" if largest == limits.SEED else f" to {largest:,}"), found
+
+
+def test_the_other_limits_are_said_in_the_docs() -> None:
     said = Path("docs/configuration.md").read_text(encoding="utf-8")
-    numbers = [value for value in vars(limits).values() if isinstance(value, int)]
-    assert len(numbers) > 8
-    for number in [*numbers, MOST, LONGEST]:
+    for number in (limits.SEEDS, limits.LENGTH, MOST, LONGEST):
         assert f"{number:,}" in said, number
     assert f"{LARGEST // 1024} KiB" in said and f"{DEEPEST} levels" in said
     for word in ("step", "reward", "accuracy", "parts", "model", "number", "seed", "prompt"):

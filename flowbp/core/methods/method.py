@@ -15,7 +15,18 @@ from ..segments import Segment, Surrogate
 
 
 class Method(Protocol):
-    """A rule that draws a surrogate. It needs the grid and a generator only, so it comes first."""
+    """A rule that draws a surrogate. It needs the grid and a generator only, so it comes first.
+
+    Example:
+        >>> @attrs.frozen
+        ... class LastStep:
+        ...     def draw(self, sigmas, generator):
+        ...         last = len(sigmas) - 2
+        ...         leap = Segment(last, last + 1, {last: -float(sigmas[last])}, {last: 1.0})
+        ...         return Surrogate((leap,))
+        >>> draw_surrogate(LastStep(), torch.linspace(1, 0, 5), torch.Generator()).horizon
+        4
+    """
 
     def draw(self, sigmas: Tensor, generator: torch.Generator) -> Surrogate:
         """The surrogate of one training step.
@@ -32,6 +43,11 @@ class Scaled(Protocol):
     """A method whose gradient scales follow from its weights and active steps.
 
     `Variant` asks for them again when it replaces either.
+
+    Example:
+        >>> from flowbp.core import Sparse
+        >>> isinstance(Sparse(), Scaled)
+        True
     """
 
     def scaled(self, segments: Sequence[Segment]) -> tuple[Segment, ...]:
@@ -44,6 +60,11 @@ class Activated(Protocol):
     """A method that chooses its active steps among whatever supports its segments have.
 
     `Variant` asks it again when it replaces the quadrature, which may bring other supports.
+
+    Example:
+        >>> from flowbp.core import Lagrange
+        >>> Lagrange(active=2).active_draw
+        FirstSteps(count=2)
     """
 
     @property

@@ -21,7 +21,14 @@ from flowbp.rewards.towers import TOWERS, Towers
 
 
 class Embedding(Protocol):
-    """Maps pictures to points; any tower with image embeddings."""
+    """Maps pictures to points; any tower with image embeddings.
+
+    Example:
+        >>> def mean_colour(images):
+        ...     return images.mean((2, 3))
+        >>> mean_colour(torch.rand(2, 3, 8, 8)).shape
+        torch.Size([2, 3])
+    """
 
     def __call__(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] to (B, D), of any length but 0."""
