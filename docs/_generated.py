@@ -44,7 +44,8 @@ def _keys(root: str) -> str:
 
 def _section(entry: Entry, *, presets: bool) -> str:
     assert entry.key is not None
-    lines = [f"## `{entry.title}`", "", f"{_plain(entry.text)} Takes: {_takes(entry.key)}."]
+    takes = _takes(entry.key)
+    lines = [f"## `{entry.title}`", "", f"{_plain(entry.text)} *{takes[0].upper()}{takes[1:]}.*"]
     lines += ["", *_table(entry, presets)] if entry.keys else []
     if entry.names and entry.key.registry is not None:
         kind = kind_word(entry.key.registry)
@@ -52,7 +53,7 @@ def _section(entry: Entry, *, presets: bool) -> str:
         if kind == "metric":
             # A reward's name stands for the reward.
             links = (f"`{name}`" for name in entry.names)
-        lines += ["", f"Names a [{entry.key.registry.kind}](components.md): {', '.join(links)}."]
+        lines += ["", f"[Components](components.md) by name: {', '.join(links)}."]
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from inspect import Parameter
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -119,7 +120,7 @@ class Keys:
         """A type in words; empty for one that YAML has no form for."""
         registry, origin, members = self._registry(kind), get_origin(kind), get_args(kind)
         if registry is not None:
-            return str(registry.kind)
+            return registry.kind
         if origin in UNIONS:
             if PLACE in members:
                 members = (PLACE, *(each for each in members if each is type(None)))
@@ -127,6 +128,8 @@ class Keys:
             return " or ".join(words) if all(words) else ""
         if origin is Literal:
             return " or ".join(map(str, members))
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            return " or ".join(str(member.value) for member in kind)
         if origin in _MAPPINGS:
             inner = self._words(members[1])
             return f"mapping of labels to a {inner}" if inner not in ("", "anything") else "mapping"
@@ -137,7 +140,7 @@ class Keys:
         if is_attrs_class(kind):
             # `name` is reserved for components.
             return "" if "name" in parameters(kind) else "mapping"
-        scalars = {scalar.type: scalar.type.__name__ for scalar in self.scalars}
+        scalars = {scalar.type: str(scalar.type.__name__) for scalar in self.scalars}
         return {**_WORDS, **scalars}.get(kind, "")
 
     def _default(self, kind: Any, default: Any) -> str:
@@ -159,7 +162,7 @@ class Keys:
 
 
 _MAPPINGS = (Mapping, dict)
-_WORDS = {
+_WORDS: Mapping[Any, str] = {
     bool: "true or false",
     int: "integer",
     float: "number",
@@ -167,6 +170,9 @@ _WORDS = {
     Path: "path",
     PLACE: "path or hub id",
     type(None): "null",
+    list: "list",
+    tuple: "list",
+    dict: "mapping",
     Any: "anything",
 }
 

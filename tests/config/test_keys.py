@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,10 @@ class Steam(Engine):
 ENGINES = Registry(
     "engine", {"steam": f"{__name__}:Steam"}, builds=Engine, entry_points="x.engines"
 )
+
+
+class Colour(Enum):
+    RED, BLUE = "red", "blue"
 
 
 @attrs.frozen(kw_only=True)
@@ -76,6 +81,8 @@ class Car(Base):
     names: tuple[str, ...] = ("a: b",)
     late: int = attrs.field()
     hook: Callable[[], None] | None = None
+    colour: Colour = Colour.RED
+    notes: dict = attrs.field(factory=dict)
 
     @late.default
     def _late(self) -> int:
@@ -102,6 +109,8 @@ def test_types_and_defaults_are_those_of_yaml():
         "limits": ("list of 2 numbers", "[0.5, 2]"),
         "names": ("list of texts", "['a: b']"),
         "late": ("integer", DEPENDS),
+        "colour": ("red or blue", "red"),
+        "notes": ("mapping", "{}"),
     }
 
 
