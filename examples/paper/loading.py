@@ -12,7 +12,7 @@ import attrs
 from examples.paper.published import METHODS, MODELS, TABLES
 from examples.paper.settings import Paper, PaperSettings
 from examples.paper.tasks import Row, Task, Training
-from flowbp.cli.evaluate.preflight import READING_CHECKS, checked_evaluation
+from flowbp.cli.evaluate.preflight import READING_CHECKS, checked_evaluation, taken_over
 from flowbp.config import (
     ConfigurationError,
     Problem,
@@ -38,7 +38,6 @@ from flowbp.settings.loader import checked, problems_of
 from flowbp.settings.preflight import reading_checks, section_checks
 
 HERE = Path(__file__).parent
-_SAMPLING = ("steps", "guidance", "height", "width", "negative_prompt", "grid")
 
 
 def published_files(model: str, method: str) -> list[str]:
@@ -116,7 +115,7 @@ class _Loader:
         self.changed[model] = _by_methods(changed)
         self.tasks += trainings
         for table in tables:
-            self._add_table(model, table, _sampled_as(tree), trainings)
+            self._add_table(model, table, taken_over(tree), trainings)
 
     def _add_table(self, model: str, table: str, below: Tree, runs: Sequence[Training]) -> None:
         own = merge(below, read_file(HERE / f"{table}.yaml"), _section(self.whole, table))
@@ -158,19 +157,6 @@ def _section(whole: Tree, *path: str) -> Tree:
         there = whole.is_mapping and key in whole.value
         whole = whole.value[key] if there else Tree({}, whole.origin)
     return whole if whole.is_mapping else Tree({}, whole.origin)
-
-
-def _sampled_as(run: Tree) -> Tree:
-    """What an evaluation takes over from a run of its model."""
-    wanted = {
-        "evaluation": ("run", ("device", "threads", "compile")),
-        "sampling": ("sampling", _SAMPLING),
-    }
-    found = {key: run.value[key] for key in ("backbone", "embeddings") if key in run.value}
-    for section, (there, keys) in wanted.items():
-        values = _section(run, there).value
-        found[section] = Tree({key: values[key] for key in keys if key in values}, run.origin)
-    return Tree(found, run.origin)
 
 
 def _batch(training: Training) -> Iterator[Problem]:

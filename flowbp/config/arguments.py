@@ -15,9 +15,9 @@ import attrs
 from cattrs import Converter
 from cattrs.errors import AttributeValidationNote, ClassValidationError
 
-from .converter import REFUSALS, typed_as
+from .converter import REFUSALS, is_section, typed_as
 from .problems import Absent, Rejected, UnknownKey, listed, nearest
-from .tree import PartialMapping
+from .tree import PartialMapping, Typed
 
 T = TypeVar("T")
 
@@ -149,6 +149,9 @@ def arguments_of(
     known = parameters(target)
     rest = next((p for p in known.values() if p.kind is Parameter.VAR_KEYWORD), None)
     settable = {name: p for name, p in known.items() if name not in offered and p is not rest}
+    given = type(given)(
+        {k: each for k, each in given.items() if not _is_cleared(target, settable.get(k), each)}
+    )
     for name, value in given.items():
         parameter = settable.get(name) or rest
         try:
@@ -177,6 +180,14 @@ def arguments_of(
         refusal.sound = {**sound, **parts}
         raise refusal
     return arguments
+
+
+def _is_cleared(target: Any, parameter: Parameter | None, value: Any) -> bool:
+    """Whether null clears a section, which then is its default as if it had not been written."""
+    if value is not None and not (isinstance(value, Typed) and value.value is None):
+        return False
+    has_default = parameter is not None and parameter.default is not Parameter.empty
+    return has_default and is_section(type_of(target, parameter))
 
 
 def construct(target: Any, arguments: Mapping[str, Any]) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -12,12 +13,14 @@ import attrs
 from .problems import ConfigurationError, Problem
 from .tree import (
     UNKNOWN,
-    Step,
     Tree,
     Typed,
+    has_unknown,
     merge,
+    merge_every_key,
     path_text,
     plain,
+    replaced,
     tree_of,
     trees_along,
     with_unknown,
@@ -25,6 +28,9 @@ from .tree import (
 from .yaml import DEEPEST, parsed_file, parsed_text
 
 COMMAND_LINE = "command line"
+FILES = "files"
+"""The key of those that a file is laid over."""
+
 _KEY = re.compile(r"[A-Za-z_][\w-]*(?:\.[A-Za-z_][\w-]*)*")
 _Path = tuple[str, ...]
 
@@ -35,49 +41,92 @@ class Arguments:
 
     tree: Tree
     problems: tuple[Problem, ...] = ()
+    # The files that were read, by what named them.
+    files: tuple[str, ...] = ()
 
 
-def read_arguments(arguments: Sequence[str], *, find: Callable[[str], Path] = Path) -> Arguments:
+def _whole(_: Path, tree: Tree) -> Tree:
+    return tree
+
+
+def read_arguments(
+    arguments: Sequence[str],
+    *,
+    find: Callable[[str], Path] = Path,
+    take: Callable[[Path, Tree], Tree] = _whole,
+) -> Arguments:
     """Read and merge what was typed: files from left to right, then the overrides.
 
     An argument with ``=`` is an override, unless a path separator comes before the ``=``; every
-    other argument is a YAML file, which `find` finds and may refuse by a `ConfigurationError`.
-    Overrides win over files wherever they stand. Their values are YAML, ``training.rate=1e-5``,
-    ``method={name: bridge}``, ``lora=null``, but where `structure` finds a text or a path, which is
-    just what was typed, ``run.folder=runs/try #2``; so one that is not YAML is no problem yet.
+    other argument is a YAML file, which `find` finds, and of which `take` takes what is wanted;
+    both may refuse it by a `ConfigurationError`. The key `files` of a file names those that it is
+    laid over. Overrides win over files wherever they stand, and of one key the last.
+
+    Values of overrides are YAML, ``training.rate=1e-5``, ``method={name: bridge}``, ``lora=null``,
+    but where `structure` finds a text or a path, which is just what was typed,
+    ``run.folder=runs/try #2``; so one that is not YAML is no problem yet.
     """
-    problems: list[Problem] = []
-    files: list[Tree] = []
+    files, trees = _Files(find, take), list[Tree]()
+    problems = files.problems
     overrides: dict[_Path, Tree] = {}
     for argument in arguments:
+        if not _is_override(argument):
+            trees.append(files.tree(argument))
+            continue
         try:
-            if not _is_override(argument):
-                tree, found = _file(argument, find)
-                files.append(tree)
-                problems += found
-                continue
             path, value = _override(argument)
-            _refuse_conflicts(path, overrides)
-            overrides[path] = value
+            overrides[path] = replaced(overrides.pop(path, value), value)
             if value.typed is None:
                 raise _refused(_no_value(argument))
         except ConfigurationError as error:
             problems.extend(error.problems)
-    # Together first, so that `method.active=3 method.name=bridge` means the same in any order.
-    above = merge(*(_nested(path, value) for path, value in overrides.items()))
-    base = merge(*files)
-    merged = merge(base, above) if overrides else base
-    for override, depth, problem in _through_values(base, overrides):
-        problems.append(problem)
-        merged = with_unknown(merged, override[:depth])
-    return Arguments(merged, tuple(problems))
+    tree = _overridden(merge(*trees), overrides, problems) if overrides else merge(*trees)
+    return Arguments(tree, tuple(problems), tuple(files.names))
 
 
-def _file(argument: str, find: Callable[[str], Path]) -> tuple[Tree, tuple[Problem, ...]]:
-    try:
-        return parsed_file(find(argument))
-    except ConfigurationError as error:
-        return Tree({}, argument, partial=True), error.problems
+class _Files:
+    """Reads files, each laid over those that it names."""
+
+    def __init__(self, find: Callable[[str], Path], take: Callable[[Path, Tree], Tree]) -> None:
+        self.find, self.take = find, take
+        self.names: list[str] = []
+        self.problems: list[Problem] = []
+
+    def tree(self, name: str, above: tuple[str, ...] = ()) -> Tree:
+        """A file that those `above` lead to, over those that it names itself."""
+        self.names.append(name)
+        try:
+            path = self.find(name)
+            own, problems = parsed_file(path)
+            self.problems += problems
+            return self._over_others(self.take(path, own), (*above, os.path.realpath(path)))
+        except ConfigurationError as error:
+            self.problems += error.problems
+            return Tree({}, name, partial=True)
+
+    def _over_others(self, own: Tree, above: tuple[str, ...]) -> Tree:
+        if not own.is_mapping or FILES not in own.value:
+            return own
+        named = own.value[FILES]
+        rest = attrs.evolve(own, value={k: each for k, each in own.value.items() if k != FILES})
+        items = named.value if isinstance(named.value, tuple) else (named,)
+        if not all(isinstance(item.value, str) for item in items):
+            # What could not be read is reported already.
+            if not has_unknown(named):
+                self._report(
+                    f"must name a YAML file, or a list of them, got {plain(named)!r}", named
+                )
+            return attrs.evolve(rest, partial=True)
+        others = []
+        for item in items:
+            if os.path.realpath(item.value) in above:
+                self._report(f"names {item.value}, which leads back here; take it out", item)
+            else:
+                others.append(self.tree(item.value, above))
+        return merge(*others, rest)
+
+    def _report(self, message: str, tree: Tree) -> None:
+        self.problems.append(Problem(FILES, message, tree.origin))
 
 
 def _is_override(argument: str) -> bool:
@@ -93,6 +142,8 @@ def _override(argument: str) -> tuple[_Path, Tree]:
             "before a file's name"
         )
     path = tuple(key.split("."))
+    if path[0] == FILES:
+        raise _refused(f"`{_short(argument)}` is for YAML files; type the files' own names here")
     if len(path) > DEEPEST:
         raise _refused(f"`{_short(argument)}` has a key of {len(path)} parts; there is none")
     if not text.strip():
@@ -126,28 +177,28 @@ def _reason(key: str, problem: Problem) -> str:
     return f"at `{key}.{problem.path}` {problem.message}" if problem.path else problem.message
 
 
-def _refuse_conflicts(path: _Path, others: Iterable[_Path]) -> None:
-    for other in others:
-        short, long = sorted((path, other), key=len)
-        if long == short:
-            raise _refused(f"`{'.'.join(path)}` is given twice; keep one of them")
-        if long[: len(short)] == short:
-            raise _refused(
-                f"`{'.'.join(path)}` is given together with `{'.'.join(other)}`; keep one of them"
-            )
-
-
-def _through_values(base: Tree, overrides: Iterable[_Path]) -> Iterator[tuple[_Path, int, Problem]]:
-    for path in overrides:
-        for depth, tree in enumerate(trees_along(base, path[:-1])):
-            if tree.is_mapping or tree.value is None or tree.value is UNKNOWN:
+def _overridden(base: Tree, overrides: Mapping[_Path, Tree], problems: list[Problem]) -> Tree:
+    # Together first, so that `method.active=3 method.name=bridge` means the same in any order.
+    above, unreachable = Tree({}, COMMAND_LINE), list[_Path]()
+    for path, value in overrides.items():
+        for depth, tree in enumerate(trees_along(merge(base, above), path[:-1])):
+            # A text may be the name of a component.
+            if tree.is_mapping or isinstance(tree.value, str) or tree.value in (None, UNKNOWN):
                 continue
-            above: tuple[Step, ...] = path[:depth]
-            message = (
-                f"cannot be reached: {path_text(above)} is {plain(tree)!r} in {tree.origin}; "
-                f"override {path_text(above)} as a whole"
-            )
-            yield path, depth, Problem(".".join(path), message, COMMAND_LINE)
+            problems.append(_unreachable(path, depth, tree))
+            unreachable.append(path[:depth])
+            break
+        else:
+            above = merge_every_key(above, _nested(path, value))
+    return functools.reduce(with_unknown, unreachable, merge(base, above))
+
+
+def _unreachable(path: _Path, depth: int, tree: Tree) -> Problem:
+    place = path_text(path[:depth])
+    typed = tree.origin == COMMAND_LINE
+    where = f"on the {COMMAND_LINE}" if typed else f"in {tree.origin}"
+    message = f"cannot be reached: {place} is {plain(tree)!r} {where}; override {place} as a whole"
+    return Problem(".".join(path), message, COMMAND_LINE)
 
 
 def _nested(path: _Path, value: Tree) -> Tree:

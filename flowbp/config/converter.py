@@ -32,7 +32,7 @@ from cattrs.errors import (
 )
 
 from .problems import Absent, Rejected, must_be
-from .tree import PartialMapping, Typed
+from .tree import NamedMapping, PartialMapping, Typed
 from .yaml import unquoted, unwritable
 
 Read = Callable[[Any, Any], Any]
@@ -97,6 +97,14 @@ def typed_as(value: Any, kind: Any) -> Any:
     if value.refusal:
         raise Rejected(value.refusal)
     return value.value
+
+
+def is_section(kind: Any) -> bool:
+    """Whether a type is written as a mapping, of its own keys or of a component's, and no null."""
+    kind = get_origin(kind) or kind
+    if kind in _UNIONS:
+        return False
+    return attrs.has(kind) or is_mapping(kind) or bool(getattr(kind, "_is_protocol", False))
 
 
 def _text(value: Any, _: Any) -> str:
@@ -237,7 +245,7 @@ def _word(kind: Any) -> str:
 
 def _guarded(what: str, expected: type, read: Read) -> Read:
     def guarded(value: Any, kind: Any) -> Any:
-        if not isinstance(value, expected):
+        if not isinstance(value, expected) or isinstance(value, NamedMapping):
             raise must_be(what, value)
         return read(value, kind)
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import attrs
 
+from .tree import NamedMapping, Typed
+
 _SHOWN = 200
 
 
@@ -58,6 +60,11 @@ class UnknownKey(Rejected):
 
 def shown(value: object) -> str:
     """A value as messages show it, not longer than a few lines."""
+    if isinstance(value, NamedMapping):
+        keys = dict(value)
+        name = keys.pop("name")
+        below = f" with {listed(keys)} below it" if keys else ""
+        return f"{shown(name.text if isinstance(name, Typed) else name)}{below}"
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 

@@ -39,6 +39,8 @@ from .protocols import lacking
 from .registry import Component, Registry, component_type
 from .tree import (
     UNKNOWN,
+    NamedMapping,
+    PartialMapping,
     Step,
     Tree,
     has_unknown,
@@ -62,11 +64,12 @@ def structure(
 ) -> T:
     """Turn a tree into an instance of an attrs class, or report all that is wrong with it.
 
-    A field annotated with a registry's type takes a mapping with a `name`: an attrs class of that
-    name is built from the other keys, a function of that name is the value itself. A field
-    annotated ``Component[...]`` of that type takes the same mapping, checks it against the
+    A field annotated with a registry's type takes a mapping with a `name`, or the name alone: an
+    attrs class of that name is built from the other keys, a function of that name is the value
+    itself. A field annotated ``Component[...]`` of that type takes the same, checks it against the
     target's fields or signature and leaves the building to its owner. `name` is reserved for
-    this: no field of a configuration class may be called so.
+    this: no field of a configuration class may be called so. A section that may not be null, and
+    has a default, takes null for the default.
     """
     found, problems = structured(cls, tree, registries=registries, scalars=scalars)
     if isinstance(found, Partial):
@@ -137,7 +140,7 @@ def _class_rule(cls: Any, converter: Converter) -> Any:
     _refuse_reserved(cls)
 
     def read(value: Any, _: Any) -> Any:
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or isinstance(value, NamedMapping):
             error = Rejected(f"must be a mapping, got {shown(value)}; write its keys below it")
             raise ClassValidationError(f"While structuring {cls!r}", [error], cls)
         try:
@@ -217,11 +220,14 @@ def _promised(registry: Registry, name: str) -> Any:
 
 
 def _chosen(registry: Registry, value: Any) -> tuple[str, Any, dict[str, Any]]:
+    alone = isinstance(value, str)
+    if alone:
+        value = {"name": value}
     if not isinstance(value, dict) or "name" not in value:
         kind = Absent if isinstance(value, dict) else Rejected
         raise kind(
-            f"must be a mapping with the `name` of a {registry.kind}, got {shown(value)}; "
-            f"names: {listed(registry.names())}"
+            f"must be the name of a {registry.kind}, or a mapping with its `name`, got "
+            f"{shown(value)}; names: {listed(registry.names())}"
         )
     name = typed_as(value["name"], str)
     try:
@@ -232,10 +238,11 @@ def _chosen(registry: Registry, value: Any) -> tuple[str, Any, dict[str, Any]]:
         if misfit:
             raise Rejected(f"names {name!r}, which {misfit}")
     except Rejected as error:
-        raise _misnamed(registry, error) from error
+        raise error if alone else _misnamed(registry, error) from error
     if is_attrs_class(target):
         _refuse_reserved(target)
-    return name, target, type(value)({k: item for k, item in value.items() if k != "name"})
+    kind = PartialMapping if isinstance(value, PartialMapping) else dict
+    return name, target, kind({k: item for k, item in value.items() if k != "name"})
 
 
 def _refuse_misnamed(registry: Registry, name: str, target: Any) -> None:

@@ -35,6 +35,10 @@ class PartialMapping(dict[str, Any]):
     """A plain mapping from which keys may be missing, because they could not be read."""
 
 
+class NamedMapping(dict[str, Any]):
+    """A plain mapping whose `name` was written as a text in its place, for a component alone."""
+
+
 @attrs.frozen
 class Tree:
     """A scalar, a tuple or a mapping of trees, or `UNKNOWN`, with its origin ``file:line``."""
@@ -45,6 +49,10 @@ class Tree:
     typed: Typed | None = attrs.field(default=None, repr=False)
     # Whether keys may be missing, here and below, because they could not be read.
     partial: bool = attrs.field(default=False, repr=False)
+    # Whether the `name` of a mapping was written as a text in its place.
+    named: bool = attrs.field(default=False, repr=False)
+    # Whether a null cleared what was there before, and so clears what this is laid over.
+    alone: bool = attrs.field(default=False, repr=False)
 
     @property
     def is_mapping(self) -> bool:
@@ -71,12 +79,12 @@ def plain(tree: Tree) -> Any:
 
 
 def structuring_input(tree: Tree, *, partial: bool = False) -> Any:
-    """The same with `Typed` for what was typed and `PartialMapping` for what may lack keys."""
+    """The same with `Typed` for what was typed, and `PartialMapping` or `NamedMapping`."""
     partial = partial or tree.partial
     if tree.typed is not None:
         return tree.typed
     if isinstance(tree.value, Mapping):
-        kind = PartialMapping if partial else dict
+        kind = PartialMapping if partial else NamedMapping if tree.named else dict
         return kind(
             {key: structuring_input(item, partial=partial) for key, item in tree.value.items()}
         )
@@ -131,9 +139,21 @@ def merge(*trees: Tree) -> Tree:
     """Lay trees over each other, the later over the earlier.
 
     Mappings merge key by key. A component whose `name` changes is replaced whole, because its
-    other keys belong to the one that is gone; so are lists and scalars.
+    other keys belong to the one that is gone; so are lists and scalars. A text and a mapping merge
+    where the text is the component's name. A mapping over null stays alone, whatever is below it.
     """
     return functools.reduce(_lay, trees) if trees else Tree({}, "defaults")
+
+
+def merge_every_key(*trees: Tree) -> Tree:
+    """The same of overrides: of a component whose `name` changes the other keys stay."""
+    return functools.reduce(functools.partial(_lay, every_key=True), trees)
+
+
+def replaced(below: Tree, above: Tree) -> Tree:
+    """What is written in the place of something, and stays alone if that was null."""
+    cleared = below.value is None or below.alone
+    return attrs.evolve(above, alone=True) if cleared and above.is_mapping else above
 
 
 def without_nulls(tree: Tree, *path: str) -> Tree:
@@ -150,16 +170,32 @@ def without_nulls(tree: Tree, *path: str) -> Tree:
     return attrs.evolve(tree, value={**tree.value, key: below})
 
 
-def _lay(below: Tree, above: Tree) -> Tree:
+def _lay(below: Tree, above: Tree, *, every_key: bool = False) -> Tree:
+    if above.alone:
+        return above
     if below.value is UNKNOWN and above.is_mapping:
         # What it would have been laid over is not known.
         return attrs.evolve(above, partial=True)
-    if not (below.is_mapping and above.is_mapping) or _renamed(below, above):
-        return above
+    below, above = _by_name(below, above), _by_name(above, below)
+    if not (below.is_mapping and above.is_mapping) or (_renamed(below, above) and not every_key):
+        return replaced(below, above)
     merged = dict(below.value)
     for key, item in above.value.items():
-        merged[key] = _lay(merged[key], item) if key in merged else item
-    return Tree(merged, below.origin, partial=below.partial or above.partial)
+        merged[key] = _lay(merged[key], item, every_key=every_key) if key in merged else item
+    return Tree(
+        merged,
+        below.origin,
+        partial=below.partial or above.partial,
+        named=below.named or above.named,
+        alone=below.alone,
+    )
+
+
+def _by_name(tree: Tree, other: Tree) -> Tree:
+    """A text that merges with a mapping, as the `name` that it then is."""
+    if not (isinstance(tree.value, str) and other.is_mapping):
+        return tree
+    return Tree({"name": tree}, tree.origin, named=True)
 
 
 def _renamed(below: Tree, above: Tree) -> bool:

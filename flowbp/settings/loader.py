@@ -49,7 +49,7 @@ def load(
     typed = attrs.evolve(
         typed,
         tree=without_nulls(typed.tree, "evaluation", "metrics"),
-        problems=(*typed.problems, *_mixed_presets(arguments)),
+        problems=(*typed.problems, *_mixed_presets(typed.files)),
     )
     return checked(Settings, typed, section_checks(resume=resume, writes=writes), also)
 
@@ -128,7 +128,7 @@ def preset_or_file(typed: str) -> Path:
     return there[path.as_posix()]
 
 
-def _mixed_presets(typed: Sequence[str]) -> Iterator[Problem]:
+def _mixed_presets(typed: Iterable[str]) -> Iterator[Problem]:
     """A method's numbers for one model beside the preset of another."""
     there = presets()
     named = [Path(each) for each in typed if Path(each).as_posix() in there]

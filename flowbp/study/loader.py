@@ -9,7 +9,7 @@ import attrs
 
 from flowbp.config import ConfigurationError, Problem, Tree, dump, merge, plain, without_nulls
 from flowbp.config.arguments import Partial, run_check
-from flowbp.config.command_line import read_arguments
+from flowbp.config.command_line import FILES, read_arguments
 from flowbp.config.structuring import structured
 from flowbp.config.tree import Step, has_unknown, origin_of, path_text, tree_of
 from flowbp.settings import (
@@ -27,7 +27,7 @@ from flowbp.study.cells import CELLS, Cell
 from flowbp.study.settings import Study, StudySettings
 from flowbp.study.training_results import Sides
 
-RUN, FILES = "run", "files"
+RUN = "run"
 CONFIGURATION = "study.yaml"
 """The resolved study in its folder, by which it is known."""
 
@@ -82,6 +82,11 @@ def _without(tree: Tree, key: str) -> Tree:
 def _run_tree(typed: Tree, problems: list[Problem]) -> Tree:
     """The run's sections, with a method and the folder of the study."""
     own = typed.value[RUN]
+    if own.named:
+        # A file's name, with sections laid over it or under it.
+        items = own.value.items()
+        sections = {FILES if key == "name" else key: each for key, each in items}
+        own = attrs.evolve(own, value=sections, named=False)
     named = own.value.get(FILES) if own.is_mapping else own
     absent = named is None or (own.is_mapping and named.value is None)
     found = [] if absent else [_files(named, problems)]

@@ -125,10 +125,88 @@ def test_wrong_arguments(base: str, argument: str, message: str) -> None:
     assert message in problem
 
 
-def test_conflicting_overrides(base: str) -> None:
-    assert problems(base, "a.b=1", "a.b=2", "a=3", "a.bc=4") == [
-        "command line: `a.b` is given twice; keep one of them",
-        "command line: `a` is given together with `a.b`; keep one of them",
+def test_of_a_key_given_twice_the_later_counts(base: str) -> None:
+    typed = read(base, "training.steps=4", "sizes=[3]", "training.steps=5", "sizes=[4]")
+    assert plain(typed)["training"] == {"steps": 5, "rate": 1e-3}
+    assert plain(typed)["sizes"] == [4]
+    whole = ["method={name: sparse, active: 3}", "method={name: bridge}"]
+    assert plain(read(base, *whole))["method"] == {"name": "bridge"}
+    assert plain(read(base, *whole, "method=null"))["method"] is None
+
+
+def test_a_section_and_its_keys_can_be_given_together(base: str) -> None:
+    whole, part = "method={name: bridge, alpha: 1}", "method.alpha=2"
+    for typed in ([whole, part], [part, "method={name: bridge}"], ["method=bridge", part]):
+        assert plain(read(base, *typed))["method"] == {"name": "bridge", "alpha": 2}
+    # No key that was typed is lost because the name was typed again.
+    again = ["method.name=sparse", "method.active=4", "method.name=bridge"]
+    assert plain(read(base, *again))["method"] == {"name": "bridge", "active": 4}
+
+
+def test_a_section_can_be_replaced_instead_of_merged(base: str) -> None:
+    assert plain(read(base, "training=null", "training={steps: 9}"))["training"] == {"steps": 9}
+    assert plain(read(base, "training=null", "training.steps=9"))["training"] == {"steps": 9}
+    assert plain(read(base, "training.steps=9", "training=null"))["training"] is None
+    Path("null.yaml").write_text("training: null")
+    Path("fill.yaml").write_text("training: {steps: 9}")
+    assert plain(read(base, "null.yaml", "fill.yaml"))["training"] == {"steps": 9}
+
+
+def test_a_key_below_a_scalar_on_the_command_line(base: str) -> None:
+    assert problems(base, "a.b=1", "a=3", "a.bc=4") == [
+        "command line: a.bc: cannot be reached: a is 3 on the command line; override a as a whole",
+    ]
+
+
+@pytest.mark.parametrize("below", ["method: lagrange", "method: {name: lagrange}"])
+def test_a_bare_name_merges_as_the_name(below: str) -> None:
+    base = read_text(below, "base.yaml")
+    for above in ("method: {order: 3}", "method: {name: lagrange, order: 3}"):
+        merged = plain(merge(base, read_text(above, "over.yaml")))["method"]
+        assert merged == {"name": "lagrange", "order": 3}
+    three = read_text("method: {name: lagrange, order: 3}", "over.yaml")
+    kept = merge(base, three, read_text("method: lagrange", "name.yaml"))
+    assert plain(kept)["method"] == {"name": "lagrange", "order": 3}
+    for above in ("method: bridge", "method: {name: bridge}"):
+        other = merge(base, three, read_text(above, "over.yaml"))
+        assert plain(other)["method"] in ("bridge", {"name": "bridge"})
+
+
+def test_a_file_is_laid_over_those_that_it_names(base: str) -> None:
+    Path("one.yaml").write_text("files: base.yaml\ntraining: {steps: 4}\nsizes: [0]")
+    Path("two.yaml").write_text("files: [one.yaml, other.yaml]\nsizes: [9]")
+    Path("other.yaml").write_text("method: {order: 5}")
+    found = read_arguments(["two.yaml", "training.rate=1"])
+    assert not found.problems
+    assert found.files == ("two.yaml", "one.yaml", "base.yaml", "other.yaml")
+    assert plain(found.tree) == {
+        "method": {"name": "lagrange", "order": 5},
+        "sizes": [9],
+        "training": {"steps": 4, "rate": 1},
+    }
+    assert origin_of(found.tree, ("training", "steps")) == "one.yaml:2"
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("3", "files: must name a YAML file, or a list of them, got 3"),
+        ("[base.yaml, {}]", "files: must name a YAML file, or a list of them, got ['base.yaml'"),
+        ("one.yaml", "files: names one.yaml, which leads back here; take it out"),
+        ("[two.yaml]", "two.yaml:1: files: names ./one.yaml, which leads back here; take it out"),
+        ("nowhere.yaml", "nowhere.yaml: cannot be read: No such file or directory; check the path"),
+    ],
+)
+def test_wrong_names_of_files(base: str, named: str, message: str) -> None:
+    Path("two.yaml").write_text("files: ./one.yaml")
+    Path("one.yaml").write_text(f"files: {named}")
+    (problem,) = read_arguments(["one.yaml"]).problems
+    assert message in str(problem)
+
+
+def test_files_are_not_overridden(base: str) -> None:
+    assert problems(base, "files=base.yaml") == [
+        "command line: `files=base.yaml` is for YAML files; type the files' own names here"
     ]
 
 

@@ -14,6 +14,7 @@ from flowbp.config import (
     ConfigurationError,
     Registry,
     dump,
+    merge,
     read_text,
     structure,
     tree_of,
@@ -95,6 +96,42 @@ def test_a_whole_configuration() -> None:
     assert (run.ratio, run.seed, run.extra) == (Fraction(1, 3), "seven", {"anything": [1]})
 
 
+def test_a_bare_name_is_a_component_without_keys() -> None:
+    assert load("training: {steps: 3}\nmethod: bridge\nmethods: [lagrange]\nrule: halve") == load(
+        VALID + "methods: [{name: lagrange}]\nrule: {name: halve}"
+    )
+    merged = merge(read_text(VALID, "a"), read_text("method: {active: 3}", "b"))
+    assert structure(Run, merged, registries=REGISTRIES).method == Bridge(active=3)
+
+
+def test_a_bare_name_is_none_of_a_section() -> None:
+    over = merge(read_text(VALID, "a"), read_text("training: fast", "b"))
+    with pytest.raises(ConfigurationError) as caught:
+        structure(Run, over, registries=REGISTRIES)
+    assert [str(each) for each in caught.value.problems] == [
+        "a:1: training: must be a mapping, got 'fast' with `steps` below it; write its keys below "
+        "it"
+    ]
+    under = merge(read_text(f"{VALID}folder: x\nweights: y", "a"))
+    under = merge(under, read_text("folder: {z: 1}\nweights: {z: 1}", "b"))
+    with pytest.raises(ConfigurationError) as caught:
+        structure(Run, under, registries=REGISTRIES)
+    assert [str(each) for each in caught.value.problems] == [
+        "a:3: folder: must be a path, got 'x' with `z` below it",
+        "a:4: weights: must be a mapping, got 'y' with `z` below it",
+    ]
+
+
+def test_null_clears_a_section_that_has_a_default() -> None:
+    assert load(f"{VALID}weights: null") == load(VALID)
+    assert problem("verbose: null") == "verbose: must be true or false, got None"
+    assert problems("training: null\nmethod: null") == [
+        "run.yaml:1: training: must be a mapping, got None; write its keys below it",
+        "run.yaml:2: method: must be the name of a method, or a mapping with its `name`, got None; "
+        "names: `bridge`, `lagrange`, `halve`",
+    ]
+
+
 def test_defaults() -> None:
     assert load(VALID) == Run(widgets.Training(3), Bridge())
 
@@ -120,8 +157,9 @@ def test_defaults() -> None:
         ("seed: 1.5", "seed: must be an integer or text, got 1.5"),
         ("ratio: half", "ratio: Invalid literal for Fraction: 'half'"),
         ("methods: {name: bridge}", "methods: must be a list, got {'name': 'bridge'}"),
-        ("methods: [bridge]", "methods[0]: must be a mapping with the `name` of a method, got"),
-        ("methods: [{active: 3}]", "methods[0]: must be a mapping with the `name` of a method"),
+        ("methods: [3]", "methods[0]: must be the name of a method, or a mapping with its `name`"),
+        ("methods: [{active: 3}]", "methods[0]: must be the name of a method, or a mapping with"),
+        ("methods: [brigde]", "methods[0]: no method is called 'brigde'. Did you mean `bridge`?"),
         ("methods: [{name: 3}]", "methods[0].name: must be text, got 3; names: `bridge`"),
         ("rule: {name: halve, x: 1}", "rule: names the function 'halve', which takes no keys"),
     ],

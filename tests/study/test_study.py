@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from flowbp.core import Sparse
 from flowbp.evaluation.sampling import noise_generator
 from flowbp.study.__main__ import main
 from flowbp.study.cells import CELLS
@@ -234,6 +235,8 @@ def test_a_run_comes_from_a_file_with_sections_laid_over_it(study_file, tmp_path
     assert study.run.batching.samples == 2 and study.run.sampling.steps == 4
     study_file.write_text(f"{start}run: {run}\n{rest}")
     assert load([str(study_file)]).settings.run.batching.samples == 4
+    over = load([str(study_file), "run.batching.samples=2", "methods.exact=sparse"]).settings
+    assert over.run.batching.samples == 2 and over.settings.methods["exact"] == Sparse()
 
 
 REFUSALS = {
@@ -249,7 +252,7 @@ REFUSALS = {
     "run=[run.yaml, 3]": "sections, got ['run.yaml', 3]",
     "run=absent.yaml": "absent.yaml: cannot be read",
     "run.training.averaging={decay: 0.999}": "run.training.averaging: has decay 0.999, and after 5",
-    "run.backbone=null": "run.backbone: must be a mapping",
+    "run.backbone=null": "run.backbone: must be the name of a backbone",
     "worker=2": "worker: is an unknown key. Did you mean `workers`?",
     "run.samplin=2": "run.samplin: is an unknown key",
 }

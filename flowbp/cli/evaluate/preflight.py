@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -15,11 +16,11 @@ from flowbp.cli.evaluate.models import check_applicable, load_fault, model_fault
 from flowbp.cli.evaluate.settings import EvaluateSettings
 from flowbp.cli.rehearsal import faults_of_call, made_up_pictures, try_backbone, try_metric
 from flowbp.component_errors import is_ours
-from flowbp.config import Component, ConfigurationError, without_nulls
+from flowbp.config import Component, ConfigurationError, Problem, Tree, without_nulls
 from flowbp.config.command_line import Arguments, read_arguments
 from flowbp.config.tree import Step
 from flowbp.evaluation.scores_files import TOTAL
-from flowbp.settings import Loaded, weighted_reward
+from flowbp.settings import Loaded, preset_or_file, presets, weighted_reward
 from flowbp.settings.component_needs import Found, missing_needs, reads, why_unsuitable
 from flowbp.settings.device import fault_of_device
 from flowbp.settings.folder import fault_of_folder
@@ -29,13 +30,44 @@ from flowbp.settings.unloaded_model import META, named_model, picture_size_probl
 from flowbp.settings.weighted_reward import faults
 
 _Trial = Callable[[str, Component[Any]], object]
+# Of a section, by which section of a run, the keys that both have.
+_TAKEN_OVER = (
+    ("evaluation", "run", ("device", "threads", "compile")),
+    ("sampling", "sampling", ("steps", "guidance", "height", "width", "negative_prompt", "grid")),
+)
 
 
 def load(
     arguments: Sequence[str], *, resume: bool = False, also: Sequence[Check] = ()
 ) -> Loaded[EvaluateSettings]:
-    """Read YAML files and overrides, and check all that can be checked without a model."""
-    return checked_evaluation(read_arguments(arguments), resume=resume, also=also)
+    """Read YAML files, presets and overrides; check all that can be checked without a model."""
+    typed = read_arguments(arguments, find=preset_or_file, take=_of_preset)
+    return checked_evaluation(typed, resume=resume, also=also)
+
+
+def _of_preset(path: Path, tree: Tree) -> Tree:
+    """Of a preset, which is a run's, what an evaluation reads; of other files all."""
+    if path not in presets().values():
+        return tree
+    found = taken_over(tree)
+    if "backbone" not in found.value:
+        message = (
+            "holds nothing that an evaluation reads, which are a model and how it samples; leave "
+            "it out, and name what is measured in `metrics`"
+        )
+        raise ConfigurationError([Problem("", message, str(path))])
+    return found
+
+
+def taken_over(run: Tree) -> Tree:
+    """What an evaluation takes over from the configuration of a run."""
+    found = {key: run.value[key] for key in ("backbone", "embeddings") if key in run.value}
+    for section, source, keys in _TAKEN_OVER:
+        there = run.value.get(source)
+        if there is not None and there.is_mapping:
+            kept = {key: there.value[key] for key in keys if key in there.value}
+            found[section] = Tree(kept, run.origin)
+    return Tree(found, run.origin)
 
 
 def checked_evaluation(

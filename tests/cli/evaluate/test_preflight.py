@@ -7,7 +7,11 @@ import shutil
 
 import pytest
 
+from flowbp.adapters import EvenGrid, SD3Backbone
+from flowbp.cli.evaluate.preflight import load
+from flowbp.config import ConfigurationError
 from flowbp.evaluate import main
+from flowbp.rewards import PickScore
 
 # The tiny tokenizers count letters.
 pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
@@ -82,3 +86,35 @@ def test_a_size_is_refused_before_the_model_is_loaded(
     wanted = "sampling.height: must be a positive multiple of 4, got 15; the nearest are 12 and 16"
     assert f"command line: {wanted}" in told
     assert not (tmp_path / "out").exists()
+
+
+MINE = """
+evaluation: {folder: out}
+prompts: shapes
+metrics: {taste: pickscore}
+sampling: {guidance: 2}
+"""
+
+
+def test_of_a_preset_an_evaluation_takes_the_model_and_how_it_samples(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(MINE)
+    found = load(["presets/sd35_medium.yaml", "mine.yaml"]).settings
+    assert found.backbone.target == SD3Backbone.from_pretrained and found.evaluation.compile
+    assert (found.sampling.steps, found.sampling.guidance) == (25, 2)
+    assert found.sampling.grid == EvenGrid(shift=3.0)
+    assert found.metrics["taste"].target == PickScore
+    (tmp_path / "over.yaml").write_text(f"files: presets/sd35_medium.yaml\n{MINE}")
+    assert load(["over.yaml"]).settings == found
+
+
+def test_a_preset_of_which_nothing_would_be_read_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(MINE)
+    names = ["presets/sd35_medium.yaml", "presets/sd35_medium/bridge.yaml", "presets/hpsv2.yaml"]
+    with pytest.raises(ConfigurationError) as caught:
+        load([*names, "mine.yaml", "presets/sd35.yaml"])
+    bridge, hpsv2, unknown = map(str, caught.value.problems)
+    for problem, name in ((bridge, names[1]), (hpsv2, names[2])):
+        assert f"{name}: holds nothing that an evaluation reads" in problem
+    assert "presets/sd35.yaml: is no file from here, and no preset" in unknown
