@@ -149,9 +149,7 @@ def arguments_of(
     known = parameters(target)
     rest = next((p for p in known.values() if p.kind is Parameter.VAR_KEYWORD), None)
     settable = {name: p for name, p in known.items() if name not in offered and p is not rest}
-    given = type(given)(
-        {k: each for k, each in given.items() if not _is_cleared(target, settable.get(k), each)}
-    )
+    cleared = set()
     for name, value in given.items():
         parameter = settable.get(name) or rest
         try:
@@ -160,6 +158,9 @@ def arguments_of(
             if parameter is None:
                 raise _unknown(name, settable)
             kind = type_of(target, parameter)
+            if _is_cleared(parameter, kind, value):
+                cleared.add(name)
+                continue
             arguments[name] = converter.structure(typed_as(value, kind), kind)
         except REFUSALS as error:
             errors.append(at(name, error))
@@ -172,7 +173,9 @@ def arguments_of(
         errors.append(Absent("keys may be missing"))
     sound: dict[str, Any] = {}
     if is_attrs_class(target):
-        sound, refused = _validated(target, arguments, given)
+        kept = {name: each for name, each in given.items() if name not in cleared}
+        left = PartialMapping(kept) if isinstance(given, PartialMapping) else kept
+        sound, refused = _validated(target, arguments, left)
         errors += refused
     if errors:
         cls = target if isinstance(target, type) else type(target)
@@ -182,12 +185,10 @@ def arguments_of(
     return arguments
 
 
-def _is_cleared(target: Any, parameter: Parameter | None, value: Any) -> bool:
+def _is_cleared(parameter: Parameter, kind: Any, value: Any) -> bool:
     """Whether null clears a section, which then is its default as if it had not been written."""
-    if value is not None and not (isinstance(value, Typed) and value.value is None):
-        return False
-    has_default = parameter is not None and parameter.default is not Parameter.empty
-    return has_default and is_section(type_of(target, parameter))
+    null = value is None or (isinstance(value, Typed) and value.value is None)
+    return null and parameter.default is not Parameter.empty and is_section(kind)
 
 
 def construct(target: Any, arguments: Mapping[str, Any]) -> Any:

@@ -238,11 +238,13 @@ def _chosen(registry: Registry, value: Any) -> tuple[str, Any, dict[str, Any]]:
         if misfit:
             raise Rejected(f"names {name!r}, which {misfit}")
     except Rejected as error:
-        raise error if alone else _misnamed(registry, error) from error
+        if alone:
+            raise
+        raise _misnamed(registry, error) from error
     if is_attrs_class(target):
         _refuse_reserved(target)
-    kind = PartialMapping if isinstance(value, PartialMapping) else dict
-    return name, target, kind({k: item for k, item in value.items() if k != "name"})
+    rest = {key: item for key, item in value.items() if key != "name"}
+    return name, target, PartialMapping(rest) if isinstance(value, PartialMapping) else rest
 
 
 def _refuse_misnamed(registry: Registry, name: str, target: Any) -> None:
