@@ -5,6 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
+DISTRIBUTION = "flowbp-align"
+"""What pip installs. `flowbp` alone is also what the code published with the paper calls itself."""
+
 
 def require(module: str, *, extra: str = "models") -> ModuleType:
     """Import an optional dependency, or say which extra of flowbp brings it."""
@@ -14,6 +17,7 @@ def require(module: str, *, extra: str = "models") -> ModuleType:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise
         raise ModuleNotFoundError(
-            f'`{module}` is needed here and is not installed; run: pip install "flowbp[{extra}]"',
+            f"`{module}` is needed here and is not installed; run: pip install "
+            f'"{DISTRIBUTION}[{extra}]"',
             name=error.name,
         ) from error

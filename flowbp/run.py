@@ -1,4 +1,7 @@
-"""`python -m flowbp.run`, also installed as `flowbp`: a run from YAML, evaluated and reported."""
+"""`python -m flowbp.run`, also installed as `flowbp`: a run from YAML, evaluated and reported.
+
+`flowbp init` writes a first YAML.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the arguments say; `--help` lists them.
+    """Run what the arguments say, or write a first YAML after `init`; `--help` lists them.
 
     Args:
         arguments: those of the command line by default; the process is then the command's, and
@@ -29,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["no-such-file.yaml"])
         2
     """
-    return start("flowbp.cli.run.command", arguments)
+    typed = sys.argv[1:] if arguments is None else arguments
+    command = "init" if list(typed[:1]) == ["init"] else "run"
+    return start(f"flowbp.cli.{command}.command", arguments)
 
 
 if __name__ == "__main__":

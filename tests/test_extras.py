@@ -11,7 +11,7 @@ from flowbp.extras import require
 
 
 def test_a_missing_dependency_names_the_command():
-    with pytest.raises(ModuleNotFoundError, match=r'`no_such_package`.*"flowbp\[models\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'`no_such_package`.*"flowbp-align\[models\]"'):
         require("no_such_package")
 
 

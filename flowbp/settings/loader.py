@@ -147,8 +147,9 @@ def preset_listing() -> str:
     """The presets and what each of them is, a line each."""
     there = presets()
     width = max(map(len, there))
-    return "\n".join(f"{name:<{width}}  {_subject(path)}" for name, path in there.items())
+    return "\n".join(f"{name:<{width}}  {subject(path)}" for name, path in there.items())
 
 
-def _subject(path: Path) -> str:
+def subject(path: Path) -> str:
+    """What a preset is, in its first line."""
     return path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")

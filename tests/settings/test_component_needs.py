@@ -132,7 +132,7 @@ def test_packages_are_named_with_the_command(arguments, monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
     component = Component("geneval", METRICS.resolve("geneval"), arguments["geneval"])
     (fault,) = told(component)
-    assert 'pip install "flowbp[geneval]"' in fault
+    assert 'pip install "flowbp-align[geneval]"' in fault
 
 
 def test_a_known_hash_is_compared(arguments):

@@ -23,7 +23,7 @@ GIVEN = {
     "reward": {"name": "shapes"},
     "judge": {"name": "shapes"},
     "parts": {"a": {"reward": {"name": "shapes"}, "mean": 0, "std": 1}},
-    "path": "examples/prompts.txt",
+    "path": "flowbp/cli/init/prompts.txt",
     "dataset": "owner/name",
     "column": "text",
     "split": "train",

@@ -35,4 +35,4 @@ def test_without_hypothesis_the_checks_work_and_the_strategies_say_what_to_insta
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
     assert "ModuleNotFoundError: `hypothesis`" in result.stderr
-    assert 'pip install "flowbp[testing]"' in result.stderr
+    assert 'pip install "flowbp-align[testing]"' in result.stderr

@@ -12,16 +12,23 @@ from flowbp.cli.console import MISTAKE, find_modules_here, print_error, require_
 _SMALLER = "lower evaluation.batch, batching.decode or batching.samples"
 _DESCRIPTION = "Fine-tune a text-to-image flow-matching model towards a reward."
 _EPILOG = """\
+`init` writes a container.yaml to start from; `init --help` lists the words.
+
 Files merge from left to right: mappings key by key, lists and scalars whole, and a component
-whose `name` changes is replaced with all its keys. Overrides win over files. A text or a path is
-what was typed, to the end of the argument: 'run.folder=runs/try #2', run.folder=2026; quotes
-around the whole are removed, and null is none where the key may be none. Other values are YAML:
-training.steps=100, optimizer.learning_rate=1e-5, 'method={{name: sparse, active: 4}}',
-evaluation=null.
+whose `name` changes is replaced with all its keys. A component is also named by its name alone,
+method: bridge. The key `files` of a file names those that it is laid over. Overrides win over
+files, and of one key the last. A text or a path is what was typed, to the end of the argument:
+'run.folder=runs/try #2', run.folder=2026; quotes around the whole are removed, and null is none
+where the key may be none. Other values are YAML: training.steps=100, method=sparse
+method.active=4, optimizer.learning_rate=1e-5, 'method={{name: sparse, active: 4}}'.
+
+null clears a section, which then is none, or its default if it may not be none: evaluation=null.
+What follows it replaces the section instead of merging: sampling=null 'sampling={{steps: 10}}'.
 
 Presets are files that come with flowbp: one for each model, one for each method on it, and one for
-HPSv2.1 with its published loss; --presets lists them. They are named together, in any order, before
-a file of one's own that gives prompts, run.folder and, without hpsv2.yaml, reward and loss.
+HPSv2.1 with its published loss; --presets lists them. They are found from every folder, and named
+together, in any order, before a file of one's own that gives prompts, run.folder and, without
+hpsv2.yaml, reward and loss.
 
 A run that stopped continues with the same arguments and --resume, from the newest checkpoint in
 run.folder (checkpoints.every=20 checkpoints.keep=2). These keys may change then, a section with
@@ -53,7 +60,10 @@ def main(arguments: Sequence[str] | None) -> int:
 
         return shown_keys(parser, typed, Settings)
     if not typed.inputs and not typed.presets:
-        parser.error("give at least one YAML file, such as container.yaml; --help shows more")
+        parser.error(
+            "give at least one YAML file, such as container.yaml, which `flowbp init` writes; "
+            "--help shows more"
+        )
     if typed.presets and (typed.inputs or typed.resume or typed.check):
         parser.error("give --presets alone; it lists them and does nothing else")
     if typed.presets:
@@ -73,7 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "flowbp.run",
         usage="%(prog)s [--resume] [--check] [--debug] FILE.yaml [FILE.yaml ...] "
-        "[dotted.key=value ...]\n       %(prog)s --keys [SECTION [NAME]] | --presets | --version",
+        "[dotted.key=value ...]
+       %(prog)s init [MODEL] [METHOD] [REWARD]
+"
+        "       %(prog)s --keys [SECTION [NAME]] | --presets | --version",
         description=_DESCRIPTION,
         epilog=_EPILOG.format(changeable=textwrap.fill(keys, 98, break_on_hyphens=False)),
         resume="continue the run in run.folder, from its newest checkpoint",
