@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         sweep,
     )
 
-    __version__: str
+__version__ = "0.2.0"
 
 __all__ = [
     "Bridge",
@@ -60,18 +60,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Late, because torch takes seconds, in which a command must already mind Ctrl-C.
-    if name == "__version__":
-        metadata = import_module("importlib.metadata")
-        try:
-            found: object = metadata.version("flowbp")
-        # A clone that is not installed has none.
-        except metadata.PackageNotFoundError:
-            found = "unknown"
-    elif name in __all__:
-        found = getattr(import_module("flowbp.core"), name)
-    else:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Late, because torch takes seconds, in which a command must already mind Ctrl-C.
+    found: object = getattr(import_module("flowbp.core"), name)
     globals()[name] = found
     return found
 

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 import pydoc
+import re
 import subprocess
 import sys
 import tomllib
@@ -17,12 +18,14 @@ from types import ModuleType
 import attrs
 import pytest
 import torch
+import yaml
 
 import flowbp
 import flowbp.core
 import flowbp.evaluation.metrics
 from flowbp import adapters, evaluation, prompts, rewards, training
 from flowbp.core import methods
+from flowbp.extras import DISTRIBUTION
 
 ROOT = Path(flowbp.__file__).parent
 
@@ -318,8 +321,20 @@ def test_help_shows_every_exported_name(package):
 
 
 def test_the_version_is_that_of_the_project():
+    """Setuptools reads it from the package; what else names it is held here."""
+    version = flowbp.__version__
+    assert f"\n## {version}\n" in (ROOT.parent / "CHANGELOG.md").read_text()
+    citation = yaml.safe_load((ROOT.parent / "CITATION.cff").read_text())
+    assert citation["version"] == version and citation["license"] == "Apache-2.0"
+
+
+def test_the_distribution_is_called_alike_everywhere():
     project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
-    assert flowbp.__version__ == project["version"]
+    assert project["name"] == DISTRIBUTION
+    pages = [*(ROOT.parent / "docs").glob("*.md"), ROOT.parent / "README.md", *sources()]
+    for path in (*pages, ROOT.parent / "pyproject.toml"):
+        wrong = re.search(r"flowbp\[[a-z]", path.read_text())
+        assert not wrong, f"{path} has {wrong}, and pip installs {DISTRIBUTION}"
 
 
 def parameters(function: object) -> dict[str, object]:

@@ -15,6 +15,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+import flowbp
 from flowbp.adapters.backbone import Backbone, Conditioning, guided_field
 from flowbp.adapters.compilation import is_compiled
 from flowbp.adapters.sharding import gathered
@@ -273,7 +274,7 @@ def sampling_facts(backbone: Backbone, sampling: Sampling) -> dict[str, str]:
     }
 
 
-PACKAGES = ("flowbp", "torch", "diffusers", "transformers", "peft")
+PACKAGES = ("torch", "diffusers", "transformers", "peft")
 
 
 def environment(
@@ -287,6 +288,7 @@ def environment(
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "system": platform.system(),
+        "flowbp": flowbp.__version__,
         **{package: _version(package) for package in packages},
     }
 

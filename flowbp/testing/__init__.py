@@ -6,7 +6,7 @@ Each check is a plain function that raises `AssertionError` with what is wrong:
     >>> check_method(Sparse(active=3), draws=1)
 
 Random inputs for Hypothesis are in `flowbp.testing.strategies`, which needs the extra
-`flowbp[testing]`; nothing else here does.
+`flowbp-align[testing]`; nothing else here does.
 """
 
 from __future__ import annotations

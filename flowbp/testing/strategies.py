@@ -9,7 +9,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "`hypothesis` is needed for flowbp.testing.strategies and is not installed; "
-        'run: pip install "flowbp[testing]"',
+        'run: pip install "flowbp-align[testing]"',
         name="hypothesis",
     ) from error
 

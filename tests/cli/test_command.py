@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 import pytest
 
-from flowbp import evaluate, run
+from flowbp import __version__, evaluate, run
 from flowbp.config import ConfigurationError
 
 
@@ -15,7 +13,7 @@ def test_the_version_is_printed(command, capsys):
     with pytest.raises(SystemExit) as left:
         command.main(["--version"])
     assert left.value.code == 0
-    assert capsys.readouterr().out == f"flowbp {version('flowbp')}\n"
+    assert capsys.readouterr().out == f"flowbp {__version__}\n"
 
 
 @pytest.mark.parametrize("command", [run, evaluate])

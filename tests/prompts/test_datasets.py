@@ -65,7 +65,9 @@ def test_a_missing_library_is_reported_with_the_command(tmp_path, monkeypatch, m
     monkeypatch.setitem(sys.modules, module, None)
     path = tmp_path / "p.parquet"
     path.touch()
-    with pytest.raises(ValueError, match=rf'`{module}` is needed.*pip install "flowbp\[data\]"'):
+    with pytest.raises(
+        ValueError, match=rf'`{module}` is needed.*pip install "flowbp-align\[data\]"'
+    ):
         if module == "pyarrow":
             read_prompts(path, Columns("text"))
         else:

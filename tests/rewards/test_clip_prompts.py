@@ -64,5 +64,5 @@ def test_what_follows_the_end_mark_changes_nothing(model, tokenizer):
 
 def test_a_missing_ftfy_is_reported_with_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ftfy", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "flowbp\[rewards\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "flowbp-align\[rewards\]"'):
         repaired("a cat")

@@ -93,7 +93,7 @@ def test_missing_tensorboard_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "flowbp\[run\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "flowbp-align\[run\]"'):
         TensorBoard(tmp_path)
 
 
