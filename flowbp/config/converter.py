@@ -102,7 +102,7 @@ def typed_as(value: Any, kind: Any) -> Any:
 def is_section(kind: Any) -> bool:
     """Whether a type is written as a mapping, of its own keys or of a component's, and no null."""
     kind = get_origin(kind) or kind
-    if kind in _UNIONS:
+    if kind in UNIONS:
         return False
     return attrs.has(kind) or is_mapping(kind) or bool(getattr(kind, "_is_protocol", False))
 

@@ -83,9 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "flowbp.run",
         usage="%(prog)s [--resume] [--check] [--debug] FILE.yaml [FILE.yaml ...] "
-        "[dotted.key=value ...]
-       %(prog)s init [MODEL] [METHOD] [REWARD]
-"
+        "[dotted.key=value ...]\n       %(prog)s init [MODEL] [METHOD] [REWARD]\n"
         "       %(prog)s --keys [SECTION [NAME]] | --presets | --version",
         description=_DESCRIPTION,
         epilog=_EPILOG.format(changeable=textwrap.fill(keys, 98, break_on_hyphens=False)),
