@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
 DISTRIBUTION = "flowbp-align"
@@ -16,8 +18,25 @@ def require(module: str, *, extra: str = "models") -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise
-        raise ModuleNotFoundError(
-            f"`{module}` is needed here and is not installed; run: pip install "
-            f'"{DISTRIBUTION}[{extra}]"',
-            name=error.name,
-        ) from error
+        raise ModuleNotFoundError(_missing(module, extra), name=error.name) from error
+
+
+def packaged(module: str, *parts: str, extra: str) -> Path:
+    """A data file of an installed package, found without running its code, by its path in it."""
+    spec = find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(_missing(module, extra), name=module)
+    path = Path(spec.submodule_search_locations[0], *parts)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"the installed package `{module}` lacks {'/'.join(parts)}; install it again: pip "
+            f'install --force-reinstall "{DISTRIBUTION}[{extra}]"'
+        )
+    return path
+
+
+def _missing(module: str, extra: str) -> str:
+    return (
+        f"`{module}` is needed here and is not installed; run: pip install "
+        f'"{DISTRIBUTION}[{extra}]"'
+    )

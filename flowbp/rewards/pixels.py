@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class Resize(Protocol):
 
 def stretch(images: Tensor, size: int) -> Tensor:
     """Resize both sides to `size`, whatever the picture's proportions: (B, 3, size, size)."""
-    return _bicubic(images, size, size)
+    return resized(images, size, size)
 
 
 def crop_shortest_side(images: Tensor, size: int) -> Tensor:
@@ -68,7 +68,7 @@ def pad_longest_side(images: Tensor, size: int) -> Tensor:
     """
     height, width = images.shape[-2:]
     longest = max(height, width)
-    images = _bicubic(images, round(size * height / longest), round(size * width / longest))
+    images = resized(images, round(size * height / longest), round(size * width / longest))
     missing_rows, missing_columns = size - images.shape[-2], size - images.shape[-1]
     top, left = missing_rows // 2, missing_columns // 2
     return F.pad(images, (left, missing_columns - left, top, missing_rows - top))
@@ -123,7 +123,7 @@ def fit_budget(images: Tensor, *, pixels: int, multiple: int) -> Tensor:
     """Resize pictures (B, 3, H, W) to their `budgeted_size`, bicubic with antialiasing."""
     height, width = images.shape[-2:]
     rows, columns = budgeted_size(height, width, pixels=pixels, multiple=multiple)
-    return _bicubic(images, rows, columns)
+    return resized(images, rows, columns)
 
 
 def patches(images: Tensor, *, patch: int, merge: int, frames: int) -> Tensor:
@@ -146,12 +146,15 @@ def patches(images: Tensor, *, patch: int, merge: int, frames: int) -> Tensor:
 def _shortest_side(images: Tensor, size: int) -> Tensor:
     height, width = images.shape[-2:]
     shortest = min(height, width)
-    return _bicubic(images, size * height // shortest, size * width // shortest)
+    return resized(images, size * height // shortest, size * width // shortest)
 
 
-def _bicubic(images: Tensor, height: int, width: int) -> Tensor:
+def resized(
+    images: Tensor, height: int, width: int, *, mode: Literal["bicubic", "bilinear"] = "bicubic"
+) -> Tensor:
+    """Resize pictures (B, C, H, W) to (B, C, height, width), with antialiasing."""
     if images.shape[-2:] == (height, width):
         return images
     return F.interpolate(
-        images, size=(height, width), mode="bicubic", align_corners=False, antialias=True
+        images, size=(height, width), mode=mode, align_corners=False, antialias=True
     )

@@ -85,12 +85,18 @@ def load_model(
     return model
 
 
-def channel_statistics(source: Place) -> tuple[tuple[float, ...], tuple[float, ...]]:
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def channel_statistics(
+    source: Place, *, otherwise: Statistics = (CLIP_MEAN, CLIP_STD)
+) -> Statistics:
     """Channel means and standard deviations of a model; CLIP's own where it does not say."""
     with reading("source", source):
         path = _preprocessing(source)
     stated = {} if path is None else read_json(path, what="a folder in the layout of transformers")
-    return tuple(stated.get("image_mean") or CLIP_MEAN), tuple(stated.get("image_std") or CLIP_STD)
+    mean, std = stated.get("image_mean"), stated.get("image_std")
+    return tuple(mean or otherwise[0]), tuple(std or otherwise[1])
 
 
 def _preprocessing(source: Place) -> Path | None:

@@ -20,15 +20,21 @@ Found = Iterator[tuple[_Path, str]]
 """The keys of each problem that a check finds, and what it is."""
 
 
-def needs_of(component: Component[Any], path: _Path = ()) -> Iterator[tuple[_Path, Need]]:
-    """What a component and those in its arguments read, by their `needs`, see `rewards.Need`."""
-    needs = getattr(component.target, "needs", None)
-    if callable(needs):
-        given = component.completed
-        named = {name: given[name] for name in inspect.signature(needs).parameters}
-        yield from ((path, need) for need in needs(**named))
+def nested(component: Component[Any], path: _Path = ()) -> Iterator[tuple[_Path, Component[Any]]]:
+    """A component and all those in its arguments, with their keys."""
+    yield path, component
     for name, value in ({} if component.ready else component.completed).items():
         yield from _within(value, (*path, name))
+
+
+def needs_of(component: Component[Any], path: _Path = ()) -> Iterator[tuple[_Path, Need]]:
+    """What a component and those in its arguments read, by their `needs`, see `rewards.Need`."""
+    for where, each in nested(component, path):
+        needs = getattr(each.target, "needs", None)
+        if callable(needs):
+            given = each.completed
+            named = {name: given[name] for name in inspect.signature(needs).parameters}
+            yield from ((where, need) for need in needs(**named))
 
 
 def _readable(component: Component[Any]) -> list[Need] | None:
@@ -76,10 +82,22 @@ def missing_needs(component: Component[Any], path: _Path = ()) -> Found:
     yield from dict.fromkeys(found)
 
 
-def why_unsuitable(
+def unsuitable(
+    component: Component[Any],
+    prompts: Sequence[HeldOut],
+    seeds: Sequence[int],
+    path: _Path = (),
+) -> Found:
+    """Why prompts and seeds do not suffice for a component or one in it, as their targets say."""
+    for where, each in nested(component, path):
+        found = _why_unsuitable(each, prompts, seeds)
+        if found:
+            yield where, found
+
+
+def _why_unsuitable(
     component: Component[Any], prompts: Sequence[HeldOut], seeds: Sequence[int]
 ) -> str:
-    """Why an evaluation does not suffice for a metric, as its target says; or empty."""
     find = getattr(component.target, "why_unsuitable", None)
     if not callable(find):
         return ""
@@ -91,9 +109,9 @@ def why_unsuitable(
         return in_words(error)
 
 
-def _within(value: Any, path: _Path) -> Iterator[tuple[_Path, Need]]:
+def _within(value: Any, path: _Path) -> Iterator[tuple[_Path, Component[Any]]]:
     if isinstance(value, Component):
-        yield from needs_of(value, path)
+        yield from nested(value, path)
     elif isinstance(value, Mapping):
         for key, each in value.items():
             yield from _within(each, (*path, key))

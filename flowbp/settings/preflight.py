@@ -14,7 +14,8 @@ from flowbp.config import Component
 from flowbp.config.arguments import run_check
 from flowbp.config.tree import Step
 from flowbp.evaluation.metrics import PixelDistance
-from flowbp.settings.component_needs import Found, missing_needs
+from flowbp.prompts.sources import TableSource
+from flowbp.settings.component_needs import Found, missing_needs, unsuitable
 from flowbp.settings.device import fault_of_device, fault_of_processes
 from flowbp.settings.folder import FINISHED, fault_of_folder
 from flowbp.settings.metric_factories import distance_metric, diversity_metric
@@ -83,8 +84,10 @@ def reading_checks(replaced: Collection[str] = ()) -> tuple[Check, ...]:
     model = [] if {"backbone", "tuned", "model"} & set(replaced) else [_model]
     if "tuning" in replaced:
         model = [partial(each, tuned=False) for each in model]
+    prompts = {"prompts", "held_out"} & set(replaced)
     return (
         *on_scorers(lambda _, path, component: missing_needs(component, path), replaced),
+        *([] if prompts else on_scorers(_unsuitable, replaced)),
         *model,
     )
 
@@ -119,6 +122,21 @@ def _metrics_of(settings: Settings) -> Scorers:
     if settings.evaluation is not None:
         for label, metric in settings.evaluation.metrics.items():
             yield ("evaluation", "metrics", label), metric
+
+
+def _unsuitable(settings: Settings, path: tuple[Step, ...], component: Component[Any]) -> Found:
+    """Which prompts of a run a component cannot score, as far as it says so."""
+    # Of it, `_metric_labels` reports.
+    if component.target is _OF_SEVERAL:
+        return
+    lists = [settings.evaluation.prompts.prompts()] if settings.evaluation is not None else []
+    if path == ("reward",) and isinstance(settings.prompts, TableSource):
+        lists.insert(0, settings.prompts.table.prompts)
+    for prompts in lists:
+        found = list(unsuitable(component, prompts, [0], path))
+        if found:
+            yield from found
+            return
 
 
 SCORERS: Mapping[str, Callable[[Settings], Scorers]] = {

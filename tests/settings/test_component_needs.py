@@ -23,7 +23,7 @@ from flowbp.settings.component_needs import (
     needs_of,
     reads,
     towers_of,
-    why_unsuitable,
+    unsuitable,
 )
 from flowbp.settings.registries import METRICS, REWARDS
 from flowbp.settings.weighted_reward import PartSettings
@@ -265,8 +265,9 @@ def test_what_is_read_is_found_in_the_arguments_too():
 
 def test_what_an_evaluation_lacks_for_a_metric_is_said():
     diversity = named("diversity")
-    assert "give evaluation.seeds more than one number" in why_unsuitable(
-        diversity, [HeldOutPrompt("a circle")], [0]
-    )
-    assert why_unsuitable(diversity, [HeldOutPrompt("a circle")], [0, 1]) == ""
-    assert why_unsuitable(named("pixel_distance"), [HeldOutPrompt("a circle")], [0]) == ""
+    circle = [HeldOutPrompt("a circle")]
+    ((path, found),) = unsuitable(diversity, circle, [0], ("metrics", "diversity"))
+    assert path == ("metrics", "diversity")
+    assert "give evaluation.seeds more than one number" in found
+    assert not list(unsuitable(diversity, circle, [0, 1]))
+    assert not list(unsuitable(named("pixel_distance"), circle, [0]))

@@ -21,7 +21,7 @@ from flowbp.config.command_line import Arguments, read_arguments
 from flowbp.config.tree import Step
 from flowbp.evaluation.scores_files import TOTAL
 from flowbp.settings import Loaded, preset_or_file, presets, weighted_reward
-from flowbp.settings.component_needs import Found, missing_needs, reads, why_unsuitable
+from flowbp.settings.component_needs import Found, missing_needs, reads, unsuitable
 from flowbp.settings.device import fault_of_device
 from flowbp.settings.folder import fault_of_folder
 from flowbp.settings.loader import checked, problems_of
@@ -169,9 +169,9 @@ def _metrics(settings: EvaluateSettings, *, trial: _Trial | None = None) -> Foun
     prompts, seeds = settings.prompts.prompts(), settings.evaluation.seeds
     for label, metric in settings.metrics.items():
         path = ("metrics", label)
-        wrong = why_unsuitable(metric, prompts, seeds)
+        wrong = list(unsuitable(metric, prompts, seeds, path))
         if wrong:
-            yield path, wrong
+            yield from wrong
         elif trial is not None and not reads(metric) and not any(missing_needs(metric, path)):
             yield from faults_of_call(path, partial(trial, label, metric))
 

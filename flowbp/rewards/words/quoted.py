@@ -1,0 +1,129 @@
+"""The text that a prompt quotes, and what rewards by it have in common."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from flowbp.rewards.reward import check_inputs, score_in_batches
+from flowbp.rewards.towers import ModelReward
+from flowbp.rewards.words.region import (
+    WHOLE_PICTURE,
+    Region,
+    as_region,
+    as_regions,
+    check_region,
+    check_regions,
+    cut_out,
+    rows_by_region,
+)
+from flowbp.validators import real
+
+_QUOTED = re.compile(r'"([^"]+)"|“([^“”]+)”|„([^„“”]+)[“”]|«([^«»]+)»')
+
+_CURE = 'write them like: a sign that says "OPEN", or give `unquoted`, the score of prompts without'
+
+
+def quoted_text(prompt: str) -> str:
+    """The text that a prompt puts in double quotes; empty where it quotes nothing.
+
+    Quotes are straight, curly or angular. Several quotes are read one after the other, with a
+    space between. Single quotes are apostrophes, and quote nothing.
+
+    Example:
+        >>> quoted_text('a sign that says "OPEN", and “24 hours” below')
+        'OPEN 24 hours'
+        >>> quoted_text("a shop's sign")
+        ''
+    """
+    texts = (next(filter(None, groups)) for groups in _QUOTED.findall(prompt))
+    return " ".join(" ".join(texts).split())
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class QuotedTextReward(ModelReward):
+    """A picture's score is `log p(text | picture) / characters`, at most 0.
+
+    `text` is what the prompt quotes, and p its probability under a recogniser that reads one line
+    in a region of the picture. 0 is certainty, and -0.1 a probability of 0.9 for each character.
+
+    A subclass reads: `_log_likelihoods(crops, texts)` are the (B,) log p of B texts in what was cut
+    out of as many pictures, (B, 3, h, w), and `_fault(text)` is why it never reads a text.
+
+    Args:
+        region: Where the text is read, see `Region`; best the line of text with little around it.
+        regions: Of single prompts, by their whole text, in place of `region`.
+        unquoted: The score, without gradient, of a prompt that quotes nothing; None refuses it.
+        batch: As `policy`, `device` and `towers`, see `ModelReward`.
+    """
+
+    region: Region = attrs.field(default=WHOLE_PICTURE, converter=as_region, validator=check_region)
+    regions: Mapping[str, Region] = attrs.field(
+        factory=dict, converter=as_regions, validator=check_regions
+    )
+    unquoted: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(real(float("-inf")))
+    )
+
+    @staticmethod
+    def why_unsuitable(prompts: Sequence[Any], unquoted: float | None) -> str:
+        """Whether some prompts quote nothing, though each must; empty if not."""
+        silent = [prompt.text for prompt in prompts if not quoted_text(prompt.text)]
+        if not silent or unquoted is not None:
+            return ""
+        return (
+            f"reads what prompts put in double quotes, and {len(silent)} of {len(prompts)} prompts "
+            f"quote nothing, the first being {silent[0]!r}; {_CURE}"
+        )
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score B pictures (B, 3, H, W) in [0, 1] against B prompts: (B,), differentiable."""
+        check_inputs(images, prompts)
+        texts = [self._wanted(prompt) for prompt in prompts]
+        scores, order = [], []
+        for region, rows in rows_by_region(prompts, self.region, self.regions).items():
+            quoting = [row for row in rows if texts[row]]
+            if quoting:
+                crops = cut_out(images[quoting], region)
+                chosen = [texts[row] for row in quoting]
+                scores.append(score_in_batches(self._scores, crops, chosen, batch=self.batch))
+                order += quoting
+        silent = [row for row, text in enumerate(texts) if not text]
+        if silent:
+            # Still a function of the pictures, as every score is.
+            nothing = 0 * images[silent].flatten(1).sum(1).to(self.device, self.policy.state)
+            scores.append(nothing + (self.unquoted or 0.0))
+            order += silent
+        places = torch.tensor(order, device=self.device).argsort()
+        return torch.cat(scores)[places]
+
+    def _scores(self, crops: Tensor, texts: Sequence[str]) -> Tensor:
+        with torch.autocast(self.device.type, enabled=False):
+            pixels = crops.to(device=self.device, dtype=self.policy.state)
+        characters = torch.tensor([len(text) for text in texts], device=self.device)
+        return self._log_likelihoods(pixels, texts) / characters
+
+    def _log_likelihoods(self, crops: Tensor, texts: Sequence[str]) -> Tensor:
+        raise NotImplementedError
+
+    def _fault(self, text: str) -> str:
+        raise NotImplementedError
+
+    def _wanted(self, prompt: str) -> str:
+        """What a prompt quotes; refused if it is nothing, or nothing that can be read."""
+        text = quoted_text(prompt)
+        if not text and self.unquoted is None:
+            raise ValueError(
+                f"`prompts` must put the words that are to be read in double quotes, got "
+                f'{prompt!r}; write it like: a sign that says "OPEN", or give `unquoted`, the '
+                "score of prompts without"
+            )
+        fault = self._fault(text) if text else ""
+        if fault:
+            raise ValueError(f"`prompts` must quote what can be read, got {prompt!r}: {fault}")
+        return text
