@@ -17,7 +17,7 @@ from flowbp.evaluation.scores import ScoreRow, Scores
 from flowbp.validators import not_empty, real
 
 ACCURACY = "accuracy"
-"""The column of a judge's verdicts."""
+"""The column of a judge's verdicts or scores."""
 
 FORMAT = 1
 
@@ -99,9 +99,7 @@ class _Record:
     prompt: str
     kind: str
     reward: float
-    passed: bool | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(bool))
-    )
+    judged: float | None = None
     parts: Mapping[str, float] = attrs.field(factory=dict)
 
 
@@ -119,10 +117,10 @@ class EvaluationFile:
 
     def evaluation(self) -> Evaluation:
         """The evaluation that was written."""
-        judged = self.records[0].passed is not None
+        judged = self.records[0].judged is not None
         rows = []
         for each in self.records:
-            verdict = {} if each.passed is None else {ACCURACY: float(each.passed)}
+            verdict = {} if each.judged is None else {ACCURACY: each.judged}
             rows.append(
                 ScoreRow(
                     model=self.label,
@@ -150,7 +148,7 @@ def evaluation_tree(evaluation: Evaluation) -> dict[str, Any]:
             "prompt": row.prompt,
             "kind": row.kind,
             "reward": row.values[WHOLE],
-            "passed": row.values[ACCURACY] == 1 if evaluation.judged else None,
+            "judged": row.values[ACCURACY] if evaluation.judged else None,
             "parts": {part: row.values[part] for part in evaluation.parts},
         }
         for row in evaluation.rows
@@ -220,8 +218,6 @@ def from_json(text: str) -> Comparison:
         raise ValueError(f"`text` must be an object of format {FORMAT}, got {found!r}")
     sides = {name: tree[name] for name in tree if name not in ("format", "summary")}
     converter = cattrs.Converter(forbid_extra_keys=True)
-    # cattrs would turn the text "no" into True; verdicts are left to the validator.
-    converter.register_structure_hook(bool, lambda value, _: value)
     try:
         file = converter.structure(sides, _ComparisonFile)
     except cattrs.ClassValidationError as error:

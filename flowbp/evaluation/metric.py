@@ -14,7 +14,7 @@ from flowbp.validators import not_empty
 
 
 class Judge(Protocol):
-    """Passes or fails pictures: the held-out verdict, never a training signal.
+    """Says how good pictures are, in numbers or by 1 and 0; never a training signal.
 
     Example:
         >>> import torch
@@ -25,7 +25,10 @@ class Judge(Protocol):
     """
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Judge pictures ``(B, 3, H, W)`` in [0, 1]; returns ``(B,)`` of 1 (pass) and 0 (fail)."""
+        """Judge pictures ``(B, 3, H, W)`` in [0, 1]; returns ``(B,)``, where more is better.
+
+        Numbers of which all are 1 (pass) or 0 (fail) are verdicts, and shown in percent.
+        """
 
 
 class Metric(Protocol):
@@ -155,7 +158,8 @@ class Scale:
     Args:
         sign: 1 where more is better, -1 where less is, and 0 where neither is: such a column has
             no gain, and is not tested for one.
-        verdict: 1 is a picture that passes and 0 one that fails; means are written in percent.
+        verdict: 1 is a picture that passes and 0 one that fails; means are written in percent,
+            unless some picture has another number.
 
     Raises:
         ValueError: another sign.

@@ -48,11 +48,11 @@ class RewardMetric:
 
 @attrs.frozen
 class JudgeMetric:
-    """A judge as a metric: one column of its label, 1 for pass and 0 for fail.
+    """A judge as a metric: one column of its label, of verdicts (1 and 0) or other numbers.
 
     Args:
         label: name of the column.
-        judge: passes or fails pictures.
+        judge: says how good pictures are.
 
     Example:
         >>> from flowbp.evaluation import HeldOutPrompt
@@ -66,11 +66,11 @@ class JudgeMetric:
 
     @property
     def scales(self) -> Mapping[str, Scale]:
-        """Its column holds verdicts."""
+        """Its column holds verdicts, unless it turns out to have other numbers."""
         return {self.label: Scale(verdict=True)}
 
     def __call__(self, images: Tensor, prompts: Sequence[HeldOut]) -> Mapping[str, Tensor]:
-        """Judge the pictures ``(B, 3, H, W)``; ``(B,)`` of 1 and 0."""
+        """Judge the pictures ``(B, 3, H, W)``; ``(B,)``, refused if one is not finite."""
         return {self.label: judged(images, [prompt.text for prompt in prompts], self.judge)}
 
 
@@ -95,21 +95,17 @@ def rewarded(images: Tensor, texts: Sequence[str], reward: Reward) -> Mapping[st
 
 @torch.no_grad()
 def judged(images: Tensor, texts: Sequence[str], judge: Judge) -> Tensor:
-    """Have pictures judged; (B,) of 1 and 0."""
+    """Have pictures judged; (B,) finite numbers, 1 and 0 where they are verdicts."""
     with calling("judge", judge, texts):
         found = judge(images, texts)
     if not isinstance(found, Tensor) or found.shape != (len(texts),):
-        must = f"must return one verdict per picture, shape ({len(texts)},)"
+        must = f"must return one number per picture, shape ({len(texts)},)"
         raise wrong("judge", judge, f"{must}, got {shown(found)}", texts)
-    verdicts = numbers("judge", found, texts)
-    for verdict, text in zip(verdicts.tolist(), texts, strict=True):
-        if verdict not in (0.0, 1.0):
-            problem = (
-                f"must return 1 (pass) or 0 (fail), got {verdict}; a score is made a verdict by "
-                "{name: threshold, reward: {name: …}, at_least: …}"
-            )
-            raise wrong("judge", judge, problem, [text])
-    return verdicts
+    scores = numbers("judge", found, texts)
+    for score, text in zip(scores.tolist(), texts, strict=True):
+        if not -torch.inf < score < torch.inf:
+            raise wrong("judge", judge, f"must return finite numbers, got {score}", [text])
+    return scores
 
 
 def numbers(name: str, scores: Any, texts: Sequence[str]) -> Tensor:

@@ -86,6 +86,8 @@ class Scores:
     models: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)
     columns: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)
     _texts: Mapping[int, str] = attrs.field(init=False, eq=False, repr=False)
+    # The columns with other numbers than 1 and 0.
+    _graded: frozenset[str] = attrs.field(init=False, eq=False, repr=False)
 
     @totals.validator
     def _of_columns(self, _: Any, totals: Mapping[str, tuple[str, ...]]) -> None:
@@ -116,6 +118,15 @@ class Scores:
     def _columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(column for row in self.rows for column in row.values))
 
+    @_graded.default
+    def _with_other_numbers(self) -> frozenset[str]:
+        return frozenset(
+            column
+            for row in self.rows
+            for column, value in row.values.items()
+            if value not in (0.0, 1.0) and not math.isnan(value)
+        )
+
     @_texts.default
     def _by_number(self) -> Mapping[int, str]:
         return {row.number: row.prompt for row in self.rows}
@@ -142,7 +153,10 @@ class Scores:
     def scale(self, column: str) -> Scale:
         """What the numbers of a column are; of a total, those of its first column."""
         known = (name for name in (column, *self.parts(column)) if name in self.scales)
-        return next((self.scales[name] for name in known), Scale())
+        scale = next((self.scales[name] for name in known), Scale())
+        if scale.verdict and not self._graded.isdisjoint(self.parts(column)):
+            return attrs.evolve(scale, verdict=False)
+        return scale
 
     def of_kind(self, kind: str) -> Scores:
         """The scores of one kind of prompt."""

@@ -31,7 +31,7 @@ def scores_to_json(scores: Scores) -> str:
         "format": _FORMAT,
         "base": scores.models[0],
         "totals": {name: list(columns) for name, columns in scores.totals.items()},
-        "scales": {name: attrs.asdict(scale) for name, scale in scores.scales.items()},
+        "scales": {name: attrs.asdict(scores.scale(name)) for name in scores.scales},
         "significance": rule(sum(each.p is not None for each in compared)),
         "summary": {model: _summary(scores, model, compared) for model in scores.models},
         "failures": [attrs.asdict(failure) for failure in scores.failures],

@@ -76,7 +76,8 @@ def _failures(failures: tuple[MetricFailure, ...]) -> Iterator[str]:
 def table(comparison: Comparison, *, seed: int = 0) -> str:
     """Before and after per kind of prompt, in 80 columns, the overall intervals below."""
     scores = comparison.scores
-    units = {WHOLE: Unit(), **({ACCURACY: Unit(percent=True)} if comparison.before.judged else {})}
+    judged = Unit(percent=scores.scale(ACCURACY).verdict)
+    units = {WHOLE: Unit(), **({ACCURACY: judged} if comparison.before.judged else {})}
     header = ["kind", "n", *(cell for column in units for cell in (column, "gain"))]
     kinds = [_row(kind, scores.of_kind(kind), units, seed) for kind in scores.kinds]
     cells = [header, *kinds, _row("overall", scores, units, seed)]

@@ -17,6 +17,7 @@ from flowbp.settings.loader import presets as presets
 from flowbp.settings.loader import resolved as resolved
 from flowbp.settings.loader import resolved_values as resolved_values
 from flowbp.settings.metric_factories import PointsByEmbedding as PointsByEmbedding
+from flowbp.settings.metric_factories import built_judge as built_judge
 from flowbp.settings.metric_factories import built_metric as built_metric
 from flowbp.settings.registries import METRICS as METRICS
 from flowbp.settings.registries import REGISTRIES as REGISTRIES

@@ -20,7 +20,7 @@ from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.prompts import CachedBackbone, cached
 from flowbp.rewards import Reward, Towers, UncalibratedReward
 from flowbp.settings.device import chosen_device
-from flowbp.settings.metric_factories import PointsByEmbedding, built_metric
+from flowbp.settings.metric_factories import PointsByEmbedding, built_judge, built_metric
 from flowbp.settings.run_identity import identity
 from flowbp.settings.schema import (
     AnchorSettings,
@@ -64,6 +64,10 @@ _PIXELS = 192
 def _built(component: Component[Any] | None, **offered: Any) -> Any:
     """What a section names, or None where there is no section."""
     return None if component is None else component.build(**offered)
+
+
+def _judge_of(component: Component[Judge] | None, **offered: Any) -> Judge | None:
+    return None if component is None else built_judge(component, **offered)
 
 
 def tuned_of(tuning: Tuning, backbone: Backbone, run: RunSettings) -> Backbone:
@@ -231,7 +235,7 @@ class RunContainer(containers.DeclarativeContainer):
         _built, settings.provided.reward, device=device, towers=towers
     )
     judge: Provider[Judge | None] = Singleton(
-        _built, settings.provided.judge, device=device, towers=towers
+        _judge_of, settings.provided.judge, device=device, towers=towers
     )
 
     prompts: Provider[PromptSource] = Called(attrgetter("prompts"), settings)

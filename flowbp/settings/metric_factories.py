@@ -58,7 +58,15 @@ def judge_metric(
         device: where it runs.
         towers: the pool in which models are shared.
     """
-    return JudgeMetric(label, judge.build(device=device, towers=towers))
+    return JudgeMetric(label, built_judge(judge, device=device, towers=towers))
+
+
+def built_judge(
+    component: Component[Judge], *, device: torch.device | str, towers: Towers
+) -> Judge:
+    """Build a judge; a reward that was named in its place is one, as any number is a judgement."""
+    built: Any = component.build(device=device, towers=towers)
+    return _refuse_uncalibrated("judge", built)
 
 
 @attrs.frozen
@@ -107,12 +115,16 @@ def built_metric(
 
 
 def _rewarding(label: str, reward: Reward | UncalibratedReward) -> RewardMetric:
+    return RewardMetric(label, _refuse_uncalibrated(label, reward))
+
+
+def _refuse_uncalibrated(label: str, reward: Reward | UncalibratedReward) -> Reward:
     if isinstance(reward, UncalibratedReward):
         raise ValueError(
             f"`{label}` is a sum whose parts {', '.join(reward.missing)} have no `mean` and `std`; "
             "take those of the run's calibration.json"
         )
-    return RewardMetric(label, reward)
+    return reward
 
 
 @attrs.frozen(eq=False)

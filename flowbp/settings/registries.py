@@ -118,6 +118,7 @@ REGISTRIES: tuple[Registry, ...] = (
         "device",
         "towers",
         called_with=_PICTURES,
+        also=(REWARDS,),
     ),
     _registry(
         "prompt source",

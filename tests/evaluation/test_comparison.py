@@ -46,7 +46,7 @@ def test_json_keys_are_stable() -> None:
         "prompt",
         "kind",
         "reward",
-        "passed",
+        "judged",
         "parts",
     ]
 
@@ -57,7 +57,7 @@ def test_json_keys_are_stable() -> None:
         (lambda tree: tree.update(format=2), "object of format 1, got 2"),
         (lambda tree: tree.pop("after"), "after"),
         (lambda tree: tree["after"].update(speed=1), "speed"),
-        (lambda tree: tree["before"]["records"][0].update(passed="no"), "passed"),
+        (lambda tree: tree["before"]["records"][0].update(judged="no"), "judged"),
         (lambda tree: tree["before"]["records"][1].update(prompt="other"), "differ"),
         (lambda tree: tree.update(before=None), "comparison"),
     ],
@@ -108,7 +108,7 @@ def test_an_evaluation_is_judged_wholly_or_not_at_all() -> None:
     with pytest.raises(ValueError, match=message):
         Evaluation(label="before", noise_seed=0, seconds=1, judged=True, rows=rows)
     tree = json.loads(to_json(comparison(REWARDS, VERDICTS)))
-    tree["before"]["records"][1]["passed"] = None
+    tree["before"]["records"][1]["judged"] = None
     with pytest.raises(ValueError, match="judge all of them or none"):
         from_json(json.dumps(tree))
     with pytest.raises(ValueError, match="`rows` must not be empty"):

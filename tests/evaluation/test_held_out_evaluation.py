@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flowbp.component_errors import ComponentError
 from flowbp.evaluation import (
+    Comparison,
     Evaluation,
     HeldOutMeasure,
     HeldOutPrompt,
@@ -20,7 +21,10 @@ from flowbp.evaluation import (
     Sampling,
     Scale,
     evaluate,
+    from_json,
     generate,
+    table,
+    to_json,
 )
 from flowbp.evaluation.metrics import BaseDistance, PixelDistance
 
@@ -241,12 +245,25 @@ def test_a_score_that_is_not_finite_names_its_prompt(value: float) -> None:
         run(broken)
 
 
-def test_a_verdict_between_pass_and_fail_names_its_prompt() -> None:
+def test_a_judge_may_give_any_number_and_only_verdicts_are_in_percent() -> None:
     def graded(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return torch.full((len(prompts),), 0.5)
+        return torch.tensor([float(len(prompt)) for prompt in prompts])
 
-    with pytest.raises(ComponentError, match=r"judge .* got 0\.5.*threshold.* 'a circle'"):
-        run(judge=graded)
+    found = run(judge=graded)
+    assert [row.values["accuracy"] for row in found.rows] == [len(p.text) for p in OF_TWO_KINDS]
+    graded_twice = Comparison(found, found)
+    assert from_json(to_json(graded_twice)) == graded_twice
+    assert "%" not in table(graded_twice).split("95 %")[0]
+    verdicts = run()
+    assert "66.7 % → 66.7 %" in table(Comparison(verdicts, verdicts))
+
+
+def test_a_judgement_that_is_not_finite_names_its_prompt() -> None:
+    def broken(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return torch.tensor([torch.nan if prompt == "a circle" else 1.0 for prompt in prompts])
+
+    with pytest.raises(ComponentError, match=r"judge .* finite numbers, got nan.* 'a circle'"):
+        run(judge=broken)
 
 
 def test_a_score_of_the_wrong_shape_is_an_error() -> None:

@@ -31,7 +31,14 @@ from flowbp.config import Component, ConfigurationError
 from flowbp.config.arguments import run_check
 from flowbp.config.tree import Step, path_text
 from flowbp.rewards import Towers
-from flowbp.settings import PointsByEmbedding, RunContainer, Settings, built_metric, chosen_device
+from flowbp.settings import (
+    PointsByEmbedding,
+    RunContainer,
+    Settings,
+    built_judge,
+    built_metric,
+    chosen_device,
+)
 from flowbp.settings.component_needs import Found, locations_read, reads
 from flowbp.settings.device import fault_of_device
 from flowbp.settings.loader import problems_of
@@ -88,7 +95,7 @@ def trial_checks(replaced: Collection[str] = ()) -> tuple[Check, ...]:
             held_out = settings.evaluation.prompts.prompts()[:PICTURES]
             shown, label = images[: len(held_out)], str(path[-1])
             if path == ("judge",):
-                judge = component.build(device=device, towers=towers)
+                judge = built_judge(component, device=device, towers=towers)
                 try_judge(judge, shown, [prompt.text for prompt in held_out])
                 return
             metric = built_metric(label, component, device=device, towers=towers, points=points)
