@@ -213,7 +213,7 @@ def test_another_file_is_refused(tmp_path):
 def test_the_missing_package_is_named_before_anything_is_built(monkeypatch):
     monkeypatch.setattr("flowbp.rewards.words.easyocr._MODULE", "no_such_package")
     (need,) = EasyOCR.needs(None, True)
-    with pytest.raises(ModuleNotFoundError, match=r'`no_such_package`.*"flowbp\[words\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'`no_such_package`.*"flowbp-align\[words\]"'):
         need.check()
 
 
