@@ -1,12 +1,14 @@
 """How all property tests draw, wherever they lie: without a deadline, and in CI always the same.
 
-It also makes `benchmarks` importable, which is no part of the package, and gives each of several
-test processes one thread: with more threads than cores they wait for each other by spinning, and
-the suite takes many times as long.
+It also makes `benchmarks` importable, which is no part of the package; gives each of several test
+processes one thread, as with more threads than cores they wait for each other by spinning, and the
+suite takes many times as long; and keeps the search for garbage, which the commands do at each
+failure, to what the test itself has made.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -34,3 +36,14 @@ for name, derandomize in [("flowbp", False), ("flowbp-ci", True)]:
         suppress_health_check=[HealthCheck.too_slow],
     )
 settings.load_profile(PROFILE)
+
+
+def pytest_collection_finish() -> None:
+    # All that the tests import, a million objects and more.
+    gc.freeze()
+
+
+def pytest_runtest_teardown() -> None:
+    # What was imported since, and what fixtures share.
+    gc.collect()
+    gc.freeze()

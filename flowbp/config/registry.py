@@ -84,6 +84,12 @@ def _dotted(_: Any, attribute: attrs.Attribute[Any], value: Mapping[str, str]) -
             )
 
 
+@functools.cache
+def _entry_points(path: tuple[str, ...]) -> metadata.EntryPoints:
+    """Those of all packages on the path, of which each has a file to read."""
+    return metadata.entry_points()
+
+
 @attrs.frozen(eq=False)
 class Registry:
     """The components of one kind that a configuration can name.
@@ -106,7 +112,7 @@ class Registry:
 
     def own_names(self) -> tuple[str, ...]:
         """Built-in names in their order, then those of entry points."""
-        registered = {point.name for point in metadata.entry_points(group=self.entry_points)}
+        registered = {point.name for point in self._points()}
         return (*self.targets, *sorted(registered - set(self.targets)))
 
     def names(self) -> tuple[str, ...]:
@@ -126,7 +132,7 @@ class Registry:
         origin = self.origin_of(name)
         if origin is not self:
             return origin.resolve(name)
-        points = metadata.entry_points(group=self.entry_points, name=name)
+        points = self._points().select(name=name)
         places = [(_distribution(point), f"{point.module}:{point.attr}") for point in points]
         if name in self.targets:
             places.insert(0, (_OURS, self.targets[name]))
@@ -143,6 +149,9 @@ class Registry:
         ((of, path),) = places
         found = _imported(path, "" if of == _OURS else f"the {self.kind} `{name}` of {of}")
         return _callable(found, name)
+
+    def _points(self) -> metadata.EntryPoints:
+        return _entry_points(tuple(sys.path)).select(group=self.entry_points)
 
     def name_of(self, target: Any) -> str:
         """The built-in name of a class or function, or its dotted path."""

@@ -7,6 +7,7 @@ threads a fork would lose, with whatever locks they hold.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import importlib
 import json
 import os
@@ -131,4 +132,6 @@ if __name__ == "__main__":
     if FLOWBP in sys.argv[1:]:
         for name in COMMAND_NEEDS:
             importlib.import_module(name)
+    # No process looks through the libraries for garbage.
+    gc.freeze()
     serve()
