@@ -31,8 +31,8 @@ LIMIT = 60
 """Seconds after which a process that has not ended writes where it is, and ends."""
 
 FLOWBP = "flowbp"
-"""The job that is the command, and the argument that has its imports made once; `disk_calls` of a
-rank is that in which it is killed."""
+"""The job that is the command, and the argument that has its imports made once. The `path` is where
+it looks for modules first; `disk_calls` of a rank is that in which it is killed."""
 
 JOBS = {"": distributed_jobs, "sharded_jobs": sharded_jobs}
 
@@ -79,6 +79,7 @@ def _act(job: Mapping[str, Any], rank: int) -> int:
         os.environ.update(RANK=number, WORLD_SIZE=count)
         os.environ.update(LOCAL_RANK=number, LOCAL_WORLD_SIZE=count)
         sys.argv = ["flowbp", *job["arguments"]["typed"]]
+        sys.path[:0] = job["arguments"].get("path", [])
         fatal = job["arguments"].get("disk_calls", {}).get(number)
         if fatal is not None:
             die_in_disk_call(fatal)

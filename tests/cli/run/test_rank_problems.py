@@ -13,13 +13,12 @@ from flowbp.settings import RunContainer, load
 from flowbp.study import __main__ as study
 from flowbp.training import LaunchError, Ranks
 
-from ...training.processes import Together
 from .test_several_processes import ALONE, typed
 
 SLOW = """
 import os, time
 if os.environ.get("RANK") == "1":
-    time.sleep(8)
+    time.sleep(3)
 
 def brightness(images, prompts):
     return images.mean((1, 2, 3))
@@ -34,15 +33,6 @@ def brightness(images, prompts):
 """
 
 
-@pytest.fixture
-def together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (tmp_path / "together").mkdir()
-    started = Together(tmp_path / "together", "flowbp")
-    yield started
-    started.close()
-
-
 def arguments(folder: Path, module: str, text: str) -> list[str]:
     (folder / f"{module}.py").write_text(text)
     reward = f"reward={{name: '{module}:brightness'}}"
@@ -50,14 +40,15 @@ def arguments(folder: Path, module: str, text: str) -> list[str]:
 
 
 def test_the_first_writes_once_all_have_checked(together, tmp_path: Path) -> None:
-    together.start(2, "flowbp", typed=arguments(tmp_path, "slow_here", SLOW))
+    slow = arguments(tmp_path, "slow_here", SLOW)
+    together.start(2, "flowbp", typed=slow, path=[str(tmp_path)])
     ended = together.finish()
     assert ended.codes == [0, 0], "\n".join(ended.told)
 
 
 def test_a_problem_of_one_is_reported_by_the_first(together, tmp_path: Path) -> None:
     wrong = [*arguments(tmp_path, "wrong_here", WRONG), "training.steps=0"]
-    together.start(2, "flowbp", typed=wrong)
+    together.start(2, "flowbp", typed=wrong, path=[str(tmp_path)])
     ended = together.finish()
     assert ended.codes == [2, 2] and ended.told[1] == "", "\n".join(ended.told)
     told = ended.told[0].splitlines()

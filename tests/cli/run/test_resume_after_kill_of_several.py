@@ -49,16 +49,6 @@ Sources = Iterator[random.Random]
 Start = Callable[[list[str], random.Random | None], "Tried"]
 
 
-@pytest.fixture(scope="module")
-def together(tmp_path_factory) -> Iterator[Together]:
-    started = Together(tmp_path_factory.mktemp("together"), "flowbp")
-    # Its imports are none of a run's seconds.
-    started.start(2, "flowbp", typed=["--version"])
-    started.finish()
-    yield started
-    started.close()
-
-
 def result(run: Path) -> dict[str, Any]:
     """All that a run leaves and that does not depend on the clock or the folder's name."""
     found: dict[str, Any] = {}

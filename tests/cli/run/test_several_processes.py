@@ -19,7 +19,7 @@ from flowbp.settings.run_identity import shared
 from flowbp.training import Ranks, RanksDifferError
 from flowbp.training.checkpoint import TENSORS
 
-from ...training.processes import Together, torchrun
+from ...training.processes import torchrun
 
 SHORT = [
     "container.yaml",
@@ -106,13 +106,6 @@ class Dark:
 """
 
 
-@pytest.fixture(scope="module")
-def together(tmp_path_factory):
-    started = Together(tmp_path_factory.mktemp("together"), "flowbp")
-    yield started
-    started.close()
-
-
 def typed(folder: Path, *overrides: str, also: list[str] = EVALUATED) -> list[str]:
     return [*SHORT, *also, f"run.folder={folder}/run", *overrides]
 
@@ -141,7 +134,8 @@ def checkpoints(folder: Path) -> list[str]:
 
 
 def test_torchrun_runs_what_one_process_runs(tmp_path: Path) -> None:
-    arguments = typed(tmp_path / "two", "batching.samples=2", "training.steps=2")
+    short = ("evaluation.prompts.count=2", "samples=null", "batching.samples=2", "training.steps=2")
+    arguments = typed(tmp_path / "two", *short, also=[])
     code, printed, errors = torchrun("flowbp.run", arguments)
     assert code == 0, errors
     assert printed.count("  backbone ") == 1
@@ -187,7 +181,7 @@ def test_it_goes_on_bit_for_bit(together, tmp_path: Path) -> None:
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
 
 
-def users(folder: Path, act: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def users(folder: Path, act: str) -> list[str]:
     """The arguments of a run whose reward does something on the second process."""
     name = f"users_{folder.name.replace('-', '_')}"
     (folder / f"{name}.py").write_text(USERS)
@@ -197,18 +191,7 @@ def users(folder: Path, act: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return typed(folder, f"reward={reward}", *overrides, also=ALONE)
 
 
-@pytest.fixture
-def acting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Starts two processes that find a user's module."""
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    started = Together(tmp_path / "together", "flowbp")
-    (tmp_path / "together").mkdir()
-    yield started, lambda act: users(tmp_path, act, monkeypatch)
-    started.close()
-
-
-def test_both_evaluate_the_best_model(acting, tmp_path: Path) -> None:
-    together, _ = acting
+def test_both_evaluate_the_best_model(together, tmp_path: Path) -> None:
     (tmp_path / "users_peak.py").write_text(PEAK)
     metric = "{name: reward, reward: {name: 'users_peak:Peak'}}"
     ending = (
@@ -221,7 +204,8 @@ def test_both_evaluate_the_best_model(acting, tmp_path: Path) -> None:
     for size in (1, 2):
         place = tmp_path / str(size)
         sizes = ("batching.samples=2", "batching.global=4")
-        together.start(size, "flowbp", typed=typed(place, *ending, *sizes))
+        arguments = typed(place, *ending, *sizes)
+        together.start(size, "flowbp", typed=arguments, path=[str(tmp_path)])
         ended = together.finish()
         assert ended.codes == [0] * size, "\n".join(ended.told)
         assert "is that of step 2" in " ".join(ended.told[0].split())
@@ -231,11 +215,11 @@ def test_both_evaluate_the_best_model(acting, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["built", "called"])
-def test_a_judge_of_the_second_that_fails_is_told_by_it(acting, tmp_path: Path, when: str) -> None:
-    together, _ = acting
+def test_a_judge_of_the_second_that_fails_is_told_by_it(together, tmp_path, when: str) -> None:
     (tmp_path / "users_dark.py").write_text(DARK)
     judge = f"judge={{name: 'users_dark:Dark', when: {when}}}"
-    together.start(2, "flowbp", typed=typed(tmp_path, judge, "batching.samples=2"))
+    arguments = typed(tmp_path, judge, "batching.samples=2")
+    together.start(2, "flowbp", typed=arguments, path=[str(tmp_path)])
     ended = together.finish()
     assert ended.codes == ([1, 2] if when == "built" else [1, 1]), ended.told
     said = " ".join(ended.told[1].split())
@@ -247,9 +231,8 @@ def test_a_judge_of_the_second_that_fails_is_told_by_it(acting, tmp_path: Path, 
     assert ended.told[0].splitlines()[-1].startswith("rank 1 failed; its own message says why")
 
 
-def test_a_failure_of_the_second_is_told_by_it_and_saved_by_the_first(acting, tmp_path) -> None:
-    together, arguments = acting
-    together.start(2, "flowbp", typed=arguments("fail"))
+def test_a_failure_of_the_second_is_told_by_it_and_saved_by_the_first(together, tmp_path) -> None:
+    together.start(2, "flowbp", typed=users(tmp_path, "fail"), path=[str(tmp_path)])
     ended = together.finish()
     assert ended.codes == [1, 1], ended.told
     assert ended.told[1].startswith("rank 1: ") and "too dark for me" in ended.told[1]
@@ -261,9 +244,9 @@ def test_a_failure_of_the_second_is_told_by_it_and_saved_by_the_first(acting, tm
 
 
 @pytest.mark.parametrize("act", ["fail", "kill"])
-def test_a_failure_is_none_of_the_user_s_under_torchrun(tmp_path, monkeypatch, act: str) -> None:
+def test_a_failure_is_none_of_the_user_s_under_torchrun(tmp_path, act: str) -> None:
     """torchrun ends the others by a signal, while the first is in a long call of Python."""
-    arguments = users(tmp_path, f"later {act}", monkeypatch)
+    arguments = users(tmp_path, f"later {act}")
     began = time.monotonic()
     code, _, errors = torchrun("flowbp.run", arguments, tmp_path)
     assert code == 1 and time.monotonic() - began < 60, errors
@@ -277,9 +260,8 @@ def test_a_failure_is_none_of_the_user_s_under_torchrun(tmp_path, monkeypatch, a
     assert saved.startswith("stopped-")
 
 
-def test_an_interrupt_is_told_and_saved_once(acting, tmp_path) -> None:
-    together, arguments = acting
-    processes = together.start(2, "flowbp", typed=arguments("wait"))
+def test_an_interrupt_is_told_and_saved_once(together, tmp_path) -> None:
+    processes = together.start(2, "flowbp", typed=users(tmp_path, "wait"), path=[str(tmp_path)])
     end = time.monotonic() + 30
     while not (tmp_path / "waiting").exists():
         assert time.monotonic() < end
@@ -294,9 +276,8 @@ def test_an_interrupt_is_told_and_saved_once(acting, tmp_path) -> None:
     assert saved.startswith("interrupted-")
 
 
-def test_a_killed_process_ends_the_run(acting, tmp_path) -> None:
-    together, arguments = acting
-    together.start(2, "flowbp", typed=arguments("kill"))
+def test_a_killed_process_ends_the_run(together, tmp_path) -> None:
+    together.start(2, "flowbp", typed=users(tmp_path, "kill"), path=[str(tmp_path)])
     ended = together.finish()
     assert ended.codes == [1, -signal.SIGKILL]
     assert "another process of the run ended without a message" in ended.told[0]

@@ -17,13 +17,6 @@ from .test_several_processes import ALONE, EVALUATED, agree, evaluations, rows, 
 SHARED = ("batching.samples=2", "batching.global=4")
 
 
-@pytest.fixture(scope="module")
-def together(tmp_path_factory):
-    started = Together(tmp_path_factory.mktemp("together"), "flowbp")
-    yield started
-    started.close()
-
-
 def run(together: Together, size: int, arguments: list[str], shard: int | str = "") -> list[str]:
     shard = size if shard == "" else shard
     together.start(size, "flowbp", typed=[*arguments, f"distributed.shard={shard}"])
