@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-DRAWS = {"kills": 5, "configurations": 40, "files": 16, "prompts": 24}
+DRAWS = {"kills": 3, "configurations": 20, "files": 10, "prompts": 12}
 
 
 def test_a_short_draw_finds_nothing(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import select
@@ -126,6 +127,8 @@ def tried(
         jobs: how many at a time.
         folder: for theirs; that of a try that found something stays.
     """
+    # No fork looks through the libraries for garbage.
+    gc.freeze()
     left, running = iter(numbers), dict[int, tuple[int, Path]]()
     while True:
         while len(running) < jobs and (number := next(left, None)) is not None:

@@ -1,4 +1,4 @@
-"""The run that the README starts: `container.yaml` as it is, from end to end."""
+"""The run that the README starts, `container.yaml`, from end to end, and a fifth as long."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ CONTAINER = Path(__file__).parents[3] / "container.yaml"
 
 def test_it_lifts_held_out_reward_and_accuracy(tmp_path):
     folder = tmp_path / "run"
-    assert main([str(CONTAINER), f"run.folder={folder}", "observers.tensorboard=false"]) == 0
+    short = ["training.steps=40", "evaluation.prompts.count=240", "observers.tensorboard=false"]
+    assert main([str(CONTAINER), f"run.folder={folder}", *short]) == 0
     comparison = from_json((folder / "comparison.json").read_text())
     shown = (folder / "before_after.txt").read_text().splitlines()
     assert len(shown) == 12 and set(shown) <= {each.prompt for each in comparison.before.rows}
     accuracy = comparison.scores.paired("before", "after", "accuracy")
-    assert accuracy.pictures == 960
-    assert 0.5 <= accuracy.change.before <= 0.6
-    # Five runs of different seeds gained 27.4 to 30.8 points and 0.103 to 0.109 of the reward. The
-    # intervals over prompts reach 4 points and 0.013 to each side. Right pictures score 0.139 more.
-    assert accuracy.change.gain.mean >= 0.22 and accuracy.change.gain.low > 0.18
+    assert accuracy.pictures == 240
+    assert 0.5 <= accuracy.change.before <= 0.7
+    # It gained 15 points and 0.057 of the reward, and at full length five runs of different seeds
+    # 27.4 to 30.8 and 0.103 to 0.109. The intervals over prompts reach 6 points and 0.023 to each
+    # side. Right pictures score 0.139 more.
+    assert accuracy.change.gain.mean >= 0.08 and accuracy.change.gain.low > 0.02
     reward = comparison.scores.paired("before", "after", "reward")
-    assert reward.change.gain.mean >= 0.08 and reward.change.gain.low > 0.0695
+    assert reward.change.gain.mean >= 0.03 and reward.change.gain.low > 0.01

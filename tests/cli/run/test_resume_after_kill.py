@@ -15,9 +15,9 @@ from flowbp.config.sealed_files import SEAL
 from ...killing import Processes
 
 TYPED = [
-    "training.steps=9",
-    "schedule={name: cosine, warmup: 2}",
-    "evaluation.prompts={name: shapes, count: 3}",
+    "training.steps=5",
+    "schedule={name: cosine, warmup: 1}",
+    "evaluation.prompts={name: shapes, count: 2}",
     "samples={every: 2, count: 2}",
     "checkpoints={every: 2, keep: 2, best: reward}",
 ]
@@ -25,7 +25,7 @@ VARIANTS = {
     "plain": ["method={name: draft_lv}"],
     "averaged": ["training.averaging={decay: 0.9, warmup: true}", "batching.accumulate=2"],
 }
-MOST_KILLS = 8
+MOST_KILLS = 3
 
 
 @pytest.fixture(scope="module")
