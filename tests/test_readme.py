@@ -24,7 +24,7 @@ def test_the_quickstart_is_two_commands_each_with_its_own_installation():
         assert "python3 -m venv" in command and "pip install" in command
         assert "-c constraints.txt" in command
     assert run.splitlines()[-1] == "python -m flowbp.run container.yaml"
-    assert test.splitlines()[-1] == "pytest -n auto --maxprocesses 4"
+    assert test.splitlines()[-1] == "pytest -n auto --maxprocesses 4 --dist worksteal"
 
 
 def test_the_trainer_example_runs_and_learns():
