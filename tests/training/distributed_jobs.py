@@ -38,6 +38,7 @@ from flowbp.training import (
     Snapshots,
     Streams,
     TrainingSampling,
+    TrainingStep,
     calibrated,
     calibration_prompts,
     take_part_in_calibration,
@@ -87,6 +88,39 @@ def parts_of_step(
         "anchor": None if anchor is None else Anchor(anchor, backbone.reference()),
         "sample_clip": None if clip is None else SampleClip(clip),
     }
+
+
+def trained(
+    step: TrainingStep,
+    *,
+    folder: str | None = None,
+    every: int | None = None,
+    resume: str | None = None,
+    observer: Recorder | None = None,
+    **changes: Any,
+) -> tuple[int, Recorder]:
+    """Train on the seven prompts, save and resume where it is told; what was done and observed."""
+    observer = observer or Recorder()
+    changes = {"prompts": PromptList(TEXTS), "observers": [observer], **changes}
+    if folder is not None:
+        changes["checkpoints"] = Checkpoints(Path(folder), SavePolicy(every=every))
+    done = make_trainer(step, **changes).run(resume=None if resume is None else Path(resume))
+    return done, observer
+
+
+LONG: dict[str, Any] = {"clip": 0.05, "averaging": Averaging(0.5)}
+"""What a training has that is compared with that of another number of processes."""
+
+
+def step_of_eight(ranks: Ranks, backbone: FakeBackbone) -> TrainingStep:
+    """A step of eight samples, clipped, so that the processes meet within it."""
+    return make_step(
+        backbone=backbone,
+        method=METHODS["Bridge"],
+        batching=Batching(8 // ranks.size),
+        sample_clip=SampleClip(0.7),
+        ranks=ranks,
+    )
 
 
 def step(ranks: Ranks, cases: Sequence[Sequence[Any]], seed: int = 3) -> list[Any]:
@@ -157,11 +191,22 @@ def act_at(ranks: Ranks, acts: Mapping[str, Sequence[Any]]) -> Any:
     return reward
 
 
-def ending(ranks: Ranks, folder: str, acts: Mapping[str, Sequence[Any]], **changes: Any) -> None:
+def ending(
+    ranks: Ranks,
+    folder: str,
+    acts: Mapping[str, Sequence[Any]],
+    backbone: FakeBackbone | None = None,
+    every: int | None = None,
+) -> None:
     """Train until something ends it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    made = make_step(reward=act_at(ranks, acts), batching=Batching(2), ranks=ranks)
-    make_trainer(made, checkpoints=Checkpoints(Path(folder)), **changes).run()
+    made = make_step(
+        backbone=backbone or FakeBackbone(),
+        reward=act_at(ranks, acts),
+        batching=Batching(2),
+        ranks=ranks,
+    )
+    trained(made, folder=folder, every=every)
 
 
 def sums(ranks: Ranks) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -299,18 +344,10 @@ def drawing(ranks: Ranks, dropout: float) -> Any:
     return made.backbone.state(), torch.rand(2)
 
 
-def short(ranks: Ranks, limits: Mapping[str, Mapping[str, int]], dropout: float = 0.0) -> Any:
-    """Train where some ranks have less memory; clipped, so that they meet within a step."""
-    backbone = ShortBackbone(dropout=dropout, **limits.get(str(ranks.rank), {}))
-    made = make_step(
-        backbone=backbone,
-        method=METHODS["Bridge"],
-        batching=Batching(8 // ranks.size),
-        sample_clip=SampleClip(0.7),
-        ranks=ranks,
-    )
-    listener = Listener()
-    make_trainer(made, prompts=PromptList(TEXTS), observers=[listener]).run()
+def short(ranks: Ranks, limits: Mapping[str, Mapping[str, int]]) -> Any:
+    """Train where some ranks have less memory."""
+    backbone, listener = ShortBackbone(**limits.get(str(ranks.rank), {})), Listener()
+    trained(step_of_eight(ranks, backbone), observer=listener)
     told = [(step, str(portions), text) for step, portions, text in listener.told]
     return backbone.state(), told, backbone.failed, backbone.most
 
@@ -416,7 +453,7 @@ def calibrated_together(ranks: Ranks, folder: str) -> Any:
 
 def measured(ranks: Ranks, folder: str, steps: int, resume: str | None = None) -> Any:
     """Train with real evaluations of averaged weights and with sample pictures, in steps of 8."""
-    recorder, backbone = Recorder(), FakeBackbone()
+    backbone = FakeBackbone()
     made = make_step(backbone=backbone, batching=Batching(2, global_=8), ranks=ranks)
     measure = HeldOutMeasure(
         backbone=backbone,
@@ -426,37 +463,32 @@ def measured(ranks: Ranks, folder: str, steps: int, resume: str | None = None) -
         sampling=Sampling(steps=3, height=4, width=4, batch=2),
         ranks=ranks,
     )
-    trainer = make_trainer(
+    _, recorder = trained(
         made,
+        folder=folder,
+        resume=resume,
         steps=steps,
         averaging=Averaging(0.5),
-        observers=[recorder],
         held_out_evaluation=HeldOutEvaluation(measure=measure, every=2),
         snapshots=Snapshots(TEXTS, 2, sampling=Sampling(steps=2, height=4, width=4, batch=2)),
-        checkpoints=Checkpoints(Path(folder)),
     )
-    trainer.run(resume=None if resume is None else Path(resume))
     rows = {row.step: row.means for row in recorder.held_out}
     return rows, {step: images for step, images, _ in recorder.shown}, backbone.state()
 
 
 def evaluated(ranks: Ranks, values: Sequence[float]) -> Any:
     """Train with an evaluation that has these values, and with sample pictures."""
-    left, recorder = list(values), Recorder()
+    left = list(values)
     evaluation = HeldOutEvaluation(
         measure=lambda: {"reward": left.pop(0)},
         every=1,
         stop=EarlyStop(metric="reward", patience=2),
     )
     made = make_step(batching=Batching(2), ranks=ranks)
-    trainer = make_trainer(
-        made,
-        steps=9,
-        observers=[recorder],
-        held_out_evaluation=evaluation,
-        snapshots=Snapshots(["red"], 1),
+    done, recorder = trained(
+        made, steps=9, held_out_evaluation=evaluation, snapshots=Snapshots(["red"], 1)
     )
-    return trainer.run(), len(values) - len(left), len(recorder.shown), made.backbone.state()
+    return done, len(values) - len(left), len(recorder.shown), made.backbone.state()
 
 
 def train(
@@ -477,19 +509,6 @@ def train(
     if dropout is not None:
         parts["backbone"] = ShortBackbone(dropout=dropout)
     made = make_step(**parts, ranks=ranks)
-    recorder = Recorder()
-    checkpoints = None
-    if folder is not None:
-        checkpoints = Checkpoints(Path(folder), SavePolicy(every=every))
-    trainer = make_trainer(
-        made,
-        prompts=PromptList(TEXTS),
-        steps=steps,
-        clip=0.05,
-        averaging=Averaging(0.5),
-        observers=[recorder],
-        checkpoints=checkpoints,
-    )
-    done = trainer.run(resume=None if resume is None else Path(resume))
+    done, recorder = trained(made, folder=folder, every=every, resume=resume, steps=steps, **LONG)
     rows = [metrics_row(row) for row in recorder.rows]
     return done, rows, made.backbone.state(), recorder.closed

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,19 +15,16 @@ from flowbp.adapters.sharding import shard, whole
 from flowbp.core import SampleClip, functional_pull
 from flowbp.training import (
     Anchor,
-    Averaging,
     Batching,
-    Checkpoints,
-    PromptList,
     Ranks,
-    SavePolicy,
     Snapshots,
 )
 from flowbp.training.metrics import metrics_row
 
+from . import distributed_jobs
 from .cases import GUIDANCE, METHODS
-from .distributed_jobs import TEXTS, act_at
-from .fakes import FakeBackbone, Network, Recorder, make_step, make_trainer
+from .distributed_jobs import LONG, TEXTS, step_of_eight, trained
+from .fakes import FakeBackbone, Network, make_step, make_trainer
 from .short import GIB, Listener, ShortBackbone, ToyMemory
 
 
@@ -116,19 +111,9 @@ def train(
         compile_blocks(backbone.module, backend="eager")
     parts = parts_of(method, backbone, anchor)
     divided(ranks, backbone, size, keep)
-    made, recorder = make_step(**parts, ranks=ranks), Recorder()
-    checkpoints = None if folder is None else Checkpoints(Path(folder), SavePolicy(every=every))
-    trainer = make_trainer(
-        made,
-        prompts=PromptList(TEXTS),
-        steps=steps,
-        clip=0.05,
-        averaging=Averaging(0.5),
-        observers=[recorder],
-        snapshots=Snapshots(TEXTS, 2),
-        checkpoints=checkpoints,
-    )
-    trainer.run(resume=None if resume is None else Path(resume))
+    places = {"folder": folder, "every": every, "resume": resume}
+    made = make_step(**parts, ranks=ranks)
+    _, recorder = trained(made, **places, steps=steps, snapshots=Snapshots(TEXTS, 2), **LONG)
     rows = [metrics_row(row) for row in recorder.rows]
     return rows, wholes(backbone.trainable()), {s: images for s, images, _ in recorder.shown}
 
@@ -162,14 +147,7 @@ def short(ranks: Ranks, limits: Mapping[str, Mapping[str, int]]) -> Any:
     """Train a sharded model where some ranks have less memory."""
     backbone = backbone_of(ShortBackbone, **limits.get(str(ranks.rank), {}))
     divided(ranks, backbone, ranks.size)
-    made = make_step(
-        backbone=backbone,
-        method=METHODS["Bridge"],
-        batching=Batching(8 // ranks.size),
-        sample_clip=SampleClip(0.7),
-        ranks=ranks,
-    )
-    make_trainer(made, prompts=PromptList(TEXTS)).run()
+    trained(step_of_eight(ranks, backbone))
     return wholes(backbone.trainable()), backbone.failed, backbone.most
 
 
@@ -236,19 +214,15 @@ def short_inside(ranks: Ranks, where: str, short: int, steps: int = 3) -> Any:
     backbone.module.blocks.insert(1, block)
     divided(ranks, backbone, ranks.size)
     parts = parts_of("Bridge", backbone, None) | {"batching": Batching(8 // ranks.size)}
-    make_trainer(make_step(**parts, ranks=ranks), prompts=PromptList(TEXTS), steps=steps).run()
+    trained(make_step(**parts, ranks=ranks), steps=steps)
     return wholes(backbone.trainable()), block.failed
 
 
 def ending(ranks: Ranks, folder: str, acts: Mapping[str, Sequence[Any]], keep: bool = True) -> None:
     """Train a sharded model until something ends it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     backbone = backbone_of()
     divided(ranks, backbone, ranks.size, keep)
-    made = make_step(
-        backbone=backbone, reward=act_at(ranks, acts), batching=Batching(2), ranks=ranks
-    )
-    make_trainer(made, checkpoints=Checkpoints(Path(folder), SavePolicy(every=1))).run()
+    distributed_jobs.ending(ranks, folder, acts, backbone, every=1)
 
 
 def functional(ranks: Ranks) -> str:
