@@ -31,18 +31,23 @@ def agree(found: list, expected: tuple, tolerance: float = 1e-12) -> None:
         torch.testing.assert_close(pictures[step], images, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("processes", "size"), [(2, 2), (4, 4), (4, 2)])
-@pytest.mark.parametrize("method", ["ReFL", "DRaFTLV", "Bridge", "Lagrange", "exact"])
+@pytest.mark.parametrize(
+    ("processes", "size", "method"),
+    [
+        *((2, 2, each) for each in ("ReFL", "DRaFTLV", "Bridge", "Lagrange", "exact")),
+        (4, 4, "Bridge"),
+        (4, 2, "DRaFTLV"),
+    ],
+)
 def test_training_is_that_of_one_process(together, processes: int, size: int, method: str) -> None:
     named = {"method": method, "size": size}
     agree(together.run(processes, JOB + "train", **named), jobs.train(Ranks(), method))
 
 
-@pytest.mark.parametrize("method", ["Bridge", "DRaFTLV"])
-def test_so_is_one_that_is_gathered_at_every_call(together, method: str) -> None:
+@pytest.mark.parametrize(("processes", "method"), [(2, "Bridge"), (4, "DRaFTLV")])
+def test_so_is_one_that_is_gathered_at_every_call(together, processes: int, method: str) -> None:
     named = {"method": method, "size": 2, "keep": False}
-    for processes in (2, 4):
-        agree(together.run(processes, JOB + "train", **named), jobs.train(Ranks(), method))
+    agree(together.run(processes, JOB + "train", **named), jobs.train(Ranks(), method))
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -63,11 +68,11 @@ def test_parameters_are_gathered_and_gradients_summed_once_a_step(
 @pytest.mark.parametrize("stage", ["samples", "pull", "decode"])
 def test_what_is_too_much_for_one_is_made_smaller_on_all(together, stage: str) -> None:
     roomy = jobs.short(Ranks(), {})[0]
-    for size, rank in ((2, 1), (4, 2)):
-        found = together.run(size, JOB + "short", limits={str(rank): {stage: 1}})
-        for state, _, most in found:
-            assert worst(state, roomy) <= 1e-9 and most[stage] == max(8 // size, 1)
-        assert [bool(failed) for _, failed, _ in found] == [each == rank for each in range(size)]
+    size, rank = (4, 2) if stage == "pull" else (2, 1)
+    found = together.run(size, JOB + "short", limits={str(rank): {stage: 1}})
+    for state, _, most in found:
+        assert worst(state, roomy) <= 1e-9 and most[stage] == max(8 // size, 1)
+    assert [bool(failed) for _, failed, _ in found] == [each == rank for each in range(size)]
 
 
 @pytest.mark.parametrize(
