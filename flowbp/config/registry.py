@@ -85,9 +85,9 @@ def _dotted(_: Any, attribute: attrs.Attribute[Any], value: Mapping[str, str]) -
 
 
 @functools.cache
-def _entry_points(path: tuple[str, ...]) -> metadata.EntryPoints:
-    """Those of all packages on the path, of which each has a file to read."""
-    return metadata.entry_points()
+def _entry_points(group: str, path: tuple[str, ...]) -> metadata.EntryPoints:
+    """Those of the packages on the path, of which each has a file to read."""
+    return metadata.entry_points(group=group)
 
 
 @attrs.frozen(eq=False)
@@ -151,7 +151,7 @@ class Registry:
         return _callable(found, name)
 
     def _points(self) -> metadata.EntryPoints:
-        return _entry_points(tuple(sys.path)).select(group=self.entry_points)
+        return _entry_points(self.entry_points, tuple(sys.path))
 
     def name_of(self, target: Any) -> str:
         """The built-in name of a class or function, or its dotted path."""

@@ -149,7 +149,7 @@ def started(study_file, folder, *typed):
     return process
 
 
-SLOW = "training.steps=200"
+SLOW = "training.steps=80"
 
 
 @pytest.mark.parametrize("workers", [1, 2])
