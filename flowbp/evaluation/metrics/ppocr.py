@@ -110,7 +110,7 @@ class TextReading:
         found = [torch.nan] * len(prompts)
         for region, rows in rows_by_region(prompts, self.region, self.regions).items():
             crops = cut_out(images[rows], region).float().cpu()
-            read = [text for some in crops.split(self.batch) for text in recogniser(some)]
+            read = [text for some in torch.split(crops, self.batch) for text in recogniser(some)]
             for row, text in zip(rows, read, strict=True):
                 wanted = _without_spaces(quoted_text(prompts[row]))
                 if wanted:
