@@ -60,7 +60,9 @@ def named(*names: str) -> list[str]:
     return [f"presets/{place}.yaml" for place in places]
 
 
-TINY = dict(zip(BACKBONES, ("sd3", "flux1 dev", "flux2 klein-base"), strict=True))
+OURS = {"sd35_large": "sd3", "flux1_schnell": "flux1 schnell"}
+"""The presets of models for which nothing was published, to the tiny model that stands for each."""
+TINY = dict(zip(BACKBONES, ("sd3", "flux1 dev", "flux2 klein-base"), strict=True)) | OURS
 OVERLAY = """
 run: {{folder: {folder}, device: cpu, threads: 1, compile: false}}
 backbone: {{source: {source}, text_length: {text_length}}}

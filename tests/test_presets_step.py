@@ -13,7 +13,7 @@ from flowbp.cli.run.built_run import build_run
 from flowbp.cli.run.phases import run_prompts
 from flowbp.settings import RunContainer, load
 
-from .presets import BACKBONES, COMBINATIONS, PUBLISHED, named, write_tiny
+from .presets import BACKBONES, COMBINATIONS, OURS, PUBLISHED, named, write_tiny
 
 # The tiny tokenizers count letters.
 pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
@@ -30,6 +30,18 @@ def test_one_step(backbone, method, sources, models, tmp_path):
     step = container.step()
     assert step.method == PUBLISHED[method][BACKBONES.index(backbone)]
     assert step.sampling.steps == 25
+    check_one_step(container, tmp_path)
+
+
+@pytest.mark.parametrize("model", OURS)
+def test_one_step_of_a_model_without_published_settings(model, sources, models, tmp_path):
+    overlay = write_tiny(model, sources, models, tmp_path)
+    container = RunContainer(settings=load([f"presets/{model}.yaml", overlay]).settings)
+    check_one_step(container, tmp_path)
+
+
+def check_one_step(container, tmp_path):
+    step = container.step()
     before = copies(step.backbone.trainable())
     encode_prompts(container.model(), run_prompts(build_run(container)))
     container.trainer().run()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -132,15 +132,19 @@ def _mixed_presets(typed: Iterable[str]) -> Iterator[Problem]:
     """A method's numbers for one model beside the preset of another."""
     there = presets()
     named = [Path(each) for each in typed if Path(each).as_posix() in there]
-    owned = {Path(each).parts[1] for each in there if len(Path(each).parts) == 3}
-    models = [path.stem for path in named if len(path.parts) == 2 and path.stem in owned]
+    models = [path.stem for path in named if _is_model(path, there)]
     for path in named:
         if len(path.parts) == 3 and models and path.parts[1] not in models:
-            message = (
-                f"has the numbers for {path.parts[1]}, and the model is {models[0]}; take "
-                f"{_FOLDER}/{models[0]}/{path.name}"
-            )
+            own = f"{_FOLDER}/{models[0]}/{path.name}"
+            cure = f"take {own}" if own in there else f"write method={{name: {path.stem}}}"
+            message = f"has the numbers for {path.parts[1]}, and the model is {models[0]}; {cure}"
             yield Problem("", message, path.as_posix())
+
+
+def _is_model(preset: Path, there: Mapping[str, Path]) -> bool:
+    """Whether a preset names a model, and not a method's numbers or a reward."""
+    text = there[preset.as_posix()].read_text(encoding="utf-8")
+    return len(preset.parts) == 2 and "\nbackbone:" in text
 
 
 def preset_listing() -> str:

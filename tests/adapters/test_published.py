@@ -31,6 +31,7 @@ from transformers import (
 from benchmarks.random_backbone import TRANSFORMERS, VAES
 from flowbp.adapters import Conditioning, Flux1Backbone, Flux2Backbone, SD3Backbone
 
+from ..presets import ROOT
 from . import published
 from .tiny import clip_tokenizer, t5_tokenizer
 from .tiny_flux import qwen_tokenizer
@@ -64,6 +65,13 @@ def test_every_tensor_has_the_name_and_shape_that_the_configuration_declares(nam
 def test_the_number_of_parameters_is_the_published_one(name, count):
     _, expected = transformer(name)
     assert sum(math.prod(shape) for shape in expected.values()) == count
+
+
+@pytest.mark.parametrize("name, told", [("sd3.5 large", "8.06"), ("flux1 schnell", "11.89")])
+def test_the_docs_round_the_number_of_parameters(name, told):
+    count = sum(parameter.numel() for parameter in transformer(name)[0].parameters())
+    assert f"{count / 1e9:.2f}" == told
+    assert f", {told} billion" in (ROOT / "docs" / "presets.md").read_text()
 
 
 def test_the_vae_of_flux2_has_as_many_tensors_as_its_file():

@@ -26,7 +26,7 @@ from flowbp.run import main
 from flowbp.settings import load, preset_or_file, presets
 from flowbp.training import AdamW, Averaging, Batching, Constant, TrainingSampling
 
-from ..presets import BACKBONES, COMBINATIONS, GPUS, METHODS, PUBLISHED, ROOT, SAMPLES, named
+from ..presets import BACKBONES, COMBINATIONS, GPUS, METHODS, OURS, PUBLISHED, ROOT, SAMPLES, named
 
 EXAMPLE = "my.yaml"
 
@@ -200,6 +200,7 @@ def test_the_command_lists_the_presets(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [*presets()]
     wanted = [name for each in BACKBONES for name in named(each, *METHODS, "draft")]
+    wanted += [f"presets/{each}.yaml" for each in OURS]
     assert sorted(presets()) == sorted([*wanted, "presets/hpsv2.yaml"])
     assert all(len(line.split()) > 4 and "#" not in line for line in lines)
     for others in (["a.yaml"], ["--check"]):
@@ -295,3 +296,24 @@ def test_the_numbers_for_another_model_are_refused(monkeypatch, tmp_path):
     said = str(caught.value)
     assert "presets/sd35_medium/bridge.yaml: " in said
     assert "take presets/flux1_dev/bridge.yaml" in said and "training.stepz" in said
+
+
+@pytest.mark.parametrize("model", OURS)
+def test_a_model_without_published_settings_says_so_and_has_its_own_method(model):
+    page, preset = (ROOT / "docs/presets.md").read_text(), presets()[f"presets/{model}.yaml"]
+    assert "# All of it is ours: nothing was published for this model" in preset.read_text()
+    assert f"`{model}`" in page.split("## Models without published settings")[1]
+    found = load([f"presets/{model}.yaml", EXAMPLE]).settings
+    for seed in range(20):
+        sigmas = torch.linspace(1, 0, found.sampling.steps + 1)
+        found.method.draw(sigmas, torch.Generator().manual_seed(seed))
+    with pytest.raises(ConfigurationError, match=rf"the model is {model}; write method={{name: b"):
+        load([f"presets/{model}.yaml", "presets/flux2_klein/bridge.yaml", EXAMPLE])
+
+
+def test_a_student_of_few_steps_keeps_to_them(capsys):
+    typed = ["presets/flux1_schnell.yaml", EXAMPLE]
+    found = load(typed).settings
+    assert found.sampling.steps == 4 and found.sampling.guidance == 1 and found.method.last == 4
+    with pytest.raises(ConfigurationError, match=r"method.active: must be in \[2, 4\], got 5"):
+        load([*typed, "method={name: bridge}"])
