@@ -22,7 +22,9 @@ from flowbp.adapters import (
     LatentDecoder,
     SD3Backbone,
     TextEncoders,
+    ZImageBackbone,
 )
+from flowbp.adapters.backbone import LENGTHS
 from flowbp.adapters.decoder import batch_normalised, scaled
 from flowbp.adapters.dtype_policy import FLOAT32
 
@@ -80,6 +82,19 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
     | dict(num_layers=5, num_single_layers=20, num_attention_heads=24, joint_attention_dim=7680),
     "flux2 klein 9B": _KLEIN
     | dict(num_layers=8, num_single_layers=24, num_attention_heads=32, joint_attention_dim=12288),
+    "z_image": dict(
+        all_f_patch_size=(1,),
+        all_patch_size=(2,),
+        axes_dims=(32, 48, 48),
+        axes_lens=(1536, 512, 512),
+        cap_feat_dim=2560,
+        dim=3840,
+        in_channels=16,
+        n_heads=30,
+        n_kv_heads=30,
+        n_layers=30,
+        n_refiner_layers=2,
+    ),
 }
 """The transformers, by model."""
 
@@ -95,6 +110,7 @@ _KL = _BLOCKS | dict(latent_channels=16, use_post_quant_conv=False, use_quant_co
 VAES: dict[str, dict[str, Any]] = {
     "sd3.5": _KL | dict(scaling_factor=1.5305, shift_factor=0.0609),
     "flux1": _KL | dict(scaling_factor=0.3611, shift_factor=0.1159),
+    "z_image": _KL | dict(scaling_factor=0.3611, shift_factor=0.1159),
     "flux2": _BLOCKS | dict(latent_channels=32, patch_size=(2, 2), batch_norm_eps=1e-4),
 }
 """The autoencoders, by family."""
@@ -111,8 +127,9 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "sd3.5": dict(shift=3.0),
     "flux1": _DYNAMIC,
     "flux2": _DYNAMIC,
+    "z_image": dict(shift=6.0),
 }
-"""The FlowMatchEulerDiscreteSchedulers, by family; schnell's is not among them."""
+"""The FlowMatchEulerDiscreteSchedulers, by family; not those of schnell and of Z-Image-Turbo."""
 
 SMALL: dict[str, dict[str, Any]] = {
     "sd3.5": dict(
@@ -124,6 +141,7 @@ SMALL: dict[str, dict[str, Any]] = {
     ),
     "flux1": dict(num_layers=1, num_single_layers=1, num_attention_heads=1),
     "flux2": dict(num_layers=1, num_single_layers=1, num_attention_heads=1),
+    "z_image": dict(n_layers=1, n_refiner_layers=1, dim=128, n_heads=1, n_kv_heads=1),
 }
 """Changes that make a transformer small enough for a test, by family."""
 
@@ -132,6 +150,7 @@ _FAMILIES = {
     "sd3.5": (SD3Backbone, "SD3Transformer2DModel", "AutoencoderKL", scaled),
     "flux1": (Flux1Backbone, "FluxTransformer2DModel", "AutoencoderKL", scaled),
     "flux2": (Flux2Backbone, "Flux2Transformer2DModel", "AutoencoderKLFlux2", batch_normalised),
+    "z_image": (ZImageBackbone, "ZImageTransformer2DModel", "AutoencoderKL", scaled),
 }
 _CLIP_TOKENS = 77
 
@@ -158,10 +177,14 @@ class RandomText:
     def _row(self, prompt: str) -> dict[str, Tensor]:
         seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:7])
         generator = torch.Generator().manual_seed(seed)
-        return {
+        drawn = {
             name: torch.randn(shape, generator=generator).to(self.dtype)
             for name, shape in self.shapes.items()
+            if name != LENGTHS
         }
+        # All of them are read.
+        length = {LENGTHS: torch.tensor(len(drawn["tokens"]))}
+        return drawn | (length if LENGTHS in self.shapes else {})
 
 
 def random_backbone(
@@ -227,6 +250,8 @@ def drawn_on(device: torch.device, dtype: torch.dtype, seed: int) -> Iterator[No
 
 
 def _embeddings(family: str, config: Mapping[str, Any], tokens: int) -> dict[str, tuple[int, ...]]:
+    if family == "z_image":
+        return {"tokens": (tokens, config["cap_feat_dim"]), LENGTHS: ()}
     length = tokens + _CLIP_TOKENS if family == "sd3.5" else tokens
     shapes: dict[str, tuple[int, ...]] = {"tokens": (length, config["joint_attention_dim"])}
     if "pooled_projection_dim" in config:

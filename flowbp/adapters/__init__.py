@@ -59,3 +59,5 @@ from flowbp.adapters.text_encoders import TextTower as TextTower
 from flowbp.adapters.tuning import Full as Full
 from flowbp.adapters.tuning import Lora as Lora
 from flowbp.adapters.tuning import Tuning as Tuning
+from flowbp.adapters.z_image import ZImageBackbone as ZImageBackbone
+from flowbp.adapters.z_image import ZImageText as ZImageText

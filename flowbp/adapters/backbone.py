@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from flowbp.component_errors import ComponentError, shown, wrong
 from flowbp.core import VelocityField, batched_guided_velocity, guided_velocity
 
+LENGTHS = "lengths"
+"""The tensor of a conditioning that stays on the CPU."""
+
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(tensors)
@@ -36,7 +39,9 @@ class Conditioning:
     """What a velocity is conditioned on: named tensors with one row per sample.
 
     Args:
-        tensors: Name to tensor (B, …), all with the same B. The names belong to the model family.
+        tensors: Name to tensor (B, …), all with the same B. The names belong to the model family,
+            but for ``lengths`` (B,): integers such as the number of each prompt's tokens, by which
+            a network cuts its input. They stay on the CPU, so that no call waits for a device.
 
     Raises:
         ValueError: No tensor, or different numbers of samples.
@@ -79,8 +84,9 @@ class Conditioning:
         return {name: (tensor.shape[1:], tensor.dtype) for name, tensor in self.tensors.items()}
 
     def to(self, device: torch.device | str) -> Conditioning:
-        """The same conditioning on another device."""
-        return Conditioning({name: tensor.to(device) for name, tensor in self.tensors.items()})
+        """The same conditioning on another device; its ``lengths`` stay on the CPU."""
+        tensors = self.tensors.items()
+        return Conditioning({n: each if n == LENGTHS else each.to(device) for n, each in tensors})
 
 
 @runtime_checkable

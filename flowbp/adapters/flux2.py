@@ -14,14 +14,9 @@ from flowbp.adapters.decoder import Unscale, batch_normalised
 from flowbp.adapters.diffusers_backbone import JOINT_ATTENTION, DiffusersBackbone, ReadConfig
 from flowbp.adapters.latents import PATCH, from_sequence, grid_ids, to_sequence
 from flowbp.adapters.pipeline_layout import Layout
+from flowbp.adapters.qwen3_text import Qwen3Text
 from flowbp.adapters.sigmas import Shift, empirical_shift
-from flowbp.adapters.text_encoders import (
-    PromptEncoder,
-    TextTower,
-    check_joined_width,
-    check_text_length,
-    longer_text,
-)
+from flowbp.adapters.text_encoders import PromptEncoder, check_joined_width
 
 _AXES = 4
 # Attention and feed-forward are one product there, on the way in and on the way out.
@@ -32,7 +27,7 @@ HIDDEN_LAYERS = (9, 18, 27)
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Flux2Text(PromptEncoder):
+class Flux2Text(Qwen3Text):
     """Encodes prompts exactly as Flux2KleinPipeline does.
 
     A prompt is written as a user's message in the tokenizer's chat template, without thinking.
@@ -41,25 +36,15 @@ class Flux2Text(PromptEncoder):
     """
 
     family: ClassVar[str] = "flux2"
-    components: ClassVar[Mapping[str, str]] = {"qwen": "text_encoder"}
     decisive: ClassVar[tuple[str, ...]] = ("text_length", "layers")
+    thinking: ClassVar[bool] = False
 
-    qwen: TextTower
-    width: int
     layers: tuple[int, ...] = HIDDEN_LAYERS
-    # Kept, because asking an offloaded encoder would bring it back.
-    _positions: int = attrs.field(init=False)
-
-    @_positions.default
-    def _positions_of_encoder(self) -> int:
-        positions: int = self.qwen.encoder.config.max_position_embeddings
-        return positions
 
     def check(self) -> None:
         """Refuse a length, layers or an encoder of another model."""
+        super().check()
         config = self.qwen.encoder.config
-        note = ", the positions of the Qwen3"
-        check_text_length(self.text_length, most=self._positions, note=note)
         if not all(0 <= layer <= config.num_hidden_layers for layer in self.layers):
             raise ValueError(
                 f"`layers` must be in [0, {config.num_hidden_layers}], the layers of the Qwen3, "
@@ -71,41 +56,11 @@ class Flux2Text(PromptEncoder):
             len(self.layers) * config.hidden_size,
             f"{len(self.layers)} layers of the Qwen3's {config.hidden_size}",
         )
-        if not self.qwen.tokenizer.chat_template:
-            raise ValueError(
-                "`qwen` must have a tokenizer with a chat template, got one without; copy "
-                "chat_template.jinja into the tokenizer's folder, or download it again"
-            )
-
-    @property
-    def cure(self) -> str:
-        """What to do about prompts that are cut."""
-        return longer_text(self.text_length, self._positions)
 
     def encoded(self, prompts: Sequence[str]) -> Conditioning:
         """Encode B prompts to ``tokens``."""
-        messages = [self.written(each) for each in prompts]
-        ids, mask = self.qwen.tokens(messages, self.text_length, cure=self.cure)
-        # Without the head: the logits of 512 tokens would be 300 MB for each prompt.
-        output = self.run(
-            self.qwen.encoder.model,
-            ids,
-            attention_mask=mask,
-            output_hidden_states=True,
-            use_cache=False,
-        )
-        hidden = [output.hidden_states[layer] for layer in self.layers]
-        return Conditioning({"tokens": torch.cat(hidden, dim=-1)})
-
-    def written(self, prompt: str) -> str:
-        """A prompt as a user's message in the tokenizer's chat template."""
-        message: str = self.qwen.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
-        )
-        return message
+        states, _ = self.hidden_states(prompts)
+        return Conditioning({"tokens": torch.cat([states[n] for n in self.layers], dim=-1)})
 
 
 @attrs.frozen(kw_only=True, eq=False)

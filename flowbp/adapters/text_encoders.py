@@ -207,22 +207,23 @@ class TextEncoders:
                 torch.cuda.empty_cache()
 
 
-_WIDTHS = {"width": "joint_attention_dim", "pooled_width": "pooled_projection_dim"}
-"""The fields that a family may have, to their names in the transformer's configuration."""
-
-
 @attrs.frozen(kw_only=True, eq=False)
 class PromptEncoder(ABC):
     """A family's text encoders, which encode prompts exactly as its pipeline does.
 
     Construction moves the encoders to `device`, casts them and freezes them. A family has a field
-    for each of its encoders, and `width` and `pooled_width` where the transformer reads that.
+    for each of its encoders, and one for each number of `from_transformer` that it needs.
     """
 
     family: ClassVar[str]
     """Two families may use the same encoder in other ways."""
     components: ClassVar[Mapping[str, str]]
     """The fields that hold encoders, to their names in the pipeline."""
+    from_transformer: ClassVar[Mapping[str, str]] = {
+        "width": "joint_attention_dim",
+        "pooled_width": "pooled_projection_dim",
+    }
+    """The fields that it may have, to their names in the transformer's configuration."""
     decisive: ClassVar[tuple[str, ...]] = ("text_length",)
     """The fields, besides the dtypes, that the embeddings depend on."""
 
@@ -239,8 +240,8 @@ class PromptEncoder(ABC):
     def from_components(cls, parts: Mapping[str, Any], **options: Any) -> Self:
         """Take the encoders of a pipeline, with the widths that its transformer reads."""
         config = parts["transformer"].config
-        wanted = attrs.fields_dict(cls).keys() & _WIDTHS
-        fields: dict[str, Any] = {field: config[_WIDTHS[field]] for field in wanted}
+        wanted = attrs.fields_dict(cls).keys() & cls.from_transformer
+        fields: dict[str, Any] = {field: config[cls.from_transformer[field]] for field in wanted}
         for field, name in cls.components.items():
             if parts[name] is not None:
                 fields[field] = TextTower(parts[name], parts[tokenizer_of(name)])
@@ -320,6 +321,24 @@ def tokenizer_of(encoder: str) -> str:
 
 MAX_T5_LENGTH = 512
 """The most T5 positions that the diffusers pipelines accept."""
+
+
+def unpadded(states: Tensor, mask: Tensor) -> Tensor:
+    """States (B, L, D) with those of the mask (B, L) first in each row, and zeros behind them."""
+    kept = torch.zeros_like(states)
+    for row, own, read in zip(kept, states, mask.to(states.device).bool(), strict=True):
+        chosen = own[read]
+        row[: len(chosen)] = chosen
+    return kept
+
+
+def check_chat_template(name: str, tower: TextTower) -> None:
+    """Refuse a tokenizer that cannot write a prompt as a user's message."""
+    if not tower.tokenizer.chat_template:
+        raise ValueError(
+            f"`{name}` must have a tokenizer with a chat template, got one without; copy "
+            "chat_template.jinja into the tokenizer's folder, or download it again"
+        )
 
 
 def longer_text(length: int, most: int) -> str:

@@ -93,6 +93,7 @@ REGISTRIES: tuple[Registry, ...] = (
             "flux2": "flowbp.adapters:Flux2Backbone.from_pretrained",
             "sd3": "flowbp.adapters:SD3Backbone.from_pretrained",
             "shapes": "flowbp.shapes.embedded:embedded_backbone",
+            "z_image": "flowbp.adapters:ZImageBackbone.from_pretrained",
         },
         "device",
     ),

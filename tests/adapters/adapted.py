@@ -15,7 +15,7 @@ from .families import FAMILIES, Family
 
 PROMPTS = ["a red box", "two dots"]
 SIGMA = torch.tensor(0.3)
-TUNED = {name: FAMILIES[name] for name in ("sd3", "flux1 dev", "flux2 klein-base")}
+TUNED = {name: FAMILIES[name] for name in ("sd3", "flux1 dev", "flux2 klein-base", "z_image")}
 
 
 def seeded(seed: int = 0) -> torch.Generator:

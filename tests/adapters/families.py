@@ -9,12 +9,13 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from flowbp.adapters import Flux1Backbone, Flux2Backbone, SD3Backbone
+from flowbp.adapters import Flux1Backbone, Flux2Backbone, SD3Backbone, ZImageBackbone
 from flowbp.adapters.latents import patchify, to_sequence
 from flowbp.testing import PipelineRequest
 
 from .tiny import tiny_pipeline
 from .tiny_flux import flux1_pipeline, flux2_pipeline
+from .tiny_z_image import z_image_pipeline
 
 EMBEDDED = 4.0
 
@@ -59,7 +60,11 @@ class Family:
         if "latents" in options:
             options["latents"] = self.packed(options["latents"])
         return pipeline(
-            prompt=prompts, max_sequence_length=self.text_length, **self.guided(scale), **options
+            # A copy, as Z-Image's writes its template into the list.
+            prompt=list(prompts),
+            max_sequence_length=self.text_length,
+            **self.guided(scale),
+            **options,
         ).images
 
 
@@ -101,5 +106,11 @@ FAMILIES = {
         Flux2Backbone,
         64,
         published=lambda backbone, latents: backbone.decoder.unscale(backbone.decoder.vae, latents),
+    ),
+    "z_image": Family(
+        cache(z_image_pipeline),
+        ZImageBackbone,
+        64,
+        guided=lambda scale: {"guidance_scale": scale - 1},
     ),
 }

@@ -14,6 +14,7 @@ T5_XXL = dict(d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
 QWEN3 = {
     "flux2 klein 4B": dict(hidden_size=2560, intermediate_size=9728, tie_word_embeddings=True),
     "flux2 klein 9B": dict(hidden_size=4096, intermediate_size=12288, tie_word_embeddings=False),
+    "z_image": dict(hidden_size=2560, intermediate_size=9728, tie_word_embeddings=True),
 }
 
 Shapes = dict[str, tuple[int, ...]]
@@ -91,6 +92,39 @@ def sd3_shapes(config: dict[str, Any]) -> Shapes:
             sizes |= _attention(d, "attn2", text=False)
             found |= {f"{prefix}attn2.norm_{each}.weight": (head,) for each in "qk"}
         found |= _linears(prefix, sizes, bias=True) | _norms(prefix, _DOUBLE_NORMS, head)
+    return found
+
+
+def z_image_shapes(config: dict[str, Any]) -> Shapes:
+    """The tensors of a Z-Image transformer."""
+    d, text, patch = config["dim"], config["cap_feat_dim"], 4 * config["in_channels"]
+    found = _linears(
+        "",
+        {
+            "all_x_embedder.2-1": (d, patch),
+            "all_final_layer.2-1.linear": (patch, d),
+            "all_final_layer.2-1.adaLN_modulation.1": (d, 256),
+            "cap_embedder.1": (d, text),
+            "t_embedder.mlp.0": (1024, 256),
+            "t_embedder.mlp.2": (256, 1024),
+        },
+        bias=True,
+    )
+    found |= {"cap_embedder.0.weight": (text,), "x_pad_token": (1, d), "cap_pad_token": (1, d)}
+    counts = {"layers": config["n_layers"]}
+    counts |= dict.fromkeys(("noise_refiner", "context_refiner"), config["n_refiner_layers"])
+    for part, count in counts.items():
+        for i in range(count):
+            prefix, m = f"{part}.{i}.", int(d / 3 * 8)
+            sizes = _attention(d, "attention", text=False)
+            sizes |= {f"feed_forward.w{n}": (d, m) if n == 2 else (m, d) for n in (1, 2, 3)}
+            found |= _linears(prefix, sizes, bias=False)
+            for name in ("attention_norm1", "attention_norm2", "ffn_norm1", "ffn_norm2"):
+                found[f"{prefix}{name}.weight"] = (d,)
+            head = d // config["n_heads"]
+            found |= {f"{prefix}attention.norm_{each}.weight": (head,) for each in "qk"}
+            if part != "context_refiner":
+                found |= _linear(f"{prefix}adaLN_modulation.0", 4 * d, 256, bias=True)
     return found
 
 

@@ -10,6 +10,7 @@ from flowbp.adapters import (
     Flux2Backbone,
     PictureSizes,
     SD3Backbone,
+    ZImageBackbone,
     read_config,
 )
 from flowbp.adapters.latents import from_sequence, grid_ids, patchify, to_sequence, unpatchify
@@ -27,6 +28,7 @@ VAE = {"block_out_channels": [128, 256, 512, 512]}
         (SD3Backbone, {"patch_size": 2, "pos_embed_max_size": None}, PictureSizes(16)),
         (Flux1Backbone, {}, PictureSizes(16)),
         (Flux2Backbone, {}, PictureSizes(16)),
+        (ZImageBackbone, {"axes_lens": [1536, 512, 512]}, PictureSizes(16, 8192)),
     ],
 )
 def test_sizes_of_the_published_models(family, transformer, sizes):

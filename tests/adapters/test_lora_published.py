@@ -7,14 +7,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from flowbp.adapters import FLOAT32, Flux1Backbone, Flux2Backbone, Lora, SD3Backbone
+from flowbp.adapters import FLOAT32, Flux1Backbone, Flux2Backbone, Lora, SD3Backbone, ZImageBackbone
 from flowbp.adapters.lora_layers import adapter_layers
 from flowbp.adapters.pipeline_files import pipeline_class
 from flowbp.cli.run.check import trained_parameters
 
 from .test_published import transformer
 
-FAMILIES = {"sd3.5": SD3Backbone, "flux1": Flux1Backbone, "flux2": Flux2Backbone}
+FAMILIES = {
+    "sd3.5": SD3Backbone,
+    "flux1": Flux1Backbone,
+    "flux2": Flux2Backbone,
+    "z_image": ZImageBackbone,
+}
 
 
 @pytest.mark.parametrize(
@@ -26,6 +31,8 @@ FAMILIES = {"sd3.5": SD3Backbone, "flux1": Flux1Backbone, "flux2": Flux2Backbone
         ("flux1 dev", 19 * 12 + 38 * 3, 89_653_248),
         ("flux2 klein 4B", 5 * 8 + 20 * 2, 37_355_520),
         ("flux2 klein 9B", 8 * 8 + 24 * 2, 63_963_136),
+        # 30 blocks and 2 of each refiner.
+        ("z_image", 34 * 4, 34 * 4 * 32 * 2 * 3840),
     ],
 )
 def test_the_defaults_adapt_every_block(name, layers, count):

@@ -17,6 +17,8 @@ from diffusers import (
     FluxTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from transformers import (
     CLIPTextConfig,
@@ -24,12 +26,20 @@ from transformers import (
     CLIPTextModelWithProjection,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
 )
 
 from benchmarks.random_backbone import TRANSFORMERS, VAES
-from flowbp.adapters import Conditioning, Flux1Backbone, Flux2Backbone, SD3Backbone
+from flowbp.adapters import (
+    Conditioning,
+    Flux1Backbone,
+    Flux2Backbone,
+    SD3Backbone,
+    ZImageBackbone,
+)
+from flowbp.adapters.backbone import LENGTHS
 
 from ..presets import ROOT
 from . import published
@@ -40,6 +50,7 @@ CLASSES = {
     "sd3.5": (SD3Transformer2DModel, published.sd3_shapes),
     "flux1": (FluxTransformer2DModel, published.flux1_shapes),
     "flux2": (Flux2Transformer2DModel, published.flux2_shapes),
+    "z_image": (ZImageTransformer2DModel, published.z_image_shapes),
 }
 NAMES = list(TRANSFORMERS)
 
@@ -67,7 +78,9 @@ def test_the_number_of_parameters_is_the_published_one(name, count):
     assert sum(math.prod(shape) for shape in expected.values()) == count
 
 
-@pytest.mark.parametrize("name, told", [("sd3.5 large", "8.06"), ("flux1 schnell", "11.89")])
+@pytest.mark.parametrize(
+    "name, told", [("sd3.5 large", "8.06"), ("flux1 schnell", "11.89"), ("z_image", "6.15")]
+)
 def test_the_docs_round_the_number_of_parameters(name, told):
     count = sum(parameter.numel() for parameter in transformer(name)[0].parameters())
     assert f"{count / 1e9:.2f}" == told
@@ -113,7 +126,8 @@ def encoders(name):
             vocab_size=512,
             **published.QWEN3[name],
         )
-        return dict(text_encoder=Qwen3ForCausalLM(qwen), tokenizer=qwen_tokenizer())
+        kind = Qwen3Model if name == "z_image" else Qwen3ForCausalLM
+        return dict(text_encoder=kind(qwen), tokenizer=qwen_tokenizer())
 
 
 def pipeline(name):
@@ -122,6 +136,7 @@ def pipeline(name):
         "sd3.5": (StableDiffusion3Pipeline, AutoencoderKL),
         "flux1": (FluxPipeline, AutoencoderKL),
         "flux2": (Flux2KleinPipeline, AutoencoderKLFlux2),
+        "z_image": (ZImagePipeline, AutoencoderKL),
     }[family]
     parts = encoders(name)
     with torch.device("meta"):
@@ -141,10 +156,12 @@ def test_a_whole_model_of_real_size_is_accepted_and_its_shapes_fit(name, monkeyp
         "sd3.5": (SD3Backbone, (1, 16, 64, 96)),
         "flux1": (Flux1Backbone, (1, 16, 64, 96)),
         "flux2": (Flux2Backbone, (1, 128, 32, 48)),
+        "z_image": (ZImageBackbone, (1, 16, 64, 96)),
     }[family]
     backbone = kind.from_pipeline(pipeline(name), device="meta")
     config = TRANSFORMERS[name]
-    tensors = {"tokens": torch.empty(1, 512, config["joint_attention_dim"], device="meta")}
+    width = config.get("joint_attention_dim") or config["cap_feat_dim"]
+    tensors = {"tokens": torch.empty(1, 512, width, device="meta"), LENGTHS: torch.tensor([40])}
     if "pooled_projection_dim" in config:
         tensors["pooled"] = torch.empty(1, config["pooled_projection_dim"], device="meta")
     noise = backbone.noise(1, height=512, width=768, generator=torch.Generator())

@@ -27,7 +27,7 @@ from .adapted import (
 LORAS = {
     "defaults": Lora(rank=3),
     "alpha": Lora(rank=2, alpha=7),
-    "targets": Lora(rank=3, targets=["attn.to_q", "proj_out"]),
+    "targets": Lora(rank=3, targets=["to_q", "to_out.0"]),
     "dropout": Lora(rank=3, dropout=0.5),
 }
 
@@ -101,7 +101,7 @@ def test_every_default_target_is_adapted(family):
         if isinstance(module, torch.nn.Linear)
     }
     assert found < linears
-    inner = {name for name in linears if ".attn" in name}
+    inner = {name for name in linears if ".att" in name}
     assert inner <= found
     forward = {name for name in found - inner if ".ff" in name}
     assert (len(forward) > 0) is (family is TUNED["flux1 dev"]) and found == inner | forward

@@ -18,6 +18,7 @@ BACKBONES = {
     "flux1 dev": ("flux1", "text_length: 16, embedded_guidance: 4.0", "FluxPipeline"),
     "flux1 schnell": ("flux1", "text_length: 16", "FluxPipeline"),
     "flux2 klein-base": ("flux2", "text_length: 64", "Flux2KleinPipeline"),
+    "z_image": ("z_image", "text_length: 64", "ZImagePipeline"),
 }
 
 

@@ -23,6 +23,7 @@ BACKBONES = {
     "sd3": "sd3, text_length: 16",
     "flux1 dev": "flux1, text_length: 16, embedded_guidance: 4.0",
     "flux2 klein-base": "flux2, text_length: 64",
+    "z_image": "z_image, text_length: 64",
 }
 LORA = "tuning={name: lora, rank: 2, alpha: 4}"
 FINAL = f"checkpoints/final/{WEIGHTS}"
@@ -170,7 +171,7 @@ def test_a_tuning_of_someone_else_is_named_by_its_path(yaml, tmp_path, capsys, m
 def replace_weights(file):
     """One weight of a base's transformer becomes another, as a new version of it might have."""
     tensors = load_file(file)
-    name = next(each for each in tensors if each.endswith("proj_out.weight"))
+    name = next(each for each in tensors if each.endswith("to_q.weight"))
     save_file(tensors | {name: tensors[name] + 0.001}, file, {"format": "pt"})
 
 
