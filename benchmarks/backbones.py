@@ -30,8 +30,8 @@ from dependency_injector import providers
 from benchmarks.backbone_tables import Report, Row
 from benchmarks.device_waits import host_waits
 from benchmarks.measurement import Recorder, WithState, clear, collect, fits, peak_gib, weights_gib
-from benchmarks.random_backbone import SMALL, random_backbone
-from benchmarks.random_models import METHODS, PUBLISHED, SMALL_VAE, settings_of, vision_reward
+from benchmarks.random_backbone import SMALL, SMALL_VAES, random_backbone
+from benchmarks.random_models import METHODS, PUBLISHED, settings_of, vision_reward
 from flowbp.adapters import Backbone, compile_backbone
 from flowbp.settings import RunContainer, Settings
 from flowbp.training import ALONE, PromptList, Ranks
@@ -68,7 +68,7 @@ class Bench:
             decode_batch=wanted.get("decode_batch"),
             gradient_checkpointing=wanted.get("gradient_checkpointing", "auto"),
             transformer=SMALL[PUBLISHED[model].split()[0]] if small else None,
-            vae=SMALL_VAE if small else None,
+            vae=SMALL_VAES[PUBLISHED[model].split()[0]] if small else None,
         )
         self.reward = vision_reward(device, small=small)
         container = RunContainer(settings=settings)

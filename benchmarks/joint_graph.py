@@ -15,7 +15,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from flowbp.adapters import Backbone, Conditioning, LatentDecoder
+from flowbp.adapters import Backbone, Conditioning, LatentDecoder, rescale_of
 from flowbp.adapters.backbone import guided_field
 from flowbp.core import Surrogate, guided_velocity, rollout
 from flowbp.core.trajectory import VelocityField
@@ -115,9 +115,12 @@ def joint_step(
     ).to(backbone.device)
     positive = backbone.velocity(conditioning)
     opposite = _without_gradient(backbone, negative.repeat(len(prompts)))
+    rescale = rescale_of(backbone)
     fields = Fields(
-        sampled=guided_field(backbone.velocity, conditioning, negative, sampling.guidance),
-        active=guided_velocity(positive, opposite, sampling.guidance),
+        sampled=guided_field(
+            backbone.velocity, conditioning, negative, sampling.guidance, rescale=rescale
+        ),
+        active=guided_velocity(positive, opposite, sampling.guidance, rescale=rescale),
     )
     with torch.enable_grad():
         x = read(fields, noise, step.sigmas, surrogate)

@@ -20,12 +20,13 @@ from flowbp.adapters import (
     Flux1Backbone,
     Flux2Backbone,
     LatentDecoder,
+    QwenImageBackbone,
     SD3Backbone,
     TextEncoders,
     ZImageBackbone,
 )
 from flowbp.adapters.backbone import LENGTHS
-from flowbp.adapters.decoder import batch_normalised, scaled
+from flowbp.adapters.decoder import batch_normalised, channel_normalised, scaled
 from flowbp.adapters.dtype_policy import FLOAT32
 
 _SD35 = dict(
@@ -95,6 +96,17 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
         n_layers=30,
         n_refiner_layers=2,
     ),
+    "qwen_image": dict(
+        attention_head_dim=128,
+        axes_dims_rope=(16, 56, 56),
+        guidance_embeds=False,
+        in_channels=64,
+        joint_attention_dim=3584,
+        num_attention_heads=24,
+        num_layers=60,
+        out_channels=16,
+        patch_size=2,
+    ),
 }
 """The transformers, by model."""
 
@@ -111,6 +123,14 @@ VAES: dict[str, dict[str, Any]] = {
     "sd3.5": _KL | dict(scaling_factor=1.5305, shift_factor=0.0609),
     "flux1": _KL | dict(scaling_factor=0.3611, shift_factor=0.1159),
     "z_image": _KL | dict(scaling_factor=0.3611, shift_factor=0.1159),
+    # With the statistics that diffusers has for it.
+    "qwen_image": dict(
+        base_dim=96,
+        dim_mult=[1, 2, 4, 4],
+        num_res_blocks=2,
+        temperal_downsample=[False, True, True],
+        z_dim=16,
+    ),
     "flux2": _BLOCKS | dict(latent_channels=32, patch_size=(2, 2), batch_norm_eps=1e-4),
 }
 """The autoencoders, by family."""
@@ -128,6 +148,8 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "flux1": _DYNAMIC,
     "flux2": _DYNAMIC,
     "z_image": dict(shift=6.0),
+    "qwen_image": _DYNAMIC
+    | dict(max_image_seq_len=8192, max_shift=0.9, shift=1.0, shift_terminal=0.02),
 }
 """The FlowMatchEulerDiscreteSchedulers, by family; not those of schnell and of Z-Image-Turbo."""
 
@@ -142,8 +164,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "flux1": dict(num_layers=1, num_single_layers=1, num_attention_heads=1),
     "flux2": dict(num_layers=1, num_single_layers=1, num_attention_heads=1),
     "z_image": dict(n_layers=1, n_refiner_layers=1, dim=128, n_heads=1, n_kv_heads=1),
+    "qwen_image": dict(num_layers=1, num_attention_heads=1),
 }
 """Changes that make a transformer small enough for a test, by family."""
+
+SMALL_VAES: dict[str, dict[str, Any]] = {
+    family: dict(base_dim=8, num_res_blocks=1)
+    if family == "qwen_image"
+    else dict(block_out_channels=(32,) * 4, layers_per_block=1)
+    for family in SMALL
+}
+"""Likewise an autoencoder."""
 
 
 _FAMILIES = {
@@ -151,6 +182,12 @@ _FAMILIES = {
     "flux1": (Flux1Backbone, "FluxTransformer2DModel", "AutoencoderKL", scaled),
     "flux2": (Flux2Backbone, "Flux2Transformer2DModel", "AutoencoderKLFlux2", batch_normalised),
     "z_image": (ZImageBackbone, "ZImageTransformer2DModel", "AutoencoderKL", scaled),
+    "qwen_image": (
+        QwenImageBackbone,
+        "QwenImageTransformer2DModel",
+        "AutoencoderKLQwenImage",
+        channel_normalised,
+    ),
 }
 _CLIP_TOKENS = 77
 
@@ -254,6 +291,8 @@ def _embeddings(family: str, config: Mapping[str, Any], tokens: int) -> dict[str
         return {"tokens": (tokens, config["cap_feat_dim"]), LENGTHS: ()}
     length = tokens + _CLIP_TOKENS if family == "sd3.5" else tokens
     shapes: dict[str, tuple[int, ...]] = {"tokens": (length, config["joint_attention_dim"])}
+    if family == "qwen_image":
+        shapes[LENGTHS] = ()
     if "pooled_projection_dim" in config:
         shapes["pooled"] = (config["pooled_projection_dim"],)
     return shapes

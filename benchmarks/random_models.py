@@ -16,7 +16,6 @@ PUBLISHED = {
     "flux2_klein": "flux2 klein 9B",
 }
 METHODS = ("refl", "draft_lv", "drtune", "leap_align", "sparse", "bridge", "lagrange", "draft")
-SMALL_VAE = dict(block_out_channels=(32,) * 4, layers_per_block=1)
 
 
 def settings_of(model: str, method: str, *overrides: str) -> Settings:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from benchmarks.joint_graph import after_sampling, joint_step, while_sampling
 from benchmarks.measurement import synchronize
-from benchmarks.random_backbone import SMALL, random_backbone
-from benchmarks.random_models import SMALL_VAE, vision_reward
+from benchmarks.random_backbone import SMALL, SMALL_VAES, random_backbone
+from benchmarks.random_models import vision_reward
 from benchmarks.reference_cases import Case
 from flowbp.adapters import DtypePolicy, compile_backbone, compile_blocks
 from flowbp.adapters.faster_modules import TanhGelu
@@ -40,7 +40,7 @@ class Subject:
             device=self.device,
             text_tokens=3 if small else 512,
             transformer=SMALL["sd3.5"] if small else None,
-            vae=SMALL_VAE if small else None,
+            vae=SMALL_VAES["sd3.5"] if small else None,
         )
         self.reward = vision_reward(self.device, small=small)
         meta = self.device.type == "meta"

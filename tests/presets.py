@@ -60,7 +60,12 @@ def named(*names: str) -> list[str]:
     return [f"presets/{place}.yaml" for place in places]
 
 
-OURS = {"sd35_large": "sd3", "flux1_schnell": "flux1 schnell", "z_image": "z_image"}
+OURS = {
+    "sd35_large": "sd3",
+    "flux1_schnell": "flux1 schnell",
+    "z_image": "z_image",
+    "qwen_image": "qwen_image",
+}
 """The presets of models for which nothing was published, to the tiny model that stands for each."""
 TINY = dict(zip(BACKBONES, ("sd3", "flux1 dev", "flux2 klein-base"), strict=True)) | OURS
 OVERLAY = """

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers.models.attention import FeedForward
 
-from benchmarks.random_backbone import random_backbone
+from benchmarks.random_backbone import SMALL_VAES, random_backbone
 from flowbp import Bridge
 from flowbp.adapters import DtypePolicy, Lora, compile_backbone
 from flowbp.adapters.faster_modules import fuse_gelu
@@ -56,7 +56,7 @@ def shallow(name, policy, *, like=None, **options):
         policy=policy,
         device="cuda",
         transformer=SHALLOW[name],
-        vae=dict(block_out_channels=(32,) * 4, layers_per_block=1),
+        vae=SMALL_VAES[name.split()[0]],
         **options,
     )
     if like is not None:

@@ -10,6 +10,7 @@ from flowbp.adapters.capabilities import Loadable as Loadable
 from flowbp.adapters.capabilities import Reference as Reference
 from flowbp.adapters.capabilities import WithCheckpointing as WithCheckpointing
 from flowbp.adapters.capabilities import WithGuidanceAdvice as WithGuidanceAdvice
+from flowbp.adapters.capabilities import WithGuidanceRescale as WithGuidanceRescale
 from flowbp.adapters.capabilities import WithLoading as WithLoading
 from flowbp.adapters.capabilities import WithPlainSampling as WithPlainSampling
 from flowbp.adapters.capabilities import WithReference as WithReference
@@ -17,6 +18,7 @@ from flowbp.adapters.capabilities import WithShift as WithShift
 from flowbp.adapters.capabilities import WithTextEncoders as WithTextEncoders
 from flowbp.adapters.capabilities import checkpointing_of as checkpointing_of
 from flowbp.adapters.capabilities import reference_of as reference_of
+from flowbp.adapters.capabilities import rescale_of as rescale_of
 from flowbp.adapters.compilation import ACTIVATIONS as ACTIVATIONS
 from flowbp.adapters.compilation import compile_backbone as compile_backbone
 from flowbp.adapters.compilation import compile_blocks as compile_blocks
@@ -24,6 +26,7 @@ from flowbp.adapters.decoder import Clamp as Clamp
 from flowbp.adapters.decoder import LatentDecoder as LatentDecoder
 from flowbp.adapters.decoder import Unscale as Unscale
 from flowbp.adapters.decoder import batch_normalised as batch_normalised
+from flowbp.adapters.decoder import channel_normalised as channel_normalised
 from flowbp.adapters.decoder import hard_clamp as hard_clamp
 from flowbp.adapters.decoder import returning_clamp as returning_clamp
 from flowbp.adapters.decoder import scaled as scaled
@@ -40,6 +43,8 @@ from flowbp.adapters.pipeline_files import load_pipeline as load_pipeline
 from flowbp.adapters.pipeline_layout import Layout as Layout
 from flowbp.adapters.pipeline_layout import read_config as read_config
 from flowbp.adapters.pipeline_layout import read_stated as read_stated
+from flowbp.adapters.qwen_image import QwenImageBackbone as QwenImageBackbone
+from flowbp.adapters.qwen_image import QwenImageText as QwenImageText
 from flowbp.adapters.sd3 import SD3Backbone as SD3Backbone
 from flowbp.adapters.sd3 import SD3Text as SD3Text
 from flowbp.adapters.sigmas import MODEL_GRID as MODEL_GRID

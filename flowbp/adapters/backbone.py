@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.component_errors import ComponentError, shown, wrong
-from flowbp.core import VelocityField, batched_guided_velocity, guided_velocity
+from flowbp.core import Rescale, VelocityField, batched_guided_velocity, guided_velocity
 
 LENGTHS = "lengths"
 """The tensor of a conditioning that stays on the CPU."""
@@ -166,10 +166,13 @@ def guided_field(
     positive: Conditioning,
     negative: Conditioning | None,
     scale: float,
+    *,
+    rescale: Rescale | None = None,
 ) -> VelocityField:
     """The field `v⁻ + scale (v⁺ - v⁻)` of B prompts, for sampling without gradient.
 
-    `negative` is of one sample, which stands for all; None is no guidance.
+    `negative` is of one sample, which stands for all; None is no guidance. `rescale` is the
+    backbone's, see `flowbp.adapters.rescale_of`.
 
     Reference: Ho and Salimans, arXiv 2207.12598.
     """
@@ -178,8 +181,9 @@ def guided_field(
     opposite = negative.repeat(len(positive))
     both = positive.joined(opposite)
     if both is None:
-        return guided_velocity(velocity_of(positive), velocity_of(opposite), scale)
-    return batched_guided_velocity(velocity_of(both), scale)
+        branches = velocity_of(positive), velocity_of(opposite)
+        return guided_velocity(*branches, scale, rescale=rescale)
+    return batched_guided_velocity(velocity_of(both), scale, rescale=rescale)
 
 
 def checked_batch(backbone: Backbone, method: str, found: Any, count: int) -> Tensor:

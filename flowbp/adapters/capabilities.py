@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.dtype_policy import DtypePolicy
 from flowbp.adapters.text_encoders import TextEncoders
-from flowbp.core import VelocityField
+from flowbp.core import Rescale, VelocityField
 
 Checkpointing = bool | Literal["auto"]
 """Recompute activations in the backward pass: always, never, or where a run finds it has to."""
@@ -48,6 +48,26 @@ class WithGuidanceAdvice(Protocol):
     def guidance_problem(self, guidance: float) -> str | None:
         """What is wrong with sampling at this scale, and the cure; None if nothing is."""
         ...
+
+
+@runtime_checkable
+class WithGuidanceRescale(Protocol):
+    """A backbone whose sampler changes the guided velocity before it takes a step.
+
+    Without it, or where it is None, a step is taken along `v⁻ + s (v⁺ - v⁻)`.
+    """
+
+    @property
+    def guidance_rescale(self) -> Rescale | None:
+        """What it does; differentiable in both."""
+        ...
+
+
+def rescale_of(backbone: Any) -> Rescale | None:
+    """The `guidance_rescale` of a backbone, or of what wraps one."""
+    # Not isinstance: from Python 3.12 on it does not see what a wrapper's __getattr__ forwards.
+    found: Rescale | None = getattr(backbone, "guidance_rescale", None)
+    return found
 
 
 @runtime_checkable

@@ -51,7 +51,8 @@ def compile_backbone(
             f"{type(backbone.module).__name__} has none; write compile: false"
         )
     decoder = getattr(backbone, "decoder", None)
-    if isinstance(decoder, LatentDecoder):
+    # One of videos decodes frame by frame, with a cache of its own in Python.
+    if isinstance(decoder, LatentDecoder) and not decoder.of_videos:
         network = decoder.vae.decoder
         lay_out_channels_last(network)
         network.compile(dynamic=False, backend=_keeping(1.0, backend))

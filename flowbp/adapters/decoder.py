@@ -16,7 +16,7 @@ from flowbp.adapters.faster_modules import attend_plainly
 from flowbp.adapters.latents import unpatchify
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, AutoencoderKLFlux2
+    from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage
 
 
 class Clamp(Protocol):
@@ -86,10 +86,24 @@ def batch_normalised(vae: Any, latents: Tensor) -> Tensor:
     return unpatchify(latents * deviation + mean)
 
 
+def channel_normalised(vae: Any, latents: Tensor) -> Tensor:
+    """``z latents_std + latents_mean`` by channel, as a frame (B, C, 1, h, w): Qwen-Image."""
+    means, deviations = vae.config["latents_mean"], vae.config["latents_std"]
+    # By numbers: copying a list to a device would wait for it.
+    channels = zip(latents.unbind(1), deviations, means, strict=True)
+    return torch.stack([z * deviation + mean for z, deviation, mean in channels], 1).unsqueeze(2)
+
+
 def pixels_per_latent(vae: Mapping[str, Any]) -> int:
     """Pixels per latent of a VAE along one side, by its configuration."""
+    if _of_videos(vae):
+        return int(2 ** len(vae["temperal_downsample"]))
     # Each block but the last halves the picture.
     return int(2 ** (len(vae["block_out_channels"]) - 1))
+
+
+def _of_videos(vae: Mapping[str, Any]) -> bool:
+    return "temperal_downsample" in vae
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -101,7 +115,7 @@ class LatentDecoder:
     that memory holds those of one chunk, at the price of one more decoding.
     """
 
-    vae: AutoencoderKL | AutoencoderKLFlux2
+    vae: AutoencoderKL | AutoencoderKLFlux2 | AutoencoderKLQwenImage
     unscale: Unscale = scaled
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
@@ -123,6 +137,18 @@ class LatentDecoder:
         """Pixels per latent of the VAE along one side."""
         return pixels_per_latent(self.vae.config)
 
+    @property
+    def channels(self) -> int:
+        """Channels of the VAE's latents."""
+        config = self.vae.config
+        channels: int = config["z_dim" if self.of_videos else "latent_channels"]
+        return channels
+
+    @property
+    def of_videos(self) -> bool:
+        """Whether the VAE is one of videos, of which a picture is the single frame."""
+        return _of_videos(self.vae.config)
+
     def __call__(self, latents: Tensor) -> Tensor:
         """Decode latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], in `policy.state`."""
         if self.decode_batch is None or len(latents) <= self.decode_batch:
@@ -138,14 +164,15 @@ class LatentDecoder:
         z = self.unscale(self.vae, latents.to(self.policy.state))
         with self.policy.autocast(self.device):
             decoded = self.vae.decode(z.to(self.policy.weights), return_dict=False)[0]
+        if self.of_videos:
+            decoded = decoded.squeeze(2)
         return self.clamp(decoded.to(self.policy.state) / 2 + 0.5)
 
 
 def check_channels(decoder: LatentDecoder, channels: int, *, folded: int = 1) -> None:
     """Refuse a VAE whose latents, `folded` to a position, are not the transformer's `channels`."""
-    latent_channels = decoder.vae.config["latent_channels"]
-    if latent_channels * folded != channels:
+    if decoder.channels * folded != channels:
         raise ValueError(
             f"`decoder` must decode {channels // folded} channels like the transformer, got "
-            f"{latent_channels}; this VAE belongs to another model"
+            f"{decoder.channels}; this VAE belongs to another model"
         )

@@ -26,7 +26,7 @@ from flowbp.adapters.sigmas import (
     linear_shift,
     scheduler_sigmas,
 )
-from flowbp.core import VelocityField
+from flowbp.core import Rescale, VelocityField
 
 ReadConfig = Callable[[str], Mapping[str, Any]]
 """Gives the configuration of ``transformer``, ``scheduler`` or ``model_index``."""
@@ -57,6 +57,8 @@ class DiffusersBackbone(DiffusersComponents, ABC):
     """The mu of the family's pipeline, for schedulers with dynamic shifting."""
     even_grid: ClassVar[bool] = True
     """Whether the pipeline gives the scheduler even levels, or lets it take its own."""
+    guidance_rescale: ClassVar[Rescale | None] = None
+    """What the pipeline does with the guided velocity before it takes a step."""
     folded: ClassVar[int] = PATCH
     """Latents of the VAE along one side of what is one position for the transformer."""
     sampled: ClassVar[int] = 1

@@ -98,6 +98,11 @@ def scheduler_sigmas(
     mu = None
     if scheduler.config["use_dynamic_shifting"]:
         mu = shift(scheduler, steps=steps, image_tokens=image_tokens)
+    if steps == 1 and scheduler.config.get("shift_terminal"):
+        raise ValueError(
+            "`steps` must be at least 2, got 1: the model's scheduler stretches its grid to a last "
+            "sigma of its own (shift_terminal), which a single step does not have"
+        )
     grid = None if levels is None else list(levels)
     working = deepcopy(scheduler)
     working.set_timesteps(steps, device="cpu", sigmas=grid, mu=mu)

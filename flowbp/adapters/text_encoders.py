@@ -367,7 +367,7 @@ def check_text_length(length: int, *, least: int = 1, most: int, note: str = "")
 
 def check_encoder_width(name: str, tower: TextTower, field: str, wanted: int) -> None:
     """Refuse an encoder of another width than the transformer reads."""
-    got = getattr(tower.encoder.config, field)
+    got = getattr(tower.encoder.config.get_text_config(), field)
     if got != wanted:
         raise ValueError(
             f"`{name}` must have {field} {wanted} like the transformer, got {got}; "

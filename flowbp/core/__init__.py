@@ -14,7 +14,7 @@ from .draws import (
     UniformPair,
     late_biased,
 )
-from .guidance import batched_guided_velocity, guided_pull, guided_velocity
+from .guidance import Rescale, batched_guided_velocity, guided_pull, guided_velocity
 from .losses import Hinge, Linear, LossShape, Target
 from .methods import (
     Bridge,
@@ -78,6 +78,7 @@ __all__ = [
     "Pulled",
     "Quadrature",
     "ReFL",
+    "Rescale",
     "RewardInput",
     "SampleClip",
     "Segment",

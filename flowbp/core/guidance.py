@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,9 +11,16 @@ from torch import Tensor
 from .pulls import Cotangents, Pull, Pulled, add_gradients
 from .trajectory import VelocityField
 
+Rescale = Callable[[Tensor, Tensor], Tensor]
+"""From the guided velocity (B, …) and `v⁺`, the velocity that a model is sampled with."""
+
 
 def guided_velocity(
-    positive: VelocityField, negative: VelocityField, scale: float
+    positive: VelocityField,
+    negative: VelocityField,
+    scale: float,
+    *,
+    rescale: Rescale | None = None,
 ) -> VelocityField:
     """The guided field `v = v⁻ + s (v⁺ - v⁻)`.
 
@@ -20,6 +28,9 @@ def guided_velocity(
         positive: the field under the prompt.
         negative: the field under the empty or negative prompt; not called if `scale` is 1.
         scale: s; 1 is no guidance.
+        rescale: what a model's own sampler does with v afterwards; not called if `scale` is 1.
+            The field is no longer linear in its branches then, so `guided_pull` does not apply:
+            pull the field itself.
 
     Raises:
         ValueError: `scale` is not finite.
@@ -38,12 +49,16 @@ def guided_velocity(
 
     def velocity(latents: Tensor, sigma: Tensor, /) -> Tensor:
         v_negative = negative(latents, sigma)
-        return v_negative + scale * (positive(latents, sigma) - v_negative)
+        v_positive = positive(latents, sigma)
+        v = v_negative + scale * (v_positive - v_negative)
+        return v if rescale is None else rescale(v, v_positive)
 
     return velocity
 
 
-def batched_guided_velocity(both: VelocityField, scale: float) -> VelocityField:
+def batched_guided_velocity(
+    both: VelocityField, scale: float, *, rescale: Rescale | None = None
+) -> VelocityField:
     """The guided field of `guided_velocity`, both branches evaluated as one batch.
 
     One large call keeps a device busier than two small ones. Scale and errors are
@@ -52,6 +67,7 @@ def batched_guided_velocity(both: VelocityField, scale: float) -> VelocityField:
     Args:
         both: the field of 2B samples, B under the prompts, then B under the negative prompt.
         scale: s.
+        rescale: as for `guided_velocity`.
 
     Returns:
         A field of B samples.
@@ -69,7 +85,8 @@ def batched_guided_velocity(both: VelocityField, scale: float) -> VelocityField:
 
     def velocity(latents: Tensor, sigma: Tensor, /) -> Tensor:
         v_positive, v_negative = both(torch.cat([latents, latents]), sigma).chunk(2)
-        return v_negative + scale * (v_positive - v_negative)
+        v = v_negative + scale * (v_positive - v_negative)
+        return v if rescale is None else rescale(v, v_positive)
 
     return velocity
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import flowbp
 from flowbp.adapters.backbone import Backbone, Conditioning, guided_field
+from flowbp.adapters.capabilities import rescale_of
 from flowbp.adapters.compilation import is_compiled
 from flowbp.adapters.sharding import gathered
 from flowbp.adapters.sigmas import MODEL_GRID, Grid
@@ -231,7 +232,13 @@ def _sample(
     sigmas = sampling.grid.sigmas_of(backbone, sampling.steps, **size)
     with _dropout_off(backbone.module):
         conditioning = backbone.encode([prompts[i] for i in indices])
-        velocity = guided_field(backbone.velocity, conditioning, negative, sampling.guidance)
+        velocity = guided_field(
+            backbone.velocity,
+            conditioning,
+            negative,
+            sampling.guidance,
+            rescale=rescale_of(backbone),
+        )
         parts = torch.split(
             rollout(velocity, noise, sigmas).sample, sampling.decode or sampling.batch
         )

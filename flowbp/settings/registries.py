@@ -91,6 +91,7 @@ REGISTRIES: tuple[Registry, ...] = (
         {
             "flux1": "flowbp.adapters:Flux1Backbone.from_pretrained",
             "flux2": "flowbp.adapters:Flux2Backbone.from_pretrained",
+            "qwen_image": "flowbp.adapters:QwenImageBackbone.from_pretrained",
             "sd3": "flowbp.adapters:SD3Backbone.from_pretrained",
             "shapes": "flowbp.shapes.embedded:embedded_backbone",
             "z_image": "flowbp.adapters:ZImageBackbone.from_pretrained",

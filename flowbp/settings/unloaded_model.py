@@ -18,6 +18,7 @@ from flowbp.adapters import (
     WithGuidanceAdvice,
     read_config,
     read_stated,
+    rescale_of,
 )
 from flowbp.config import Component
 from flowbp.settings.component_needs import Found
@@ -71,6 +72,12 @@ def named_model(component: Component[Any]) -> NamedModel | None:
     if component.target != family.from_pretrained or not component.takes("device"):
         return None
     return NamedModel(family, component.arguments["source"], component.arguments)
+
+
+def rescales_guidance(backbone: Component[Any]) -> bool:
+    """Whether a model's sampler changes the guided velocity, as far as is known."""
+    named = named_model(backbone)
+    return named is not None and rescale_of(named.family) is not None
 
 
 class PictureSize(Protocol):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.adapters.backbone import guided_field
+from flowbp.adapters.capabilities import rescale_of
 from flowbp.core import DRaFT, rollout
 from flowbp.evaluation.reward_metrics import WHOLE, rewarded
 from flowbp.limits import BATCH, COUNT
@@ -47,7 +48,13 @@ def rewards(step: TrainingStep, samples: Samples) -> Tensor:
     found = []
     for start in range(0, len(samples.prompts), size):
         texts = list(samples.prompts[start : start + size])
-        field = guided_field(backbone.velocity, backbone.encode(texts), negative, sampling.guidance)
+        field = guided_field(
+            backbone.velocity,
+            backbone.encode(texts),
+            negative,
+            sampling.guidance,
+            rescale=rescale_of(backbone),
+        )
         noise = samples.noise[start : start + size].to(backbone.device)
         latents = rollout(field, noise, step.sigmas).sample
         decode = step.sizes.decode

@@ -104,9 +104,10 @@ def mean_cost(
     weights: CostWeights,
     *,
     anchored: bool = False,
+    rescaled: bool = False,
 ) -> float:
     """The mean cost of a step for each sample of its batch, over some of a method's surrogates."""
-    each = [cost(one, sampling, anchored=anchored) for one in surrogates]
+    each = [cost(one, sampling, anchored=anchored, rescaled=rescaled) for one in surrogates]
     return statistics.fmean(
         weights.of(forward=one.forward, pulls=one.backward, pictures=one.pictures) for one in each
     )

@@ -13,6 +13,7 @@ from flowbp.core import Method, Surrogate
 from flowbp.limits import COUNT, SEED, SEEDS, STEPS, THREADS, labels
 from flowbp.settings import Settings
 from flowbp.settings.schema import ObserverSettings, example_surrogate
+from flowbp.settings.unloaded_model import rescales_guidance
 from flowbp.study.ascent import AscentSettings
 from flowbp.study.cells import Cell
 from flowbp.study.cost import CostWeights, mean_cost, steps_at
@@ -133,7 +134,11 @@ class Study:
         """The mean cost of a method's optimizer step."""
         run = self.run
         return run.batching.total() * mean_cost(
-            _surrogates(self, label), run.sampling, weights, anchored=run.anchor is not None
+            _surrogates(self, label),
+            run.sampling,
+            weights,
+            anchored=run.anchor is not None,
+            rescaled=rescales_guidance(run.backbone),
         )
 
     def steps_of(self, label: str, weights: CostWeights) -> int:

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from flowbp.adapters import Backbone
+from flowbp.adapters import Backbone, rescale_of
 from flowbp.core import (
     Bridge,
     Pull,
@@ -84,7 +84,9 @@ def check_backbone(
     positive = negative = _check_velocity(backbone, prompts, noise, sigmas[0], tolerance)
     if guidance != 1:
         negative = backbone.velocity(backbone.encode([""]).repeat(len(prompts)))
-    trajectory = rollout(guided_velocity(positive, negative, guidance), noise, sigmas)
+    rescale = rescale_of(backbone)
+    guided = guided_velocity(positive, negative, guidance, rescale=rescale)
+    trajectory = rollout(guided, noise, sigmas)
     assert_finite("sample", trajectory.sample)
     generator = torch.Generator().manual_seed(seed)
     _check_images(backbone, trajectory.sample, (height, width), tolerance)
@@ -92,12 +94,12 @@ def check_backbone(
     surrogate = Bridge(active=2).draw(sigmas, torch.Generator().manual_seed(0))
     g = torch.randn(noise.shape, generator=generator, dtype=torch.float64).to(noise)
     for detached in (False,) if guidance == 1 else (False, True):
-        field = guided_velocity(
-            positive, torch.no_grad()(negative) if detached else negative, guidance
-        )
-        pull = guided_pull(
-            module_pull(positive), None if detached else module_pull(negative), guidance
-        )
+        opposite = torch.no_grad()(negative) if detached else negative
+        field = guided_velocity(positive, opposite, guidance, rescale=rescale)
+        pull = module_pull(field)
+        if rescale is None:
+            branch = None if detached else module_pull(negative)
+            pull = guided_pull(module_pull(positive), branch, guidance)
         _check_streamed(backbone.trainable(), field, pull, trajectory, surrogate, g, tolerance)
 
 

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from flowbp.adapters import Backbone
+from flowbp.adapters import Backbone, rescale_of
 from flowbp.core import guided_velocity, rollout
 
 from .assertions import assert_within
@@ -168,7 +168,9 @@ def _sample(backbone: Backbone, request: PipelineRequest) -> tuple[Tensor, Tenso
     velocity = backbone.velocity(backbone.encode(request.prompts))
     if request.guidance != 1:
         empty = backbone.encode([""]).repeat(len(request.prompts))
-        velocity = guided_velocity(velocity, backbone.velocity(empty), request.guidance)
+        rescale = rescale_of(backbone)
+        opposite = backbone.velocity(empty)
+        velocity = guided_velocity(velocity, opposite, request.guidance, rescale=rescale)
     sigmas = backbone.sigmas(request.steps, height=request.height, width=request.width)
     latents = rollout(velocity, request.latents, sigmas).sample
     return latents, backbone.decode(latents)

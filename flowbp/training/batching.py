@@ -247,13 +247,24 @@ class Cost:
         return self.forward + self.backward
 
 
-def cost(surrogate: Surrogate, sampling: TrainingSampling, *, anchored: bool = False) -> Cost:
-    """Count evaluations for each sample of the batch; renoised copies are samples too."""
+def cost(
+    surrogate: Surrogate,
+    sampling: TrainingSampling,
+    *,
+    anchored: bool = False,
+    rescaled: bool = False,
+) -> Cost:
+    """Count evaluations for each sample of the batch; renoised copies are samples too.
+
+    Of a model whose sampler has `rescaled` the guided velocity, a pull needs a detached branch too.
+    """
     active = len(surrogate.active_steps)
     members = 1 + surrogate.noised
     reference = active * members if anchored else 0
+    detached = sampling.branches - sampling.pulled_branches if rescaled else 0
     return Cost(
-        forward=(surrogate.horizon + surrogate.noised + reference) * sampling.branches,
+        forward=(surrogate.horizon + surrogate.noised + reference) * sampling.branches
+        + active * members * detached,
         backward=active * members * sampling.pulled_branches,
         pictures=members,
     )

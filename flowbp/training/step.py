@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flowbp.adapters.backbone import Backbone, Conditioning, guided_field
-from flowbp.adapters.capabilities import Reference, checkpointing_of
+from flowbp.adapters.capabilities import Reference, checkpointing_of, rescale_of
 from flowbp.component_errors import calling, is_ours, shown, wrong
 from flowbp.core import (
     LossShape,
@@ -24,6 +24,7 @@ from flowbp.core import (
     anchor_term,
     draw_surrogate,
     guided_pull,
+    guided_velocity,
     in_micro_batches,
     loss_weights,
     module_pull,
@@ -309,7 +310,12 @@ class TrainingStep:
             )
         samples = slice(0, len(own))
         parts = tuple(part[samples] for part in residuals(surrogate, trajectory))
-        spent = cost(surrogate, self.sampling, anchored=self.anchor is not None)
+        spent = cost(
+            surrogate,
+            self.sampling,
+            anchored=self.anchor is not None,
+            rescaled=rescale_of(self.backbone) is not None,
+        )
         penalty = torch.stack(values).sum() if values else None
         return StepResult(surrogate, members, x, scores, parts, spent, penalty)
 
@@ -377,14 +383,21 @@ class TrainingStep:
         self, velocity_of: Callable[[Conditioning], VelocityField], conditioning: Conditioning
     ) -> VelocityField:
         negative, guidance = self._negative, self.sampling.guidance
+        rescale = rescale_of(self.backbone)
         return velocity_in_portions(
-            lambda part: guided_field(velocity_of, conditioning[part], negative, guidance),
+            lambda part: guided_field(
+                velocity_of, conditioning[part], negative, guidance, rescale=rescale
+            ),
             self.sizes.samples,
         )
 
     def pull(self, conditioning: Conditioning) -> Pull:
         """The pull of the velocity that is sampled with, in portions."""
         backbone, size, opposite = self.backbone, self.sizes.pull, self._negative
+        if opposite is not None and rescale_of(backbone) is not None:
+            return in_micro_batches(
+                lambda part: module_pull(self._rescaled(conditioning[part], opposite)), size
+            )
         positive = in_micro_batches(
             lambda part: module_pull(backbone.velocity(conditioning[part])), size
         )
@@ -395,6 +408,15 @@ class TrainingStep:
             size,
         )
         return guided_pull(positive, negative, self.sampling.guidance)
+
+    def _rescaled(self, conditioning: Conditioning, opposite: Conditioning) -> VelocityField:
+        """The guided field of a model whose sampler rescales it, which has no linear pull."""
+        backbone = self.backbone
+        negative = backbone.velocity(opposite.repeat(len(conditioning)))
+        if self.sampling.detach_negative:
+            negative = torch.no_grad()(negative)
+        positive, rescale = backbone.velocity(conditioning), rescale_of(backbone)
+        return guided_velocity(positive, negative, self.sampling.guidance, rescale=rescale)
 
 
 def in_portions(step: TrainingStep, portions: Portions) -> TrainingStep:

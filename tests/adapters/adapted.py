@@ -15,7 +15,10 @@ from .families import FAMILIES, Family
 
 PROMPTS = ["a red box", "two dots"]
 SIGMA = torch.tensor(0.3)
-TUNED = {name: FAMILIES[name] for name in ("sd3", "flux1 dev", "flux2 klein-base", "z_image")}
+TUNED = {
+    name: FAMILIES[name]
+    for name in ("sd3", "flux1 dev", "flux2 klein-base", "z_image", "qwen_image")
+}
 
 
 def seeded(seed: int = 0) -> torch.Generator:

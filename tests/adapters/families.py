@@ -9,12 +9,19 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from flowbp.adapters import Flux1Backbone, Flux2Backbone, SD3Backbone, ZImageBackbone
+from flowbp.adapters import (
+    Flux1Backbone,
+    Flux2Backbone,
+    QwenImageBackbone,
+    SD3Backbone,
+    ZImageBackbone,
+)
 from flowbp.adapters.latents import patchify, to_sequence
 from flowbp.testing import PipelineRequest
 
 from .tiny import tiny_pipeline
 from .tiny_flux import flux1_pipeline, flux2_pipeline
+from .tiny_qwen_image import qwen_image_pipeline
 from .tiny_z_image import z_image_pipeline
 
 EMBEDDED = 4.0
@@ -36,6 +43,10 @@ class Family:
     packed: Callable[[Tensor], Tensor] = lambda latents: latents
     published: Callable[[Any, Tensor], Tensor] = lambda backbone, latents: latents
     reload: dict[str, Any] = attrs.field(factory=dict)
+    # The fewest steps that the scheduler has a grid of.
+    least: int = 1
+    # Of the decoder's gradient in float64 against differences: some round on the way.
+    coarseness: float = 1e-7
 
     def backbone(self, pipeline: Any = None, **options: Any) -> Any:
         """The backbone over a pipeline of this family."""
@@ -112,5 +123,16 @@ FAMILIES = {
         ZImageBackbone,
         64,
         guided=lambda scale: {"guidance_scale": scale - 1},
+    ),
+    "qwen_image": Family(
+        cache(qwen_image_pipeline),
+        QwenImageBackbone,
+        64,
+        guided=lambda scale: {"true_cfg_scale": scale, "negative_prompt": ["", ""]},
+        packed=_packed,
+        published=lambda backbone, latents: _packed(latents),
+        least=2,
+        # diffusers enlarges the picture in float32.
+        coarseness=1e-3,
     ),
 }

@@ -17,6 +17,19 @@ QWEN3 = {
     "z_image": dict(hidden_size=2560, intermediate_size=9728, tie_word_embeddings=True),
 }
 
+QWEN_VL = dict(
+    text_config=dict(
+        hidden_size=3584,
+        intermediate_size=18944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        max_position_embeddings=128000,
+        vocab_size=512,
+    ),
+    vision_config=dict(depth=1, out_hidden_size=3584),
+)
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -125,6 +138,31 @@ def z_image_shapes(config: dict[str, Any]) -> Shapes:
             found |= {f"{prefix}attention.norm_{each}.weight": (head,) for each in "qk"}
             if part != "context_refiner":
                 found |= _linear(f"{prefix}adaLN_modulation.0", 4 * d, 256, bias=True)
+    return found
+
+
+def qwen_image_shapes(config: dict[str, Any]) -> Shapes:
+    """The tensors of a Qwen-Image transformer."""
+    head, text = config["attention_head_dim"], config["joint_attention_dim"]
+    d = head * config["num_attention_heads"]
+    patch = config["patch_size"] ** 2 * config["out_channels"]
+    found = _linears(
+        "",
+        {
+            "img_in": (d, config["in_channels"]),
+            "txt_in": (d, text),
+            "norm_out.linear": (2 * d, d),
+            "proj_out": (patch, d),
+        },
+        bias=True,
+    )
+    found |= _embedders("time_text_embed.", d, {"timestep_embedder": 256}, bias=True)
+    found["txt_norm.weight"] = (text,)
+    for i in range(config["num_layers"]):
+        prefix = f"transformer_blocks.{i}."
+        sizes = _attention(d) | _feed_forward(d, "img_mlp", "txt_mlp")
+        sizes |= {"img_mod.1": (6 * d, d), "txt_mod.1": (6 * d, d)}
+        found |= _linears(prefix, sizes, bias=True) | _norms(prefix, _DOUBLE_NORMS, head)
     return found
 
 

@@ -20,7 +20,9 @@ from .adapted import attached
 from .families import FAMILIES
 
 PROMPTS = ["a red box", "two dots"]
-each_family = pytest.mark.parametrize("name", ["sd3", "flux1 dev", "flux2 klein-base", "z_image"])
+each_family = pytest.mark.parametrize(
+    "name", ["sd3", "flux1 dev", "flux2 klein-base", "z_image", "qwen_image"]
+)
 
 
 def step_of(backbone) -> TrainingStep:

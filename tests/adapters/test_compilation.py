@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks.random_backbone import SMALL, random_backbone
+from benchmarks.random_backbone import SMALL, SMALL_VAES, random_backbone
 from flowbp import Bridge
 from flowbp.adapters import DtypePolicy, Full, Lora, compilation, compile_backbone, compile_blocks
 from flowbp.adapters.compilation import is_compiled
@@ -30,7 +30,7 @@ def backbone_of(name, **options):
         NAMES[name],
         text_tokens=3,
         transformer=SMALL[NAMES[name].split()[0]],
-        vae=dict(block_out_channels=(32,) * 4, layers_per_block=1),
+        vae=SMALL_VAES[NAMES[name].split()[0]],
         **options,
     )
 

@@ -43,6 +43,6 @@ def test_in_float64_its_gradients_are_exact(name, height, width, guidance):
         guidance=guidance,
         dtype=torch.float64,
         tolerance=1e-12,
-        difference_tolerance=1e-7,
+        difference_tolerance=family.coarseness,
         step=1e-5,
     )

@@ -7,7 +7,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from flowbp.adapters import FLOAT32, Flux1Backbone, Flux2Backbone, Lora, SD3Backbone, ZImageBackbone
+from flowbp.adapters import (
+    FLOAT32,
+    Flux1Backbone,
+    Flux2Backbone,
+    Lora,
+    QwenImageBackbone,
+    SD3Backbone,
+    ZImageBackbone,
+)
 from flowbp.adapters.lora_layers import adapter_layers
 from flowbp.adapters.pipeline_files import pipeline_class
 from flowbp.cli.run.check import trained_parameters
@@ -19,6 +27,7 @@ FAMILIES = {
     "flux1": Flux1Backbone,
     "flux2": Flux2Backbone,
     "z_image": ZImageBackbone,
+    "qwen_image": QwenImageBackbone,
 }
 
 
@@ -33,6 +42,7 @@ FAMILIES = {
         ("flux2 klein 9B", 8 * 8 + 24 * 2, 63_963_136),
         # 30 blocks and 2 of each refiner.
         ("z_image", 34 * 4, 34 * 4 * 32 * 2 * 3840),
+        ("qwen_image", 60 * 8, 60 * 8 * 32 * 2 * 3072),
     ],
 )
 def test_the_defaults_adapt_every_block(name, layers, count):

@@ -38,7 +38,9 @@ SCALE = 3.5
 PROMPTS = ["a red box", "two dots"]
 
 # One for each transformer class.
-each_family = pytest.mark.parametrize("name", ["sd3", "flux1 dev", "flux2 klein-base", "z_image"])
+each_family = pytest.mark.parametrize(
+    "name", ["sd3", "flux1 dev", "flux2 klein-base", "z_image", "qwen_image"]
+)
 each_policy = pytest.mark.parametrize("policy", POLICIES)
 
 

@@ -10,11 +10,14 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     ZImagePipeline,
@@ -24,6 +27,8 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
@@ -36,6 +41,7 @@ from flowbp.adapters import (
     Conditioning,
     Flux1Backbone,
     Flux2Backbone,
+    QwenImageBackbone,
     SD3Backbone,
     ZImageBackbone,
 )
@@ -51,6 +57,7 @@ CLASSES = {
     "flux1": (FluxTransformer2DModel, published.flux1_shapes),
     "flux2": (Flux2Transformer2DModel, published.flux2_shapes),
     "z_image": (ZImageTransformer2DModel, published.z_image_shapes),
+    "qwen_image": (QwenImageTransformer2DModel, published.qwen_image_shapes),
 }
 NAMES = list(TRANSFORMERS)
 
@@ -70,8 +77,13 @@ def test_every_tensor_has_the_name_and_shape_that_the_configuration_declares(nam
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    # The first as the hub shows it; the second is it without the guidance embedding's 2 layers.
-    [("flux1 dev", 11_901_408_320), ("flux1 schnell", 11_901_408_320 - 257 * 3072 - 3073 * 3072)],
+    # The first as the hub shows it; the second is it without the guidance embedding's 2 layers; the
+    # third makes the 40.86 GB of the published files.
+    [
+        ("flux1 dev", 11_901_408_320),
+        ("flux1 schnell", 11_901_408_320 - 257 * 3072 - 3073 * 3072),
+        ("qwen_image", 20_430_401_088),
+    ],
 )
 def test_the_number_of_parameters_is_the_published_one(name, count):
     _, expected = transformer(name)
@@ -79,7 +91,13 @@ def test_the_number_of_parameters_is_the_published_one(name, count):
 
 
 @pytest.mark.parametrize(
-    "name, told", [("sd3.5 large", "8.06"), ("flux1 schnell", "11.89"), ("z_image", "6.15")]
+    "name, told",
+    [
+        ("sd3.5 large", "8.06"),
+        ("flux1 schnell", "11.89"),
+        ("z_image", "6.15"),
+        ("qwen_image", "20.43"),
+    ],
 )
 def test_the_docs_round_the_number_of_parameters(name, told):
     count = sum(parameter.numel() for parameter in transformer(name)[0].parameters())
@@ -101,6 +119,9 @@ def encoders(name):
     )
     t5 = T5Config(**published.T5_XXL, vocab_size=64)
     with torch.device("meta"):
+        if name == "qwen_image":
+            vl = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**published.QWEN_VL))
+            return dict(text_encoder=vl, tokenizer=qwen_tokenizer())
         if name.startswith("sd3.5"):
             return dict(
                 text_encoder=CLIPTextModelWithProjection(clip_l),
@@ -137,6 +158,7 @@ def pipeline(name):
         "flux1": (FluxPipeline, AutoencoderKL),
         "flux2": (Flux2KleinPipeline, AutoencoderKLFlux2),
         "z_image": (ZImagePipeline, AutoencoderKL),
+        "qwen_image": (QwenImagePipeline, AutoencoderKLQwenImage),
     }[family]
     parts = encoders(name)
     with torch.device("meta"):
@@ -157,6 +179,7 @@ def test_a_whole_model_of_real_size_is_accepted_and_its_shapes_fit(name, monkeyp
         "flux1": (Flux1Backbone, (1, 16, 64, 96)),
         "flux2": (Flux2Backbone, (1, 128, 32, 48)),
         "z_image": (ZImageBackbone, (1, 16, 64, 96)),
+        "qwen_image": (QwenImageBackbone, (1, 16, 64, 96)),
     }[family]
     backbone = kind.from_pipeline(pipeline(name), device="meta")
     config = TRANSFORMERS[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.random_backbone import SMALL, TRANSFORMERS, random_backbone
+from benchmarks.random_backbone import SMALL, SMALL_VAES, TRANSFORMERS, random_backbone
 from flowbp.adapters import DtypePolicy
 
 
@@ -14,7 +14,7 @@ def small(name, **options):
         name,
         text_tokens=3,
         transformer=SMALL[name.split()[0]],
-        vae=dict(block_out_channels=(32,) * 4, layers_per_block=1),
+        vae=SMALL_VAES[name.split()[0]],
         **options,
     )
 

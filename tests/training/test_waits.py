@@ -10,7 +10,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from benchmarks.device_waits import host_waits
-from benchmarks.random_backbone import SMALL, random_backbone
+from benchmarks.random_backbone import SMALL, SMALL_VAES, random_backbone
 from flowbp.core import Bridge, DRaFTLV, Linear
 from flowbp.rewards import ClipReward
 from flowbp.training import (
@@ -29,7 +29,7 @@ from .fakes import Recorder
 PROMPTS = ("one", "two")
 NOISE = {"flowbp/adapters/diffusers_backbone.py": 1}
 """Noise is drawn on the CPU, so that it is the same on any device."""
-FAMILIES = {"sd3.5 medium": 2, "flux1 dev": 2, "flux2 klein 9B": 1, "z_image": 1}
+FAMILIES = {"sd3.5 medium": 2, "flux1 dev": 2, "flux2 klein 9B": 1, "z_image": 1, "qwen_image": 1}
 """How many tensors the conditioning has on the device."""
 
 
@@ -47,7 +47,7 @@ def tiny_step(name, **changes):
             device="meta",
             text_tokens=3,
             transformer=SMALL[name.split()[0]],
-            vae=dict(block_out_channels=(32,) * 4, layers_per_block=1),
+            vae=SMALL_VAES[name.split()[0]],
         ),
         reward=lambda images, prompts: images.mean((1, 2, 3)),
         method=Bridge(active=2),

@@ -19,6 +19,7 @@ from flowbp.settings.schema import (
     evaluation_sampling,
     example_surrogate,
 )
+from flowbp.settings.unloaded_model import rescales_guidance
 from flowbp.significant_digits import written
 from flowbp.training import Batching, cost
 from flowbp.training.division import Division, Needs
@@ -39,7 +40,8 @@ def overview(
     surrogate = example_surrogate(settings, settings.run.seed)
     sampling, batching = settings.sampling, settings.batching
     samples = counted(batching.total(processes), "sample")
-    spent = cost(surrogate, sampling, anchored=settings.anchor is not None)
+    rescaled = rescales_guidance(settings.backbone)
+    spent = cost(surrogate, sampling, anchored=settings.anchor is not None, rescaled=rescaled)
     # What is not set of a tuning is the model's or the file's own choice.
     tuning = {key: item for key, item in tree["tuning"].items() if item is not None}
     lines = {
@@ -118,7 +120,8 @@ def _compiled(run: RunSettings) -> str:
 def _anchor(settings: Settings, surrogate: Surrogate, forward: int) -> str:
     if settings.anchor is None:
         return ""
-    own = forward - cost(surrogate, settings.sampling, anchored=False).forward
+    rescaled = rescales_guidance(settings.backbone)
+    own = forward - cost(surrogate, settings.sampling, rescaled=rescaled).forward
     adapted = isinstance(settings.tuning, Lora)
     reference = "base model without adapter" if adapted else "model before training"
     return (

@@ -19,6 +19,7 @@ BACKBONES = {
     "flux1 schnell": ("flux1", "text_length: 16", "FluxPipeline"),
     "flux2 klein-base": ("flux2", "text_length: 64", "Flux2KleinPipeline"),
     "z_image": ("z_image", "text_length: 64", "ZImagePipeline"),
+    "qwen_image": ("qwen_image", "text_length: 64", "QwenImagePipeline"),
 }
 
 
