@@ -149,7 +149,11 @@ class Backbone(Protocol):
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1]; differentiable in the latents."""
+        """Images (B, 3, H, W) in [0, 1]; differentiable in the latents.
+
+        A model of videos gives (B, 3, F, H, W), which the reward must read; the commands take
+        pictures alone.
+        """
         ...
 
     def trainable(self) -> Mapping[str, nn.Parameter]:
@@ -216,9 +220,10 @@ def checked_field(backbone: Backbone, found: Any) -> VelocityField:
 
 
 def checked_pictures(backbone: Backbone, found: Any, count: int) -> Tensor:
-    """Pictures: a float tensor (B, 3, H, W)."""
-    if not _is_float(found) or found.ndim != 4 or found.shape[:2] != (count, 3):
-        raise _wrong(backbone, "decode", f"a float tensor ({count}, 3, H, W)", found)
+    """Pictures, a float tensor (B, 3, H, W), or videos (B, 3, F, H, W)."""
+    if not _is_float(found) or found.ndim not in (4, 5) or found.shape[:2] != (count, 3):
+        must = f"a float tensor ({count}, 3, H, W), of videos ({count}, 3, F, H, W)"
+        raise _wrong(backbone, "decode", must, found)
     return found
 
 

@@ -16,7 +16,12 @@ from flowbp.adapters.faster_modules import attend_plainly
 from flowbp.adapters.latents import unpatchify
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage
+    from diffusers import (
+        AutoencoderKL,
+        AutoencoderKLFlux2,
+        AutoencoderKLQwenImage,
+        AutoencoderKLWan,
+    )
 
 
 class Clamp(Protocol):
@@ -87,11 +92,11 @@ def batch_normalised(vae: Any, latents: Tensor) -> Tensor:
 
 
 def channel_normalised(vae: Any, latents: Tensor) -> Tensor:
-    """``z latents_std + latents_mean`` by channel, as a frame (B, C, 1, h, w): Qwen-Image."""
+    """``z latents_std + latents_mean`` of each channel, the VAE's statistics: Qwen-Image, Wan."""
     means, deviations = vae.config["latents_mean"], vae.config["latents_std"]
     # By numbers: copying a list to a device would wait for it.
     channels = zip(latents.unbind(1), deviations, means, strict=True)
-    return torch.stack([z * deviation + mean for z, deviation, mean in channels], 1).unsqueeze(2)
+    return torch.stack([z * deviation + mean for z, deviation, mean in channels], 1)
 
 
 def pixels_per_latent(vae: Mapping[str, Any]) -> int:
@@ -115,7 +120,7 @@ class LatentDecoder:
     that memory holds those of one chunk, at the price of one more decoding.
     """
 
-    vae: AutoencoderKL | AutoencoderKLFlux2 | AutoencoderKLQwenImage
+    vae: AutoencoderKL | AutoencoderKLFlux2 | AutoencoderKLQwenImage | AutoencoderKLWan
     unscale: Unscale = scaled
     policy: DtypePolicy = FLOAT32
     device: torch.device = attrs.field(default=CPU, converter=torch.device)
@@ -146,11 +151,14 @@ class LatentDecoder:
 
     @property
     def of_videos(self) -> bool:
-        """Whether the VAE is one of videos, of which a picture is the single frame."""
+        """Whether the VAE is one of videos, for which a picture is a video of one frame."""
         return _of_videos(self.vae.config)
 
     def __call__(self, latents: Tensor) -> Tensor:
-        """Decode latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], in `policy.state`."""
+        """Decode latents (B, C, h, w) to images (B, 3, H, W) in [0, 1], in `policy.state`.
+
+        A VAE of videos decodes (B, C, f, h, w) to (B, 3, F, H, W) too.
+        """
         if self.decode_batch is None or len(latents) <= self.decode_batch:
             return self._decode(latents)
         decode: Callable[[Tensor], Tensor] = self._decode
@@ -162,9 +170,12 @@ class LatentDecoder:
 
     def _decode(self, latents: Tensor) -> Tensor:
         z = self.unscale(self.vae, latents.to(self.policy.state))
+        one_frame = self.of_videos and z.ndim == 4
+        if one_frame:
+            z = z.unsqueeze(2)
         with self.policy.autocast(self.device):
             decoded = self.vae.decode(z.to(self.policy.weights), return_dict=False)[0]
-        if self.of_videos:
+        if one_frame:
             decoded = decoded.squeeze(2)
         return self.clamp(decoded.to(self.policy.state) / 2 + 0.5)
 

@@ -24,6 +24,8 @@ class Qwen3Text(PromptEncoder):
     components: ClassVar[Mapping[str, str]] = {"qwen": "text_encoder"}
     thinking: ClassVar[bool]
     """Whether the template leaves room for thinking."""
+    shortest: ClassVar[str] = "the Qwen3"
+    """What has the fewest positions for text."""
 
     qwen: TextTower
     width: int
@@ -42,7 +44,8 @@ class Qwen3Text(PromptEncoder):
 
     def check(self) -> None:
         """Refuse a length that the encoder cannot give, and a tokenizer without a template."""
-        check_text_length(self.text_length, most=self.most, note=", the positions of the Qwen3")
+        note = f", the positions of {self.shortest}"
+        check_text_length(self.text_length, most=self.most, note=note)
         check_chat_template("qwen", self.qwen)
 
     @property

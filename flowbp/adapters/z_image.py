@@ -33,6 +33,7 @@ class ZImageText(Qwen3Text):
     family: ClassVar[str] = "z_image"
     from_transformer: ClassVar[Mapping[str, str]] = {"width": "cap_feat_dim", "axes": "axes_lens"}
     thinking: ClassVar[bool] = True
+    shortest: ClassVar[str] = "the transformer"
 
     axes: Sequence[int]
 

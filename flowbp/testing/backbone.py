@@ -224,7 +224,8 @@ def _check_images(
     with torch.no_grad():
         images = backbone.decode(latents)
         rows = [backbone.decode(latents[b : b + 1]) for b in range(latents.shape[0])]
-    assert_same_shape("images", images, (latents.shape[0], 3, *size))
+    # Those of videos have frames in between.
+    assert_same_shape("images", images, (latents.shape[0], 3, *images.shape[2:-2], *size))
     low, high = images.min().item(), images.max().item()
     if not (low >= 0 and high <= 1):
         raise AssertionError(f"`decode` must give images in [0, 1], got [{low:g}, {high:g}]")

@@ -139,7 +139,7 @@ def test_a_cut_prompt_is_reported_with_its_template():
 
 @pytest.mark.parametrize("length", [0, 225])
 def test_text_that_the_transformer_has_no_positions_for_is_refused(length):
-    with pytest.raises(ValueError, match=rf"`text_length` must be in \[1, 224\].*got {length}"):
+    with pytest.raises(ValueError, match=rf"in \[1, 224\], the positions of the tr.*got {length}"):
         FAMILY.backbone(text_length=length)
 
 
