@@ -16,6 +16,7 @@ from typing import Any
 
 from flowbp.cli.evaluate.settings import EvaluateSettings
 from flowbp.cli.keys import default_text
+from flowbp.config import Registry
 from flowbp.config.keys import Key
 from flowbp.settings import REGISTRIES, Settings
 from flowbp.settings.key_reference import (
@@ -48,17 +49,16 @@ def _section(entry: Entry, *, presets: bool) -> str:
     lines = [f"## `{entry.title}`", "", f"{_plain(entry.text)} *{takes[0].upper()}{takes[1:]}.*"]
     lines += ["", *_table(entry, presets)] if entry.keys else []
     if entry.names and entry.key.registry is not None:
-        kind = kind_word(entry.key.registry)
-        links = (f"[{name}](components.md#{_anchor(kind, name)})" for name in entry.names)
-        if kind == "metric":
-            # A reward's name stands for the reward.
-            links = (f"`{name}`" for name in entry.names)
+        registry = entry.key.registry
+        links = (f"[{name}](components.md#{_anchor(registry, name)})" for name in entry.names)
         lines += ["", f"[Components](components.md) by name: {', '.join(links)}."]
     return "\n".join(lines)
 
 
-def _anchor(kind: str, name: str) -> str:
-    return f"{kind}-{name}"
+def _anchor(registry: Registry, name: str) -> str:
+    # A reward's name stands for the reward where a judge or a metric is asked for.
+    owners = (each for each in (registry, *registry.also) if name in each.targets)
+    return f"{kind_word(next(owners, registry))}-{name}"
 
 
 def _components(_: str) -> str:

