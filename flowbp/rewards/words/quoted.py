@@ -59,7 +59,6 @@ class QuotedTextReward(ModelReward):
         region: Where the text is read, see `Region`; best the line of text with little around it.
         regions: Of single prompts, by their whole text, in place of `region`.
         unquoted: The score, without gradient, of a prompt that quotes nothing; None refuses it.
-        batch: As `policy`, `device` and `towers`, see `ModelReward`.
     """
 
     region: Region = attrs.field(default=WHOLE_PICTURE, converter=as_region, validator=check_region)

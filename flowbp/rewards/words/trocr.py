@@ -40,8 +40,9 @@ class TrOCR(QuotedTextReward):
     Args:
         source: A folder or hub id of the model.
         tokenizer: A folder or hub id of its tokenizer; None takes the source's.
-        region: As `regions` and `unquoted`, see `QuotedTextReward`.
-        batch: As `policy`, `device` and `towers`, see `ModelReward`.
+        region: Where the text is read, see `Region`; best the line of text with little around it.
+        regions: Of single prompts, by their whole text, in place of `region`.
+        unquoted: The score, without gradient, of a prompt that quotes nothing; None refuses it.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
