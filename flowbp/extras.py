@@ -21,15 +21,15 @@ def require(module: str, *, extra: str = "models") -> ModuleType:
         raise ModuleNotFoundError(_missing(module, extra), name=error.name) from error
 
 
-def packaged(module: str, *parts: str, extra: str) -> Path:
-    """A data file of an installed package, found without running its code, by its path in it."""
+def packaged(module: str, file: str, *, extra: str) -> Path:
+    """A data file of an installed package, by its path in it; none of the package's code is run."""
     spec = find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(_missing(module, extra), name=module)
-    path = Path(spec.submodule_search_locations[0], *parts)
+    path = Path(spec.submodule_search_locations[0], file)
     if not path.is_file():
         raise FileNotFoundError(
-            f"the installed package `{module}` lacks {'/'.join(parts)}; install it again: pip "
+            f"the installed package `{module}` lacks {file}; install it again: pip "
             f'install --force-reinstall "{DISTRIBUTION}[{extra}]"'
         )
     return path

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from flowbp.extras import require
+from flowbp.extras import packaged, require
 
 
 def test_a_missing_dependency_names_the_command():
@@ -29,3 +29,15 @@ def test_adapters_and_rewards_import_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_file_of_a_package_is_found_without_running_it(tmp_path, monkeypatch):
+    (tmp_path / "with_data").mkdir()
+    (tmp_path / "with_data" / "__init__.py").write_text("raise RuntimeError('was run')")
+    (tmp_path / "with_data" / "numbers.txt").write_text("1")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert packaged("with_data", "numbers.txt", extra="models").read_text() == "1"
+    with pytest.raises(FileNotFoundError, match=r'`with_data` lacks more\.txt.*"flowbp\[models\]"'):
+        packaged("with_data", "more.txt", extra="models")
+    with pytest.raises(ModuleNotFoundError, match=r'`no_such_package`.*"flowbp\[models\]"'):
+        packaged("no_such_package", "numbers.txt", extra="models")

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import attrs
 
-from flowbp.extras import require
-from flowbp.hub import Place, PublishedFile, address, cached_file, find, on_disk
+from flowbp.extras import packaged, require
+from flowbp.hub import Place, PublishedFile, address, cached_file, find, on_disk, resolve
 from flowbp.rewards.pretrained import TOKENIZER_FILES, check_model, check_tokenizer
 from flowbp.rewards.weight_files import check_whole
 
@@ -93,6 +93,45 @@ def file_need(
         tower=path or source,
         location=partial(_location, source, (name,), alone=True, size=size),
     )
+
+
+@attrs.frozen(kw_only=True)
+class PackagedFile:
+    """A published file that an installed package brings, unless a user names another place of it.
+
+    Args:
+        published: What it must be, bit for bit, where it is verified.
+        module: Of the package; none of its code is run.
+        file: Its path in the package.
+        extra: Of flowbp, that installs it.
+    """
+
+    published: PublishedFile
+    module: str
+    file: str
+    extra: str
+
+    def path(self, source: Place | None, *, verify: bool) -> Path:
+        """Where it is, at a file, a folder, a hub id, or None for the package; checked."""
+        known, name = self.published if verify else None, self.published.name
+        if source is not None:
+            return resolve(source, name, published=known)
+        path = packaged(self.module, self.file, extra=self.extra)
+        if known is not None:
+            known.check(path)
+        return path
+
+    def need(self, source: Place | None, *, verify: bool) -> Need:
+        """That it is there, and what it should be."""
+        if source is not None:
+            known, size = self.published if verify else None, self.published.size
+            return file_need(source, self.published.name, published=known, size=size)
+
+        def location() -> str:
+            path = self.path(None, verify=False)
+            return f"{path} (here, {_size(path)})"
+
+        return Need(check=partial(self.path, None, verify=verify), location=location)
 
 
 def model_need(source: Place, *, check: Callable[[Path], None], argument: str = "source") -> Need:

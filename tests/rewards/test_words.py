@@ -211,10 +211,16 @@ def test_another_file_is_refused(tmp_path):
 
 
 def test_the_missing_package_is_named_before_anything_is_built(monkeypatch):
-    monkeypatch.setattr("flowbp.rewards.words.easyocr._MODULE", "no_such_package")
+    monkeypatch.setattr("flowbp.extras.find_spec", lambda module: None)
     (need,) = EasyOCR.needs(None, True)
-    with pytest.raises(ModuleNotFoundError, match=r'`no_such_package`.*"flowbp-align\[words\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'`easyocr_en_models`.*"flowbp-align\[words\]"'):
         need.check()
+
+
+def test_what_is_read_from_the_package_is_listed(installed):
+    (need,) = EasyOCR.needs(None, True)
+    need.check()
+    assert need.location().endswith("models/english_g2.pth (here, 15.1 MB)")
 
 
 def test_another_model_than_trocr_is_refused(folder, tmp_path):

@@ -128,7 +128,7 @@ def test_what_the_documentation_shows_is_read(metadata, monkeypatch):
     blocks = re.findall(r"```yaml\n(.*?)```", DOCUMENTATION.read_text(), flags=re.DOTALL)
     metrics, prompts = (read_text(block, "docs/metrics.md") for block in blocks)
     found = structure(All, metrics, registries=REGISTRIES, scalars=SCALARS).metrics
-    assert list(found) == ["geneval", "judge", "diversity", "distance", "pixels"]
+    assert list(found) == ["geneval", "judge", "diversity", "distance", "pixels", "words"]
     asked = structure(Asked, prompts, registries=REGISTRIES, scalars=SCALARS)
     assert len(asked.prompts.build().prompts()) == 1
 

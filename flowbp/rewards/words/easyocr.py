@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flowbp.extras import packaged
-from flowbp.hub import Place, PublishedFile, located, resolve
-from flowbp.rewards.needs import Need, file_need
+from flowbp.hub import Place, PublishedFile, located
+from flowbp.rewards.needs import Need, PackagedFile
 from flowbp.rewards.pixels import resized
 from flowbp.rewards.weight_files import assign, read_weights, unfilled
 from flowbp.rewards.words.quoted import QuotedTextReward, quoted_text
@@ -30,6 +28,14 @@ ENGLISH_G2 = PublishedFile(
     sha256="e2272681d9d67a04e2dff396b6e95077bc19001f8f6d3593c307b9852e1c29e8",
 )
 """EasyOCR's second English recogniser, as its release v1.3 has it."""
+
+WEIGHTS = PackagedFile(
+    published=ENGLISH_G2,
+    module="easyocr_en_models",
+    file=f"models/{ENGLISH_G2.name}",
+    extra="words",
+)
+"""Where it is, unless it is named."""
 
 CHARACTERS = (
     string.digits
@@ -45,7 +51,6 @@ HEIGHT = 64
 _CLASS_OF = {character: number for number, character in enumerate(CHARACTERS, 1)}
 _LUMA = (0.299, 0.587, 0.114)
 _WIDTH = 256
-_MODULE = "easyocr_en_models"
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -90,11 +95,7 @@ class EasyOCR(QuotedTextReward):
     @staticmethod
     def needs(source: Place | None, verify: bool) -> tuple[Need, ...]:
         """What its construction reads."""
-        known = ENGLISH_G2 if verify else None
-        if source is not None:
-            need = file_need(source, ENGLISH_G2.name, published=known, size=ENGLISH_G2.size)
-            return (need,)
-        return (Need(check=partial(weights_file, None, known), location=_location),)
+        return (WEIGHTS.need(source, verify=verify),)
 
     @staticmethod
     def why_unsuitable(prompts: Sequence[Any], unquoted: float | None) -> str:
@@ -109,7 +110,7 @@ class EasyOCR(QuotedTextReward):
     def _load(self) -> EnglishRecogniser:
         # Now, because validators run last and loading comes before that.
         attrs.validate(self)
-        path = weights_file(self.source, ENGLISH_G2 if self.verify else None)
+        path = WEIGHTS.path(self.source, verify=self.verify)
         return self.towers.get(
             path, dtype=self.policy.weights, device=self.device, load=lambda: load_model(path)
         )
@@ -181,20 +182,6 @@ def collapsed(classes: Sequence[int]) -> str:
 def _least_steps(text: str) -> int:
     # Between equal neighbours stands a blank.
     return len(text) + sum(one == next_ for one, next_ in pairwise(text))
-
-
-def weights_file(source: Place | None, published: PublishedFile | None) -> Path:
-    """The recogniser's file, of a place or of the installed package; checked if published."""
-    if source is not None:
-        return resolve(source, ENGLISH_G2.name, published=published)
-    path = packaged(_MODULE, "models", ENGLISH_G2.name, extra="words")
-    if published is not None:
-        published.check(path)
-    return path
-
-
-def _location() -> str:
-    return f"{weights_file(None, None)} (here, 15.1 MB)"
 
 
 class _Context(nn.Module):
