@@ -1,1 +1,1 @@
-"""Files to copy, and the published tables in `paper`."""
+"""Files to copy, the published tables in `paper`, and a reward of words in `words`."""

@@ -46,3 +46,5 @@ from flowbp.rewards.weighted import Normalisation as Normalisation
 from flowbp.rewards.weighted import RewardPart as RewardPart
 from flowbp.rewards.weighted import UncalibratedReward as UncalibratedReward
 from flowbp.rewards.weighted import WeightedReward as WeightedReward
+from flowbp.rewards.words import EasyOCR as EasyOCR
+from flowbp.rewards.words import TrOCR as TrOCR

@@ -119,8 +119,7 @@ class QuotedTextReward(ModelReward):
         if not text and self.unquoted is None:
             raise ValueError(
                 f"`prompts` must put the words that are to be read in double quotes, got "
-                f'{prompt!r}; write it like: a sign that says "OPEN", or give `unquoted`, the '
-                "score of prompts without"
+                f"{prompt!r}; {_CURE}"
             )
         fault = self._fault(text) if text else ""
         if fault:
