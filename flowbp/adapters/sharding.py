@@ -258,6 +258,24 @@ def empty_part(sharding: Sharding, shape: torch.Size, dtype: torch.dtype) -> Ten
     return divided
 
 
+def part_of(
+    sharding: Sharding, local: Tensor, shape: Sequence[int], stride: Sequence[int]
+) -> Tensor:
+    """A part on the CPU, of a value that is divided as a parameter of its shape is."""
+    from torch.distributed.tensor import DTensor
+
+    like: Any = next(p for p in sharding.parameters.values() if list(p.shape) == list(shape))
+    mesh = sharding.cpu if len(like.placements) > 1 else sharding.cpu["shard"]
+    return DTensor.from_local(
+        local,
+        mesh,
+        like.placements,
+        run_check=False,
+        shape=torch.Size(shape),
+        stride=tuple(stride),
+    )
+
+
 def gather_state(network: nn.Module, *, frozen: bool, keep: bool) -> dict[str, Tensor]:
     """The whole of a network's parameters and buffers on the CPU, one tensor at a time on a device.
 

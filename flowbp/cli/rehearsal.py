@@ -16,6 +16,7 @@ from flowbp.adapters import Backbone, Loadable
 from flowbp.component_errors import (
     ComponentError,
     calling,
+    dotted_path,
     during,
     foreign_error,
     foreign_frames,
@@ -48,8 +49,9 @@ from flowbp.settings.component_needs import Found
 from flowbp.settings.unloaded_model import PictureSize
 from flowbp.training import HeldOutMetrics, Metrics, OptimizerRecipe
 from flowbp.training.observers import notify
+from flowbp.training.optimizer_classes import rehearsing
+from flowbp.training.packing import pack, unpack
 from flowbp.training.randomness import kept
-from flowbp.training.training_state import pack, unpack
 
 CPU = torch.device("cpu")
 
@@ -218,7 +220,14 @@ def try_optimizer(recipe: OptimizerRecipe, parameters: Mapping[str, nn.Parameter
     """Take a step on a copy of the smallest parameter, and save and load the optimizer's state."""
     smallest = min(parameters.values(), key=lambda parameter: parameter.numel())
     copy = nn.Parameter(smallest.detach().clone())
-    with during("the rehearsal of the optimizer before the run"), calling("optimizer", recipe):
+    named = getattr(recipe, "target", recipe)
+    with (
+        during("the rehearsal of the optimizer before the run"),
+        calling("optimizer", named),
+        rehearsing(),
+    ):
+        # All of them, because it may not be for every shape.
+        recipe.build(parameters.values())
         optimizer = recipe.build([copy])
         if not isinstance(optimizer, torch.optim.Optimizer):
             # What trains says so.
@@ -228,6 +237,32 @@ def try_optimizer(recipe: OptimizerRecipe, parameters: Mapping[str, nn.Parameter
         tensors: dict[str, Tensor] = {}
         packed = pack(optimizer.state_dict(), "state", tensors)
         recipe.build([copy]).load_state_dict(unpack(packed, tensors))
+
+
+def try_divided_optimizer(recipe: OptimizerRecipe, mesh: Any, device: torch.device) -> None:
+    """Take a step on a parameter that processes share unevenly; all of them do so together."""
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    shards = mesh["shard"]
+    like = torch.ones(2 * shards.size() + 1, 3, device=device)
+    parameter, gradient = (
+        distribute_tensor(like, shards, [Shard(0)], src_data_rank=None) for _ in range(2)
+    )
+    copy = nn.Parameter(parameter)
+    copy.grad = gradient
+    try:
+        with rehearsing():
+            recipe.build([copy]).step()
+    # The optimizer is anybody's, and may raise anything.
+    except Exception as error:
+        name = dotted_path(getattr(recipe, "target", recipe))
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        message = (
+            f"is {name}, which cannot train a model that processes share ({why}); write "
+            "distributed.shard=1 if the model fits, or take another, such as adamw, adamw_8bit or "
+            "schedule_free"
+        )
+        raise ConfigurationError([Problem("optimizer", message, "", error)]) from error
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from .converter import Scalar as Scalar
 from .problems import ConfigurationError as ConfigurationError
 from .problems import Problem as Problem
 from .registry import Component as Component
+from .registry import Library as Library
 from .registry import Registry as Registry
 from .sealed_files import DamagedError as DamagedError
 from .sealed_files import parse_json as parse_json

@@ -6,6 +6,7 @@ import inspect
 import keyword
 import re
 import sys
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter
@@ -127,6 +128,42 @@ def type_of(target: Any, parameter: Parameter) -> Any:
         ) from error
 
 
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def inferred_type(target: Any, parameter: Parameter) -> Any:
+    """The type of a parameter of a library's: what YAML can hold of its annotation.
+
+    Without an annotation it is that of the default; the integer 0 may stand for any number.
+    """
+    found = type_of(target, parameter)
+    if found is not Any:
+        return _writable(found)
+    default = parameter.default
+    return _kind_of(default)
+
+
+def _kind_of(default: Any) -> Any:
+    if isinstance(default, tuple):
+        return tuple[tuple(map(_kind_of, default))] if default else Any
+    if isinstance(default, bool | str):
+        return type(default)
+    if isinstance(default, int):
+        return int | float
+    return float if isinstance(default, float) else Any
+
+
+def _writable(kind: Any) -> Any:
+    """A type without the members of unions that YAML cannot hold, such as tensors; or `Any`."""
+    origin, members = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        kept = [each for each in map(_writable, members) if each is not Any]
+        return typing.Union[tuple(kept)] if kept else Any  # noqa: UP007
+    if origin in (tuple, list):
+        return origin[tuple(each if each is ... else _writable(each) for each in members)]
+    return kind if kind in _PLAIN or origin is typing.Literal else Any
+
+
 def _namespace(target: Any, alias: str) -> dict[str, Any]:
     if is_attrs_class(target):
         name = next(field.name for field in attrs.fields(target) if field.alias == alias)
@@ -141,8 +178,14 @@ def arguments_of(
     target: Callable[..., Any],
     given: Mapping[str, Any],
     offered: frozenset[str] = frozenset(),
+    *,
+    library: bool = False,
 ) -> dict[str, Any]:
-    """Structure a mapping into the keyword arguments of a target, finding every mistake in it."""
+    """Structure a mapping into the keyword arguments of a target, finding every mistake in it.
+
+    Of a `library`'s target types are inferred, see `inferred_type`, and what its signature does not
+    name is unknown.
+    """
     errors: list[Exception] = []
     parts: dict[str, Partial] = {}
     arguments: dict[str, Any] = {}
@@ -150,6 +193,8 @@ def arguments_of(
     rest = next((p for p in known.values() if p.kind is Parameter.VAR_KEYWORD), None)
     settable = {name: p for name, p in known.items() if name not in offered and p is not rest}
     cleared = set()
+    if library:
+        rest = None
     for name, value in given.items():
         parameter = settable.get(name) or rest
         try:
@@ -157,7 +202,7 @@ def arguments_of(
                 raise Rejected("is supplied by the run and cannot be configured; remove it")
             if parameter is None:
                 raise _unknown(name, settable)
-            kind = type_of(target, parameter)
+            kind = (inferred_type if library else type_of)(target, parameter)
             if _is_cleared(parameter, kind, value):
                 cleared.add(name)
                 continue
@@ -171,7 +216,7 @@ def arguments_of(
     errors += [at(name, Absent("is missing; it has no default")) for name in absent]
     if isinstance(given, PartialMapping):
         errors.append(Absent("keys may be missing"))
-    sound: dict[str, Any] = {}
+    sound: dict[str, Any] = arguments if library else {}
     if is_attrs_class(target):
         kept = {name: each for name, each in given.items() if name not in cleared}
         left = PartialMapping(kept) if isinstance(given, PartialMapping) else kept

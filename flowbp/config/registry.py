@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
@@ -15,6 +16,7 @@ from typing import Any, Generic, TypeVar, cast, get_args, get_origin
 import attrs
 
 from flowbp.component_errors import passes
+from flowbp.extras import DISTRIBUTION
 
 from .arguments import by_keyword, parameters, required
 from .problems import Rejected, listed, nearest, shown
@@ -76,6 +78,26 @@ class Component(Generic[T_co]):
         return found
 
 
+@attrs.frozen(eq=False)
+class Library:
+    """Classes or functions of libraries that become components as they are, by their own arguments.
+
+    Args:
+        fits: whether a target is one of them.
+        component: what stands for it, `component(target=…, arguments=…)`, which has both as
+            attributes.
+        supplied: the arguments that the run gives.
+        example: a dotted path of one, for messages.
+        faults: why a target does not take arguments, by key, or by none if by all together.
+    """
+
+    fits: Callable[[Any], bool]
+    component: Callable[..., Any]
+    supplied: frozenset[str]
+    example: str
+    faults: Callable[[Any, Mapping[str, Any]], Mapping[str, str]]
+
+
 def _dotted(_: Any, attribute: attrs.Attribute[Any], value: Mapping[str, str]) -> None:
     for name, path in value.items():
         if not _DOTTED.fullmatch(path):
@@ -107,6 +129,9 @@ class Registry:
     offers: frozenset[str] = attrs.field(default=frozenset(), kw_only=True)
     # What a component is called with, if it can be called: what requires just these is one itself.
     called_with: frozenset[str] = attrs.field(default=frozenset(), kw_only=True)
+    library: Library | None = attrs.field(default=None, kw_only=True)
+    # The extra of flowbp that brings what built-in names of other packages need.
+    extra: str = attrs.field(default="", kw_only=True)
     # Kinds whose names may be given as well, where this one has no such name.
     also: tuple[Registry, ...] = attrs.field(default=(), kw_only=True)
 
@@ -137,9 +162,10 @@ class Registry:
         if name in self.targets:
             places.insert(0, (_OURS, self.targets[name]))
         if not places:
+            example = f", such as {self.library.example}" if self.library else ""
             raise Rejected(
                 f"no {self.kind} is called {shown(name)}. {nearest(name, self.names())}"
-                f"Names: {listed(self.names())}; or write package.module:Class"
+                f"Names: {listed(self.names())}; or write package.module:Class{example}"
             )
         if len(places) > 1:
             raise Rejected(
@@ -147,16 +173,31 @@ class Registry:
                 "write package.module:Class instead of the name"
             )
         ((of, path),) = places
+        if of == _OURS:
+            self._refuse_missing(name, path)
         found = _imported(path, "" if of == _OURS else f"the {self.kind} `{name}` of {of}")
         return _callable(found, name)
 
     def _points(self) -> metadata.EntryPoints:
         return _entry_points(self.entry_points, tuple(sys.path))
 
+    def _refuse_missing(self, name: str, path: str) -> None:
+        package = path.partition(":")[0].partition(".")[0]
+        if self.extra and importlib.util.find_spec(package) is None:
+            raise Rejected(
+                f"the {self.kind} `{name}` needs {package}, which is not installed; run: "
+                f'pip install "{DISTRIBUTION}[{self.extra}]"'
+            )
+
+    def library_of(self, target: Any) -> Library | None:
+        """How a target becomes a component as it is; None if it is not one of a library."""
+        return self.library if self.library is not None and self.library.fits(target) else None
+
     def name_of(self, target: Any) -> str:
         """The built-in name of a class or function, or its dotted path."""
         for name, path in self.targets.items():
-            if _imported(path) is target:
+            # A target comes from a module that is loaded.
+            if path.partition(":")[0] in sys.modules and _imported(path) is target:
                 return name
         path = f"{target.__module__}:{target.__qualname__}"
         if _imported(path) is not target:
@@ -180,6 +221,8 @@ class Registry:
     def misfit(self, name: str, target: Any) -> str:
         """Why what others call a component plainly is none and makes none; empty if it may."""
         if name in self.targets or self.origin_of(name) is not self or self.is_ready(target):
+            return ""
+        if self.library_of(target) is not None:
             return ""
         return misfit(target, self.kind, self.builds)
 

@@ -26,6 +26,7 @@ from .arguments import (
     arguments_of,
     at,
     construct,
+    inferred_type,
     is_attrs_class,
     key_of,
     message_of,
@@ -36,7 +37,7 @@ from .arguments import (
 from .converter import REFUSALS, Scalar, strict_converter, typed_as
 from .problems import Absent, ConfigurationError, Problem, Rejected, UnknownKey, listed, shown
 from .protocols import lacking
-from .registry import Component, Registry, component_type
+from .registry import Component, Library, Registry, component_type
 from .tree import (
     UNKNOWN,
     NamedMapping,
@@ -132,7 +133,7 @@ def yaml_converter(
         is_component, lambda component: _written(component, converter, defaults)
     )
     for registry in registries:
-        _register(converter, registry)
+        _register(converter, registry, defaults)
     return converter
 
 
@@ -165,7 +166,7 @@ def _refuse_unregistered(_: Any, kind: Any) -> Any:
     raise TypeError(f"is annotated {kind}, for which no registry was given; pass one")
 
 
-def _register(converter: Converter, registry: Registry) -> None:
+def _register(converter: Converter, registry: Registry, defaults: bool) -> None:
     def is_deferred(kind: Any) -> bool:
         return registry.describes(component_type(kind))
 
@@ -187,6 +188,9 @@ def _register(converter: Converter, registry: Registry) -> None:
 
     def instance(value: Any, _: Any) -> Any:
         name, target, rest = _chosen(registry, value)
+        library = registry.library_of(target)
+        if library is not None:
+            return _of_library(library, converter, target, rest)
         if is_attrs_class(target):
             return fitting(name, construct(target, arguments_of(converter, target, rest)))
         if isinstance(target, type):
@@ -204,6 +208,8 @@ def _register(converter: Converter, registry: Registry) -> None:
         return found
 
     def write(value: Any) -> dict[str, Any]:
+        if isinstance(registry.library, Library) and isinstance(value, registry.library.component):
+            return _written_as_it_is(registry, converter, value, defaults)
         if not attrs.has(type(value)):
             return {"name": registry.name_of(value)}
         return {"name": registry.name_of(type(value)), **converter.unstructure(value, type(value))}
@@ -211,6 +217,35 @@ def _register(converter: Converter, registry: Registry) -> None:
     converter.register_structure_hook_func(registry.describes, instance)
     converter.register_structure_hook_func(is_deferred, component)
     converter.register_unstructure_hook_func(registry.describes, write)
+
+
+def _of_library(library: Library, converter: Converter, target: Any, rest: Any) -> Any:
+    errors: list[Exception] = []
+    try:
+        arguments = arguments_of(converter, target, rest, library.supplied, library=True)
+    except IncompleteError as refusal:
+        # Those that are sound by themselves may be wrong for the target.
+        errors, arguments = [*refusal.exceptions], dict(refusal.sound)
+    if not errors or arguments:
+        faults = library.faults(target, arguments)
+        errors += [at(key, Rejected(why)) if key else Rejected(why) for key, why in faults.items()]
+    if errors:
+        raise ClassValidationError(f"While building {target!r}", errors, Library)
+    return library.component(target=target, arguments=arguments)
+
+
+def _written_as_it_is(
+    registry: Registry, converter: Converter, value: Any, defaults: bool
+) -> dict[str, Any]:
+    assert registry.library is not None
+    others = registry.library.supplied.union(value.arguments)
+    component = Component(
+        registry.name_of(value.target),
+        value.target,
+        value.arguments,
+        defaults=_defaults(converter, value.target, others, library=True),
+    )
+    return _written(component, converter, defaults, library=True)
 
 
 def _promised(registry: Registry, name: str) -> Any:
@@ -265,7 +300,9 @@ def _misnamed(registry: Registry, error: Rejected) -> ClassValidationError:
     return ClassValidationError(f"No {registry.kind}", [at("name", error)], Registry)
 
 
-def _written(component: Component[Any], converter: Converter, defaults: bool) -> dict[str, Any]:
+def _written(
+    component: Component[Any], converter: Converter, defaults: bool, *, library: bool = False
+) -> dict[str, Any]:
     if component.ready:
         return {"name": component.name}
     target = component.target
@@ -273,24 +310,29 @@ def _written(component: Component[Any], converter: Converter, defaults: bool) ->
     values = {**component.defaults, **component.arguments} if defaults else component.arguments
     # In the target's order, and then what stands for any keyword.
     names = [*(name for name in known if name in values), *(n for n in values if n not in known)]
+    kind_of = inferred_type if library else type_of
     written = {
-        name: converter.unstructure(values[name], type_of(target, known.get(name, _UNKNOWN_NAME)))
+        name: converter.unstructure(values[name], kind_of(target, known.get(name, _UNKNOWN_NAME)))
         for name in names
     }
     return {"name": component.name, **written}
 
 
 def _defaults(
-    converter: Converter, target: Callable[..., Any], others: frozenset[str]
+    converter: Converter,
+    target: Callable[..., Any],
+    others: frozenset[str],
+    *,
+    library: bool = False,
 ) -> dict[str, Any]:
     """The defaults that have a form in YAML, as they would be read from there."""
-    found = {}
+    found, kind_of = {}, inferred_type if library else type_of
     for name, parameter in parameters(target).items():
         default = parameter.default
         if default is Parameter.empty or name in others or getattr(default, "takes_self", False):
             continue
         try:
-            found[name] = _as_read(converter, type_of(target, parameter), default)
+            found[name] = _as_read(converter, kind_of(target, parameter), default)
         # Values of others' types may refuse to be written or compared in any way.
         except (*REFUSALS, AttributeError, RuntimeError, KeyError):
             continue

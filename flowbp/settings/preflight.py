@@ -27,7 +27,7 @@ from flowbp.settings.schema import (
 )
 from flowbp.settings.unloaded_model import META, named_model, picture_size_problems
 from flowbp.settings.weighted_reward import faults, weighted_reward
-from flowbp.training import Launch
+from flowbp.training import Constant, Launch, OptimizerClass
 from flowbp.training.batching import AUTO
 
 Check = Callable[[Any], Found]
@@ -36,6 +36,9 @@ Check = Callable[[Any], Found]
 
 Scorers = Iterator[tuple[tuple[Step, ...], Component[Any]]]
 """Components that score pictures, with their keys."""
+
+_FACTORS = 64
+"""About how many factors of a schedule are looked at."""
 
 _START_SHARE = 0.5
 """The largest part of a run's average that its starting weights may make up."""
@@ -61,12 +64,10 @@ def section_checks(*, resume: bool = False, writes: bool = True) -> tuple[Check,
         faults_of_sum,
         # Of any seed, so that a wrong one hides nothing.
         partial(_tried, key="method", act=lambda known: example_surrogate(known, 0)),
-        partial(
-            _tried,
-            key="schedule",
-            act=lambda known: known.schedule.factor(0, known.training.steps),
-        ),
+        partial(_tried, key="schedule", act=_factors),
+        _rateless,
         _averaging,
+        _averaging_twice,
         _judge_alone,
         partial(_tried, key="evaluation", act=evaluation_sampling),
         partial(_held_out_count, section="samples"),
@@ -229,6 +230,50 @@ def _tried(settings: Settings, *, key: str, act: Callable[[Settings], object]) -
         act(settings)
     except (ValueError, TypeError) as error:
         yield (key,), str(error)
+
+
+def _factors(settings: Settings) -> None:
+    """Ask a schedule for some of its factors."""
+    steps, rate = settings.training.steps, settings.optimizer.learning_rate
+    for step in sorted({*range(0, steps, -(-steps // _FACTORS)), steps - 1}):
+        factor = settings.schedule.factor(step, steps, rate)
+        if not 0 <= factor < float("inf"):
+            raise ValueError(
+                f"has the factor {factor} at step {step} of {steps}, and it must be finite and at "
+                "least 0; change its keys"
+            )
+
+
+def _rateless(settings: Settings) -> Found:
+    """A schedule that would change nothing, or what replaces it."""
+    optimizer, schedule = settings.optimizer, settings.schedule
+    if not isinstance(optimizer, OptimizerClass) or schedule == Constant():
+        return
+    name = optimizer.target.__name__
+    if not optimizer.has_rate:
+        yield (
+            ("schedule",),
+            f"is given, and the optimizer {name} takes no learning rate that it could change; "
+            "leave it out, or write schedule={name: constant, warmup: 0}",
+        )
+    elif optimizer.averages:
+        yield (
+            ("schedule",),
+            f"is given, and {name} is made to need none; leave it out, or write "
+            "schedule={name: constant, warmup: 0}; for a warm-up give the optimizer `warmup_steps`",
+        )
+
+
+def _averaging_twice(settings: Settings) -> Found:
+    optimizer = settings.optimizer
+    if settings.training.averaging is None or not isinstance(optimizer, OptimizerClass):
+        return
+    if optimizer.averages:
+        yield (
+            ("training", "averaging"),
+            f"averages the parameters, as {optimizer.target.__name__} does itself; write "
+            "training.averaging=null, and its own average is sampled, evaluated and saved",
+        )
 
 
 def _averaging(settings: Settings) -> Found:

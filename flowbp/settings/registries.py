@@ -10,14 +10,25 @@ import torch
 
 from flowbp.adapters import Backbone, Grid, Tuning
 from flowbp.adapters.decoder import Clamp
-from flowbp.config import Registry, Scalar
+from flowbp.config import Library, Registry, Scalar
 from flowbp.core import ActiveDraw, LossShape, Method, PairDraw, Quadrature
 from flowbp.evaluation import Judge, Metric
 from flowbp.evaluation.metrics import Embedding
 from flowbp.prompts.sources import HeldOutSource
 from flowbp.rewards import Reward
 from flowbp.rewards.pixels import Resize
-from flowbp.training import Observer, OptimizerRecipe, PromptSource, Schedule
+from flowbp.training import (
+    Observer,
+    OptimizerClass,
+    OptimizerRecipe,
+    PromptSource,
+    Schedule,
+    ScheduleFunction,
+    optimizer_classes,
+    schedule_functions,
+)
+from flowbp.training.optimizer_classes import is_optimizer_class
+from flowbp.training.schedule_functions import is_schedule_function
 
 _PICTURES = frozenset({"images", "prompts"})
 
@@ -29,6 +40,8 @@ def _registry(
     *offers: str,
     called_with: frozenset[str] = frozenset(),
     also: tuple[Registry, ...] = (),
+    library: Library | None = None,
+    extra: str = "",
 ) -> Registry:
     return Registry(
         kind,
@@ -38,6 +51,8 @@ def _registry(
         offers=frozenset(offers),
         called_with=called_with,
         also=also,
+        library=library,
+        extra=extra,
     )
 
 
@@ -204,7 +219,24 @@ REGISTRIES: tuple[Registry, ...] = (
             "target": "flowbp.core:Target",
         },
     ),
-    _registry("optimizer", OptimizerRecipe, {"adamw": "flowbp.training:AdamW"}),
+    _registry(
+        "optimizer",
+        OptimizerRecipe,
+        {
+            "adamw": "flowbp.training:AdamW",
+            "adamw_8bit": "torchao.optim:AdamW8bit",
+            "prodigy": "prodigyopt:Prodigy",
+            "schedule_free": "schedulefree:AdamWScheduleFree",
+        },
+        library=Library(
+            fits=is_optimizer_class,
+            component=OptimizerClass,
+            supplied=optimizer_classes.SUPPLIED,
+            example="torch.optim:SGD",
+            faults=optimizer_classes.faults_of,
+        ),
+        extra="optimizers",
+    ),
     _registry(
         "schedule",
         Schedule,
@@ -212,7 +244,26 @@ REGISTRIES: tuple[Registry, ...] = (
             "constant": "flowbp.training:Constant",
             "linear": "flowbp.training:LinearDecay",
             "cosine": "flowbp.training:CosineDecay",
+            # Of transformers, under the names of its `get_scheduler` that are not taken.
+            "constant_with_warmup": "transformers:get_constant_schedule_with_warmup",
+            "cosine_with_restarts": (
+                "transformers:get_cosine_with_hard_restarts_schedule_with_warmup"
+            ),
+            "cosine_with_min_lr": (
+                "transformers.optimization:get_cosine_with_min_lr_schedule_with_warmup"
+            ),
+            "inverse_sqrt": "transformers:get_inverse_sqrt_schedule",
+            "polynomial": "transformers:get_polynomial_decay_schedule_with_warmup",
+            "warmup_stable_decay": "transformers:get_wsd_schedule",
         },
+        library=Library(
+            fits=is_schedule_function,
+            component=ScheduleFunction,
+            supplied=schedule_functions.SUPPLIED,
+            example="transformers:get_linear_schedule_with_warmup",
+            faults=lambda target, arguments: {},
+        ),
+        extra="models",
     ),
     _registry("observer", Observer, {}, "folder", "steps"),
     _registry(

@@ -73,7 +73,7 @@ def overview(study: Study, weights: CostWeights | None) -> str:
             f"{counted(len(ascent.lengths), 'length')}, directions {', '.join(ascent.directions)}"
         )
     if training is not None:
-        rates = ", ".join(f"{rate:g}" for rate in training.rates)
+        rates = ", ".join(f"{rate:g}" for rate in study.rates)
         lines["training"] = f"rates {rates}; {counted(len(training.seeds), 'seed')}"
         lines["cost"] = "measured when the study begins"
     if training is not None and weights is not None:

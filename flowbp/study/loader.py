@@ -26,6 +26,8 @@ from flowbp.settings.weighted_reward import weighted_reward
 from flowbp.study.cells import CELLS, Cell
 from flowbp.study.settings import Study, StudySettings
 from flowbp.study.training_results import Sides
+from flowbp.training import OptimizerClass
+from flowbp.training.optimizer_classes import RATE
 
 RUN = "run"
 CONFIGURATION = "study.yaml"
@@ -170,13 +172,33 @@ def _evaluation(study: Study) -> _Found:
 
 
 def _optimizer(study: Study) -> _Found:
-    optimizer: Any = study.run.optimizer
-    fields = attrs.fields_dict(type(optimizer)) if attrs.has(type(optimizer)) else {}
-    if study.settings.training is not None and "learning_rate" not in fields:
+    optimizer, training = study.run.optimizer, study.settings.training
+    if training is None:
+        return
+    kind = type(optimizer)
+    name = optimizer.target.__name__ if isinstance(optimizer, OptimizerClass) else kind.__name__
+    if isinstance(optimizer, OptimizerClass) and optimizer.finds_rate:
+        if training.rates is not None:
+            scaled = f", which its `{RATE}` only scales" if optimizer.has_rate else ""
+            yield (
+                ("training", "rates"),
+                f"are {list(training.rates)}, and the optimizer {name} finds its rate "
+                f"itself{scaled}; leave `rates` out, and every method runs once from each seed",
+            )
+        return
+    if training.rates is None:
+        yield (
+            ("training", "rates"),
+            f"is missing; give the learning rates at which {name} is tried, a factor of 2 or 3 "
+            "apart",
+        )
+    if not isinstance(optimizer, OptimizerClass) and not (
+        attrs.has(kind) and "learning_rate" in attrs.fields_dict(kind)
+    ):
         yield (
             (RUN, "optimizer"),
-            f"is a {type(optimizer).__name__}, whose rate cannot be changed; make it an attrs "
-            "class with a field `learning_rate`",
+            f"is a {name}, whose rate cannot be changed; make it an attrs class with a field "
+            "`learning_rate`",
         )
 
 
@@ -196,7 +218,7 @@ def _runs(study: Study) -> _Found:
     for label in study.settings.methods:
         cell = Cell(part="ascent", method=label, number=0)
         if training is not None:
-            cell = attrs.evolve(cell, rate=training.rates[0], steps=training.steps)
+            cell = attrs.evolve(cell, rate=study.rates[0], steps=training.steps)
         for check in section_checks(resume=True):
             for path, message in check(study.run_of(cell)):
                 # The folder is the study's.

@@ -124,7 +124,7 @@ def _of_training(
             rate=rate,
             runs=tuple(run_result(own[rate, seed], seed, sides) for seed in training.seeds),
         )
-        for rate in sorted(training.rates)
+        for rate in study.rates
     )
     return attrs.evolve(
         method,

@@ -17,13 +17,16 @@ from flowbp.settings.unloaded_model import rescales_guidance
 from flowbp.study.ascent import AscentSettings
 from flowbp.study.cells import Cell
 from flowbp.study.cost import CostWeights, mean_cost, steps_at
+from flowbp.training.optimization import at_rate
 from flowbp.validators import integer, real
 
 _DRAWS = 256
 """Of a method, whose mean cost is that of a step."""
 
 
-def _rates(_: object, attribute: attrs.Attribute[Any], value: tuple[float, ...]) -> None:
+def _rates(_: object, attribute: attrs.Attribute[Any], value: tuple[float, ...] | None) -> None:
+    if value is None:
+        return
     if not value or min(value) <= 0 or len(set(value)) < len(value):
         raise ValueError(
             f"`{attribute.name}` must be different numbers above 0, got {list(value)}; take some "
@@ -52,7 +55,8 @@ class TrainingRuns:
     """Training runs of every method, at several rates, from several seeds, at equal cost.
 
     Args:
-        rates: learning rates that every method is tried at; each is judged at its own best.
+        rates: learning rates that every method is tried at; each is judged at its own best. Null
+            for an optimizer that finds its rate itself.
         seeds: of runs; the same for all methods.
         steps: optimizer steps of the first method; the others take as many as cost as much.
         weights: what a step's parts cost; measured in seconds once, when the study begins, if null.
@@ -64,7 +68,7 @@ class TrainingRuns:
         ValueError: a number is out of range, or stands twice.
     """
 
-    rates: tuple[float, ...] = attrs.field(validator=_rates)
+    rates: tuple[float, ...] | None = attrs.field(default=None, validator=_rates)
     seeds: tuple[int, ...] = attrs.field(default=(0, 1, 2), validator=_seeds)
     steps: int = attrs.field(default=100, validator=integer(1, STEPS))
     weights: CostWeights | None = None
@@ -112,18 +116,23 @@ class Study:
     def run_of(self, cell: Cell) -> Settings:
         """The settings that a cell runs with: nothing is saved or observed but its results."""
         run, changes = self.method_run(cell.method), dict[str, Any]()
-        # Any recipe that is a value with a rate, see `loader`.
-        optimizer: Any = run.optimizer
         changes["run"] = attrs.evolve(run.run, folder=self.settings.folder)
         if cell.rate is not None and cell.steps is not None and run.evaluation is not None:
             changes = {
                 "run": attrs.evolve(changes["run"], seed=cell.number),
-                "optimizer": attrs.evolve(optimizer, learning_rate=cell.rate),
+                "optimizer": at_rate(run.optimizer, cell.rate),
                 "training": attrs.evolve(run.training, steps=cell.steps),
                 "evaluation": attrs.evolve(run.evaluation, every=self.every(cell.steps)),
             }
         quiet = ObserverSettings(json_lines=False, tensorboard=False)
         return attrs.evolve(run, samples=None, early_stop=None, observers=quiet, **changes)
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The rates of the runs, rising: the optimizer's own where it finds it itself."""
+        training = self.settings.training
+        given = training.rates if training is not None else None
+        return tuple(sorted(given or (self.run.optimizer.learning_rate,)))
 
     def every(self, steps: int) -> int:
         """Steps from one evaluation of a run to the next."""
@@ -163,7 +172,7 @@ class Study:
             Cell(part="training", method=label, number=seed, rate=rate, steps=steps[label])
             for seed in training.seeds
             for label in self.settings.methods
-            for rate in sorted(training.rates)
+            for rate in self.rates
         ]
 
 

@@ -41,6 +41,7 @@ from flowbp.training.optimization import CosineDecay as CosineDecay
 from flowbp.training.optimization import LinearDecay as LinearDecay
 from flowbp.training.optimization import OptimizerRecipe as OptimizerRecipe
 from flowbp.training.optimization import Schedule as Schedule
+from flowbp.training.optimizer_classes import OptimizerClass as OptimizerClass
 from flowbp.training.process_group import joined as joined
 from flowbp.training.progress import ProgressBar as ProgressBar
 from flowbp.training.prompts import PromptList as PromptList
@@ -53,6 +54,7 @@ from flowbp.training.retention import Checkpoints as Checkpoints
 from flowbp.training.retention import SavePolicy as SavePolicy
 from flowbp.training.sample_pictures import SampleGrids as SampleGrids
 from flowbp.training.sample_pictures import Snapshots as Snapshots
+from flowbp.training.schedule_functions import ScheduleFunction as ScheduleFunction
 from flowbp.training.step import Anchor as Anchor
 from flowbp.training.step import StepResult as StepResult
 from flowbp.training.step import TrainingStep as TrainingStep

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 import attrs
 import torch
@@ -56,6 +57,28 @@ class Averaging:
         return MovingAverage(parameters, self)
 
 
+class Average(Protocol):
+    """Averages of the trained parameters by name, `shadow`, after so many `updates`."""
+
+    updates: int
+
+    @property
+    def shadow(self) -> Mapping[str, Tensor]:
+        """The averages, as they are now."""
+
+    def restore(self, updates: int, shadow: Mapping[str, Tensor]) -> None:
+        """Go on from the averages after so many updates."""
+
+    def update(self) -> None:
+        """Take in the parameters' present values."""
+
+    def copy_to_parameters(self) -> None:
+        """Overwrite the parameters with their averages."""
+
+    def swapped(self) -> AbstractContextManager[None]:
+        """Run under the averaged parameters, then restore the present ones bit for bit."""
+
+
 class MovingAverage:
     """The running average of some parameters, in float32 at least whatever their dtype.
 
@@ -93,14 +116,63 @@ class MovingAverage:
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """Run under the averaged parameters, then restore the present ones bit for bit."""
-        kept = {name: p.detach().clone() for name, p in self._parameters.items()}
-        try:
+        with _put_back(self._parameters):
             self.copy_to_parameters()
             yield
-        finally:
-            with uninterrupted(), torch.no_grad():
-                for name, parameter in self._parameters.items():
-                    parameter.copy_(kept[name])
+
+
+class OptimizerAverage:
+    """The average that an optimizer keeps itself, as Schedule-Free does.
+
+    Its `eval()` overwrites the parameters with it. The way back by its `train()` rounds, so the
+    parameters themselves are kept meanwhile.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], optimizer: Any) -> None:
+        self._parameters = dict(parameters)
+        self._optimizer = optimizer
+        self.updates = 0
+
+    @property
+    def shadow(self) -> Mapping[str, Tensor]:
+        """Copies of the averages."""
+        with self.swapped():
+            return {name: p.detach().clone() for name, p in self._parameters.items()}
+
+    def restore(self, updates: int, shadow: Mapping[str, Tensor]) -> None:
+        """Go on after so many updates; the optimizer's own state has the averages."""
+        self.updates = updates
+
+    def update(self) -> None:
+        """Count an update, which the optimizer has made."""
+        self.updates += 1
+
+    @torch.no_grad()
+    def copy_to_parameters(self) -> None:
+        """Overwrite the parameters with their averages."""
+        self._optimizer.eval()
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Run under the averaged parameters, then restore the present ones bit for bit."""
+        with _put_back(self._parameters):
+            try:
+                self.copy_to_parameters()
+                yield
+            finally:
+                with uninterrupted(), torch.no_grad():
+                    self._optimizer.train()
+
+
+@contextmanager
+def _put_back(parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    kept = {name: p.detach().clone() for name, p in parameters.items()}
+    try:
+        yield
+    finally:
+        with uninterrupted(), torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(kept[name])
 
 
 def _shadow(parameter: nn.Parameter) -> Tensor:

@@ -175,8 +175,8 @@ def warn_of_falling_reward(rows: Sequence[Metrics], steps: int) -> None:
         f"the training reward is falling: its mean was {written(peak, 4)} over the {size} steps up "
         f"to {found.peak}, has been lower since step {found.since}, and is {written(now, 4)} now, "
         "by more than chance. More steps of this kind are likely to make the model worse. Set "
-        "training.sample_clip=1 if it is not set, take a third of optimizer.learning_rate, whose "
-        f"peak was {rate}, more batching.samples, or an anchor, or a stronger one; unless "
+        "training.sample_clip=1 if it is not set, take a third of the learning rate, whose peak "
+        f"was {rate}, more batching.samples, or an anchor, or a stronger one; unless "
         "checkpoints.best says otherwise, the saved checkpoint with the best reward stays",
         FallingRewardWarning,
         stacklevel=2,

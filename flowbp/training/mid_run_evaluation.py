@@ -199,8 +199,8 @@ class HeldOutEvaluation:
                 continue
             self._warned.add(found)
             warnings.warn(
-                f"{in_words(apart, signs)} Take an earlier checkpoint, a third of "
-                "optimizer.learning_rate, fewer steps, or an anchor, or a stronger one; early_stop "
+                f"{in_words(apart, signs)} Take an earlier checkpoint, a third of the "
+                "learning rate, fewer steps, or an anchor, or a stronger one; early_stop "
                 f"with the metric {apart.metric} keeps the checkpoint that is best by it",
                 RewardHackingWarning,
                 stacklevel=2,

@@ -10,14 +10,18 @@ from typing import Any, Protocol
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from flowbp.adapters.sharding import own_part, whole
 from flowbp.limits import STEPS
+from flowbp.training.optimizer_classes import OptimizerClass, rehearsing
 from flowbp.validators import integer, real
 
 
 class OptimizerRecipe(Protocol):
     """Builds an optimizer; its `learning_rate` is what a schedule's factor multiplies.
+
+    For a study of rates, it is an attrs class with a field `learning_rate`.
 
     Example:
         >>> @attrs.frozen
@@ -77,6 +81,14 @@ class AdamW:
         )
 
 
+def at_rate(recipe: Any, rate: float) -> OptimizerRecipe:
+    """The same recipe at another rate, if it has one."""
+    if isinstance(recipe, OptimizerClass):
+        return recipe.at_rate(rate) if recipe.has_rate else recipe
+    found: OptimizerRecipe = attrs.evolve(recipe, learning_rate=rate)
+    return found
+
+
 def state_bytes(recipe: OptimizerRecipe, parameters: Iterable[Tensor]) -> int:
     """How many bytes an optimizer's state is going to take, measured on one small parameter."""
     sizes: dict[tuple[torch.dtype, torch.device], int] = {}
@@ -90,18 +102,27 @@ def state_bytes(recipe: OptimizerRecipe, parameters: Iterable[Tensor]) -> int:
 
 def _state_ratio(recipe: OptimizerRecipe, dtype: torch.dtype, device: torch.device) -> float:
     sample = torch.zeros(128, 128, dtype=dtype, device=device)
-    tensors = (v for v in rehearsed_state(recipe, sample).values() if isinstance(v, Tensor))
-    return sum(v.nbytes for v in tensors if v.numel() > 1) / sample.nbytes
+    state = rehearsed(recipe, sample).state.values()
+    tensors = (v for values in state for v in values.values() if isinstance(v, Tensor))
+    return sum(_bytes(v) for v in tensors if v.numel() > 1) / sample.nbytes
 
 
-def rehearsed_state(recipe: OptimizerRecipe, sample: Tensor) -> Mapping[str, Any]:
-    """The state that an optimizer has of a parameter like `sample` after one step."""
+def _bytes(tensor: Tensor) -> int:
+    """What a tensor takes, which may be made of others, as quantised ones are."""
+    if not is_traceable_wrapper_subclass(tensor):
+        return tensor.nbytes
+    names, _ = tensor.__tensor_flatten__()
+    return sum(_bytes(getattr(tensor, name)) for name in names)
+
+
+def rehearsed(recipe: OptimizerRecipe, sample: Tensor) -> torch.optim.Optimizer:
+    """An optimizer of one parameter like `sample` after one step."""
     parameter = nn.Parameter(sample)
     parameter.grad = torch.ones_like(sample)
     optimizer = recipe.build([parameter])
-    optimizer.step()
-    found: Mapping[str, Any] = optimizer.state[parameter]
-    return found
+    with rehearsing():
+        optimizer.step()
+    return optimizer
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
@@ -123,14 +144,17 @@ class Schedule(Protocol):
 
     Example:
         >>> class Halves:
-        ...     def factor(self, step, total):
+        ...     def factor(self, step, total, rate):
         ...         return 1.0 if step < total / 2 else 0.5
-        >>> [Halves().factor(step, 4) for step in range(4)]
+        >>> [Halves().factor(step, 4, 1e-3) for step in range(4)]
         [1.0, 1.0, 0.5, 0.5]
     """
 
-    def factor(self, step: int, total: int) -> float:
-        """The factor of optimizer step `step`, counted from 0, of a run of `total` steps."""
+    def factor(self, step: int, total: int, rate: float) -> float:
+        """The factor of optimizer step `step`, counted from 0, of a run of `total` steps.
+
+        The full `rate` is for schedules that end at a given rate.
+        """
 
 
 @attrs.frozen
@@ -146,7 +170,7 @@ class Constant:
 
     warmup: int = attrs.field(default=0, validator=integer(0, STEPS))
 
-    def factor(self, step: int, total: int) -> float:
+    def factor(self, step: int, total: int, rate: float) -> float:
         """`(t + 1) / (warmup + 1)`, then 1."""
         return _warmed(step, total, self.warmup, lambda progress: 1.0)
 
@@ -165,7 +189,7 @@ class LinearDecay:
     warmup: int = attrs.field(default=0, validator=integer(0, STEPS))
     final_ratio: float = attrs.field(default=0.1, validator=real(0, 1))
 
-    def factor(self, step: int, total: int) -> float:
+    def factor(self, step: int, total: int, rate: float) -> float:
         """The warm-up's factor, then the line's."""
         return _warmed(
             step, total, self.warmup, lambda progress: 1 + (self.final_ratio - 1) * progress
@@ -188,7 +212,7 @@ class CosineDecay:
     warmup: int = attrs.field(default=0, validator=integer(0, STEPS))
     final_ratio: float = attrs.field(default=0.1, validator=real(0, 1))
 
-    def factor(self, step: int, total: int) -> float:
+    def factor(self, step: int, total: int, rate: float) -> float:
         """The warm-up's factor, then the cosine's."""
         return _warmed(step, total, self.warmup, self._decayed)
 

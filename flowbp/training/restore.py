@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flowbp.adapters.sharding import divided_like, sharding_of, whole
+from flowbp.adapters.sharding import divided_like, own_part, sharding_of, whole
 from flowbp.rank_errors import RanksDifferError
 from flowbp.training.checkpoint import CheckpointError
-from flowbp.training.optimization import OptimizerRecipe, rehearsed_state
+from flowbp.training.optimization import OptimizerRecipe, rehearsed
+from flowbp.training.packing import is_composite
 from flowbp.training.randomness import set_generator_states
 from flowbp.training.ranks import Ranks
 from flowbp.training.run_state import RunState
+from flowbp.training.sharded_state import OfShards
 from flowbp.training.step import in_portions
 from flowbp.training.training_state import (
     SavedOptimizer,
@@ -118,7 +121,9 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: SavedOptimizer) 
             # torch rounds the state to the dtype of the parameter when it loads it, and what was
             # loaded may still be a view of the file, which is removed some day.
             if isinstance(value, Tensor):
-                present[name] = value.to(present[name].device, copy=True)
+                # A composite one is a copy already.
+                copy = not is_composite(own_part(value))
+                present[name] = value.to(present[name].device, copy=copy)
 
 
 def _refuse_mismatch(
@@ -175,40 +180,70 @@ def _faults_of_optimizer(
     run: RunState, saved: SavedOptimizer, recipe: OptimizerRecipe
 ) -> Iterator[str]:
     present = run.optimizer.state_dict()["param_groups"]
-    shapes = [(sorted(group), list(group["params"])) for group in present]
-    if [(sorted(group), list(group["params"])) for group in saved.param_groups] != shapes:
+    if not _groups_alike(present, saved.param_groups, recipe):
         yield "its optimizer has other groups of parameters or other options"
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
+    values = [value for each in saved.state.values() for value in each.values()]
+    apart = next((value for value in values if isinstance(value, OfShards)), None)
+    if apart is not None:
+        yield (
+            f"its optimizer's state is quantised in the parts of {apart.shards} processes that "
+            f"shared the model, and is exact in no others (distributed.shard={apart.shards})"
+        )
+        return
     strange = sorted(saved.state.keys() - set(range(len(parameters))))
     if strange:
         yield f"its optimizer has a state of parameter {strange[0]} of {len(parameters)}"
         return
-    expected: dict[Any, Mapping[str, Any] | None] = {}
+    expected: dict[Any, list[Mapping[str, Any]]] = {}
     for number, values in saved.state.items():
         parameter = parameters[number]
         kind = parameter.dtype, parameter.dim()
         if kind not in expected:
-            expected[kind] = _rehearsed(recipe, parameter)
-        wanted = expected[kind]
-        if wanted is None:
-            continue
-        if values.keys() != wanted.keys():
-            yield (
-                f"its optimizer's state of parameter {number} has {', '.join(sorted(values))} "
-                f"instead of {', '.join(sorted(wanted))}"
-            )
-        for name, value in values.items():
-            if not _alike(value, wanted.get(name), parameter):
-                yield f"its optimizer's `{name}` of parameter {number} is of another kind or shape"
+            expected[kind] = [made.state[own] for made, own in _rehearsals(recipe, parameter)]
+        faults = [list(_faults_of_state(number, values, e, parameter)) for e in expected[kind]]
+        if all(faults):
+            yield from next(iter(faults), [])
 
 
-def _rehearsed(recipe: OptimizerRecipe, like: nn.Parameter) -> Mapping[str, Any] | None:
-    """The state of a small parameter after one step; None where that cannot be found out."""
-    try:
-        return rehearsed_state(recipe, torch.zeros([2] * like.dim(), dtype=like.dtype))
-    # An optimizer of the user's own, perhaps for parameters of a certain shape.
-    except Exception:
-        return None
+def _faults_of_state(
+    number: int, values: Mapping[str, Any], wanted: Mapping[str, Any], parameter: Tensor
+) -> Iterator[str]:
+    if values.keys() != wanted.keys():
+        yield (
+            f"its optimizer's state of parameter {number} has {', '.join(sorted(values))} "
+            f"instead of {', '.join(sorted(wanted))}"
+        )
+    for name, value in values.items():
+        if not _alike(value, wanted.get(name), parameter):
+            yield f"its optimizer's `{name}` of parameter {number} is of another kind or shape"
+
+
+def _groups_alike(
+    present: Sequence[Mapping[str, Any]],
+    saved: Sequence[Mapping[str, Any]],
+    recipe: OptimizerRecipe,
+) -> bool:
+    """Whether groups are of the same parameters, with the options of a fresh one or a used one."""
+    if [list(group["params"]) for group in saved] != [list(group["params"]) for group in present]:
+        return False
+    like = nn.Parameter(torch.zeros(()))
+    used = {key for made, _ in _rehearsals(recipe, like) for key in made.param_groups[0]}
+    return all(
+        mine.keys() <= theirs.keys() <= mine.keys() | used
+        for mine, theirs in zip(present, saved, strict=True)
+    )
+
+
+def _rehearsals(
+    recipe: OptimizerRecipe, like: nn.Parameter
+) -> Iterator[tuple[torch.optim.Optimizer, nn.Parameter]]:
+    """Optimizers of one small parameter after a step: some keep less of one that is zero."""
+    for value in (0.0, 1.0):
+        # An optimizer of the user's own may be for parameters of a certain shape.
+        with suppress(Exception):
+            made = rehearsed(recipe, torch.full([2] * like.dim(), value, dtype=like.dtype))
+            yield made, made.param_groups[0]["params"][0]
 
 
 def _alike(value: Any, wanted: Any, parameter: nn.Parameter) -> bool:

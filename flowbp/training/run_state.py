@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.component_errors import shown, wrong
-from flowbp.training.ema import Averaging, MovingAverage
+from flowbp.training.ema import Average, Averaging, OptimizerAverage
 from flowbp.training.metrics import HeldOutMetrics, Metrics
 from flowbp.training.optimization import OptimizerRecipe
+from flowbp.training.optimizer_classes import has_modes
 from flowbp.training.prompts import Position, PromptFeed, PromptSource
 from flowbp.training.randomness import Streams, generator_states
 from flowbp.training.step import TrainingStep
@@ -36,7 +37,7 @@ class RunState:
     step: TrainingStep
     parameters: Mapping[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
-    average: MovingAverage | None
+    average: Average | None
     streams: Streams
     prompts: PromptFeed
     # Of the steps that are finished.
@@ -98,11 +99,14 @@ class RunState:
             must = "must build a torch.optim.Optimizer"
             raise wrong("optimizer", optimizer, f"{must}, got {shown(built)}")
         built.zero_grad(set_to_none=True)
+        average: Average | None = averaging.of(parameters) if averaging else None
+        if average is None and has_modes(built):
+            average = OptimizerAverage(parameters, built)
         return cls(
             step=step,
             parameters=parameters,
             optimizer=built,
-            average=averaging.of(parameters) if averaging else None,
+            average=average,
             streams=streams,
             prompts=PromptFeed(prompts, streams.prompts),
         )

@@ -5,6 +5,7 @@ The first asks, see `ask`, and the others wait for what it asks, see `serve`.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -22,8 +23,11 @@ from flowbp.adapters.sharding import (
     gather_state,
     is_sharded,
     own_part,
+    part_of,
     sharding_of,
 )
+from flowbp.extras import require
+from flowbp.training.packing import is_composite, pack, unpack
 from flowbp.training.run_state import RunState
 
 SHARDS = "shards"
@@ -108,6 +112,11 @@ class WriteShards:
         tensors: dict[str, Tensor] = {}
         packed_state(run, tensors)
         divided = {name: tensor for name, tensor in tensors.items() if is_sharded(tensor)}
+        mine = [name for name, tensor in divided.items() if is_composite(own_part(tensor))]
+        # One process may have too few elements of a tensor to quantise them, and another enough.
+        composite = {name for names in run.step.ranks.exchange(mine) for name in names}
+        if composite:
+            _write_own(run, Path(self.folder), {n: divided.pop(n) for n in sorted(composite)})
         writer = _torch().FileSystemWriter(self.folder)
         _torch().save(divided, storage_writer=writer, process_group=run.step.ranks.control)
 
@@ -116,6 +125,7 @@ def read_shards(folder: Path, sharding: Sharding | None) -> dict[str, Tensor]:
     """The tensors of a folder: as a sharded model has them, or whole for one that is not."""
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+    own = _read_own(folder, sharding)
     reader = _torch().FileSystemReader(folder)
     state: dict[str, Any] = {}
     for name, entry in reader.read_metadata().state_dict_metadata.items():
@@ -130,7 +140,58 @@ def read_shards(folder: Path, sharding: Sharding | None) -> dict[str, Tensor]:
         # That it is loaded by one process is what is wanted.
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
         _torch().load(state, storage_reader=reader, no_dist=True)
-    return state
+    return state | own
+
+
+_OWN = "own-{}.safetensors"
+
+
+@attrs.frozen
+class OfShards:
+    """In place of a tensor whose parts cannot be put together, of so many processes."""
+
+    shards: int
+
+
+def _write_own(run: RunState, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a process's own parts of tensors, which are composite and so cannot be divided anew."""
+    sharding = sharding_of(network_of(run))
+    assert sharding is not None
+    if sharding.mesh.get_local_rank("replicate") != 0:
+        return
+    parts: dict[str, Tensor] = {}
+    facts = {
+        name: {
+            "part": pack(own_part(tensor), name, parts),
+            "shape": list(tensor.shape),
+            "stride": list(tensor.stride()),
+        }
+        for name, tensor in tensors.items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _OWN.format(shard_number(run))
+    told = {"shards": str(sharding.mesh.size(1)), "facts": json.dumps(facts)}
+    require("safetensors.torch").save_file(parts, path, metadata=told)
+
+
+def _read_own(folder: Path, sharding: Sharding | None) -> dict[str, Any]:
+    """What `_write_own` wrote for this process."""
+    number = 0 if sharding is None else int(sharding.mesh.get_local_rank("shard"))
+    path = folder / _OWN.format(number)
+    if not path.exists():
+        path = folder / _OWN.format(0)
+    if not path.exists():
+        return {}
+    with require("safetensors").safe_open(path, "pt") as file:
+        told = file.metadata()
+        parts = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    facts, shards = json.loads(told["facts"]), int(told["shards"])
+    if sharding is None or sharding.mesh.size(1) != shards:
+        return dict.fromkeys(facts, OfShards(shards))
+    return {
+        name: part_of(sharding, unpack(fact["part"], parts), fact["shape"], fact["stride"])
+        for name, fact in facts.items()
+    }
 
 
 def _torch() -> Any:

@@ -41,6 +41,7 @@ from flowbp.training.optimization import (
     gradient_norm,
     warn_of_coarse_weights,
 )
+from flowbp.training.optimizer_classes import set_rate
 from flowbp.training.prompts import PromptSource
 from flowbp.training.randomness import seeded
 from flowbp.training.ranks import Ranks
@@ -149,7 +150,7 @@ class Trainer:
 
     def __attrs_post_init__(self) -> None:
         """Refuse now what the schedule would refuse in the first step."""
-        self.schedule.factor(0, self.steps)
+        self.schedule.factor(0, self.steps, self.optimizer.learning_rate)
 
     def run(self, *, resume: Path | None = None) -> int:
         """Train for `steps` optimizer steps, or until `held_out_evaluation` ends the run.
@@ -337,8 +338,7 @@ class Trainer:
 
     def _update(self, run: RunState, metrics: Metrics, began: float) -> None:
         ranks = self._ranks
-        for group in run.optimizer.param_groups:
-            group["lr"] = metrics.learning_rate
+        set_rate(run.optimizer, metrics.learning_rate)
         # An interrupt waits for the end: nothing may be half done.
         with uninterrupted():
             run.updating = True
@@ -353,11 +353,12 @@ class Trainer:
         run.optimizer.zero_grad(set_to_none=True)
 
     def _rate(self, done: int) -> float:
-        factor = self.schedule.factor(done, self.steps)
+        rate = self.optimizer.learning_rate
+        factor = self.schedule.factor(done, self.steps, rate)
         if not isinstance(factor, int | float) or not 0 <= factor < float("inf"):
             must = "must give a finite factor of at least 0"
             raise wrong("schedule", self.schedule, f"{must}, got {shown(factor)}")
-        return self.optimizer.learning_rate * factor
+        return rate * factor
 
     def _show(self, run: RunState) -> None:
         if self.snapshots is None or not self.snapshots.due(run.done, self.steps):

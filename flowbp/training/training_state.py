@@ -31,58 +31,13 @@ from flowbp.training.checkpoint import (
     read_manifest,
 )
 from flowbp.training.metrics import HeldOutMetrics, Metrics
+from flowbp.training.packing import pack, unpack
 from flowbp.training.run_state import Mark, RunState
 from flowbp.training.sharded_state import SHARDS, WriteShards, ask, read_shards
 from flowbp.validators import integer
 
-_PLAIN = (bool, int, float, str, type(None))
 _TENSORS_FILE = f"{TRAINING}/{TENSORS}"
 _SHARDS_FOLDER = f"{TRAINING}/{SHARDS}"
-
-
-def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Turn a nested value into what JSON can hold; its tensors go into a flat mapping."""
-    if isinstance(value, Tensor):
-        tensors[name] = value.detach().contiguous()
-        return {"tensor": name}
-    if type(value) in _PLAIN:
-        return value
-    if isinstance(value, Mapping):
-        pairs = [[key, pack(item, f"{name}.{key}", tensors)] for key, item in value.items()]
-        return {"mapping": pairs}
-    if type(value) in (list, tuple):
-        items = [pack(item, f"{name}.{place}", tensors) for place, item in enumerate(value)]
-        return {"tuple": items} if isinstance(value, tuple) else items
-    raise TypeError(
-        f"`{name}` must be made of numbers, texts, tensors, lists, tuples and mappings to be saved "
-        f"without pickling, got {type(value).__name__}; use an optimizer whose state is, or set "
-        "no folder for checkpoints"
-    )
-
-
-def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The inverse of `pack`."""
-    if isinstance(packed, list):
-        return [unpack(item, tensors) for item in packed]
-    if not isinstance(packed, Mapping):
-        return packed
-    if len(packed) != 1:
-        raise ValueError(f"`packed` must name one kind of value, got {', '.join(packed) or 'none'}")
-    ((kind, content),) = packed.items()
-    if kind == "tensor" and isinstance(content, str):
-        try:
-            return tensors[content]
-        except KeyError as error:
-            raise ValueError(f"`packed` names the tensor {content!r}, which is missing") from error
-    if kind == "tuple" and isinstance(content, list):
-        return tuple(unpack(item, tensors) for item in content)
-    if kind == "mapping" and isinstance(content, list) and all(map(_is_pair, content)):
-        return {key: unpack(item, tensors) for key, item in content}
-    raise ValueError(f"`packed` has a value of the unknown kind {kind!r}")
-
-
-def _is_pair(item: Any) -> bool:
-    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str | int)
 
 
 @attrs.frozen(kw_only=True)

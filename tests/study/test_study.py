@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from flowbp.config import ConfigurationError
 from flowbp.core import Sparse
 from flowbp.evaluation.sampling import noise_generator
 from flowbp.study.__main__ import main
@@ -307,3 +308,26 @@ def test_diverging_runs_are_reported_and_not_chosen(study_file):
         assert method.chosen.rate == 1e-2
         assert "diverged" in (study.settings.folder / "report.html").read_text()
         assert math.isfinite(method.standings["reward"].gain.mean)
+
+
+def test_a_rate_is_set_under_the_name_that_the_optimizer_has(study_file, capsys):
+    assert main([str(study_file), "run.optimizer={name: torch.optim:SGD}", "ascent=null"]) == 0
+    assert "0.01" in capsys.readouterr().out
+    with (study_file.parent / "study" / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for method in ("exact", "last"):
+        ends = {row["rate"]: float(row["reward"]) for row in rows if row["method"] == method}
+        assert ends["0.001"] < ends["0.01"]
+
+
+def test_an_optimizer_that_finds_its_rate_is_tried_at_no_others(study_file, tmp_path):
+    typed = [str(study_file), "run.optimizer={name: torch.optim:Adadelta}"]
+    with pytest.raises(ConfigurationError) as caught:
+        load(typed)
+    (problem,) = caught.value.problems
+    assert problem.path == "training.rates"
+    assert "Adadelta finds its rate itself" in problem.message and "leave" in problem.message
+    study = load([*typed, "training.rates=null"]).settings
+    assert {cell.rate for cell in study.cells(study.settings.training.weights)} == {None, 1.0}
+    with pytest.raises(ConfigurationError, match=r"training\.rates: is missing; give the learning"):
+        load([str(study_file), "training.rates=null"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from flowbp.core import SampleClip, functional_pull
 from flowbp.training import (
     Anchor,
     Batching,
+    OptimizerClass,
     Ranks,
     Snapshots,
 )
@@ -47,6 +49,39 @@ class BlockNetwork(Network):
             hidden = hidden + torch.tanh(block(hidden))
         # Not a view, which torch warns of.
         return (torch.tanh(hidden) @ self.outer.T).reshape(latents.shape).clone()
+
+
+class WideNetwork(BlockNetwork):
+    """With two matrices besides, of which two processes have 4096 numbers, and 4096 and 4088.
+
+    From 4096 on the moments of an 8-bit optimizer are quantised.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        source = torch.Generator().manual_seed(seed + 2)
+        for rows in (1024, 1023):
+            wide = nn.Linear(8, rows, dtype=torch.float64)
+            for each in wide.parameters():
+                each.data = torch.randn(each.shape, generator=source, dtype=torch.float64) * 0.3
+            self.blocks.insert(0, _Folded(wide))
+        # Quantised moments stand for float32 at most.
+        self.float()
+
+    def forward(self, latents: Tensor, code: Tensor, sigma: Tensor) -> Tensor:
+        return super().forward(latents.float(), code.float(), sigma.float()).double()
+
+
+class _Folded(nn.Module):
+    """A matrix to many rows, whose outputs are summed to eight."""
+
+    def __init__(self, wide: nn.Linear) -> None:
+        super().__init__()
+        self.wide = wide
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        found = torch.tanh(self.wide(hidden))
+        return found[:, : found.shape[1] // 8 * 8].unflatten(1, (8, -1)).mean(2)
 
 
 class _Scale(nn.Module):
@@ -104,16 +139,28 @@ def train(
     folder: str | None = None,
     resume: str | None = None,
     every: int | None = None,
+    optimizer: str | None = None,
 ) -> Any:
-    """Train, and return metrics, whole parameters and the pictures that were shown."""
-    backbone = backbone_of()
+    """Train, and return metrics, whole parameters and the pictures that were shown.
+
+    With an `optimizer`, a dotted path, the network is wide and nothing else averages it.
+    """
+    backbone, changes = backbone_of(), dict[str, Any]()
+    if optimizer is not None:
+        backbone.module = WideNetwork()
+        module, _, name = optimizer.partition(":")
+        recipe = OptimizerClass(getattr(importlib.import_module(module), name), {"lr": 1e-2})
+        changes = {"optimizer": recipe, "averaging": None}
+        # Nothing is compiled, as that takes long.
+        torch.compiler.set_stance("force_eager")
     if compiled:
         compile_blocks(backbone.module, backend="eager")
     parts = parts_of(method, backbone, anchor)
     divided(ranks, backbone, size, keep)
     places = {"folder": folder, "every": every, "resume": resume}
     made = make_step(**parts, ranks=ranks)
-    _, recorder = trained(made, **places, steps=steps, snapshots=Snapshots(TEXTS, 2), **LONG)
+    changes = {**LONG, **changes, "snapshots": Snapshots(TEXTS, 2)}
+    _, recorder = trained(made, **places, steps=steps, **changes)
     rows = [metrics_row(row) for row in recorder.rows]
     return rows, wholes(backbone.trainable()), {s: images for s, images, _ in recorder.shown}
 

@@ -66,7 +66,7 @@ def test_a_falling_reward_is_told_once_with_its_peak_and_the_cure() -> None:
     (warning,) = [each for each in told if each.category is FallingRewardWarning]
     text = str(warning.message)
     assert "up to 30, has been lower since step 50" in text
-    assert "optimizer.learning_rate, whose peak was 0.01" in text and "anchor" in text
+    assert "the learning rate, whose peak was 0.01" in text and "anchor" in text
 
 
 def test_a_rising_reward_is_not_warned_of() -> None:

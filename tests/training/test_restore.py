@@ -22,8 +22,10 @@ from flowbp.training import (
     Averaging,
     CheckpointError,
     Checkpoints,
+    Constant,
     CosineDecay,
     JsonLines,
+    OptimizerClass,
     PromptList,
     SavePolicy,
     is_averaged,
@@ -32,9 +34,9 @@ from flowbp.training import (
     newest_checkpoint,
 )
 from flowbp.training.checkpoint import read_manifest, saved_checkpoints, write_manifest
-from flowbp.training.training_state import pack, unpack
+from flowbp.training.packing import pack, unpack
 
-from .fakes import PROMPTS, FakeBackbone, Recorder, colour_reward, make_step, make_trainer
+from .fakes import PROMPTS, FakeBackbone, Network, Recorder, colour_reward, make_step, make_trainer
 
 STEPS = 6
 
@@ -97,6 +99,53 @@ def same(one, other) -> bool:
 
 def newest(folder: Path) -> Path:
     return newest_checkpoint(folder / "checkpoints", "").place
+
+
+class Wide(Network):
+    """A network with a matrix of 8192 numbers, of which an 8-bit optimizer quantises the moments.
+
+    One matrix is zero at first, as one of an adapter is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        source = torch.Generator().manual_seed(3)
+        wide = torch.randn(1024, 8, generator=source, dtype=torch.float64)
+        self.wide, self.zero = torch.nn.Parameter(0.3 * wide), torch.nn.Parameter(0 * wide[:8])
+
+    def forward(self, latents, code, sigma):
+        hidden = latents.flatten(1) @ self.inner.T + code @ self.prompt.T + sigma * self.bias
+        hidden = hidden + torch.tanh(hidden @ self.wide.T).unflatten(1, (8, 128)).mean(2)
+        return (torch.tanh(hidden + hidden @ self.zero) @ self.outer.T).reshape(latents.shape)
+
+
+LIBRARIES = {
+    "adamw_8bit": ("torchao.optim:AdamW8bit", {"lr": 1e-2}),
+    "prodigy": ("prodigyopt:Prodigy", {"d0": 1e-2, "weight_decay": 0.1}),
+    "schedule_free": ("schedulefree:AdamWScheduleFree", {"lr": 1e-2, "warmup_steps": 2}),
+    "rprop": ("torch.optim:Rprop", {}),
+}
+
+
+@pytest.mark.parametrize(("path", "arguments"), LIBRARIES.values(), ids=LIBRARIES)
+def test_classes_of_libraries_are_resumed_exactly(tmp_path, path, arguments):
+    module, _, name = path.partition(":")
+    found = pytest.importorskip(module, reason="the extra `optimizers` is not installed")
+    recipe = OptimizerClass(getattr(found, name), arguments)
+    changes = {"optimizer": recipe, "schedule": Constant()}
+
+    def wide() -> FakeBackbone:
+        backbone = FakeBackbone()
+        backbone.module = Wide()
+        return backbone
+
+    # Nothing is compiled, as that takes long.
+    with torch.compiler.set_stance("force_eager"):
+        whole = train(tmp_path / "whole", backbone=wide(), **changes)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "run", backbone=wide(), stop=interrupt_at(3), **changes)
+        place = newest(tmp_path / "run")
+        assert same(train(tmp_path / "run", backbone=wide(), resume=place, **changes), whole)
 
 
 @pytest.mark.parametrize("averaging", [None, Averaging(0.9, warmup=True)])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowbp.training import Ranks
+from flowbp.training import CheckpointError, Ranks
 
 from . import sharded_jobs as jobs
 from .fakes import saved
@@ -174,6 +174,30 @@ def test_it_goes_on_bit_for_bit_in_the_same_number(together, tmp_path: Path) -> 
     assert found[0][0] == whole[0][0][2:]
     for (_, state, _), (_, expected, _) in zip(found, whole, strict=True):
         assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+# How near to one process it comes: blocks that are quantised together are others when divided.
+@pytest.mark.parametrize(
+    ("optimizer", "near"),
+    [("torchao.optim:AdamW8bit", 2e-2), ("schedulefree:AdamWScheduleFree", 1e-3)],
+)
+def test_any_optimizer_goes_on_bit_for_bit(
+    together, tmp_path: Path, optimizer: str, near: float
+) -> None:
+    pytest.importorskip(optimizer.partition(":")[0], reason="the extra `optimizers` is absent")
+    named = {"method": "DRaFTLV", "size": 2, "anchor": None, "optimizer": optimizer}
+    middle = str(tmp_path / "step-000002")
+    whole = together.run(2, JOB + "train", steps=4, folder=str(tmp_path), every=2, **named)
+    found = together.run(2, JOB + "train", steps=4, resume=middle, **named)
+    assert found[0][0] == whole[0][0][2:]
+    for (_, state, _), (_, expected, _) in zip(found, whole, strict=True):
+        assert all(torch.equal(state[name], expected[name]) for name in expected)
+    alone = jobs.train(Ranks(), steps=4, **named)
+    for name, expected in alone[1].items():
+        torch.testing.assert_close(whole[0][1][name], expected, rtol=0, atol=near)
+    if "8bit" in optimizer:
+        with pytest.raises(CheckpointError, match=r"quantised .* of 2 processes .*shard=2"):
+            jobs.train(Ranks(), steps=4, resume=middle, **named)
 
 
 def names(folder: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -73,6 +73,9 @@ def check(container: RunContainer, *, resume: bool = False) -> None:
     if problems:
         raise ConfigurationError(problems)
     model = tuned_sketch(settings.backbone, container.tuning()) if known else container.tuned()
+    problems += problems_of([partial(_optimizer_of, parameters=model.trainable())], settings)
+    if problems:
+        raise ConfigurationError(problems)
     ranks = container.ranks()
     trained, found = trained_parameters(model), division_of(settings, model, container.optimizer())
     shown = overview(settings, trained, replaced=replaced, processes=ranks.size, division=found)
@@ -139,6 +142,11 @@ def _observers(settings: Settings) -> Found:
 def _optimizer(settings: Settings) -> Found:
     parameters = {"weight": torch.nn.Parameter(torch.zeros(8, 8))}
     return faults_of_call(("optimizer",), partial(try_optimizer, settings.optimizer, parameters))
+
+
+def _optimizer_of(settings: Settings, parameters: Mapping[str, torch.nn.Parameter]) -> Found:
+    """What an optimizer refuses of the model's own parameters, such as a shape."""
+    return faults_of_call(("optimizer",), partial(settings.optimizer.build, parameters.values()))
 
 
 def _model_of_others(settings: Settings, *, container: RunContainer) -> Found:

@@ -9,6 +9,7 @@ import torch
 import flowbp
 from flowbp.adapters.sharding import shard, sharding_of
 from flowbp.cli.prompt_encoding import encode_prompts
+from flowbp.cli.rehearsal import try_divided_optimizer
 from flowbp.cli.run.built_run import BuiltRun, build_run, replaced_providers
 from flowbp.cli.run.check import division_of
 from flowbp.cli.run.phases import run_prompts, stopping_on_errors
@@ -105,7 +106,9 @@ def divide(run: BuiltRun) -> None:
     chosen = ranks.exchange(own)[0]
     if chosen.shard > 1:
         refuse_differing_models(network, ranks)
-        shard(network, ranks.mesh(chosen.shard, run.device), keep=chosen.keep)
+        mesh = ranks.mesh(chosen.shard, run.device)
+        try_divided_optimizer(run.optimizer, mesh, run.device)
+        shard(network, mesh, keep=chosen.keep)
 
 
 def share_judged(run: BuiltRun, end: Ending | None) -> None:

@@ -145,10 +145,14 @@ def _message(change: Change) -> str:
 
 def _refuse_steps(settings: Settings, change: Change, done: int) -> None:
     schedule, new = settings.schedule, settings.training.steps
+    rate = settings.optimizer.learning_rate
     why = ""
     if change.old == "nothing" or int(change.old) > new:
         why = "it can only be raised"
-    elif any(schedule.factor(t, int(change.old)) != schedule.factor(t, new) for t in range(done)):
+    elif any(
+        schedule.factor(t, int(change.old), rate) != schedule.factor(t, new, rate)
+        for t in range(done)
+    ):
         why = (
             f"the schedule spans all steps, and with another number of them the {done} steps that "
             "are done would have had other learning rates; a new run can start from what this one "

@@ -12,7 +12,7 @@ from flowbp.adapters.lora_files import WEIGHTS
 from flowbp.cli.run.execution import execute
 from flowbp.run import main
 from flowbp.settings import RunContainer, load
-from flowbp.training.training_state import unpack
+from flowbp.training.packing import unpack
 
 from ...adapters.adapted import TUNED, images_of, noise_of
 
