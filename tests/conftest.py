@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 
 import pytest
+
+# Before trackio is imported, which reads it then.
+os.environ["TRACKIO_DIR"] = tempfile.mkdtemp(prefix="trackio-")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -26,6 +26,7 @@ from flowbp.component_errors import (
     wrong,
 )
 from flowbp.config import Component, ConfigurationError, Problem
+from flowbp.config.protocols import differing
 from flowbp.config.tree import Step
 from flowbp.evaluation import (
     HeldOut,
@@ -48,7 +49,7 @@ from flowbp.settings import REHEARSAL
 from flowbp.settings.component_needs import Found
 from flowbp.settings.unloaded_model import PictureSize
 from flowbp.training import HeldOutMetrics, Metrics, OptimizerRecipe
-from flowbp.training.observers import notify
+from flowbp.training.observers import FurtherEvents, notify
 from flowbp.training.optimizer_classes import rehearsing
 from flowbp.training.packing import pack, unpack
 from flowbp.training.randomness import kept
@@ -153,8 +154,11 @@ def try_backbone(backbone: Backbone, sampling: Any, prompt: str) -> None:
 def try_observer(component: Component[Any], steps: int) -> None:
     """Build an observer in a folder that is removed afterwards, and close it."""
     with tempfile.TemporaryDirectory() as folder, trying("the observers", CPU):
-        observer: Any = component.build(folder=Path(folder), steps=steps)
+        observer: Any = component.build(folder=Path(folder), steps=steps, configuration={})
         try:
+            unlike = differing(observer, FurtherEvents)
+            if unlike:
+                raise wrong("observer", observer, unlike)
             if component.takes("folder"):
                 for event, *values in _EVENTS:
                     notify([observer], event, *values)

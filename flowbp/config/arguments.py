@@ -145,7 +145,8 @@ def inferred_type(target: Any, parameter: Parameter) -> Any:
 
 def _kind_of(default: Any) -> Any:
     if isinstance(default, tuple):
-        return tuple[tuple(map(_kind_of, default))] if default else Any
+        kinds: Any = tuple(map(_kind_of, default))
+        return tuple.__class_getitem__(kinds) if default else Any
     if isinstance(default, bool | str):
         return type(default)
     if isinstance(default, int):

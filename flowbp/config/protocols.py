@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, get_origin
 
 _CALL = "__call__"
+_ABSENT = "has no "
 
 
 def lacking(found: Any, protocol: Any) -> str:
@@ -16,6 +17,11 @@ def lacking(found: Any, protocol: Any) -> str:
     if not getattr(protocol, "_is_protocol", False):
         return ""
     return "; ".join(_faults(found, protocol))
+
+
+def differing(found: Any, protocol: Any) -> str:
+    """What an object has of a protocol that cannot be called as the protocol is."""
+    return "; ".join(each for each in _faults(found, protocol) if not each.startswith(_ABSENT))
 
 
 def members(protocol: Any) -> dict[str, Any]:
@@ -56,7 +62,7 @@ def _faults(found: Any, protocol: Any) -> Iterator[str]:
     if absent == ["`__call__`"]:
         yield "cannot be called"
     elif absent:
-        yield f"has no {', '.join(absent)}"
+        yield f"{_ABSENT}{', '.join(absent)}"
 
 
 def _present(found: Any, name: str, of_class: bool) -> bool:

@@ -92,7 +92,7 @@ class Library:
     """
 
     fits: Callable[[Any], bool]
-    component: Callable[..., Any]
+    component: type[Any]
     supplied: frozenset[str]
     example: str
     faults: Callable[[Any, Mapping[str, Any]], Mapping[str, str]]

@@ -208,7 +208,7 @@ def _register(converter: Converter, registry: Registry, defaults: bool) -> None:
         return found
 
     def write(value: Any) -> dict[str, Any]:
-        if isinstance(registry.library, Library) and isinstance(value, registry.library.component):
+        if registry.library is not None and isinstance(value, registry.library.component):
             return _written_as_it_is(registry, converter, value, defaults)
         if not attrs.has(type(value)):
             return {"name": registry.name_of(value)}

@@ -13,13 +13,16 @@ from dependency_injector.providers import Callable as Called
 from dependency_injector.providers import Dependency, Factory, Provider, Singleton
 
 from flowbp.adapters import Backbone, Tuning, compile_backbone, reference_of
+from flowbp.component_errors import wrong
 from flowbp.config import Component
+from flowbp.config.protocols import differing
 from flowbp.core import LossShape, Method, SampleClip
 from flowbp.evaluation import HeldOut, HeldOutMeasure, Judge, Metric, sampling_facts, spread
 from flowbp.evaluation import Sampling as EvaluationSampling
 from flowbp.prompts import CachedBackbone, cached
 from flowbp.rewards import Reward, Towers, UncalibratedReward
 from flowbp.settings.device import chosen_device
+from flowbp.settings.loader import resolved_values
 from flowbp.settings.metric_factories import PointsByEmbedding, built_judge, built_metric
 from flowbp.settings.run_identity import identity
 from flowbp.settings.schema import (
@@ -36,6 +39,7 @@ from flowbp.training import (
     Calibration,
     Checkpoints,
     EvaluationLines,
+    FurtherEvents,
     HeldOutEvaluation,
     History,
     JsonLines,
@@ -49,8 +53,10 @@ from flowbp.training import (
     Schedule,
     Snapshots,
     TensorBoard,
+    Trackio,
     Trainer,
     TrainingStep,
+    Wandb,
     calibrated,
     calibration_prompts,
     generator,
@@ -138,8 +144,25 @@ def _observers_of(
             observers.append(EvaluationLines(folder / "evaluations.jsonl"))
     if wanted.tensorboard:
         observers.append(TensorBoard(folder / "tensorboard"))
-    offered: Mapping[str, Any] = {"folder": folder, "steps": settings.training.steps}
-    return (*observers, *(other.build(**offered) for other in wanted.others))
+    configuration = resolved_values(settings)
+    if wanted.wandb is not None:
+        observers.append(Wandb(wanted.wandb, folder, configuration))
+    if wanted.trackio is not None:
+        observers.append(Trackio(wanted.trackio, folder, configuration))
+    offered: Mapping[str, Any] = {
+        "folder": folder,
+        "steps": settings.training.steps,
+        "configuration": configuration,
+    }
+    return (*observers, *(_observer_of(other, offered) for other in wanted.others))
+
+
+def _observer_of(component: Component[Observer], offered: Mapping[str, Any]) -> Observer:
+    built = component.build(**offered)
+    unlike = differing(built, FurtherEvents)
+    if unlike:
+        raise wrong("observer", built, unlike)
+    return built
 
 
 def _checkpoints_of(settings: Settings) -> Checkpoints:

@@ -29,6 +29,7 @@ from flowbp.settings.unloaded_model import META, named_model, picture_size_probl
 from flowbp.settings.weighted_reward import faults, weighted_reward
 from flowbp.training import Constant, Launch, OptimizerClass
 from flowbp.training.batching import AUTO
+from flowbp.training.trackers import tracker_faults
 
 Check = Callable[[Any], Found]
 """Finds what is wrong. It may ask settings for a key that is itself wrong, and then ends, see
@@ -68,6 +69,7 @@ def section_checks(*, resume: bool = False, writes: bool = True) -> tuple[Check,
         _rateless,
         _averaging,
         _averaging_twice,
+        *([_trackers] if writes else []),
         _judge_alone,
         partial(_tried, key="evaluation", act=evaluation_sampling),
         partial(_held_out_count, section="samples"),
@@ -286,6 +288,12 @@ def _averaging(settings: Settings) -> Found:
             f"still make up {share:.0%} of what is saved; write training.averaging.warmup=true, "
             "a lower decay, or training.averaging=null",
         )
+
+
+def _trackers(settings: Settings) -> Found:
+    wanted = settings.observers
+    for path, message in tracker_faults(wanted.wandb, wanted.trackio):
+        yield ("observers", *path), message
 
 
 def _judge_alone(settings: Settings) -> Found:

@@ -265,7 +265,7 @@ REGISTRIES: tuple[Registry, ...] = (
         ),
         extra="models",
     ),
-    _registry("observer", Observer, {}, "folder", "steps"),
+    _registry("observer", Observer, {}, "configuration", "folder", "steps"),
     _registry(
         "clamp",
         Clamp,

@@ -30,7 +30,9 @@ from flowbp.training import (
     PromptSource,
     SavePolicy,
     Schedule,
+    TrackioSettings,
     TrainingSampling,
+    WandbSettings,
 )
 from flowbp.training.division import Sharding
 from flowbp.validators import Bounded, integer, real
@@ -174,11 +176,16 @@ class ObserverSettings:
     Args:
         json_lines: write `metrics.jsonl`, and `evaluations.jsonl` of those inside the run.
         tensorboard: write event files to `tensorboard/`.
-        others: observers by entry point or dotted path; they are offered `folder` and `steps`.
+        wandb: send all to Weights & Biases; null does not.
+        trackio: send all to trackio; null does not.
+        others: observers by entry point or dotted path; they are offered `folder`, `steps` and
+            `configuration`.
     """
 
     json_lines: bool = True
     tensorboard: bool = True
+    wandb: WandbSettings | None = None
+    trackio: TrackioSettings | None = None
     others: tuple[Component[Observer], ...] = ()
 
 

@@ -31,6 +31,7 @@ from flowbp.training.mid_run_evaluation import EvaluationError as EvaluationErro
 from flowbp.training.mid_run_evaluation import HeldOutEvaluation as HeldOutEvaluation
 from flowbp.training.mid_run_evaluation import RewardHackingWarning as RewardHackingWarning
 from flowbp.training.observers import EvaluationLines as EvaluationLines
+from flowbp.training.observers import FurtherEvents as FurtherEvents
 from flowbp.training.observers import History as History
 from flowbp.training.observers import JsonLines as JsonLines
 from flowbp.training.observers import Observer as Observer
@@ -59,6 +60,10 @@ from flowbp.training.step import Anchor as Anchor
 from flowbp.training.step import StepResult as StepResult
 from flowbp.training.step import TrainingStep as TrainingStep
 from flowbp.training.tensorboard import TensorBoard as TensorBoard
+from flowbp.training.trackers import Trackio as Trackio
+from flowbp.training.trackers import TrackioSettings as TrackioSettings
+from flowbp.training.trackers import Wandb as Wandb
+from flowbp.training.trackers import WandbSettings as WandbSettings
 from flowbp.training.trainer import Trainer as Trainer
 from flowbp.training.training_state import is_averaged as is_averaged
 from flowbp.training.training_state import load_trained as load_trained

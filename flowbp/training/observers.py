@@ -23,16 +23,9 @@ class Observer(Protocol):
     """Receives the events of a run; an exception of its own stops the run.
 
     Any object with these methods will do. One that inherits from this class has them already, as
-    methods that do nothing, and overrides those it needs. Three more events reach an observer that
-    has a method for them:
-
-    - `begin(rows)`: the run begins after the steps of these `Metrics`, none for a new one; called
-      first. What an earlier process kept may hold steps that are done again, or miss the last one,
-      after a kill.
-    - `evaluations(rows)`: there is one more evaluation on held-out prompts inside the run, the last
-      of these `HeldOutMetrics`; or the run goes on, and these are from before.
-    - `portions(step, portions, message)`: the portions of the steps were chosen, or lowered; step
-      number `step` is the first with them.
+    methods that do nothing, and overrides those it needs; besides, it may have any of those of
+    `FurtherEvents`. Of several processes only the first has observers. A run tries its observers
+    before it begins, in a folder that is removed afterwards, if they take a `folder`.
 
     Example:
         >>> class Best(Observer):
@@ -52,6 +45,26 @@ class Observer(Protocol):
     def close(self) -> None:
         """The run is over, for whatever reason; called once."""
         return
+
+
+class FurtherEvents(Protocol):
+    """Events that reach an observer that has a method for them."""
+
+    def begin(self, rows: Sequence[Metrics]) -> None:
+        """The run begins after the steps of these metrics, none for a new one; called first.
+
+        What an earlier process kept may hold steps that are done again, or miss the last one, after
+        a kill.
+        """
+
+    def evaluations(self, rows: Sequence[HeldOutMetrics]) -> None:
+        """There is one more evaluation inside the run, the last of these.
+
+        Or the run goes on, and these are from before.
+        """
+
+    def portions(self, step: int, portions: Portions, message: str) -> None:
+        """The portions of the steps were chosen, or lowered; step number `step` has them first."""
 
 
 def notify(observers: Sequence[Observer], event: str, *values: object) -> bool:

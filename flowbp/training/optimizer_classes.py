@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
@@ -159,8 +160,13 @@ def _built(
     return built
 
 
+def stepping(device: torch.device) -> AbstractContextManager[None]:
+    """Take a step on a device; on the CPU nothing is compiled for it, which takes minutes."""
+    return rehearsing() if device.type == "cpu" else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def rehearsing() -> Iterator[None]:
-    """Take steps of no consequence: nothing is compiled, as that takes long."""
+    """Take steps of no consequence: nothing is compiled."""
     with torch.compiler.set_stance("force_eager"):
         yield

@@ -95,13 +95,15 @@ def _composite(facts: Any) -> Any:
     if not isinstance(facts, dict) or facts.keys() != {"kind", "parts", "context", *_OUTER}:
         raise ValueError("`packed` has a composite tensor that lacks what it is made of")
     # Only a class that the run's own optimizer has brought: a file may not choose what is imported.
-    known = {_kind(each): each for each in _subclasses(Tensor)}
-    made: Any = known.get(facts["kind"])
+    made: Any = next((c for c in _subclasses(Tensor) if _kind(c) == facts["kind"]), None)
     if made is None:
         return UnknownTensor(facts["kind"])
     # Copies, as tensors of a file may be views of it.
-    parts = {name: part.clone() for name, part in facts["parts"].items()}
-    return made.__tensor_unflatten__(parts, facts["context"], *(facts[name] for name in _OUTER))
+    try:
+        parts = {name: part.clone() for name, part in facts["parts"].items()}
+        return made.__tensor_unflatten__(parts, facts["context"], *(facts[name] for name in _OUTER))
+    except (AttributeError, KeyError, TypeError, AssertionError) as error:
+        raise ValueError(f"`packed` has a {facts['kind']} of other parts ({error})") from error
 
 
 _OUTER = ("shape", "stride")
@@ -112,7 +114,8 @@ def _kind(cls: type) -> str:
 
 
 def _subclasses(cls: type) -> Iterator[type]:
-    for each in cls.__subclasses__():
+    below: list[type] = cls.__subclasses__()
+    for each in below:
         yield each
         yield from _subclasses(each)
 

@@ -183,8 +183,8 @@ def _faults_of_optimizer(
     if not _groups_alike(present, saved.param_groups, recipe):
         yield "its optimizer has other groups of parameters or other options"
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
-    values = [value for each in saved.state.values() for value in each.values()]
-    apart = next((value for value in values if isinstance(value, OfShards)), None)
+    every = (value for each in saved.state.values() for value in each.values())
+    apart = next((value for value in every if isinstance(value, OfShards)), None)
     if apart is not None:
         yield (
             f"its optimizer's state is quantised in the parts of {apart.shards} processes that "
@@ -207,7 +207,7 @@ def _faults_of_optimizer(
 
 
 def _faults_of_state(
-    number: int, values: Mapping[str, Any], wanted: Mapping[str, Any], parameter: Tensor
+    number: int, values: Mapping[str, Any], wanted: Mapping[str, Any], parameter: nn.Parameter
 ) -> Iterator[str]:
     if values.keys() != wanted.keys():
         yield (

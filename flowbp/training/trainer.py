@@ -41,7 +41,7 @@ from flowbp.training.optimization import (
     gradient_norm,
     warn_of_coarse_weights,
 )
-from flowbp.training.optimizer_classes import set_rate
+from flowbp.training.optimizer_classes import set_rate, stepping
 from flowbp.training.prompts import PromptSource
 from flowbp.training.randomness import seeded
 from flowbp.training.ranks import Ranks
@@ -343,7 +343,10 @@ class Trainer:
         with uninterrupted():
             run.updating = True
             with in_stage(UPDATE, run.step.own):
-                with ranks.drawing_alike(self.seed, run.done, run.device, shard_number(run)):
+                with (
+                    ranks.drawing_alike(self.seed, run.done, run.device, shard_number(run)),
+                    stepping(run.device),
+                ):
                     run.optimizer.step()
                 if run.average is not None:
                     run.average.update()

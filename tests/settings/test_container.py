@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from dependency_injector import providers
 
+from flowbp.cli.rehearsal import try_observer
 from flowbp.cli.run.execution import execute
+from flowbp.component_errors import ComponentError
 from flowbp.config import ConfigurationError
 from flowbp.core import SampleClip
 from flowbp.settings import RunContainer, chosen_device, load
 from flowbp.settings.schema import TrainingSettings
-from flowbp.training import JsonLines, PortionLines, SampleGrids, TensorBoard
+from flowbp.training import (
+    JsonLines,
+    Observer,
+    PortionLines,
+    SampleGrids,
+    TensorBoard,
+    Trackio,
+)
 
 # The tiny tokenizer counts letters.
 pytestmark = pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
@@ -178,3 +191,41 @@ def test_a_published_reward_shares_what_it_loads_within_the_run(yaml, models):
     assert parts.reward().towers is parts.towers()
     assert len(parts.towers()) == 1
     assert parts.reward().clip.model is not container(yaml).reward().model
+
+
+class Configured(Observer):
+    """Takes all that an observer is offered."""
+
+    def __init__(self, folder: Path, steps: int, configuration: Mapping[str, Any]) -> None:
+        self.offered = (folder.name, steps, configuration["training"]["steps"])
+
+
+class WithoutRows(Observer):
+    def begin(self) -> None:
+        return
+
+
+def observed(yaml, name: str):
+    found = f"observers={{json_lines: false, others: [{{name: '{__name__}:{name}'}}]}}"
+    return container(yaml, found)
+
+
+def test_an_observer_gets_folder_steps_and_configuration(yaml):
+    (observer,) = observed(yaml, "Configured").observers()
+    assert observer.offered == ("run", 2, 2)
+
+
+def test_an_event_that_an_observer_cannot_take_is_told_before_the_run(yaml):
+    with pytest.raises(ComponentError, match=r"WithoutRows has a `begin` that does not take"):
+        observed(yaml, "WithoutRows").observers()
+    component = observed(yaml, "WithoutRows").settings().observers.others[0]
+    with pytest.raises(ComponentError, match=r"during the rehearsal of the observers"):
+        try_observer(component, 2)
+
+
+def test_trackers_get_the_whole_configuration(yaml):
+    pytest.importorskip("trackio", reason="the extra `trackio` is not installed")
+    parts = container(yaml, "observers={json_lines: false, trackio: {project: mine}}")
+    (tracker,) = parts.observers()
+    assert isinstance(tracker, Trackio)
+    assert tracker.record == parts.settings().run.folder / "trackio.json"

@@ -151,8 +151,6 @@ def train(
         module, _, name = optimizer.partition(":")
         recipe = OptimizerClass(getattr(importlib.import_module(module), name), {"lr": 1e-2})
         changes = {"optimizer": recipe, "averaging": None}
-        # Nothing is compiled, as that takes long.
-        torch.compiler.set_stance("force_eager")
     if compiled:
         compile_blocks(backbone.module, backend="eager")
     parts = parts_of(method, backbone, anchor)

@@ -139,13 +139,11 @@ def test_classes_of_libraries_are_resumed_exactly(tmp_path, path, arguments):
         backbone.module = Wide()
         return backbone
 
-    # Nothing is compiled, as that takes long.
-    with torch.compiler.set_stance("force_eager"):
-        whole = train(tmp_path / "whole", backbone=wide(), **changes)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "run", backbone=wide(), stop=interrupt_at(3), **changes)
-        place = newest(tmp_path / "run")
-        assert same(train(tmp_path / "run", backbone=wide(), resume=place, **changes), whole)
+    whole = train(tmp_path / "whole", backbone=wide(), **changes)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", backbone=wide(), stop=interrupt_at(3), **changes)
+    place = newest(tmp_path / "run")
+    assert same(train(tmp_path / "run", backbone=wide(), resume=place, **changes), whole)
 
 
 @pytest.mark.parametrize("averaging", [None, Averaging(0.9, warmup=True)])

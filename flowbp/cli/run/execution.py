@@ -10,7 +10,14 @@ import torch
 
 from flowbp.cli.console import listing
 from flowbp.cli.prompt_encoding import encode_prompts
-from flowbp.cli.rehearsal import PICTURES, made_up_pictures, try_optimizer, try_saving, try_scorers
+from flowbp.cli.rehearsal import (
+    PICTURES,
+    made_up_pictures,
+    try_observer,
+    try_optimizer,
+    try_saving,
+    try_scorers,
+)
 from flowbp.cli.run.built_run import BuiltRun, build_run, replaced_providers
 from flowbp.cli.run.check import division_of, trained_parameters
 from flowbp.cli.run.folder import (
@@ -192,6 +199,11 @@ def _try_components(run: BuiltRun) -> None:
         held_out=run.held_out,
     )
     try_optimizer(run.optimizer, run.tuned.trainable())
+    if "observers" not in run.replaced:
+        for other in settings.observers.others:
+            # One that takes no folder may write anywhere.
+            if other.takes("folder"):
+                try_observer(other, settings.training.steps)
     try_saving(run.tuned, settings.run.folder)
 
 

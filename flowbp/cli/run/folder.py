@@ -43,6 +43,7 @@ DESCRIPTIONS = {
     "portions.jsonl": "the portions that were chosen or lowered to fit into memory",
     "evaluations.jsonl": "the metrics of the evaluations inside the run",
     "tensorboard": "those metrics for tensorboard --logdir",
+    "wandb": "those metrics for wandb sync",
     TIMINGS: "the seconds of each phase, session by session",
     "samples": "pictures during training",
     "checkpoints/final": "the trained model after the last step, as its backbone saves it",
