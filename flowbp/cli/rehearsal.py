@@ -260,7 +260,7 @@ def try_divided_optimizer(recipe: OptimizerRecipe, mesh: Any, device: torch.devi
     # The optimizer is anybody's, and may raise anything.
     except Exception as error:
         name = dotted_path(getattr(recipe, "target", recipe))
-        why = " ".join(f"{type(error).__name__}: {error}".split())
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
         message = (
             f"is {name}, which cannot train a model that processes share ({why}); write "
             "distributed.shard=1 if the model fits, or take another, such as adamw, adamw_8bit or "

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import sys
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,9 @@ from flowbp.training.observers import Observer
 from flowbp.validators import integer
 
 _OFFLINE = ("offline", "disabled", "dryrun")
+_SETTLED = 5.0
+"""Seconds after which what was sent has been written, even if this process is killed then."""
+
 _CURE = "remove it to go on in a new run of the tracker"
 
 
@@ -79,7 +83,8 @@ class Tracked:
 class Tracker(Observer):
     """What trackers have in common: each step is sent once, also by a run that goes on.
 
-    A tracker that fails to begin stops the run; one that fails later is reported, and left out.
+    After a kill, what was sent in the last seconds before is sent again, as it may be lost. A
+    tracker that fails to begin stops the run; one that fails later is reported, and left out.
 
     Args:
         folder: the run's, whose file `record` has what was sent.
@@ -93,6 +98,8 @@ class Tracker(Observer):
         self._folder, self._configuration = Path(folder), dict(configuration)
         self._run: Any = None
         self._tracked = Tracked(id=uuid.uuid4().hex[:8])
+        # With the times from which on they count.
+        self._pending: list[tuple[float, Tracked]] = []
 
     @property
     def record(self) -> Path:
@@ -106,7 +113,7 @@ class Tracker(Observer):
             self._tracked = structure_record(Tracked, tree, self.record, _CURE)
         with calling("tracker", self):
             self._run = self._opened(self._tracked.id)
-        self._keep()
+        self._keep(self._tracked)
         for row in rows:
             self.row(row)
 
@@ -150,6 +157,7 @@ class Tracker(Observer):
         if run is not None:
             with self._warned():
                 self._finish(run, failed=sys.exc_info()[0] is not None)
+                self._keep(self._tracked)
 
     def _send(self, step: int, values: Callable[[], dict[str, Any]], **sent: Any) -> None:
         if self._run is None:
@@ -157,10 +165,15 @@ class Tracker(Observer):
         with self._warned():
             self._log(step, values())
             self._tracked = attrs.evolve(self._tracked, **sent)
-            self._keep()
+            now = time.monotonic()
+            self._pending.append((now + _SETTLED, self._tracked))
+            settled = [tracked for when, tracked in self._pending if when <= now]
+            if settled:
+                self._keep(settled[-1])
+                self._pending = self._pending[len(settled) :]
 
-    def _keep(self) -> None:
-        write_atomically(self.record, json.dumps(attrs.asdict(self._tracked)) + "\n")
+    def _keep(self, tracked: Tracked) -> None:
+        write_atomically(self.record, json.dumps(attrs.asdict(tracked)) + "\n")
 
     def _warned(self) -> _Warned:
         return _Warned(self)

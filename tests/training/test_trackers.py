@@ -89,6 +89,20 @@ def test_each_step_is_sent_once_whatever_is_done_again(tmp_path: Path) -> None:
     assert (3, {"samples": [((8, 8, 3), "red"), ((8, 8, 3), "green")]}) in first.sent
 
 
+def test_what_may_be_lost_in_a_kill_is_sent_again(tmp_path: Path, monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("flowbp.training.trackers.time.monotonic", lambda: now[0])
+    killed = ListTracker(tmp_path)
+    killed.begin(())
+    for row in rows(3):
+        now[0] += 4
+        killed.row(row)
+    tracker = ListTracker(tmp_path)
+    tracker.begin(rows(3))
+    assert killed.opened == tracker.opened
+    assert [step for step, _ in tracker.sent] == [2, 3]
+
+
 def test_a_run_that_never_had_a_tracker_is_caught_up_with(tmp_path: Path) -> None:
     tracker = ListTracker(tmp_path)
     tracker.begin(rows(3))
