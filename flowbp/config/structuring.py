@@ -342,7 +342,8 @@ def _defaults(
 def _as_read(converter: Converter, kind: Any, default: Any) -> Any:
     if hasattr(default, "takes_self"):
         default = default.factory()
-    written = converter.unstructure(default, kind)
+    # A tuple is a list in YAML.
+    written = plain(tree_of(converter.unstructure(default, kind), ""))
     if not _is_plain(written):
         raise Rejected("has no form in YAML")
     # A tuple is a list in YAML.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -45,7 +45,13 @@ class OptimizerClass:
     """
 
     target: type[torch.optim.Optimizer]
-    arguments: Mapping[str, Any] = attrs.field(factory=dict)
+    arguments: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
+    # Two are equal whether an argument is given or the default.
+    _in_effect: Mapping[str, Any] = attrs.field(init=False, repr=False)
+
+    @_in_effect.default
+    def _arguments_and_defaults(self) -> Mapping[str, Any]:
+        return with_defaults(self.target, self.arguments)
 
     def __attrs_post_init__(self) -> None:
         """Refuse what the class refuses."""
@@ -86,6 +92,12 @@ class OptimizerClass:
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """An optimizer with fresh state, ready to train."""
         return _built(self.target, parameters, self.arguments)
+
+
+def with_defaults(target: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments, and the target's defaults for those that are not given."""
+    found = inspect.signature(target).parameters.values()
+    return {p.name: p.default for p in found if p.default is not p.empty} | {**arguments}
 
 
 def is_optimizer_class(target: Any) -> bool:

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from flowbp.training.optimizer_classes import with_defaults
+
 SUPPLIED = frozenset({"optimizer", "num_training_steps", "last_epoch"})
 """The arguments of a function that a run gives."""
 
@@ -35,10 +37,16 @@ class ScheduleFunction:
     """
 
     target: Callable[..., Any]
-    arguments: Mapping[str, Any] = attrs.field(factory=dict)
+    arguments: Mapping[str, Any] = attrs.field(factory=dict, eq=False)
+    # Two are equal whether an argument is given or the default.
+    _in_effect: Mapping[str, Any] = attrs.field(init=False, repr=False)
     _made: dict[tuple[int, float], Callable[[int], float]] = attrs.field(
         factory=dict, init=False, eq=False, repr=False
     )
+
+    @_in_effect.default
+    def _arguments_and_defaults(self) -> Mapping[str, Any]:
+        return with_defaults(self.target, self.arguments)
 
     def factor(self, step: int, total: int, rate: float) -> float:
         """What the function's `LambdaLR` multiplies the rate with at a step."""
