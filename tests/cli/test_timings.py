@@ -53,9 +53,10 @@ def test_a_resumed_run_reports_the_sums_of_all_sessions(yaml, tmp_path, capsys):
 STOPPING = """
 class Stopping:
     def __init__(self, folder, steps):
-        pass
+        self.tried = folder.name != "run"
     def row(self, metrics):
-        raise KeyboardInterrupt
+        if not self.tried:
+            raise KeyboardInterrupt
     def pictures(self, step, images, prompts):
         pass
     def close(self):
