@@ -109,7 +109,7 @@ def test_an_extra_that_is_absent_is_named(tmp_path, monkeypatch) -> None:
     )
     assert problems(tmp_path, "optimizer={name: adamw_8bit}") == [
         "optimizer.name: the optimizer `adamw_8bit` needs torchao, which is not installed; run: "
-        'pip install "flowbp[optimizers]"'
+        'pip install "flowbp-align[optimizers]"'
     ]
 
 

@@ -143,7 +143,7 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
 def test_what_is_missing_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert list(tracker_faults(WandbSettings(), TrackioSettings())) == [
-        ((each,), f'is given, and {each} is not installed; run: pip install "flowbp[{each}]"')
+        ((each,), f'is given, and {each} is not installed; run: pip install "flowbp-align[{each}]"')
         for each in ("wandb", "trackio")
     ]
     assert list(tracker_faults(None, None)) == []
