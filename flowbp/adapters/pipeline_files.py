@@ -50,6 +50,7 @@ def load_pipeline(
     taken = components_of(source, layout, optional)
     require("transformers")
     kind = pipeline_class(layout.pipeline)
+    _check_version(layout)
     place = local_folder(source) or str(source)
     parts: dict[str, Any] = dict.fromkeys(layout.unused + layout.optional)
     for name in (each for each in layout.models if each in taken):
@@ -81,6 +82,21 @@ def pipeline_class(name: str) -> Any:
             f"{name} is needed here and diffusers {diffusers.__version__} does not have it; run: "
             "pip install -U diffusers"
         ) from error
+
+
+def _check_version(layout: Layout) -> None:
+    version = require("diffusers").__version__
+    if _numbers(version) < layout.since:
+        since = ".".join(map(str, layout.since))
+        raise ImportError(
+            f"{layout.pipeline} samples as here from diffusers {since} on, and this is {version}; "
+            "run: pip install -U diffusers"
+        )
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return major, minor
 
 
 def load_model(
@@ -155,8 +171,7 @@ def _said(error: Exception) -> str:
 def dtype_option(version: str) -> str:
     """The name of the dtype's argument in ``from_pretrained`` of a version of diffusers."""
     # diffusers 0.42 renamed the option and warns of the old name; before, the new one is ignored.
-    major, minor = (int(part) for part in version.split(".")[:2])
-    return "dtype" if (major, minor) >= (0, 42) else "torch_dtype"
+    return "dtype" if _numbers(version) >= (0, 42) else "torch_dtype"
 
 
 def load_transformer(

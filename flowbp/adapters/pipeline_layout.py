@@ -45,6 +45,7 @@ class Layout:
         optional: Of these components, those that may be absent, all of them together.
         option: The argument by which a user does without these.
         unused: Components of the pipeline class that sampling from text does not need.
+        since: The first version of diffusers whose pipeline samples as the backbone does.
     """
 
     pipeline: str
@@ -53,6 +54,7 @@ class Layout:
     optional: tuple[str, ...] = ()
     option: str = ""
     unused: tuple[str, ...] = ()
+    since: tuple[int, int] = (0, 0)
 
     @property
     def needed(self) -> tuple[str, ...]:

@@ -83,6 +83,8 @@ class ZImageBackbone(DiffusersBackbone):
             "text_encoder": ("transformers", "Qwen3Model"),
         },
         others=("scheduler", "tokenizer"),
+        # Before, on another grid, whose last step was of no length.
+        since=(0, 39),
     )
     text_kind: ClassVar[type[Qwen3Text]] = ZImageText
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")

@@ -168,3 +168,11 @@ def test_components_of_another_model_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             FAMILY.backbone(changed(**components))
+
+
+def test_an_older_diffusers_samples_on_another_grid(tmp_path, monkeypatch):
+    FAMILY.pipeline().save_pretrained(tmp_path)
+    monkeypatch.setattr("diffusers.__version__", "0.38.0")
+    message = "ZImagePipeline samples as here from diffusers 0.39 on, and this is 0.38.0; run: pip"
+    with pytest.raises(ImportError, match=message):
+        FAMILY.kind.from_pretrained(tmp_path)
