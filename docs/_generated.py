@@ -18,6 +18,7 @@ from flowbp.cli.evaluate.settings import EvaluateSettings
 from flowbp.cli.keys import default_text
 from flowbp.config import Registry
 from flowbp.config.keys import Key
+from flowbp.config.problems import Rejected
 from flowbp.settings import REGISTRIES, Settings
 from flowbp.settings.key_reference import (
     Entry,
@@ -72,7 +73,11 @@ def _kinds() -> Iterator[str]:
         word = kind_word(registry)
         yield f"## {registry.kind.capitalize()}s"
         for name in registry.targets:
-            entry = component(registry, name, above=home(registry, Settings))
+            try:
+                entry = component(registry, name, above=home(registry, Settings))
+            except Rejected as missing:
+                yield f"### {word} {name}\n\n{_plain(str(missing))}."
+                continue
             lines = [f"### {word} {name}", "", _plain(entry.text)]
             lines += ["", *(_table(entry, True) if entry.keys else ["It has no keys."])]
             yield "\n".join(lines)

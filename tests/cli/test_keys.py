@@ -19,10 +19,8 @@ def test_a_section_is_shown_with_types_defaults_and_presets(capsys):
     assert lines[0].startswith("training  mapping  may be left out")
     at = next(i for i, line in enumerate(lines) if line.startswith("  training.steps "))
     assert lines[at].split("  ")[-1] == "default 300" and "1 to 10,000,000" in lines[at]
-    assert lines[at + 1 : at + 3] == [
-        "      Optimizer steps.",
-        "      presets: 300 in flux1_dev, flux2_klein, sd35_medium",
-    ]
+    assert lines[at + 1] == "      Optimizer steps."
+    assert lines[at + 2].startswith("      presets: 300 in flux1_dev, ")
     columns = {line.index("default") for line in lines if line.startswith("  training.")}
     assert len(columns) == 1
     assert max(map(len, lines)) <= 100

@@ -59,7 +59,7 @@ def test_a_study_finds_the_method_that_is_better_by_construction(study_file, cap
     # Four pulls a step against one, so four times the steps, each of about the rate's length.
     assert (results["exact"]["steps"], results["last"]["steps"]) == (5, 20)
     assert results["last"]["standings"]["reward"]["best"] == 1.0
-    assert results["last"]["standings"]["reward"]["behind"]["low"] > 0
+    assert results["last"]["standings"]["reward"]["against"]["exact"]["low"] > 0
     assert [each["rates"][each["best"]]["rate"] for each in results.values()] == [1e-2, 1e-2]
     for name in FILES:
         assert (folder / name).is_file()

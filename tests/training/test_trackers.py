@@ -148,7 +148,7 @@ def test_what_is_missing_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) 
     ]
     assert list(tracker_faults(None, None)) == []
     monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "flowbp\[trackio\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "flowbp-align\[trackio\]"'):
         Trackio(TrackioSettings(), Path("unused"), {})
 
 
