@@ -93,7 +93,7 @@ def optimised(
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
         optimizer.zero_grad()
-        (-reward(change(pictures()), prompts).mean()).backward()
+        torch.autograd.backward(-reward(change(pictures()), prompts).mean())
         optimizer.step()
     return pictures().detach()
 
