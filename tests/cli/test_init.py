@@ -48,9 +48,14 @@ def test_every_reward_can_be_named(reward):
 
 
 def test_every_model_can_be_named():
-    for model in models():
-        name = written(model, "clipscore").backbone.name
-        assert name == model if model == "shapes" else name in ("flux1", "flux2", "sd3")
+    families = {"shapes", "flux1", "flux2", "sd3", "qwen_image", "z_image"}
+    assert {written(model, "clipscore").backbone.name for model in models()} == families
+
+
+def test_a_model_whose_preset_has_a_method_takes_another():
+    assert written("qwen_image").method == Bridge(active=5)
+    assert written("qwen_image", "sparse", "pickscore").method == Sparse()
+    assert "\nmethod: sparse\n" in Path("container.yaml").read_text()
 
 
 def test_words_stand_in_any_order_and_over_the_presets():
@@ -92,9 +97,8 @@ def test_all_that_is_wrong_with_the_words(capsys):
 
 
 def test_a_method_without_a_preset_for_the_model(monkeypatch):
-    monkeypatch.setattr(
-        "flowbp.cli.init.starting_point.presets",
-        lambda: {"presets/a.yaml": Path(), "presets/a/sparse.yaml": Path()},
-    )
+    Path("a.yaml").write_text("backbone: {name: sd3}")
+    found = {"presets/a.yaml": Path("a.yaml"), "presets/a/sparse.yaml": Path("b.yaml")}
+    monkeypatch.setattr("flowbp.cli.init.starting_point.presets", lambda: found)
     with pytest.raises(ConfigurationError, match=r"`bridge` has no preset for a; .* `sparse`"):
         chosen(["a"])

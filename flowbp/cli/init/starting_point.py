@@ -36,8 +36,18 @@ _PROMPTS = ("prompts.txt", "held_out.txt")
 
 def models() -> tuple[str, ...]:
     """The models that there is a configuration for: the embedded one, and those of presets."""
-    parts = (PurePath(name).with_suffix("").parts for name in presets())
-    return (EMBEDDED, *dict.fromkeys(part[1] for part in parts if len(part) == 3))
+    return (EMBEDDED, *_preset_models())
+
+
+def _preset_models() -> dict[str, Mapping[str, Any]]:
+    """The trees of the presets of models, by model."""
+    found = {}
+    for name, path in presets().items():
+        if len(PurePath(name).parts) == 2:
+            tree = plain(read_file(path))
+            if "backbone" in tree:
+                found[path.stem] = tree
+    return found
 
 
 def methods() -> tuple[str, ...]:
@@ -84,7 +94,10 @@ class StartingPoint:
         """The text of its YAML."""
         if self.model == EMBEDDED:
             return _render("shapes.yaml.j2", self, keys=_KEYS.get(self.method, {}))
-        names = [f"{self.model}.yaml", f"{self.model}/{self.method}.yaml"]
+        tree = _preset_models()[self.model]
+        names = [f"{self.model}.yaml"]
+        if "method" not in tree:
+            names.append(f"{self.model}/{self.method}.yaml")
         if self.reward == _PUBLISHED_REWARD:
             names.append(f"{_PUBLISHED_REWARD}.yaml")
         of_model = presets()[f"presets/{names[0]}"]
@@ -93,7 +106,9 @@ class StartingPoint:
             self,
             files=[f"presets/{name}" for name in names],
             subject=subject(of_model),
-            lora=plain(read_file(of_model))["tuning"]["name"] == "lora",
+            lora=tree["tuning"]["name"] == "lora",
+            ours="method" in tree,
+            another=self.method if _own_method(tree) not in ("", self.method) else "",
             policy="policy" in parameters(REWARDS.resolve(self.reward)),
             distribution=DISTRIBUTION,
         )
@@ -134,8 +149,9 @@ def chosen(words: Sequence[str], *, taken: str = "") -> StartingPoint:
         if len(several) > 1:
             problems.append(f"{listed(several)} are {kind}s; name one of them")
     model = next(iter(found["model"]), EMBEDDED)
-    method = next(iter(found["method"]), _DEFAULT_METHOD)
-    if model != EMBEDDED and f"presets/{model}/{method}.yaml" not in presets():
+    own = "" if model == EMBEDDED else _own_method(_preset_models()[model])
+    method = next(iter(found["method"]), own or _DEFAULT_METHOD)
+    if model != EMBEDDED and not own and f"presets/{model}/{method}.yaml" not in presets():
         there = listed(_methods_of(model))
         problems.append(f"`{method}` has no preset for {model}; methods with one: {there}")
     if problems:
@@ -155,6 +171,11 @@ def _unknown(word: str, kinds: Mapping[str, Iterable[str]]) -> str:
     there = "; ".join(f"{kind}s: {listed(names)}" for kind, names in kinds.items())
     near = nearest(word, [name for names in kinds.values() for name in names])
     return f"{shown(word)} is no model, method or reward. {near}{there[0].upper()}{there[1:]}"
+
+
+def _own_method(tree: Mapping[str, Any]) -> str:
+    """The method that a model's preset has itself; empty if each method has a preset of its own."""
+    return str(tree.get("method", {}).get("name", ""))
 
 
 def _methods_of(model: str) -> Iterator[str]:
