@@ -37,7 +37,9 @@ def test_a_file_of_a_package_is_found_without_running_it(tmp_path, monkeypatch):
     (tmp_path / "with_data" / "numbers.txt").write_text("1")
     monkeypatch.syspath_prepend(tmp_path)
     assert packaged("with_data", "numbers.txt", extra="models").read_text() == "1"
-    with pytest.raises(FileNotFoundError, match=r'`with_data` lacks more\.txt.*"flowbp\[models\]"'):
+    with pytest.raises(
+        FileNotFoundError, match=r'`with_data` lacks more\.txt.*"flowbp-align\[models\]"'
+    ):
         packaged("with_data", "more.txt", extra="models")
-    with pytest.raises(ModuleNotFoundError, match=r'`no_such_package`.*"flowbp\[models\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'`no_such_package`.*"flowbp-align\[models\]"'):
         packaged("no_such_package", "numbers.txt", extra="models")

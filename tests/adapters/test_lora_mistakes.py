@@ -82,7 +82,7 @@ def test_an_unclear_or_damaged_start_is_refused_at_construction(exported, tmp_pa
 
 def test_missing_peft_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ValueError, match=r'`lora` cannot be used: `peft`.*"flowbp\[lora\]"'):
+    with pytest.raises(ValueError, match=r'`lora` cannot be used: `peft`.*"flowbp-align\[lora\]"'):
         Lora()
 
 

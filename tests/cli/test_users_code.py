@@ -410,15 +410,6 @@ def test_judges_metrics_and_parts_that_raise_are_named(yaml, mine, capsys, kind)
     refused(capsys, 1, typed, f"the {kind} ", f"{mine}:Late", "raised KeyError: 'absent'", "during")
 
 
-def test_a_judge_that_gives_scores_is_sent_to_the_threshold(yaml, mine, capsys):
-    judge = f"judge={{name: '{mine}:redness'}}"
-    refused(
-        capsys, 1, [yaml, EVALUATED, judge], f"the judge {mine}:redness", "threshold", own=False
-    )
-    judge = f"judge={{name: threshold, reward: {{name: '{mine}:redness'}}, at_least: 0.5}}"
-    assert main([yaml, EVALUATED, judge]) == 0
-
-
 def test_a_plain_function_works_wherever_a_rewards_name_does(yaml, mine, models, tmp_path, capsys):
     own = f"{{name: '{mine}:redness'}}"
     typed = [

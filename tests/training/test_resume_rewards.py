@@ -10,8 +10,14 @@ from tests.training.test_restore import interrupt_at, newest, same, train
 
 from ..rewards.test_conformance import REWARDS
 
-LIST = ("a cat", "a dog on a mat", "a cat", "two dogs", "a red box on a very long table")
-"""One prompt comes twice, and steps of three prompts do not divide five."""
+LIST = (
+    'a cat with an "a"',
+    'a dog on a mat with a "b"',
+    'a cat with an "a"',
+    'two dogs and a "c"',
+    'a red box on a very long table with a "d"',
+)
+"""One prompt comes twice, steps of three prompts do not divide five, and some rewards read words."""
 
 STOPS = (1, 2, 4)
 
