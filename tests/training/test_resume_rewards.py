@@ -17,7 +17,7 @@ LIST = (
     'two dogs and a "c"',
     'a red box on a very long table with a "d"',
 )
-"""One prompt comes twice, steps of three prompts do not divide five, and some rewards read words."""
+"""One comes twice, and steps of three do not divide five. What is in quotes, some rewards read."""
 
 STOPS = (1, 2, 4)
 
