@@ -25,6 +25,7 @@ WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 ALL_FILES = "all of its files"
 """What to download where one file is not enough."""
 
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # How archives and pickles of torch.save begin.
 _BEGINNINGS = (b"PK", b"\x80")
@@ -74,6 +75,7 @@ def resolve(
     published: PublishedFile | None = None,
     argument: str = "source",
     wanted: str | None = None,
+    revision: str | None = None,
 ) -> Path:
     """The first of some files that a source has, downloaded if the source is a hub id.
 
@@ -83,17 +85,20 @@ def resolve(
         published: What the file must be, bit for bit; None accepts any.
         argument: That names the source, for messages.
         wanted: Which of the source's files are needed, in words; None if it is this one alone.
+        revision: Of the hub id, a branch, tag or commit; None is its main branch.
 
     Raises:
         FileNotFoundError: A folder has none of the files, or they cannot be had from the hub.
         ValueError: The file is not the published one.
     """
+    at = {} if revision is None else {"revision": revision}
     path = _on_disk(source, files, argument, wanted) or _on_hub(
         str(source),
         files,
-        lambda name: Path(require("huggingface_hub").hf_hub_download(str(source), name)),
+        lambda name: Path(require("huggingface_hub").hf_hub_download(str(source), name, **at)),
         argument=argument,
         wanted=wanted,
+        revision=revision,
     )
     if published is not None:
         published.check(path)
@@ -163,6 +168,7 @@ def _on_hub(
     *,
     argument: str,
     wanted: str | None,
+    revision: str | None = None,
 ) -> Any:
     """What `ask` returns for the first of some files that a repository has."""
     errors = _part("errors")
@@ -186,7 +192,8 @@ def _on_hub(
         except Exception as error:
             refused = error
             break
-    why = why_unread(refused, hub_id, file=files[0] if wanted is None else None, wanted=wanted)
+    file = files[0] if wanted is None else None
+    why = why_unread(refused, hub_id, file=file, wanted=wanted, revision=revision)
     raise FileNotFoundError(
         f"`{argument}` {hub_id!r} is no local folder, and as a hub id it could not be read, its "
         f"{' or '.join(files)}: {why}"
@@ -286,10 +293,11 @@ def is_offline() -> bool:
     return bool(_part("constants").HF_HUB_OFFLINE)
 
 
-def cached_file(hub_id: str, name: str) -> Path | None:
+def cached_file(hub_id: str, name: str, *, revision: str | None = None) -> Path | None:
     """Where the cache has a file of a repository; None where it does not."""
+    at = {} if revision is None else {"revision": revision}
     try:
-        path = require("huggingface_hub").try_to_load_from_cache(hub_id, name)
+        path = require("huggingface_hub").try_to_load_from_cache(hub_id, name, **at)
     # Asking the hub for it reports that this is no id.
     except _part("errors").HFValidationError:
         return None
@@ -297,23 +305,79 @@ def cached_file(hub_id: str, name: str) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
-def cached_commit(hub_id: str) -> str | None:
-    """The newest commit of a repository in the cache, None without; needs no huggingface_hub."""
+def cached_commit(hub_id: str, revision: str | None = None) -> str | None:
+    """The commit of a repository in the cache, None without; needs no huggingface_hub."""
+    folder, name = _cache_of(hub_id), revision or "main"
+    if folder is None:
+        return None
+    if (folder / "snapshots" / name).is_dir():
+        return name
+    reference = folder / "refs" / name
+    return reference.read_text().strip() if reference.is_file() else None
+
+
+def _cache_of(hub_id: str) -> Path | None:
     try:
         hub = require("huggingface_hub.file_download")
     except ModuleNotFoundError:
         return None
-    folder = Path(_part("constants").HF_HUB_CACHE) / hub.repo_folder_name(
-        repo_id=hub_id, repo_type="model"
+    folder = hub.repo_folder_name(repo_id=hub_id, repo_type="model")
+    return Path(_part("constants").HF_HUB_CACHE, folder)
+
+
+def cached_revisions(hub_id: str) -> list[str]:
+    """The branches and tags of a repository in the cache, and the commits that have no name."""
+    folder = _cache_of(hub_id)
+    if folder is None:
+        return []
+    references = [path for path in (folder / "refs").rglob("*") if path.is_file()]
+    named = {path.read_text().strip() for path in references}
+    commits = {path.name for path in (folder / "snapshots").glob("*")}
+    names = (path.relative_to(folder / "refs").as_posix() for path in references)
+    return [*sorted(names), *sorted(commits - named)]
+
+
+def check_revision(hub_id: str, revision: str) -> None:
+    """Refuse a branch, tag or commit that a repository does not have, as far as can be known."""
+    if cached_commit(hub_id, revision) is not None:
+        return
+    there, of = cached_revisions(hub_id), "its cache"
+    if not is_offline():
+        try:
+            found = require("huggingface_hub").list_repo_refs(hub_id)
+        # What else is wrong with the hub or the id is reported by what reads from it.
+        except Exception:
+            return
+        there, of = [each.name for each in (*found.branches, *found.tags)], "the hub"
+        # Which commits there are is a long list, and the hub says if this one is not.
+        if revision in there or _COMMIT.fullmatch(revision):
+            return
+    if not there:
+        return
+    cure = f"or run `hf download {hub_id} --revision {revision}` where there is a network"
+    raise FileNotFoundError(
+        f"`revision` must be a branch, tag or commit of {hub_id}, got {revision!r}; {of} has "
+        f"{', '.join(there)}: write one of these{f', {cure}' if is_offline() else ''}"
     )
-    reference = folder / "refs" / "main"
-    return reference.read_text().strip() if reference.is_file() else None
 
 
-def address(hub_id: str, name: str | None = None) -> str:
+def hub_files(hub_id: str, *, revision: str | None = None) -> list[str] | None:
+    """The names of all files of a repository, None where the hub does not say."""
+    if is_offline():
+        return None
+    try:
+        return list(require("huggingface_hub").list_repo_files(hub_id, revision=revision))
+    # Why is reported by what reads from it.
+    except Exception:
+        return None
+
+
+def address(hub_id: str, name: str | None = None, *, revision: str | None = None) -> str:
     """The address of a repository, or of a file of it, on the hub."""
     place = f"{_part('constants').ENDPOINT}/{hub_id}"
-    return place if name is None else f"{place}/resolve/main/{name}"
+    if name is None:
+        return place if revision is None else f"{place}/tree/{revision}"
+    return f"{place}/resolve/{revision or 'main'}/{name}"
 
 
 @contextmanager
@@ -327,7 +391,12 @@ def reading(argument: str, place: Place) -> Iterator[None]:
 
 
 def why_unread(
-    error: Exception, place: Path | str, *, file: str | None = None, wanted: str | None = None
+    error: Exception,
+    place: Path | str,
+    *,
+    file: str | None = None,
+    wanted: str | None = None,
+    revision: str | None = None,
 ) -> str:
     """Why a model could not be read, by the `error` and its causes, and what to do about it."""
     said = " ".join(str(error).split()).rstrip(".")
@@ -335,12 +404,14 @@ def why_unread(
         return f"{said}; copy or download the whole folder again"
     errors, constants = _part("errors"), _part("constants")
     endpoint, command = constants.ENDPOINT, f"hf download {place}"
-    elsewhere = (
-        f"or download {wanted or ALL_FILES} from {address(place)} elsewhere and give their folder"
-    )
+    whole = address(place, revision=revision)
+    elsewhere = f"or download {wanted or ALL_FILES} from {whole} elsewhere and give their folder"
     if file is not None:
         command = f"{command} {file}"
-        elsewhere = f"or download {address(place, file)} elsewhere and give the file's path"
+        single = address(place, file, revision=revision)
+        elsewhere = f"or download {single} elsewhere and give the file's path"
+    if revision is not None:
+        command = f"{command} --revision {revision}"
     unreached = (
         "was not asked because HF_HUB_OFFLINE is set" if is_offline() else "could not be reached"
     )
@@ -348,6 +419,8 @@ def why_unread(
     reasons = {
         errors.GatedRepoError: f"it is gated; accept its licence on {endpoint}/{place} and run "
         "`hf auth login`",
+        errors.RevisionNotFoundError: f"{endpoint}/{place} has no revision {revision!r}; write a "
+        "branch, tag or commit that it has",
         errors.RepositoryNotFoundError: f"{endpoint} has no {place}, or it is private; check the "
         "id, or run `hf auth login` with an account that may read it",
         errors.HFValidationError: f"{said}; check the id",

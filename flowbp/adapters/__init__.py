@@ -43,6 +43,7 @@ from flowbp.adapters.pipeline_files import load_pipeline as load_pipeline
 from flowbp.adapters.pipeline_layout import Layout as Layout
 from flowbp.adapters.pipeline_layout import read_config as read_config
 from flowbp.adapters.pipeline_layout import read_stated as read_stated
+from flowbp.adapters.pipeline_source import PipelineSource as PipelineSource
 from flowbp.adapters.qwen_image import QwenImageBackbone as QwenImageBackbone
 from flowbp.adapters.qwen_image import QwenImageText as QwenImageText
 from flowbp.adapters.sd3 import SD3Backbone as SD3Backbone

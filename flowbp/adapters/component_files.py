@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,26 +74,42 @@ def check_loading_report(
         )
 
 
-def check_component(folder: Path, library: str, kind: str) -> str | None:
-    """Refuse files that could not be loaded; the variant, such as ``fp16``, if no plain is."""
+def check_component(folder: Path, library: str, kind: str, variant: str | None) -> str | None:
+    """Refuse files that could not be loaded; the variant to load, None of plain weights.
+
+    It is the `variant` asked for where the component has it, and else what there is.
+    """
     check_config(folder, library, kind)
     quantised = sorted(folder.glob("*.gguf"))
     if quantised:
         raise ValueError(_no_quantised(folder, quantised[0].name))
     check_weight_files(folder)
-    variants = sorted(_variants(folder, library))
+    variants = variants_of((path.name for path in folder.iterdir()), library)
     if not variants:
         there = ", ".join(path.name for path in sorted(folder.iterdir())[:4]) or "nothing"
         why = f"{folder} has no {_STEMS[library]}.safetensors, it holds {there}; {AGAIN}"
         raise unread(folder.parent, folder.name, why)
+    found = chosen_variant(variants, variant, folder)
+    _check_shards(folder, library, found)
+    return found or None
+
+
+def chosen_variant(variants: Sequence[str], wanted: str | None, place: Path | str) -> str:
+    """Which of the variants that there are to load, "" for plain weights."""
+    if wanted in variants:
+        return wanted or ""
     # Plain weights come first.
+    if variants[0] and wanted is not None:
+        raise ValueError(
+            f"`variant` must be one that {place} has, got {wanted!r}; it has its weights in "
+            f"{', '.join(variants)} alone: write variant={variants[0]}"
+        )
     if variants[0] and len(variants) > 1:
         raise ValueError(
-            f"{folder} has its weights in the variants {', '.join(variants)} alone, and which is "
-            "meant is not known; keep the files of one of them"
+            f"`variant` must be one of {', '.join(variants)}, got none; {place} has no plain "
+            f"weights: write variant={variants[0]}, or another of them"
         )
-    _check_shards(folder, library, variants[0])
-    return variants[0] or None
+    return variants[0]
 
 
 def check_config(folder: Path, library: str, kind: str) -> Mapping[str, Any]:
@@ -120,16 +136,16 @@ def _no_quantised(folder: Path, how: str) -> str:
     )
 
 
-def _variants(folder: Path, library: str) -> set[str]:
-    """The variants of the weights that there are, "" for plain ones."""
+def variants_of(names: Iterable[str], library: str) -> list[str]:
+    """The variants of the weights among the names of files, "" for plain ones."""
     stem, shard = _STEMS[library], r"(-\d{5}-of-\d{5})?"
     kinds = re.compile(
         rf"{stem}(\.(?P<a>[\w-]+?))?{shard}(\.(?P<b>[\w-]+))?\.safetensors"
         rf"|{stem}\.safetensors\.index(\.(?P<c>[\w-]+))?\.json"
         rf"|{_PICKLED[library]}{shard}\.bin(\.index\.json)?"
     )
-    found = [match for path in folder.iterdir() if (match := kinds.fullmatch(path.name))]
-    return {match["a"] or match["b"] or match["c"] or "" for match in found}
+    found = [match for name in names if (match := kinds.fullmatch(name))]
+    return sorted({match["a"] or match["b"] or match["c"] or "" for match in found})
 
 
 def _check_shards(folder: Path, library: str, variant: str) -> None:

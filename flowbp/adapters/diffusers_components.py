@@ -27,6 +27,7 @@ from flowbp.adapters.pipeline_files import (
     save_with_encoders,
 )
 from flowbp.adapters.pipeline_layout import FAMILIES, Layout
+from flowbp.adapters.pipeline_source import PipelineSource
 from flowbp.adapters.text_encoders import PromptEncoder, TextEncoders
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class DiffusersComponents:
     gradient_checkpointing: Checkpointing = attrs.field(
         default="auto", validator=attrs.validators.in_((True, False, "auto"))
     )
+    origin: PipelineSource | None = None
+    """From where it was loaded."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -71,6 +74,8 @@ class DiffusersComponents:
         cls,
         source: str | os.PathLike[str],
         *,
+        revision: str | None = None,
+        variant: str | None = None,
         policy: DtypePolicy = FLOAT32,
         frozen_policy: DtypePolicy | None = None,
         device: torch.device | str = "cpu",
@@ -83,6 +88,9 @@ class DiffusersComponents:
 
         Args:
             source: ``owner/name`` or a folder with a model_index.json.
+            revision: Branch, tag or commit of the hub id; None is its main branch.
+            variant: Of the weights, such as ``fp16``, in the components that have it; None takes
+                the plain ones, or the only variant where there are none.
             policy: Dtypes of the transformer.
             frozen_policy: Dtypes of VAE and text encoders; None keeps them in `policy.compute`,
                 which is also what `save` then writes.
@@ -99,12 +107,14 @@ class DiffusersComponents:
         Raises:
             ModuleNotFoundError: diffusers or transformers is not installed.
             ImportError: The installed diffusers does not know the family.
-            FileNotFoundError: No such source, or a component's folder is missing.
-            ValueError: Another pipeline class, a component the source does not have, or an
-                illegal value of another argument, or weights that are damaged or incomplete.
+            FileNotFoundError: No such source or revision, or a component's folder is missing.
+            ValueError: Another pipeline class, a component or variant the source does not have, or
+                an illegal value of another argument, or weights that are damaged or incomplete.
         """
         return cls._load(
             source,
+            revision=revision,
+            variant=variant,
             policy=policy,
             frozen_policy=frozen_policy,
             device=device,
@@ -119,6 +129,8 @@ class DiffusersComponents:
         cls,
         source: str | os.PathLike[str],
         *,
+        revision: str | None,
+        variant: str | None,
         policy: DtypePolicy,
         frozen_policy: DtypePolicy | None,
         device: torch.device | str,
@@ -126,8 +138,9 @@ class DiffusersComponents:
         **options: Any,
     ) -> Self:
         frozen_dtype = (frozen_policy or policy.frozen).weights
+        origin = PipelineSource(source, revision, variant)
         pipeline = load_pipeline(
-            source,
+            origin,
             cls.layout,
             dtype=policy.weights,
             frozen_dtype=frozen_dtype,
@@ -135,10 +148,15 @@ class DiffusersComponents:
             weights=torch.device(device).type != "meta",
         )
         backbone = cls.from_pipeline(
-            pipeline, policy=policy, frozen_policy=frozen_policy, device=device, **options
+            pipeline,
+            policy=policy,
+            frozen_policy=frozen_policy,
+            device=device,
+            origin=origin,
+            **options,
         )
         for name, tower in backbone.text_encoders.towers.items():
-            load = partial(reload_model, source, cls.layout, name, frozen_dtype)
+            load = partial(reload_model, origin, cls.layout, name, frozen_dtype)
             tower.held.reload_with(load, str(source))
         return backbone
 
@@ -242,7 +260,7 @@ class DiffusersComponents:
             dtype=self.policy.compute,
             absent=absent,
             encoders=tuple(towers),
-            base=next((tower.held.origin for tower in towers.values()), ""),
+            base=self.origin,
         )
 
 

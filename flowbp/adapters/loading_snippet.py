@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flowbp.adapters.pipeline_files import dtype_option
+from flowbp.adapters.pipeline_source import PipelineSource
 from flowbp.adapters.sigmas import even_levels
 from flowbp.extras import require
 
@@ -24,7 +25,7 @@ def loading_lines(
     dtype: torch.dtype,
     absent: Sequence[str],
     encoders: Sequence[str],
-    base: str,
+    base: PipelineSource | None,
 ) -> str:
     """The lines of Python that load a saved pipeline, or a saved adapter with its `base`.
 
@@ -38,10 +39,12 @@ def loading_lines(
     if whole:
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
         options |= {name: "..." for name in encoders if None in (index.get(name) or [None])}
+    if not whole and base is not None:
+        options |= {name: repr(value) for name, value in base.options.items()}
     if dtype != torch.float32:
         options[dtype_option(require("diffusers").__version__)] = str(dtype)
     given = "".join(f", {name}={value}" for name, value in options.items())
-    place = repr(str(folder)) if whole else repr(base) if base else "..."
+    place = repr(str(folder)) if whole else "..." if base is None else repr(str(base))
     imports = f"from diffusers import {kind.__name__}"
     if dtype != torch.float32:
         imports = f"import torch\n{imports}"

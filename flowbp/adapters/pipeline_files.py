@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,9 +20,10 @@ from flowbp.adapters.pipeline_layout import (
     config_folder,
     pipeline_index,
 )
+from flowbp.adapters.pipeline_source import PipelineSource
 from flowbp.adapters.text_encoders import TextTower, tokenizer_of
 from flowbp.extras import require
-from flowbp.hub import is_offline, local_folder, why_unread
+from flowbp.hub import is_offline, why_unread
 
 LEFT_OUT = "left_out.txt"
 """The only file of a component that could not be read again; it says why."""
@@ -32,7 +32,7 @@ _ORIGIN = "_name_or_path"
 
 
 def load_pipeline(
-    source: str | os.PathLike[str],
+    source: PipelineSource,
     layout: Layout,
     *,
     dtype: torch.dtype,
@@ -51,22 +51,22 @@ def load_pipeline(
     require("transformers")
     kind = pipeline_class(layout.pipeline)
     _check_version(layout)
-    place = local_folder(source) or str(source)
     parts: dict[str, Any] = dict.fromkeys(layout.unused + layout.optional)
     for name in (each for each in layout.models if each in taken):
         wanted = dtype if name == "transformer" else frozen_dtype
         if weights:
-            parts[name] = load_model(place, layout, name, wanted, taken[name])
+            parts[name] = load_model(source, layout, name, wanted, taken[name])
         else:
-            parts[name] = empty_model(place, layout, name, wanted)
+            parts[name] = empty_model(source, layout, name, wanted)
     without_weights = [name for name in layout.others if name in taken]
     for name in without_weights:
         parts.pop(name, None)
     named = " or ".join(without_weights)
+    place, at = source.place, _at(source)
     try:
-        return kind.from_pretrained(place, **parts)
+        return kind.from_pretrained(place, **at, **parts)
     except OSError as error:
-        raise unread(place, named, why_unread(error, place)) from error
+        raise unread(place, named, _why(error, source)) from error
     # Tokenizers that are damaged raise whatever their reader does.
     except Exception as error:
         raise ValueError(str(unread(place, named, f"{_said(error)}; {AGAIN}"))) from error
@@ -99,14 +99,24 @@ def _numbers(version: str) -> tuple[int, int]:
     return major, minor
 
 
+def _at(source: PipelineSource) -> dict[str, str]:
+    """The arguments that name a revision."""
+    return {} if source.revision is None else {"revision": source.revision}
+
+
+def _why(error: Exception, source: PipelineSource) -> str:
+    return why_unread(error, source.place, revision=source.revision)
+
+
 def load_model(
-    place: Path | str, layout: Layout, name: str, dtype: torch.dtype, variant: str | None
+    source: PipelineSource, layout: Layout, name: str, dtype: torch.dtype, variant: str | None
 ) -> Any:
     """Load one component with weights, whose files were checked."""
     # Loaded one by one because the pipeline does not say which weights were missing.
     library, kind = layout.models[name]
     module = require(library)
     options: dict[str, Any] = {
+        **_at(source),
         "subfolder": name,
         "output_loading_info": True,
         # diffusers asks the hub about a sharded model even where HF_HUB_OFFLINE is set.
@@ -118,28 +128,25 @@ def load_model(
     else:
         options |= {"dtype": dtype, "ignore_mismatched_sizes": True}
     try:
-        model, report = getattr(module, kind).from_pretrained(place, **options)
+        model, report = getattr(module, kind).from_pretrained(source.place, **options)
     except torch.OutOfMemoryError:
         raise
     # What a damaged file makes the libraries raise is of any kind.
     except Exception as error:
-        raise _refusal(error, place, name, kind) from error
-    check_loading_report(report, source=place, model=name)
+        raise _refusal(error, source, name, kind) from error
+    check_loading_report(report, source=source.place, model=name)
     return model
 
 
-def reload_model(
-    source: str | os.PathLike[str], layout: Layout, name: str, dtype: torch.dtype
-) -> Any:
+def reload_model(source: PipelineSource, layout: Layout, name: str, dtype: torch.dtype) -> Any:
     """Load one component again, whose files may not be what they were."""
-    place = local_folder(source) or str(source)
-    return load_model(place, layout, name, dtype, check_files(place, layout, name))
+    return load_model(source, layout, name, dtype, check_files(source, layout, name))
 
 
-def empty_model(place: Path | str, layout: Layout, name: str, dtype: torch.dtype) -> Any:
+def empty_model(source: PipelineSource, layout: Layout, name: str, dtype: torch.dtype) -> Any:
     """Make one component from its configuration, without weights, on torch's meta device."""
     library, kind = layout.models[name]
-    folder = config_folder(place, name)
+    folder = config_folder(source, name)
     check_config(folder, library, kind)
     component: Any = getattr(require(library), kind)
     try:
@@ -152,12 +159,13 @@ def empty_model(place: Path | str, layout: Layout, name: str, dtype: torch.dtype
             return nn.Module.to(model, dtype=dtype)
     # A configuration of wrong values makes the libraries raise anything.
     except Exception as error:
-        raise _refusal(error, place, name, kind) from error
+        raise _refusal(error, source, name, kind) from error
 
 
-def _refusal(error: Exception, place: Path | str, name: str, kind: str) -> Exception:
+def _refusal(error: Exception, source: PipelineSource, name: str, kind: str) -> Exception:
+    place = source.place
     if isinstance(error, OSError):
-        return unread(place, name, why_unread(error, place))
+        return unread(place, name, _why(error, source))
     # It may be a ValueError or a RuntimeError, by whether accelerate is installed.
     return ValueError(
         f"`source` {str(place)!r} has a {name} that is no fitting {kind}: {_said(error)}"
@@ -179,15 +187,15 @@ def load_transformer(
 ) -> None:
     """Copy the transformer of a saved pipeline into one of the same model."""
     variant = check_transformer(folder, layout, transformer)
-    saved = load_model(folder, layout, "transformer", dtype, variant)
+    saved = load_model(PipelineSource(folder), layout, "transformer", dtype, variant)
     transformer.load_state_dict(saved.state_dict())
 
 
 def check_transformer(folder: Path, layout: Layout, transformer: nn.Module) -> str | None:
     """Refuse a saved pipeline of another model, before its weights are read; their variant."""
-    place = local_folder(folder) or folder
-    found = check_components(place, layout, pipeline_index(place, layout), ["transformer"])
-    saved = empty_model(folder, layout, "transformer", torch.float32).state_dict()
+    source = PipelineSource(folder)
+    found = check_components(source, layout, pipeline_index(source, layout), ["transformer"])
+    saved = empty_model(source, layout, "transformer", torch.float32).state_dict()
     mine = transformer.state_dict()
     other = [
         name

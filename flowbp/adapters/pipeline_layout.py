@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,15 +14,17 @@ from flowbp.adapters.component_files import (
     check_component,
     check_config,
     check_text_files,
+    chosen_variant,
     unread,
+    variants_of,
 )
+from flowbp.adapters.pipeline_source import PipelineSource
 from flowbp.extras import require
 from flowbp.hub import (
     ALL_FILES,
     WEIGHT_FILES,
-    cached_file,
+    hub_files,
     is_offline,
-    local_folder,
     read_json,
     resolve,
     why_unread,
@@ -63,19 +64,20 @@ class Layout:
 
 
 def components_of(
-    source: str | os.PathLike[str], layout: Layout, optional: bool | None
+    source: PipelineSource, layout: Layout, optional: bool | None
 ) -> dict[str, str | None]:
     """The components to load, all of whose files were checked; see `check_components`."""
-    place = local_folder(source) or str(source)
-    index = pipeline_index(place, layout)
-    return check_components(place, layout, index, _wanted(place, index, layout, optional))
+    source.check()
+    index = pipeline_index(source, layout)
+    return check_components(source, layout, index, _wanted(source, index, layout, optional))
 
 
-def pipeline_index(place: Path | str, layout: Layout) -> Mapping[str, Any]:
+def pipeline_index(source: PipelineSource, layout: Layout) -> Mapping[str, Any]:
     """The ``model_index.json`` of a family's pipeline: component to library and class."""
+    place = source.place
     if isinstance(place, Path) and not (place / "model_index.json").is_file():
         _refuse_parts(place)
-    index = read_stated(place, "model_index.json")
+    index = read_stated(source, "model_index.json")
     found = index.get("_class_name")
     if found != layout.pipeline:
         other = FAMILIES.get(str(found))
@@ -87,9 +89,10 @@ def pipeline_index(place: Path | str, layout: Layout) -> Mapping[str, Any]:
 
 
 def _wanted(
-    place: Path | str, index: Mapping[str, Any], layout: Layout, optional: bool | None
+    source: PipelineSource, index: Mapping[str, Any], layout: Layout, optional: bool | None
 ) -> Sequence[str]:
     """The components to load; warns where nothing says whether the optional ones are meant."""
+    place = source.place
     if not layout.optional or optional is False:
         return layout.needed
     named = [name for name in layout.optional if has_component(index, name)]
@@ -112,9 +115,14 @@ def _wanted(
 
 
 def check_components(
-    place: Path | str, layout: Layout, index: Mapping[str, Any], names: Sequence[str]
+    source: PipelineSource, layout: Layout, index: Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, str | None]:
-    """Refuse components that are absent or could not be loaded; the variants of their weights."""
+    """Refuse components that are absent or could not be loaded; the variants of their weights.
+
+    As in diffusers, a component without the variant that is asked for has its plain weights loaded,
+    but not all of them may.
+    """
+    place = source.place
     without = [name for name in names if not has_component(index, name)]
     if without:
         raise ValueError(
@@ -128,15 +136,44 @@ def check_components(
                 f"`source` {str(place)!r} lacks the folders {', '.join(missing)} that its "
                 "model_index.json names; copy or download the whole pipeline"
             )
-    return {name: check_files(place, layout, name) for name in names}
+    found = {name: check_files(source, layout, name) for name in names}
+    if source.variant is not None and source.variant not in found.values():
+        others = sorted(_all_variants(source, layout, names))
+        there = f"has {', '.join(others)}" if others else "has plain weights alone"
+        raise ValueError(
+            f"`variant` must be one that a component of {str(place)!r} has, got "
+            f"{source.variant!r}; it {there}: write variant={others[0] if others else 'null'}"
+        )
+    return found
 
 
-def check_files(place: Path | str, layout: Layout, name: str) -> str | None:
+def _all_variants(source: PipelineSource, layout: Layout, names: Sequence[str]) -> set[str]:
+    """The variants that are known to be there, without the plain weights."""
+    found: set[str] = set()
+    for name in layout.models.keys() & names:
+        files = _hub_names(source, name)
+        folder = source.component(name)
+        if files is None and folder is not None:
+            files = [path.name for path in folder.iterdir()]
+        found |= {*variants_of(files or (), layout.models[name][0])}
+    return found - {""}
+
+
+def _hub_names(source: PipelineSource, name: str) -> list[str] | None:
+    """The files of a component of a repository; None of a folder, or where the hub does not say."""
+    place = source.place
+    files = None if isinstance(place, Path) else hub_files(place, revision=source.revision)
+    if files is None:
+        return None
+    return [file.removeprefix(f"{name}/") for file in files if file.startswith(f"{name}/")]
+
+
+def check_files(source: PipelineSource, layout: Layout, name: str) -> str | None:
     """Refuse files of a component that could not be loaded; the variant of its weights, if any.
 
-    Of a repository what the cache has is looked at.
+    Of a repository what the cache has is looked at, and asked for a variant that it lacks, the hub.
     """
-    folder = _component_folder(place, name)
+    place, folder = source.place, source.component(name)
     if name not in layout.models:
         if folder is not None:
             check_text_files(folder)
@@ -144,34 +181,35 @@ def check_files(place: Path | str, layout: Layout, name: str) -> str | None:
     try:
         if folder is None:
             raise FileNotFoundError(f"{name} is not in the cache")
-        return check_component(folder, *layout.models[name])
+        found = check_component(folder, *layout.models[name], source.variant)
+        if source.variant in (None, found) or isinstance(place, Path):
+            return found
     except FileNotFoundError as error:
         if isinstance(place, Path):
             raise
         # What the cache lacks is fetched where the hub may be asked.
-        if not is_offline():
-            return None
-        missing = require("huggingface_hub.errors").LocalEntryNotFoundError(str(error))
-        raise unread(place, name, why_unread(missing, place)) from error
+        if is_offline():
+            missing = require("huggingface_hub.errors").LocalEntryNotFoundError(str(error))
+            why = why_unread(missing, place, revision=source.revision)
+            raise unread(place, name, why) from error
+    if source.variant is None:
+        return None
+    variants = variants_of(_hub_names(source, name) or (), layout.models[name][0])
+    return chosen_variant(variants or [""], source.variant, f"{place}/{name}") or None
 
 
-def _component_folder(place: Path | str, name: str) -> Path | None:
-    """Where a component is on disk; None of a repository of which the cache does not have it."""
-    if isinstance(place, Path):
-        return place / name
-    config = cached_file(place, f"{name}/config.json")
-    return None if config is None else config.parent
-
-
-def config_folder(place: Path | str, name: str) -> Path:
+def config_folder(source: PipelineSource, name: str) -> Path:
     """The folder with a component's configuration, which is fetched where the cache lacks it."""
     # Not left to diffusers: it does not expand ~, and takes a hub that is out of reach for one that
     # has no such file.
-    return _component_folder(place, name) or _file(place, f"{name}/config.json").parent
+    return source.component(name) or _file(source, f"{name}/config.json").parent
 
 
-def _file(place: Path | str, name: str) -> Path:
-    return place / name if isinstance(place, Path) else resolve(place, name, wanted=ALL_FILES)
+def _file(source: PipelineSource, name: str) -> Path:
+    place = source.place
+    if isinstance(place, Path):
+        return place / name
+    return resolve(place, name, wanted=ALL_FILES, revision=source.revision)
 
 
 def has_component(index: Mapping[str, Any], name: str) -> bool:
@@ -207,9 +245,10 @@ def _refuse_parts(folder: Path) -> None:
         )
 
 
-def read_config(source: str | os.PathLike[str], layout: Layout, name: str) -> Mapping[str, Any]:
+def read_config(source: PipelineSource, layout: Layout, name: str) -> Mapping[str, Any]:
     """The configuration of a diffusers component, with the defaults of what it leaves out."""
-    folder = config_folder(local_folder(source) or str(source), name)
+    source.check()
+    folder = config_folder(source, name)
     library, kind = layout.models[name]
     component: Any = getattr(require(library), kind)
     config = check_config(folder, library, kind)
@@ -218,7 +257,7 @@ def read_config(source: str | os.PathLike[str], layout: Layout, name: str) -> Ma
     return defaults | dict(config)
 
 
-def read_stated(source: str | os.PathLike[str], file: str) -> Mapping[str, Any]:
+def read_stated(source: PipelineSource, file: str) -> Mapping[str, Any]:
     """A JSON file of a pipeline that belongs to no network, as it is written."""
-    path = _file(local_folder(source) or str(source), file)
+    path = _file(source, file)
     return read_json(path, what="a folder in diffusers layout")

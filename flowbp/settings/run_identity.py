@@ -45,7 +45,7 @@ STEPS = "training.steps"
 """May be raised where the schedule leaves the steps that are done as they were."""
 
 
-_ADDED = {"batching.global": "null"}
+_ADDED = {"batching.global": "null", "backbone.revision": "null", "backbone.variant": "null"}
 """Keys that runs begun by an earlier version lack, with what they mean there."""
 
 SOURCES = "sources.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from flowbp.adapters import (
     DiffusersBackbone,
     PictureSizes,
+    PipelineSource,
     SD3Backbone,
     WithGuidanceAdvice,
     read_config,
@@ -30,13 +30,13 @@ class NamedModel:
     """A model of a family, not loaded."""
 
     family: type[DiffusersBackbone]
-    source: str | os.PathLike[str]
+    source: PipelineSource
     options: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property
     def is_folder(self) -> bool:
         """Whether its source is a folder that is there."""
-        return Path(self.source).expanduser().is_dir()
+        return Path(self.source.source).expanduser().is_dir()
 
     def config(self, name: str) -> Mapping[str, Any]:
         """The configuration of a component, see `flowbp.adapters.read_config`."""
@@ -65,13 +65,18 @@ class NamedModel:
 def named_model(component: Component[Any]) -> NamedModel | None:
     """The model that a backbone's component would load, of the library's families or another."""
     if component.target == embedded_backbone:
-        return NamedModel(SD3Backbone, base_folder())
+        return NamedModel(SD3Backbone, PipelineSource(base_folder()))
     family = getattr(component.target, "__self__", None)
     if not (isinstance(family, type) and issubclass(family, DiffusersBackbone)):
         return None
     if component.target != family.from_pretrained or not component.takes("device"):
         return None
-    return NamedModel(family, component.arguments["source"], component.arguments)
+    given = {
+        name: component.arguments[name]
+        for name in attrs.fields_dict(PipelineSource)
+        if name in component.arguments
+    }
+    return NamedModel(family, PipelineSource(**given), component.arguments)
 
 
 def rescales_guidance(backbone: Component[Any]) -> bool:

@@ -9,6 +9,7 @@ from flowbp.adapters import (
     Flux1Backbone,
     Flux2Backbone,
     PictureSizes,
+    PipelineSource,
     SD3Backbone,
     ZImageBackbone,
     read_config,
@@ -40,7 +41,8 @@ def test_a_model_draws_what_its_configuration_says(name, tmp_path):
     family = FAMILIES[name]
     family.pipeline().save_pretrained(tmp_path / "model")
     layout = family.kind.layout
-    configs = [read_config(tmp_path / "model", layout, part) for part in ("transformer", "vae")]
+    source = PipelineSource(tmp_path / "model")
+    configs = [read_config(source, layout, part) for part in ("transformer", "vae")]
     multiple = family.kind.picture_sizes(*configs).multiple
     backbone = family.backbone()
     for factor in (1, 3):
@@ -55,7 +57,8 @@ def test_what_a_configuration_leaves_out_is_its_class_default(tmp_path):
     path = tmp_path / "transformer" / "config.json"
     lines = [line for line in path.read_text().splitlines() if "patch_size" not in line]
     path.write_text("\n".join(lines))
-    assert read_config(tmp_path, SD3Backbone.layout, "transformer")["patch_size"] == 2
+    found = read_config(PipelineSource(tmp_path), SD3Backbone.layout, "transformer")
+    assert found["patch_size"] == 2
 
 
 def test_sides_and_bound_are_reported():

@@ -144,7 +144,10 @@ WRONG = {
         ),
         "has no `weight_map`",
     ),
-    "several variants": (renamed("vae", "fp16", "bf16"), "variants bf16, fp16.*keep the files of"),
+    "several variants": (
+        renamed("vae", "fp16", "bf16"),
+        "one of bf16, fp16, got none.*write variant=bf16",
+    ),
     "bitsandbytes": (
         config("transformer", quantization_config={"quant_method": "bitsandbytes"}),
         r"quantised transformer \(bitsandbytes\).*full precision",

@@ -110,11 +110,14 @@ def fingerprint(component: Component[Any], digests: Digests) -> dict[str, Any]:
     own; the commits of hub ids, None where the cache has none.
     """
     found: dict[str, Any] = {"code flowbp": own_code()}
+    revisions: dict[_Path, str] = {}
     for path, value in _values(component, ()):
         if isinstance(value, Component):
+            if isinstance(revision := value.arguments.get("revision"), str):
+                revisions[*path, "source"] = revision
             found |= {f"code {name}": code for name, code in _code_of(value, digests).items()}
         else:
-            _add(found, path_text(path), str(value), digests)
+            _add(found, path_text(path), str(value), digests, revisions.get(path))
     # What is taken where an argument is null.
     for place in sorted(towers_of(component)):
         if not Path(place).is_absolute():
@@ -132,7 +135,9 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-def _add(found: dict[str, Any], name: str, text: str, digests: Digests) -> None:
+def _add(
+    found: dict[str, Any], name: str, text: str, digests: Digests, revision: str | None = None
+) -> None:
     try:
         place = Path(text).expanduser()
         there = bool(text) and place.exists()
@@ -142,7 +147,7 @@ def _add(found: dict[str, Any], name: str, text: str, digests: Digests) -> None:
     if there:
         found[name] = dict(digests.of(place))
     elif _HUB_ID.fullmatch(text):
-        found[name] = cached_commit(text)
+        found[name] = cached_commit(text, revision)
 
 
 def _values(value: Any, path: _Path) -> Iterator[tuple[_Path, Any]]:
