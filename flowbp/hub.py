@@ -22,6 +22,12 @@ Place = str | os.PathLike[str]
 WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 """How files of weights end; a place that does is one on disk, and no hub is asked for it."""
 
+SINGLE_FILE_CURE = (
+    "give the folder or hub id of the whole model as the source, and, of SD3 and FLUX.1, the file "
+    "as transformer=file.safetensors"
+)
+"""What to do with a file of weights that is no source."""
+
 ALL_FILES = "all of its files"
 """What to download where one file is not enough."""
 
@@ -219,9 +225,7 @@ def local_folder(source: Place) -> Path | None:
         there = "" if path.is_file() else f"; there is no file {path} either"
         raise FileNotFoundError(
             f"`source` must be a folder in diffusers layout or a hub id, got the single file "
-            f"{str(source)!r}{there}; single files are not read, convert it once with diffusers: "
-            "StableDiffusion3Pipeline or FluxPipeline.from_single_file(file)"
-            ".save_pretrained(folder)"
+            f"{str(source)!r}{there}; {SINGLE_FILE_CURE}"
         )
     if isinstance(source, str) and is_hub_id(source):
         return None

@@ -26,7 +26,7 @@ from flowbp.adapters.pipeline_files import (
     reload_model,
     save_with_encoders,
 )
-from flowbp.adapters.pipeline_layout import FAMILIES, Layout
+from flowbp.adapters.pipeline_layout import FAMILIES, TRANSFORMER, Layout
 from flowbp.adapters.pipeline_source import PipelineSource
 from flowbp.adapters.text_encoders import PromptEncoder, TextEncoders
 
@@ -135,10 +135,11 @@ class DiffusersComponents:
         frozen_policy: DtypePolicy | None,
         device: torch.device | str,
         optional: bool | None = None,
+        transformer: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> Self:
         frozen_dtype = (frozen_policy or policy.frozen).weights
-        origin = PipelineSource(source, revision, variant)
+        origin = PipelineSource(source, revision, variant, transformer)
         pipeline = load_pipeline(
             origin,
             cls.layout,
@@ -261,6 +262,7 @@ class DiffusersComponents:
             absent=absent,
             encoders=tuple(towers),
             base=self.origin,
+            transformer=self.layout.models[TRANSFORMER][1],
         )
 
 

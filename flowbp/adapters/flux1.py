@@ -125,6 +125,7 @@ class Flux1Backbone(DiffusersBackbone):
         cls,
         source: str | os.PathLike[str],
         *,
+        transformer: str | os.PathLike[str] | None = None,
         embedded_guidance: float | None = None,
         **shared: Any,
     ) -> Flux1Backbone:
@@ -132,11 +133,15 @@ class Flux1Backbone(DiffusersBackbone):
 
         Args:
             source: ``owner/name`` or a folder with a model_index.json.
+            transformer: A ``.safetensors`` file with the transformer, as its publisher or
+                diffusers writes it, in place of the source's, whose configuration it must fit.
             embedded_guidance: What the guidance embedding of dev is given, None for the pipeline's
                 3.5; a transformer without such an embedding takes none.
             **shared: See `DiffusersComponents.from_pretrained`.
         """
-        return cls._load(source, embedded_guidance=embedded_guidance, **shared)
+        return cls._load(
+            source, transformer=transformer, embedded_guidance=embedded_guidance, **shared
+        )
 
     def predicted(self, latents: Tensor, timestep: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         """The transformer's velocity, given ``tokens`` (B, L, D) and ``pooled`` (B, P).

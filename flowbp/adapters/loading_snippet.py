@@ -26,30 +26,46 @@ def loading_lines(
     absent: Sequence[str],
     encoders: Sequence[str],
     base: PipelineSource | None,
+    transformer: str,
 ) -> str:
     """The lines of Python that load a saved pipeline, or a saved adapter with its `base`.
 
     The dtype is named wherever it is not float32: diffusers loads weights in float32 by default and
     transformers text encoders in the dtype that they were saved in, and such a pair fails in its
     first product. Components that are `absent` are None; an encoder that the folder lacks is shown
-    as ``...``, for the reader to give.
+    as ``...``, for the reader to give. `transformer` is the class of a base's single file.
     """
     whole = (folder / _INDEX).is_file()
     options = {name: "None" for name in absent}
     if whole:
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
         options |= {name: "..." for name in encoders if None in (index.get(name) or [None])}
+    dtypes = {}
+    if dtype != torch.float32:
+        dtypes[dtype_option(require("diffusers").__version__)] = str(dtype)
+    before, imported = "", kind.__name__
     if not whole and base is not None:
         options |= {name: repr(value) for name, value in base.options.items()}
-    if dtype != torch.float32:
-        options[dtype_option(require("diffusers").__version__)] = str(dtype)
+        if base.transformer is not None:
+            options["transformer"] = "transformer"
+            before = _single_file_line(base, transformer, dtypes)
+            imported = f"{imported}, {transformer}"
+    options |= dtypes
     given = "".join(f", {name}={value}" for name, value in options.items())
     place = repr(str(folder)) if whole else "..." if base is None else repr(str(base))
-    imports = f"from diffusers import {kind.__name__}"
+    imports = f"from diffusers import {imported}"
     if dtype != torch.float32:
         imports = f"import torch\n{imports}"
-    line = f"{imports}\npipeline = {kind.__name__}.from_pretrained({place}{given})"
+    line = f"{imports}\n{before}pipeline = {kind.__name__}.from_pretrained({place}{given})"
     return line if whole else f"{line}\npipeline.load_lora_weights({str(folder)!r})"
+
+
+def _single_file_line(base: PipelineSource, kind: str, dtypes: Mapping[str, str]) -> str:
+    given = {"config": repr(str(base)), "subfolder": "'transformer'"}
+    if base.revision is not None:
+        given["config_revision"] = repr(base.revision)
+    options = "".join(f"    {name}={value},\n" for name, value in (given | dict(dtypes)).items())
+    return f"transformer = {kind}.from_single_file(\n    {str(base.transformer)!r},\n{options})\n"
 
 
 _UNSHIFTED = {

@@ -13,6 +13,7 @@ from torch import nn
 
 from flowbp.adapters.component_files import AGAIN, check_config, check_loading_report, unread
 from flowbp.adapters.pipeline_layout import (
+    TRANSFORMER,
     Layout,
     check_components,
     check_files,
@@ -21,6 +22,7 @@ from flowbp.adapters.pipeline_layout import (
     pipeline_index,
 )
 from flowbp.adapters.pipeline_source import PipelineSource
+from flowbp.adapters.single_file import check_single_file, load_single_file, single_file
 from flowbp.adapters.text_encoders import TextTower, tokenizer_of
 from flowbp.extras import require
 from flowbp.hub import is_offline, why_unread
@@ -53,8 +55,10 @@ def load_pipeline(
     _check_version(layout)
     parts: dict[str, Any] = dict.fromkeys(layout.unused + layout.optional)
     for name in (each for each in layout.models if each in taken):
-        wanted = dtype if name == "transformer" else frozen_dtype
-        if weights:
+        wanted = dtype if name == TRANSFORMER else frozen_dtype
+        if name == TRANSFORMER and source.transformer is not None:
+            parts[name] = _single_file_model(source, layout, wanted, weights=weights)
+        elif weights:
             parts[name] = load_model(source, layout, name, wanted, taken[name])
         else:
             parts[name] = empty_model(source, layout, name, wanted)
@@ -143,6 +147,24 @@ def reload_model(source: PipelineSource, layout: Layout, name: str, dtype: torch
     return load_model(source, layout, name, dtype, check_files(source, layout, name))
 
 
+def _single_file_model(
+    source: PipelineSource, layout: Layout, dtype: torch.dtype, *, weights: bool
+) -> Any:
+    """The transformer in a file of its own, or without weights, once its header was checked."""
+    path = single_file(source.transformer or "")
+    empty = empty_model(source, layout, TRANSFORMER, dtype)
+    check_single_file(path, empty, str(source))
+    if not weights:
+        return empty
+    options = {dtype_option(require("diffusers").__version__): dtype}
+    try:
+        return load_single_file(type(empty), path, config_folder(source, TRANSFORMER), **options)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"`transformer` {str(path)!r} cannot be read: {_said(error)}") from error
+
+
 def empty_model(source: PipelineSource, layout: Layout, name: str, dtype: torch.dtype) -> Any:
     """Make one component from its configuration, without weights, on torch's meta device."""
     library, kind = layout.models[name]
@@ -187,15 +209,15 @@ def load_transformer(
 ) -> None:
     """Copy the transformer of a saved pipeline into one of the same model."""
     variant = check_transformer(folder, layout, transformer)
-    saved = load_model(PipelineSource(folder), layout, "transformer", dtype, variant)
+    saved = load_model(PipelineSource(folder), layout, TRANSFORMER, dtype, variant)
     transformer.load_state_dict(saved.state_dict())
 
 
 def check_transformer(folder: Path, layout: Layout, transformer: nn.Module) -> str | None:
     """Refuse a saved pipeline of another model, before its weights are read; their variant."""
     source = PipelineSource(folder)
-    found = check_components(source, layout, pipeline_index(source, layout), ["transformer"])
-    saved = empty_model(source, layout, "transformer", torch.float32).state_dict()
+    found = check_components(source, layout, pipeline_index(source, layout), [TRANSFORMER])
+    saved = empty_model(source, layout, TRANSFORMER, torch.float32).state_dict()
     mine = transformer.state_dict()
     other = [
         name
@@ -207,7 +229,7 @@ def check_transformer(folder: Path, layout: Layout, transformer: nn.Module) -> s
             f"`checkpoint` {str(folder)!r} is of another model than the backbone: {len(other)} "
             f"parameters differ in name or shape, the first being {other[0]!r}"
         )
-    return found["transformer"]
+    return found[TRANSFORMER]
 
 
 def save_pipeline(pipeline: Any, folder: Path) -> None:

@@ -19,9 +19,11 @@ from flowbp.adapters.component_files import (
     variants_of,
 )
 from flowbp.adapters.pipeline_source import PipelineSource
+from flowbp.adapters.single_file import single_file
 from flowbp.extras import require
 from flowbp.hub import (
     ALL_FILES,
+    SINGLE_FILE_CURE,
     WEIGHT_FILES,
     hub_files,
     is_offline,
@@ -29,6 +31,9 @@ from flowbp.hub import (
     resolve,
     why_unread,
 )
+
+TRANSFORMER = "transformer"
+"""The component that is trained."""
 
 FAMILIES: dict[str, str] = {}
 """Every family that is imported, by the pipeline that it loads."""
@@ -41,7 +46,7 @@ class Layout:
     Args:
         pipeline: The diffusers class that model_index.json must name.
         models: Component with weights to the library and class that load it; the one that is
-            trained is called ``transformer``.
+            trained is called `TRANSFORMER`.
         others: Components without weights: tokenizers and the scheduler.
         optional: Of these components, those that may be absent, all of them together.
         option: The argument by which a user does without these.
@@ -174,6 +179,10 @@ def check_files(source: PipelineSource, layout: Layout, name: str) -> str | None
     Of a repository what the cache has is looked at, and asked for a variant that it lacks, the hub.
     """
     place, folder = source.place, source.component(name)
+    if name == TRANSFORMER and source.transformer is not None:
+        single_file(source.transformer)
+        check_config(config_folder(source, name), *layout.models[name])
+        return None
     if name not in layout.models:
         if folder is not None:
             check_text_files(folder)
@@ -238,11 +247,7 @@ def _refuse_parts(folder: Path) -> None:
         )
     single = sorted(path.name for path in folder.iterdir() if path.suffix in WEIGHT_FILES)
     if single:
-        raise FileNotFoundError(
-            f"{whole} no model_index.json but {single[0]}; single files are not read, convert it "
-            "once with diffusers: StableDiffusion3Pipeline or FluxPipeline"
-            ".from_single_file(file).save_pretrained(folder)"
-        )
+        raise FileNotFoundError(f"{whole} no model_index.json but {single[0]}; {SINGLE_FILE_CURE}")
 
 
 def read_config(source: PipelineSource, layout: Layout, name: str) -> Mapping[str, Any]:

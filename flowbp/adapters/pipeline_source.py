@@ -17,11 +17,13 @@ class PipelineSource:
         source: ``owner/name`` or a folder.
         revision: A branch, tag or commit of the repository; None is its main branch.
         variant: Of the weights, such as ``fp16``; None takes the plain ones.
+        transformer: A single file of weights, in place of those of the source.
     """
 
     source: Place
     revision: str | None = None
     variant: str | None = None
+    transformer: Place | None = None
 
     def __str__(self) -> str:
         return str(self.source)

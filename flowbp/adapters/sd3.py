@@ -166,6 +166,7 @@ class SD3Backbone(DiffusersBackbone):
         cls,
         source: str | os.PathLike[str],
         *,
+        transformer: str | os.PathLike[str] | None = None,
         text_length: int = 256,
         use_t5: bool | None = None,
         **shared: Any,
@@ -174,12 +175,16 @@ class SD3Backbone(DiffusersBackbone):
 
         Args:
             source: ``owner/name`` or a folder with a model_index.json.
+            transformer: A ``.safetensors`` file with the transformer, as its publisher or
+                diffusers writes it, in place of the source's, whose configuration it must fit.
             text_length: Tokens that T5 reads, the pipeline's max_sequence_length.
             use_t5: True needs a T5, False leaves it out, None takes it where the source's index
                 names one, which must be there then.
             **shared: See `DiffusersComponents.from_pretrained`.
         """
-        return cls._load(source, text_length=text_length, optional=use_t5, **shared)
+        return cls._load(
+            source, transformer=transformer, text_length=text_length, optional=use_t5, **shared
+        )
 
     def predicted(self, latents: Tensor, timestep: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         """The transformer's velocity, given ``tokens`` (B, L, D) and ``pooled`` (B, P)."""

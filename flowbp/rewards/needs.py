@@ -129,7 +129,7 @@ class PackagedFile:
 
         def location() -> str:
             path = self.path(None, verify=False)
-            return f"{path} (here, {_size(path)})"
+            return here(path)
 
         return Need(check=partial(self.path, None, verify=verify), location=location)
 
@@ -168,12 +168,17 @@ def _location(
     if path is not None:
         inside = [path / name for name in files if (path / name).is_file()]
         chosen = inside[0] if alone and inside else path
-        return f"{chosen} (here, {_size(chosen)})"
+        return here(chosen)
     cached = [found for name in files if (found := cached_file(str(place), name)) is not None]
     there = address(str(place), files[0] if alone else None)
     if cached:
         return f"{there} (here, in the cache, {_size(cached[0] if alone else cached[0].parent)})"
     return f"{there} (not here{'' if size is None else f', {_in_units(size)}'})"
+
+
+def here(place: Path) -> str:
+    """A path, and in brackets that it is here and how large it is."""
+    return f"{place} (here, {_size(place)})"
 
 
 def _size(place: Path) -> str:

@@ -45,11 +45,13 @@ STEPS = "training.steps"
 """May be raised where the schedule leaves the steps that are done as they were."""
 
 
-_ADDED = {"batching.global": "null", "backbone.revision": "null", "backbone.variant": "null"}
+_ADDED = dict.fromkeys(
+    ("batching.global", "backbone.revision", "backbone.variant", "backbone.transformer"), "null"
+)
 """Keys that runs begun by an earlier version lack, with what they mean there."""
 
 SOURCES = "sources.json"
-_NAMES = ("source", "path", "start")
+_NAMES = ("source", "path", "start", "transformer")
 """Keys whose value may name a place without a slash in it."""
 # What comes beside a model and is no part of it.
 _DOCUMENTS = (".md", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".pdf")

@@ -21,6 +21,7 @@ from flowbp.adapters import (
     rescale_of,
 )
 from flowbp.config import Component
+from flowbp.rewards.needs import here
 from flowbp.settings.component_needs import Found
 from flowbp.shapes.embedded import base_folder, embedded_backbone
 
@@ -37,6 +38,12 @@ class NamedModel:
     def is_folder(self) -> bool:
         """Whether its source is a folder that is there."""
         return Path(self.source.source).expanduser().is_dir()
+
+    @property
+    def locations(self) -> Mapping[str, str]:
+        """The files that it reads besides its source, by key, with their sizes."""
+        file = self.source.transformer
+        return {} if file is None else {"transformer": here(Path(file).expanduser())}
 
     def config(self, name: str) -> Mapping[str, Any]:
         """The configuration of a component, see `flowbp.adapters.read_config`."""

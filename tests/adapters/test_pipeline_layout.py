@@ -260,7 +260,7 @@ def test_parts_of_a_pipeline_are_named_in_the_error(saved, tmp_path):
     (tmp_path / "file").mkdir()
     (tmp_path / "file" / "flux1-dev.safetensors").write_bytes(b"")
     _, checking = refusals("sd3 with T5", tmp_path / "file")
-    assert "flux1-dev.safetensors; single files are not read" in str(checking)
+    assert "flux1-dev.safetensors; give the folder or hub id" in str(checking)
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -279,7 +279,7 @@ def test_a_single_file_is_called_one_and_no_hub_is_asked(
         (tmp_path / "x" / name).write_bytes(b"")
     _, checking = refusals("flux1 schnell", f"x/{name}")
     assert f"the single file 'x/{name}'" in str(checking)
-    assert "single files are not read, convert it once" in str(checking)
+    assert "the file as transformer=file.safetensors" in str(checking)
     assert ("there is no file" in str(checking)) is not there
 
 

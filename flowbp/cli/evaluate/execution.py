@@ -54,6 +54,9 @@ def overview(settings: EvaluateSettings) -> str:
         "folder": str(settings.evaluation.folder),
     }
     found = [f"  {name:<12}{text}" for name, text in lines.items()]
+    named = named_model(settings.backbone)
+    files = {} if named is None else named.locations
+    found += [f"  backbone.{key} reads {place}" for key, place in files.items()]
     for label, metric in settings.metrics.items():
         found += [f"  {label} reads {place}" for place in locations_read(metric)]
     return "\n".join(found)

@@ -207,10 +207,15 @@ def trained_parameters(backbone: Backbone) -> int:
 
 def _places_read(settings: Settings, replaced: Collection[str]) -> list[str]:
     """From where they are read, how large that is and whether it is here, as lines."""
+    named = None if {"backbone", "tuned"} & set(replaced) else named_model(settings.backbone)
+    files = {} if named is None else named.locations
     return [
-        f"  {path_text(path)} reads {place}"
-        for provider, scorers in SCORERS.items()
-        if provider not in replaced
-        for path, component in scorers(settings)
-        for place in locations_read(component)
+        *(f"  backbone.{key} reads {place}" for key, place in files.items()),
+        *(
+            f"  {path_text(path)} reads {place}"
+            for provider, scorers in SCORERS.items()
+            if provider not in replaced
+            for path, component in scorers(settings)
+            for place in locations_read(component)
+        ),
     ]
