@@ -57,18 +57,14 @@ def check_single_file(path: Path, model: nn.Module, source: str) -> None:
             "are trained and evaluated here in float32 or bfloat16 alone; take the file in full "
             "precision, and policy={weights: bfloat16, compute: bfloat16} for less memory"
         )
-    other = [
-        name
-        for name in sorted(wanted)
-        if name not in found or found[name].shape != wanted[name].shape
-    ]
+    shapes, own = ({name: tuple(t.shape) for name, t in each.items()} for each in (found, wanted))
+    other = [name for name in sorted(own | shapes) if own.get(name) != shapes.get(name)]
     if other:
         name = other[0]
-        got = tuple(found[name].shape) if name in found else "none"
         raise ValueError(
             f"`transformer` {str(path)!r} is of another model than the transformer of `source` "
-            f"{source!r}: {len(other)} of {len(wanted)} parameters differ, the first being {name}, "
-            f"which must be of shape {tuple(wanted[name].shape)}, got {got}; {_CURE}"
+            f"{source!r}: {len(other)} parameters differ in name or shape, the first being {name}, "
+            f"{own.get(name, 'none')} there and {shapes.get(name, 'none')} in the file; {_CURE}"
         )
 
 
@@ -80,8 +76,9 @@ def load_single_file(kind: Any, path: Path, config: Path, **options: Any) -> Any
 def _converted(path: Path, model: Any, source: str) -> Mapping[str, Tensor]:
     """The tensors of a file, without values, under diffusers' names."""
     tensors, kind = _tensors(path), type(model).__name__
-    if tensors.keys() >= model.state_dict().keys():
-        return {name: tensors[name] for name in model.state_dict()}
+    # Under diffusers' own names.
+    if tensors.keys() == model.state_dict().keys():
+        return tensors
     convert = require(_CONVERTERS).SINGLE_FILE_LOADABLE_CLASSES[kind]["checkpoint_mapping_fn"]
     try:
         found: Mapping[str, Tensor] = convert(checkpoint=dict(tensors), config=model.config)
