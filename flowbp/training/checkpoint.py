@@ -7,13 +7,22 @@ import math
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 
 import attrs
 
 from flowbp.config import DamagedError, read_sealed, sealed
-from flowbp.files import PARTIAL, SavingError, digests, flush, refuse_foreign, saving
+from flowbp.files import (
+    PARTIAL,
+    SavingError,
+    digests,
+    flush,
+    refuse_foreign,
+    saving,
+    write_atomically,
+)
 from flowbp.validators import integer
 
 MANIFEST, FORMAT = "manifest.json", 5
@@ -22,6 +31,12 @@ TRAINING, STATE, TENSORS = "training", "state.json", "tensors.safetensors"
 
 STATE_FILE = f"{TRAINING}/{STATE}"
 FINAL = "final"
+CARD = "README.md"
+"""The model card, which is no part of what was saved: it may be completed, edited or removed."""
+
+Card = Callable[[Path, int], str]
+"""Writes the card of the model that is in a folder after a step."""
+
 REPLACED = ".flowbp-replaced"
 """Ending of a checkpoint that a new one of the same name is taking the place of."""
 
@@ -94,7 +109,7 @@ def damage(checkpoint: Path, manifest: Manifest, read: Container[str]) -> str | 
             size = (checkpoint / name).stat().st_size
             if size != file.size:
                 return f"its file {name} has {size} bytes instead of {file.size}"
-        strange = sorted(there - manifest.files.keys())
+        strange = sorted(n for n in there - manifest.files.keys() if not is_beside(n))
         if strange:
             return f"its file {strange[0]} was not there when it was saved; remove it"
         names = [name for name in manifest.files if name in read]
@@ -127,6 +142,11 @@ def model_damage(checkpoint: Path, *, state: bool = False, content: bool = True)
     return damage(checkpoint, manifest, wanted if content else ())
 
 
+def is_beside(name: str) -> bool:
+    """Whether a file is a card, or one of those that the hub adds to a folder, which are hidden."""
+    return name == CARD or name.startswith(".")
+
+
 def _names(checkpoint: Path) -> Iterator[str]:
     """All files but the manifest; what a link to a folder leads to counts as well."""
     for place, _, names in os.walk(checkpoint, followlinks=True):
@@ -140,6 +160,7 @@ def save_checkpoint(
     *,
     identity: str | None = None,
     step: int | None = None,
+    card: Callable[[Path], str] | None = None,
 ) -> Path:
     """Have a checkpoint written, and give it its name only when all of it is on disk.
 
@@ -159,6 +180,8 @@ def save_checkpoint(
             partial.mkdir()
             write(partial)
             write_manifest(partial, identity=identity, step=step)
+            if card is not None and not (partial / CARD).exists():
+                _write_card(card, partial)
             for path in (*partial.rglob("*"), partial):
                 flush(path)
             _refuse_strangers(folder, partial)
@@ -168,6 +191,26 @@ def save_checkpoint(
             shutil.rmtree(partial, ignore_errors=True)
             raise
     return folder
+
+
+def _write_card(card: Callable[[Path], str], partial: Path) -> None:
+    try:
+        text = card(partial)
+    # It may ask a backbone of others, and no card is worth a model.
+    except Exception as error:
+        warnings.warn(
+            f"the checkpoint has no {CARD}, which could not be made ({type(error).__name__}: "
+            f"{error}); the model itself is saved",
+            stacklevel=2,
+        )
+        return
+    (partial / CARD).write_text(text, encoding="utf-8")
+
+
+def replace_card(checkpoint: Path, card: Callable[[Path], str]) -> None:
+    """Write the card of a checkpoint anew, unless its backbone has saved one of its own."""
+    if checkpoint.is_dir() and CARD not in read_manifest(checkpoint).files:
+        write_atomically(checkpoint / CARD, card(checkpoint))
 
 
 def recover(parent: Path) -> None:
@@ -205,7 +248,9 @@ def _refuse_strangers(folder: Path, partial: Path) -> None:
         raise CheckpointError(
             errno.ENOTDIR, f"`folder` must be a folder or free, got the {what} {folder}"
         )
-    strangers = sorted({p.name for p in folder.iterdir()} - {p.name for p in partial.iterdir()})
+    # What a kill left of a card that was being replaced.
+    known = {f".{CARD}{PARTIAL}", *(p.name for p in partial.iterdir())}
+    strangers = sorted({p.name for p in folder.iterdir()} - known)
     if strangers:
         raise CheckpointError(
             errno.ENOTEMPTY,

@@ -16,6 +16,7 @@ from flowbp.adapters.sharding import holding
 from flowbp.limits import STEPS
 from flowbp.training.checkpoint import (
     FINAL,
+    Card,
     CheckpointError,
     SavedCheckpoint,
     newest_checkpoint,
@@ -87,12 +88,13 @@ class Checkpoints:
     Every checkpoint holds the weights that one would use, the averaged ones if the run averages,
     and in its folder `training` all that is needed to go on from it. `identity` is of the run, such
     as a digest of its configuration; a checkpoint with another one is not resumed. What was saved
-    after something failed is never removed.
+    after something failed is never removed. A `card` writes the model card of each model.
     """
 
     folder: Path = attrs.field(converter=Path)
     policy: SavePolicy = attrs.field(factory=SavePolicy)
     identity: str = attrs.field(default="", kw_only=True)
+    card: Card | None = attrs.field(default=None, kw_only=True)
 
     def name(self, step: int, total: int, *, best: bool = False) -> str | None:
         """The name of the checkpoint after `step` of `total` steps, None if there is none."""
@@ -149,7 +151,13 @@ class Checkpoints:
                 write_training_state(run, folder)
 
         identity = None if run.updating else self.identity
-        place = save_checkpoint(write, self.folder / name, identity=identity, step=run.done)
+        place = save_checkpoint(
+            write,
+            self.folder / name,
+            identity=identity,
+            step=run.done,
+            card=self._card_after(run.done) if files else None,
+        )
         if not run.updating:
             self.prune(run)
         return place
@@ -157,7 +165,12 @@ class Checkpoints:
     def save_model(self, run: RunState, name: str, *, averaged: bool) -> Path:
         """Save the model alone, for someone to look at; no run goes on from it."""
         write = partial(_write_model, run, averaged=averaged)
-        return save_checkpoint(write, self.folder / name, step=run.done)
+        card = self._card_after(run.done)
+        return save_checkpoint(write, self.folder / name, step=run.done, card=card)
+
+    def _card_after(self, step: int) -> Callable[[Path], str] | None:
+        card = self.card
+        return None if card is None else lambda folder: card(folder, step)
 
     def prune(self, run: RunState) -> None:
         """Remove the checkpoints that need not stay; a kill may have come before it was done."""

@@ -23,7 +23,7 @@ from flowbp.config import (
 )
 from flowbp.files import write_atomically
 from flowbp.settings import changes, resolved_values
-from flowbp.training.checkpoint import TRAINING
+from flowbp.training.checkpoint import TRAINING, is_beside
 
 CONFIGURATION, MODELS = "configuration.yaml", "models"
 
@@ -61,6 +61,8 @@ def identity(model: ModelSection, digests: Digests) -> dict[str, Any]:
     place = model.checkpoint
 
     def counts(name: str) -> bool:
+        if is_beside(name):
+            return False
         weights = not model.averaged and name.endswith(".safetensors")
         return weights or not name.startswith(f"{TRAINING}/")
 

@@ -27,6 +27,7 @@ from flowbp.cli.run.folder import (
     configuration_text,
     write_finished,
 )
+from flowbp.cli.run.model_card import complete_card, with_cards
 from flowbp.cli.run.other_ranks import divide, follow, meet, share_judged, share_scales
 from flowbp.cli.run.overview import overview
 from flowbp.cli.run.phases import calibrate, run_prompts, score_before, score_held_out
@@ -161,7 +162,8 @@ def _finish(
     if settings.run.compile:
         print("compiling: the first two steps may take several minutes", flush=True)
     with timings.phase("train"), during("the training"):
-        done = container.trainer().run(resume=checkpoint)
+        checkpoints = with_cards(container.checkpoints(), run)
+        done = container.trainer(checkpoints=checkpoints).run(resume=checkpoint)
     with _note_of_trained_model(folder):
         end = ending(settings, run.history.held_out, container.checkpoints(), done=done)
         share_judged(run, end)
@@ -174,6 +176,7 @@ def _finish(
                 inside, facts = container.held_out_evaluation(), container.shown_facts()
                 method = type(container.method()).__name__
                 write_results(run, evaluated, timings, inside=inside, method=method, facts=facts)
+                complete_card(run, comparison, inside, end)
             print(f"\n{table(comparison)}")
     write_finished(folder, done, ended_early=bool(end.early))
     if end.early:

@@ -46,7 +46,8 @@ DESCRIPTIONS = {
     "wandb": "those metrics for wandb sync",
     TIMINGS: "the seconds of each phase, session by session",
     "samples": "pictures during training",
-    "checkpoints/final": "the trained model after the last step, as its backbone saves it",
+    "checkpoints/final": "the trained model after the last step, as its backbone saves it, and its "
+    "model card",
 }
 """The files that a run lists at its end."""
 

@@ -126,7 +126,7 @@ def loading_advice(model: Backbone, settings: Settings, best: str | None = None)
     """How the models of a run are loaded elsewhere, and sampled as in training."""
     if not isinstance(model, WithLoading):
         return ""
-    folder, sampling = settings.run.folder / "checkpoints", _sampling_advice(model, settings)
+    folder, sampling = settings.run.folder / "checkpoints", sampling_advice(model, settings)
     places = {"the best, in Python": best, "the last, in Python": "final"} if best else {}
     return "".join(
         f"\n{what}\n{textwrap.indent(model.loading(folder / name) + sampling, '  ')}\n"
@@ -134,7 +134,7 @@ def loading_advice(model: Backbone, settings: Settings, best: str | None = None)
     )
 
 
-def _sampling_advice(model: Backbone, settings: Settings) -> str:
+def sampling_advice(model: Backbone, settings: Settings) -> str:
     """How plain diffusers samples as the run did: grid, guidance, size."""
     if not isinstance(model, WithPlainSampling):
         return ""

@@ -59,7 +59,12 @@ def test_a_run_trains_an_adapter_that_plain_diffusers_loads(name, typed, tmp_pat
     count = sum(p.numel() for p in parts.tuned().trainable().values())
     assert f"{count:,} parameters, lora (rank 2, alpha 4" in capsys.readouterr().out
     final = tmp_path / "run" / "checkpoints" / "final"
-    assert {path.name for path in final.iterdir()} == {WEIGHTS, "training", "manifest.json"}
+    assert {path.name for path in final.iterdir()} == {
+        WEIGHTS,
+        "training",
+        "manifest.json",
+        "README.md",
+    }
     # Training ends with the averages in the parameters.
     saved = load_file(final / WEIGHTS)
     for each, parameter in parts.tuned().trainable().items():
