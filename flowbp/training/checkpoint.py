@@ -193,24 +193,24 @@ def save_checkpoint(
     return folder
 
 
-def _write_card(card: Callable[[Path], str], partial: Path) -> None:
-    try:
-        text = card(partial)
-    # It may ask a backbone of others, and no card is worth a model.
-    except Exception as error:
-        warnings.warn(
-            f"the checkpoint has no {CARD}, which could not be made ({type(error).__name__}: "
-            f"{error}); the model itself is saved",
-            stacklevel=2,
-        )
-        return
-    (partial / CARD).write_text(text, encoding="utf-8")
-
-
 def replace_card(checkpoint: Path, card: Callable[[Path], str]) -> None:
     """Write the card of a checkpoint anew, unless its backbone has saved one of its own."""
     if checkpoint.is_dir() and CARD not in read_manifest(checkpoint).files:
-        write_atomically(checkpoint / CARD, card(checkpoint))
+        _write_card(card, checkpoint)
+
+
+def _write_card(card: Callable[[Path], str], folder: Path) -> None:
+    try:
+        text = card(folder)
+    # It may ask a backbone of others, and no card is worth a model.
+    except Exception as error:
+        warnings.warn(
+            f"the {CARD} of a checkpoint could not be made "
+            f"({type(error).__name__}: {error}); the model itself is saved",
+            stacklevel=2,
+        )
+        return
+    write_atomically(folder / CARD, text)
 
 
 def recover(parent: Path) -> None:

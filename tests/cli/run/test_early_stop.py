@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,10 @@ def test_distances_are_from_step_0_also_where_a_run_goes_on(yaml, tmp_path):
     assert main([yaml, *typed, "training.steps=4"]) == 0
     assert main([yaml, *typed, "training.steps=8", "--resume"]) == 0
     assert lines(run) == lines(whole) and same_weights(run, whole)
+    # The card has those metrics too, and does not depend on where the run went on.
+    one, two = ((each / "checkpoints/final/README.md").read_text() for each in (run, whole))
+    assert one == two
+    assert all(re.search(rf"\| `{name}` \| 0\.0+ \| 0\.\d+ \| ", one) for name in ("pixels", "far"))
     for name in ("pixels", "far"):
         first, *others = [line[name] for line in lines(run)]
         assert first == 0 and min(others) > 0
@@ -142,6 +147,12 @@ def test_the_results_are_of_the_best_model(yaml, tmp_path, held, capsys, monkeyp
     assert main([*typed, f"run.folder={short}", "training.steps=2"]) == 0
     assert after(run) == after(short)
     # The last model is kept as it was.
+    cards = {
+        name: (run / f"checkpoints/{name}/README.md").read_text()
+        for name in ("best-000002", "final")
+    }
+    assert "so these numbers are optimistic" in cards["best-000002"]
+    assert "| `peak` |" in cards["best-000002"] and "None measured" in cards["final"]
     best = run / WEIGHTS.replace("final", "best-000002")
     assert not same_weights(run, short) and best.is_file()
 

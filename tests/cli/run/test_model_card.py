@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from huggingface_hub.constants import ENDPOINT
 
 import flowbp
-from flowbp.cli.run import execution
+from flowbp.cli.evaluate.fingerprint import Digests
+from flowbp.cli.evaluate.resume import identity
+from flowbp.cli.evaluate.settings import ModelSection
+from flowbp.cli.run import execution, model_card
 from flowbp.cli.run.model_card import public
 from flowbp.run import main
 from flowbp.training import model_damage
@@ -103,6 +107,19 @@ def test_the_licence_is_that_of_the_base(yaml, models, tmp_path, run, case):
     assert ("add the licence of the base" in card.text) == (not wanted)
 
 
+def test_the_licence_of_a_base_on_the_hub_is_read_from_its_cached_card(tmp_path, monkeypatch):
+    place = tmp_path / "README.md"
+    place.write_text("---\nlicense: other\nlicense_name: mine\nlicense_link: LICENSE.md\n---\n")
+    cards = {("some/base", "README.md"): place}
+    monkeypatch.setattr(model_card, "cached_file", lambda *asked: cards.get(asked))
+    known, unknown = (model_card._Base(name, name) for name in ("some/base", "other/base"))
+    assert unknown.licence() == {}
+    link = f"{ENDPOINT}/some/base/blob/main/LICENSE.md"
+    assert known.licence() == {"license": "other", "license_name": "mine", "license_link": link}
+    place.write_text("no head at all")
+    assert known.licence() == {}
+
+
 def test_a_base_in_the_hubs_cache_is_named_by_its_id(yaml, models, tmp_path, run):
     place = tmp_path / "models--some--base" / "snapshots" / "0a1b"
     shutil.copytree(models / "base", place)
@@ -157,6 +174,16 @@ def test_an_edited_card_keeps_no_run_from_going_on(yaml, run, tmp_path):
     assert "strange.txt was not there" in model_damage(final)
 
 
+def test_an_evaluation_goes_on_whatever_the_card_says(yaml, run):
+    assert main([yaml]) == 0
+    final = run / "checkpoints" / "final"
+    section, digests = ModelSection(checkpoint=final), Digests(run)
+    before = identity(section, digests)
+    (final / "README.md").write_text("mine")
+    (final / ".gitattributes").write_text("")
+    assert identity(section, digests) == before and len(before["checkpoint"]) > 5
+
+
 def test_more_steps_replace_the_card_with_the_model(yaml, run):
     assert main([yaml, EVALUATION]) == 0
     (run / "checkpoints" / "final" / "README.md").write_text("mine")
@@ -201,7 +228,10 @@ def test_a_backbone_that_saves_a_card_of_its_own_keeps_it(yaml, run, own):
 
 
 def test_a_card_that_cannot_be_made_costs_no_model(yaml, run, own):
-    with pytest.warns(UserWarning, match=r"no README.md, .*ZeroDivisionError: division by zero"):
+    with pytest.warns(
+        UserWarning,
+        match=r"README.md of a checkpoint could not .*ZeroDivisionError: division by zero",
+    ):
         assert main([yaml, own(FAILING, "failing_card")]) == 0
     final = run / "checkpoints" / "final"
     assert not (final / "README.md").exists() and model_damage(final, state=True) is None
