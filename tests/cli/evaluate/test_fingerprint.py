@@ -197,6 +197,19 @@ def test_a_hub_id_is_known_by_its_commit(tmp_path, monkeypatch):
     ]
 
 
+def test_a_hub_id_at_a_revision_is_known_by_the_commit_of_that(tmp_path, monkeypatch):
+    from flowbp.adapters import SD3Backbone
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    references = tmp_path / "models--owner--name" / "refs"
+    references.mkdir(parents=True)
+    for name, commit in {"main": "abc", "v1": "def"}.items():
+        (references / name).write_text(commit)
+    given = {"source": "owner/name", "revision": "v1"}
+    model = Component("sd3", SD3Backbone.from_pretrained, given)
+    assert fingerprint(model, Digests(tmp_path))["source"] == "def"
+
+
 def test_the_code_of_what_is_in_an_argument_counts(tmp_path):
     from flowbp.settings.metric_factories import reward_metric
 
