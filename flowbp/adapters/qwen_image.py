@@ -80,8 +80,13 @@ class QwenImageText(PromptEncoder):
 
 
 def patch_norms_kept(guided: Tensor, positive: Tensor) -> Tensor:
-    """The guided velocity (B, C, h, w), each 2x2 patch of the norm that it has in `positive`."""
-    factors = _patch_norms(positive) / _patch_norms(guided)
+    """The guided velocity (B, C, h, w), each 2x2 patch of the norm that it has in `positive`.
+
+    A patch that is zero stays so.
+    """
+    norms = _patch_norms(guided)
+    known = norms > 0
+    factors = torch.where(known, _patch_norms(positive) / torch.where(known, norms, 1), 1)
     return guided * factors.repeat_interleave(PATCH, -2).repeat_interleave(PATCH, -1)
 
 

@@ -153,7 +153,7 @@ def merge_every_key(*trees: Tree) -> Tree:
 def replaced(below: Tree, above: Tree) -> Tree:
     """What is written in the place of something, and stays alone if that was null."""
     cleared = below.value is None or below.alone
-    return attrs.evolve(above, alone=True) if cleared and above.is_mapping else above
+    return attrs.evolve(above, alone=True) if cleared else above
 
 
 def without_nulls(tree: Tree, *path: str) -> Tree:

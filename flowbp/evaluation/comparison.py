@@ -19,7 +19,7 @@ from flowbp.validators import not_empty, real
 ACCURACY = "accuracy"
 """The column of a judge's verdicts or scores."""
 
-FORMAT = 1
+FORMAT = 2
 
 
 @attrs.frozen(kw_only=True)

@@ -340,4 +340,7 @@ def tracker_faults(
 
 def _may_send(settings: WandbSettings) -> bool:
     mode = settings.mode or os.environ.get("WANDB_MODE", "online")
-    return mode in _OFFLINE or bool(require("wandb", extra="wandb").login(prompt=False))
+    if mode in _OFFLINE:
+        return True
+    # Whether a key is there; whether it is right, the server says when the run begins.
+    return bool(require("wandb", extra="wandb").login(prompt=False, verify=False))

@@ -44,6 +44,13 @@ def call(pipeline, request):
     ).images
 
 
+def test_a_patch_without_velocity_stays_so():
+    guided = torch.zeros(1, 2, 2, 4, requires_grad=True)
+    found = patch_norms_kept(guided, torch.ones(1, 2, 2, 4))
+    (gradient,) = torch.autograd.grad(found.sum(), guided)
+    assert not found.any() and gradient.isfinite().all()
+
+
 def test_prompts_of_several_lengths_together_equal_the_pipeline():
     check_parity(
         FAMILY.pipeline(),

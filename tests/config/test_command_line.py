@@ -95,6 +95,20 @@ def test_null_clears_and_can_be_filled(base: str) -> None:
     assert plain(read("null.yaml", "method.name=x")) == {"method": {"name": "x"}}
 
 
+def test_a_bare_name_after_a_null_stands_alone(base: str) -> None:
+    Path("deep.yaml").write_text("method: {name: bridge, active: 3, opts: {p: 1}}")
+    read_so = [
+        plain(read("deep.yaml", *typed))["method"]
+        for typed in (
+            ["method=null", "method=bridge"],
+            ["method.active=4", "method=null", "method=bridge"],
+            ["method=null", "method.name=bridge"],
+        )
+    ]
+    assert [each if each == "bridge" else each["name"] for each in read_so] == ["bridge"] * 3
+    assert all(each == "bridge" or each == {"name": "bridge"} for each in read_so)
+
+
 def test_a_path_may_contain_an_equals_sign(base: str) -> None:
     Path("rate=1").mkdir()
     Path("rate=1/run.yaml").write_text("a: 1")

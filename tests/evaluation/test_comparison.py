@@ -54,7 +54,7 @@ def test_json_keys_are_stable() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tree: tree.update(format=2), "object of format 1, got 2"),
+        (lambda tree: tree.update(format=1), "object of format 2, got 1"),
         (lambda tree: tree.pop("after"), "after"),
         (lambda tree: tree["after"].update(speed=1), "speed"),
         (lambda tree: tree["before"]["records"][0].update(judged="no"), "judged"),

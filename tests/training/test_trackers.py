@@ -248,7 +248,7 @@ def test_wandb_keeps_a_run_as_one_to_be_sent_later(tmp_path, monkeypatch) -> Non
 def test_wandb_asks_for_a_login_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setattr(wandb, "login", lambda *, prompt: False)
+    monkeypatch.setattr(wandb, "login", lambda *, prompt, verify: False)
     ((path, message),) = tracker_faults(WandbSettings(), None)
     assert path == ("wandb", "mode") and "wandb login" in message
     assert list(tracker_faults(WandbSettings(mode="offline"), None)) == []

@@ -85,8 +85,8 @@ def model_card(run: BuiltRun, folder: Path, step: int, measured: Measured | None
     base, is_lora = _Base.of(run), _is_lora(run)
     licence = base.licence()
     data = hub.ModelCardData(
-        base_model=base.hub_id,
-        base_model_relation=base.hub_id and ("adapter" if is_lora else "finetune"),
+        base_model=base.published,
+        base_model_relation=base.published and ("adapter" if is_lora else "finetune"),
         library_name="diffusers" if isinstance(run.tuned, DiffusersBackbone) else None,
         pipeline_tag="text-to-image",
         tags=[*(["lora"] if is_lora else []), "flow-matching", "reward-alignment", "flowbp"],
@@ -121,6 +121,9 @@ class _Base:
     # As the settings name it; None where they do not.
     source: str | None
     title: str
+    revision: str | None = None
+    # Of the transformer, where it is not the source's.
+    file: str | None = None
 
     @classmethod
     def of(cls, run: BuiltRun) -> _Base:
@@ -131,8 +134,10 @@ class _Base:
         source = backbone.arguments.get("source") if model is None else model.source
         if source is None:
             return cls(None, backbone.name)
-        place = str(source)
-        return cls(place, backbone.name if _is_own(place) else public(place))
+        place, file = str(source), backbone.arguments.get("transformer")
+        title = backbone.name if _is_own(place) else public(place)
+        revision = backbone.arguments.get("revision")
+        return cls(place, title, revision, None if file is None else str(file))
 
     @property
     def place(self) -> Path | None:
@@ -145,12 +150,20 @@ class _Base:
         return self.title if self.source is not None and is_hub_id(self.title) else None
 
     @property
+    def published(self) -> str | None:
+        """The id of the very weights that were trained."""
+        return self.hub_id if self.file is None else None
+
+    @property
     def is_own(self) -> bool:
         """Whether it comes with flowbp."""
         return self.source is not None and _is_own(self.source)
 
     @property
     def described(self) -> str:
+        if self.file is not None:
+            rest = attrs.evolve(self, file=None).described
+            return f"the transformer in {_code(Path(self.file).name)}, and all else of {rest}"
         if self.hub_id is not None:
             return f"[{self.title}]({address(self.title)})"
         if self.is_own:
@@ -160,12 +173,16 @@ class _Base:
 
     def licence(self) -> dict[str, str]:
         """The keys of its own card that say under what licence it is; none if none are known."""
+        if self.file is not None:
+            return {}
         if self.is_own:
             return {"license": "apache-2.0"}
         if self.place is not None:
             card: Path | None = self.place / "README.md"
         else:
-            card = None if self.hub_id is None else cached_file(self.hub_id, "README.md")
+            card = None
+            if self.hub_id is not None:
+                card = cached_file(self.hub_id, "README.md", revision=self.revision)
         if card is None or not card.is_file():
             return {}
         try:
@@ -182,7 +199,9 @@ class _Base:
             # It is a file beside that card, not beside this one.
             del found["license_link"]
             if self.hub_id is not None:
-                found["license_link"] = f"{address(self.hub_id)}/blob/main/{link}"
+                found["license_link"] = (
+                    f"{address(self.hub_id)}/blob/{self.revision or 'main'}/{link}"
+                )
         return found
 
 
@@ -224,6 +243,11 @@ def _licence_note(base: _Base, licence: Mapping[str, str]) -> Iterator[str]:
     if licence:
         name = licence.get("license_name", licence["license"])
         yield f"Licence: {_code(name)}, that of the base."
+    elif base.file is not None:
+        yield (
+            "Licence: not known to flowbp, as the transformer came from a single file; add that of "
+            "its weights to the head of this file before you share it."
+        )
     else:
         yield (
             f"Licence: not known to flowbp, as no card of {_code(base.title)} with a `license` was "
@@ -242,6 +266,8 @@ def _loading(run: BuiltRun, folder: Path, base: _Base) -> str:
             lines = f"from flowbp.shapes.embedded import base_folder\n{lines}"
         name = "base_folder()" if base.is_own else repr(base.title)
         lines = lines.replace(repr(base.source), name)
+    if base.file is not None:
+        lines = lines.replace(repr(base.file), repr(Path(base.file).name))
     return f"```python\n{lines}\n```"
 
 

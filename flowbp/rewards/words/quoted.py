@@ -24,7 +24,8 @@ from flowbp.rewards.words.region import (
 )
 from flowbp.validators import real
 
-_QUOTED = re.compile(r'"([^"]+)"|“([^“”]+)”|„([^„“”]+)[“”]|«([^«»]+)»')
+# A straight quote after a letter or number is an inch mark, or ends something.
+_QUOTED = re.compile(r'(?<!\w)"([^"]+)"|“([^“”]+)”|„([^„“”]+)[“”]|«([^«»]+)»')
 
 _CURE = 'write them like: a sign that says "OPEN", or give `unquoted`, the score of prompts without'
 
@@ -38,8 +39,8 @@ def quoted_text(prompt: str) -> str:
     Example:
         >>> quoted_text('a sign that says "OPEN", and “24 hours” below')
         'OPEN 24 hours'
-        >>> quoted_text("a shop's sign")
-        ''
+        >>> quoted_text("a shop's sign"), quoted_text('a 10" pizza beside a 12" one')
+        ('', '')
     """
     texts = (next(filter(None, groups)) for groups in _QUOTED.findall(prompt))
     return " ".join(" ".join(texts).split())

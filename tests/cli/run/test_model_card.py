@@ -111,7 +111,7 @@ def test_the_licence_of_a_base_on_the_hub_is_read_from_its_cached_card(tmp_path,
     place = tmp_path / "README.md"
     place.write_text("---\nlicense: other\nlicense_name: mine\nlicense_link: LICENSE.md\n---\n")
     cards = {("some/base", "README.md"): place}
-    monkeypatch.setattr(model_card, "cached_file", lambda *asked: cards.get(asked))
+    monkeypatch.setattr(model_card, "cached_file", lambda *asked, revision: cards.get(asked))
     known, unknown = (model_card._Base(name, name) for name in ("some/base", "other/base"))
     assert unknown.licence() == {}
     link = f"{ENDPOINT}/some/base/blob/main/LICENSE.md"
@@ -244,3 +244,22 @@ def test_places_are_named_by_their_last_name(tmp_path, monkeypatch):
     assert public("/gone/prompts.txt") == "prompts.txt"
     for text in ("hpsv2", "owner/name", "my.rewards:Mine", "a red/blue thing", ""):
         assert public(text) == text
+
+
+def test_a_single_file_is_named_and_its_licence_is_not_that_of_the_source(
+    yaml, models, tmp_path, run
+):
+    source = tmp_path / "owned" / "base"
+    shutil.copytree(models / "base", source)
+    (source / "README.md").write_text("---\nlicense: mit\n---\n")
+    file = tmp_path / "private" / "mine.safetensors"
+    file.parent.mkdir()
+    shutil.copy(next((source / "transformer").glob("*.safetensors")), file)
+    typed = [f"backbone.source={source}", f"backbone.transformer={file}"]
+    assert main([yaml, LORA, *typed]) == 0
+    card = card_of(run)
+    assert card.data.license is None and card.data.base_model is None
+    assert "the transformer came from a single file" in card.text
+    assert "`mine.safetensors`, and all else of" in card.text
+    assert "from_single_file(\n    'mine.safetensors'" in card.text
+    assert "private" not in card.content and str(tmp_path) not in card.content
