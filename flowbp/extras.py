@@ -11,6 +11,16 @@ DISTRIBUTION = "flowbp-align"
 """What pip installs. `flowbp` alone is also what the code published with the paper calls itself."""
 
 
+def install(extra: str) -> str:
+    """What brings an extra of flowbp, to be typed.
+
+    Example:
+        >>> install("models")
+        'pip install "flowbp-align[models]"'
+    """
+    return f'pip install "{DISTRIBUTION}[{extra}]"'
+
+
 def require(module: str, *, extra: str = "models") -> ModuleType:
     """Import an optional dependency, or say which extra of flowbp brings it."""
     try:
@@ -36,7 +46,4 @@ def packaged(module: str, file: str, *, extra: str) -> Path:
 
 
 def _missing(module: str, extra: str) -> str:
-    return (
-        f"`{module}` is needed here and is not installed; run: pip install "
-        f'"{DISTRIBUTION}[{extra}]"'
-    )
+    return f"`{module}` is needed here and is not installed; run: {install(extra)}"

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar, cast, get_args, get_origin
 import attrs
 
 from flowbp.component_errors import passes
-from flowbp.extras import DISTRIBUTION
+from flowbp.extras import install
 
 from .arguments import by_keyword, parameters, required
 from .problems import Rejected, listed, nearest, shown
@@ -186,7 +186,7 @@ class Registry:
         if self.extra and importlib.util.find_spec(package) is None:
             raise Rejected(
                 f"the {self.kind} `{name}` needs {package}, which is not installed; run: "
-                f'pip install "{DISTRIBUTION}[{self.extra}]"'
+                + install(self.extra)
             )
 
     def library_of(self, target: Any) -> Library | None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from flowbp.component_errors import calling
 from flowbp.config import parse_json, read_utf8, structure_record
-from flowbp.extras import DISTRIBUTION, require
+from flowbp.extras import install, require
 from flowbp.files import write_atomically
 from flowbp.training.metrics import HeldOutMetrics, Metrics, metrics_row
 from flowbp.training.observers import Observer
@@ -328,7 +328,7 @@ def tracker_faults(
         if wanted is not None and importlib.util.find_spec(name) is None:
             yield (
                 (name,),
-                f'is given, and {name} is not installed; run: pip install "{DISTRIBUTION}[{name}]"',
+                f"is given, and {name} is not installed; run: {install(name)}",
             )
         elif name == "wandb" and wandb is not None and not _may_send(wandb):
             yield (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -47,6 +48,13 @@ class Family:
     least: int = 1
     # Of the decoder's gradient in float64 against differences: some round on the way.
     coarseness: float = 1e-7
+
+    def changed(self, **components: Any) -> Any:
+        """A pipeline of this family with other components in the place of some."""
+        pipeline = deepcopy(self.pipeline())
+        for name, component in components.items():
+            setattr(pipeline, name, component)
+        return pipeline
 
     def backbone(self, pipeline: Any = None, **options: Any) -> Any:
         """The backbone over a pipeline of this family."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import pytest
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
@@ -26,13 +24,6 @@ def velocity(guidance):
     latents = backbone.noise(2, height=16, width=16, generator=generator)
     with torch.no_grad():
         return backbone.velocity(backbone.encode(PROMPTS))(latents, torch.tensor(0.5))
-
-
-def changed(**components):
-    pipeline = deepcopy(DEV.pipeline())
-    for name, component in components.items():
-        setattr(pipeline, name, component)
-    return pipeline
 
 
 def test_the_embedded_guidance_is_the_pipelines_by_default_and_matters():
@@ -123,4 +114,4 @@ def test_components_of_another_model_are_refused():
         ),
     ):
         with pytest.raises(ValueError, match=message):
-            DEV.backbone(changed(**components))
+            DEV.backbone(DEV.changed(**components))

@@ -26,13 +26,6 @@ KLEIN = FAMILIES["flux2 klein-base"]
 FLOAT64 = DtypePolicy(torch.float64, torch.float64)
 
 
-def changed(**components):
-    pipeline = deepcopy(KLEIN.pipeline())
-    for name, component in components.items():
-        setattr(pipeline, name, component)
-    return pipeline
-
-
 @pytest.mark.parametrize("length", [8, 64, 512])
 @pytest.mark.filterwarnings("ignore:a prompt has")
 def test_conditioning_equals_the_pipeline(length):
@@ -89,7 +82,7 @@ def test_decoding_gradients_are_those_of_finite_differences():
 
 
 def test_the_statistics_of_the_vae_are_used_and_never_updated():
-    backbone = KLEIN.backbone(changed(vae=flux2_vae()))
+    backbone = KLEIN.backbone(KLEIN.changed(vae=flux2_vae()))
     latents = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(0))
     bn = backbone.decoder.vae.bn
     before = bn.running_mean.clone(), bn.running_var.clone()
@@ -142,7 +135,7 @@ def test_components_of_another_model_are_refused():
         ),
     ):
         with pytest.raises(ValueError, match=message):
-            KLEIN.backbone(changed(**components))
+            KLEIN.backbone(KLEIN.changed(**components))
 
 
 def test_only_a_distilled_checkpoint_has_a_say_in_guidance():

@@ -24,13 +24,6 @@ FLOAT64 = DtypePolicy(torch.float64, torch.float64)
 PROMPTS = ["a", "a red box on a green field", ""]
 
 
-def changed(**components):
-    pipeline = deepcopy(FAMILY.pipeline())
-    for name, component in components.items():
-        setattr(pipeline, name, component)
-    return pipeline
-
-
 def call(pipeline, request):
     options = dict(height=request.height, width=request.width, output_type=request.output)
     return pipeline(
@@ -195,4 +188,4 @@ def test_components_of_another_model_are_refused():
         ({"transformer": qwen_image_transformer(guidance_embeds=True)}, "guidance_embeds=False"),
     ):
         with pytest.raises(ValueError, match=message):
-            FAMILY.backbone(changed(**components))
+            FAMILY.backbone(FAMILY.changed(**components))

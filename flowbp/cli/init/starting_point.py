@@ -16,7 +16,7 @@ from flowbp.config.arguments import parameters
 from flowbp.config.problems import listed, nearest, shown
 from flowbp.config.structuring import structured
 from flowbp.core import Method
-from flowbp.extras import DISTRIBUTION
+from flowbp.extras import install
 from flowbp.rewards import Reward
 from flowbp.settings import REGISTRIES, SCALARS, presets
 from flowbp.settings.loader import subject
@@ -110,7 +110,7 @@ class StartingPoint:
             ours="method" in tree,
             another=self.method if _own_method(tree) not in ("", self.method) else "",
             policy="policy" in parameters(REWARDS.resolve(self.reward)),
-            distribution=DISTRIBUTION,
+            install=install("run,lora"),
         )
 
     def prompts(self) -> dict[str, str]:
