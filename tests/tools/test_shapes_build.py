@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
 
-from flowbp.shapes import VOCABULARY, training_prompts
+from flowbp.shapes import VOCABULARY, parse, training_prompts
 from flowbp.shapes.prompts import PROMPT_KINDS
 from flowbp.shapes.scene import COLOURS, KINDS
 from tools.shapes import __main__ as build
@@ -100,6 +100,23 @@ def test_the_graded_corpus_is_a_function_of_its_seed():
         assert torch.equal(getattr(one, name), getattr(same, name)), name
     assert not torch.equal(one.right, other.right)
     assert (one.right != one.flawed).flatten(1).any(dim=1).all()
+
+
+def test_near_misses_of_the_caption_are_wrong_unless_the_flawed_picture_shows_them():
+    tokenizer = build_tokenizer()
+    corpus = build_graded_corpus(attrs.evolve(TINY, pairs=140), tokenizer, torch.device("cpu"))
+    texts = [tokenizer.batch_decode(row, skip_special_tokens=True) for row in corpus.tokens]
+    opposite = shown = 0
+    for (text, called, near, *_), wrong in zip(texts, corpus.wrong[:, 0].tolist(), strict=True):
+        prompt, miss = parse(text), parse(near)
+        assert miss != prompt and miss.template == prompt.template
+        if called == near != text:
+            shown += 1
+            assert not wrong
+        elif prompt.kind == "position" and miss.relation != prompt.relation:
+            opposite += 1
+            assert wrong, (text, near)
+    assert opposite >= 10 and shown >= 5
 
 
 def test_a_blended_flaw_is_drawn_between_its_two_scenes(monkeypatch):

@@ -66,6 +66,6 @@ def test_corrupted_training_captions_are_training_captions() -> None:
 
 def test_every_caption_has_near_misses_and_training_ones_have_none_held_out() -> None:
     for prompt in all_prompts():
-        options = [wrong for attribute in near_misses(prompt) for wrong in attribute]
+        options = [wrong for attribute in near_misses(prompt).values() for wrong in attribute]
         assert options and prompt not in options
         assert is_held_out(prompt) or not any(map(is_held_out, options))

@@ -9,27 +9,24 @@ import attrs
 import pytest
 import torch
 
-from flowbp.shapes import Scene, Shape, parse, sample_scene, satisfies, training_prompts
+from flowbp.shapes import Scene, Shape, parse, sample_scene, training_prompts
 from flowbp.shapes.prompts import PROMPT_KINDS
 from flowbp.shapes.render import render
-from flowbp.shapes.scene import KINDS
-from flowbp.shapes.scene_reading import Reading, read_scenes
+from flowbp.shapes.scene import KINDS, apart
+from flowbp.shapes.scene_reading import read_scenes
 from tools.shapes.corpus import draw_prompts
 from tools.shapes.flaws import (
     MISSING,
     ONE_WRONG,
     SURPLUS,
+    TOUCHING,
     TWO_WRONG,
     edited,
     flawed,
-    surely_wrong,
+    shows,
 )
 from tools.shapes.graded_corpus import LAYOUT, layout
 from tools.shapes.reward import grading_loss
-
-
-def shows(scene, prompt):
-    return satisfies(Reading(shapes=scene.shapes, unknown=0), prompt)
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +42,11 @@ def drawn():
 
 def test_a_flawed_scene_does_not_show_its_caption_unless_it_shows_too_much(drawn):
     for prompt, scene, flaw in drawn:
-        assert shows(scene, prompt)
+        assert shows(scene.shapes, prompt)
         if flaw.score == SURPLUS:
             assert len(flaw.scene.shapes) == len(scene.shapes) + 1
-        elif flaw.blended is None:
-            assert not shows(flaw.scene, prompt), (prompt.text, flaw)
+        elif flaw.blended is None and flaw.over is None:
+            assert not flaw.shows(prompt), (prompt.text, flaw)
 
 
 def test_a_surplus_object_may_be_of_any_kind_that_is_not_counted(drawn):
@@ -61,7 +58,7 @@ def test_a_surplus_object_may_be_of_any_kind_that_is_not_counted(drawn):
             kinds[named] += 1
             if prompt.kind == "counting":
                 assert not named, (prompt.text, added)
-                assert shows(flaw.scene, prompt)
+                assert flaw.shows(prompt)
     assert min(kinds.values()) > 20
 
 
@@ -88,7 +85,8 @@ def test_colours_between_two_of_the_palette_s_are_flaws_where_the_caption_leaves
 
 def test_the_checker_knows_no_colour_in_the_middle_between_two(drawn):
     blends = [flaw for _, _, flaw in drawn if flaw.blended]
-    ends = (render(scenes) for scenes in zip(*(flaw.scenes for flaw in blends), strict=True))
+    pairs = ((flaw.scene, flaw.blended[0]) for flaw in blends)
+    ends = (render(scenes) for scenes in zip(*pairs, strict=True))
     pictures = torch.lerp(*ends, 0.5)
     odd = sum(reading.unknown > 0 for reading in read_scenes(pictures))
     assert odd > len(blends) / 2
@@ -105,7 +103,20 @@ def test_of_captions_with_a_relation_half_of_the_wrong_attributes_are_the_relati
 
 def test_a_flawed_scene_shows_what_it_is_called(drawn):
     named = [(flaw.scene, flaw.caption) for _, _, flaw in drawn if flaw.caption]
-    assert len(named) > 400 and all(shows(scene, caption) for scene, caption in named)
+    assert len(named) > 400 and all(shows(scene.shapes, caption) for scene, caption in named)
+
+
+def test_of_shapes_that_touch_one_was_moved_and_nothing_else_changed(drawn):
+    touching = [(prompt, scene, flaw) for prompt, scene, flaw in drawn if flaw.over]
+    assert len(touching) > 40 and all(flaw.score == TOUCHING for _, _, flaw in touching)
+    for prompt, scene, flaw in touching:
+        assert flaw.shows(prompt) or prompt.kind == "position"
+        assert flaw.caption is None
+        (moved,) = flaw.over.shapes
+        kept = [shape for shape in scene.shapes if shape not in flaw.scene.shapes]
+        assert [attrs.evolve(each, x=moved.x, y=moved.y) for each in kept] == [moved]
+        others = flaw.scene.shapes
+        assert not all(apart(moved.x - s.x, moved.y - s.y, moved.radius + s.radius) for s in others)
 
 
 def test_every_flaw_occurs_with_every_kind_of_prompt_that_can_have_it(drawn):
@@ -131,12 +142,18 @@ def test_an_edit_keeps_what_it_does_not_change():
     assert swapped.shapes[0] == Shape("circle", "red", 48.0, 32.0, 9.0)
 
 
-def test_a_caption_is_surely_wrong_where_an_object_is_missing():
-    scene = Scene((Shape("circle", "red", 20.0, 32.0, 9.0),), background=0.1)
-    right = ["a red circle", "a circle"]
-    wrong = ["a blue circle", "two circles", "a circle and a square", "a square"]
-    assert not any(surely_wrong(scene, parse(text)) for text in right)
-    assert all(surely_wrong(scene, parse(text)) for text in wrong)
+def test_a_scene_shows_what_the_checker_accepts_of_its_largest_objects():
+    shapes = [Shape("circle", "red", 16.0, 20.0, 8.0), Shape("square", "blue", 48.0, 20.0, 9.0)]
+    larger = Shape("circle", "white", 32.0, 50.0, 10.0)
+    one, two, more = (
+        Scene(tuple(each), background=0.1) for each in (shapes[:1], shapes, [*shapes, larger])
+    )
+    assert shows(one.shapes, parse("a red circle"))
+    assert not shows(one.shapes, parse("a circle and a square"))
+    assert shows(two.shapes, parse("a circle left of a square"))
+    assert not shows(two.shapes, parse("a circle right of a square"))
+    assert not shows(more.shapes, parse("a red circle"))
+    assert shows(more.shapes, parse("a white circle"))
 
 
 def test_the_loss_of_grading_by_hand():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tools.shapes.hard_pictures import attacked, broken, pixel_noise, worn
+from flowbp.shapes import parse, render, sample_scene
+from tools.shapes.hard_pictures import attacked, broken, pixel_noise, spoilt, worn
 
 
 def drawn(seed: int = 0, count: int = 6) -> torch.Tensor:
@@ -30,6 +31,28 @@ def test_an_attack_climbs_the_loss_and_stays_within_its_radius():
     direction = (moved - latents) / offset[:, None, None, None]
     wanted = (target - latents) / lengths(target - latents)[:, None, None, None]
     assert ((direction * wanted).flatten(1).sum(1) > 0.9).all()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    generator = torch.Generator().manual_seed(7)
+    return render([sample_scene(parse("three green squares"), generator) for _ in range(60)])
+
+
+def test_pictures_are_spoilt_by_their_strength_and_whole_without(pictures):
+    whole, _ = spoilt(pictures, torch.zeros(60), torch.Generator().manual_seed(8))
+    torch.testing.assert_close(whole, pictures, atol=1e-4, rtol=0)
+    changes = []
+    for strength in (0.25, 1.0):
+        changed, fades = spoilt(
+            pictures, torch.full((60,), strength), torch.Generator().manual_seed(8)
+        )
+        changes.append(lengths(changed - pictures))
+        assert torch.equal(changed[:, :, 0, 0], pictures[:, :, 0, 0])
+        assert changed.min() >= 0 and changed.max() <= 1 and 10 < fades.sum() < 30
+    assert (changes[0] < changes[1]).all() and changes[0].min() > 0.1
+    grey = pictures[fades, :, :1, :1].expand_as(pictures[fades])
+    torch.testing.assert_close(changed[fades], grey, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("harden", [worn, broken])

@@ -34,10 +34,13 @@ class Corpus:
 
 
 def draw_prompts(
-    prompts: tuple[Prompt, ...], count: int, generator: torch.Generator
+    prompts: tuple[Prompt, ...],
+    count: int,
+    generator: torch.Generator,
+    kinds: Sequence[str] = PROMPT_KINDS,
 ) -> list[Prompt]:
-    """`count` prompts, the six kinds equally often, each kind's prompts uniformly."""
-    by_kind = [[prompt for prompt in prompts if prompt.kind == kind] for kind in PROMPT_KINDS]
+    """`count` prompts, of each of the kinds in turn, each kind's prompts uniformly."""
+    by_kind = [[prompt for prompt in prompts if prompt.kind == kind] for kind in kinds]
     places = torch.rand(count, generator=generator).tolist()
     pools = itertools.cycle(by_kind)
     return [pool[int(place * len(pool))] for place, pool in zip(places, pools, strict=False)]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
+from types import MappingProxyType
 
 import attrs
 import torch
 
 from flowbp.shapes.prompts import COUNTS, RELATIONS, Prompt, Wanted, is_held_out
 from flowbp.shapes.scene import COLOURS, KINDS
+
+ATTRIBUTES = ("shape", "colour", "count", "relation", "binding")
+"""What of a caption can be wrong; the binding is which object has which colour."""
 
 _NAMED = {direction: name for name, direction in RELATIONS.items()}
 _OPPOSITE = {name: _NAMED[axis, -sign] for name, (axis, sign) in RELATIONS.items()}
@@ -18,26 +22,25 @@ _OPPOSITE = {name: _NAMED[axis, -sign] for name, (axis, sign) in RELATIONS.items
 def corrupt(prompt: Prompt, generator: torch.Generator) -> Prompt:
     """Draw a caption of the same wording that is wrong in exactly one attribute.
 
-    The attribute is drawn first, evenly among those that the prompt has (a shape, a colour, the
-    count, the relation, which turns into its opposite, or which object has which colour), then
-    its new value. A training prompt turns into a training prompt, so that training on wrong
-    captions never shows a held-out one.
+    The attribute is drawn first, evenly among those that the prompt has, then its new value; a
+    relation turns into its opposite. A training prompt turns into a training prompt, so that
+    training on wrong captions never shows a held-out one.
     """
     first, second = torch.rand(2, generator=generator, device=generator.device).tolist()
-    attributes = near_misses(prompt)
+    attributes = tuple(near_misses(prompt).values())
     options = attributes[int(first * len(attributes))]
     return options[int(second * len(options))]
 
 
 @cache
-def near_misses(prompt: Prompt) -> tuple[tuple[Prompt, ...], ...]:
-    """Every caption that `corrupt` may draw, for each attribute that has any."""
-    attributes = (_shapes(prompt), _colours(prompt), _counts(prompt), _relations(prompt))
-    allowed = (
-        tuple(wrong for wrong in options if is_held_out(prompt) or not is_held_out(wrong))
-        for options in (*attributes, _swaps(prompt))
-    )
-    return tuple(options for options in allowed if options)
+def near_misses(prompt: Prompt) -> Mapping[str, tuple[Prompt, ...]]:
+    """Every caption that `corrupt` may draw, by the attribute that is wrong, if there is any."""
+    wrong = (_shapes(prompt), _colours(prompt), _counts(prompt), _relations(prompt), _swaps(prompt))
+    allowed = {
+        attribute: tuple(each for each in options if is_held_out(prompt) or not is_held_out(each))
+        for attribute, options in zip(ATTRIBUTES, wrong, strict=True)
+    }
+    return MappingProxyType({name: options for name, options in allowed.items() if options})
 
 
 def _shapes(prompt: Prompt) -> Iterator[Prompt]:

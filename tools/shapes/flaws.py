@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Sequence
 from random import Random
 
 import attrs
 import torch
 
+from flowbp.shapes.checker import satisfies
 from flowbp.shapes.prompts import Prompt
-from flowbp.shapes.scene import COLOURS, GAP, KINDS, MAX_SHAPES, SIZE, Scene, Shape, apart
+from flowbp.shapes.scene import COLOURS, GAP, KINDS, MAX_SHAPES, SIZE, Scene, Shape, apart, inside
+from flowbp.shapes.scene_reading import Reading
 from flowbp.shapes.scene_sampling import sample_scene
 from tools.shapes.corruption import corrupt, near_misses
 
 RIGHT = 0.8
 """The score of a picture that shows what its caption says and nothing else."""
-ONE_WRONG, TWO_WRONG, MISSING, SURPLUS, BROKEN = 0.35, 0.1, 0.25, 0.55, 0.0
-"""Scores with one or two wrong attributes, an object too few or too many, or no shape whole."""
+ONE_WRONG, TWO_WRONG, MISSING, SURPLUS, TOUCHING = 0.35, 0.1, 0.25, 0.55, 0.5
+"""Scores with one or two wrong attributes, an object too few or too many, or two that touch."""
+SPOILT, GONE, BROKEN = 0.35, 0.1, 0.0
+"""Scores of the right shapes badly drawn, of none at all, and of no shape whole."""
 
 _RADII = (8.0, 11.0)
 _TRIES = 30
 _BETWEEN = (0.3, 0.7)
+_NEARNESS = (0.6, 1.1)
 
 
 @attrs.frozen
@@ -33,17 +38,20 @@ class Flawed:
         score: its score under the caption that it was made from.
         caption: a caption that it is right for, if any.
         blended: another scene, which differs in colours only, and its share in the picture.
+        over: a scene of one more shape, which is drawn over the others.
     """
 
     scene: Scene
     score: float
     caption: Prompt | None = None
     blended: tuple[Scene, float] | None = None
+    over: Scene | None = None
 
-    @property
-    def scenes(self) -> tuple[Scene, ...]:
-        """The one or two scenes that the picture shows."""
-        return (self.scene,) if self.blended is None else (self.scene, self.blended[0])
+    def shows(self, prompt: Prompt) -> bool:
+        """Whether the picture, or either of the two that are blended, satisfies a caption."""
+        over = () if self.over is None else self.over.shapes
+        scenes = (self.scene,) if self.blended is None else (self.scene, self.blended[0])
+        return any(shows((*scene.shapes, *over), prompt) for scene in scenes)
 
 
 def flawed(scene: Scene, prompt: Prompt, generator: torch.Generator) -> Flawed:
@@ -51,8 +59,9 @@ def flawed(scene: Scene, prompt: Prompt, generator: torch.Generator) -> Flawed:
 
     In 15 of 100 draws each an object is added, one is missing, or colours that the caption leaves
     open lie between two of the palette's, where there is room for the object, more than one of
-    them, or such a colour. Otherwise one attribute is wrong, as of `corrupt`, or in a quarter of
-    them two; of captions with a relation it is the relation in half of these draws.
+    them, or such a colour; in 10 two objects touch. Otherwise one attribute is wrong, as of
+    `corrupt`, or in a quarter of them two; of captions with a relation it is the relation in half
+    of these draws.
     """
     random = Random(int(torch.randint(2**62, (), generator=generator)))
     draw = random.random()
@@ -62,13 +71,15 @@ def flawed(scene: Scene, prompt: Prompt, generator: torch.Generator) -> Flawed:
         return Flawed(attrs.evolve(scene, shapes=(random.choice(scene.shapes),)), MISSING)
     if 0.3 <= draw < 0.45 and any(thing.colour is None for thing in prompt.objects):
         return _between_colours(scene, prompt, random)
-    caption = _opposite(prompt) if random.random() < 0.5 else None
-    caption = caption or corrupt(prompt, generator)
+    if 0.45 <= draw < 0.55 and (touching := _touching(scene, random)):
+        return touching
+    opposite = near_misses(prompt).get("relation")
+    caption = opposite[0] if opposite and random.random() < 0.5 else corrupt(prompt, generator)
     # Where nothing that is added fits, a new scene takes its place.
     wrong = edited(scene, prompt, caption, random) or sample_scene(caption, generator)
     if random.random() < 0.25:
         second = corrupt(caption, generator)
-        if second != prompt and not any(second in options for options in near_misses(prompt)):
+        if second != prompt and not any(second in them for them in near_misses(prompt).values()):
             twice = edited(wrong, caption, second, random) or sample_scene(second, generator)
             return Flawed(twice, TWO_WRONG)
     return Flawed(wrong, ONE_WRONG, caption)
@@ -102,18 +113,10 @@ def edited(scene: Scene, prompt: Prompt, wanted: Prompt, random: Random) -> Scen
     return attrs.evolve(scene, shapes=tuple(shapes))
 
 
-def surely_wrong(scene: Scene, prompt: Prompt) -> bool:
-    """Whether a scene lacks an object that a caption names; relations are not looked at."""
-    return any(
-        sum(s.kind == thing.kind and thing.colour in (None, s.colour) for s in scene.shapes)
-        < prompt.count
-        for thing in prompt.objects
-    )
-
-
-def _opposite(prompt: Prompt) -> Prompt | None:
-    captions = itertools.chain(*near_misses(prompt))
-    return next((each for each in captions if each.relation != prompt.relation), None)
+def shows(shapes: Sequence[Shape], prompt: Prompt) -> bool:
+    """Whether shapes satisfy a caption by the checker's criterion."""
+    largest_first = sorted(shapes, key=lambda shape: -shape.radius)
+    return satisfies(Reading(tuple(largest_first), unknown=0), prompt)
 
 
 def _between_colours(scene: Scene, prompt: Prompt, random: Random) -> Flawed:
@@ -128,6 +131,27 @@ def _between_colours(scene: Scene, prompt: Prompt, random: Random) -> Flawed:
     other = attrs.evolve(scene, shapes=tuple(shapes))
     score = ONE_WRONG if len(mixed) == 1 else TWO_WRONG
     return Flawed(scene, score, blended=(other, random.uniform(*_BETWEEN)))
+
+
+def _touching(scene: Scene, random: Random) -> Flawed | None:
+    """One shape moved towards another until they touch or overlap; None where that cannot be.
+
+    The direction from one to the other stays, and with it their relation.
+    """
+    if len(scene.shapes) < 2:
+        return None
+    moved, other = random.sample(scene.shapes, 2)
+    dx, dy = moved.x - other.x, moved.y - other.y
+    nearness = random.uniform(*_NEARNESS) * (moved.radius + other.radius) / math.hypot(dx, dy)
+    nearer = attrs.evolve(moved, x=other.x + nearness * dx, y=other.y + nearness * dy)
+    if not inside(nearer.x, nearer.y, nearer.radius):
+        return None
+    rest = tuple(shape for shape in scene.shapes if shape is not moved)
+    return Flawed(
+        attrs.evolve(scene, shapes=rest),
+        TOUCHING,
+        over=attrs.evolve(scene, shapes=(nearer,)),
+    )
 
 
 def _with_surplus(scene: Scene, prompt: Prompt, random: Random) -> Scene | None:

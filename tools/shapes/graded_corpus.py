@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from flowbp.shapes.prompts import training_prompts
+from flowbp.shapes.prompts import PROMPT_KINDS, Prompt, training_prompts
 from flowbp.shapes.scene import COLOURS, KINDS, SIZE, Scene
 from flowbp.shapes.scene_sampling import sample_scene
 from tools.shapes.corpus import draw_prompts, drawn, tokenize
-from tools.shapes.flaws import flawed, surely_wrong
+from tools.shapes.corruption import near_misses
+from tools.shapes.flaws import flawed, shows
 from tools.shapes.recipe import Recipe
 
-_OTHERS = 3
+_KINDS = (*PROMPT_KINDS, "position")
+"""Captions with a relation twice: they are the hardest to learn."""
+_NEAR_MISSES, _OTHERS = 2, 3
 
 
 @attrs.frozen(eq=False)
@@ -25,7 +29,8 @@ class GradedCorpus:
     # (n, 3, 64, 64) uint8
     right: Tensor
     flawed: Tensor
-    # (n, 2 + others, LENGTH): the caption, what the flawed picture is rightly called, other ones
+    # (n, 2 + others, LENGTH): the caption, what the flawed picture is rightly called, and other
+    # ones: near misses of the caption, and captions of other pictures
     tokens: Tensor
     # (n,) of the flawed picture under the caption
     scores: Tensor
@@ -44,13 +49,17 @@ class GradedCorpus:
 def build_graded_corpus(recipe: Recipe, tokenizer: Any, device: torch.device) -> GradedCorpus:
     """Draw pairs of pictures for training captions and keep them on `device`."""
     generator = torch.Generator().manual_seed(recipe.seed + 7)
-    prompts = draw_prompts(training_prompts(), recipe.pairs, generator)
+    prompts = draw_prompts(training_prompts(), recipe.pairs, generator, _KINDS)
     scenes = [sample_scene(prompt, generator) for prompt in prompts]
     flaws = [
         flawed(scene, prompt, generator) for scene, prompt in zip(scenes, prompts, strict=True)
     ]
     picked = torch.randint(len(prompts), (len(prompts), _OTHERS), generator=generator).tolist()
-    others = [[prompts[n] for n in row] for row in picked]
+    random = Random(int(torch.randint(2**62, (), generator=generator)))
+    others = [
+        [*_nearly_right(prompt, random), *(prompts[n] for n in row)]
+        for prompt, row in zip(prompts, picked, strict=True)
+    ]
     texts = [
         [prompt.text, (flaw.caption or prompt).text, *(each.text for each in row)]
         for prompt, flaw, row in zip(prompts, flaws, others, strict=True)
@@ -58,7 +67,7 @@ def build_graded_corpus(recipe: Recipe, tokenizer: Any, device: torch.device) ->
     table = {text: n for n, text in enumerate(sorted({text for row in texts for text in row}))}
     numbers = torch.tensor([[table[text] for text in row] for row in texts])
     wrong = [
-        [all(surely_wrong(shown, each) for shown in (scene, *flaw.scenes)) for each in row]
+        [not (shows(scene.shapes, each) or flaw.shows(each)) for each in row]
         for scene, flaw, row in zip(scenes, flaws, others, strict=True)
     ]
     pictures = drawn([flaw.scene for flaw in flaws], device)
@@ -72,6 +81,12 @@ def build_graded_corpus(recipe: Recipe, tokenizer: Any, device: torch.device) ->
         pictures[places] = torch.lerp(*ends, share[:, None, None, None]).round().to(torch.uint8)
         ends = layouts[places], torch.tensor([layout(scene) for scene in mixed], device=device)
         layouts[places] = torch.lerp(*ends, share[:, None])
+    places = [place for place, flaw in enumerate(flaws) if flaw.over]
+    if places:
+        over = [flaw.over for flaw in flaws if flaw.over]
+        above = drawn(over, device)
+        pictures[places] = torch.where(above != above[:, :, :1, :1], above, pictures[places])
+        layouts[places] += torch.tensor([layout(scene) for scene in over], device=device)
     return GradedCorpus(
         right=drawn(scenes, device),
         flawed=pictures,
@@ -82,6 +97,15 @@ def build_graded_corpus(recipe: Recipe, tokenizer: Any, device: torch.device) ->
         right_layouts=torch.tensor([layout(scene) for scene in scenes], device=device),
         flawed_layouts=layouts,
     )
+
+
+def _nearly_right(prompt: Prompt, random: Random) -> list[Prompt]:
+    """Captions that are wrong in one attribute: in the relation, if there is one, and in any."""
+    attributes = near_misses(prompt)
+    drawn_attributes = random.choices(list(attributes), k=_NEAR_MISSES)
+    if "relation" in attributes:
+        drawn_attributes[0] = "relation"
+    return [random.choice(attributes[name]) for name in drawn_attributes]
 
 
 LAYOUT: int = 3 * len(KINDS) * (1 + len(COLOURS))

@@ -1,4 +1,4 @@
-"""Pictures that make a reward robust: worn, broken and attacked ones."""
+"""Pictures that make a reward robust: worn, spoilt, broken and attacked ones."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, interpolate
+
+from flowbp.shapes.scene import SIZE
 
 _PIXEL_NOISE = 0.05
 _LATENT_NOISE = 0.15
 _BROKEN_NOISE = 0.6
 _BROKEN_PART = (0.3, 0.7)
+_BEND_COARSE, _BEND_FINE = 4.0, 1.5
 _RADIUS = 0.15
 _START = 0.3
 
@@ -21,6 +25,48 @@ def worn(latents: Tensor, generator: torch.Generator) -> Tensor:
     The reward will score decoded pictures; it must neither favour nor fear the decoder's traces.
     """
     return latents + _LATENT_NOISE * latents.std() * _noise(latents, generator)
+
+
+def spoilt(pictures: Tensor, strength: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pictures (B, 3, H, W) in [0, 1] with their shapes spoilt, and whether they fade, (B,) bool.
+
+    A third each has its shapes bent, shaded with another colour, or faded into the background, by
+    a `strength` (B,) in [0, 1]; at 1 faded shapes are gone. The others still have the attributes
+    of their caption. A generator that climbs a reward which never saw such shapes ends in
+    stretched, shaded and merging ones, because nothing is lost by them.
+    """
+    device, batch = pictures.device, len(pictures)
+    amount = strength[:, None, None, None]
+    kind = torch.randint(3, (batch, 1, 1, 1), generator=generator, device=device)
+    ground = pictures[:, :, :1, :1]
+    shape = ((pictures - ground).abs().amax(dim=1, keepdim=True) / 0.3).clamp(max=1)
+    paint = torch.rand(batch, 3, 1, 1, generator=generator, device=device)
+    wash = (3 * _smooth(batch, 1, 5, generator)).sigmoid()
+    shaded = torch.lerp(pictures, paint, amount * shape * wash)
+    faded = torch.lerp(pictures, ground, amount)
+    spoilt_ones = torch.where(kind == 1, shaded, torch.where(kind == 2, faded, pictures))
+    bent = _bent(pictures, amount, generator)
+    return torch.where(kind == 0, bent, spoilt_ones), kind.flatten() == 2
+
+
+def _bent(pictures: Tensor, amount: Tensor, generator: torch.Generator) -> Tensor:
+    batch, _, height, width = pictures.shape
+    shift = _BEND_COARSE * _smooth(batch, 2, 4, generator)
+    shift += _BEND_FINE * _smooth(batch, 2, 9, generator)
+    # From pixels to the picture's own coordinates, from -1 to 1.
+    shift = amount * shift * 2 / torch.tensor([width, height], device=shift.device)[:, None, None]
+    identity = torch.eye(2, 3, device=shift.device).expand(batch, 2, 3)
+    grid = affine_grid(identity, list(pictures.shape), align_corners=False)
+    places = grid + shift.permute(0, 2, 3, 1)
+    return grid_sample(pictures, places, padding_mode="border", align_corners=False)
+
+
+def _smooth(batch: int, channels: int, knots: int, generator: torch.Generator) -> Tensor:
+    """Smooth noise (batch, channels, 64, 64) between `knots` squared normal numbers."""
+    coarse = torch.randn(
+        batch, channels, knots, knots, generator=generator, device=generator.device
+    )
+    return interpolate(coarse, (SIZE, SIZE), mode="bicubic", align_corners=True)
 
 
 def broken(latents: Tensor, generator: torch.Generator) -> Tensor:

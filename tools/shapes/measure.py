@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -19,7 +21,8 @@ from flowbp.shapes.scene import Scene, Shape
 from flowbp.shapes.scene_reading import read_scenes
 from flowbp.shapes.scene_sampling import sample_scene
 from tools.shapes.corpus import draw_prompts, tokenize
-from tools.shapes.corruption import corrupt
+from tools.shapes.corruption import ATTRIBUTES, near_misses
+from tools.shapes.flaws import edited
 from tools.shapes.reward import unit
 
 SAMPLERS = ((10, 1.0, 1), (10, 1.0, 256), (28, 1.0, 1), (28, 2.0, 1), (28, 4.0, 1))
@@ -37,9 +40,8 @@ def measure(folder: Path, device: torch.device, count: int) -> dict[str, Any]:
     scenes = [sample_scene(prompt, generator) for prompt in prompts]
     pictures = render(scenes, device=device)
     decoded = _round_trip(pipeline.vae, pictures)
-    wrong_prompts = [corrupt(prompt, generator) for prompt in prompts]
-    wrong_scenes = [sample_scene(prompt, generator) for prompt in wrong_prompts]
-    wrong = _round_trip(pipeline.vae, render(wrong_scenes, device=device))
+    edits = _edits(prompts, scenes, Random(12))
+    wrong = _round_trip(pipeline.vae, render([edit.scene for edit in edits], device=device))
     with _quiet():  # else every batch warns that T5's caption is cut
         drawn = [_sample(pipeline, prompts, *sampler) for sampler in SAMPLERS]
     verdicts = [check(images, prompts).cpu() for images in drawn]
@@ -58,8 +60,29 @@ def measure(folder: Path, device: torch.device, count: int) -> dict[str, Any]:
             }
             for sampler, passed in zip(SAMPLERS, verdicts, strict=True)
         ],
-        "reward": _reward(folder / "reward", prompts, decoded, wrong, (drawn[0], verdicts[0])),
+        "reward": _reward(
+            folder / "reward", prompts, decoded, (edits, wrong), (drawn[0], verdicts[0])
+        ),
     }
+
+
+@attrs.frozen
+class _Edit:
+    """A right scene, by its number, in which one attribute of its caption was made wrong."""
+
+    number: int
+    attribute: str
+    scene: Scene
+
+
+def _edits(prompts: Sequence[Prompt], scenes: Sequence[Scene], random: Random) -> list[_Edit]:
+    """Each scene once with each attribute of its caption wrong, where there is room for that."""
+    return [
+        _Edit(number, attribute, wrong)
+        for number, (prompt, scene) in enumerate(zip(prompts, scenes, strict=True))
+        for attribute, options in near_misses(prompt).items()
+        if (wrong := edited(scene, prompt, random.choice(options), random)) is not None
+    ]
 
 
 @contextmanager
@@ -142,25 +165,32 @@ def _reward(
     folder: Path,
     prompts: Sequence[Prompt],
     pictures: Tensor,
-    wrong_pictures: Tensor,
+    edited_pictures: tuple[Sequence[_Edit], Tensor],
     samples: tuple[Tensor, Tensor],
 ) -> dict[str, Any]:
-    """How the reward ranks right and wrong pictures, and samples with their verdicts."""
+    """How the reward ranks right pictures, the same with an edit, and samples with verdicts."""
     from transformers import CLIPModel, CLIPTokenizer
 
     model: Any = CLIPModel.from_pretrained(folder).to(pictures.device, torch.float32).eval()
     tokens = tokenize(CLIPTokenizer.from_pretrained(folder), [prompt.text for prompt in prompts])
     said = _embed(model, tokens=tokens.to(pictures.device))
     right = _embed(model, pictures=pictures)
-    own, others = (right * said).sum(-1), (_embed(model, pictures=wrong_pictures) * said).sum(-1)
+    edits, wrong_pictures = edited_pictures
+    numbers = [edit.number for edit in edits]
+    own = (right * said).sum(-1)
+    others = (_embed(model, pictures=wrong_pictures) * said[numbers]).sum(-1)
+    preferred = (own[numbers] > others).float().cpu()
     sampled, verdicts = samples
     scores = (_embed(model, pictures=sampled) * said).sum(-1).cpu()
     return {
         "score_of_right_pictures": own.mean().item(),
         "score_of_wrong_pictures": others.mean().item(),
         "retrieval_among_64": _retrieval(right, said),
-        "prefers_right_picture": (own > others).float().mean().item(),
-        "prefers_right_picture_by_kind": _by_kind(own > others, prompts),
+        "prefers_right_picture": preferred.mean().item(),
+        "prefers_right_picture_by_wrong_attribute": {
+            attribute: preferred[[edit.attribute == attribute for edit in edits]].mean().item()
+            for attribute in ATTRIBUTES
+        },
         "ranks_passed_above_failed_samples": _agreement(scores, verdicts, prompts),
     }
 
