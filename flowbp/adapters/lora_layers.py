@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -119,6 +120,10 @@ def configuration_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     rank = Counter(ranks.values()).most_common(1)[0][0]
     # Anchored, as ends of names may be those of several layers.
     others = {f"^{layer}": each for layer, each in ranks.items() if each != rank}
+    names: list[str] | str = sorted(ranks)
+    if any("." not in name for name in names):
+        # May be the end of another's: peft takes a list for ends, a text for a pattern of all.
+        names = "|".join(map(re.escape, names))
     return {
         "r": rank,
         "lora_alpha": rank,
@@ -126,7 +131,7 @@ def configuration_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "alpha_pattern": others,
         "use_rslora": False,
         "lora_bias": any(name.endswith(".bias") for name in tensors),
-        "target_modules": sorted(ranks),
+        "target_modules": names,
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -10,16 +9,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from flowbp.adapters.lora_files import PEFT_PREFIX, RawLora, read_raw
+from flowbp.adapters.lora_layouts import OWN_FACTOR, converted
 from flowbp.adapters.lora_strength import at_full_strength
 from flowbp.extras import require
-
-_FACTOR = re.compile(r"(?P<layer>.+)\.lora_(?P<side>[AB])\.(weight|bias)")
 
 _OLDER_NAMES = {
     ".lora_A.default.": ".lora_A.",
     ".lora_B.default.": ".lora_B.",
     ".lora_down.": ".lora_A.",
     ".lora_up.": ".lora_B.",
+    ".lora.down.": ".lora_A.",
+    ".lora.up.": ".lora_B.",
 }
 
 
@@ -37,7 +37,7 @@ def read_lora(start: str, pipeline: Any, transformer: nn.Module) -> dict[str, Te
     linears = {name for name, each in transformer.named_modules() if isinstance(each, nn.Linear)}
     tensors = _by_own_names(scaled, linears, pipeline.transformer_name)
     if tensors is None:
-        tensors = _converted(scaled, pipeline, start)
+        tensors = converted(scaled, pipeline, linears, start)
     _check_places(tensors, transformer, start)
     _check_complete(raw, tensors, linears, start)
     return tensors
@@ -52,7 +52,7 @@ def _by_own_names(
         own = name.removeprefix(PEFT_PREFIX).removeprefix(f"{prefix}.")
         for older, newer in _OLDER_NAMES.items():
             own = own.replace(older, newer)
-        match = _FACTOR.fullmatch(own)
+        match = OWN_FACTOR.fullmatch(own)
         layer = match["layer"] if match else own.removesuffix(".alpha")
         if layer not in linears:
             return None
@@ -61,56 +61,18 @@ def _by_own_names(
     return found
 
 
-def _converted(tensors: Mapping[str, Tensor], pipeline: Any, start: str) -> dict[str, Tensor]:
-    given = dict(tensors)
-    # Only the forms of kohya are read with an alpha, which is the rank by now.
-    if not any(".lora_down." in name for name in given):
-        given = {name: each for name, each in given.items() if not name.endswith(".alpha")}
-    try:
-        read = pipeline.lora_state_dict(given, use_safetensors=True)
-    # Converters of other forms raise whatever they like.
-    except Exception as error:
-        raise ValueError(
-            f"`start` {start!r} could not be read as a LoRA of {pipeline.__name__}: {error}; "
-            "convert it to the form of diffusers"
-        ) from error
-    found = _of_transformer(read, pipeline.transformer_name, start)
-    if not any(".lora_A." in name for name in found):
-        found = require("diffusers.utils").convert_unet_state_dict_to_peft(found)
-    return found
-
-
-def _of_transformer(tensors: Mapping[str, Tensor], prefix: str, start: str) -> dict[str, Tensor]:
-    foreign = sorted(name for name in tensors if not name.startswith(f"{prefix}."))
-    if foreign:
-        what = "is of a text encoder, which is not trained here"
-        if not foreign[0].startswith("text_encoder"):
-            what = f"has no place in the {prefix}"
-        raise ValueError(
-            f"`start` {start!r} must be a LoRA of the {prefix} alone, but {foreign[0]!r} {what}; "
-            f"{len(foreign)} of its {len(tensors)} tensors do not belong; take another file or "
-            "leave them out of it"
-        )
-    return {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
-
-
 def _check_places(tensors: Mapping[str, Tensor], transformer: nn.Module, start: str) -> None:
     if not tensors:
         raise ValueError(f"`start` {start!r} must hold a LoRA, got a file without tensors")
-    modules = dict(transformer.named_modules())
     for name, tensor in sorted(tensors.items()):
-        match = _FACTOR.fullmatch(name)
-        module = modules.get(match["layer"]) if match else None
-        if match is None or not isinstance(module, nn.Linear):
-            raise ValueError(
-                f"`start` {start!r} holds {name!r}, which has no place in the "
-                f"{type(transformer).__name__}; it is of another model or no plain LoRA"
-            )
-        other = f"{match['layer']}.lora_{'B' if match['side'] == 'A' else 'A'}.weight"
+        layer, _, rest = name.rpartition(".lora_")
+        module: Any = transformer.get_submodule(layer)
+        is_down = rest.startswith("A")
+        other = f"{layer}.lora_{'B' if is_down else 'A'}.weight"
         if other not in tensors:
             raise ValueError(f"`start` {start!r} holds {name!r} without {other!r}; it is damaged")
-        outer = module.in_features if match["side"] == "A" else module.out_features
-        if tensor.ndim == 0 or tensor.shape[-1 if match["side"] == "A" else 0] != outer:
+        outer = module.in_features if is_down else module.out_features
+        if tensor.ndim == 0 or tensor.shape[-1 if is_down else 0] != outer:
             raise ValueError(
                 f"`start` {start!r} holds {name!r} of shape {tuple(tensor.shape)}, where the "
                 f"model has {outer} features; it is of a model of another size"

@@ -22,14 +22,17 @@ _FACTOR = re.compile(
 
 _ALPHA = ".alpha"
 
+_MERGED = "merge it into the model, and train from that folder"
+
 _FOREIGN = {
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
-    "lokr_": "LoKr",
-    "hada_": "LoHa",
-    "lora_mid": "a LoRA of convolutions",
+    "dora_scale": ("DoRA", _MERGED),
+    "lora_magnitude_vector": ("DoRA", _MERGED),
+    "lokr_": ("LoKr", _MERGED),
+    "hada_": ("LoHa", _MERGED),
+    "lora_mid": ("a LoRA of convolutions", _MERGED),
+    "query_norm.scale": ("a control LoRA", "its model takes a second picture, take another file"),
 }
-"""Marks in names of tensors of adapters that are no plain LoRA."""
+"""Marks in names of tensors of adapters that are no plain LoRA, with what they are and the cure."""
 
 _HONOURED = {
     "peft_type",
@@ -222,11 +225,10 @@ def _refuse_unhonoured(found: Mapping[str, Any], defaults: Mapping[str, Any], wh
 
 def _refuse_foreign(raw: RawLora) -> None:
     for name in sorted(raw.tensors):
-        for mark, kind in _FOREIGN.items():
+        for mark, (kind, cure) in _FOREIGN.items():
             if mark in name:
                 raise ValueError(
-                    f"{raw.place} holds {name!r}, which is of {kind} and no plain LoRA; merge it "
-                    "into the model, and train from that folder"
+                    f"{raw.place} holds {name!r}, which is of {kind} and no plain LoRA; {cure}"
                 )
 
 

@@ -71,9 +71,10 @@ class Lora:
     that an adapter changes nothing before it is trained.
 
     Args:
-        start: a LoRA to go on from: a safetensors file, a folder with one, or a hub id, in any
-            form that peft writes or the model's diffusers pipeline loads. Rank and targets are its
-            own; its alpha is taken into B, so that it goes on with alpha equal to the rank.
+        start: a LoRA to go on from: a safetensors file, a folder with one, or a hub id, as peft
+            writes it or in a layout that diffusers reads for the model, such as those of ComfyUI
+            and kohya. Rank and targets are its own; its alpha is taken into B, so that it goes on
+            with alpha equal to the rank.
         rank: of each A and B, from 1 to 4,096; 32 without a `start`.
         alpha: above 0; `rank` without a `start`.
         targets: ends of the names of linear layers, such as ``to_q`` or
