@@ -1,8 +1,10 @@
-"""Comparisons that say by how much things differ."""
+"""Comparisons that say by how much things differ, and pictures to compare."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,6 +110,29 @@ def assert_within(name: str, actual: Tensor, expected: Tensor, tolerance: float)
         f"{place}, {actual[place].item():.6g} where {expected[place].item():.6g} was expected; "
         f"{off} of {gaps.numel()} entries are off"
     )
+
+
+def assert_arguments(component: Any, *choices: tuple[str, ...], kind: str) -> None:
+    """Assert that a function has the arguments by which a configuration knows its kind."""
+    # What has no dotted path, as a lambda, is called by position alone.
+    if not inspect.isfunction(component) or "<" in component.__qualname__:
+        return
+    found = inspect.signature(component).parameters.values()
+    required = [each.name for each in found if each.default is each.empty]
+    if set(required) not in map(set, choices):
+        wanted = ", or ".join(" and ".join(f"`{name}`" for name in names) for names in choices)
+        raise AssertionError(
+            f"`{component.__name__}` must have the arguments {wanted}, got "
+            f"{', '.join(required) or 'none'}; by others a configuration takes a function for one "
+            f"that makes a {kind}, and its arguments for keys, so rename them"
+        )
+
+
+def smooth_pictures(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Random colours away from black and white, so that a small step stays in [0, 1]."""
+    coarse = torch.rand((count, 3, 4, 4), generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
+    return 0.2 + 0.6 * smooth
 
 
 def _largest(values: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +9,13 @@ from torch import Tensor
 
 from flowbp.rewards import Reward, RewardInParts
 
-from .assertions import assert_close, assert_finite, assert_same_shape
+from .assertions import (
+    assert_arguments,
+    assert_close,
+    assert_finite,
+    assert_same_shape,
+    smooth_pictures,
+)
 
 
 def check_reward(
@@ -55,33 +60,12 @@ def check_reward(
         raise ValueError(
             f"`prompts` must hold at least 2, got {len(prompts)}; batches are compared"
         )
-    _check_arguments(reward)
+    assert_arguments(reward, ("images", "prompts"), kind="reward")
     generator = torch.Generator().manual_seed(seed)
-    images = _pictures(len(prompts), height, width, generator).to(device)
+    images = smooth_pictures(len(prompts), height, width, generator).to(device)
     _check_scores(reward, images, prompts, tolerance)
     _check_parts(reward, images, prompts)
     _check_image_gradient(reward, images, prompts, generator, difference_tolerance, step)
-
-
-def _check_arguments(reward: Reward) -> None:
-    # What has no dotted path, as a lambda, is called by position alone.
-    if not inspect.isfunction(reward) or "<" in reward.__qualname__:
-        return
-    found = inspect.signature(reward).parameters.values()
-    required = [each.name for each in found if each.default is each.empty]
-    if set(required) != {"images", "prompts"}:
-        raise AssertionError(
-            f"`{reward.__name__}` must have the arguments `images` and `prompts`, got "
-            f"{', '.join(required) or 'none'}; by others a configuration takes a function for one "
-            "that makes a reward, and its arguments for keys, so rename them"
-        )
-
-
-def _pictures(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Smooth random images away from black and white, so that a step stays in [0, 1]."""
-    coarse = torch.rand((count, 3, 4, 4), generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
-    return 0.2 + 0.6 * smooth
 
 
 def _check_scores(reward: Reward, images: Tensor, prompts: Sequence[str], tolerance: float) -> None:
