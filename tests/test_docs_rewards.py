@@ -57,8 +57,8 @@ def test_every_name_is_in_a_table(kind):
 
 
 def test_the_repositories_of_every_published_reward_are_told(monkeypatch):
-    monkeypatch.setattr("flowbp.hub.is_offline", lambda: True)
-    monkeypatch.setattr("flowbp.hub.cached_file", lambda *_: None)
+    monkeypatch.setattr("flowbp.source_files.is_offline", lambda: True)
+    monkeypatch.setattr("flowbp.source_files.cached_file", lambda *_: None)
     from flowbp.settings.component_needs import missing_needs
 
     names = ("aesthetic", "clipscore", "hpsv2", "image_reward", "pickscore")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowbp.extras import require
-from flowbp.hub import read_json
+from flowbp.place import read_json
 
 _STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 _PICKLED = {"diffusers": "diffusion_pytorch_model", "transformers": "pytorch_model"}

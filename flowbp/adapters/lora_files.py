@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from flowbp.adapters.component_files import add_to_header, check_weight_file, read_header
 from flowbp.adapters.lora_layers import adapter_layers, configuration_of, multiplied
 from flowbp.extras import require
-from flowbp.hub import cached_file, is_hub_id, read_json, why_unread
+from flowbp.hub import cached_file, why_unread
+from flowbp.place import is_hub_id, read_json
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """The file that a pipeline's ``load_lora_weights`` looks for in a folder."""

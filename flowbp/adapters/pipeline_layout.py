@@ -21,16 +21,9 @@ from flowbp.adapters.component_files import (
 from flowbp.adapters.pipeline_source import PipelineSource
 from flowbp.adapters.single_file import single_file
 from flowbp.extras import require
-from flowbp.hub import (
-    ALL_FILES,
-    SINGLE_FILE_CURE,
-    WEIGHT_FILES,
-    hub_files,
-    is_offline,
-    read_json,
-    resolve,
-    why_unread,
-)
+from flowbp.hub import ALL_FILES, hub_files, is_offline, why_unread
+from flowbp.place import SINGLE_FILE_CURE, WEIGHT_FILES, read_json
+from flowbp.source_files import resolve
 
 TRANSFORMER = "transformer"
 """The component that is trained."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import attrs
 
-from flowbp.hub import Place, cached_file, check_revision, local_folder
+from flowbp.hub import cached_file, check_revision
+from flowbp.place import Place, local_folder
 
 
 @attrs.frozen

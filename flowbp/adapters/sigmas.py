@@ -201,8 +201,8 @@ class EvenGrid(_LevelsGrid):
     """The even levels ``1, 1 - 1/N, …, 1/N``, shifted: ``s l / (1 + (s - 1) l)`` of a level l.
 
     Args:
-        shift: s; 1 does not shift. None shifts as the model's scheduler does, dynamic shifting
-            included.
+        shift: s, which moves the levels towards noise where it is above 1; 1 does not shift. None
+            shifts as the model's scheduler does, dynamic shifting included.
 
     Raises:
         ValueError: a shift that is no finite number above 0.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flowbp.adapters.component_files import check_weight_file
 from flowbp.extras import require
-from flowbp.hub import Place
+from flowbp.place import Place
 
 _ENDING = ".safetensors"
 _DTYPES = {

@@ -76,7 +76,7 @@ class Lora:
             and kohya. Rank and targets are its own; its alpha is taken into B, so that it goes on
             with alpha equal to the rank.
         rank: of each A and B, from 1 to 4,096; 32 without a `start`.
-        alpha: above 0; `rank` without a `start`.
+        alpha: the strength, which is divided by the rank; above 0, and `rank` without a `start`.
         targets: ends of the names of linear layers, such as ``to_q`` or
             ``transformer_blocks.0.attn.to_q``; None is the model family's own choice.
         dropout: share of the adapter's inputs that are dropped in [0, 1), in the backward pass's

@@ -248,7 +248,7 @@ class FirstSteps:
     """The first `count` supports from the segment's start, or all if there are fewer.
 
     Args:
-        count: how many, at least 1.
+        count: the active steps of a segment, at least 1.
 
     Example:
         >>> FirstSteps(1).draw((0, 2), torch.Generator())
@@ -266,7 +266,7 @@ class LateBiased:
     """`count` supports drawn with probability proportional to `(i + 1)^bias`, or all if fewer.
 
     Args:
-        count: how many, at least 1.
+        count: the active steps that are drawn, at least 1.
         bias: the exponent; 0 draws uniformly.
 
     Example:

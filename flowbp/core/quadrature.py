@@ -45,7 +45,7 @@ def evenly_spaced(start: int, stop: int, count: int) -> tuple[int, ...]:
     Args:
         start: the first step of the range.
         stop: the step after its last.
-        count: how many, at least 1.
+        count: the steps that are chosen, at least 1.
 
     Raises:
         ValueError: `count` is below 1 or the range is empty.

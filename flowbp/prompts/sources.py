@@ -130,7 +130,7 @@ class DatasetPrompts(_TrainingTable):
 
     Args:
         dataset: a hub id, or a local folder that `datasets` knows how to read.
-        column: of the prompts.
+        column: the name of that with the prompts.
         split: such as `train`, or `train[:1000]`.
         configuration: the data set's own, where it has several.
 
@@ -161,8 +161,8 @@ class DatasetHeldOut(_HeldOutTable):
 
     Args:
         dataset: a hub id, or a local folder that `datasets` knows how to read.
-        column: of the prompts.
-        split: such as `test`.
+        column: the name of that with the prompts.
+        split: the part of the data set, such as `test`.
         configuration: the data set's own, where it has several.
         kind_column: of the kinds that the evaluation reports separately; None makes them one kind.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from flowbp.hub import PublishedFile as PublishedFile
 from flowbp.rewards.aesthetic import AestheticScore as AestheticScore
 from flowbp.rewards.clip import ClipReward as ClipReward
 from flowbp.rewards.clip import ClipTower as ClipTower
@@ -48,3 +47,4 @@ from flowbp.rewards.weighted import UncalibratedReward as UncalibratedReward
 from flowbp.rewards.weighted import WeightedReward as WeightedReward
 from flowbp.rewards.words import EasyOCR as EasyOCR
 from flowbp.rewards.words import TrOCR as TrOCR
+from flowbp.source_files import PublishedFile as PublishedFile

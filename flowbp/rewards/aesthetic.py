@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowbp.hub import Place, located, resolve
+from flowbp.place import Place, located
 from flowbp.rewards.clip import ClipTower, load_clip
 from flowbp.rewards.clip_model import VIT_L_14, clip_needs
 from flowbp.rewards.needs import Need, file_need, package
@@ -17,6 +17,7 @@ from flowbp.rewards.pixels import crop_shortest_side_torchvision
 from flowbp.rewards.reward import check_prompts
 from flowbp.rewards.towers import ModelReward
 from flowbp.rewards.weight_files import check_layout, read_weights
+from flowbp.source_files import resolve
 
 _REPOSITORY, _FILE = "trl-lib/ddpo-aesthetic-predictor", "aesthetic-model.pth"
 # The numbers between were dropouts.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
 from flowbp.extras import require
-from flowbp.hub import Place, located
+from flowbp.place import Place, located
 from flowbp.rewards.clip_model import check_vocabulary, clip_needs, load_clip_model
 from flowbp.rewards.needs import Need, needing, package
 from flowbp.rewards.pixels import (

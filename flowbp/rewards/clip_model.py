@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flowbp.extras import require
-from flowbp.hub import Place, read_json
+from flowbp.place import Place, read_json
 from flowbp.rewards.needs import Need, model_need, tokenizer_need
 from flowbp.rewards.pretrained import load_model
 from flowbp.rewards.towers import TOWERS, Towers

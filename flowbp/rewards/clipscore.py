@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from flowbp.extras import require
-from flowbp.hub import Place, located
+from flowbp.place import Place, located
 from flowbp.rewards.clip import ClipReward, PublishedClipReward, repaired
 from flowbp.rewards.clip_model import VIT_L_14, clip_needs
 from flowbp.rewards.needs import Need, package

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from flowbp.extras import require
-from flowbp.hub import Place, PublishedFile, located, on_disk, resolve
+from flowbp.place import Place, located, on_disk
 from flowbp.rewards.clip import ClipReward, PublishedClipReward, repaired
 from flowbp.rewards.clip_model import (
     VIT_H_14,
@@ -21,6 +21,7 @@ from flowbp.rewards.clip_model import (
 from flowbp.rewards.needs import Need, file_need, package, tokenizer_need
 from flowbp.rewards.pixels import pad_longest_side
 from flowbp.rewards.pretrained import load_tokenizer, tokenizer_place
+from flowbp.source_files import PublishedFile, resolve
 
 HPS_V2_1 = PublishedFile(
     repository="xswu/HPSv2",

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from flowbp.adapters.dtype_policy import DtypePolicy
-from flowbp.hub import Place, located
 from flowbp.limits import SIDE
+from flowbp.place import Place, located
 from flowbp.rewards.hpsv3_model import (
     FILE,
     HUB_ID,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from flowbp.extras import require
-from flowbp.hub import Place
+from flowbp.place import Place
 from flowbp.rewards.towers import TowerSizes
 from flowbp.rewards.weight_files import (
     Float32Head,

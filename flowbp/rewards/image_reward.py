@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.extras import require
-from flowbp.hub import Place, PublishedFile, located, on_disk, resolve
+from flowbp.place import Place, located, on_disk
 from flowbp.rewards.needs import Need, file_need, package, tokenizer_need
 from flowbp.rewards.pixels import (
     CLIP_MEAN,
@@ -25,6 +25,7 @@ from flowbp.rewards.pretrained import load_tokenizer
 from flowbp.rewards.reward import check_inputs, score_in_batches
 from flowbp.rewards.towers import ModelReward, TowerSizes
 from flowbp.rewards.weight_files import Float32Head, assign, read_weights, unfilled
+from flowbp.source_files import PublishedFile, resolve
 
 if TYPE_CHECKING:
     from transformers import BlipTextModel, BlipVisionModel, PreTrainedTokenizerBase

@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 import attrs
 
 from flowbp.extras import packaged, require
-from flowbp.hub import Place, PublishedFile, address, cached_file, find, on_disk, resolve
+from flowbp.hub import address, cached_file
+from flowbp.place import Place, on_disk
 from flowbp.rewards.pretrained import TOKENIZER_FILES, check_model, check_tokenizer
 from flowbp.rewards.weight_files import check_whole
+from flowbp.source_files import PublishedFile, find, resolve
 
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 _UNITS = ("bytes", "kB", "MB", "GB")

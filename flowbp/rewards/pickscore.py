@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from flowbp.hub import Place, located
+from flowbp.place import Place, located
 from flowbp.rewards.clip import ClipReward, PublishedClipReward
 from flowbp.rewards.clip_model import clip_needs
 from flowbp.rewards.needs import Need, package

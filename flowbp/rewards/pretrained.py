@@ -10,9 +10,11 @@ import torch
 
 from flowbp.adapters.component_files import check_loading_report
 from flowbp.extras import require
-from flowbp.hub import Place, ask_hub, cached_file, find, local_folder, on_disk, read_json, reading
+from flowbp.hub import cached_file
+from flowbp.place import Place, local_folder, on_disk, read_json
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD
 from flowbp.rewards.weight_files import check_whole, indexed_files
+from flowbp.source_files import ask_hub, find, reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
-from flowbp.hub import Place, on_disk
+from flowbp.place import Place, on_disk
 from flowbp.rewards.reward import batch_size
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

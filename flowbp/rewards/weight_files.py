@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from flowbp.adapters.component_files import check_weight_file
 from flowbp.extras import require
-from flowbp.hub import Place, find, on_disk, read_json, reading
+from flowbp.place import Place, on_disk, read_json
+from flowbp.source_files import find, reading
 
 _SHOWN = 3
 _AGAIN = "copy or download it again"

@@ -88,7 +88,7 @@ class TrainingSampling:
         guidance: s, the scale of classifier-free guidance; 1 switches it off.
         height: of the pictures, in pixels.
         width: of the pictures, in pixels.
-        negative_prompt: text of `v⁻`.
+        negative_prompt: the text whose velocity is `v⁻`, from which guidance leads away.
         detach_negative: leave `v⁻` out of the backward pass, where it is then not evaluated.
         grid: the sigmas of the steps; the model's own unless said otherwise.
 

@@ -21,7 +21,7 @@ class Averaging:
     """How parameters are averaged: `shadow ← d shadow + (1 - d) theta` after each step.
 
     Args:
-        decay: d, in [0, 1).
+        decay: d, the share of the average that each update keeps, in [0, 1).
         warmup: use `min(decay, (1 + t) / (10 + t))` at update t, counted from 0. A short run needs
             it: with decay 0.995 and no warm-up, the starting weights still make up 60 % of the
             average after 100 steps.

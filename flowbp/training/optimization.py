@@ -55,10 +55,12 @@ class AdamW:
     """Adam with decoupled weight decay, `theta -= rate (m̂ / (√v̂ + eps) + weight_decay theta)`.
 
     Args:
-        learning_rate: the full rate, > 0.
+        learning_rate: the full rate, above 0, which a schedule multiplies.
         betas: decay rates of both moments, in [0, 1).
-        weight_decay: >= 0.
-        eps: > 0.
+        weight_decay: how fast weights shrink, as a share of each for a unit of rate; 0 is not at
+            all.
+        eps: added to the root of the second moment, above 0, so that a gradient near 0 takes no
+            step of full size.
 
     Reference: Loshchilov and Hutter, arXiv 1711.05101.
     """

@@ -9,9 +9,9 @@ import torch
 from huggingface_hub import errors
 from safetensors.torch import save_file
 
-from flowbp.hub import resolve
 from flowbp.rewards import AestheticScore, CLIPScore, HPSv2, PickScore
 from flowbp.rewards.pretrained import reading, tokenizer_place
+from flowbp.source_files import resolve
 
 from .open_clip_oracle import TINY, random_weights
 from .published_rewards import NAMES, build, hpsv2, published, save_head, save_hps

@@ -13,7 +13,7 @@ from flowbp.component_errors import ComponentError
 from flowbp.config import ConfigurationError
 from flowbp.config.yaml import DEEPEST, LARGEST, MOST
 from flowbp.evaluation.metric_runner import metric_columns
-from flowbp.hub import local_folder
+from flowbp.place import local_folder
 from flowbp.prompts.table import LONGEST
 from flowbp.rewards.pretrained import on_disk
 from flowbp.settings import Settings, free_folder, load

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from flowbp.cli.evaluate.settings import EvaluateSettings
@@ -13,11 +15,20 @@ from flowbp.study.settings import StudySettings
 NAMED = [(registry, name) for registry in REGISTRIES for name in registry.targets]
 
 
+def bounds_alone(keys):
+    """The keys of which only a range is said, which `--keys` shows anyway."""
+    bound = re.compile(
+        r"\W*(in|from|above|below|at (least|most)|[\W\d]+)[\W\d]*( to [\W\d]*)?", re.I
+    )
+    return [key.path for key in keys if bound.fullmatch(key.text)]
+
+
 @pytest.mark.parametrize("root", [Settings, EvaluateSettings, StudySettings])
 def test_every_key_of_every_section_is_described(root):
     keys = [key for entry in sections(root) for key in (entry.key, *entry.keys)]
     assert len(keys) > 15
     assert [key.path for key in keys if not key.text] == [], "add it under `Args:` of its class"
+    assert bounds_alone(keys) == [], "say what it does"
 
 
 @pytest.mark.parametrize("registry, name", NAMED, ids=lambda each: getattr(each, "kind", each))
@@ -28,6 +39,7 @@ def test_every_key_of_every_component_is_described(registry, name):
         pytest.skip(str(error))
     assert entry.text
     assert [key.path for key in entry.keys if not key.text] == [], "add it under `Args:` of it"
+    assert bounds_alone(entry.keys) == [], "say what it does"
     assert not registry.offers.intersection(key.path for key in entry.keys)
 
 

@@ -30,7 +30,8 @@ from flowbp.evaluation.comparison import ACCURACY
 from flowbp.evaluation.reward_metrics import WHOLE
 from flowbp.evaluation.tables import Line, metric_lines
 from flowbp.extras import require
-from flowbp.hub import address, cached_file, is_hub_id, on_disk
+from flowbp.hub import address, cached_file
+from flowbp.place import is_hub_id, on_disk
 from flowbp.settings import resolved_values
 from flowbp.settings.unloaded_model import named_model
 from flowbp.significant_digits import written

@@ -40,7 +40,7 @@ class Bridge:
         rescale: rho in [0, 1], how far the active gradients are scaled up to stand for the window:
             `1 + rho (sum |w| / sum over active |w| - 1)`, both sums over the window.
         alpha: in [0, 1], how much of the joint's Jacobian is kept.
-        pair: draws (k, j) from the window; j is the joint.
+        pair: how the steps (k, j) are drawn from the window; j is the joint.
         tail: in (0, 1], the window at the end of the grid that steps are drawn from.
 
     Raises:

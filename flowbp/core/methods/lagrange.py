@@ -39,7 +39,7 @@ class Lagrange:
         tau: > 0, the floor of the residuals in the loss weight.
         rescale: rho, how far the active gradients are scaled up to stand for the whole segment:
             `1 + rho (sum |w| / sum over active |w| - 1)`, each segment for itself.
-        pair: draws (k, j) from the window.
+        pair: how the steps (k, j) are drawn from the window, at which the two segments begin.
         tail: in (0, 1], the window's part of the grid.
 
     Raises:

@@ -30,7 +30,7 @@ class LeapAlign:
     Args:
         alpha: in [0, 1], how much of the Jacobian is kept.
         tau: > 0, the floor of the residuals in the loss weight.
-        pair: draws (k, j).
+        pair: how the steps (k, j) are drawn, at which the two leaps begin.
 
     Raises:
         ValueError: an argument is out of range; when drawing, the grid is too short for `pair`.

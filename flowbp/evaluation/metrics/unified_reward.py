@@ -13,8 +13,8 @@ from torch import Tensor
 from flowbp.adapters.dtype_policy import CPU, DtypePolicy
 from flowbp.evaluation import HeldOut
 from flowbp.evaluation.metrics.vision_chat import BFLOAT16, chat_needs, load_vision_chat
-from flowbp.hub import located
 from flowbp.limits import BATCH, COUNT
+from flowbp.place import located
 from flowbp.rewards.needs import Need
 from flowbp.rewards.templates import PLACE, one_place, text_or_file
 from flowbp.rewards.towers import TOWERS, Towers
@@ -43,7 +43,7 @@ class UnifiedReward:
         question: What is asked, with ``{prompt}`` where the prompt goes, as text or the path of a
             file. It must be given: the wording that it was trained with is its authors', and is
             not shipped; an error says where it is.
-        tokens: Longest answer.
+        tokens: The longest answer, in tokens.
         batch: Pictures in the model at a time; it changes answers by rounding alone.
         label: Name of the column.
         policy: Dtypes of the model.

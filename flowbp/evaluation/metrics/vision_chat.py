@@ -16,8 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from flowbp.adapters.dtype_policy import CPU, DtypePolicy
 from flowbp.extras import require
-from flowbp.hub import local_folder, read_json
 from flowbp.limits import BATCH, COUNT
+from flowbp.place import local_folder, read_json
 from flowbp.rewards.needs import Need, model_need, package
 from flowbp.rewards.pixels import CLIP_MEAN, CLIP_STD, fit_budget, normalise, patches
 from flowbp.rewards.pretrained import (

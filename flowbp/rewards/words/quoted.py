@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -12,16 +12,7 @@ from torch import Tensor
 
 from flowbp.rewards.reward import check_inputs, score_in_batches
 from flowbp.rewards.towers import ModelReward
-from flowbp.rewards.words.region import (
-    WHOLE_PICTURE,
-    Region,
-    as_region,
-    as_regions,
-    check_region,
-    check_regions,
-    cut_out,
-    rows_by_region,
-)
+from flowbp.rewards.words.region import InRegions
 from flowbp.validators import real
 
 # A straight quote after a letter or number is an inch mark, or ends something.
@@ -47,7 +38,7 @@ def quoted_text(prompt: str) -> str:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class QuotedTextReward(ModelReward):
+class QuotedTextReward(InRegions, ModelReward):
     """A picture's score is `log p(text | picture) / characters`, at most 0.
 
     `text` is what the prompt quotes, and p its probability under a recogniser that reads one line
@@ -57,15 +48,9 @@ class QuotedTextReward(ModelReward):
     out of as many pictures, (B, 3, h, w), and `_fault(text)` is why it never reads a text.
 
     Args:
-        region: Where the text is read, see `Region`; best the line of text with little around it.
-        regions: Of single prompts, by their whole text, in place of `region`.
         unquoted: The score, without gradient, of a prompt that quotes nothing; None refuses it.
     """
 
-    region: Region = attrs.field(default=WHOLE_PICTURE, converter=as_region, validator=check_region)
-    regions: Mapping[str, Region] = attrs.field(
-        factory=dict, converter=as_regions, validator=check_regions
-    )
     unquoted: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(real(float("-inf")))
     )
@@ -86,13 +71,11 @@ class QuotedTextReward(ModelReward):
         check_inputs(images, prompts)
         texts = [self._wanted(prompt) for prompt in prompts]
         scores, order = [], []
-        for region, rows in rows_by_region(prompts, self.region, self.regions).items():
-            quoting = [row for row in rows if texts[row]]
-            if quoting:
-                crops = cut_out(images[quoting], region)
-                chosen = [texts[row] for row in quoting]
-                scores.append(score_in_batches(self._scores, crops, chosen, batch=self.batch))
-                order += quoting
+        quoting = [row for row, text in enumerate(texts) if text]
+        for rows, crops in self.crops(images, prompts, quoting):
+            chosen = [texts[row] for row in rows]
+            scores.append(score_in_batches(self._scores, crops, chosen, batch=self.batch))
+            order += rows
         silent = [row for row, text in enumerate(texts) if not text]
         if silent:
             # Still a function of the pictures, as every score is.

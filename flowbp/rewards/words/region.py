@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -29,25 +29,21 @@ def _fault(value: Any) -> str:
     )
 
 
-def as_region(value: Any) -> Any:
-    """A converter of a region."""
+def _as_region(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def as_regions(value: Any) -> Any:
-    """A converter of regions by prompt."""
-    return {prompt: as_region(each) for prompt, each in value.items()}
+def _as_regions(value: Any) -> Any:
+    return {prompt: _as_region(each) for prompt, each in value.items()}
 
 
-def check_region(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    """A validator of a region."""
+def _check_region(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     fault = _fault(value)
     if fault:
         raise ValueError(f"`{attribute.name}` {fault}")
 
 
-def check_regions(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    """A validator of regions by prompt."""
+def _check_regions(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     for prompt, region in value.items():
         fault = _fault(region)
         if fault:
@@ -69,16 +65,38 @@ def cut_out(images: Tensor, region: Region) -> Tensor:
     return images[..., rows, columns]
 
 
-def rows_by_region(
-    prompts: Sequence[str], region: Region, regions: Mapping[str, Region]
-) -> dict[Region, list[int]]:
-    """The places of the prompts that are read in the same region, which is `region` unless named.
+# Not slotted, as it is a base beside others.
+@attrs.frozen(kw_only=True, eq=False, slots=False)
+class InRegions:
+    """What reads a text in a region of each picture.
 
-    Example:
-        >>> rows_by_region(["a", "b", "a"], WHOLE_PICTURE, {"b": (0.0, 0.0, 1.0, 0.5)})
-        {(0.0, 0.0, 1.0, 1.0): [0, 2], (0.0, 0.0, 1.0, 0.5): [1]}
+    Args:
+        region: Left, top, right and bottom of where the text is read, as shares of the picture;
+            best the line of text with little around it.
+        regions: Of single prompts, by their whole text, in place of `region`.
     """
-    rows: dict[Region, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        rows.setdefault(regions.get(prompt, region), []).append(row)
-    return rows
+
+    region: Region = attrs.field(
+        default=WHOLE_PICTURE, converter=_as_region, validator=_check_region
+    )
+    regions: Mapping[str, Region] = attrs.field(
+        factory=dict, converter=_as_regions, validator=_check_regions
+    )
+
+    def crops(
+        self, images: Tensor, prompts: Sequence[str], rows: Iterable[int]
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Some rows of pictures (B, 3, H, W), those that are read in one region together.
+
+        Example:
+            >>> import torch
+            >>> reading = InRegions(regions={"b": (0, 0, 1, 0.5)})
+            >>> found = reading.crops(torch.rand(3, 3, 40, 80), ["a", "b", "a"], range(3))
+            >>> [(rows, tuple(crops.shape)) for rows, crops in found]
+            [([0, 2], (2, 3, 40, 80)), ([1], (1, 3, 20, 80))]
+        """
+        places: dict[Region, list[int]] = {}
+        for row in rows:
+            places.setdefault(self.regions.get(prompts[row], self.region), []).append(row)
+        for region, own in places.items():
+            yield own, cut_out(images[own], region)

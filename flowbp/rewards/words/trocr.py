@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from flowbp.hub import Place, located, read_json
+from flowbp.place import Place, located, read_json
 from flowbp.rewards.needs import Need, model_need, package, tokenizer_need
 from flowbp.rewards.pixels import channel_tensors, normalise, resized
 from flowbp.rewards.pretrained import channel_statistics, load_model, load_tokenizer

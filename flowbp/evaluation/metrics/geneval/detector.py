@@ -15,8 +15,8 @@ from flowbp.adapters.dtype_policy import CPU, FLOAT32
 from flowbp.evaluation.metrics.geneval.criteria import Box, Detection
 from flowbp.evaluation.metrics.geneval.task import CLASSES
 from flowbp.extras import require
-from flowbp.hub import located, read_json
 from flowbp.limits import BATCH
+from flowbp.place import located, read_json
 from flowbp.rewards.needs import Need, model_need, package
 from flowbp.rewards.pixels import normalise
 from flowbp.rewards.pretrained import load_model

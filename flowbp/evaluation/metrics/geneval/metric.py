@@ -30,8 +30,8 @@ from flowbp.evaluation.metrics.geneval.detector import (
     eight_bits,
 )
 from flowbp.evaluation.metrics.geneval.task import COLOURS, TASKS, Task, read_tasks
-from flowbp.hub import located
 from flowbp.limits import BATCH
+from flowbp.place import located
 from flowbp.rewards.clip import ClipReward, repaired
 from flowbp.rewards.clip_model import VIT_L_14, clip_needs
 from flowbp.rewards.needs import Need, package

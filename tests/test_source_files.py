@@ -8,7 +8,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from flowbp.hub import ALL_FILES, PublishedFile, ask_hub, cached_file, find, resolve
+from flowbp.hub import ALL_FILES, cached_file
+from flowbp.source_files import PublishedFile, ask_hub, find, resolve
 
 ID, NAME = "owner/model", "transformer/config.json"
 
@@ -65,13 +66,13 @@ def test_offline_the_second_of_two_files_may_be_in_the_cache(monkeypatch, tmp_pa
         return str(tmp_path / name)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr("flowbp.hub.is_offline", lambda: True)
+    monkeypatch.setattr("flowbp.source_files.is_offline", lambda: True)
     assert resolve(ID, NAME, "second.json") == tmp_path / "second.json"
 
 
 @pytest.mark.parametrize("offline", [False, True])
 def test_what_is_no_id_is_refused_as_such(monkeypatch, offline):
-    monkeypatch.setattr("flowbp.hub.is_offline", lambda: offline)
+    monkeypatch.setattr("flowbp.source_files.is_offline", lambda: offline)
     wrong = "ü~\u2028\u202e"
     assert cached_file(wrong, NAME) is None
     with pytest.raises(FileNotFoundError, match=r"`source` 'ü~.*; check the id$"):
