@@ -99,6 +99,12 @@ def typed_as(value: Any, kind: Any) -> Any:
     return value.value
 
 
+def names_place(kind: Any) -> bool:
+    """Whether a type is a path, or a path among texts, where there is one."""
+    kinds = set(get_args(kind)) if get_origin(kind) in UNIONS else {kind}
+    return kinds - {type(None)} <= _TEXTS and bool(kinds & {Path, PLACE})
+
+
 def is_section(kind: Any) -> bool:
     """Whether a type is written as a mapping, of its own keys or of a component's, and no null."""
     kind = get_origin(kind) or kind

@@ -34,7 +34,7 @@ from .arguments import (
     partial_of,
     type_of,
 )
-from .converter import REFUSALS, Scalar, strict_converter, typed_as
+from .converter import REFUSALS, Scalar, names_place, strict_converter, typed_as
 from .problems import Absent, ConfigurationError, Problem, Rejected, UnknownKey, listed, shown
 from .protocols import lacking
 from .registry import Component, Library, Registry, component_type
@@ -102,19 +102,25 @@ def unstructure(
     registries: Iterable[Registry] = (),
     scalars: Iterable[Scalar] = (),
     defaults: bool = True,
+    place: Callable[[str], str] = str,
 ) -> Any:
     """Mappings, lists and scalars from which `structure` makes an equal configuration.
 
     Keys stand in the order of the fields. Defaults are written out, so that the text keeps its
     meaning when a later version changes one; those that YAML cannot hold are not. Without
-    `defaults` those of components that are yet to be built are left out, for a summary.
+    `defaults` those of components that are yet to be built are left out, for a summary, and `place`
+    changes whatever is annotated as a path, or as one among others.
     """
-    converter = yaml_converter(registries, scalars, defaults=defaults)
+    converter = yaml_converter(registries, scalars, defaults=defaults, place=place)
     return plain(tree_of(converter.unstructure(configuration), ""))
 
 
 def yaml_converter(
-    registries: Iterable[Registry], scalars: Iterable[Scalar], *, defaults: bool = True
+    registries: Iterable[Registry],
+    scalars: Iterable[Scalar],
+    *,
+    defaults: bool = True,
+    place: Callable[[str], str] = str,
 ) -> Converter:
     """A converter that reads and writes configuration classes and components by name."""
     converter = strict_converter(scalars)
@@ -123,7 +129,11 @@ def yaml_converter(
     converter.register_unstructure_hook_factory(is_attrs_class)(
         lambda cls: make_dict_unstructure_fn(cls, converter, **_renamed(cls))
     )
-    converter.register_unstructure_hook(Path, str)
+    # One in a field without annotation, and the others.
+    converter.register_unstructure_hook(Path, lambda path: place(str(path)))
+    converter.register_unstructure_hook_func(
+        names_place, lambda value: None if value is None else place(str(value))
+    )
 
     def is_component(kind: Any) -> bool:
         return component_type(kind) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -94,12 +94,17 @@ def located(error: ConfigurationError, tree: Tree) -> ConfigurationError:
     return found
 
 
-def resolved_values(settings: object, *, defaults: bool = True) -> Any:
+def resolved_values(
+    settings: object, *, defaults: bool = True, place: Callable[[str], str] = str
+) -> Any:
     """The settings as mappings, lists and scalars, with their defaults.
 
-    Without `defaults` those of backbone, reward and the like are left out, for a summary.
+    Without `defaults` those of backbone, reward and the like are left out, for a summary; `place`
+    changes paths, and what may be one.
     """
-    return unstructure(settings, registries=REGISTRIES, scalars=SCALARS, defaults=defaults)
+    return unstructure(
+        settings, registries=REGISTRIES, scalars=SCALARS, defaults=defaults, place=place
+    )
 
 
 def resolved(settings: object, *, defaults: bool = True) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -413,3 +414,25 @@ def test_the_key_of_a_word_of_python_has_no_underscore() -> None:
     assert "is missing" in problems("class: b", Words)[0]
     assert "Valid keys: `global`, `class`, `mine_`" in problems("global_: 3", Words)[0]
     assert Component("words", Words, {"global": 3}).build() == Words(3)
+
+
+@attrs.frozen
+class Places:
+    path: Path
+    place: str | os.PathLike[str]
+    others: list[Path]
+    text: str
+    none: Path | None = None
+    choice: str | os.PathLike[str] | None = None
+
+
+def test_what_is_annotated_as_a_place_is_changed_and_texts_are_not():
+    places = Places(Path("/a/b"), "/c/d", [Path("/e")], "/imagine fog", None, "owner/name")
+    assert unstructure(places, place=lambda text: text.upper()) == {
+        "path": "/A/B",
+        "place": "/C/D",
+        "others": ["/E"],
+        "text": "/imagine fog",
+        "none": None,
+        "choice": "OWNER/NAME",
+    }

@@ -15,8 +15,8 @@ import flowbp
 from flowbp.cli.evaluate.fingerprint import Digests
 from flowbp.cli.evaluate.resume import identity
 from flowbp.cli.evaluate.settings import ModelSection
-from flowbp.cli.run import execution, model_card
-from flowbp.cli.run.model_card import public
+from flowbp.cli.run import card_base, execution
+from flowbp.cli.run.card_text import public
 from flowbp.run import main
 from flowbp.training import model_damage
 from flowbp.training.checkpoint import read_manifest
@@ -71,9 +71,13 @@ def test_every_checkpoint_has_a_card(yaml, tmp_path, run, tuning):
 
 
 def test_a_run_without_an_evaluation_says_so(yaml, run):
-    assert main([yaml]) == 0
+    assert (
+        main([yaml, "sampling.negative_prompt=/fog, a crowd/and rain", "sampling.guidance=2"]) == 0
+    )
     card = card_of(run)
     assert "The run evaluated none." in card.text and not table(card)
+    # It begins as a place does, and is a text.
+    assert "negative_prompt /fog, a crowd/and rain" in card.text
 
 
 def test_metrics_inside_the_run_are_in_the_card_as_well(yaml, run):
@@ -111,8 +115,8 @@ def test_the_licence_of_a_base_on_the_hub_is_read_from_its_cached_card(tmp_path,
     place = tmp_path / "README.md"
     place.write_text("---\nlicense: other\nlicense_name: mine\nlicense_link: LICENSE.md\n---\n")
     cards = {("some/base", "README.md"): place}
-    monkeypatch.setattr(model_card, "cached_file", lambda *asked, revision: cards.get(asked))
-    known, unknown = (model_card._Base(name, name) for name in ("some/base", "other/base"))
+    monkeypatch.setattr(card_base, "cached_file", lambda *asked, revision: cards.get(asked))
+    known, unknown = (card_base.BaseModel(name, name) for name in ("some/base", "other/base"))
     assert unknown.licence() == {}
     link = f"{ENDPOINT}/some/base/blob/main/LICENSE.md"
     assert known.licence() == {"license": "other", "license_name": "mine", "license_link": link}
