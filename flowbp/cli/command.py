@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from flowbp.settings import Loaded
 
 SettingsT = TypeVar("SettingsT")
+
+_MOMENT = 3.0
+"""Seconds in which the first of several processes has begun, too."""
 
 
 def command_parser(
@@ -108,7 +113,7 @@ def carry_out(
         try:
             refuse_several(f"{what} is the work of one process; start it with python -m")
         except LaunchError as error:
-            return print_error(error, MISTAKE)
+            return _refused_once(error)
     loaded = None
     try:
         with quiet(), during("the configuration"):
@@ -134,3 +139,20 @@ def carry_out(
             return print_error("interrupted; nothing saved", INTERRUPTED)
         notes = getattr(interrupt, "__notes__", None) or [f"what was saved is in {place}"]
         return print_error("; ".join(["interrupted", *notes, f"{again} continues it"]), INTERRUPTED)
+
+
+def _refused_once(error: Exception) -> int:
+    """Print a refusal of all processes on the first of them alone."""
+    from flowbp.training.launch import Launch, LaunchError
+
+    try:
+        is_first = Launch.of().rank == 0
+    except LaunchError:
+        # Which one it is cannot be known.
+        is_first = True
+    if is_first:
+        return print_error(error, MISTAKE)
+    # torchrun ends all as soon as one has ended, and the first may not have printed yet.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(_MOMENT)
+    return MISTAKE

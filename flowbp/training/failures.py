@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flowbp.component_errors import dotted_path
 from flowbp.files import SavingError
-from flowbp.training.checkpoint import MANIFEST, numbered
+from flowbp.training.checkpoint import MANIFEST, TRAINING, numbered
 from flowbp.training.retention import Checkpoints
 from flowbp.training.run_state import RunState
 from flowbp.training.sharded_state import FindNonFinite, StoppedTogether, ask, network_of
@@ -157,13 +157,19 @@ def save_after_exception(
     run.optimizer.zero_grad(set_to_none=True)
     step, place = run.checkpoint or (-1, Path())
     if network_of(run) is not None and not isinstance(error, StoppedTogether):
-        newest = f"; the newest checkpoint is {place}" if run.checkpoint else ""
+        newest = f"; the newest checkpoint is {_to_go_on(place, error)}" if run.checkpoint else ""
         return f"{_after(run)} are not saved, as the processes share them, and one is gone{newest}"
     # Not where it was saved, if that folder is gone.
     if step == run.done and not run.updating and (place / MANIFEST).is_file():
-        return f"{_after(run)} are saved in {place}"
+        return f"{_after(run)} are saved in {_to_go_on(place, error)}"
     name = numbered("interrupted" if isinstance(error, KeyboardInterrupt) else "stopped", run.done)
-    return _saved(run, checkpoints, lambda to: to.save(run, name), whole=name)
+    return _saved(run, checkpoints, lambda to: _to_go_on(to.save(run, name), error), whole=name)
+
+
+def _to_go_on(place: Path, error: BaseException) -> str:
+    """A checkpoint, and that a run goes on from it; of an interrupted one the command says so."""
+    goes_on = (place / TRAINING).is_dir() and not isinstance(error, KeyboardInterrupt)
+    return f"{place}, from which --resume goes on" if goes_on else str(place)
 
 
 def nonfinite_error(
@@ -212,7 +218,7 @@ def _after(run: RunState) -> str:
 def _saved(
     run: RunState,
     checkpoints: Checkpoints | None,
-    save: Callable[[Checkpoints], Path],
+    save: Callable[[Checkpoints], Path | str],
     *,
     whole: str | None = None,
 ) -> str:

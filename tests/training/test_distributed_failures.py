@@ -40,7 +40,8 @@ def test_a_failure_ends_all_and_the_first_saves(together, tmp_path: Path, size: 
     assert "saved" not in found.told[1]
     first, note = found.told[0].splitlines()[:2]
     assert first.startswith("RankEndedError: rank 1 failed; its own message says why")
-    assert note == f"the parameters after step 2 are saved in {tmp_path}/stopped-000002"
+    place = f"{tmp_path}/stopped-000002"
+    assert note == f"the parameters after step 2 are saved in {place}, from which --resume goes on"
     for told in found.told[2:]:
         assert told.startswith("RankEndedError: rank 1 failed")
     assert names(tmp_path) == ["stopped-000002"]

@@ -19,6 +19,8 @@ from flowbp.training import (
 
 from .fakes import PROMPTS, FakeBackbone, Recorder, make_step, make_trainer, same, saved
 
+GOES_ON = ", from which --resume goes on"
+
 
 def test_interrupt_saves_closes_and_goes_on_up(tmp_path: Path) -> None:
     backbone = FakeBackbone()
@@ -85,7 +87,7 @@ def test_any_failure_saves_what_was_trained_and_says_where(tmp_path: Path) -> No
     with pytest.raises(RuntimeError, match="no space") as caught:
         trainer.run()
     place = tmp_path / "stopped-000002"
-    assert caught.value.__notes__ == [f"the parameters after step 2 are saved in {place}"]
+    assert caught.value.__notes__ == [f"the parameters after step 2 are saved in {place}{GOES_ON}"]
     assert same(saved(place), states[-1])
 
 
@@ -113,7 +115,7 @@ def test_an_observer_cannot_cost_the_last_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ComponentError, match=r"fakes:Recorder raised OSError.*step 4") as caught:
         make_trainer(observers=[Recorder(act=fail)], checkpoints=checkpoints).run()
     place = tmp_path / "final"
-    assert caught.value.__notes__ == [f"the parameters after step 4 are saved in {place}"]
+    assert caught.value.__notes__ == [f"the parameters after step 4 are saved in {place}{GOES_ON}"]
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
 
 

@@ -131,7 +131,9 @@ def test_a_checkpoint_that_is_gone_is_not_said_to_be_there(tmp_path):
     with pytest.raises(RuntimeError, match="stop") as caught:
         trainer.run()
     place = tmp_path / "run" / "stopped-000002"
-    assert caught.value.__notes__ == [f"the parameters after step 2 are saved in {place}"]
+    assert caught.value.__notes__ == [
+        f"the parameters after step 2 are saved in {place}, from which --resume goes on"
+    ]
     assert same(saved(place), backbone.state())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,19 @@ def test_what_cannot_be_in_several_processes_is_refused(
         assert main([yaml]) == 2
         assert "is the work of one process" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("main", [evaluate.main, study.main])
+def test_such_a_refusal_is_printed_once(yaml, monkeypatch, capsys, main) -> None:
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("flowbp.cli.command._MOMENT", 0.0)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main([yaml]) == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == ""
 
 
 class Reached(Exception):

@@ -243,6 +243,7 @@ def test_a_failure_of_the_second_is_told_by_it_and_saved_by_the_first(together, 
     last = ended.told[0].splitlines()[-2:]
     assert last[0].startswith("rank 1 failed; its own message says why")
     assert "saved in" in last[1] and "stopped-00000" in last[1]
+    assert last[1].endswith(", from which --resume goes on")
     (saved,) = checkpoints(tmp_path)
     assert saved.startswith("stopped-")
 
