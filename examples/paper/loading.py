@@ -23,8 +23,8 @@ from flowbp.config import (
     tree_of,
     without_nulls,
 )
-from flowbp.config.arguments import Partial
 from flowbp.config.command_line import Arguments, read_arguments
+from flowbp.config.partial import Partial
 from flowbp.config.structuring import structured
 from flowbp.settings import (
     REGISTRIES,

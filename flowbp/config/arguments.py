@@ -8,7 +8,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from inspect import Parameter
 from typing import Any, TypeVar
 
@@ -17,32 +17,11 @@ from cattrs import Converter
 from cattrs.errors import AttributeValidationNote, ClassValidationError
 
 from .converter import REFUSALS, is_section, typed_as
+from .partial import Partial, partial_of
 from .problems import Absent, Rejected, UnknownKey, listed, nearest
 from .tree import PartialMapping, Typed
 
 T = TypeVar("T")
-
-
-class UnknownValueError(Exception):
-    """A value was asked for whose problem is reported already."""
-
-
-class Partial:
-    """What is sound of an object that could not be built; all else is an `UnknownValueError`."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.__dict__.update(values)
-
-    def __getattr__(self, name: str) -> Any:
-        raise UnknownValueError(name)
-
-
-def run_check(check: Callable[[Any], Iterator[T]], configuration: Any) -> Iterator[T]:
-    """What a check finds, until it asks a `Partial` for a value that is not known."""
-    try:
-        yield from check(configuration)
-    except UnknownValueError:
-        return
 
 
 class IncompleteError(ClassValidationError):
@@ -51,11 +30,6 @@ class IncompleteError(ClassValidationError):
     # Attributes of an attrs class that are not refused.
     sound: Mapping[str, Any]
     partial: Partial | None = None
-
-
-def partial_of(error: BaseException) -> Partial | None:
-    """What is sound of that which was refused; None where it has no use alone."""
-    return error.partial if isinstance(error, IncompleteError) else None
 
 
 def is_attrs_class(target: Any) -> bool:
@@ -188,7 +162,7 @@ def arguments_of(
     name is unknown.
     """
     errors: list[Exception] = []
-    parts: dict[str, Partial] = {}
+    parts: dict[str, Any] = {}
     arguments: dict[str, Any] = {}
     known = parameters(target)
     rest = next((p for p in known.values() if p.kind is Parameter.VAR_KEYWORD), None)

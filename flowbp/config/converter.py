@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import re
 import types
-from collections.abc import Callable, Iterable, MutableSequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -31,6 +32,7 @@ from cattrs.errors import (
     StructureHandlerNotFoundError,
 )
 
+from .partial import PartialItems
 from .problems import Absent, Rejected, must_be
 from .tree import NamedMapping, PartialMapping, Typed
 from .yaml import unquoted, unwritable
@@ -292,12 +294,21 @@ def _tuple_rule(kind: Any, converter: Converter) -> Read:
 def _mapping_rule(kind: Any, converter: Converter) -> Read:
     read, of = mapping_structure_factory(kind, converter), get_args(kind)[-1:]
 
+    def sound(items: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        for key, each in items.items():
+            with suppress(*REFUSALS):
+                yield key, converter.structure(each, *of)
+
     def read_items(value: dict[str, Any], kind: Any) -> Any:
-        found = read(
-            {key: typed_as(each, *of) for key, each in value.items()} if of else value, kind
-        )
-        if isinstance(value, PartialMapping):
-            raise Absent("keys may be missing")
+        items = {key: typed_as(each, *of) for key, each in value.items()} if of else value
+        try:
+            found = read(items, kind)
+            if isinstance(value, PartialMapping):
+                raise Absent("keys may be missing")
+        except (Absent, IterableValidationError) as refusal:
+            if of:
+                refusal.partial = PartialItems(dict(sound(items)))  # type: ignore[union-attr]
+            raise
         return found
 
     return _guarded("a mapping", dict, read_items)

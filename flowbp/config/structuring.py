@@ -22,7 +22,6 @@ from cattrs.gen import make_dict_unstructure_fn, override
 
 from .arguments import (
     IncompleteError,
-    Partial,
     arguments_of,
     at,
     construct,
@@ -31,10 +30,10 @@ from .arguments import (
     key_of,
     message_of,
     parameters,
-    partial_of,
     type_of,
 )
 from .converter import REFUSALS, Scalar, names_place, strict_converter, typed_as
+from .partial import Partial, partial_of
 from .problems import Absent, ConfigurationError, Problem, Rejected, UnknownKey, listed, shown
 from .protocols import lacking
 from .registry import Component, Library, Registry, component_type

@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from flowbp.config import ConfigurationError, Problem, Tree, dump, unstructure, without_nulls
-from flowbp.config.arguments import Partial, run_check
 from flowbp.config.command_line import Arguments, read_arguments
+from flowbp.config.partial import Partial, run_check
 from flowbp.config.problems import listed, nearest
 from flowbp.config.structuring import structured
 from flowbp.config.tree import origin_of, path_text

@@ -11,7 +11,7 @@ import torch
 
 from flowbp.adapters import Full, Lora
 from flowbp.config import Component
-from flowbp.config.arguments import run_check
+from flowbp.config.partial import run_check
 from flowbp.config.tree import Step
 from flowbp.evaluation.metrics import PixelDistance
 from flowbp.prompts.sources import TableSource

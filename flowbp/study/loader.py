@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 
 from flowbp.config import ConfigurationError, Problem, Tree, dump, merge, plain, without_nulls
-from flowbp.config.arguments import Partial, run_check
 from flowbp.config.command_line import FILES, read_arguments
+from flowbp.config.partial import Partial, run_check
 from flowbp.config.structuring import structured
 from flowbp.config.tree import Step, has_unknown, origin_of, path_text, tree_of
 from flowbp.settings import (

@@ -22,6 +22,8 @@ from flowbp.config import (
     unstructure,
 )
 from flowbp.config.command_line import read_arguments
+from flowbp.config.partial import Partial, UnknownValueError, run_check
+from flowbp.config.structuring import structured
 from flowbp.validators import integer
 
 from . import widgets
@@ -436,3 +438,26 @@ def test_what_is_annotated_as_a_place_is_changed_and_texts_are_not():
         "none": None,
         "choice": "OWNER/NAME",
     }
+
+
+@attrs.frozen
+class Counts:
+    limit: int
+    counts: dict[str, int]
+
+
+def test_sound_items_of_a_mapping_are_checked_where_others_are_refused():
+    tree = read_text("limit: 3\ncounts: {one: 1, wrong: x, five: 5}", "counts.yaml")
+    found, (problem,) = structured(Counts, tree)
+    assert problem.path == "counts.wrong" and isinstance(found, Partial)
+
+    def check(settings):
+        for name, count in settings.counts.items():
+            if count > settings.limit:
+                yield name
+        yield "none of them is known to be missing"
+
+    assert list(run_check(check, found)) == ["five"]
+    for ask in (len, bool, list, lambda counts: counts["wrong"], lambda counts: counts.get("two")):
+        with pytest.raises(UnknownValueError):
+            ask(found.counts)

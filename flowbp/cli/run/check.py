@@ -28,7 +28,7 @@ from flowbp.cli.run.results import guidance_scales
 from flowbp.cli.run.resume import resumption
 from flowbp.component_errors import is_ours
 from flowbp.config import Component, ConfigurationError
-from flowbp.config.arguments import run_check
+from flowbp.config.partial import run_check
 from flowbp.config.tree import Step, path_text
 from flowbp.rewards import Towers
 from flowbp.settings import (

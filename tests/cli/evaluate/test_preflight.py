@@ -45,6 +45,14 @@ def test_every_bad_file_is_told_at_once_with_its_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_metric_without_a_key_hides_no_other_s_files(evaluation_yaml, cut_off, capsys):
+    typed = [f"metrics.broken={{name: clip, source: {cut_off}}}", "metrics.asked=unified_reward"]
+    assert main([evaluation_yaml, *typed, "--check"]) == 2
+    told = capsys.readouterr().err
+    assert f"metrics.broken: {cut_off}/model.safetensors is damaged" in told
+    assert "metrics.asked.question: must be what UnifiedReward is asked" in told
+
+
 def test_prompts_that_cannot_be_read_hide_no_metric_s_files(
     evaluation_yaml, cut_off, tmp_path, capsys
 ):
