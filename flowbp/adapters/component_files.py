@@ -131,8 +131,8 @@ def check_config(folder: Path, library: str, kind: str) -> Mapping[str, Any]:
 def _no_quantised(folder: Path, how: str) -> str:
     return (
         f"`source` {str(folder.parent)!r} has a quantised {folder.name} ({how}), and weights are "
-        "trained and evaluated here in float32 or bfloat16 alone; take the folder of the model in "
-        "full precision, and policy={weights: bfloat16, compute: bfloat16} for less memory"
+        "read here in full precision alone; take the folder of the model in float32 or bfloat16, "
+        "and quantization=nf4 for less memory"
     )
 
 

@@ -19,6 +19,7 @@ from flowbp.adapters.diffusers_components import DiffusersComponents
 from flowbp.adapters.latents import PATCH, PictureSizes
 from flowbp.adapters.loading_snippet import sampling_lines
 from flowbp.adapters.lora_layers import adapter_of, adapters_disabled, only_adapters_train
+from flowbp.adapters.quantization import quantize
 from flowbp.adapters.sigmas import (
     Shift,
     check_scheduler,
@@ -68,6 +69,9 @@ class DiffusersBackbone(DiffusersComponents, ABC):
         check_scheduler(self.scheduler)
         self.check_components()
         adapter_of(self.transformer)
+        if self.quantization is not None:
+            # Before the rest follows, so that the device never holds all matrices as they were.
+            quantize(self.transformer, self.quantization, self.device)
         self.policy.place(self.transformer, self.device)
         self.transformer.eval()
         self.checkpoint_gradients(self.gradient_checkpointing is True)
@@ -215,6 +219,7 @@ class DiffusersBackbone(DiffusersComponents, ABC):
         dynamic = config["use_dynamic_shifting"]
         return {
             "weights": str(self.policy.weights).removeprefix("torch."),
+            **({"quantization": self.quantization} if self.quantization else {}),
             "compute": str(self.policy.compute).removeprefix("torch."),
             "frozen_weights": str(self.decoder.policy.weights).removeprefix("torch."),
             "text_encoders": list(self.text_encoders.towers),

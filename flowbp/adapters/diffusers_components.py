@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar
@@ -28,6 +29,12 @@ from flowbp.adapters.pipeline_files import (
 )
 from flowbp.adapters.pipeline_layout import FAMILIES, TRANSFORMER, Layout
 from flowbp.adapters.pipeline_source import PipelineSource
+from flowbp.adapters.quantization import (
+    FORMATS,
+    Quantization,
+    check_quantization,
+    quantization_of,
+)
 from flowbp.adapters.text_encoders import PromptEncoder, TextEncoders
 
 if TYPE_CHECKING:
@@ -60,6 +67,10 @@ class DiffusersComponents:
     gradient_checkpointing: Checkpointing = attrs.field(
         default="auto", validator=attrs.validators.in_((True, False, "auto"))
     )
+    quantization: Quantization | None = attrs.field(
+        default=None, validator=attrs.validators.in_((None, *FORMATS))
+    )
+    """In how few bits the matrices of the transformer's blocks are kept, frozen, under a LoRA."""
     origin: PipelineSource | None = None
     """From where it was loaded."""
 
@@ -78,6 +89,7 @@ class DiffusersComponents:
         variant: str | None = None,
         policy: DtypePolicy = FLOAT32,
         frozen_policy: DtypePolicy | None = None,
+        quantization: Quantization | None = None,
         device: torch.device | str = "cpu",
         text_length: int = 512,
         decode_batch: int | None = None,
@@ -94,6 +106,9 @@ class DiffusersComponents:
             policy: Dtypes of the transformer.
             frozen_policy: Dtypes of VAE and text encoders; None keeps them in `policy.compute`,
                 which is also what `save` then writes.
+            quantization: Keep the matrices of the transformer's blocks frozen in few bits, to train
+                a LoRA on them in less memory: ``nf4`` in 4.5 bits a weight (extra `quantization`),
+                ``int8`` in 8. All else stays in `policy`, and so do the products.
             device: Where everything runs; on ``meta`` no weights are read.
             text_length: Tokens that are read, the pipeline's max_sequence_length.
             decode_batch: Samples decoded at a time; None is the whole batch.
@@ -109,7 +124,8 @@ class DiffusersComponents:
             ImportError: The installed diffusers does not know the family.
             FileNotFoundError: No such source or revision, or a component's folder is missing.
             ValueError: Another pipeline class, a component or variant the source does not have, or
-                an illegal value of another argument, or weights that are damaged or incomplete.
+                an illegal value of another argument, or weights that are damaged or incomplete, or
+                what a quantisation needs is not installed.
         """
         return cls._load(
             source,
@@ -117,6 +133,7 @@ class DiffusersComponents:
             variant=variant,
             policy=policy,
             frozen_policy=frozen_policy,
+            quantization=quantization,
             device=device,
             text_length=text_length,
             decode_batch=decode_batch,
@@ -133,11 +150,13 @@ class DiffusersComponents:
         variant: str | None,
         policy: DtypePolicy,
         frozen_policy: DtypePolicy | None,
+        quantization: Quantization | None,
         device: torch.device | str,
         optional: bool | None = None,
         transformer: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> Self:
+        check_quantization(quantization)
         frozen_dtype = (frozen_policy or policy.frozen).weights
         origin = PipelineSource(source, revision, variant, transformer)
         pipeline = load_pipeline(
@@ -152,6 +171,7 @@ class DiffusersComponents:
             pipeline,
             policy=policy,
             frozen_policy=frozen_policy,
+            quantization=quantization,
             device=device,
             origin=origin,
             **options,
@@ -211,8 +231,20 @@ class DiffusersComponents:
 
     @property
     def text_encoders(self) -> TextEncoders:
-        """The text encoders."""
-        return self.text.encoders
+        """The text encoders; a quantised transformer makes room on a GPU while they encode."""
+        if self.quantization is None or self.device.type == "cpu":
+            return self.text.encoders
+        return attrs.evolve(self.text.encoders, alone=self._aside)
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Context in which the transformer is in the CPU's memory."""
+        nn.Module.to(self.transformer, CPU)
+        torch.cuda.empty_cache()
+        try:
+            yield
+        finally:
+            nn.Module.to(self.transformer, self.device)
 
     def pipeline_parts(self) -> Mapping[str, Any]:
         """The pipeline's arguments that are no component the backbone has."""
@@ -231,6 +263,12 @@ class DiffusersComponents:
         atomic: write to a new folder and rename it.
         """
         adapter = adapter_of(self.transformer)
+        if adapter is None and quantization_of(self.transformer) is not None:
+            raise ValueError(
+                "`save` needs a LoRA on a quantised model, whose own weights are rounded to "
+                f"{quantization_of(self.transformer)}, got none; attach one with Lora, or load the "
+                "model with quantization=None"
+            )
         if adapter is not None:
             save_lora(self.lora_pipeline, self.transformer, adapter, folder)
             return

@@ -22,6 +22,7 @@ from flowbp.adapters.pipeline_layout import (
     pipeline_index,
 )
 from flowbp.adapters.pipeline_source import PipelineSource
+from flowbp.adapters.quantization import quantize_like
 from flowbp.adapters.single_file import check_single_file, load_single_file, single_file
 from flowbp.adapters.text_encoders import TextTower, tokenizer_of
 from flowbp.extras import require
@@ -210,6 +211,7 @@ def load_transformer(
     """Copy the transformer of a saved pipeline into one of the same model."""
     variant = check_transformer(folder, layout, transformer)
     saved = load_model(PipelineSource(folder), layout, TRANSFORMER, dtype, variant)
+    quantize_like(saved, transformer)
     transformer.load_state_dict(saved.state_dict())
 
 
@@ -217,8 +219,9 @@ def check_transformer(folder: Path, layout: Layout, transformer: nn.Module) -> s
     """Refuse a saved pipeline of another model, before its weights are read; their variant."""
     source = PipelineSource(folder)
     found = check_components(source, layout, pipeline_index(source, layout), [TRANSFORMER])
-    saved = empty_model(source, layout, TRANSFORMER, torch.float32).state_dict()
-    mine = transformer.state_dict()
+    empty = empty_model(source, layout, TRANSFORMER, torch.float32)
+    quantize_like(empty, transformer)
+    saved, mine = empty.state_dict(), transformer.state_dict()
     other = [
         name
         for name in sorted(saved.keys() | mine.keys())
@@ -267,7 +270,7 @@ def _read_again(
     failures: dict[str, Exception] = {}
     for name, tower in towers.items():
         try:
-            encoders[name] = tower.held.for_saving()
+            encoders[name] = tower.held.anywhere()
         except Exception as error:
             # Whatever it is, even a lack of memory, it comes after hours of training that the
             # checkpoint is to keep; the warning has it.

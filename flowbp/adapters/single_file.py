@@ -54,8 +54,8 @@ def check_single_file(path: Path, model: nn.Module, source: str) -> None:
     if quantised:
         raise ValueError(
             f"`transformer` {str(path)!r} is quantised, its {quantised[0]} for one, and weights "
-            "are trained and evaluated here in float32 or bfloat16 alone; take the file in full "
-            "precision, and policy={weights: bfloat16, compute: bfloat16} for less memory"
+            "are read here in full precision alone; take the file in float32 or bfloat16, and "
+            "quantization=nf4 for less memory"
         )
     shapes, own = ({name: tuple(t.shape) for name, t in each.items()} for each in (found, wanted))
     other = [name for name in sorted(own | shapes) if own.get(name) != shapes.get(name)]

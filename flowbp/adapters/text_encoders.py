@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import attrs
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class Offloadable:
-    """Holds a frozen network; offloaded, it leaves its device, or memory if it can be reloaded."""
+    """Holds a frozen network, which goes to its device when it is used.
+
+    Offloaded, it leaves its device, or memory if it can be reloaded.
+    """
 
     def __init__(self, module: Any) -> None:
         self._module: Any = _frozen(module)
@@ -29,11 +32,12 @@ class Offloadable:
         self._policy = FLOAT32
         self._device = CPU
         self._away = False
+        self._placed = True
 
     def place(self, policy: DtypePolicy, device: torch.device) -> None:
-        """Move it to a device and cast it, now and whenever it comes back."""
-        self._policy, self._device = policy, device
-        policy.place(self._module, device)
+        """Cast it, and have it move to a device when it is used, now and whenever it comes back."""
+        self._policy, self._device, self._placed = policy, device, False
+        nn.Module.to(self._module, dtype=policy.weights)
 
     def reload_with(self, load: Callable[[], Any], origin: str = "") -> None:
         """Load the network from `origin` by `load` when it is needed again, on the CPU."""
@@ -46,13 +50,13 @@ class Offloadable:
 
     def ready(self) -> Any:
         """The network where it was placed; one that was offloaded comes back to stay."""
-        if self._away:
-            self._module = self.for_saving()
+        if self._away or not self._placed:
+            self._module = self.anywhere()
             self._policy.place(self._module, self._device)
-            self._away = False
+            self._away, self._placed = False, True
         return self._module
 
-    def for_saving(self) -> Any:
+    def anywhere(self) -> Any:
         """The network wherever it is; one that has left memory is loaded for the caller alone."""
         if self._module is not None or self._load is None:
             return self._module
@@ -80,7 +84,7 @@ class TextTower:
 
     @property
     def encoder(self) -> PreTrainedModel:
-        """The encoder, where it was placed; one that was offloaded is loaded again."""
+        """The encoder on its device; one that was offloaded is loaded again."""
         return self.held.ready()
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
@@ -164,6 +168,7 @@ class TextEncoders:
         device: Where the encoders run.
         written: The text that a prompt becomes before it is cut into tokens.
         cure: What to do about prompts that are cut.
+        alone: Context in which what else is on their device makes room for them.
     """
 
     family: str
@@ -173,6 +178,7 @@ class TextEncoders:
     device: torch.device
     written: Callable[[str], str] = str
     cure: str = "shorten them"
+    alone: Callable[[], AbstractContextManager[None]] | None = None
 
     def cut(self, prompts: Sequence[str]) -> tuple[CutPrompt, ...]:
         """The prompts that are longer than what is read of them, in their order."""
@@ -196,23 +202,29 @@ class TextEncoders:
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
-        """Context in which offloaded encoders come back when used, to be offloaded at its end."""
-        away = [tower.held for tower in self.towers.values() if tower.held.offloaded]
-        try:
-            yield
-        finally:
-            for held in away:
-                held.offload()
-            if away:
-                torch.cuda.empty_cache()
+        """Context in which offloaded encoders come back when used, to be offloaded at its end.
+
+        So are all of them where others have made room, and come back after it.
+        """
+        towers, alone = self.towers.values(), self.alone
+        away = [each.held for each in towers if alone is not None or each.held.offloaded]
+        with nullcontext() if alone is None else alone():
+            try:
+                yield
+            finally:
+                for held in away:
+                    held.offload()
+                if away:
+                    torch.cuda.empty_cache()
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class PromptEncoder(ABC):
     """A family's text encoders, which encode prompts exactly as its pipeline does.
 
-    Construction moves the encoders to `device`, casts them and freezes them. A family has a field
-    for each of its encoders, and one for each number of `from_transformer` that it needs.
+    Construction casts the encoders and freezes them; they move to `device` when a prompt is
+    encoded. A family has a field for each of its encoders, and one for each number of
+    `from_transformer` that it needs.
     """
 
     family: ClassVar[str]

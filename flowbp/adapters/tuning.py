@@ -22,6 +22,7 @@ from flowbp.adapters.lora_layers import (
     replace_modules,
 )
 from flowbp.adapters.lora_reading import read_lora
+from flowbp.adapters.quantization import quantization_of
 from flowbp.extras import require
 from flowbp.limits import RANK
 from flowbp.validators import integer, real
@@ -48,8 +49,19 @@ class Full:
     """Train what the backbone itself calls trainable, which for the library's families is all."""
 
     def __call__(self, backbone: Backbone, /, *, generator: torch.Generator) -> Backbone:
-        """The backbone as it is."""
+        """The backbone as it is; a ValueError if its weights are quantised, and so frozen."""
+        form = quantization_of(backbone.module)
+        if form is not None:
+            raise ValueError(f"`tuning` {why_not_full(form)}")
         return backbone
+
+
+def why_not_full(form: str) -> str:
+    """Why all weights of a quantised model cannot be trained, and the cure."""
+    return (
+        f"full cannot train weights that are frozen in {form}; write tuning={{name: lora}}, or "
+        "backbone.quantization=null to train them all"
+    )
 
 
 ADAPTER = "default"

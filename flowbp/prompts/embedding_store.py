@@ -224,7 +224,8 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _tower(tower: Any) -> tuple[object, str, str]:
-    encoder = tower.encoder
+    # Where it is: nothing is encoded yet.
+    encoder = tower.held.anywhere()
     configuration = _without_origins(encoder.config.to_dict())
     # The dtype that it was written in: the weights' own has a part in their hash.
     configuration = {k: v for k, v in configuration.items() if k not in ("dtype", "torch_dtype")}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from flowbp.adapters import Full, Lora
+from flowbp.adapters.tuning import why_not_full
 from flowbp.config import Component
 from flowbp.config.partial import run_check
 from flowbp.config.tree import Step
@@ -152,8 +153,13 @@ SCORERS: Mapping[str, Callable[[Settings], Scorers]] = {
 
 def _model(settings: Settings, *, tuned: bool = True) -> Found:
     """What the files of a known model say of the pictures' size, of loading and of tuning."""
-    if named_model(settings.backbone) is None:
+    named = named_model(settings.backbone)
+    if named is None:
         return
+    if tuned and named.quantization and isinstance(settings.tuning, Full):
+        # Also where the model cannot be built.
+        yield ("tuning",), why_not_full(named.quantization)
+        tuned = False
     sizes = list(
         run_check(lambda known: picture_size_problems(known.backbone, known.sampling), settings)
     )
@@ -210,6 +216,14 @@ def _batch(settings: Settings) -> Found:
 
 def _shards(settings: Settings) -> Found:
     wish, size = settings.distributed.shard, Launch.of().size
+    named = named_model(settings.backbone)
+    if named is not None and named.quantization and wish not in (AUTO, 1):
+        yield (
+            ("distributed", "shard"),
+            f"is {wish}, and a backbone in {named.quantization} cannot be divided: each process "
+            "has a whole one; write auto, or backbone.quantization=null",
+        )
+        return
     if wish == AUTO or size % wish == 0:
         return
     possible = " or ".join(str(n) for n in range(1, size + 1) if size % n == 0)

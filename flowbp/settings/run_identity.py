@@ -46,7 +46,14 @@ STEPS = "training.steps"
 
 
 _ADDED = dict.fromkeys(
-    ("batching.global", "backbone.revision", "backbone.variant", "backbone.transformer"), "null"
+    (
+        "batching.global",
+        "backbone.revision",
+        "backbone.variant",
+        "backbone.transformer",
+        "backbone.quantization",
+    ),
+    "null",
 )
 """Keys that runs begun by an earlier version lack, with what they mean there."""
 

@@ -40,6 +40,11 @@ class NamedModel:
         return Path(self.source.source).expanduser().is_dir()
 
     @property
+    def quantization(self) -> str | None:
+        """In how few bits its blocks are kept; None of one that is not quantised."""
+        return self.options.get("quantization")
+
+    @property
     def locations(self) -> Mapping[str, str]:
         """The files that it reads besides its source, by key, with their sizes."""
         file = self.source.transformer

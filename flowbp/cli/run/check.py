@@ -11,6 +11,7 @@ import torch
 
 from flowbp.adapters import Backbone, DtypePolicy, Full, Lora, Tuning
 from flowbp.adapters.lora_layers import only_adapters_train
+from flowbp.adapters.quantization import quantization_of
 from flowbp.cli.rehearsal import (
     PICTURES,
     faults_of_call,
@@ -186,7 +187,9 @@ def division_of(
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
     launch = Launch.of() if launch is None else launch
-    return chosen_division(settings.distributed.shard, needs, launch, memory), needs
+    # Frozen weights of few bits are whole on each process, see `settings.preflight`.
+    whole = quantization_of(model.module) is not None
+    return chosen_division(1 if whole else settings.distributed.shard, needs, launch, memory), needs
 
 
 def _reference_bytes(model: Backbone) -> int:
