@@ -15,8 +15,10 @@ from benchmarks.random_backbone import SMALL_VAES, random_backbone
 from flowbp import Bridge
 from flowbp.adapters import DtypePolicy, Lora, compile_backbone
 from flowbp.adapters.faster_modules import fuse_gelu
+from flowbp.adapters.quantization import quantize
 from flowbp.cli.run.execution import execute
 from flowbp.core import Linear
+from flowbp.prompts import cached
 from flowbp.settings import RunContainer, load
 from flowbp.training import (
     AdamW,
@@ -30,6 +32,7 @@ from flowbp.training import (
 from flowbp.training.device_memory import RESERVE, CudaMemory
 from flowbp.training.memory_fit import fit_portions
 
+from .adapters.adapted import PROMPTS, TUNED, attached, with_plain_layers
 from .tiny_run import save_models, write_configuration
 
 pytestmark = [
@@ -325,3 +328,41 @@ def test_a_run_with_a_far_too_large_pull_goes_on():
     assert {step for step, _, _ in told.told} == {1} and told.told[-1][1].pull < 64
     for expected, found in zip(*figures, strict=True):
         assert found == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("form", ["int8", "nf4"])
+def test_a_pull_on_a_base_of_few_bits_is_that_on_the_widened_one(form):
+    if form == "nf4":
+        pytest.importorskip("bitsandbytes")
+    found = []
+    for wide in (False, True):
+        backbone = shallow("flux1 dev", POLICIES["bfloat16"])
+        quantize(backbone.module, form)
+        if wide:
+            with_plain_layers(backbone.module, torch.bfloat16)
+        tuned = Lora(rank=4)(backbone, generator=torch.Generator().manual_seed(0))
+        found.append(pulled(tuned, side=512))
+    (few, into), (widened, into_widened) = found
+    assert widened.norm() > 0
+    assert (few - widened).norm() <= 0.01 * widened.norm()
+    assert (into - into_widened).norm() <= 0.01 * into_widened.norm()
+
+
+@pytest.mark.filterwarnings("ignore::flowbp.adapters.CutPromptWarning")
+def test_a_network_of_few_bits_leaves_the_device_while_prompts_are_encoded(monkeypatch):
+    backbone = attached(TUNED["sd3"], device="cuda", quantization="int8")
+    parameters, places = dict(backbone.module.named_parameters()), []
+    held = [tower.held for tower in backbone.text_encoders.towers.values()]
+    encode = type(backbone).encode
+
+    def watched(self, prompts):
+        places.append({each.device.type for each in backbone.module.parameters()})
+        return encode(self, prompts)
+
+    monkeypatch.setattr(type(backbone), "encode", watched)
+    cached(backbone, None).fill(PROMPTS)
+    assert places == [{"cpu"}] * len(PROMPTS)
+    assert {each.device.type for each in backbone.module.parameters()} == {"cuda"}
+    assert all(each.offloaded for each in held)
+    # An optimizer that was made before has the same ones.
+    assert all(parameters[name] is each for name, each in backbone.module.named_parameters())

@@ -151,7 +151,7 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(packed, scales)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         packed, scales = ctx.saved_tensors
         pulled = _pull(cotangent, packed, scales, ctx.columns, ctx.form)
         return pulled, None, None, None, None, None
@@ -174,7 +174,9 @@ class QuantizedLinear(nn.Linear):
         self.weight = nn.Parameter(packed, requires_grad=False)
         # As bytes, so that a cast of the network does not round them.
         self.scales = nn.Parameter(scales.view(torch.uint8), requires_grad=False)
-        self.bias = None if linear.bias is None else linear.bias.requires_grad_(False)
+        self.bias = linear.bias
+        if self.bias is not None:
+            self.bias.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) to (…, out), in the dtype of `x`, or of autocast."""
@@ -182,9 +184,8 @@ class QuantizedLinear(nn.Linear):
         if kind != "meta" and torch.is_autocast_enabled(kind):
             x = x.to(torch.get_autocast_dtype(kind))
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        found: Tensor = _Linear.apply(
-            x, self.weight, self.scales, bias, self.out_features, self.form
-        )
+        inputs = x, self.weight, self.scales, bias, self.out_features, self.form
+        found: Tensor = _Linear.apply(*inputs)  # type: ignore[no-untyped-call]
         return found
 
 

@@ -6,9 +6,10 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowbp.adapters import Lora
+from flowbp.adapters.quantization import FORMATS, QuantizedLinear, quantization_of
 from flowbp.core import rollout
 
 from .families import FAMILIES, Family
@@ -39,6 +40,24 @@ def trained(family: Family, lora: Lora | None = None, **options: Any) -> Any:
             drawn = torch.randn(parameter.shape, generator=generator)
             parameter.add_(drawn.to(parameter), alpha=0.1)
     return backbone
+
+
+def widened(layer: QuantizedLinear, dtype: torch.dtype) -> torch.Tensor:
+    size = [layer.out_features, layer.in_features]
+    scales = layer.scales.view(torch.float32)
+    return FORMATS[layer.form].widened(layer.weight, scales, size, dtype)
+
+
+def with_plain_layers(network: nn.Module, dtype: torch.dtype) -> None:
+    """Put plain linear layers of the widened weights in place of those of few bits."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, QuantizedLinear):
+                plain = nn.Linear(child.in_features, child.out_features, bias=False, dtype=dtype)
+                plain.weight = nn.Parameter(widened(child, dtype), requires_grad=False)
+                plain.bias = child.bias
+                setattr(parent, name, plain)
+    assert quantization_of(network) is None
 
 
 def noise_of(backbone: Any, height: int = 16, width: int = 16) -> Tensor:

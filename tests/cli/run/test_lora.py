@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from flowbp.adapters.lora_files import WEIGHTS
+from flowbp.cli.run.check import division_of, tuned_sketch
 from flowbp.cli.run.execution import execute
 from flowbp.run import main
 from flowbp.settings import RunContainer, load
@@ -102,6 +104,39 @@ def test_a_check_counts_the_adapter_without_its_model(typed, tmp_path, capsys, m
         assert f"{count:,} parameters, lora (" in capsys.readouterr().out
     assert main(["--check", *typed]) == 0
     assert f"{count:,}" not in capsys.readouterr().out
+
+
+def test_a_run_on_a_base_of_few_bits_saves_the_adapter_of_a_plain_one(yaml, tmp_path, capsys):
+    memory, saved = {}, {}
+    anchored = [yaml, LORA, "anchor={strength: 0.1}", "backbone.gradient_checkpointing=true"]
+    for name, more in {"plain": [], "few": ["backbone.quantization=int8"]}.items():
+        typed = [*anchored, *more, f"run.folder={tmp_path / name}"]
+        parts = container(*typed)
+        sketch = tuned_sketch(parts.settings().backbone, parts.tuning())
+        memory[name] = division_of(parts.settings(), sketch, parts.optimizer())[1].weights
+        assert main(typed) == 0
+        saved[name] = load_file(tmp_path / name / FINAL)
+        assert "load_lora_weights" in capsys.readouterr().out
+    assert memory["few"] < memory["plain"] / 2
+    sizes = [{key: each.shape for key, each in found.items()} for found in saved.values()]
+    assert sizes[0] == sizes[1]
+    # What it learns is nearly the same, and not quite.
+    change = {n: (each - saved["plain"][n]).abs().max() for n, each in saved["few"].items()}
+    assert 0 < max(change.values()) < 0.1
+    # Another base.
+    assert main([*anchored, f"run.folder={tmp_path / 'few'}", "training.steps=3", "--resume"]) == 2
+    assert "backbone.quantization" in capsys.readouterr().err
+
+
+def test_all_that_a_base_of_few_bits_forbids_is_said_before_it_is_loaded(yaml, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    typed = [yaml, "backbone.quantization=nf4", "distributed.shard=2", "--check"]
+    assert main(typed) == 2
+    said = capsys.readouterr().err
+    assert "3 problems" in said
+    assert "tuning: full cannot train weights that are frozen in nf4" in said
+    assert "distributed.shard: is 2, and a backbone in nf4 cannot be divided" in said
+    assert 'pip install "flowbp-align[quantization]"' in said
 
 
 def rows(run):
