@@ -82,7 +82,8 @@ def test_a_wheel_starts_in_an_empty_folder(installed, tmp_path):
     printed = called(installed / "flowbp", "container.yaml", *TINY, where=tmp_path)
     assert "report.html" in printed
     assert (tmp_path / "runs" / "shapes" / "checkpoints" / "final").is_dir()
-    assert "flowbp.evaluate" in called(installed / "flowbp-eval", "--help", where=tmp_path)
+    for command, module in (("flowbp-eval", "flowbp.evaluate"), ("flowbp-study", "flowbp.study")):
+        assert module in called(installed / command, "--help", where=tmp_path)
 
 
 def test_a_wheel_holds_every_file_of_the_package(installed):

@@ -10,9 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from flowbp.evaluation.statistics import Gain
+from flowbp.evaluation.statistics import Gain, stratified_gain
 from flowbp.study.comparison import student
-from tests.evaluation.bootstrap import bootstrap_gain
 
 _RESAMPLES = 4000
 
@@ -119,8 +118,8 @@ def _accumulate(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
 def pooled_share(draws: Sequence[Agreement], *, seed: int = 0) -> Gain:
     """The signal's share over several draws: the ratio of both means.
 
-    The ratio itself is drawn, draw by draw, with the quantiles of `bootstrap_gain`: where a single
-    draw has most of the norm, as of exact gradients, the interval is as wide as draws without it.
+    The ratio itself is drawn, draw by draw, with the quantiles of `stratified_gain`: where a
+    single draw has most of the norm, as of exact gradients, the interval is as wide as draws without it.
     """
     count = len(draws)
     sums = torch.tensor([[each.product, each.square] for each in draws], dtype=torch.float64)
@@ -140,7 +139,7 @@ def pooled_share(draws: Sequence[Agreement], *, seed: int = 0) -> Gain:
 
 def over_draws(values: Sequence[float], *, seed: int = 0) -> Gain:
     """A mean over draws with its interval, each draw a cluster."""
-    return bootstrap_gain(values, generator=torch.Generator().manual_seed(seed))
+    return stratified_gain([values], generator=torch.Generator().manual_seed(seed))
 
 
 def spread_of_norms(draws: Sequence[Agreement]) -> float:
