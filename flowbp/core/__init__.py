@@ -14,7 +14,13 @@ from .draws import (
     UniformPair,
     late_biased,
 )
-from .guidance import Rescale, batched_guided_velocity, guided_pull, guided_velocity
+from .guidance import (
+    Rescale,
+    batched_guided_velocity,
+    guided_pull,
+    guided_velocity,
+    within_interval,
+)
 from .losses import Hinge, Linear, LossShape, Target
 from .methods import (
     Bridge,
@@ -112,4 +118,5 @@ __all__ = [
     "surrogate_vjp",
     "sweep",
     "uniform",
+    "within_interval",
 ]

@@ -17,6 +17,7 @@ from flowbp.settings.schema import (
     EvaluationSettings,
     evaluation_every,
     evaluation_sampling,
+    example_sigmas,
     example_surrogate,
 )
 from flowbp.settings.unloaded_model import rescales_guidance
@@ -41,7 +42,8 @@ def overview(
     sampling, batching = settings.sampling, settings.batching
     samples = counted(batching.total(processes), "sample")
     rescaled = rescales_guidance(settings.backbone)
-    spent = cost(surrogate, sampling, anchored=settings.anchor is not None, rescaled=rescaled)
+    anchored, sigmas = settings.anchor is not None, example_sigmas(settings)
+    spent = cost(surrogate, sampling, sigmas, anchored=anchored, rescaled=rescaled)
     # What is not set of a tuning is the model's or the file's own choice.
     tuning = {key: item for key, item in tree["tuning"].items() if item is not None}
     lines = {
@@ -59,7 +61,7 @@ def overview(
         " ": f"{joint_text(surrogate)}; weights {weights_text(surrogate)}",
         "  ": f"the reward reads {reward_input_text(surrogate)}",
         "sampling": f"{counted(sampling.steps, 'step')}{grid_text(sampling)}, guidance "
-        f"{sampling.guidance:g}, {sampling.height}x{sampling.width} pixels",
+        f"{sampling.guidance:g}{_interval(settings)}, {sampling.height}x{sampling.width} pixels",
         "portions": f"{counted(batching.samples, 'sample')} at a time forward, pull "
         f"{batching.pull}, decode {batching.decode}"
         f"{_checkpointing(settings.backbone)}{_compiled(settings.run)}",
@@ -121,13 +123,25 @@ def _anchor(settings: Settings, surrogate: Surrogate, forward: int) -> str:
     if settings.anchor is None:
         return ""
     rescaled = rescales_guidance(settings.backbone)
-    own = forward - cost(surrogate, settings.sampling, rescaled=rescaled).forward
+    sigmas = example_sigmas(settings)
+    own = forward - cost(surrogate, settings.sampling, sigmas, rescaled=rescaled).forward
     adapted = isinstance(settings.tuning, Lora)
     reference = "base model without adapter" if adapted else "model before training"
     return (
         f"strength {settings.anchor.strength:g}, towards the {reference}; {own} of the forward "
         "evaluations are the reference's"
     )
+
+
+def _interval(settings: Settings) -> str:
+    sampling = settings.sampling
+    if sampling.guidance_interval is None:
+        return ""
+    low, high = sampling.guidance_interval
+    known = sampling.grid.known(sampling.steps)
+    guided = [] if known is None else sampling.guided_steps(known.tolist())
+    count = f", in {len(guided)} of them," if guided else ""
+    return f" from noise level {high:g} to {low:g}{count} in training"
 
 
 def _evaluation(settings: Settings) -> str:
