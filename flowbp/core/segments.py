@@ -155,3 +155,13 @@ class Surrogate:
     def active_steps(self) -> list[int]:
         """The steps whose velocity is evaluated again with gradient, in order."""
         return sorted({i for segment in self.segments for i in segment.active})
+
+    @property
+    def exact_steps(self) -> list[int]:
+        """The steps whose cached velocity must be the field's own: active ones, or read, in order.
+
+        A rollout may extrapolate the others; what the reward reads as a posterior mean is made of
+        the velocities of the last segment.
+        """
+        predicted = self.reward_input == "posterior_mean"
+        return sorted({*self.active_steps, *(self.segments[-1].weights if predicted else ())})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 from typing import Protocol
 
 import attrs
@@ -127,24 +128,33 @@ class Trajectory:
 
 
 def rollout(
-    velocity: VelocityField, noise: Tensor, sigmas: Tensor, *, stop: int | None = None
+    velocity: VelocityField,
+    noise: Tensor,
+    sigmas: Tensor,
+    *,
+    stop: int | None = None,
+    evaluate: Collection[int] | None = None,
 ) -> Trajectory:
     """Sample with Euler steps and no gradient, and keep every latent and velocity.
 
-    `x_{i+1} = x_i + (sigma_{i+1} - sigma_i) v(x_i, sigma_i)`.
+    `x_{i+1} = x_i + (sigma_{i+1} - sigma_i) v_i`, with `v_i = v(x_i, sigma_i)`. Where the field is
+    not evaluated, `v_i` is extrapolated linearly in sigma from the last two steps k < m that were,
+    `v_m + (sigma_i - sigma_m) (v_m - v_k) / (sigma_m - sigma_k)`, or is `v_m` where there is one.
 
     Args:
         velocity: the field, called once a step.
         noise: (B, …), the latents at step 0; their dtype is the trajectory's.
         sigmas: (N+1,) from 1 to 0. Keep it on the CPU: its values are read on the host.
         stop: how many steps to take, all N if not given.
+        evaluate: the steps at which the field is called, among them 0; all if not given. A
+            surrogate needs its `exact_steps` there.
 
     Returns:
         A trajectory of `stop` steps on the grid `sigmas`.
 
     Raises:
-        ValueError: `stop` is not in [1, N], `sigmas` is not a grid, or a velocity has another
-            shape than the latents.
+        ValueError: `stop` is not in [1, N], `evaluate` lacks step 0, `sigmas` is not a grid, or a
+            velocity has another shape than the latents.
 
     Example:
         >>> sigmas = torch.linspace(1, 0, 5)
@@ -158,11 +168,24 @@ def rollout(
     taken = steps if stop is None else stop
     if not 1 <= taken <= steps:
         raise ValueError(f"`stop` must be in [1, {steps}], got {stop}; the grid has {steps} steps")
-    latents, velocities = [noise.detach()], list[Tensor]()
+    if evaluate is not None and 0 not in evaluate:
+        raise ValueError(
+            f"`evaluate` must hold step 0, from which the others follow, got {sorted(evaluate)}"
+        )
+    latents, velocities, known = [noise.detach()], list[Tensor](), list[int]()
     with torch.no_grad():
         for i in range(taken):
             x_i = latents[-1]
-            velocities.append(evaluated(velocity, x_i, sigmas[i]))
+            if evaluate is None or i in evaluate:
+                velocities.append(evaluated(velocity, x_i, sigmas[i]))
+                known = [*known[-1:], i]
+            else:
+                k, m = known[0], known[-1]
+                v_i = velocities[m]
+                if k < m:
+                    far = (levels[i] - levels[m]) / (levels[m] - levels[k])
+                    v_i = v_i + far * (v_i - velocities[k])
+                velocities.append(v_i)
             latents.append(x_i + (levels[i + 1] - levels[i]) * velocities[-1])
     return Trajectory(sigmas, torch.stack(latents), torch.stack(velocities))
 

@@ -105,6 +105,10 @@ class TrainingSampling:
         guidance_interval: two noise levels between which the steps of training are guided, both
             included; at all others the velocity is `v⁺`. Null guides all steps, and whatever shows
             or measures the model does.
+        velocity_every: in training evaluate the velocity at every so many steps only, besides the
+            first two and those that the gradient or a prediction is made of; at all others it is
+            extrapolated (see `flowbp.core.rollout`). Whatever shows or measures the model
+            evaluates all.
 
     Reference: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598; the
     interval: Kynkäänniemi et al., arXiv 2404.07724.
@@ -120,10 +124,16 @@ class TrainingSampling:
     guidance_interval: tuple[float, float] | None = attrs.field(
         default=None, converter=_two_levels, kw_only=True
     )
+    velocity_every: int = attrs.field(default=1, validator=integer(1, GRID), kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         """Refuse what `guidance` 1 would ignore, and a guidance that would train nothing."""
         known = self.grid.known(self.steps)
+        if self.velocity_every > 1 and not self._extrapolated(range(self.steps)):
+            raise ValueError(
+                f"`velocity_every` is {self.velocity_every}, but `steps` is {self.steps}, and the "
+                "first two are evaluated in any case; leave it out, or take more steps"
+            )
         if self.guidance == 0 and self.detach_negative:
             raise ValueError(
                 "`guidance` must not be 0 while `detach_negative` is True, got 0: only the "
@@ -150,6 +160,14 @@ class TrainingSampling:
                 "`detach_negative` is False but `guidance` is 1, which has no negative branch; "
                 "raise `guidance` or leave `detach_negative` True"
             )
+
+    def _extrapolated(self, steps: Iterable[int]) -> list[int]:
+        return [i for i in steps if i > 1 and i % self.velocity_every]
+
+    def evaluated_steps(self, surrogate: Surrogate) -> frozenset[int]:
+        """The steps of a rollout of training whose velocity is evaluated."""
+        steps = range(surrogate.horizon)
+        return frozenset({*steps} - {*self._extrapolated(steps)} | {*surrogate.exact_steps})
 
     def _check_interval(self) -> None:
         interval = self.guidance_interval
@@ -315,7 +333,7 @@ def cost(
     both = sum(guided[i] for i in active)
     pulled = 0 if sampling.detach_negative else both
     copied = surrogate.segments[-1].start
-    forward = surrogate.horizon + sum(guided[: surrogate.horizon])
+    forward = sum(1 + guided[i] for i in sampling.evaluated_steps(surrogate))
     forward += surrogate.noised * (1 + guided[copied])
     reference = len(active) + both if anchored else 0
     detached = both - pulled if rescaled else 0

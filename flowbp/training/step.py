@@ -359,7 +359,13 @@ class TrainingStep:
             generator=streams.noise,
         )[own].to(self.backbone.device)
         field = self._in_portions(self.backbone.velocity, conditioning)
-        trajectory = rollout(field, noise, self.sigmas, stop=surrogate.horizon)
+        trajectory = rollout(
+            field,
+            noise,
+            self.sigmas,
+            stop=surrogate.horizon,
+            evaluate=self.sampling.evaluated_steps(surrogate),
+        )
         whole = {"whole": self.total, "first": own.start}
         return renoise(surrogate, trajectory, field, streams.copies, **whole), conditioning
 

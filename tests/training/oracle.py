@@ -34,10 +34,19 @@ def joint_gradient(
     size = {"height": step.sampling.height, "width": step.sampling.width}
     x = step.backbone.noise(len(prompts), generator=streams.noise, **size)
     codes = torch.stack([code(prompt) for prompt in prompts])
-    sigmas, path, cached = step.sigmas, [x], []
+    sigmas, path, cached, seen = step.sigmas, [x], [], list[int]()
+    exact = {i for segment in surrogate.segments for i in segment.active}
+    if surrogate.reward_input == "posterior_mean":
+        exact |= set(surrogate.segments[-1].weights)
     with torch.no_grad():
         for i in range(step.sampling.steps):
-            cached.append(_velocity(step, path[i], codes, i))
+            if i > 1 and i % step.sampling.velocity_every and i not in exact:
+                k, m = seen[-2:]
+                slope = (cached[m] - cached[k]) / (sigmas[m] - sigmas[k])
+                cached.append(cached[m] + (sigmas[i] - sigmas[m]) * slope)
+            else:
+                cached.append(_velocity(step, path[i], codes, i))
+                seen.append(i)
             path.append(path[i] + (sigmas[i + 1] - sigmas[i]) * cached[i])
         for _ in range(surrogate.noised):
             i, sigma = step.sampling.steps - 1, sigmas[-2]
