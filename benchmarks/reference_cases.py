@@ -34,6 +34,7 @@ class Case:
     # In a joint graph each part is then checkpointed, so that one part's activations are alive.
     decode: int = 4
     steps: int = 25
+    velocity_every: int = 1
     side: int = 512
     method: Method = BRIDGE
     detach_negative: bool = True
@@ -68,6 +69,7 @@ class Case:
             height=self.side,
             width=self.side,
             detach_negative=self.detach_negative,
+            velocity_every=self.velocity_every,
         )
 
     @property
@@ -75,7 +77,9 @@ class Case:
         """The same shapes in a fraction of the time, to choose and compile kernels."""
         samples = self.samples if self.joint else min(self.samples, PORTION)
         # Of three steps one is not active, as in the whole: both branches in one call.
-        return attrs.evolve(self, steps=3, samples=samples, method=Bridge(active=2))
+        return attrs.evolve(
+            self, steps=3, velocity_every=1, samples=samples, method=Bridge(active=2)
+        )
 
 
 JOINT = Case(name="joint graph", joint=True, compiled=False, checkpointing=True, decode=PORTION)
@@ -132,6 +136,9 @@ _ONE_ACTIVE = Case(name="K = 1, Sparse", at=1, method=Sparse(active=1, late_bias
 SWEEPS: dict[str, Callable[[], tuple[Case, ...]]] = {
     "active": lambda: (_ONE_ACTIVE, *_active(Case(name="K"), (2, 5, 10, 15, 20, 25))),
     "steps": lambda: tuple(Case(name=f"N = {n}", at=n, steps=n) for n in (10, 25, 50)),
+    "velocity_every": lambda: tuple(
+        Case(name=f"every {n}", at=n, velocity_every=n) for n in (1, 2, 3)
+    ),
     "batch": lambda: _batch(Case(name="B"), (1, 2, 4, 8, 16, 32, 64)),
     # A pull takes 3.8 GiB a sample at 512, not compiled, and grows with the tokens, 1613, 2893 and
     # 4685: 30, 54 and 44 GiB for these. The decoder takes 2.9 GiB a picture and grows with the

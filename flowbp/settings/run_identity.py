@@ -45,16 +45,15 @@ STEPS = "training.steps"
 """May be raised where the schedule leaves the steps that are done as they were."""
 
 
-_ADDED = dict.fromkeys(
-    (
-        "batching.global",
-        "backbone.revision",
-        "backbone.variant",
-        "backbone.transformer",
-        "backbone.quantization",
-    ),
-    "null",
-)
+_ADDED = {
+    "batching.global": "null",
+    "backbone.revision": "null",
+    "backbone.variant": "null",
+    "backbone.transformer": "null",
+    "backbone.quantization": "null",
+    "sampling.guidance_interval": "null",
+    "sampling.velocity_every": "1",
+}
 """Keys that runs begun by an earlier version lack, with what they mean there."""
 
 SOURCES = "sources.json"

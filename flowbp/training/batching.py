@@ -78,6 +78,10 @@ def _or_null(value: int | None) -> str:
     return "null" if value is None else str(value)
 
 
+_FIRST = 2
+"""Steps that are always evaluated; velocities are extrapolated from two."""
+
+
 def _two_levels(value: Iterable[float] | None) -> tuple[float, float] | None:
     levels = None if value is None else tuple(float(each) for each in value)
     if levels is not None and len(levels) != 2:
@@ -105,10 +109,10 @@ class TrainingSampling:
         guidance_interval: two noise levels between which the steps of training are guided, both
             included; at all others the velocity is `v⁺`. Null guides all steps, and whatever shows
             or measures the model does.
-        velocity_every: in training evaluate the velocity at every so many steps only, besides the
-            first two and those that the gradient or a prediction is made of; at all others it is
-            extrapolated (see `flowbp.core.rollout`). Whatever shows or measures the model
-            evaluates all.
+        velocity_every: how many steps of training may pass from one evaluated velocity to the next,
+            besides the first two and those that the gradient or a prediction is made of; between
+            them it is extrapolated (see `flowbp.core.rollout`). 1 evaluates all steps, as whatever
+            shows or measures the model does.
 
     Reference: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598; the
     interval: Kynkäänniemi et al., arXiv 2404.07724.
@@ -129,7 +133,7 @@ class TrainingSampling:
     def __attrs_post_init__(self) -> None:
         """Refuse what `guidance` 1 would ignore, and a guidance that would train nothing."""
         known = self.grid.known(self.steps)
-        if self.velocity_every > 1 and not self._extrapolated(range(self.steps)):
+        if self.velocity_every > 1 and self.steps <= _FIRST:
             raise ValueError(
                 f"`velocity_every` is {self.velocity_every}, but `steps` is {self.steps}, and the "
                 "first two are evaluated in any case; leave it out, or take more steps"
@@ -161,13 +165,13 @@ class TrainingSampling:
                 "raise `guidance` or leave `detach_negative` True"
             )
 
-    def _extrapolated(self, steps: Iterable[int]) -> list[int]:
-        return [i for i in steps if i > 1 and i % self.velocity_every]
-
-    def evaluated_steps(self, surrogate: Surrogate) -> frozenset[int]:
-        """The steps of a rollout of training whose velocity is evaluated."""
-        steps = range(surrogate.horizon)
-        return frozenset({*steps} - {*self._extrapolated(steps)} | {*surrogate.exact_steps})
+    def evaluated_steps(self, surrogate: Surrogate) -> tuple[int, ...]:
+        """The steps of a rollout of training whose velocity is evaluated, in order."""
+        exact, found = {*range(_FIRST), *surrogate.exact_steps}, list[int]()
+        for i in range(surrogate.horizon):
+            if i in exact or i - found[-1] == self.velocity_every:
+                found.append(i)
+        return tuple(found)
 
     def _check_interval(self) -> None:
         interval = self.guidance_interval

@@ -43,7 +43,7 @@ GUIDANCE = {
     "attached in an interval": TrainingSampling(
         6, 3.5, 4, 4, detach_negative=False, guidance_interval=(0.6, 0.9)
     ),
-    # Steps 2, 4 and 5 are extrapolated where the surrogate does not need them.
+    # Where the surrogate needs neither, steps 2 and 3 are extrapolated.
     "extrapolated": TrainingSampling(6, 3.5, 4, 4, velocity_every=3),
 }
 BATCHINGS = [

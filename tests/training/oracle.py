@@ -40,7 +40,7 @@ def joint_gradient(
         exact |= set(surrogate.segments[-1].weights)
     with torch.no_grad():
         for i in range(step.sampling.steps):
-            if i > 1 and i % step.sampling.velocity_every and i not in exact:
+            if i > 1 and i not in exact and i - seen[-1] < step.sampling.velocity_every:
                 k, m = seen[-2:]
                 slope = (cached[m] - cached[k]) / (sigmas[m] - sigmas[k])
                 cached.append(cached[m] + (sigmas[i] - sigmas[m]) * slope)

@@ -152,8 +152,8 @@ def test_reward_of_another_shape_is_refused() -> None:
         ({"guidance": 1, "negative_prompt": "mud"}, "`negative_prompt` is 'mud' but `guidance`"),
         ({"guidance": 1, "detach_negative": False}, "`detach_negative` is False but `guidance`"),
         (
-            {"steps": 3, "velocity_every": 2},
-            "`velocity_every` is 2, but `steps` is 3.*leave it out",
+            {"steps": 2, "velocity_every": 2},
+            "`velocity_every` is 2, but `steps` is 2.*leave it out",
         ),
         ({"velocity_every": 0}, "`velocity_every` must be an integer >= 1, got 0"),
         ({"guidance": 1, "guidance_interval": (0, 0.5)}, r"`guidance_interval` is \[0.*embedded"),

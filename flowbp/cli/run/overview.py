@@ -61,7 +61,8 @@ def overview(
         " ": f"{joint_text(surrogate)}; weights {weights_text(surrogate)}",
         "  ": f"the reward reads {reward_input_text(surrogate)}",
         "sampling": f"{counted(sampling.steps, 'step')}{grid_text(sampling)}, guidance "
-        f"{sampling.guidance:g}{_interval(settings)}, {sampling.height}x{sampling.width} pixels",
+        f"{sampling.guidance:g}{_interval(settings)}, {sampling.height}x{sampling.width} pixels"
+        + _extrapolated(settings, surrogate),
         "portions": f"{counted(batching.samples, 'sample')} at a time forward, pull "
         f"{batching.pull}, decode {batching.decode}"
         f"{_checkpointing(settings.backbone)}{_compiled(settings.run)}",
@@ -142,6 +143,16 @@ def _interval(settings: Settings) -> str:
     guided = [] if known is None else sampling.guided_steps(known.tolist())
     count = f", in {len(guided)} of them," if guided else ""
     return f" from noise level {high:g} to {low:g}{count} in training"
+
+
+def _extrapolated(settings: Settings, surrogate: Surrogate) -> str:
+    sampling = settings.sampling
+    if sampling.velocity_every == 1:
+        return ""
+    left = surrogate.horizon - len(sampling.evaluated_steps(surrogate))
+    return (
+        f"; in training every {sampling.velocity_every} steps, {left} extrapolated in this example"
+    )
 
 
 def _evaluation(settings: Settings) -> str:
