@@ -24,7 +24,6 @@ from flowbp.core import (
     renoise,
     rollout,
     sweep,
-    within_interval,
 )
 from flowbp.testing import (
     Problem,
@@ -53,8 +52,6 @@ class Guided:
     negative: Tensor
     scale: float
     detached: bool
-    # Guided below this noise level only.
-    level: float
 
     def repeated(self, copies: int) -> Guided:
         return attrs.evolve(
@@ -66,17 +63,13 @@ class Guided:
     def velocity(self, params: Params, x: Tensor, sigma: Tensor) -> Tensor:
         """The formula as one graph."""
         wanted = self.field(params, x, sigma, self.positive)
-        if sigma > self.level:
-            return wanted
         other = self.field(params, x, sigma, self.negative)
         other = other.detach() if self.detached else other
         return other + self.scale * (wanted - other)
 
     def pull(self, branch: Callable[[Tensor], Pull], samples: slice) -> Pull:
         negative = None if self.detached else branch(self.negative[samples])
-        positive = branch(self.positive[samples])
-        guided = guided_pull(positive, negative, self.scale)
-        return within_interval((0, self.level), guided, positive)
+        return guided_pull(branch(self.positive[samples]), negative, self.scale)
 
     def functional(self, samples: slice) -> Pull:
         return self.pull(
@@ -110,7 +103,6 @@ def guided_problems(draw) -> tuple[Guided, Tensor, Tensor]:
         normal(batch, field.hidden),
         draw(st.sampled_from([0.0, 1.0, 3.5, 0.5])),
         draw(st.booleans()),
-        draw(st.sampled_from([1.0, 0.5])),
     )
     return guided, normal(batch, *field.event), draw(grids(1, 6))
 
@@ -164,9 +156,7 @@ def test_guided_and_split_pulls_stream_the_joint_gradient(case, data):
     def branch(context: Tensor):
         return lambda x, sigma: guided.field(guided.params, x, sigma, context)
 
-    positive = branch(guided.positive)
-    sampler = guided_velocity(positive, branch(guided.negative), guided.scale)
-    sampler = within_interval((0, guided.level), sampler, positive)
+    sampler = guided_velocity(branch(guided.positive), branch(guided.negative), guided.scale)
     path = rollout(sampler, noise, sigmas, stop=surrogate.horizon)
     path = renoise(surrogate, path, sampler, generator)
     guided = guided.repeated(1 + surrogate.noised)

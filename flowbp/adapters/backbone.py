@@ -11,13 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.component_errors import ComponentError, shown, wrong
-from flowbp.core import (
-    Rescale,
-    VelocityField,
-    batched_guided_velocity,
-    guided_velocity,
-    within_interval,
-)
+from flowbp.core import Rescale, VelocityField, batched_guided_velocity, guided_velocity
 
 LENGTHS = "lengths"
 """The tensor of a conditioning that stays on the CPU."""
@@ -178,12 +172,11 @@ def guided_field(
     scale: float,
     *,
     rescale: Rescale | None = None,
-    interval: tuple[float, float] | None = None,
 ) -> VelocityField:
     """The field `v⁻ + scale (v⁺ - v⁻)` of B prompts, for sampling without gradient.
 
     `negative` is of one sample, which stands for all; None is no guidance. `rescale` is the
-    backbone's, see `flowbp.adapters.rescale_of`. Outside an `interval` of noise levels it is `v⁺`.
+    backbone's, see `flowbp.adapters.rescale_of`.
 
     Reference: Ho and Salimans, arXiv 2207.12598.
     """
@@ -193,10 +186,8 @@ def guided_field(
     both = positive.joined(opposite)
     if both is None:
         branches = velocity_of(positive), velocity_of(opposite)
-        guided = guided_velocity(*branches, scale, rescale=rescale)
-    else:
-        guided = batched_guided_velocity(velocity_of(both), scale, rescale=rescale)
-    return guided if interval is None else within_interval(interval, guided, velocity_of(positive))
+        return guided_velocity(*branches, scale, rescale=rescale)
+    return batched_guided_velocity(velocity_of(both), scale, rescale=rescale)
 
 
 def checked_batch(backbone: Backbone, method: str, found: Any, count: int) -> Tensor:

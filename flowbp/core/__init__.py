@@ -14,13 +14,7 @@ from .draws import (
     UniformPair,
     late_biased,
 )
-from .guidance import (
-    Rescale,
-    batched_guided_velocity,
-    guided_pull,
-    guided_velocity,
-    within_interval,
-)
+from .guidance import Rescale, batched_guided_velocity, guided_pull, guided_velocity
 from .losses import Hinge, Linear, LossShape, Target
 from .methods import (
     Bridge,
@@ -118,5 +112,4 @@ __all__ = [
     "surrogate_vjp",
     "sweep",
     "uniform",
-    "within_interval",
 ]

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from .pulls import Cotangents, Pull, Pulled, add_gradients
 from .trajectory import VelocityField
-
-_Rest = ParamSpec("_Rest")
-_Found = TypeVar("_Found")
 
 Rescale = Callable[[Tensor, Tensor], Tensor]
 """From the guided velocity (B, …) and `v⁺`, the velocity that a model is sampled with."""
@@ -131,56 +127,6 @@ def guided_pull(positive: Pull, negative: Pull | None, scale: float) -> Pull:
         return Pulled(add_gradients(wanted.gradients, other.gradients), u)
 
     return pull
-
-
-def within_interval(
-    interval: tuple[float, float],
-    guided: Callable[Concatenate[Tensor, Tensor, _Rest], _Found],
-    positive: Callable[Concatenate[Tensor, Tensor, _Rest], _Found],
-) -> Callable[Concatenate[Tensor, Tensor, _Rest], _Found]:
-    """Guidance in an interval of noise levels: `guided` there, and `positive` elsewhere.
-
-    Of two fields it makes a field, of two pulls its pull. The noise levels alone decide, so that
-    the sampler is another one, and the gradient of its surrogates is as exact as any.
-
-    Args:
-        interval: `(low, high)`; levels of `low <= sigma <= high` are guided.
-        guided: the field or pull under guidance; not called elsewhere.
-        positive: that of the prompt alone; not called within the interval.
-
-    Raises:
-        ValueError: not `0 <= low < high <= 1`.
-
-    Example:
-        >>> import torch
-        >>> guided = guided_velocity(lambda x, sigma: 2 * x, lambda x, sigma: x, 3.0)
-        >>> field = within_interval((0.5, 1.0), guided, lambda x, sigma: 2 * x)
-        >>> [field(torch.ones(1), torch.tensor(sigma)).item() for sigma in (1.0, 0.5, 0.2)]
-        [4.0, 4.0, 2.0]
-
-    Reference: Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves Sample and
-    Distribution Quality in Diffusion Models", arXiv 2404.07724.
-    """
-    low, high = interval
-    if not 0 <= low < high <= 1:
-        raise ValueError(
-            f"`interval` must be two noise levels with 0 <= low < high <= 1, got {low:g} and "
-            f"{high:g}; sampling goes from 1, the noise, to 0"
-        )
-
-    def chosen(
-        latents: Tensor, sigma: Tensor, /, *args: _Rest.args, **kwargs: _Rest.kwargs
-    ) -> _Found:
-        call = guided if in_interval(float(sigma), interval) else positive
-        return call(latents, sigma, *args, **kwargs)
-
-    return chosen
-
-
-def in_interval(sigma: float, interval: tuple[float, float]) -> bool:
-    """Whether a noise level lies in an interval, up to the rounding of a grid in float32."""
-    low, high = interval
-    return low - 1e-6 <= sigma <= high + 1e-6
 
 
 def _check(scale: float) -> None:

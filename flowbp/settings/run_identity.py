@@ -51,7 +51,6 @@ _ADDED = {
     "backbone.variant": "null",
     "backbone.transformer": "null",
     "backbone.quantization": "null",
-    "sampling.guidance_interval": "null",
     "sampling.velocity_every": "1",
 }
 """Keys that runs begun by an earlier version lack, with what they mean there."""

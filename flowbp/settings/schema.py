@@ -8,7 +8,6 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 
 from flowbp import limits
 from flowbp.adapters import ACTIVATIONS, Backbone, Full, Grid, Tuning
@@ -273,18 +272,13 @@ class Settings:
 
 def example_surrogate(settings: Settings, seed: int) -> Surrogate:
     """What the method draws from a seed."""
-    generator = torch.Generator().manual_seed(seed)
-    return draw_surrogate(settings.method, example_sigmas(settings), generator)
-
-
-def example_sigmas(settings: Settings) -> Tensor:
-    """The grid of training (N+1,), or one like it."""
     sampling = settings.sampling
     # For the model's own grid, not known before it is loaded, one of shift 3 stands, under which
     # rules differ that agree on even steps.
     known = sampling.grid.known(sampling.steps)
     even = torch.linspace(1, 0, sampling.steps + 1)
-    return 3 * even / (1 + 2 * even) if known is None else known
+    grid = 3 * even / (1 + 2 * even) if known is None else known
+    return draw_surrogate(settings.method, grid, torch.Generator().manual_seed(seed))
 
 
 def evaluation_sampling(settings: Settings) -> Sampling | None:

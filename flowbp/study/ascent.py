@@ -184,9 +184,7 @@ def measure_ascent(
     if settings.exact:
         # First, because each gathering keeps three gradients, which are as large as the model.
         exact_method = DRaFT(last=step.sampling.steps)
-        # Of the sampler whose rewards count, which guides all steps.
-        sampling = attrs.evolve(step.sampling, guidance_interval=None)
-        whole = attrs.evolve(step, method=exact_method, sampling=sampling, sample_clip=None)
+        whole = attrs.evolve(step, method=exact_method, sample_clip=None)
         exact = _gradients(whole, own, seed=seed, draw=draw).mean
     sums = _gradients(step, own, seed=seed, draw=draw)
     if exact is not None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 import attrs
 import torch
-from torch import Tensor
 
 from flowbp.core import Cotangents, Surrogate, module_pull
 from flowbp.rewards.reward import in_parts
@@ -103,16 +102,12 @@ def mean_cost(
     surrogates: Sequence[Surrogate],
     sampling: TrainingSampling,
     weights: CostWeights,
-    sigmas: Tensor,
     *,
     anchored: bool = False,
     rescaled: bool = False,
 ) -> float:
-    """The mean cost of a step for each sample of its batch, over some of a method's surrogates.
-
-    They are of the grid `sigmas` (N+1,).
-    """
-    each = [cost(one, sampling, sigmas, anchored=anchored, rescaled=rescaled) for one in surrogates]
+    """The mean cost of a step for each sample of its batch, over some of a method's surrogates."""
+    each = [cost(one, sampling, anchored=anchored, rescaled=rescaled) for one in surrogates]
     return statistics.fmean(
         weights.of(forward=one.forward, pulls=one.backward, pictures=one.pictures) for one in each
     )

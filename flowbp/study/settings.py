@@ -12,7 +12,7 @@ import attrs
 from flowbp.core import Method, Surrogate
 from flowbp.limits import COUNT, SEED, SEEDS, STEPS, THREADS, labels
 from flowbp.settings import Settings
-from flowbp.settings.schema import ObserverSettings, example_sigmas, example_surrogate
+from flowbp.settings.schema import ObserverSettings, example_surrogate
 from flowbp.settings.unloaded_model import rescales_guidance
 from flowbp.study.ascent import AscentSettings
 from flowbp.study.cells import Cell
@@ -146,7 +146,6 @@ class Study:
             _surrogates(self, label),
             run.sampling,
             weights,
-            example_sigmas(run),
             anchored=run.anchor is not None,
             rescaled=rescales_guidance(run.backbone),
         )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import attrs
-from torch import Tensor
 
 from flowbp.adapters.sigmas import MODEL_GRID, Grid
 from flowbp.core import Surrogate
-from flowbp.core.guidance import in_interval
 from flowbp.limits import BATCH, GRID, SIDE
 from flowbp.validators import Bounded, integer, real
 
@@ -82,15 +80,6 @@ _FIRST = 2
 """Steps that are always evaluated; velocities are extrapolated from two."""
 
 
-def _two_levels(value: Iterable[float] | None) -> tuple[float, float] | None:
-    levels = None if value is None else tuple(float(each) for each in value)
-    if levels is not None and len(levels) != 2:
-        raise ValueError(
-            f"`guidance_interval` must be two noise levels, got {list(levels)}; write [0.5, 1]"
-        )
-    return levels and (levels[0], levels[1])
-
-
 @attrs.frozen
 class TrainingSampling:
     """How the pictures that the reward scores are sampled.
@@ -106,16 +95,12 @@ class TrainingSampling:
         negative_prompt: the text whose velocity is `v⁻`, from which guidance leads away.
         detach_negative: leave `v⁻` out of the backward pass, where it is then not evaluated.
         grid: the sigmas of the steps; the model's own unless said otherwise.
-        guidance_interval: two noise levels between which the steps of training are guided, both
-            included; at all others the velocity is `v⁺`. Null guides all steps, and whatever shows
-            or measures the model does.
         velocity_every: how many steps of training may pass from one evaluated velocity to the next,
             besides the first two and those that the gradient or a prediction is made of; between
             them it is extrapolated (see `flowbp.core.rollout`). 1 evaluates all steps, as whatever
             shows or measures the model does.
 
-    Reference: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598; the
-    interval: Kynkäänniemi et al., arXiv 2404.07724.
+    Reference: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598.
     """
 
     steps: int = attrs.field(validator=integer(1, GRID))
@@ -125,14 +110,11 @@ class TrainingSampling:
     negative_prompt: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
     detach_negative: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
     grid: Grid = MODEL_GRID
-    guidance_interval: tuple[float, float] | None = attrs.field(
-        default=None, converter=_two_levels, kw_only=True
-    )
     velocity_every: int = attrs.field(default=1, validator=integer(1, GRID), kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what `guidance` 1 would ignore, and a guidance that would train nothing."""
-        known = self.grid.known(self.steps)
+        """Refuse what would be ignored, and a guidance that would train nothing."""
+        self.grid.known(self.steps)
         if self.velocity_every > 1 and self.steps <= _FIRST:
             raise ValueError(
                 f"`velocity_every` is {self.velocity_every}, but `steps` is {self.steps}, and the "
@@ -144,16 +126,7 @@ class TrainingSampling:
                 "negative prompt would be sampled, without gradient; 1 switches guidance off"
             )
         if self.guided:
-            self._check_interval()
-            if known is not None:
-                self.guided_steps(known.tolist())
             return
-        if self.guidance_interval is not None:
-            raise ValueError(
-                f"`guidance_interval` is {list(self.guidance_interval)} but `guidance` is 1, which "
-                "guides no step; raise `guidance` or leave the interval out. A guidance that is an "
-                "input of the network, as FLUX.1-dev's `embedded_guidance`, has no interval"
-            )
         if self.negative_prompt:
             raise ValueError(
                 f"`negative_prompt` is {self.negative_prompt!r} but `guidance` is 1, which never "
@@ -173,43 +146,20 @@ class TrainingSampling:
                 found.append(i)
         return tuple(found)
 
-    def _check_interval(self) -> None:
-        interval = self.guidance_interval
-        if interval is None:
-            return
-        low, high = interval
-        if not 0 <= low < high <= 1:
-            raise ValueError(
-                "`guidance_interval` must be two noise levels with 0 <= low < high <= 1, got "
-                f"{list(interval)}; sampling goes from 1, the noise, to 0"
-            )
-
     @property
     def guided(self) -> bool:
         """Whether there is a negative branch."""
         return self.guidance != 1
 
-    def guided_at(self, sigma: float) -> bool:
-        """Whether a step of training at this noise level has a negative branch."""
-        interval = self.guidance_interval
-        return self.guided and (interval is None or in_interval(sigma, interval))
+    @property
+    def branches(self) -> int:
+        """Network evaluations of one velocity: 2 under guidance, else 1."""
+        return 2 if self.guided else 1
 
-    def guided_steps(self, sigmas: Sequence[float]) -> list[int]:
-        """Which steps of a grid (N+1,) have a negative branch.
-
-        An interval is refused that guides none of them, or all.
-        """
-        guided = [i for i, sigma in enumerate(sigmas[:-1]) if self.guided_at(sigma)]
-        interval = self.guidance_interval
-        if interval is None or 0 < len(guided) < self.steps:
-            return guided
-        if guided:
-            which, cure = "every step of the grid", "leave it out, or narrow it"
-        else:
-            near = min(sigmas[:-1], key=lambda sigma: abs(sigma - sum(interval) / 2))
-            which = f"no step of the grid, whose nearest is at {near:.3g}"
-            cure = "widen it, or write guidance=1"
-        raise ValueError(f"`guidance_interval` is {list(interval)}, which guides {which}; {cure}")
+    @property
+    def pulled_branches(self) -> int:
+        """Network evaluations of one velocity in the backward pass."""
+        return 2 if self.guided and not self.detach_negative else 1
 
 
 @attrs.frozen
@@ -322,27 +272,22 @@ class Cost:
 def cost(
     surrogate: Surrogate,
     sampling: TrainingSampling,
-    sigmas: Tensor,
     *,
     anchored: bool = False,
     rescaled: bool = False,
 ) -> Cost:
     """Count evaluations for each sample of the batch; renoised copies are samples too.
 
-    The steps are those of the grid `sigmas` (N+1,). Of a model whose sampler has `rescaled` the
-    guided velocity, a pull needs a detached branch too.
+    Of a model whose sampler has `rescaled` the guided velocity, a pull needs a detached branch too.
     """
-    guided = [sampling.guided_at(sigma) for sigma in sigmas.tolist()]
-    active, members = surrogate.active_steps, 1 + surrogate.noised
-    both = sum(guided[i] for i in active)
-    pulled = 0 if sampling.detach_negative else both
-    copied = surrogate.segments[-1].start
-    forward = sum(1 + guided[i] for i in sampling.evaluated_steps(surrogate))
-    forward += surrogate.noised * (1 + guided[copied])
-    reference = len(active) + both if anchored else 0
-    detached = both - pulled if rescaled else 0
+    active = len(surrogate.active_steps)
+    evaluated = len(sampling.evaluated_steps(surrogate))
+    members = 1 + surrogate.noised
+    reference = active * members if anchored else 0
+    detached = sampling.branches - sampling.pulled_branches if rescaled else 0
     return Cost(
-        forward=forward + members * (reference + detached),
-        backward=members * (len(active) + pulled),
+        forward=(evaluated + surrogate.noised + reference) * sampling.branches
+        + active * members * detached,
+        backward=active * members * sampling.pulled_branches,
         pictures=members,
     )

@@ -33,7 +33,6 @@ from flowbp.core import (
     residuals,
     rollout,
     sweep,
-    within_interval,
 )
 from flowbp.rewards.reward import Reward, in_parts
 from flowbp.training.batching import (
@@ -247,7 +246,6 @@ class TrainingStep:
     def __attrs_post_init__(self) -> None:
         """Find out now what would fail in the first step."""
         draw_surrogate(self.method, self.sigmas, torch.Generator().manual_seed(0))
-        self.sampling.guided_steps(self.sigmas.tolist())
         self.batching.total(self.ranks.size)
         if not self.backbone.trainable():
             raise ValueError(
@@ -315,7 +313,6 @@ class TrainingStep:
         spent = cost(
             surrogate,
             self.sampling,
-            self.sigmas,
             anchored=self.anchor is not None,
             rescaled=rescale_of(self.backbone) is not None,
         )
@@ -391,14 +388,11 @@ class TrainingStep:
     def _in_portions(
         self, velocity_of: Callable[[Conditioning], VelocityField], conditioning: Conditioning
     ) -> VelocityField:
+        negative, guidance = self._negative, self.sampling.guidance
+        rescale = rescale_of(self.backbone)
         return velocity_in_portions(
             lambda part: guided_field(
-                velocity_of,
-                conditioning[part],
-                self._negative,
-                self.sampling.guidance,
-                rescale=rescale_of(self.backbone),
-                interval=self.sampling.guidance_interval,
+                velocity_of, conditioning[part], negative, guidance, rescale=rescale
             ),
             self.sizes.samples,
         )
@@ -406,24 +400,14 @@ class TrainingStep:
     def pull(self, conditioning: Conditioning) -> Pull:
         """The pull of the velocity that is sampled with, in portions."""
         backbone, size, opposite = self.backbone, self.sizes.pull, self._negative
-        positive = in_micro_batches(
-            lambda part: module_pull(backbone.velocity(conditioning[part])), size
-        )
-        if opposite is None:
-            return positive
-        guided = self._guided_pull(conditioning, positive, opposite)
-        interval = self.sampling.guidance_interval
-        return guided if interval is None else within_interval(interval, guided, positive)
-
-    def _guided_pull(
-        self, conditioning: Conditioning, positive: Pull, opposite: Conditioning
-    ) -> Pull:
-        backbone, size = self.backbone, self.sizes.pull
-        if rescale_of(backbone) is not None:
+        if opposite is not None and rescale_of(backbone) is not None:
             return in_micro_batches(
                 lambda part: module_pull(self._rescaled(conditioning[part], opposite)), size
             )
-        if self.sampling.detach_negative:
+        positive = in_micro_batches(
+            lambda part: module_pull(backbone.velocity(conditioning[part])), size
+        )
+        if opposite is None or self.sampling.detach_negative:
             return guided_pull(positive, None, self.sampling.guidance)
         negative = in_micro_batches(
             lambda part: module_pull(backbone.velocity(opposite.repeat(part.stop - part.start))),

@@ -38,11 +38,6 @@ GUIDANCE = {
     "unguided": TrainingSampling(6, 1.0, 4, 4),
     "detached": TrainingSampling(6, 3.5, 4, 4, "mud"),
     "attached": TrainingSampling(6, 3.5, 4, 4, "mud", detach_negative=False),
-    # Steps 2 to 4; the last of them is at 0.6 up to rounding.
-    "in an interval": TrainingSampling(6, 3.5, 4, 4, "mud", guidance_interval=(0.6, 0.9)),
-    "attached in an interval": TrainingSampling(
-        6, 3.5, 4, 4, detach_negative=False, guidance_interval=(0.6, 0.9)
-    ),
     # Where the surrogate needs neither, steps 2 and 3 are extrapolated.
     "extrapolated": TrainingSampling(6, 3.5, 4, 4, velocity_every=3),
 }

@@ -88,7 +88,7 @@ def _velocity(
 ) -> Tensor:
     network, sampling = network or step.backbone.module, step.sampling
     positive = network(x, codes, step.sigmas[i])
-    if sampling.guidance == 1 or (sampling.guidance_interval and i not in range(2, 5)):
+    if sampling.guidance == 1:
         return positive
     empty = code(sampling.negative_prompt).expand(len(x), -1)
     negative = network(x, empty, step.sigmas[i])

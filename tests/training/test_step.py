@@ -6,7 +6,6 @@ import attrs
 import pytest
 import torch
 
-from flowbp.adapters import EvenGrid
 from flowbp.component_errors import ComponentError
 from flowbp.core import Bridge, DRaFTLV, Hinge, ReFL, SampleClip
 from flowbp.training import Batching, Streams, TrainingSampling, cost
@@ -55,7 +54,7 @@ def test_cost_counts_what_the_network_was_evaluated_for(method: str, guidance: s
     result = step(PROMPTS, Streams.of(0))
     assert backbone.forward_samples == 5 * result.cost.forward
     assert backbone.backward_samples == 5 * result.cost.backward
-    assert result.cost == cost(result.surrogate, step.sampling, step.sigmas)
+    assert result.cost == cost(result.surrogate, step.sampling)
     assert result.cost.velocity_calls == result.cost.forward + result.cost.backward
 
 
@@ -71,7 +70,7 @@ def test_no_portion_exceeds_its_size() -> None:
         batching = Batching(2, 2, decode=1)
         step = make_step(backbone=backbone, method=method, reward=reward, batching=batching)
         step(PROMPTS[:4], Streams.of(0))
-        assert backbone.largest == 2 * (1 + step.sampling.guided)
+        assert backbone.largest == 2 * step.sampling.branches
         assert set(seen) == {1}
 
 
@@ -110,11 +109,6 @@ def test_negative_prompt_is_encoded_once() -> None:
 def test_method_that_does_not_fit_is_refused_at_construction() -> None:
     with pytest.raises(ValueError, match=r"`last` must be in \[1, 6\], got 7"):
         make_step(method=ReFL(last=7))
-
-
-def test_an_interval_that_guides_no_step_of_the_models_own_grid_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"no step of the grid, whose nearest is at 1; widen it"):
-        make_step(sampling=TrainingSampling(6, 2.0, 4, 4, guidance_interval=(0.95, 0.99)))
 
 
 def test_wrong_number_of_prompts_is_refused() -> None:
@@ -156,11 +150,6 @@ def test_reward_of_another_shape_is_refused() -> None:
             "`velocity_every` is 2, but `steps` is 2.*leave it out",
         ),
         ({"velocity_every": 0}, "`velocity_every` must be an integer >= 1, got 0"),
-        ({"guidance": 1, "guidance_interval": (0, 0.5)}, r"`guidance_interval` is \[0.*embedded"),
-        ({"guidance_interval": (0.5, 0.1)}, r"0 <= low < high <= 1, got \[0.5, 0.1\]"),
-        ({"guidance_interval": (0.5,)}, r"must be two noise levels, got \[0.5\]; write"),
-        ({"guidance_interval": (0.9, 0.95), "grid": EvenGrid(1)}, "whose nearest is at 1; widen"),
-        ({"guidance_interval": (0, 1), "grid": EvenGrid(1)}, "guides every step.*leave it out"),
     ],
 )
 def test_illegal_sampling_is_refused(arguments: dict, message: str) -> None:

@@ -94,12 +94,11 @@ def test_cost_counts_the_reference(method: str, guidance: str) -> None:
     result = step(PROMPTS[:4], Streams.of(0))
     assert backbone.forward_samples == 4 * result.cost.forward
     assert backbone.backward_samples == 4 * result.cost.backward
-    assert backbone.largest == 2 * (1 + step.sampling.guided)
-    assert result.cost == cost(result.surrogate, step.sampling, step.sigmas, anchored=True)
-    active = {i for segment in result.surrogate.segments for i in segment.active}
-    each = sum(1 + step.sampling.guided_at(step.sigmas[i].item()) for i in active)
-    extra = result.cost.forward - cost(result.surrogate, step.sampling, step.sigmas).forward
-    assert extra == each * (1 + result.surrogate.noised)
+    assert backbone.largest == 2 * step.sampling.branches
+    assert result.cost == cost(result.surrogate, step.sampling, anchored=True)
+    active = len({i for segment in result.surrogate.segments for i in segment.active})
+    extra = result.cost.forward - cost(result.surrogate, step.sampling).forward
+    assert extra == active * (1 + result.surrogate.noised) * step.sampling.branches
 
 
 def run(strength: float | None, **changes) -> tuple[FakeBackbone, list]:

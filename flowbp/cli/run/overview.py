@@ -17,12 +17,11 @@ from flowbp.settings.schema import (
     EvaluationSettings,
     evaluation_every,
     evaluation_sampling,
-    example_sigmas,
     example_surrogate,
 )
 from flowbp.settings.unloaded_model import rescales_guidance
 from flowbp.significant_digits import written
-from flowbp.training import Batching, cost
+from flowbp.training import Batching, TrainingSampling, cost
 from flowbp.training.division import Division, Needs
 
 _WIDTH = 100
@@ -42,8 +41,7 @@ def overview(
     sampling, batching = settings.sampling, settings.batching
     samples = counted(batching.total(processes), "sample")
     rescaled = rescales_guidance(settings.backbone)
-    anchored, sigmas = settings.anchor is not None, example_sigmas(settings)
-    spent = cost(surrogate, sampling, sigmas, anchored=anchored, rescaled=rescaled)
+    spent = cost(surrogate, sampling, anchored=settings.anchor is not None, rescaled=rescaled)
     # What is not set of a tuning is the model's or the file's own choice.
     tuning = {key: item for key, item in tree["tuning"].items() if item is not None}
     lines = {
@@ -61,8 +59,8 @@ def overview(
         " ": f"{joint_text(surrogate)}; weights {weights_text(surrogate)}",
         "  ": f"the reward reads {reward_input_text(surrogate)}",
         "sampling": f"{counted(sampling.steps, 'step')}{grid_text(sampling)}, guidance "
-        f"{sampling.guidance:g}{_interval(settings)}, {sampling.height}x{sampling.width} pixels"
-        + _extrapolated(settings, surrogate),
+        f"{sampling.guidance:g}, {sampling.height}x{sampling.width} pixels"
+        f"{_extrapolated(sampling, surrogate)}",
         "portions": f"{counted(batching.samples, 'sample')} at a time forward, pull "
         f"{batching.pull}, decode {batching.decode}"
         f"{_checkpointing(settings.backbone)}{_compiled(settings.run)}",
@@ -124,8 +122,7 @@ def _anchor(settings: Settings, surrogate: Surrogate, forward: int) -> str:
     if settings.anchor is None:
         return ""
     rescaled = rescales_guidance(settings.backbone)
-    sigmas = example_sigmas(settings)
-    own = forward - cost(surrogate, settings.sampling, sigmas, rescaled=rescaled).forward
+    own = forward - cost(surrogate, settings.sampling, rescaled=rescaled).forward
     adapted = isinstance(settings.tuning, Lora)
     reference = "base model without adapter" if adapted else "model before training"
     return (
@@ -134,24 +131,10 @@ def _anchor(settings: Settings, surrogate: Surrogate, forward: int) -> str:
     )
 
 
-def _interval(settings: Settings) -> str:
-    sampling = settings.sampling
-    if sampling.guidance_interval is None:
-        return ""
-    low, high = sampling.guidance_interval
-    known = sampling.grid.known(sampling.steps)
-    guided = [] if known is None else sampling.guided_steps(known.tolist())
-    count = f", in {len(guided)} of them," if guided else ""
-    return f" from noise level {high:g} to {low:g}{count} in training"
-
-
-def _extrapolated(settings: Settings, surrogate: Surrogate) -> str:
-    sampling = settings.sampling
-    if sampling.velocity_every == 1:
-        return ""
+def _extrapolated(sampling: TrainingSampling, surrogate: Surrogate) -> str:
     left = surrogate.horizon - len(sampling.evaluated_steps(surrogate))
     return (
-        f"; in training every {sampling.velocity_every} steps, {left} extrapolated in this example"
+        f"; in training {left} of the velocities of this example are extrapolated" if left else ""
     )
 
 
