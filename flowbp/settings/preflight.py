@@ -42,6 +42,9 @@ Scorers = Iterator[tuple[tuple[Step, ...], Component[Any]]]
 _FACTORS = 64
 """About how many factors of a schedule are looked at."""
 
+_EXAMPLES = 16
+"""Draws of a method that are looked at."""
+
 _START_SHARE = 0.5
 """The largest part of a run's average that its starting weights may make up."""
 
@@ -66,6 +69,7 @@ def section_checks(*, resume: bool = False, writes: bool = True) -> tuple[Check,
         faults_of_sum,
         # Of any seed, so that a wrong one hides nothing.
         partial(_tried, key="method", act=lambda known: example_surrogate(known, 0)),
+        _nothing_extrapolated,
         partial(_tried, key="schedule", act=_factors),
         _rateless,
         _averaging,
@@ -258,6 +262,27 @@ def _factors(settings: Settings) -> None:
                 f"has the factor {factor} at step {step} of {steps}, and it must be finite and at "
                 "least 0; change its keys"
             )
+
+
+def _nothing_extrapolated(settings: Settings) -> Found:
+    """A method that needs every velocity, of which `velocity_every` saves none."""
+    sampling = settings.sampling
+    if sampling.velocity_every == 1:
+        return
+    for seed in range(_EXAMPLES):
+        try:
+            surrogate = example_surrogate(settings, seed)
+        except (ValueError, TypeError):
+            # That the method does not fit is reported beside this.
+            return
+        if len(sampling.evaluated_steps(surrogate)) < surrogate.horizon:
+            return
+    yield (
+        ("sampling", "velocity_every"),
+        f"is {sampling.velocity_every}, but the method needs the velocity of every step that it "
+        "samples, so that none is left to extrapolate; leave it out, or take more steps or fewer "
+        "active ones",
+    )
 
 
 def _rateless(settings: Settings) -> Found:
