@@ -385,7 +385,7 @@ def test_pinned_methods_and_their_defaults(name):
 
 
 PINNED_FUNCTIONS = {
-    "rollout": {"velocity": ..., "noise": ..., "sigmas": ..., "stop": None},
+    "rollout": {"velocity": ..., "noise": ..., "sigmas": ..., "stop": None, "evaluate": None},
     "Trajectory": {"sigmas": ..., "latents": ..., "velocities": ...},
     "Segment": {"start": ..., "stop": ..., "weights": ..., "active": ...},
     "Surrogate": {
@@ -431,7 +431,7 @@ def test_pinned_functions_and_all_their_arguments_in_order(name):
 def test_keyword_only_arguments_stay_so():
     core = flowbp.core
     for function, wanted in [
-        (core.rollout, ["stop"]),
+        (core.rollout, ["stop", "evaluate"]),
         (core.exact_vjp, ["last"]),
         (core.sweep, ["parameter_cotangent", "clip"]),
         (core.read, []),
