@@ -30,6 +30,7 @@ NUMBERS = {
     "evaluation.prompts.count": limits.COUNT,
     "training.steps": limits.STEPS,
     "sampling.steps": limits.GRID,
+    "sampling.velocity_every": limits.GRID,
     "sampling.height": limits.SIDE,
     "sampling.width": limits.SIDE,
     "batching.samples": limits.BATCH,

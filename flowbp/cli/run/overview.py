@@ -60,7 +60,7 @@ def overview(
         "  ": f"the reward reads {reward_input_text(surrogate)}",
         "sampling": f"{counted(sampling.steps, 'step')}{grid_text(sampling)}, guidance "
         f"{sampling.guidance:g}, {sampling.height}x{sampling.width} pixels"
-        f"{_extrapolated(sampling, surrogate)}",
+        f"{extrapolated_text(sampling, surrogate)}",
         "portions": f"{counted(batching.samples, 'sample')} at a time forward, pull "
         f"{batching.pull}, decode {batching.decode}"
         f"{_checkpointing(settings.backbone)}{_compiled(settings.run)}",
@@ -128,13 +128,6 @@ def _anchor(settings: Settings, surrogate: Surrogate, forward: int) -> str:
     return (
         f"strength {settings.anchor.strength:g}, towards the {reference}; {own} of the forward "
         "evaluations are the reference's"
-    )
-
-
-def _extrapolated(sampling: TrainingSampling, surrogate: Surrogate) -> str:
-    left = surrogate.horizon - len(sampling.evaluated_steps(surrogate))
-    return (
-        f"; in training {left} of the velocities of this example are extrapolated" if left else ""
     )
 
 
@@ -223,6 +216,14 @@ def reward_input_text(surrogate: Surrogate) -> str:
         which = f"steps {', '.join(map(str, supports[:_MOST]))}{rest}"
     velocity = "velocity" if len(supports) == 1 else "velocities"
     return f"the sample as predicted at step {last.start} from the {velocity} of {which}"
+
+
+def extrapolated_text(sampling: TrainingSampling, surrogate: Surrogate) -> str:
+    """How many velocities of a rollout are not evaluated, in words; nothing if all are."""
+    left = surrogate.horizon - len(sampling.evaluated_steps(surrogate))
+    return (
+        f"; in training {left} of the velocities of this example are extrapolated" if left else ""
+    )
 
 
 def _mark(surrogate: Surrogate, step: int) -> str:

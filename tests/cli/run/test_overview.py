@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 import torch
 
-from flowbp.cli.run.overview import drawing, joint_text, reward_input_text, weights_text
+from flowbp.cli.run.overview import (
+    drawing,
+    extrapolated_text,
+    joint_text,
+    reward_input_text,
+    weights_text,
+)
 from flowbp.core import (
     Bridge,
     DRaFT,
@@ -19,6 +26,7 @@ from flowbp.core import (
     Variant,
     multistep,
 )
+from flowbp.training import TrainingSampling
 
 GRID = torch.linspace(1, 0, 9)
 
@@ -65,6 +73,15 @@ def test_supports_before_a_segment_are_drawn_where_they_are():
     late = Segment(4, 7, {4: -0.5, 3: 0.2, 0: 0.05}, {4: 1.0, 0: 1.0})
     assert drawing(Surrogate((early, late), alpha=0.5), 7) == "●·|●·|◆--|"
     assert drawing(Surrogate((late,)), 8) == "●  ·|●--| "
+
+
+def test_extrapolated_velocities_are_counted():
+    sampling = TrainingSampling(steps=8, guidance=1, height=8, width=8)
+    surrogate = draw(DRaFT(last=2))
+    assert not extrapolated_text(sampling, surrogate)
+    # Of steps 2 to 5 every second one; the first two and the last two are needed.
+    thinned = attrs.evolve(sampling, velocity_every=2)
+    assert extrapolated_text(thinned, surrogate).startswith("; in training 2 of the velocities")
 
 
 def test_a_surrogate_with_a_joint_is_drawn():

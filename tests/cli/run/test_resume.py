@@ -224,21 +224,25 @@ def test_free_keys_and_another_place_change_nothing(yaml, stopped, tmp_path, cap
 
 
 def test_a_run_begun_without_a_key_goes_on(yaml, stopped, capsys):
-    """As one that was begun before `batching.global` came to be."""
+    """As one that was begun before these keys came to be."""
     configuration = stopped / CONFIGURATION
     lines = configuration.read_text().splitlines(keepends=True)
-    lacking = [line for line in lines if line.strip() != "global: null"]
-    assert len(lacking) == len(lines) - 1
+    added = ("global: null", "velocity_every: 1")
+    lacking = [line for line in lines if line.strip() not in added]
+    assert len(lacking) == len(lines) - 2
     configuration.write_text("".join(lacking))
     assert main([yaml, SAVING, "training.steps=3", "--resume"]) == 0
     assert main([yaml, SAVING, "batching={samples: 2, global: 8}", "--resume", "--check"]) == 2
     assert "batching.global: was null when the run began" in capsys.readouterr().err
+    assert main([yaml, SAVING, "sampling.velocity_every=2", "--resume", "--check"]) == 2
+    assert "sampling.velocity_every: was 1 when the run began" in capsys.readouterr().err
 
 
 def test_the_identity_of_a_run_is_that_without_added_keys(yaml):
     settings = load([yaml]).settings
     resolved = resolved_values(settings)
     assert resolved["batching"].pop("global", "missing") is None
+    assert resolved["sampling"].pop("velocity_every") == 1
     assert identity_of(resolved, settings.run.folder) == identity(settings)
 
 
