@@ -119,7 +119,8 @@ def pooled_share(draws: Sequence[Agreement], *, seed: int = 0) -> Gain:
     """The signal's share over several draws: the ratio of both means.
 
     The ratio itself is drawn, draw by draw, with the quantiles of `stratified_gain`: where a
-    single draw has most of the norm, as of exact gradients, the interval is as wide as draws without it.
+    single draw has most of the norm, as of exact gradients, the interval is as wide as draws
+    without it.
     """
     count = len(draws)
     sums = torch.tensor([[each.product, each.square] for each in draws], dtype=torch.float64)
