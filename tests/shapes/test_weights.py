@@ -11,6 +11,7 @@ from diffusers import StableDiffusion3Pipeline
 
 import flowbp.shapes
 from tools.shapes import measure as building
+from tools.shapes.corruption import ATTRIBUTES
 
 WEIGHTS = Path(flowbp.shapes.__file__).parent / "weights"
 FIGURES = json.loads((WEIGHTS / "figures.json").read_text())
@@ -28,7 +29,7 @@ def test_the_recorded_figures_are_over_many_pictures_and_good_enough():
     plain = [each for each in FIGURES["base"] if each["guidance"] == 1]
     assert len(plain) == 3 and all(0.4 <= each["accuracy"] <= 0.65 for each in plain)
     assert FIGURES["reward"]["prefers_right_picture"] >= 0.95
-    assert min(FIGURES["reward"]["prefers_right_picture_by_kind"].values()) >= 0.8
+    assert min(FIGURES["reward"]["prefers_right_picture_by_wrong_attribute"].values()) >= 0.95
     assert FIGURES["reward"]["ranks_passed_above_failed_samples"] >= 0.9
 
 
@@ -44,6 +45,8 @@ def test_a_small_measurement_agrees_with_the_recorded_one(measured):
     assert measured["base"][0]["accuracy"] == pytest.approx(FIGURES["base"][0]["accuracy"], abs=0.1)
     for name in ("prefers_right_picture", "score_of_right_pictures", "score_of_wrong_pictures"):
         assert measured["reward"][name] == pytest.approx(FIGURES["reward"][name], abs=0.05)
+    preferred = measured["reward"]["prefers_right_picture_by_wrong_attribute"]
+    assert set(preferred) == set(ATTRIBUTES) and min(preferred.values()) >= 0.9
 
 
 def test_plain_diffusers_draws_other_pictures_of_other_captions():
