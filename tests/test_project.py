@@ -40,6 +40,7 @@ LAYERS = [
     "hub",
     "source_files",
     "memory_errors",
+    "host_memory",
     "rank_errors",
     "component_errors",
     "limits",

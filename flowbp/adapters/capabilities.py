@@ -99,6 +99,59 @@ class Loadable(Protocol):
         ...
 
 
+@runtime_checkable
+class WithFrozenParts(Protocol):
+    """A backbone whose saved folder has parts that training never changes.
+
+    A run writes these once and links them into its other checkpoints. Without it each has its own.
+    """
+
+    @property
+    def frozen_parts(self) -> Sequence[str]:
+        """The files and folders, at the top of what `save` may write, that are always the same."""
+        ...
+
+    def save_trained(self, folder: Path, /) -> None:
+        """Write all that `save` does but for `frozen_parts`."""
+        ...
+
+
+def frozen_parts_of(backbone: Any) -> Sequence[str]:
+    """The `frozen_parts` of a backbone, or of what wraps one; none where it has none."""
+    method = _beside_save(backbone, "save_trained")
+    return () if method is None else backbone.frozen_parts
+
+
+@runtime_checkable
+class WithSnapshot(Protocol):
+    """A backbone that can be written while it is trained. Without it training waits for `save`."""
+
+    def snapshot(self) -> Callable[[Path], object]:
+        """Copy what is trained to the CPU; the function writes it, from another thread perhaps.
+
+        It writes what `save` does but for `frozen_parts`, as all was when it was copied.
+        """
+        ...
+
+
+def snapshot_of(backbone: Any) -> Callable[[], Callable[[Path], object]] | None:
+    """The `snapshot` of a backbone, or of what wraps one; None where it has none."""
+    return _beside_save(backbone, "snapshot")
+
+
+def _beside_save(backbone: Any, name: str) -> Any:
+    """A method that writes as `save` does; None where a class below has a `save` of its own."""
+    # Not isinstance: from Python 3.12 on it does not see what a wrapper's __getattr__ forwards.
+    method = getattr(backbone, name, None)
+    for each in type(getattr(method, "__self__", None)).__mro__:
+        if name in vars(each):
+            break
+        if "save" in vars(each):
+            # Which may write more.
+            return None
+    return method
+
+
 Reference = Callable[[Conditioning], VelocityField]
 """The reference's field under a conditioning, as `Backbone.velocity` is the model's."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -15,7 +14,7 @@ from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.capabilities import Reference
 from flowbp.adapters.compilation import compile_like
 from flowbp.adapters.decoder import check_channels, pixels_per_latent
-from flowbp.adapters.diffusers_components import DiffusersComponents
+from flowbp.adapters.diffusers_components import DiffusersComponents, frozen_copy
 from flowbp.adapters.latents import PATCH, PictureSizes
 from flowbp.adapters.loading_snippet import sampling_lines
 from flowbp.adapters.lora_layers import adapter_of, adapters_disabled, only_adapters_train
@@ -263,20 +262,6 @@ class DiffusersBackbone(DiffusersComponents, ABC):
         options = {**options, "max_sequence_length": length}
         note = "" if length else "# No T5 is read, and nothing takes its place: its length is 0.\n"
         return note + sampling_lines(self, sigmas, options, height=height, width=width)
-
-
-def frozen_copy(network: nn.Module, dtype: torch.dtype) -> Any:
-    """A copy of a network in `dtype` that shares no storage with it and requires no gradient."""
-
-    def copied(tensor: Tensor) -> Tensor:
-        # Straight into the dtype, so that there never is a second copy in the network's own.
-        kept = dtype if tensor.is_floating_point() else tensor.dtype
-        return tensor.detach().to(kept, copy=True)
-
-    memo: dict[int, Any] = {id(buffer): copied(buffer) for buffer in network.buffers()}
-    for parameter in network.parameters():
-        memo[id(parameter)] = nn.Parameter(copied(parameter), requires_grad=False)
-    return copy.deepcopy(network, memo)
 
 
 def _check_latents(latents: Tensor, conditioning: Conditioning, state: torch.dtype) -> None:

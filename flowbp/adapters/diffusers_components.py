@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
@@ -12,19 +13,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flowbp.adapters.capabilities import Checkpointing
 from flowbp.adapters.decoder import Clamp, LatentDecoder, Unscale, hard_clamp, scaled
 from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
 from flowbp.adapters.loading_snippet import loading_lines
-from flowbp.adapters.lora_files import save_lora
+from flowbp.adapters.lora_files import lora_snapshot, save_lora
 from flowbp.adapters.lora_layers import adapter_of
 from flowbp.adapters.pipeline_files import (
+    INDEX,
     load_pipeline,
     load_transformer,
     pipeline_class,
     reload_model,
+    save_transformer,
     save_with_encoders,
 )
 from flowbp.adapters.pipeline_layout import FAMILIES, TRANSFORMER, Layout
@@ -281,6 +284,32 @@ class DiffusersComponents:
         kind = pipeline_class(self.layout.pipeline)
         save_with_encoders(kind, parts, self.text_encoders.towers, folder)
 
+    @property
+    def frozen_parts(self) -> Sequence[str]:
+        """What `save` writes besides the transformer; nothing of a model with an adapter."""
+        if adapter_of(self.transformer) is not None:
+            return ()
+        components = (*self.layout.models, *self.layout.others)
+        return (INDEX, *(name for name in components if name != TRANSFORMER))
+
+    def save_trained(self, folder: Path) -> None:
+        """Write the transformer, or adapter, alone, as `save` does."""
+        adapter = adapter_of(self.transformer)
+        if adapter is None:
+            save_transformer(self.transformer, folder)
+        else:
+            save_lora(self.lora_pipeline, self.transformer, adapter, folder)
+
+    def snapshot(self) -> Callable[[Path], object]:
+        """Copy the transformer, or adapter, to the CPU; the function does what `save_trained` does.
+
+        The function may be called in another thread, while the model goes on.
+        """
+        adapter = adapter_of(self.transformer)
+        if adapter is None:
+            return partial(save_transformer, frozen_copy(self.transformer, device=CPU))
+        return lora_snapshot(self.lora_pipeline, self.transformer, adapter)
+
     def load(self, folder: Path) -> None:
         """Take the transformer of a folder that `save` wrote whole, in place of the present one."""
         load_transformer(folder, self.layout, self.transformer, self.policy.weights)
@@ -302,6 +331,27 @@ class DiffusersComponents:
             base=self.origin,
             transformer=self.layout.models[TRANSFORMER][1],
         )
+
+
+def frozen_copy(
+    network: nn.Module,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+) -> Any:
+    """A copy of a network that shares no storage with it and requires no gradient.
+
+    In its own dtypes and where it is, unless another dtype or device is given.
+    """
+
+    def copied(tensor: Tensor) -> Tensor:
+        # Straight into the dtype, so that there never is a second copy in the network's own.
+        kept = dtype if tensor.is_floating_point() else None
+        return tensor.detach().to(device or tensor.device, kept or tensor.dtype, copy=True)
+
+    memo: dict[int, Any] = {id(buffer): copied(buffer) for buffer in network.buffers()}
+    for parameter in network.parameters():
+        memo[id(parameter)] = nn.Parameter(copied(parameter), requires_grad=False)
+    return copy.deepcopy(network, memo)
 
 
 def with_shared_options(load: Callable[_P, _T]) -> Callable[_P, _T]:

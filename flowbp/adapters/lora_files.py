@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -171,21 +171,30 @@ def save_lora(pipeline: Any, transformer: nn.Module, adapter: str, folder: Path)
     reads the tensors alone applies what was trained. The product is rounded once, and exact where
     the scale is a power of two.
     """
+    lora_snapshot(pipeline, transformer, adapter)(folder)
+
+
+def lora_snapshot(pipeline: Any, transformer: nn.Module, adapter: str) -> Callable[[Path], None]:
+    """Copy an adapter to the CPU; the function writes what `save_lora` does."""
     peft: Any = require("peft", extra="lora")
     scales = {
         name: float(layer.scaling[adapter]) for name, layer in adapter_layers(transformer).items()
     }
     tensors = {
-        name: _with_scale(name, each, scales).contiguous()
+        name: _with_scale(name, each, scales).to("cpu", copy=True).contiguous()
         for name, each in peft.get_peft_model_state_dict(transformer, adapter_name=adapter).items()
     }
     changed = {name: scale for name, scale in scales.items() if scale != 1}
-    pipeline.save_lora_weights(
-        folder,
-        transformer_lora_layers=tensors,
-        transformer_lora_adapter_metadata=configuration_of(tensors),
-    )
-    add_to_header(folder / WEIGHTS, {TRAINED_SCALES: json.dumps(changed)} if changed else {})
+
+    def write(folder: Path) -> None:
+        pipeline.save_lora_weights(
+            folder,
+            transformer_lora_layers=tensors,
+            transformer_lora_adapter_metadata=configuration_of(tensors),
+        )
+        add_to_header(folder / WEIGHTS, {TRAINED_SCALES: json.dumps(changed)} if changed else {})
+
+    return write
 
 
 def trained_scales(file: Path) -> dict[str, float]:

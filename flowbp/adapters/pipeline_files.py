@@ -31,6 +31,7 @@ from flowbp.hub import is_offline, why_unread
 LEFT_OUT = "left_out.txt"
 """The only file of a component that could not be read again; it says why."""
 
+INDEX = "model_index.json"
 _ORIGIN = "_name_or_path"
 
 
@@ -237,9 +238,19 @@ def check_transformer(folder: Path, layout: Layout, transformer: nn.Module) -> s
 
 def save_pipeline(pipeline: Any, folder: Path) -> None:
     """Save a diffusers pipeline without the paths its components were loaded from."""
-    # They would publish the user's folders and make equal models differ.
     pipeline.save_pretrained(folder)
-    for path in (folder / "model_index.json", *sorted(folder.glob("*/config.json"))):
+    _without_origin(folder / INDEX, *sorted(folder.glob("*/config.json")))
+
+
+def save_transformer(transformer: Any, folder: Path) -> None:
+    """Save the transformer as `save_pipeline` does, into its place in a pipeline's folder."""
+    transformer.save_pretrained(folder / TRANSFORMER)
+    _without_origin(folder / TRANSFORMER / "config.json")
+
+
+def _without_origin(*paths: Path) -> None:
+    # It would publish the user's folders and make equal models differ.
+    for path in paths:
         content = json.loads(path.read_text(encoding="utf-8"))
         if _ORIGIN in content:
             del content[_ORIGIN]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbp.adapters import Backbone, Loadable
+from flowbp.adapters.capabilities import frozen_parts_of
 from flowbp.component_errors import (
     ComponentError,
     calling,
@@ -49,6 +50,7 @@ from flowbp.settings import REHEARSAL
 from flowbp.settings.component_needs import Found
 from flowbp.settings.unloaded_model import PictureSize
 from flowbp.training import HeldOutMetrics, Metrics, OptimizerRecipe
+from flowbp.training.frozen_files import FrozenFiles
 from flowbp.training.observers import FurtherEvents, notify
 from flowbp.training.optimizer_classes import rehearsing
 from flowbp.training.packing import pack, unpack
@@ -204,20 +206,35 @@ def try_scorers(
         try_metric(label, metric, images[: len(shown)], shown)
 
 
-def try_saving(backbone: Backbone, folder: Path) -> None:
-    """Save a backbone, read back what was saved, and compare it with what is trained."""
-    with during("the rehearsal of saving before the run"), _place(folder) as place:
-        if is_ours(backbone):
-            with saving(place, "and no run was begun"):
-                backbone.save(place)
-            _compare_files(backbone, place)
-            return
-        with calling("backbone", backbone):
+@contextmanager
+def saving_tried(backbone: Backbone, folder: Path) -> Iterator[FrozenFiles]:
+    """Save a backbone, read back what was saved, and compare it with what is trained.
+
+    Within the block those of its files stay in the folder that are the same in every checkpoint.
+    """
+    with _place(folder) as place:
+        with during("the rehearsal of saving before the run"):
+            _try_saving(backbone, place)
+        frozen, parts = FrozenFiles(), frozen_parts_of(backbone)
+        for path in place.iterdir():
+            if path.name not in parts:
+                (shutil.rmtree if path.is_dir() else Path.unlink)(path)
+        frozen.remember(place, parts)
+        yield frozen
+
+
+def _try_saving(backbone: Backbone, place: Path) -> None:
+    if is_ours(backbone):
+        with saving(place, "and no run was begun"):
             backbone.save(place)
-        if not any(path.is_file() and path.stat().st_size for path in place.rglob("*")):
-            raise wrong("backbone", backbone, "must write files in `save`, and wrote none")
-        if isinstance(backbone, Loadable):
-            _compare_loaded(backbone, place)
+        _compare_files(backbone, place)
+        return
+    with calling("backbone", backbone):
+        backbone.save(place)
+    if not any(path.is_file() and path.stat().st_size for path in place.rglob("*")):
+        raise wrong("backbone", backbone, "must write files in `save`, and wrote none")
+    if isinstance(backbone, Loadable):
+        _compare_loaded(backbone, place)
 
 
 def try_optimizer(recipe: OptimizerRecipe, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -278,7 +295,7 @@ def _place(folder: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        shutil.rmtree(place)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _compare_files(backbone: Backbone, place: Path) -> None:

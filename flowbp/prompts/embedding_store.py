@@ -24,6 +24,7 @@ from torch import Tensor
 from flowbp.adapters import TextEncoders
 from flowbp.extras import require
 from flowbp.files import open_plain, read_regular
+from flowbp.host_memory import free_host_memory
 
 Row = Mapping[str, Tensor]
 """The tensors of one prompt, on the CPU, without the dimension of samples."""
@@ -82,11 +83,7 @@ class MemoryStore:
 
     def room(self) -> int | None:
         """Bytes of memory that are free, where the system is Linux."""
-        table = Path("/proc/meminfo")
-        if not table.exists():
-            return None
-        lines = dict(line.split(":", 1) for line in table.read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
+        return free_host_memory()
 
     def __str__(self) -> str:
         return "memory"

@@ -73,14 +73,18 @@ class Manifest:
 
 
 def write_manifest(
-    checkpoint: Path, *, identity: str | None = None, step: int | None = None
+    checkpoint: Path,
+    *,
+    identity: str | None = None,
+    step: int | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> None:
-    """Write down what a checkpoint consists of."""
+    """Write down what a checkpoint consists of, of whose files some digests may be `known`."""
+    known, names = known or {}, sorted(_names(checkpoint))
     # Read back, from memory as they have just been written: libraries write most, without digest.
-    known = digests(checkpoint, sorted(_names(checkpoint)))
+    found = {**known, **digests(checkpoint, [name for name in names if name not in known])}
     files = {
-        name: {"size": (checkpoint / name).stat().st_size, "sha256": digest}
-        for name, digest in known.items()
+        name: {"size": (checkpoint / name).stat().st_size, "sha256": found[name]} for name in names
     }
     tree = {"format": FORMAT, "step": step, "identity": identity, "files": files}
     (checkpoint / MANIFEST).write_text(sealed(tree), encoding="utf-8")
@@ -155,7 +159,7 @@ def _names(checkpoint: Path) -> Iterator[str]:
 
 
 def save_checkpoint(
-    write: Callable[[Path], object],
+    write: Callable[[Path], Mapping[str, str] | None],
     folder: Path,
     *,
     identity: str | None = None,
@@ -168,6 +172,7 @@ def save_checkpoint(
     checkpoint of the same name is renamed aside to `.<name>.flowbp-replaced` first and removed
     last, so that one of the two is whole at any moment. What a killed process left behind is put
     right at the next save into the same parent folder. One process at a time may save there.
+    `write` returns the SHA-256 of files by name that it knows, of those that it has linked say.
     """
     folder = Path(os.path.abspath(folder))
     partial, aside = (folder.with_name(f".{folder.name}{end}") for end in (PARTIAL, REPLACED))
@@ -178,8 +183,8 @@ def save_checkpoint(
             refuse_foreign(place, folder=True)
         try:
             partial.mkdir()
-            write(partial)
-            write_manifest(partial, identity=identity, step=step)
+            known = write(partial)
+            write_manifest(partial, identity=identity, step=step, known=known)
             if card is not None and not (partial / CARD).exists():
                 _write_card(card, partial)
             for path in (*partial.rglob("*"), partial):

@@ -155,6 +155,8 @@ def save_after_exception(
     """Save the model after an exception, unless this step is saved already; a clause on where."""
     # Gradients are not needed any more, and the memory may be.
     run.optimizer.zero_grad(set_to_none=True)
+    if checkpoints is not None:
+        checkpoints.settle()
     step, place = run.checkpoint or (-1, Path())
     if network_of(run) is not None and not isinstance(error, StoppedTogether):
         newest = f"; the newest checkpoint is {_to_go_on(place, error)}" if run.checkpoint else ""

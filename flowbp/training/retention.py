@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from flowbp.adapters.capabilities import frozen_parts_of
+from flowbp.adapters.pipeline_files import LEFT_OUT
 from flowbp.adapters.sharding import holding
 from flowbp.limits import STEPS
+from flowbp.training.background import Background
 from flowbp.training.checkpoint import (
     FINAL,
     Card,
@@ -21,14 +25,17 @@ from flowbp.training.checkpoint import (
     SavedCheckpoint,
     newest_checkpoint,
     numbered,
+    read_manifest,
     recover,
     remove_checkpoint,
     save_checkpoint,
     saved_checkpoints,
 )
+from flowbp.training.frozen_files import FrozenFiles
 from flowbp.training.metrics import Metrics
 from flowbp.training.run_state import RunState
 from flowbp.training.sharded_state import GatherModel, ask, network_of
+from flowbp.training.snapshot import snapshot
 from flowbp.training.training_state import write_training_state
 from flowbp.validators import integer
 
@@ -88,13 +95,16 @@ class Checkpoints:
     Every checkpoint holds the weights that one would use, the averaged ones if the run averages,
     and in its folder `training` all that is needed to go on from it. `identity` is of the run, such
     as a digest of its configuration; a checkpoint with another one is not resumed. What was saved
-    after something failed is never removed. A `card` writes the model card of each model.
+    after something failed is never removed. A `card` writes the model card of each model, and
+    `frozen` are the files that it has already written of what all of them have alike.
     """
 
     folder: Path = attrs.field(converter=Path)
     policy: SavePolicy = attrs.field(factory=SavePolicy)
     identity: str = attrs.field(default="", kw_only=True)
     card: Card | None = attrs.field(default=None, kw_only=True)
+    frozen: FrozenFiles = attrs.field(factory=FrozenFiles, kw_only=True, eq=False, repr=False)
+    _background: Background = attrs.field(factory=Background, init=False, eq=False, repr=False)
 
     def name(self, step: int, total: int, *, best: bool = False) -> str | None:
         """The name of the checkpoint after `step` of `total` steps, None if there is none."""
@@ -122,6 +132,7 @@ class Checkpoints:
 
     def before(self, step: int) -> SavedCheckpoint | None:
         """The newest checkpoint of an earlier step, None without any."""
+        self.settle()
         found = saved_checkpoints(self.folder, self.identity)
         earlier = [saved for saved in found if saved.problem is None and saved.step < step]
         return max(earlier, key=lambda saved: saved.step, default=None)
@@ -138,46 +149,99 @@ class Checkpoints:
         if self.folder.is_dir():
             recover(self.folder)
 
-    def save(self, run: RunState, name: str, *, files: bool = True) -> Path:
+    def save(self, run: RunState, name: str, *, files: bool = True, beside: bool = False) -> Path:
         """Save so that a run can go on from it, then remove what need not stay.
 
         In the middle of an update the model alone is saved; without `files` the model is not.
+        A checkpoint that may be written `beside` training is copied now, where it can be, and is
+        there only after `wait`.
         """
-
-        def write(folder: Path) -> None:
-            if files:
-                _write_model(run, folder, averaged=True)
-            if not run.updating:
-                write_training_state(run, folder)
-
-        identity = None if run.updating else self.identity
-        place = save_checkpoint(
-            write,
+        self.wait()
+        write = snapshot(run, self.frozen) if beside else None
+        finish = partial(
+            self._written,
+            write or partial(self._write, run, files=files),
             self.folder / name,
-            identity=identity,
+            parts=frozen_parts_of(run.step.backbone) if files else (),
+            identity=None if run.updating else self.identity,
             step=run.done,
             card=self._card_after(run.done) if files else None,
         )
-        if not run.updating:
-            self.prune(run)
-        return place
+        if write is not None:
+            # What is best or due is decided by where the run is now.
+            self._background.start(partial(self._then_prune, finish, tuple(run.rows), run.best))
+        elif run.updating:
+            finish()
+        else:
+            self._then_prune(finish, run.rows, run.best)
+        return Path(os.path.abspath(self.folder / name))
+
+    def wait(self) -> None:
+        """Wait for what is written beside training, and raise what it failed with."""
+        self._background.wait()
+
+    def check(self) -> None:
+        """Raise what something written beside training has failed with, without waiting."""
+        self._background.check()
+
+    def settle(self) -> None:
+        """Wait for what is written beside training, whatever becomes of it."""
+        with suppress(Exception):
+            self._background.wait()
 
     def save_model(self, run: RunState, name: str, *, averaged: bool) -> Path:
         """Save the model alone, for someone to look at; no run goes on from it."""
-        write = partial(_write_model, run, averaged=averaged)
+        self.settle()
+        parts = frozen_parts_of(run.step.backbone)
+        write = partial(_write_model, run, frozen=self.frozen, averaged=averaged)
         card = self._card_after(run.done)
-        return save_checkpoint(write, self.folder / name, step=run.done, card=card)
+        return self._written(write, self.folder / name, parts=parts, step=run.done, card=card)
+
+    def _write(self, run: RunState, folder: Path, *, files: bool) -> Mapping[str, str]:
+        known = _write_model(run, folder, frozen=self.frozen, averaged=True) if files else {}
+        if not run.updating:
+            write_training_state(run, folder)
+        return known
+
+    def _written(
+        self,
+        write: Callable[[Path], Mapping[str, str]],
+        folder: Path,
+        *,
+        parts: Sequence[str],
+        identity: str | None = None,
+        step: int,
+        card: Callable[[Path], str] | None,
+    ) -> Path:
+        place = save_checkpoint(write, folder, identity=identity, step=step, card=card)
+        if not parts:
+            return place
+        digests = {name: file.sha256 for name, file in read_manifest(place).files.items()}
+        if self.frozen.are_there():
+            self.frozen.learn(digests)
+        elif not any((place / part / LEFT_OUT).exists() for part in parts):
+            self.frozen.remember(place, parts, digests)
+        return place
+
+    def _then_prune(
+        self, finish: Callable[[], Path], rows: Sequence[Metrics], best: int | None
+    ) -> None:
+        finish()
+        self.prune(rows, best)
 
     def _card_after(self, step: int) -> Callable[[Path], str] | None:
         card = self.card
         return None if card is None else lambda folder: card(folder, step)
 
-    def prune(self, run: RunState) -> None:
-        """Remove the checkpoints that need not stay; a kill may have come before it was done."""
-        if self.policy.keep is None and run.best is None:
+    def prune(self, rows: Sequence[Metrics], best: int | None) -> None:
+        """Remove the checkpoints that need not stay; a kill may have come before it was done.
+
+        Of a run with these metrics, whose evaluation was `best` after that step.
+        """
+        if self.policy.keep is None and best is None:
             return
         try:
-            for old in self._superseded(run):
+            for old in self._superseded(rows, best):
                 remove_checkpoint(old.place)
         # Whatever it is, what was saved before it is saved.
         except Exception as error:
@@ -188,19 +252,19 @@ class Checkpoints:
                 stacklevel=2,
             )
 
-    def _superseded(self, run: RunState) -> list[SavedCheckpoint]:
+    def _superseded(self, rows: Sequence[Metrics], best: int | None) -> list[SavedCheckpoint]:
         """Those that can go: not `final`, the newest or the best."""
         # By their manifests: that what goes is of this run is all that has to be sure.
         found = saved_checkpoints(self.folder, self.identity, read=())
         sound = [saved for saved in found if saved.problem is None]
         candidates = [saved for saved in sound if saved.place.name != FINAL]
         # What was saved only because its evaluation once was the best can go once it no longer is.
-        regular = [c for c in candidates if run.best is None or not self._once_best(c)]
+        regular = [c for c in candidates if best is None or not self._once_best(c)]
         staying = regular if self.policy.keep is None else regular[-self.policy.keep :]
-        staying = [*staying, *sound[-1:], *(c for c in candidates if c.step == run.best)]
+        staying = [*staying, *sound[-1:], *(c for c in candidates if c.step == best)]
         # Before the first step there are no metrics to be best in.
-        if self.policy.best is not None and candidates and run.rows:
-            mean = partial(self._mean, run.rows, self.policy.best)
+        if self.policy.best is not None and candidates and rows:
+            mean = partial(self._mean, rows, self.policy.best)
             # Of equals the earliest.
             staying.append(BEST[self.policy.best](candidates, key=mean))
         return [saved for saved in candidates if saved not in staying]
@@ -217,11 +281,20 @@ class Checkpoints:
         return sum(values) / len(values)
 
 
-def _write_model(run: RunState, folder: Path, *, averaged: bool) -> None:
+def _write_model(
+    run: RunState, folder: Path, *, frozen: FrozenFiles, averaged: bool
+) -> Mapping[str, str]:
+    """Write the model's files, of which those that are `frozen` are linked."""
+    backbone, known = run.step.backbone, dict[str, str]()
+    write: Callable[[Path], object] = backbone.save
+    if frozen_parts_of(backbone) and frozen.are_there():
+        known |= frozen.put_into(folder)
+        write = backbone.save_trained
     network = network_of(run)
     if network is not None:
         with holding(network, ask(run, GatherModel(averaged))):
-            run.step.backbone.save(folder)
-        return
+            write(folder)
+        return known
     with run.averaged() if averaged else nullcontext():
-        run.step.backbone.save(folder)
+        write(folder)
+    return known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -240,8 +240,14 @@ class Trainer:
         while run.done < self._end(run):
             with self._stopping_together(run):
                 self._do_step(run)
+        with _saving(run):
+            if self._own_checkpoints is not None:
+                self._own_checkpoints.wait()
 
     def _do_step(self, run: RunState) -> None:
+        with _saving(run):
+            if self._own_checkpoints is not None:
+                self._own_checkpoints.check()
         with during(f"step {run.done + 1} of the training"):
             self._advance(run)
         # Before saving, so that a checkpoint holds the evaluation of its step and a run that goes
@@ -271,7 +277,7 @@ class Trainer:
             if evaluation is not None:
                 evaluation.take_over(run, self.steps)
             if self._own_checkpoints is not None:
-                self._own_checkpoints.prune(run)
+                self._own_checkpoints.prune(run.rows, run.best)
         if network_of(run) is None and self._ranks.size > 1:
             refuse_differing_models(backbone.module, self._ranks)
         return run
@@ -383,6 +389,14 @@ class Trainer:
             return
         refuse_nonfinite_parameters(run, self.checkpoints)
         if self.checkpoints is not None and name is not None:
+            with _saving(run):
+                self.checkpoints.wait()
             with during(f"saving the model after step {run.done}"):
-                place = self.checkpoints.save(run, name)
+                place = self.checkpoints.save(run, name, beside=True)
             run.checkpoint = (run.done, place)
+
+
+def _saving(run: RunState) -> AbstractContextManager[None]:
+    """What raises in the block was saving the newest checkpoint, beside training perhaps."""
+    step = run.checkpoint[0] if run.checkpoint else run.done
+    return during(f"saving the model after step {step}")

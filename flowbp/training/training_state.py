@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,22 @@ def write_training_state(run: RunState, checkpoint: Path) -> None:
     The parameters are written too, as they are trained, not averaged: the model's own files may
     hold the average, or round. Of a sharded model each process writes its shards.
     """
+    text, tensors = _state_files(run)
+    undivided = {name: tensor for name, tensor in tensors.items() if not is_sharded(tensor)}
+    folder = _write_state_files(text, undivided, checkpoint)
+    if len(undivided) < len(tensors):
+        ask(run, WriteShards(str(folder / SHARDS)))
+
+
+def training_state_snapshot(run: RunState) -> Callable[[Path], object]:
+    """Copy a state that is not sharded to the CPU; the function does `write_training_state`."""
+    text, tensors = _state_files(run)
+    copies = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
+    return partial(_write_state_files, text, copies)
+
+
+def _state_files(run: RunState) -> tuple[str, dict[str, Tensor]]:
+    """The text of the state's file, and the tensors that it names."""
     tensors: dict[str, Tensor] = {}
     state = packed_state(run, tensors)
     portions = {"typed": typed_portions(run), "now": attrs.asdict(run.step.sizes)}
@@ -198,13 +215,15 @@ def write_training_state(run: RunState, checkpoint: Path) -> None:
         "portions": portions if run.lowered else None,
         "state": state,
     }
+    return json.dumps(tree), tensors
+
+
+def _write_state_files(text: str, tensors: Mapping[str, Tensor], checkpoint: Path) -> Path:
     folder = checkpoint / TRAINING
     folder.mkdir()
-    (folder / STATE).write_text(json.dumps(tree), encoding="utf-8")
-    undivided = {name: tensor for name, tensor in tensors.items() if not is_sharded(tensor)}
-    require("safetensors.torch").save_file(undivided, folder / TENSORS)
-    if len(undivided) < len(tensors):
-        ask(run, WriteShards(str(folder / SHARDS)))
+    (folder / STATE).write_text(text, encoding="utf-8")
+    require("safetensors.torch").save_file(dict(tensors), folder / TENSORS)
+    return folder
 
 
 def packed_state(run: RunState, tensors: dict[str, Tensor]) -> Any:

@@ -8,24 +8,30 @@ from flowbp.adapters import (
     Adaptable,
     Loadable,
     WithCheckpointing,
+    WithFrozenParts,
     WithGuidanceAdvice,
     WithLoading,
     WithPlainSampling,
     WithReference,
+    WithSnapshot,
     WithTextEncoders,
     checkpointing_of,
     reference_of,
 )
+from flowbp.adapters.capabilities import frozen_parts_of, snapshot_of
+from flowbp.prompts import CachedBackbone, MemoryStore
 from flowbp.shapes.embedded import embedded_backbone
 
 CAPABILITIES = [
     Adaptable,
     Loadable,
     WithCheckpointing,
+    WithFrozenParts,
     WithGuidanceAdvice,
     WithLoading,
     WithPlainSampling,
     WithReference,
+    WithSnapshot,
     WithTextEncoders,
 ]
 
@@ -39,3 +45,34 @@ def test_a_backbone_without_them_is_asked_in_vain():
     assert checkpointing_of(object()) is None
     with pytest.raises(ValueError, match=r"`anchor` needs .* and object has none"):
         reference_of(object())
+
+
+def test_they_are_seen_through_what_wraps_a_backbone():
+    wrapped = CachedBackbone(embedded_backbone(), MemoryStore())
+    assert snapshot_of(wrapped) is not None and "vae" in frozen_parts_of(wrapped)
+
+
+def test_a_class_with_a_save_of_its_own_is_not_written_by_what_it_inherits():
+    class Base:
+        frozen_parts = ("vae",)
+
+        def save(self, folder):
+            pass
+
+        def save_trained(self, folder):
+            pass
+
+        def snapshot(self):
+            return self.save_trained
+
+    class Own(Base):
+        def save(self, folder):
+            (folder / "more").touch()
+
+    class Both(Own):
+        save_trained, snapshot = Base.save_trained, Base.snapshot
+
+    assert snapshot_of(Own()) is None and frozen_parts_of(Own()) == ()
+    for whole in (Base(), Both()):
+        assert snapshot_of(whole) is not None and frozen_parts_of(whole) == ("vae",)
+    assert snapshot_of(object()) is None and frozen_parts_of(object()) == ()

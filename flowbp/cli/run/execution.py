@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
+import attrs
 import torch
 
 from flowbp.cli.console import listing
@@ -13,9 +14,9 @@ from flowbp.cli.prompt_encoding import encode_prompts
 from flowbp.cli.rehearsal import (
     PICTURES,
     made_up_pictures,
+    saving_tried,
     try_observer,
     try_optimizer,
-    try_saving,
     try_scorers,
 )
 from flowbp.cli.run.built_run import BuiltRun, build_run, replaced_providers
@@ -51,6 +52,7 @@ from flowbp.settings.loader import problems_of
 from flowbp.settings.preflight import reading_checks
 from flowbp.settings.unloaded_model import warn_about_guidance
 from flowbp.training import Streams
+from flowbp.training.frozen_files import FrozenFiles
 from flowbp.training.launch import refuse_several
 from flowbp.training.prompts import drawn
 
@@ -106,10 +108,11 @@ def _execute(container: RunContainer, *, resume: bool) -> Comparison | None:
         # Before the folder is claimed, so that the same command can be given again.
         with timings.phase("rehearse"):
             _try_components(run)
+            frozen = stack.enter_context(saving_tried(run.tuned, folder))
         _write_beginning(run, found, timings)
         # The identity that checkpoints carry has the digests in it that were just written.
         container.checkpoints.reset()
-        return _finish(container, run, found, timings)
+        return _finish(container, run, found, timings, frozen)
 
 
 def _write_beginning(run: BuiltRun, found: Resumption | None, timings: Timings) -> None:
@@ -144,7 +147,11 @@ def _resumed(container: RunContainer, stack: ExitStack) -> Resumption:
 
 
 def _finish(
-    container: RunContainer, run: BuiltRun, found: Resumption | None, timings: Timings
+    container: RunContainer,
+    run: BuiltRun,
+    found: Resumption | None,
+    timings: Timings,
+    frozen: FrozenFiles,
 ) -> Comparison | None:
     settings, comparison = run.settings, None
     folder, checkpoint = settings.run.folder, found.checkpoint if found else None
@@ -162,7 +169,7 @@ def _finish(
     if settings.run.compile:
         print("compiling: the first two steps may take several minutes", flush=True)
     with timings.phase("train"), during("the training"):
-        checkpoints = with_cards(container.checkpoints(), run)
+        checkpoints = attrs.evolve(with_cards(container.checkpoints(), run), frozen=frozen)
         done = container.trainer(checkpoints=checkpoints).run(resume=checkpoint)
     with _note_of_trained_model(folder):
         end = ending(settings, run.history.held_out, container.checkpoints(), done=done)
@@ -190,7 +197,7 @@ def _finish(
 
 
 def _try_components(run: BuiltRun) -> None:
-    """Try what scores pictures, a step, a save and a load, before hours depend on them."""
+    """Try what scores pictures, and a step, before hours depend on them."""
     settings = run.settings
     stream = iter(run.prompts.stream(Streams.of(settings.run.seed).prompts))
     try_scorers(
@@ -207,7 +214,6 @@ def _try_components(run: BuiltRun) -> None:
             # One that takes no folder may write anywhere.
             if other.takes("folder"):
                 try_observer(other, settings.training.steps)
-    try_saving(run.tuned, settings.run.folder)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A run whose text encoders cannot be read again loses nothing of what it trained."""
+"""A run whose text encoders are gone loses nothing of what it trained, or of what it has saved."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from flowbp.cli.prompt_encoding import encode_prompts
 from flowbp.cli.run import execution
 from flowbp.run import main
+from flowbp.settings import REHEARSAL
+from flowbp.training import model_damage
 
 from ...tiny_run import save_models, write_configuration
 
@@ -36,15 +38,30 @@ class Failing:
 
 @pytest.fixture
 def lost(tmp_path, monkeypatch):
-    """The configuration of a run, one of whose encoders vanishes once prompts are encoded."""
+    """The configuration of a run, one of whose encoders vanishes once prompts are encoded.
+
+    With what the rehearsal has saved of it, from which checkpoints would take it.
+    """
+    return losing(tmp_path, monkeypatch, saved=True)
+
+
+@pytest.fixture
+def lost_at_its_source(tmp_path, monkeypatch):
+    """The same without a loss of what was saved."""
+    return losing(tmp_path, monkeypatch, saved=False)
+
+
+def losing(tmp_path, monkeypatch, *, saved):
     save_models(tmp_path)
-    monkeypatch.setattr(execution, "encode_prompts", lambda *given, **_: gone(given, tmp_path))
+
+    def gone(*given, **_):
+        encode_prompts(*given)
+        (tmp_path / "base" / "text_encoder_2").rename(tmp_path / "aside")
+        if saved:
+            shutil.rmtree(tmp_path / "run" / REHEARSAL / "text_encoder_2")
+
+    monkeypatch.setattr(execution, "encode_prompts", gone)
     return str(write_configuration(tmp_path, tmp_path))
-
-
-def gone(given, tmp_path):
-    encode_prompts(*given)
-    (tmp_path / "base" / "text_encoder_2").rename(tmp_path / "aside")
 
 
 def back(tmp_path):
@@ -60,6 +77,15 @@ def whole(yaml, tmp_path, monkeypatch):
 
 def same(one, other) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_checkpoints_have_it_where_it_was_saved_before(lost_at_its_source, tmp_path):
+    assert main([lost_at_its_source, *SAVING]) == 0
+    name = "text_encoder_2/model.safetensors"
+    for checkpoint in ("step-000003", "final"):
+        place = tmp_path / "run" / "checkpoints" / checkpoint
+        assert same(load_file(place / name), load_file(tmp_path / "aside" / "model.safetensors"))
+        assert model_damage(place, state=True) is None
 
 
 def test_every_checkpoint_is_written_and_resumed_exactly(lost, tmp_path, monkeypatch, capsys):
