@@ -8,6 +8,11 @@ import tempfile
 
 import pytest
 
+# Not into the home of whoever runs the tests, and not anew at each run of them.
+os.environ.setdefault(
+    "TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"flowbp-tests-{os.getuid()}")
+)
+
 # Before trackio is imported, which reads it then.
 os.environ["TRACKIO_DIR"] = tempfile.mkdtemp(prefix="trackio-")
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import platform
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,6 +21,12 @@ from flowbp.adapters.faster_modules import fuse_gelu, lay_out_channels_last
 
 ACTIVATIONS = 0.5
 """What compiled blocks keep by default: on an H100 half the memory for 8 % more time of a pull."""
+
+CACHE = Path("~/.cache/flowbp/compiled")
+"""Where torch keeps what it has compiled, a folder for each kind of machine: a later process reads
+it instead of compiling. ``TORCHINDUCTOR_CACHE_DIR`` in the environment names another place."""
+
+_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 _SETTINGS = WeakKeyDictionary[nn.Module, tuple[float, str]]()
 """How each network was compiled."""
@@ -30,10 +42,11 @@ def compile_backbone(
     """Have a backbone's network, and its decoder if it has one, run compiled, for good.
 
     The code is compiled when it is first called with a shape, which takes 40 to 100 s on an H100
-    for each number of samples at a time, with a graph and without; torch keeps what it compiled on
-    disk. Gradient checkpointing, adapters that are attached later, weights that are loaded later
-    and the names of parameters are as without. A deep copy is not compiled, and its decoder, which
-    is laid out for the compiler, slower than before; save weights, not whole modules.
+    for each number of samples at a time, with a graph and without. What was compiled is kept
+    on disk, see `CACHE`. Gradient checkpointing, adapters that are attached later, weights that are
+    loaded later and the names of parameters are as without. A deep copy is not compiled, and its
+    decoder, which is laid out for the compiler, slower than before; save weights, not whole
+    modules.
 
     Args:
         backbone: A `Backbone`, or what wraps one; a decoder other than `LatentDecoder` stays.
@@ -118,7 +131,15 @@ def _keeping(activations: float, backend: str) -> Any:
     return compiled
 
 
+def compiled_graphs() -> tuple[int, int]:
+    """How many graphs this process has compiled so far, and how many of them it read from disk."""
+    from torch._dynamo.utils import counters
+
+    return counters["stats"]["unique_graphs"], counters["aot_autograd"]["autograd_cache_hit"]
+
+
 def _prepare() -> None:
+    _keep_on_disk()
     import torch._dynamo.config as dynamo
     import torch.compiler.config as compiler
 
@@ -128,3 +149,28 @@ def _prepare() -> None:
     capability = torch.backends.cpu.get_cpu_capability()
     if capability not in compiler.cache_key_tag:
         compiler.cache_key_tag += capability
+
+
+def _keep_on_disk() -> None:
+    """Have torch keep what it compiles where no restart empties it; torch's default is /tmp."""
+    # torch writes its own choice there as soon as it is imported as a whole.
+    own_choice = os.path.join(tempfile.gettempdir(), "torchinductor_")
+    if not os.environ.get(_VARIABLE, own_choice).startswith(own_choice):
+        return
+    # Without a home, or a disk that may be written to, torch's default stays.
+    with suppress(OSError, RuntimeError):
+        place = CACHE.expanduser() / _machine()
+        place.mkdir(parents=True, exist_ok=True)
+        if os.access(place, os.W_OK | os.X_OK):
+            os.environ[_VARIABLE] = str(place)
+
+
+def _machine() -> str:
+    """A name for machines that run the same code, as several may have the same home."""
+    # What is compiled for the CPU uses all that the CPU can do.
+    kinds, facts = ("model name", "flags", "Features", "CPU part"), {platform.machine()}
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        facts |= {line for line in lines if line.split(":")[0].strip() in kinds}
+    digest = hashlib.sha256("\n".join(sorted(facts)).encode()).hexdigest()[:12]
+    return f"torch-{torch.__version__}-{digest}"

@@ -62,6 +62,22 @@ def print_out_of_memory(error: BaseException, cure: str, *, kept: str) -> int:
     return STOPPED
 
 
+# What torch and Triton say of their own affairs while they compile: how often, where they trace
+# through, and what they would do in other precisions. Each by its own words, as others may matter.
+_OF_COMPILERS = (
+    r"Dynamo detected a call to a `functools\.lru_cache`-wrapped function",
+    r"Dynamo does not know how to trace the builtin",
+    r"\s*Online softmax is disabled on the fly",
+    r"TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled",
+    r"Please use the new API settings to control TF32 behavior",
+    r"cuDNN SDPA backward got grad_output\.strides\(\) != output\.strides\(\)",
+    r"Logical operators 'and' and 'or' are deprecated for non-scalar tensors",
+    r"CUDA_HOME not set; using Triton's bundled libdevice",
+)
+_LOGGED_BY_COMPILERS = {
+    "torch.fx.experimental.symbolic_shapes": "is not in var_ranges, defaulting to unknown range",
+    "torch._inductor.utils": "Not enough SMs to use max_autotune_gemm mode",
+}
 _CHATTY = ("diffusers", "transformers")
 _HUB = "huggingface_hub"
 _WARNING = r"(diffusers|transformers|huggingface_hub|accelerate|tensorboard|google)(\.|$)"
@@ -69,10 +85,17 @@ _WARNING = r"(diffusers|transformers|huggingface_hub|accelerate|tensorboard|goog
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence progress bars, notices and warnings of the model libraries; errors stay."""
+    """Silence progress bars, notices and warnings of the model libraries; errors stay.
+
+    Of torch's compilers those notices are silent that a user can do nothing about.
+    """
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", module=_WARNING)
+        for message in _OF_COMPILERS:
+            warnings.filterwarnings("ignore", message)
+        for name, words in _LOGGED_BY_COMPILERS.items():
+            stack.enter_context(_without(logging.getLogger(name), words))
         for name in _CHATTY:
             if find_spec(name) is not None:
                 _silence(name, stack)
@@ -81,6 +104,20 @@ def quiet() -> Iterator[None]:
         stack.callback(hub.setLevel, hub.level)
         hub.setLevel(logging.ERROR)
         yield
+
+
+@contextmanager
+def _without(logger: logging.Logger, words: str) -> Iterator[None]:
+    """Have a logger leave out what says these words."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return words not in record.getMessage()
+
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def _silence(name: str, stack: ExitStack) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from benchmarks.random_backbone import SMALL, SMALL_VAES, random_backbone
 from flowbp import Bridge
 from flowbp.adapters import DtypePolicy, Full, Lora, compilation, compile_backbone, compile_blocks
-from flowbp.adapters.compilation import is_compiled
+from flowbp.adapters.compilation import compiled_graphs, is_compiled
 from flowbp.adapters.faster_modules import lay_out_channels_last
 from flowbp.core import Linear
 from flowbp.evaluation import Sampling as GenerationSampling
@@ -127,6 +131,56 @@ def test_code_for_other_vectors_is_not_taken_from_the_cache():
     """Else float64 is NaN where one machine wrote the cache and another reads it."""
     compile_blocks(backbone_of("sd3").module)
     assert torch.backends.cpu.get_cpu_capability() in torch.compiler.config.cache_key_tag
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home of which nothing is known to torch, which has chosen another place by itself."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
+    return tmp_path
+
+
+def test_what_is_compiled_is_kept_where_a_later_run_looks(home):
+    compile_blocks(backbone_of("sd3").module)
+    place = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert place.parent == home / ".cache" / "flowbp" / "compiled" and place.is_dir()
+    assert place.name.startswith(f"torch-{torch.__version__}-")
+
+
+def test_a_place_that_is_named_stays(home, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(home / "elsewhere"))
+    compile_blocks(backbone_of("sd3").module)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(home / "elsewhere")
+    assert not (home / ".cache").exists()
+
+
+def test_without_a_home_to_write_to_torch_decides(home):
+    (home / ".cache").write_text("no folder")
+    compile_blocks(backbone_of("sd3").module)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == default_cache_dir()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a compiler on the CPU")
+def test_what_was_compiled_is_read_again(tmp_path, monkeypatch):
+    """Nothing of how blocks are compiled keeps torch from finding their graphs."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+
+    class Block(torch.nn.Sequential):
+        def forward(self, x):
+            return super().forward(x).sin()
+
+    found = []
+    for _ in range(2):
+        # All that a new process would not know.
+        torch.compiler.reset()
+        counters.clear()
+        network = torch.nn.Module()
+        network.blocks = torch.nn.ModuleList([Block(torch.nn.Linear(2, 2))])
+        compile_blocks(network, activations=0.3)
+        network.blocks[0](torch.ones(1, 2)).sum().backward()
+        found.append(compiled_graphs())
+    assert found == [(1, 0), (1, 1)]
 
 
 @pytest.fixture
