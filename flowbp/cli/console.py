@@ -63,7 +63,8 @@ def print_out_of_memory(error: BaseException, cure: str, *, kept: str) -> int:
 
 
 # What torch and Triton say of their own affairs while they compile: how often, where they trace
-# through, and what they would do in other precisions. Each by its own words, as others may matter.
+# through, and what they would do in other precisions; and one of what a CPU has no kernel for. Each
+# by its own words, as others may matter.
 _OF_COMPILERS = (
     r"Dynamo detected a call to a `functools\.lru_cache`-wrapped function",
     r"Dynamo does not know how to trace the builtin",
@@ -74,7 +75,8 @@ _OF_COMPILERS = (
     r"Logical operators 'and' and 'or' are deprecated for non-scalar tensors",
     r"CUDA_HOME not set; using Triton's bundled libdevice",
 )
-_LOGGED_BY_COMPILERS = {
+_LOGGED = {
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
     "torch.fx.experimental.symbolic_shapes": "is not in var_ranges, defaulting to unknown range",
     "torch._inductor.utils": "Not enough SMs to use max_autotune_gemm mode",
 }
@@ -94,7 +96,7 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", module=_WARNING)
         for message in _OF_COMPILERS:
             warnings.filterwarnings("ignore", message)
-        for name, words in _LOGGED_BY_COMPILERS.items():
+        for name, words in _LOGGED.items():
             stack.enter_context(_without(logging.getLogger(name), words))
         for name in _CHATTY:
             if find_spec(name) is not None:

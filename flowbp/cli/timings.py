@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ class Timings:
         self, *, clock: Callable[[], float] = time.perf_counter, period: float = _PERIOD
     ) -> None:
         self._clock, self._period = clock, period
+        self._first: float | None = None
         self._folder: Path | None = None
         self._earlier: tuple[Mapping[str, float], ...] = ()
         self._own: dict[str, float] = {}
@@ -62,9 +65,16 @@ class Timings:
         self._write(self._own)
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Count the time within as a phase's, also where it ends in an error."""
+    def phase(self, name: str, doing: str | None = None) -> Iterator[None]:
+        """Count the time within as a phase's, also where it ends in an error.
+
+        What it is `doing` is a line on stderr, after the time since the first phase began.
+        """
         began, before, over = self._clock(), self._own.get(name, 0.0), threading.Event()
+        self._first = began if self._first is None else self._first
+        if doing is not None:
+            passed = timedelta(seconds=round(began - self._first))
+            print(f"{passed}  {doing}", file=sys.stderr, flush=True)
         beat = threading.Thread(target=self._beat, args=(name, before, began, over), daemon=True)
         writing: AbstractContextManager[None] = nullcontext()
         if self._folder is not None:

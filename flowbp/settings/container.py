@@ -309,7 +309,10 @@ class RunContainer(containers.DeclarativeContainer):
     )
     # Apart from the other observers, because a bar appears on the terminal once it is built.
     progress: Provider[ProgressBar] = Factory(
-        ProgressBar, settings.provided.training.steps, stop=settings.provided.early_stop
+        ProgressBar,
+        settings.provided.training.steps,
+        stop=settings.provided.early_stop,
+        compiled=settings.provided.run.compile,
     )
 
     # Built before a checkpoint is loaded, so that its reference is the model before training.

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from flowbp.adapters.compilation import blocks_of
+from flowbp.adapters.lora_layers import only_adapters_train
 from flowbp.training.batching import AUTO
 from flowbp.training.ema import Averaging
 from flowbp.training.launch import Launch
@@ -28,7 +29,7 @@ class Needs:
     """Bytes of a whole model in training.
 
     `largest` are the weights of its largest block, `reference` is the frozen copy that an anchor
-    compares with, which is never divided.
+    compares with, which is never divided. `saved` is what a checkpoint has of the model to use.
     """
 
     weights: int
@@ -37,6 +38,13 @@ class Needs:
     average: int
     largest: int
     reference: int = 0
+    saved: int = 0
+
+    @property
+    def copy(self) -> int:
+        """Bytes of the host that a checkpoint is copied to, to be written beside training."""
+        # The gradients are as large as the parameters.
+        return self.gradients + self.optimizer + self.average + self.saved
 
     @classmethod
     def of(
@@ -55,19 +63,25 @@ class Needs:
         wide = (p.numel() * max(p.element_size(), 4) for p in own) if averaging else ()
         return cls(
             weights=_size(network),
-            gradients=sum(p.numel() * p.element_size() for p in own),
+            gradients=sum(map(_bytes, own)),
             optimizer=state_bytes(optimizer, (torch.empty_like(p, device="meta") for p in own)),
             average=sum(wide),
             largest=max(sizes),
+            saved=sum(map(_bytes, own)) if only_adapters_train(network) else _size(network),
         )
 
 
-def _written(size: int) -> str:
+def written_bytes(size: int) -> str:
+    """A size as one reads it."""
     return f"{size / GIB:.1f} GiB" if size >= GIB / 2 else f"{size / 2**20:.1f} MiB"
 
 
 def _size(module: nn.Module) -> int:
-    return sum(p.numel() * p.element_size() for p in module.parameters())
+    return sum(map(_bytes, module.parameters()))
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 @attrs.frozen
@@ -106,9 +120,8 @@ class Division:
 
     def described(self, needs: Needs, processes: int) -> str:
         """What each device has, in words."""
-        parts = ", ".join(
-            f"{_written(size)} of {name}" for name, size in self.bytes_of(needs).items() if size
-        )
+        sizes = self.bytes_of(needs).items()
+        parts = ", ".join(f"{written_bytes(size)} of {name}" for name, size in sizes if size)
         each = "" if processes == 1 else "on each process "
         return f"{each}{parts}; besides activations, the decoder and the reward"
 

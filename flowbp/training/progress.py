@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from flowbp.adapters.compilation import compiled_graphs
 from flowbp.extras import require
 from flowbp.significant_digits import written
 from flowbp.training.batching import Portions
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 LINES = 10
 """How many lines a run prints at most, besides its first, where there is no terminal."""
+
+
+PERIOD = 30.0
+"""Seconds from one line about compiling to the next."""
 
 
 def draws_bars(stream: TextIO) -> bool:
@@ -37,7 +43,8 @@ class ProgressBar(Observer):
     """Step, reward, gradient norm, residuals and anchor where there are any, and time left.
 
     Every evaluation inside the run is a line of its own, also above a bar. A stream that is no
-    terminal gets about ten lines instead of a bar.
+    terminal gets about ten lines instead of a bar. Until the first step of a model that is
+    `compiled` is done, a line every half minute says how far that is.
     """
 
     def __init__(
@@ -45,13 +52,16 @@ class ProgressBar(Observer):
         total: int,
         *,
         stop: EarlyStop | None = None,
+        compiled: bool = False,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        period: float = PERIOD,
     ) -> None:
         if total < 1:
             raise ValueError(f"`total` must be at least 1 optimizer step, got {total}")
         self._total = total
-        self._stop = stop
+        self._stop, self._compiled, self._period = stop, compiled, period
+        self._stepped = threading.Event()
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._first_done: float | None = None
@@ -68,9 +78,20 @@ class ProgressBar(Observer):
         if self._bar is not None:
             self._bar.initial = self._bar.n = self._before
             self._bar.refresh()
+        if self._compiled:
+            threading.Thread(target=self._count_graphs, args=[self._clock()], daemon=True).start()
+
+    def _count_graphs(self, began: float) -> None:
+        while not self._stepped.wait(self._period):
+            graphs, read = compiled_graphs()
+            self._write(
+                f"compiling and fitting portions, {_time(self._clock() - began)}: {graphs} graphs "
+                f"so far, {read} of them as an earlier run has left them"
+            )
 
     def row(self, metrics: Metrics) -> None:
         """Move the bar, or print a line if it is time for one."""
+        self._stepped.set()
         if self._first_done is None:
             self._first_done = self._clock()
         if self._bar is not None:
@@ -119,6 +140,7 @@ class ProgressBar(Observer):
 
     def close(self) -> None:
         """Leave the bar as it stands."""
+        self._stepped.set()
         if self._bar is not None:
             self._bar.close()
 

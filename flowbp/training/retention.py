@@ -6,7 +6,7 @@ import errno
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ import attrs
 
 from flowbp.adapters.capabilities import frozen_parts_of
 from flowbp.adapters.pipeline_files import LEFT_OUT
-from flowbp.adapters.sharding import holding
 from flowbp.limits import STEPS
 from flowbp.training.background import Background
 from flowbp.training.checkpoint import (
@@ -34,8 +33,7 @@ from flowbp.training.checkpoint import (
 from flowbp.training.frozen_files import FrozenFiles
 from flowbp.training.metrics import Metrics
 from flowbp.training.run_state import RunState
-from flowbp.training.sharded_state import GatherModel, ask, network_of
-from flowbp.training.snapshot import snapshot
+from flowbp.training.snapshot import snapshot, write_model
 from flowbp.training.training_state import write_training_state
 from flowbp.validators import integer
 
@@ -193,12 +191,12 @@ class Checkpoints:
         """Save the model alone, for someone to look at; no run goes on from it."""
         self.settle()
         parts = frozen_parts_of(run.step.backbone)
-        write = partial(_write_model, run, frozen=self.frozen, averaged=averaged)
+        write = partial(write_model, run, frozen=self.frozen, averaged=averaged)
         card = self._card_after(run.done)
         return self._written(write, self.folder / name, parts=parts, step=run.done, card=card)
 
     def _write(self, run: RunState, folder: Path, *, files: bool) -> Mapping[str, str]:
-        known = _write_model(run, folder, frozen=self.frozen, averaged=True) if files else {}
+        known = write_model(run, folder, frozen=self.frozen, averaged=True) if files else {}
         if not run.updating:
             write_training_state(run, folder)
         return known
@@ -279,22 +277,3 @@ class Checkpoints:
         # A checkpoint of step 0 has no metrics; the run's first is the nearest there is.
         values: list[float] = [getattr(row, metric) for row in rows[start:done] or rows[:1]]
         return sum(values) / len(values)
-
-
-def _write_model(
-    run: RunState, folder: Path, *, frozen: FrozenFiles, averaged: bool
-) -> Mapping[str, str]:
-    """Write the model's files, of which those that are `frozen` are linked."""
-    backbone, known = run.step.backbone, dict[str, str]()
-    write: Callable[[Path], object] = backbone.save
-    if frozen_parts_of(backbone) and frozen.are_there():
-        known |= frozen.put_into(folder)
-        write = backbone.save_trained
-    network = network_of(run)
-    if network is not None:
-        with holding(network, ask(run, GatherModel(averaged))):
-            write(folder)
-        return known
-    with run.averaged() if averaged else nullcontext():
-        write(folder)
-    return known

@@ -1,20 +1,22 @@
-"""What a checkpoint holds, copied to the host's memory, so that training goes on meanwhile."""
+"""What a checkpoint holds: copied to the host's memory, so that training goes on, or as it is."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 from torch import Tensor
 
 from flowbp.adapters.capabilities import frozen_parts_of, snapshot_of
 from flowbp.adapters.lora_layers import only_adapters_train
+from flowbp.adapters.sharding import holding
 from flowbp.host_memory import free_host_memory
 from flowbp.training.device_memory import GIB, RESERVE
 from flowbp.training.frozen_files import FrozenFiles
 from flowbp.training.run_state import RunState
-from flowbp.training.sharded_state import network_of
+from flowbp.training.sharded_state import GatherModel, ask, network_of
 from flowbp.training.training_state import training_state_snapshot
 
 Write = Callable[[Path], Mapping[str, str]]
@@ -58,6 +60,25 @@ def snapshot(run: RunState, frozen: FrozenFiles) -> Write | None:
         return linked
 
     return write
+
+
+def write_model(
+    run: RunState, folder: Path, *, frozen: FrozenFiles, averaged: bool
+) -> Mapping[str, str]:
+    """Write the model's files as they are now, of which those that are `frozen` are linked."""
+    backbone, known = run.step.backbone, dict[str, str]()
+    write: Callable[[Path], object] = backbone.save
+    if frozen_parts_of(backbone) and frozen.are_there():
+        known |= frozen.put_into(folder)
+        write = backbone.save_trained
+    network = network_of(run)
+    if network is not None:
+        with holding(network, ask(run, GatherModel(averaged))):
+            write(folder)
+        return known
+    with run.averaged() if averaged else nullcontext():
+        write(folder)
+    return known
 
 
 def _bytes(run: RunState) -> int:

@@ -140,3 +140,15 @@ def test_sessions_are_summed_and_kept(tmp_path):
     assert timings.sums == {"load": 4.0, "train": 61.0} and timings.sessions == 2
     assert read_timings(tmp_path) == ({"load": 1.5, "train": 60.0}, {"load": 2.5, "train": 1.0})
     assert read_timings(Path("nowhere")) == ()
+
+
+def test_what_a_phase_does_is_said_with_the_time_since_the_start(capsys):
+    times = iter([100.0, 170.0, 175.2, 180.0, 181.0, 182.0])
+    timings = Timings(clock=lambda: next(times))
+    with timings.phase("load", "loading the model"):
+        pass
+    with timings.phase("train", "training"):
+        pass
+    with timings.phase("write"):
+        pass
+    assert capsys.readouterr().err == "0:00:00  loading the model\n0:01:15  training\n"

@@ -34,7 +34,10 @@ def test_needs_are_counted_with_and_without_weights(device: str) -> None:
         optimizer=2 * (4 * 32 + 2 * 16),
         average=4 * 48,
         largest=4 * 32,
+        saved=4 * 48 + 2 * 16,
     )
+    # Parameters, moments, averages, and all of the model to use.
+    assert found.copy == 160 + 320 + 192 + 224
     assert Needs.of(net, trained, AdamW(), None).average == 0
 
 

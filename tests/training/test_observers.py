@@ -4,7 +4,9 @@ import io
 import json
 import math
 import os
+import re
 import sys
+import threading
 from pathlib import Path
 
 import attrs
@@ -142,6 +144,27 @@ def test_the_first_step_which_compiles_says_nothing_of_the_others() -> None:
         progress.row(attrs.evolve(row, seconds=seconds))
     left = [line.rsplit("  ", 1)[1] for line in stream.getvalue().splitlines()]
     assert left == ["4:30 left", "0:04 left", "0:02 left", "0:00 left"]
+
+
+def test_until_the_first_step_of_a_compiled_model_it_says_how_far_that_is() -> None:
+    class Watched(io.StringIO):
+        def write(self, text: str) -> int:
+            told.set()
+            return super().write(text)
+
+    stream, told = Watched(), threading.Event()
+    progress = ProgressBar(4, compiled=True, stream=stream, clock=lambda: 0.0, period=0.01)
+    progress.begin(())
+    assert told.wait(30)
+    progress.row(rows(1)[0])
+    lines = stream.getvalue().splitlines()
+    assert re.match(r"compiling and fitting portions, 0:00: \d+ graphs so far, \d+ of", lines[0])
+    quiet = io.StringIO()
+    for compiled in (False, True):
+        progress = ProgressBar(4, compiled=compiled, stream=quiet, period=60)
+        progress.begin(())
+        progress.close()
+    assert quiet.getvalue() == ""
 
 
 def test_progress_is_a_bar_on_a_terminal() -> None:

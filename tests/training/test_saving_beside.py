@@ -11,8 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowbp.training import CheckpointError, Checkpoints, SavePolicy, model_damage
+from flowbp.training import (
+    AdamW,
+    Averaging,
+    CheckpointError,
+    Checkpoints,
+    SavePolicy,
+    model_damage,
+)
 from flowbp.training import snapshot as snapshots
+from flowbp.training.division import Needs
 from flowbp.training.snapshot import HostMemoryWarning
 from flowbp.training.training_state import read_state
 
@@ -189,3 +197,15 @@ def test_without_room_for_a_copy_training_waits(tmp_path, monkeypatch, free):
     assert bool(told) == (free == 0)
     assert all("no room for its 0.0 GiB" in each for each in told)
     assert model_damage(tmp_path / "final", state=True) is None
+
+
+def test_what_is_told_of_the_copy_is_what_it_takes(tmp_path, monkeypatch):
+    seen = []
+    measured = snapshots._bytes
+    monkeypatch.setattr(snapshots, "_bytes", lambda run: seen.append(measured(run)) or seen[-1])
+    backbone, averaging = Copying(), Averaging()
+    backbone.may_write.set()
+    saving(tmp_path, backbone, steps=1, averaging=averaging).run()
+    needs = Needs.of(backbone.module, backbone.trainable(), AdamW(), averaging)
+    # AdamW counts the steps of each parameter besides.
+    assert needs.copy <= seen[0] <= 1.02 * needs.copy

@@ -10,6 +10,7 @@ import attrs
 import torch
 
 from flowbp.adapters import Backbone, DtypePolicy, Full, Lora, Tuning
+from flowbp.adapters.capabilities import snapshot_of
 from flowbp.adapters.lora_layers import only_adapters_train
 from flowbp.adapters.quantization import quantization_of
 from flowbp.cli.rehearsal import (
@@ -79,7 +80,14 @@ def check(container: RunContainer, *, resume: bool = False) -> None:
         raise ConfigurationError(problems)
     ranks = container.ranks()
     trained, found = trained_parameters(model), division_of(settings, model, container.optimizer())
-    shown = overview(settings, trained, replaced=replaced, processes=ranks.size, division=found)
+    shown = overview(
+        settings,
+        trained,
+        replaced=replaced,
+        processes=ranks.size,
+        division=found,
+        copied=snapshot_of(model) is not None,
+    )
     print(shown)
     warn_about_guidance(named, guidance_scales(settings))
     print(*_places_read(settings, replaced), *notes, "checked; nothing was run", sep="\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 import torch
 
+from flowbp.adapters.capabilities import snapshot_of
 from flowbp.cli.console import listing
 from flowbp.cli.prompt_encoding import encode_prompts
 from flowbp.cli.rehearsal import (
@@ -95,18 +96,26 @@ def _execute(container: RunContainer, *, resume: bool) -> Comparison | None:
             problems += error.problems
         if problems:
             raise ConfigurationError(problems)
-        with timings.phase("load"), during("the construction of its parts"):
+        loading = timings.phase("load", "loading the model and all that scores its pictures")
+        with loading, during("the construction of its parts"):
             run = build_run(container)
         trained, size = trained_parameters(run.tuned), run.ranks.size
         chosen = division_of(settings, run.tuned, run.optimizer)
-        shown = overview(settings, trained, replaced=replaced, processes=size, division=chosen)
+        shown = overview(
+            settings,
+            trained,
+            replaced=replaced,
+            processes=size,
+            division=chosen,
+            copied=snapshot_of(run.tuned) is not None,
+        )
         print(shown, flush=True)
         warn_about_guidance(run.tuned, guidance_scales(settings))
         if found is None:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder))
         # Before the folder is claimed, so that the same command can be given again.
-        with timings.phase("rehearse"):
+        with timings.phase("rehearse", "rehearsing: scores, an optimizer step, a checkpoint"):
             _try_components(run)
             frozen = stack.enter_context(saving_tried(run.tuned, folder))
         _write_beginning(run, found, timings)
@@ -131,7 +140,7 @@ def _write_beginning(run: BuiltRun, found: Resumption | None, timings: Timings) 
         timings.keep_in(folder, found.sessions)
     if not (folder / SOURCES).exists():
         # Files of a model are many gigabytes.
-        with timings.phase("load"):
+        with timings.phase("load", "reading the files that the run is made of, for their digests"):
             write_sources(folder, sources_of(decisive(settings)))
 
 
@@ -158,7 +167,8 @@ def _finish(
     meet(run, checkpoint)
     with timings.phase("load"), during("the division of the model"):
         divide(run)
-    with timings.phase("encode"), during("the encoding of the prompts"):
+    encoding = timings.phase("encode", "looking for the prompts' embeddings")
+    with encoding, during("the encoding of the prompts"):
         encode_prompts(run.model, run_prompts(run), listed_in=folder, ranks=run.ranks)
     measuring = isinstance(run.reward, UncalibratedReward)
     with timings.phase("calibrate") if measuring else nullcontext():
@@ -166,9 +176,10 @@ def _finish(
         share_scales(run, reward)
     with timings.phase("evaluate before"):
         before = score_before(run, reward)
+    begun = "training"
     if settings.run.compile:
-        print("compiling: the first two steps may take several minutes", flush=True)
-    with timings.phase("train"), during("the training"):
+        begun += "; the first steps compile, for minutes where no run before has compiled the same"
+    with timings.phase("train", begun), during("the training"):
         checkpoints = attrs.evolve(with_cards(container.checkpoints(), run), frozen=frozen)
         done = container.trainer(checkpoints=checkpoints).run(resume=checkpoint)
     with _note_of_trained_model(folder):

@@ -22,7 +22,7 @@ from flowbp.settings.schema import (
 from flowbp.settings.unloaded_model import rescales_guidance
 from flowbp.significant_digits import written
 from flowbp.training import Batching, TrainingSampling, cost
-from flowbp.training.division import Division, Needs
+from flowbp.training.division import Division, Needs, written_bytes
 
 _WIDTH = 100
 
@@ -34,8 +34,12 @@ def overview(
     replaced: Sequence[str] = (),
     processes: int = 1,
     division: tuple[Division, Needs] | None = None,
+    copied: bool = False,
 ) -> str:
-    """What a run would do: parts, an example of the method's draw, cost, prompts, folder."""
+    """What a run would do: parts, an example of the method's draw, cost, prompts, folder.
+
+    Its checkpoints are written from copies where the backbone can be `copied`.
+    """
     tree = resolved_values(settings, defaults=False)
     surrogate = example_surrogate(settings, settings.run.seed)
     sampling, batching = settings.sampling, settings.batching
@@ -71,9 +75,32 @@ def overview(
         "optimizer": f"{words(tree['optimizer'])}, schedule {words(tree['schedule'])}",
         "training": pairs(tree["training"]),
         "anchor": _anchor(settings, surrogate, spent.forward),
+        "checkpoints": _checkpoints(settings, division, copied=copied),
         "folder": str(settings.run.folder),
     }
     return "\n".join(_line(name, text) for name, text in lines.items() if text)
+
+
+def _checkpoints(
+    settings: Settings, division: tuple[Division, Needs] | None, *, copied: bool
+) -> str:
+    policy = settings.checkpoints
+    found = "the last step's"
+    if policy.every is not None:
+        best = "" if policy.best is None else f" and the best by {policy.best}"
+        kept = "all" if policy.keep is None else f"the newest {policy.keep}{best}"
+        found = f"every {counted(policy.every, 'step')}, {kept} kept"
+    if division is None:
+        return found
+    divided, needs = division
+    if divided.shard > 1:
+        how = "training waits while all processes write their shares"
+    elif not copied:
+        how = "training waits while the backbone's `save` writes it"
+    else:
+        size = written_bytes(needs.copy)
+        how = f"written beside training from a copy of {size} in the host's memory, if it has room"
+    return f"{found}; {how}"
 
 
 def _shared(batching: Batching, processes: int, division: Division) -> str:
