@@ -9,6 +9,7 @@ from flowbp.adapters.capabilities import Checkpointing as Checkpointing
 from flowbp.adapters.capabilities import Loadable as Loadable
 from flowbp.adapters.capabilities import Reference as Reference
 from flowbp.adapters.capabilities import WithCheckpointing as WithCheckpointing
+from flowbp.adapters.capabilities import WithCopyForSaving as WithCopyForSaving
 from flowbp.adapters.capabilities import WithFrozenParts as WithFrozenParts
 from flowbp.adapters.capabilities import WithGuidanceAdvice as WithGuidanceAdvice
 from flowbp.adapters.capabilities import WithGuidanceRescale as WithGuidanceRescale
@@ -16,7 +17,6 @@ from flowbp.adapters.capabilities import WithLoading as WithLoading
 from flowbp.adapters.capabilities import WithPlainSampling as WithPlainSampling
 from flowbp.adapters.capabilities import WithReference as WithReference
 from flowbp.adapters.capabilities import WithShift as WithShift
-from flowbp.adapters.capabilities import WithSnapshot as WithSnapshot
 from flowbp.adapters.capabilities import WithTextEncoders as WithTextEncoders
 from flowbp.adapters.capabilities import checkpointing_of as checkpointing_of
 from flowbp.adapters.capabilities import reference_of as reference_of

@@ -123,10 +123,10 @@ def frozen_parts_of(backbone: Any) -> Sequence[str]:
 
 
 @runtime_checkable
-class WithSnapshot(Protocol):
+class WithCopyForSaving(Protocol):
     """A backbone that can be written while it is trained. Without it training waits for `save`."""
 
-    def snapshot(self) -> Callable[[Path], object]:
+    def copy_for_saving(self) -> Callable[[Path], object]:
         """Copy what is trained to the CPU; the function writes it, from another thread perhaps.
 
         It writes what `save` does but for `frozen_parts`, as all was when it was copied.
@@ -134,9 +134,10 @@ class WithSnapshot(Protocol):
         ...
 
 
-def snapshot_of(backbone: Any) -> Callable[[], Callable[[Path], object]] | None:
-    """The `snapshot` of a backbone, or of what wraps one; None where it has none."""
-    return _beside_save(backbone, "snapshot")
+def copy_for_saving_of(backbone: Any) -> Callable[[], Callable[[Path], object]] | None:
+    """The `copy_for_saving` of a backbone, or of what wraps one; None where it has none."""
+    found: Callable[[], Callable[[Path], object]] | None = _beside_save(backbone, "copy_for_saving")
+    return found
 
 
 def _beside_save(backbone: Any, name: str) -> Any:

@@ -19,7 +19,7 @@ from flowbp.adapters.capabilities import Checkpointing
 from flowbp.adapters.decoder import Clamp, LatentDecoder, Unscale, hard_clamp, scaled
 from flowbp.adapters.dtype_policy import CPU, FLOAT32, DtypePolicy
 from flowbp.adapters.loading_snippet import loading_lines
-from flowbp.adapters.lora_files import lora_snapshot, save_lora
+from flowbp.adapters.lora_files import lora_copy, save_lora
 from flowbp.adapters.lora_layers import adapter_of
 from flowbp.adapters.pipeline_files import (
     INDEX,
@@ -300,7 +300,7 @@ class DiffusersComponents:
         else:
             save_lora(self.lora_pipeline, self.transformer, adapter, folder)
 
-    def snapshot(self) -> Callable[[Path], object]:
+    def copy_for_saving(self) -> Callable[[Path], object]:
         """Copy the transformer, or adapter, to the CPU; the function does what `save_trained` does.
 
         The function may be called in another thread, while the model goes on.
@@ -308,7 +308,7 @@ class DiffusersComponents:
         adapter = adapter_of(self.transformer)
         if adapter is None:
             return partial(save_transformer, frozen_copy(self.transformer, device=CPU))
-        return lora_snapshot(self.lora_pipeline, self.transformer, adapter)
+        return lora_copy(self.lora_pipeline, self.transformer, adapter)
 
     def load(self, folder: Path) -> None:
         """Take the transformer of a folder that `save` wrote whole, in place of the present one."""

@@ -171,10 +171,10 @@ def save_lora(pipeline: Any, transformer: nn.Module, adapter: str, folder: Path)
     reads the tensors alone applies what was trained. The product is rounded once, and exact where
     the scale is a power of two.
     """
-    lora_snapshot(pipeline, transformer, adapter)(folder)
+    lora_copy(pipeline, transformer, adapter)(folder)
 
 
-def lora_snapshot(pipeline: Any, transformer: nn.Module, adapter: str) -> Callable[[Path], None]:
+def lora_copy(pipeline: Any, transformer: nn.Module, adapter: str) -> Callable[[Path], None]:
     """Copy an adapter to the CPU; the function writes what `save_lora` does."""
     peft: Any = require("peft", extra="lora")
     scales = {

@@ -30,10 +30,10 @@ from flowbp.training.checkpoint import (
     save_checkpoint,
     saved_checkpoints,
 )
+from flowbp.training.checkpoint_copy import copied, write_model
 from flowbp.training.frozen_files import FrozenFiles
 from flowbp.training.metrics import Metrics
 from flowbp.training.run_state import RunState
-from flowbp.training.snapshot import snapshot, write_model
 from flowbp.training.training_state import write_training_state
 from flowbp.validators import integer
 
@@ -155,7 +155,7 @@ class Checkpoints:
         there only after `wait`.
         """
         self.wait()
-        write = snapshot(run, self.frozen) if beside else None
+        write = copied(run, self.frozen) if beside else None
         finish = partial(
             self._written,
             write or partial(self._write, run, files=files),

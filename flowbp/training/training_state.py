@@ -196,7 +196,7 @@ def write_training_state(run: RunState, checkpoint: Path) -> None:
         ask(run, WriteShards(str(folder / SHARDS)))
 
 
-def training_state_snapshot(run: RunState) -> Callable[[Path], object]:
+def training_state_copy(run: RunState) -> Callable[[Path], object]:
     """Copy a state that is not sharded to the CPU; the function does `write_training_state`."""
     text, tensors = _state_files(run)
     copies = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}

@@ -8,17 +8,17 @@ from flowbp.adapters import (
     Adaptable,
     Loadable,
     WithCheckpointing,
+    WithCopyForSaving,
     WithFrozenParts,
     WithGuidanceAdvice,
     WithLoading,
     WithPlainSampling,
     WithReference,
-    WithSnapshot,
     WithTextEncoders,
     checkpointing_of,
     reference_of,
 )
-from flowbp.adapters.capabilities import frozen_parts_of, snapshot_of
+from flowbp.adapters.capabilities import copy_for_saving_of, frozen_parts_of
 from flowbp.prompts import CachedBackbone, MemoryStore
 from flowbp.shapes.embedded import embedded_backbone
 
@@ -31,7 +31,7 @@ CAPABILITIES = [
     WithLoading,
     WithPlainSampling,
     WithReference,
-    WithSnapshot,
+    WithCopyForSaving,
     WithTextEncoders,
 ]
 
@@ -49,7 +49,7 @@ def test_a_backbone_without_them_is_asked_in_vain():
 
 def test_they_are_seen_through_what_wraps_a_backbone():
     wrapped = CachedBackbone(embedded_backbone(), MemoryStore())
-    assert snapshot_of(wrapped) is not None and "vae" in frozen_parts_of(wrapped)
+    assert copy_for_saving_of(wrapped) is not None and "vae" in frozen_parts_of(wrapped)
 
 
 def test_a_class_with_a_save_of_its_own_is_not_written_by_what_it_inherits():
@@ -62,7 +62,7 @@ def test_a_class_with_a_save_of_its_own_is_not_written_by_what_it_inherits():
         def save_trained(self, folder):
             pass
 
-        def snapshot(self):
+        def copy_for_saving(self):
             return self.save_trained
 
     class Own(Base):
@@ -70,9 +70,9 @@ def test_a_class_with_a_save_of_its_own_is_not_written_by_what_it_inherits():
             (folder / "more").touch()
 
     class Both(Own):
-        save_trained, snapshot = Base.save_trained, Base.snapshot
+        save_trained, copy_for_saving = Base.save_trained, Base.copy_for_saving
 
-    assert snapshot_of(Own()) is None and frozen_parts_of(Own()) == ()
+    assert copy_for_saving_of(Own()) is None and frozen_parts_of(Own()) == ()
     for whole in (Base(), Both()):
-        assert snapshot_of(whole) is not None and frozen_parts_of(whole) == ("vae",)
-    assert snapshot_of(object()) is None and frozen_parts_of(object()) == ()
+        assert copy_for_saving_of(whole) is not None and frozen_parts_of(whole) == ("vae",)
+    assert copy_for_saving_of(object()) is None and frozen_parts_of(object()) == ()

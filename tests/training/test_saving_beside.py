@@ -17,11 +17,11 @@ from flowbp.training import (
     CheckpointError,
     Checkpoints,
     SavePolicy,
+    checkpoint_copy,
     model_damage,
 )
-from flowbp.training import snapshot as snapshots
+from flowbp.training.checkpoint_copy import HostMemoryWarning
 from flowbp.training.division import Needs
-from flowbp.training.snapshot import HostMemoryWarning
 from flowbp.training.training_state import read_state
 
 from .fakes import FakeBackbone, Recorder, make_step, make_trainer, same, saved
@@ -38,7 +38,7 @@ class Copying(FakeBackbone):
         self.may_write, self.writing, self.threads = threading.Event(), 0, set()
         self.error: Exception | None = None
 
-    def snapshot(self):
+    def copy_for_saving(self):
         state = self.state()
 
         def write(folder: Path) -> None:
@@ -64,8 +64,8 @@ class Freezing(Copying):
     def save_trained(self, folder: Path) -> None:
         super().save(folder)
 
-    def snapshot(self):
-        return super().snapshot()
+    def copy_for_saving(self):
+        return super().copy_for_saving()
 
 
 def saving(folder: Path, backbone: FakeBackbone, *, every: int = 2, **changes):
@@ -186,7 +186,7 @@ def test_a_frozen_part_that_is_gone_is_written_again(tmp_path):
 
 @pytest.mark.parametrize("free", [0, None])
 def test_without_room_for_a_copy_training_waits(tmp_path, monkeypatch, free):
-    monkeypatch.setattr(snapshots, "free_host_memory", lambda: free)
+    monkeypatch.setattr(checkpoint_copy, "free_host_memory", lambda: free)
     backbone = Copying()
     backbone.may_write.set()
     with warnings.catch_warnings(record=True) as caught:
@@ -200,9 +200,13 @@ def test_without_room_for_a_copy_training_waits(tmp_path, monkeypatch, free):
 
 
 def test_what_is_told_of_the_copy_is_what_it_takes(tmp_path, monkeypatch):
-    seen = []
-    measured = snapshots._bytes
-    monkeypatch.setattr(snapshots, "_bytes", lambda run: seen.append(measured(run)) or seen[-1])
+    seen, measured = [], checkpoint_copy._bytes
+
+    def watched(run):
+        seen.append(measured(run))
+        return seen[-1]
+
+    monkeypatch.setattr(checkpoint_copy, "_bytes", watched)
     backbone, averaging = Copying(), Averaging()
     backbone.may_write.set()
     saving(tmp_path, backbone, steps=1, averaging=averaging).run()

@@ -10,7 +10,7 @@ import attrs
 import torch
 
 from flowbp.adapters import Backbone, DtypePolicy, Full, Lora, Tuning
-from flowbp.adapters.capabilities import snapshot_of
+from flowbp.adapters.capabilities import copy_for_saving_of
 from flowbp.adapters.lora_layers import only_adapters_train
 from flowbp.adapters.quantization import quantization_of
 from flowbp.cli.rehearsal import (
@@ -86,7 +86,7 @@ def check(container: RunContainer, *, resume: bool = False) -> None:
         replaced=replaced,
         processes=ranks.size,
         division=found,
-        copied=snapshot_of(model) is not None,
+        copied=copy_for_saving_of(model) is not None,
     )
     print(shown)
     warn_about_guidance(named, guidance_scales(settings))

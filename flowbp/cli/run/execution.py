@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import torch
 
-from flowbp.adapters.capabilities import snapshot_of
+from flowbp.adapters.capabilities import copy_for_saving_of
 from flowbp.cli.console import listing
 from flowbp.cli.prompt_encoding import encode_prompts
 from flowbp.cli.rehearsal import (
@@ -107,7 +107,7 @@ def _execute(container: RunContainer, *, resume: bool) -> Comparison | None:
             replaced=replaced,
             processes=size,
             division=chosen,
-            copied=snapshot_of(run.tuned) is not None,
+            copied=copy_for_saving_of(run.tuned) is not None,
         )
         print(shown, flush=True)
         warn_about_guidance(run.tuned, guidance_scales(settings))

@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from flowbp.adapters.capabilities import frozen_parts_of, snapshot_of
+from flowbp.adapters.capabilities import copy_for_saving_of, frozen_parts_of
 from flowbp.adapters.lora_layers import only_adapters_train
 from flowbp.adapters.sharding import holding
 from flowbp.host_memory import free_host_memory
@@ -17,7 +18,7 @@ from flowbp.training.device_memory import GIB, RESERVE
 from flowbp.training.frozen_files import FrozenFiles
 from flowbp.training.run_state import RunState
 from flowbp.training.sharded_state import GatherModel, ask, network_of
-from flowbp.training.training_state import training_state_snapshot
+from flowbp.training.training_state import training_state_copy
 
 Write = Callable[[Path], Mapping[str, str]]
 """Writes what a checkpoint holds into a folder; returns the SHA-256 of files that it has linked."""
@@ -27,15 +28,15 @@ class HostMemoryWarning(UserWarning):
     """The host's memory is too small for a copy of what a checkpoint holds."""
 
 
-def snapshot(run: RunState, frozen: FrozenFiles) -> Write | None:
+def copied(run: RunState, frozen: FrozenFiles) -> Write | None:
     """Copy what a checkpoint holds, or return None where it has to be written without a copy.
 
     So it is where processes share the model, which they write together; where the backbone has no
-    `snapshot`; where its frozen parts are not written yet, for which encoders are loaded again; in
-    the middle of an update; and where memory is short.
+    `copy_for_saving`; where its frozen parts are not written yet, for which encoders are loaded
+    again; in the middle of an update; and where memory is short.
     """
     backbone = run.step.backbone
-    copy_model, parts = snapshot_of(backbone), frozen_parts_of(backbone)
+    copy_model, parts = copy_for_saving_of(backbone), frozen_parts_of(backbone)
     if copy_model is None or network_of(run) is not None or run.updating:
         return None
     if parts and not frozen.are_there():
@@ -51,7 +52,7 @@ def snapshot(run: RunState, frozen: FrozenFiles) -> Write | None:
         return None
     with run.averaged():
         write_model = copy_model()
-    write_state = training_state_snapshot(run)
+    write_state = training_state_copy(run)
 
     def write(folder: Path) -> Mapping[str, str]:
         linked = frozen.put_into(folder) if parts else {}
@@ -66,7 +67,8 @@ def write_model(
     run: RunState, folder: Path, *, frozen: FrozenFiles, averaged: bool
 ) -> Mapping[str, str]:
     """Write the model's files as they are now, of which those that are `frozen` are linked."""
-    backbone, known = run.step.backbone, dict[str, str]()
+    backbone: Any = run.step.backbone
+    known: dict[str, str] = {}
     write: Callable[[Path], object] = backbone.save
     if frozen_parts_of(backbone) and frozen.are_there():
         known |= frozen.put_into(folder)

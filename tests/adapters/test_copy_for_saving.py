@@ -39,7 +39,7 @@ def saved_in_turn(backbone, folder: Path) -> list[dict[str, bytes]]:
                 continue
             (shutil.copytree if path.is_dir() else shutil.copy)(path, place / path.name)
     backbone.save_trained(live)
-    write = backbone.snapshot()
+    write = backbone.copy_for_saving()
     change(backbone)
     thread = threading.Thread(target=write, args=[copied])
     thread.start()
