@@ -52,7 +52,8 @@ class RunSettings:
         device: `auto` takes CUDA where there is any, else the CPU.
         threads: of torch on the CPU; torch decides if null.
         compile: the network's blocks and the decoder with torch.compile; the first steps take a
-            minute or two longer, the others about half as long on an H100.
+            minute or two longer, unless a run before has compiled the same, and the others about
+            half as long on an H100.
         activations: share of the memory for activations that compiled blocks keep in a backward
             pass, 0.5 if null; less is slower. Only with `compile`.
     """
