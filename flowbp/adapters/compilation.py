@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -153,9 +152,8 @@ def _prepare() -> None:
 
 def _keep_on_disk() -> None:
     """Have torch keep what it compiles where no restart empties it; torch's default is /tmp."""
-    # torch writes its own choice there as soon as it is imported as a whole.
-    own_choice = os.path.join(tempfile.gettempdir(), "torchinductor_")
-    if not os.environ.get(_VARIABLE, own_choice).startswith(own_choice):
+    named = os.environ.get(_VARIABLE)
+    if named is not None and not _is_default(named):
         return
     # Without a home, or a disk that may be written to, torch's default stays.
     with suppress(OSError, RuntimeError):
@@ -163,6 +161,16 @@ def _keep_on_disk() -> None:
         place.mkdir(parents=True, exist_ok=True)
         if os.access(place, os.W_OK | os.X_OK):
             os.environ[_VARIABLE] = str(place)
+
+
+def _is_default(place: str) -> bool:
+    """Whether it is torch's own choice, which it writes there as soon as it is imported whole."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    # A user without a name, as some containers have, has no default.
+    with suppress(KeyError, OSError):
+        return place == default_cache_dir()
+    return False
 
 
 def _machine() -> str:
