@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -307,7 +310,7 @@ class DiffusersComponents:
         """
         adapter = adapter_of(self.transformer)
         if adapter is None:
-            return partial(save_transformer, frozen_copy(self.transformer, device=CPU))
+            return partial(save_transformer, frozen_copy(self.transformer, device=CPU, hooks=False))
         return lora_copy(self.lora_pipeline, self.transformer, adapter)
 
     def load(self, folder: Path) -> None:
@@ -337,10 +340,13 @@ def frozen_copy(
     network: nn.Module,
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,
+    *,
+    hooks: bool = True,
 ) -> Any:
     """A copy of a network that shares no storage with it and requires no gradient.
 
-    In its own dtypes and where it is, unless another dtype or device is given.
+    In its own dtypes and where it is, unless another dtype or device is given. One that never runs
+    needs no `hooks`, which may hold what cannot be copied, such as an observer's open file.
     """
 
     def copied(tensor: Tensor) -> Tensor:
@@ -351,6 +357,8 @@ def frozen_copy(
     memo: dict[int, Any] = {id(buffer): copied(buffer) for buffer in network.buffers()}
     for parameter in network.parameters():
         memo[id(parameter)] = nn.Parameter(copied(parameter), requires_grad=False)
+    for module in () if hooks else network.modules():
+        memo |= {id(vars(module)[name]): OrderedDict() for name in _HOOKS}
     return copy.deepcopy(network, memo)
 
 

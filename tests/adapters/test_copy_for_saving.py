@@ -69,3 +69,26 @@ def test_a_compiled_model_with_checkpointing(tmp_path):
     compile_blocks(backbone.module, backend="eager")
     whole, live, copied = saved_in_turn(backbone, tmp_path)
     assert whole == live == copied
+
+
+class Watching:
+    """An observer of a network that holds what cannot be copied."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def see(self, *_: object) -> None:
+        """Be a hook."""
+
+
+def test_a_model_that_an_observer_has_hooks_in(tmp_path):
+    family = FAMILIES["sd3"]
+    backbone, watching = family.backbone(deepcopy(family.pipeline())), Watching()
+    block = next(backbone.module.children())
+    block.register_forward_pre_hook(watching.see)
+    block.register_forward_hook(watching.see)
+    block.register_full_backward_pre_hook(watching.see)
+    block.register_full_backward_hook(watching.see)
+    whole, live, copied = saved_in_turn(backbone, tmp_path)
+    assert whole == live == copied
+    assert block._forward_hooks and block._backward_hooks
