@@ -218,7 +218,8 @@ def saving_tried(backbone: Backbone, folder: Path) -> Iterator[FrozenFiles]:
         frozen, parts = FrozenFiles(), frozen_parts_of(backbone)
         for path in place.iterdir():
             if path.name not in parts:
-                (shutil.rmtree if path.is_dir() else Path.unlink)(path)
+                own = path.is_dir() and not path.is_symlink()
+                (shutil.rmtree if own else Path.unlink)(path)
         frozen.remember(place, parts)
         yield frozen
 

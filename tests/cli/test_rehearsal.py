@@ -10,6 +10,7 @@ import torch
 from flowbp.cli.rehearsal import (
     faults_of_call,
     made_up_pictures,
+    saving_tried,
     try_backbone,
     try_judge,
     try_metric,
@@ -52,6 +53,27 @@ def test_sound_components_pass():
     try_judge(lambda images, prompts: torch.ones(2), pictures, ["a", "b"])
     try_metric("bright", bright, pictures[:1], [HeldOutPrompt("a circle")])
     try_backbone(embedded_backbone(), Sampling(steps=2, height=64, width=64), "a circle")
+
+
+class Linking:
+    """Writes a file, and a link to a folder of its own."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def save(self, folder):
+        (folder / "weights").write_text("many")
+        (folder / "tokenizer").symlink_to(self.target, target_is_directory=True)
+
+
+def test_a_backbone_may_save_a_link_to_a_folder(tmp_path):
+    own, run = tmp_path / "own", tmp_path / "run"
+    own.mkdir()
+    (own / "vocabulary").write_text("a b")
+    run.mkdir()
+    with saving_tried(Linking(own), run) as frozen:
+        assert not frozen.are_there()
+    assert not list(run.iterdir()) and (own / "vocabulary").read_text() == "a b"
 
 
 def test_short_memory_is_no_failure_of_what_is_tried():
