@@ -15,6 +15,8 @@ class Background:
     def __init__(self) -> None:
         self._thread: ThreadPoolExecutor | None = None
         self._work: Future[object] | None = None
+        self.failed = False
+        """Whether the last piece of work that was awaited has failed."""
 
     def start(self, work: Callable[[], object]) -> None:
         """Begin a piece of work, once the one before is done."""
@@ -30,6 +32,7 @@ class Background:
         # An interrupt of the waiting leaves it to be waited for again.
         self._work.exception()
         done, self._work = self._work, None
+        self.failed = done.exception() is not None
         done.result()
 
     def check(self) -> None:

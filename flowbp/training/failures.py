@@ -155,14 +155,14 @@ def save_after_exception(
     """Save the model after an exception, unless this step is saved already; a clause on where."""
     # Gradients are not needed any more, and the memory may be.
     run.optimizer.zero_grad(set_to_none=True)
-    if checkpoints is not None:
-        checkpoints.settle()
+    written = checkpoints is None or checkpoints.settle()
     step, place = run.checkpoint or (-1, Path())
     if network_of(run) is not None and not isinstance(error, StoppedTogether):
         newest = f"; the newest checkpoint is {_to_go_on(place, error)}" if run.checkpoint else ""
         return f"{_after(run)} are not saved, as the processes share them, and one is gone{newest}"
-    # Not where it was saved, if that folder is gone.
-    if step == run.done and not run.updating and (place / MANIFEST).is_file():
+    # Not where it was saved, if that folder is gone, or is still that of an earlier session.
+    there = written and (place / MANIFEST).is_file()
+    if step == run.done and not run.updating and there:
         return f"{_after(run)} are saved in {_to_go_on(place, error)}"
     name = numbered("interrupted" if isinstance(error, KeyboardInterrupt) else "stopped", run.done)
     return _saved(run, checkpoints, lambda to: _to_go_on(to.save(run, name), error), whole=name)

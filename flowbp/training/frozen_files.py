@@ -80,6 +80,11 @@ class FrozenFiles:
         """Whether there are any, and all are as they were written."""
         return bool(self._files) and all(file.is_as_written() for file in self._files.values())
 
+    def lie_in(self, folder: Path) -> bool:
+        """Whether they are in a folder, or in one in it."""
+        whole = os.path.abspath(folder)
+        return any(file.place.is_relative_to(whole) for file in self._files.values())
+
     def put_into(self, folder: Path) -> Mapping[str, str]:
         """Link or copy all of them into a new folder; the SHA-256 of what was linked, if known."""
         digests = {}

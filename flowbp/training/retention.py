@@ -182,10 +182,11 @@ class Checkpoints:
         """Raise what something written beside training has failed with, without waiting."""
         self._background.check()
 
-    def settle(self) -> None:
-        """Wait for what is written beside training, whatever becomes of it."""
+    def settle(self) -> bool:
+        """Wait for what is written beside training; whether the last of it was written."""
         with suppress(Exception):
             self._background.wait()
+        return not self._background.failed
 
     def save_model(self, run: RunState, name: str, *, averaged: bool) -> Path:
         """Save the model alone, for someone to look at; no run goes on from it."""
@@ -215,7 +216,8 @@ class Checkpoints:
         if not parts:
             return place
         digests = {name: file.sha256 for name, file in read_manifest(place).files.items()}
-        if self.frozen.are_there():
+        # In a checkpoint they would be gone with it once it need not stay.
+        if self.frozen.are_there() and not self.frozen.lie_in(self.folder):
             self.frozen.learn(digests)
         elif not any((place / part / LEFT_OUT).exists() for part in parts):
             self.frozen.remember(place, parts, digests)

@@ -118,7 +118,8 @@ def test_a_failure_ends_the_run_at_the_next_step(tmp_path):
     (stopped,) = tmp_path.iterdir()
     assert stopped.name.startswith("stopped-") and int(stopped.name[-6:]) <= 4
     assert caught.value.__notes__ == [
-        f"the parameters after step {int(stopped.name[-6:])} are saved in {stopped}"
+        f"the parameters after step {int(stopped.name[-6:])} are saved in {stopped}, from which "
+        "--resume goes on"
     ]
 
 
@@ -213,3 +214,32 @@ def test_what_is_told_of_the_copy_is_what_it_takes(tmp_path, monkeypatch):
     needs = Needs.of(backbone.module, backbone.trainable(), AdamW(), averaging)
     # AdamW counts the steps of each parameter besides.
     assert needs.copy <= seen[0] <= 1.02 * needs.copy
+
+
+def test_the_frozen_part_outlives_the_checkpoints_that_need_not_stay(tmp_path):
+    backbone, whole = Freezing(), []
+    save = backbone.save
+    backbone.save = lambda folder: (whole.append(folder.name), save(folder))
+    backbone.may_write.set()
+    policy = SavePolicy(every=1, keep=1, best=None)
+    checkpoints = Checkpoints(tmp_path, policy)
+    assert make_trainer(make_step(backbone=backbone), checkpoints=checkpoints).run() == 4
+    assert len(whole) == 1 and backbone.writing == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["final", "step-000003"]
+    assert model_damage(tmp_path / "final", state=True) is None
+
+
+def test_what_was_there_before_is_not_taken_for_what_was_not_written(tmp_path):
+    backbone = Copying()
+    backbone.may_write.set()
+    assert saving(tmp_path, backbone, steps=2).run() == 2
+    longer = Copying()
+    longer.error = OSError(errno.EIO, os.strerror(errno.EIO))
+    longer.may_write.set()
+    with pytest.raises(CheckpointError, match="`final` was not written") as caught:
+        saving(tmp_path, longer, steps=4, every=50).run(resume=tmp_path / "final")
+    stopped = tmp_path / "stopped-000004"
+    assert caught.value.__notes__ == [
+        f"the parameters after step 4 are saved in {stopped}, from which --resume goes on"
+    ]
+    assert same(saved(stopped), longer.state())
