@@ -122,10 +122,14 @@ def flush(path: Path) -> None:
 def digests(folder: Path, names: Iterable[str]) -> Mapping[str, str]:
     """The SHA-256 of some files of a folder by name, read by a few threads at once."""
     chosen = list(names)
-    with ThreadPoolExecutor(_READERS) as readers:
-        return dict(
-            zip(chosen, readers.map(lambda name: _sha256(folder / name), chosen), strict=True)
-        )
+    paths = [folder / name for name in chosen]
+    try:
+        with ThreadPoolExecutor(_READERS) as readers:
+            found = list(readers.map(_sha256, paths))
+    except RuntimeError:
+        # Once the main thread has ended, others may end their work, but start no thread.
+        found = list(map(_sha256, paths))
+    return dict(zip(chosen, found, strict=True))
 
 
 def _sha256(path: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -243,3 +245,27 @@ def test_what_was_there_before_is_not_taken_for_what_was_not_written(tmp_path):
         f"the parameters after step 4 are saved in {stopped}, from which --resume goes on"
     ]
     assert same(saved(stopped), longer.state())
+
+
+ENDING = """
+import sys, threading
+from pathlib import Path
+from flowbp.training.background import Background
+from flowbp.training.checkpoint import save_checkpoint
+
+main = threading.main_thread()
+
+def write(folder):
+    # As after a second interrupt, which nobody waits after.
+    main.join(30)
+    (folder / "weights").write_text("many")
+
+background = Background()
+background.start(lambda: save_checkpoint(write, Path(sys.argv[1]) / "step-000001"))
+"""
+
+
+def test_a_process_that_ends_meanwhile_writes_it_to_its_end(tmp_path):
+    subprocess.run([sys.executable, "-c", ENDING, str(tmp_path)], check=True)
+    assert (tmp_path / "step-000001" / "weights").is_file()
+    assert model_damage(tmp_path / "step-000001") is None
