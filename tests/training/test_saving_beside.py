@@ -248,16 +248,19 @@ def test_what_was_there_before_is_not_taken_for_what_was_not_written(tmp_path):
 
 
 ENDING = """
-import sys, threading
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from flowbp.training.background import Background
 from flowbp.training.checkpoint import save_checkpoint
 
-main = threading.main_thread()
-
 def write(folder):
-    # As after a second interrupt, which nobody waits after.
-    main.join(30)
+    # Until the main thread has ended, as after a second interrupt: then no pool takes any work.
+    with suppress(RuntimeError):
+        while True:
+            ThreadPoolExecutor(1).submit(int)
+            time.sleep(0.02)
     (folder / "weights").write_text("many")
 
 background = Background()
@@ -266,6 +269,6 @@ background.start(lambda: save_checkpoint(write, Path(sys.argv[1]) / "step-000001
 
 
 def test_a_process_that_ends_meanwhile_writes_it_to_its_end(tmp_path):
-    subprocess.run([sys.executable, "-c", ENDING, str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-c", ENDING, str(tmp_path)], check=True, timeout=60)
     assert (tmp_path / "step-000001" / "weights").is_file()
     assert model_damage(tmp_path / "step-000001") is None
