@@ -53,7 +53,8 @@ def _spelt(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
             if found := _FACTOR.fullmatch(name):
                 name = f"{found['layer']}.{down if found['down'] else up}.{found['kind']}"
             spelt[name] = tensor
-        if spelt.keys() != tensors.keys():
+        # A file may hold a factor in two spellings, and neither may take the other's place.
+        if spelt.keys() != tensors.keys() and len(spelt) == len(tensors):
             yield spelt
 
 

@@ -35,7 +35,7 @@ def read_lora(start: str, pipeline: Any, transformer: nn.Module) -> dict[str, Te
     except ValueError as error:
         raise ValueError(f"`start` {start!r} cannot be loaded: {error}") from error
     linears = {name for name, each in transformer.named_modules() if isinstance(each, nn.Linear)}
-    tensors = _by_own_names(scaled, linears, pipeline.transformer_name)
+    tensors = _by_own_names(scaled, linears, pipeline.transformer_name, start)
     if tensors is None:
         tensors = converted(scaled, pipeline, linears, start)
     _check_places(tensors, transformer, start)
@@ -44,10 +44,11 @@ def read_lora(start: str, pipeline: Any, transformer: nn.Module) -> dict[str, Te
 
 
 def _by_own_names(
-    tensors: Mapping[str, Tensor], linears: Iterable[str], prefix: str
+    tensors: Mapping[str, Tensor], linears: Iterable[str], prefix: str, start: str
 ) -> dict[str, Tensor] | None:
     """Tensors by the transformer's own names; None where one is of another's, to be converted."""
-    found = {}
+    found: dict[str, Tensor] = {}
+    origins: dict[str, str] = {}
     for name, tensor in tensors.items():
         own = name.removeprefix(PEFT_PREFIX).removeprefix(f"{prefix}.")
         for older, newer in _OLDER_NAMES.items():
@@ -57,7 +58,12 @@ def _by_own_names(
         if layer not in linears:
             return None
         if match:
-            found[own] = tensor
+            if own in found:
+                raise ValueError(
+                    f"`start` {start!r} holds {own!r} twice, as {origins[own]!r} and {name!r}, and "
+                    "one of them would be lost; leave one adapter in the file"
+                )
+            found[own], origins[own] = tensor, name
     return found
 
 

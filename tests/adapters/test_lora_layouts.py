@@ -314,6 +314,20 @@ REFUSED = {
         pair("lora_unet_double_blocks_5_img_attn_proj"),
         "'transformer_blocks.5.attn.to_out.0.lora_A.weight', which has no place",
     ),
+    "one layer twice, in two layouts": (
+        "flux1 dev",
+        pair("transformer.transformer_blocks.0.attn.to_q") | pair("transformer_blocks.0.attn.to_q"),
+        "twice, as 'transformer.* and 'transformer_blocks.*; leave one adapter in the file",
+    ),
+    "one layer twice, in two spellings": (
+        "flux1 dev",
+        KNOWN
+        | {
+            "lora_unet_double_blocks_0_img_attn_proj.lora_A.weight": torch.ones(2, 32),
+            "lora_unet_double_blocks_0_img_attn_proj.lora_B.weight": torch.ones(32, 2),
+        },
+        "converter raises ValueError: Incompatible keys.*img_attn_proj_lora_A_weight",
+    ),
     "control": (
         "flux1 dev",
         KNOWN | {"double_blocks.0.img_attn.norm.query_norm.scale": torch.ones(16)},
