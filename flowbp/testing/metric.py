@@ -160,9 +160,14 @@ def _said(judge: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
 def _check_same(
     when: str, found: Mapping[str, Tensor], columns: Mapping[str, Tensor], tolerance: float
 ) -> None:
+    odd = sorted(found.keys() ^ columns.keys())
+    if odd:
+        got = f"{odd[0]!r} besides" if odd[0] in found else f"no {odd[0]!r}"
+        raise AssertionError(
+            f"a metric must return the same columns {when}, got {got}; return it always, NaN where "
+            "it does not judge a picture"
+        )
     for name, expected in columns.items():
-        if name not in found:
-            raise AssertionError(f"a metric must return the same columns {when}, got no {name!r}")
         unjudged = expected.isnan()
         if not torch.equal(found[name].isnan(), unjudged):
             raise AssertionError(

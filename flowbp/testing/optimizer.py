@@ -49,6 +49,10 @@ def check_optimizer(
         raise ValueError(
             f"`shapes` must be at least 2, got {len(shapes)}; one has no gradient for a while"
         )
+    if not all(map(math.prod, shapes)):
+        raise ValueError(f"`shapes` must be of parameters with entries, got {shapes}")
+    if steps < 1:
+        raise ValueError(f"`steps` must be at least 1, got {steps}; state is made in them")
     rate = recipe.learning_rate
     if not (isinstance(rate, int | float) and 0 < rate < math.inf):
         raise AssertionError(
@@ -141,7 +145,8 @@ def _check_steps(trial: _Trial, start: Sequence[Tensor]) -> None:
         if torch.equal(parameter, before):
             raise AssertionError(
                 f"`step` must change every parameter that has a gradient, got the one of shape "
-                f"{tuple(before.shape)} unchanged"
+                f"{tuple(before.shape)} unchanged; look for what leaves it out, or raise a "
+                "`learning_rate` whose steps float32 rounds away"
             )
 
 
@@ -178,20 +183,24 @@ def _check_rate(
 ) -> None:
     from flowbp.training.optimizer_classes import set_rate
 
-    full, none = (_Trial(recipe, start, seed) for _ in range(2))
+    full, half, none = (_Trial(recipe, start, seed) for _ in range(3))
     if not any("lr" in group for group in full.optimizer.param_groups):
         return
     for number in range(steps):
-        for trial, factor in ((full, 1.0), (none, 0.0)):
+        for trial, factor in ((full, 1.0), (half, 0.5), (none, 0.0)):
             set_rate(trial.optimizer, rate * factor)
             trial.take(range(number, number + 1))
     for parameter in none.parameters:
         assert_finite("a parameter after a step at the rate 0", parameter.detach())
-    if all(map(torch.equal, full.parameters, none.parameters)):
-        raise AssertionError(
-            "`step` must follow the rate that a schedule sets, and takes the same steps at 0; read "
-            "`lr` of its group in every step"
-        )
+    # Besides 0, which may be a case of its own.
+    for parameters in zip(full.parameters, half.parameters, none.parameters, strict=True):
+        at_full, *lower = parameters
+        if any(torch.equal(at_full, each) for each in lower):
+            raise AssertionError(
+                "`step` must follow the rate that a schedule sets, and takes the same steps of the "
+                f"parameter of shape {tuple(at_full.shape)} at half of it or at 0; read `lr` of "
+                "its group in every step"
+            )
 
 
 def _check_gradients(trial: _Trial) -> None:

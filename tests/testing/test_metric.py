@@ -106,6 +106,16 @@ def by_kind(images, prompts):
     return {each.kind: images.mean((1, 2, 3)) for each in prompts}
 
 
+def more_of_one(images, prompts):
+    found = images.mean((1, 2, 3))
+    return {"all": found, "more": found} if len(prompts) == 1 else {"all": found}
+
+
+def fewer_of_one(images, prompts):
+    found = images.mean((1, 2, 3))
+    return {"all": found} if len(prompts) == 1 else {"all": found, "more": found}
+
+
 def misnamed(pictures, texts):
     return brightness(pictures, texts)
 
@@ -126,6 +136,8 @@ def misnamed(pictures, texts):
         (lambda x, p: {"r": brightness(x, sorted(p))["letters"]}, "'r' one picture at a time"),
         (lambda x, p: {"n": torch.tensor([NAN, 1, 1])[: len(p)]}, "NaN for the same pictures"),
         (by_kind, "the same for every batch"),
+        (more_of_one, "the same columns one picture at a time, got 'more' besides"),
+        (fewer_of_one, "the same columns one picture at a time, got no 'more'"),
         (misnamed, "must have the arguments `images` and `prompts`, or `model` and `base`, got"),
         (With(scales={"bright": Scale()}), "`scales` must speak of columns .*, got 'bright'"),
         (With(scales={"letters": 1}), r"`scales\['letters'\]` must be a .*Scale, got 1"),

@@ -107,6 +107,20 @@ class OwnRate(Descent):
         parameter.sub_(self.rate * parameter.grad)
 
 
+class OwnRateOfVectors(OwnRate):
+    def update(self, parameter, group):
+        rate = group["lr"] if parameter.ndim > 1 else self.rate
+        parameter.sub_(rate * parameter.grad)
+
+
+class Switched(OwnRate):
+    """Stands still at the rate 0, and knows no other than its own."""
+
+    def update(self, parameter, group):
+        if group["lr"]:
+            super().update(parameter, group)
+
+
 class Counting(Descent):
     """A step counter that no state has."""
 
@@ -183,6 +197,12 @@ def looped_twice(parameters):
         (Recipe(FirstOnly), "must change every parameter .* shape \\(5,\\) unchanged"),
         (Recipe(Diverging), "`a parameter after a step` must be finite"),
         (Recipe(OwnRate), "must follow the rate that a schedule sets"),
+        (Recipe(OwnRateOfVectors), r"same steps of the parameter of shape \(5,\) at half of it"),
+        (Recipe(Switched), r"same steps of the parameter of shape \(4, 3\) at half of it or at 0"),
+        (
+            Recipe(lambda p: Descent(p, 1e-12), learning_rate=1e-12),
+            "unchanged; .* a `learning_rate` whose steps float32 rounds away",
+        ),
         (Recipe(Counting), "go on from its saved state .*, got parameters that differ by"),
         (Recipe(Momentum), "go on from its saved state .*, got parameters that differ by"),
         (Recipe(Odd), "fit for a checkpoint: .*got set"),
@@ -207,6 +227,12 @@ def test_shapes_may_be_those_that_it_takes():
         check_optimizer(Recipe(Matrices))
     with pytest.raises(ValueError, match="`shapes` must be at least 2, got 1"):
         check_optimizer(Recipe(Matrices), shapes=[(4, 3)])
+    with pytest.raises(
+        ValueError, match=r"`shapes` must be .* with entries, got \[\(4, 3\), \(0,\)\]"
+    ):
+        check_optimizer(Recipe(Descent), shapes=[(4, 3), (0,)])
+    with pytest.raises(ValueError, match="`steps` must be at least 1, got 0"):
+        check_optimizer(Recipe(Descent), steps=0)
 
 
 def test_torchs_own_generator_stays():
