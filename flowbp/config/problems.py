@@ -65,8 +65,17 @@ def shown(value: object) -> str:
         name = keys.pop("name")
         below = f" with {listed(keys)} below it" if keys else ""
         return f"{shown(name.text if isinstance(name, Typed) else name)}{below}"
-    text = repr(value)
+    text = repr(_as_read(value))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _as_read(value: object) -> object:
+    """A value with what YAML reads of all that was typed, or its text if that is no YAML."""
+    if isinstance(value, Typed):
+        return value.text if value.refusal else value.value
+    if isinstance(value, dict):
+        return {key: _as_read(each) for key, each in value.items()}
+    return [_as_read(each) for each in value] if isinstance(value, list) else value
 
 
 def must_be(what: str, value: object, cure: str = "") -> Rejected:

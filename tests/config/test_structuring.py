@@ -461,3 +461,11 @@ def test_sound_items_of_a_mapping_are_checked_where_others_are_refused():
     for ask in (len, bool, list, lambda counts: counts["wrong"], lambda counts: counts.get("two")):
         with pytest.raises(UnknownValueError):
             ask(found.counts)
+
+
+def test_keys_that_were_typed_are_shown_as_read() -> None:
+    tree = read_arguments(["method.active=3", "method.opts={p: [1]}"]).tree
+    with pytest.raises(ConfigurationError) as caught:
+        structure(Run, tree, registries=REGISTRIES)
+    (text,) = (each.message for each in caught.value.problems if each.path == "method")
+    assert "a mapping with its `name`, got {'active': 3, 'opts': {'p': [1]}}; names:" in text
