@@ -33,8 +33,8 @@ def check_metric(
     call, and for every batch; a row belongs to its picture and prompt, whichever others share the
     batch and in whatever order they come. `scales` and `totals` speak of columns that there are,
     and every column outside of `totals` judges some picture. A metric of sets also judges the base
-    model beside itself, reads pictures one by one, and leaves them as they are; of its columns the
-    means are the same in whatever order the pictures come.
+    model beside itself, reads pictures one by one, and leaves them as they are; where a column has
+    a number for some pictures only, its mean is the same in whatever order the pictures come.
 
     Args:
         metric: to be checked; one of sets is called with `model` and `base`.
@@ -115,10 +115,15 @@ def _check_sets(
             "a metric of sets must return the same columns for the base model, which is then given "
             "twice, and it returned others"
         )
-    back = order[::-1]
-    flipped = judged(_picture_set("model", images, prompts, back), _mirrored(images, prompts, back))
+    turned = order[1:] + order[:1]
+    found = judged(
+        _picture_set("model", images, prompts, turned), _mirrored(images, prompts, turned)
+    )
+    _check_same("on average in another order", _means(found), _means(columns), tolerance)
     # A number of several pictures, such as all of a prompt, may stand at the first of them.
-    _check_same("on average in reverse order", _means(flipped), _means(columns), tolerance)
+    whole = {name: values for name, values in columns.items() if not values.isnan().any()}
+    rows = {name: found[name].roll(1) for name in whole}
+    _check_same("in another order", rows, whole, tolerance)
     return columns
 
 

@@ -163,6 +163,14 @@ def first_as_base(model, base):
     return {"r": torch.stack([(each - first).norm() for each in model.pictures])}
 
 
+def of_another_row(model, base):
+    return {"r": torch.stack([each.mean() for each in model.pictures]).flip(0)}
+
+
+def in_order_of_size(model, base):
+    return {"r": torch.stack([each.mean() for each in model.pictures]).sort().values}
+
+
 def not_of_the_base(model, base):
     own = torch.stack([each.mean() for each in model.pictures])
     return {"r": own} if model is not base else {"r": own, "base": own}
@@ -178,7 +186,9 @@ def in_place(model, base):
         (in_place, "must leave the pictures as they are"),
         (all_at_once, "AttributeError: 'OnDevice' object has no attribute 'mean'"),
         (one_of_all, r"one number per picture, shape \(6,\)"),
-        (first_as_base, "'r' on average in reverse order"),
+        (first_as_base, "'r' on average in another order"),
+        (of_another_row, "'r' in another order"),
+        (in_order_of_size, "'r' in another order"),
         (not_of_the_base, "must return the same columns for the base model"),
     ],
 )
