@@ -7,8 +7,10 @@ import math
 import os
 import re
 import shutil
+import stat
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -187,6 +189,7 @@ def save_checkpoint(
             write_manifest(partial, identity=identity, step=step, known=known)
             if card is not None and not (partial / CARD).exists():
                 _write_card(card, partial)
+            _permit_alike(partial)
             for path in (*partial.rglob("*"), partial):
                 flush(path)
             _refuse_strangers(folder, partial)
@@ -196,6 +199,18 @@ def save_checkpoint(
             shutil.rmtree(partial, ignore_errors=True)
             raise
     return folder
+
+
+def _permit_alike(checkpoint: Path) -> None:
+    """Give all files the permissions of the manifest, which are those of the umask.
+
+    safetensors 0.8 makes its files readable by their owner alone.
+    """
+    mode = stat.S_IMODE((checkpoint / MANIFEST).stat().st_mode)
+    for path in checkpoint.rglob("*"):
+        if path.is_file() and not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) != mode:
+            with suppress(PermissionError):  # of a file that a backbone linked, another user's
+                path.chmod(mode)
 
 
 def replace_card(checkpoint: Path, card: Callable[[Path], str]) -> None:

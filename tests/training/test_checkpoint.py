@@ -9,6 +9,8 @@ from pathlib import Path
 
 import attrs
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import flowbp
 from flowbp.training import CheckpointError, Checkpoints, SavePolicy
@@ -48,6 +50,21 @@ def test_new_checkpoint(tmp_path: Path) -> None:
     assert saved == tmp_path / "a" / "b" / "final"
     assert holds(saved, "one")
     assert [path.name for path in saved.parent.iterdir()] == ["final"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_files_are_readable_by_whom_the_umask_says(tmp_path, umask, mode):
+    def write(folder: Path) -> None:
+        (folder / "unet").mkdir()
+        save_file({"weight": torch.zeros(1)}, folder / "unet" / "weights.safetensors")
+
+    before = os.umask(umask)
+    try:
+        saved = save_checkpoint(write, tmp_path / "final")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in saved.rglob("*") if path.is_file()}
+    assert modes == {"manifest.json": mode, "weights.safetensors": mode}
 
 
 def test_replacing(tmp_path: Path) -> None:
