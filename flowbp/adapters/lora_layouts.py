@@ -22,7 +22,7 @@ OWN_FACTOR = re.compile(r"(?P<layer>.+)\.lora_(?P<side>[AB])\.(weight|bias)")
 
 _CURE = (
     "take another file, or bring it into a layout that is read; the documentation lists those of "
-    "diffusers 0.42 under Tuning"
+    'diffusers 0.42 under "Layouts of LoRA files"'
 )
 
 
@@ -111,8 +111,8 @@ def _problem(
         )
     return len(foreign), (
         f"holds {foreign[0]!r}, which has no place in the {pipeline.transformer_name} of a "
-        f"{pipeline.__name__}; so do {len(foreign)} of its {len(read)} tensors, which are of "
-        f"another model, of no plain LoRA, or in a layout that diffusers does not read; {_CURE}"
+        f"{pipeline.__name__}; that holds of {len(foreign)} of its {len(read)} tensors, which are "
+        f"of another model, of no plain LoRA, or in a layout that diffusers does not read; {_CURE}"
     )
 
 

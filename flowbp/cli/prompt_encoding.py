@@ -49,7 +49,8 @@ def encode_prompts(
             stacklevel=2,
         )
     absent = model.absent(prompts)
-    what = f"encoding, {len(prompts) - len(absent):,} of this run's {len(prompts):,} are cached"
+    kept = len(prompts) - len(absent)
+    what = f"encoding, {kept:,} of {len(prompts):,} are kept" if kept else "encoding"
     if ranks.size > 1 and isinstance(model.store, FolderStore):
         # The list of the first, as the others may look when some are written already.
         _encode(model, ranks.exchange(absent)[0][ranks.rank :: ranks.size], what)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from flowbp.adapters import Full, Lora
+from flowbp.adapters.quantization import Quantization, check_quantization
 from flowbp.adapters.tuning import why_not_full
 from flowbp.config import Component
 from flowbp.config.partial import run_check
@@ -160,26 +161,36 @@ def _model(settings: Settings, *, tuned: bool = True) -> Found:
     named = named_model(settings.backbone)
     if named is None:
         return
-    if tuned and named.quantization and isinstance(settings.tuning, Full):
-        # Also where the model cannot be built.
-        yield ("tuning",), why_not_full(named.quantization)
-        tuned = False
+    lacking = list(_few_bits(named.quantization))
+    yield from lacking
     sizes = list(
         run_check(lambda known: picture_size_problems(known.backbone, known.sampling), settings)
     )
     yield from sizes
+    form = named.quantization
+    refused = tuned and form is not None and isinstance(settings.tuning, Full)
+    if form is not None and refused:
+        yield ("tuning",), why_not_full(form)
     # A hub out of reach is asked for half a minute, so once is enough.
-    if any(path == ("backbone",) for path, _ in sizes):
+    if lacking or any(path == ("backbone",) for path, _ in sizes):
         return
     path: tuple[Step, ...] = ("backbone",)
     try:
         sketch = settings.backbone.build(device=META)
         path = ("tuning",)
         # What a tuning of others needs of a model is not known.
-        if tuned and isinstance(settings.tuning, Full | Lora):
+        if tuned and not refused and isinstance(settings.tuning, Full | Lora):
             settings.tuning(sketch, generator=torch.Generator())
     except (OSError, ValueError, TypeError, ImportError) as error:
         yield path, str(error)
+
+
+def _few_bits(form: Quantization | None) -> Found:
+    """What a quantisation lacks; a form that there is not is refused where it is read."""
+    try:
+        check_quantization(form)
+    except ValueError as error:
+        yield ("backbone", "quantization"), str(error).removeprefix("`quantization` ")
 
 
 def _folder(settings: Settings, *, resume: bool) -> Found:

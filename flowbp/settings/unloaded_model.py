@@ -20,6 +20,7 @@ from flowbp.adapters import (
     read_stated,
     rescale_of,
 )
+from flowbp.adapters.quantization import Quantization
 from flowbp.config import Component
 from flowbp.rewards.needs import here
 from flowbp.settings.component_needs import Found
@@ -40,7 +41,7 @@ class NamedModel:
         return Path(self.source.source).expanduser().is_dir()
 
     @property
-    def quantization(self) -> str | None:
+    def quantization(self) -> Quantization | None:
         """In how few bits its blocks are kept; None of one that is not quantised."""
         return self.options.get("quantization")
 

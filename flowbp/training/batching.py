@@ -95,7 +95,7 @@ class TrainingSampling:
         negative_prompt: the text whose velocity is `v⁻`, from which guidance leads away.
         detach_negative: leave `v⁻` out of the backward pass, where it is then not evaluated.
         grid: the sigmas of the steps; the model's own unless said otherwise.
-        velocity_every: how many steps of training may pass from one evaluated velocity to the next,
+        velocity_every: how many of these steps, in training, one evaluated velocity serves at most,
             besides the first two and those that the gradient or a prediction is made of; between
             them it is extrapolated (see `flowbp.core.rollout`). 1 evaluates all steps, as whatever
             shows or measures the model does.

@@ -114,7 +114,7 @@ def pair(layer):
         ({"added": pair("unet.a")}, "'unet.a.lora_A.weight', which has no place in"),
         (
             {"added": pair("transformer.blocks.9.q")},
-            "'blocks.9.q.lora_A.weight', .* the transformer of a StableDiffusion3Pipeline; so do 2",
+            "'blocks.9.q.lora_A.weight', .* of a StableDiffusion3Pipeline; that holds of 2",
         ),
         (
             {"added": {"transformer.transformer_blocks.0.attn.norm_q.weight": torch.zeros(8)}},

@@ -139,6 +139,18 @@ def test_all_that_a_base_of_few_bits_forbids_is_said_before_it_is_loaded(yaml, c
     assert 'pip install "flowbp-align[quantization]"' in said
 
 
+def test_without_packages_all_that_is_missing_is_said_all_the_same(yaml, capsys, monkeypatch):
+    for name in ("bitsandbytes", "peft"):
+        monkeypatch.setitem(sys.modules, name, None)
+    typed = ["backbone.quantization=nf4", LORA, "backbone.source=no-such/model"]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main([yaml, *typed, "--check"]) == 2
+    said = capsys.readouterr().err
+    assert 'pip install "flowbp-align[quantization]"' in said
+    assert 'pip install "flowbp-align[lora]"' in said
+    assert "backbone.source: 'no-such/model'" in said
+
+
 def rows(run):
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [{**json.loads(line), "seconds": None} for line in lines]
