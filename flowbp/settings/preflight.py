@@ -161,16 +161,16 @@ def _model(settings: Settings, *, tuned: bool = True) -> Found:
     named = named_model(settings.backbone)
     if named is None:
         return
-    lacking = list(_few_bits(named.quantization))
+    form = named.quantization
+    lacking = list(_few_bits(form))
     yield from lacking
     sizes = list(
         run_check(lambda known: picture_size_problems(known.backbone, known.sampling), settings)
     )
     yield from sizes
-    form = named.quantization
-    refused = tuned and form is not None and isinstance(settings.tuning, Full)
-    if form is not None and refused:
+    if tuned and form is not None and isinstance(settings.tuning, Full):
         yield ("tuning",), why_not_full(form)
+        tuned = False
     # A hub out of reach is asked for half a minute, so once is enough.
     if lacking or any(path == ("backbone",) for path, _ in sizes):
         return
@@ -179,7 +179,7 @@ def _model(settings: Settings, *, tuned: bool = True) -> Found:
         sketch = settings.backbone.build(device=META)
         path = ("tuning",)
         # What a tuning of others needs of a model is not known.
-        if tuned and not refused and isinstance(settings.tuning, Full | Lora):
+        if tuned and isinstance(settings.tuning, Full | Lora):
             settings.tuning(sketch, generator=torch.Generator())
     except (OSError, ValueError, TypeError, ImportError) as error:
         yield path, str(error)

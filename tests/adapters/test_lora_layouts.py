@@ -32,11 +32,14 @@ def within(block: str, *names: str) -> list[str]:
 
 
 # By Black Forest Labs' names the diffusers layers, several where one layer is split.
-FLUX1 = {
+ATTENTION = {
     "double_blocks.0.img_attn.qkv": within("transformer_blocks.0", *QKV),
     "double_blocks.1.txt_attn.qkv": within("transformer_blocks.1", *ADDED_QKV),
     "double_blocks.0.img_attn.proj": within("transformer_blocks.0", "attn.to_out.0"),
     "double_blocks.1.txt_attn.proj": within("transformer_blocks.1", "attn.to_add_out"),
+}
+FLUX1 = {
+    **ATTENTION,
     "double_blocks.0.img_mlp.0": within("transformer_blocks.0", "ff.net.0.proj"),
     "double_blocks.0.txt_mlp.2": within("transformer_blocks.0", "ff_context.net.2"),
     "double_blocks.1.img_mod.lin": within("transformer_blocks.1", "norm1.linear"),
@@ -47,10 +50,7 @@ FLUX1 = {
     "final_layer.linear": ["proj_out"],
 }
 FLUX2 = {
-    "double_blocks.0.img_attn.qkv": within("transformer_blocks.0", *QKV),
-    "double_blocks.1.txt_attn.qkv": within("transformer_blocks.1", *ADDED_QKV),
-    "double_blocks.0.img_attn.proj": within("transformer_blocks.0", "attn.to_out.0"),
-    "double_blocks.1.txt_attn.proj": within("transformer_blocks.1", "attn.to_add_out"),
+    **ATTENTION,
     "double_blocks.0.img_mlp.0": within("transformer_blocks.0", "ff.linear_in"),
     "double_blocks.0.txt_mlp.2": within("transformer_blocks.0", "ff_context.linear_out"),
     "single_blocks.0.linear1": within("single_transformer_blocks.0", "attn.to_qkv_mlp_proj"),
