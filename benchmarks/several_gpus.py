@@ -2,13 +2,14 @@
 
     torchrun --nproc-per-node 2 -m benchmarks.several_gpus OUT.jsonl --case sd35
     python -m benchmarks.several_gpus OUT.jsonl --case sd35 [--same-global 2]
-                                      [--steps 6] [--set dotted.key=value ...] [--eager] [--tiny]
+                                      [--steps 6] [--no-profile] [--eager] [--tiny]
+                                      [--set dotted.key=value ...]
     python -m benchmarks.several_gpus OUT.jsonl
 
-The weights are random; the step is that of the shipped presets under Bridge at 512x512, with as
-many samples on each GPU as the case says. The last step is profiled on the first process. OUT gets
-a line of JSON for each command; without a case they are shown as a table, in which weak scaling is
-the time of one GPU over that of several with as many samples on each.
+The weights are random; the step is that of the shipped presets under Bridge, with pictures of the
+size and as many samples on each GPU as the case says. The last step is profiled on the first
+process. OUT gets a line of JSON for each command; without a case they are shown as a table, in
+which weak scaling is the time of one GPU over that of several with as many samples on each.
 
 `--same-global N` gives a step the batch of N GPUs, on one of them say; the table compares rewards.
 """
@@ -46,6 +47,7 @@ class Case:
     model: str
     samples: int
     changed: Sequence[str] = ()
+    side: int = 512
     # How so many processes have the model; None is what a run chooses.
     division: Callable[[int], Division] | None = None
 
@@ -57,17 +59,18 @@ def _portions(pull: int, decode: int) -> tuple[str, ...]:
 
 
 _SD35 = Case(model="sd35_medium", samples=8, changed=_portions(8, 4))
+_FULL = "tuning={name: full}", "backbone.policy={weights: float32, compute: bfloat16}"
 _FLUX1 = Case(model="flux1_dev", samples=4, changed=_portions(4, 4))
-_FLUX2 = Case(
-    model="flux2_klein",
-    samples=4,
-    changed=("tuning={name: full}", "backbone.policy={weights: float32, compute: bfloat16}"),
-)
+_FLUX2 = Case(model="flux2_klein", samples=4, changed=_FULL)
 CASES = {
     "sd35": attrs.evolve(_SD35, division=lambda _: Division()),
     "sd35_kept": attrs.evolve(_SD35, division=Division),
     "sd35_by_block": attrs.evolve(_SD35, division=lambda size: Division(size, keep=False)),
+    "sd35_shard2": attrs.evolve(_SD35, division=lambda _: Division(2)),
+    "sd35_shard4": attrs.evolve(_SD35, division=lambda _: Division(4)),
     "flux1_lora": attrs.evolve(_FLUX1, division=lambda _: Division()),
+    "flux1_full": attrs.evolve(_FLUX1, samples=8, changed=(*_FULL, *_portions(4, 4))),
+    "flux1_full_1024": attrs.evolve(_FLUX1, side=1024, changed=(*_FULL, *_portions(1, 1))),
     "flux2_full": _FLUX2,
     "flux2_full_pull4": attrs.evolve(_FLUX2, changed=(*_FLUX2.changed, *_portions(4, 4))),
 }
@@ -88,11 +91,12 @@ def say(text: str) -> None:
 
 
 class Steps(Recorder):
-    """Prints every step, and profiles the last one."""
+    """Prints every step, and profiles the last one if asked to."""
 
-    def __init__(self, steps: int, device: torch.device) -> None:
+    def __init__(self, steps: int, device: torch.device, profile: bool) -> None:
         super().__init__()
-        self.steps, self.profiled = steps, Profiled(device) if steps > 1 else None
+        self.steps = steps
+        self.profiled = Profiled(device) if profile and steps > 1 else None
 
     def row(self, metrics: Metrics) -> None:
         super().row(metrics)
@@ -129,7 +133,8 @@ def _portions_of(bench: Bench, settings: Settings, recorder: Recorder) -> str:
 
 def measure(name: str, typed: argparse.Namespace, ranks: Ranks) -> Row | None:
     """Train a case, and say what it took; None on other processes than the first."""
-    case, side = CASES[name], 32 if typed.tiny else 512
+    case = CASES[name]
+    side = case.side // 16 if typed.tiny else case.side
     device = torch.device("cpu" if typed.tiny else "cuda")
     changed = (*case.changed, *typed.set)
     bench = Bench(case.model, device, small=typed.tiny, compiled=not typed.eager, changed=changed)
@@ -142,7 +147,7 @@ def measure(name: str, typed: argparse.Namespace, ranks: Ranks) -> Row | None:
     building, seconds = peak_gib(), time.perf_counter() - _BEGUN
     clear()
     built = torch.cuda.memory_allocated() / GIB if torch.cuda.is_available() else None
-    recorder = Steps(typed.steps, device) if ranks.first else Recorder()
+    recorder = Steps(typed.steps, device, typed.profile) if ranks.first else Recorder()
     if ranks.first:
         say(f"{division.shared(ranks.size)}; {needs}")
     bench.run(settings, recorder, ranks)
@@ -192,6 +197,7 @@ def main() -> None:
     parser.add_argument("--case", choices=CASES)
     parser.add_argument("--same-global", type=int, help="GPUs whose batch a step has")
     parser.add_argument("--steps", type=int, default=6, help="two are not timed, one is profiled")
+    parser.add_argument("--no-profile", dest="profile", action="store_false")
     parser.add_argument("--eager", action="store_true", help="nothing is compiled")
     parser.add_argument("--set", nargs="+", default=(), help="changes to the presets")
     parser.add_argument("--tiny", action="store_true", help="two-layer models, on the CPU")
