@@ -1,14 +1,14 @@
 """Training steps at full size on several GPUs of one machine: seconds, memory, and where time goes.
 
-    torchrun --nproc-per-node 2 -m benchmarks.several_gpus OUT.jsonl --case sd35
-    python -m benchmarks.several_gpus OUT.jsonl --case sd35 [--same-global 2]
+    torchrun --nproc-per-node 2 -m benchmarks.several_gpus OUT.jsonl --case sd35 sd35_kept
+    python -m benchmarks.several_gpus OUT.jsonl --case sd35 ... [--same-global 2]
                                       [--steps 6] [--no-profile] [--eager] [--tiny]
                                       [--set dotted.key=value ...]
     python -m benchmarks.several_gpus OUT.jsonl
 
 The weights are random; the step is that of the shipped presets under Bridge, with pictures of the
 size and as many samples on each GPU as the case says. The last step is profiled on the first
-process. OUT gets a line of JSON for each command; without a case they are shown as a table, in
+process. OUT gets a line of JSON for each case; without one they are shown as a table, in
 which weak scaling is the time of one GPU over that of several with as many samples on each.
 
 `--same-global N` gives a step the batch of N GPUs, on one of them say; the table compares rewards.
@@ -133,7 +133,8 @@ def _portions_of(bench: Bench, settings: Settings, recorder: Recorder) -> str:
 
 def measure(name: str, typed: argparse.Namespace, ranks: Ranks) -> Row | None:
     """Train a case, and say what it took; None on other processes than the first."""
-    case = CASES[name]
+    clear()
+    case, begun = CASES[name], time.perf_counter()
     side = case.side // 16 if typed.tiny else case.side
     device = torch.device("cpu" if typed.tiny else "cuda")
     changed = (*case.changed, *typed.set)
@@ -144,7 +145,7 @@ def measure(name: str, typed: argparse.Namespace, ranks: Ranks) -> Row | None:
     if ranks.first:
         say(f"{name}: built on {ranks.size} processes")
     division, needs = divide(bench, case, settings, ranks)
-    building, seconds = peak_gib(), time.perf_counter() - _BEGUN
+    building, seconds = peak_gib(), time.perf_counter() - begun
     clear()
     built = torch.cuda.memory_allocated() / GIB if torch.cuda.is_available() else None
     recorder = Steps(typed.steps, device, typed.profile) if ranks.first else Recorder()
@@ -182,19 +183,20 @@ def measure(name: str, typed: argparse.Namespace, ranks: Ranks) -> Row | None:
 
 def command(typed: argparse.Namespace, ranks: Ranks) -> int:
     with ranks.together():
-        row = measure(typed.case, typed, ranks)
-        if row is not None:
-            append(typed.out, row)
-            say(f"{row.step:.3f} s a step; {row.gpu}")
-        # None ends while another still reads its trace.
-        ranks.exchange(None)
+        for name in typed.case:
+            row = measure(name, typed, ranks)
+            if row is not None:
+                append(typed.out, row)
+                say(f"{row.step:.3f} s a step; {row.gpu}")
+            # None goes on or ends while another still reads its trace.
+            ranks.exchange(None)
     return 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--case", choices=CASES)
+    parser.add_argument("--case", nargs="+", choices=CASES)
     parser.add_argument("--same-global", type=int, help="GPUs whose batch a step has")
     parser.add_argument("--steps", type=int, default=6, help="two are not timed, one is profiled")
     parser.add_argument("--no-profile", dest="profile", action="store_false")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +28,7 @@ class Sharding:
         units: the modules that are gathered by themselves, with the names of their parameters.
         kind: the class of the network before it was divided.
         parameters: of the network by name; each is a `DTensor`.
+        hooks: those of `fully_shard`, each by the dictionary that has it and its key there.
         cpu: the mesh again, of CPUs, for what is read from a disk.
     """
 
@@ -35,16 +37,19 @@ class Sharding:
     units: Sequence[tuple[nn.Module, Sequence[str]]]
     kind: type[nn.Module]
     parameters: Mapping[str, nn.Parameter]
+    hooks: Sequence[tuple[OrderedDict[int, Any], int]]
     cpu: Any
 
 
-_SHARDED = WeakKeyDictionary[nn.Module, Sharding]()
+_SHARDING = "_flowbp_sharding"
+"""The attribute of a network that says how it is divided. No weak dictionary: the value refers to
+the network, which would then never be freed."""
 _GATHERED = WeakKeyDictionary[nn.Module, bool]()
 
 
 def sharding_of(network: object) -> Sharding | None:
     """How a network is divided; None of one that is whole."""
-    return _SHARDED.get(network) if isinstance(network, nn.Module) else None
+    return vars(network).get(_SHARDING) if isinstance(network, nn.Module) else None
 
 
 def is_sharded(tensor: object) -> bool:
@@ -76,6 +81,7 @@ def shard(network: nn.Module, mesh: Any, *, keep: bool = True) -> None:
             f"sharding needs torch 2.9 or later, got {torch.__version__}; write distributed.shard=1"
         )
     kind, blocks = type(network), blocks_of(network)
+    known = {key for _, key in _hooks_of((*blocks, network))}
     used = mesh if mesh.size(0) > 1 else mesh["shard"]
     for unit in (*blocks, network):
         divided = fully_shard(unit, mesh=used, reshard_after_forward=not keep)
@@ -99,15 +105,17 @@ def shard(network: nn.Module, mesh: Any, *, keep: bool = True) -> None:
     cpu = mesh
     if mesh.device_type != "cpu":
         cpu = DeviceMesh("cpu", mesh.mesh, mesh_dim_names=mesh.mesh_dim_names)
-    _SHARDED[network] = Sharding(mesh, keep, units, kind, parameters, cpu)
+    added = [(kept, key) for kept, key in _hooks_of((*blocks, network)) if key not in known]
+    vars(network)[_SHARDING] = Sharding(mesh, keep, units, kind, parameters, added, cpu)
 
 
 @contextmanager
 def gathered(network: object) -> Iterator[None]:
     """Hold the whole of a divided network that is kept so; nothing happens to any other.
 
-    Each unit is gathered once, however often it is called within. Gradients that are not summed
-    by `sum_gradients` when the block ends are lost.
+    Each unit is gathered once, however often it is called within, and the hooks by which
+    `fully_shard` would gather it rest. Gradients that are not summed by `sum_gradients` when the
+    block ends are lost.
     """
     found = sharding_of(network)
     if found is None or not found.keep or not isinstance(network, nn.Module):
@@ -120,7 +128,8 @@ def gathered(network: object) -> Iterator[None]:
     try:
         for unit, _ in found.units:
             _hooks(unit).unshard()
-        yield
+        with _resting(found.hooks):
+            yield
     finally:
         for parameter in network.parameters():
             if not is_sharded(parameter):
@@ -132,6 +141,30 @@ def gathered(network: object) -> Iterator[None]:
             _hooks(unit).reshard()
             _hooks(unit).set_reshard_after_forward(False, recurse=False)
         _GATHERED[network] = False
+
+
+def _hooks_of(units: Sequence[nn.Module]) -> list[tuple[OrderedDict[int, Any], int]]:
+    """What is called before and after the calls of some modules, by its place."""
+    kinds: list[Any] = [
+        kind for unit in units for kind in (unit._forward_pre_hooks, unit._forward_hooks)
+    ]
+    return [(kind, key) for kind in kinds for key in kind]
+
+
+@contextmanager
+def _resting(hooks: Sequence[tuple[OrderedDict[int, Any], int]]) -> Iterator[None]:
+    """Call modules without some of their hooks.
+
+    Those of `fully_shard` take longer on the host than a GPU takes for the blocks of some models,
+    and compiled code is interrupted for them.
+    """
+    out = [(kind, key, kind.pop(key)) for kind, key in hooks]
+    try:
+        yield
+    finally:
+        for kind, key, hook in reversed(out):
+            kind[key] = hook
+            kind.move_to_end(key, last=False)
 
 
 def _hooks(unit: nn.Module) -> Any:
@@ -154,7 +187,7 @@ def sum_gradients(network: nn.Module, names: Sequence[str]) -> None:
         network: within `gathered`.
         names: of the parameters that have a gradient on any process, the same on all.
     """
-    found = _SHARDED[network]
+    found: Sharding = vars(network)[_SHARDING]
     present, wanted = dict(network.named_parameters()), set(names)
     for _, own in found.units:
         kinds: dict[torch.dtype, list[str]] = {}
@@ -295,7 +328,7 @@ def gather_state(network: nn.Module, *, frozen: bool, keep: bool) -> dict[str, T
 def holding(network: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
     """Have a divided network be of its own class, with this state, for those who write it."""
     divided = type(network)
-    network.__class__ = _SHARDED[network].kind
+    network.__class__ = vars(network)[_SHARDING].kind
     vars(network)["state_dict"] = lambda *_, **__: dict(state)
     try:
         yield

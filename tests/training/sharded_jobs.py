@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flowbp.adapters.compilation import compile_blocks
-from flowbp.adapters.sharding import shard, whole
+from flowbp.adapters.sharding import gathered, shard, whole
 from flowbp.core import SampleClip, functional_pull
 from flowbp.training import (
     Anchor,
@@ -186,6 +188,27 @@ def collectives(ranks: Ranks, method: str, pull: int) -> dict[str, int]:
     with Counted() as mode:
         trainer.run()
     return mode.counts
+
+
+def hooks_within(ranks: Ranks, keep: bool) -> tuple[bool, list[int]]:
+    """Whether a sharded model is freed; how many hooks it has before, within, after `gathered`."""
+    network, called, counts = BlockNetwork(), list[None](), list[int]()
+    network.blocks[0].register_forward_pre_hook(lambda *_: called.append(None))
+    shard(network, ranks.mesh(ranks.size, torch.device("cpu")), keep=keep)
+
+    def count(units: Sequence[nn.Module]) -> None:
+        counts.append(sum(len(u._forward_pre_hooks) + len(u._forward_hooks) for u in units))
+
+    latents, code = torch.ones(2, 32, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
+    count([*network.blocks, network])
+    with gathered(network):
+        count([*network.blocks, network])
+        network(latents, code[:, : network.prompt.shape[1]], code[0, 0])
+    count([*network.blocks, network])
+    gone = weakref.ref(network)
+    del network
+    gc.collect()
+    return len(called) == 1 and gone() is None, counts
 
 
 def short(ranks: Ranks, limits: Mapping[str, Mapping[str, int]]) -> Any:

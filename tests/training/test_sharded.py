@@ -65,6 +65,15 @@ def test_parameters_are_gathered_and_gradients_summed_once_a_step(
         assert counts["_reduce_scatter_base_"] == 2 * jobs.UNITS
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_hooks_rest_while_all_is_gathered_and_nothing_keeps_a_model_alive(
+    together, keep: bool
+) -> None:
+    for well, (before, within, after) in together.run(2, JOB + "hooks_within", keep=keep):
+        assert well and before == after == 2 * jobs.UNITS + 1
+        assert within == (1 if keep else before)
+
+
 @pytest.mark.parametrize("stage", ["samples", "pull", "decode"])
 def test_what_is_too_much_for_one_is_made_smaller_on_all(together, stage: str) -> None:
     roomy = jobs.short(Ranks(), {})[0]
