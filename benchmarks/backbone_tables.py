@@ -28,9 +28,12 @@ class Row:
     steps: int
     # What `--pull` said; None leaves it to the preset.
     typed_pull: int | None = None
+    # GiB of a smaller GPU that it was trained as on.
+    memory: float | None = None
     # GiB of all networks, and the peak of everything on the device.
     weights: float
     pull: int | None = None
+    decode: int | None = None
     checkpointing: bool | None = None
     calls: int | None = None
     seconds: float | None = None
@@ -39,7 +42,9 @@ class Row:
 
 
 _PORTIONS = "largest pull and the first that did not fit"
-_KEY = attrgetter("model", "changed", "method", "side", "compiled", "batch", "steps", "typed_pull")
+_KEY = attrgetter(
+    "model", "changed", "method", "side", "compiled", "batch", "steps", "typed_pull", "memory"
+)
 
 
 class Report:
@@ -85,8 +90,8 @@ class Report:
     def table(self) -> str:
         columns = (
             "model", "trained", "method", "side", "compiled", "batch", "steps", "pull",
-            "checkpointing", "velocity calls a sample", "s per step", "weights GiB", "peak GiB",
-            "fits in 80 GB", "waits", "largest pull",
+            "decode", "checkpointing", "velocity calls a sample", "s per step", "weights GiB",
+            "peak GiB", "fits in 80 GB", "waits", "largest pull",
         )  # fmt: skip
         return markdown(columns, map(self.line, self.rows))
 
@@ -98,8 +103,9 @@ class Report:
         fitted = "no" if row.seconds is None else ""
         if row.seconds is not None and row.peak is not None:
             fitted = _yes(row.peak <= CARD_GIB)
+        limit = "" if row.memory is None else f"in {row.memory:g} GiB"
         return (
-            f"{row.model} {row.changed}".strip(),
+            " ".join(filter(None, (row.model, row.changed, limit))),
             f"{row.trained / 1e6:,.0f} M",
             row.method,
             str(row.side),
@@ -107,6 +113,7 @@ class Report:
             str(row.batch),
             str(row.steps),
             "" if pull is None else str(pull),
+            "" if row.decode is None else str(row.decode),
             _yes(row.checkpointing),
             "" if row.calls is None else str(row.calls),
             "out of memory" if row.seconds is None else f"{row.seconds:.2f}",

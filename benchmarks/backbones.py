@@ -3,7 +3,7 @@
     python -m benchmarks.backbones OUT [--models sd35_medium flux1_dev flux2_klein]
                                    [--methods bridge ...] [--sides 512 1024] [--batch 8]
                                    [--pull 4] [--steps 3] [--eager] [--portion-seconds 120]
-                                   [--set dotted.key=value ...] [--small]
+                                   [--memory GIB] [--set dotted.key=value ...] [--small]
 
 The weights are random; what is measured is the shipped presets' training step, with the state of
 the optimizer and the average, and all the memory that it takes. OUT gets backbones.json and
@@ -13,6 +13,9 @@ Blocks and decoder are compiled unless `--eager` says otherwise, which takes a m
 every side and pull; `--pull` then saves compiling the pulls that `auto` would try. With `--steps 1`
 the only step is timed: after a short training, which compiles for the sizes that `--pull` says or
 `auto` takes, or, with neither `--pull` nor compiling, after what `auto` tried.
+
+`--memory 24` trains as on a GPU of 24 GiB. The networks are built without that limit: random
+weights are all drawn on the device before they are quantised.
 """
 
 from __future__ import annotations
@@ -29,7 +32,16 @@ from dependency_injector import providers
 
 from benchmarks.backbone_tables import Report, Row
 from benchmarks.device_waits import host_waits
-from benchmarks.measurement import Recorder, WithState, clear, collect, fits, peak_gib, weights_gib
+from benchmarks.measurement import (
+    Recorder,
+    WithState,
+    clear,
+    collect,
+    fits,
+    limited_memory,
+    peak_gib,
+    weights_gib,
+)
 from benchmarks.random_backbone import SMALL, SMALL_VAES, random_backbone
 from benchmarks.random_models import METHODS, PUBLISHED, settings_of, vision_reward
 from flowbp.adapters import Backbone, compile_backbone
@@ -54,9 +66,10 @@ class Bench:
         small: bool,
         compiled: bool,
         changed: Sequence[str] = (),
+        memory: float | None = None,
     ) -> None:
         self.model, self.small, self.changed = model, small, changed
-        self.device = device
+        self.device, self.memory = device, memory
         settings = self.settings("bridge")
         self.compiled = compiled or settings.run.compile
         wanted = settings.backbone.arguments
@@ -67,6 +80,7 @@ class Bench:
             text_tokens=8 if small else wanted["text_length"],
             decode_batch=wanted.get("decode_batch"),
             gradient_checkpointing=wanted.get("gradient_checkpointing", "auto"),
+            quantization=wanted.get("quantization"),
             transformer=SMALL[PUBLISHED[model].split()[0]] if small else None,
             vae=SMALL_VAES[PUBLISHED[model].split()[0]] if small else None,
         )
@@ -123,6 +137,7 @@ class Bench:
             batch=batch,
             steps=steps,
             typed_pull=pull,
+            memory=self.memory,
             weights=self.weights,
         )
         pixels = side // _SMALLER if self.small else side
@@ -141,7 +156,8 @@ class Bench:
                 collect()
             found.append(self._measured(row, method, sizes))
 
-        return found[0] if fits(measure) else row
+        with nullcontext() if self.memory is None else limited_memory(self.memory):
+            return found[0] if fits(measure) else row
 
     def _measured(self, row: Row, method: str, sizes: Sequence[str]) -> Row:
         recorder, settings = self.train(method, *sizes)
@@ -149,6 +165,7 @@ class Bench:
         return attrs.evolve(
             row,
             pull=recorder.pull_of(settings.batching.pull_size),
+            decode=None if last is None else last.decode,
             checkpointing=None if last is None else last.checkpointing,
             calls=recorder.rows[-1].velocity_calls,
             seconds=recorder.seconds,
@@ -193,6 +210,7 @@ def main() -> None:
     parser.add_argument("--portion-seconds", type=float, default=120.0)
     parser.add_argument("--pull", type=int, help="instead of the preset's")
     parser.add_argument("--start", type=int, default=1, help="the first pull that is tried")
+    parser.add_argument("--memory", type=float, help="GiB of a smaller GPU to train on")
     parser.add_argument("--eager", action="store_true", help="nothing is compiled")
     parser.add_argument("--set", nargs="+", default=(), help="changes to the presets")
     parser.add_argument("--small", action="store_true", help="two-layer models, on the CPU")
@@ -201,13 +219,18 @@ def main() -> None:
     report = Report(wanted.out)
     for model in wanted.models:
         bench = Bench(
-            model, device, small=wanted.small, compiled=not wanted.eager, changed=wanted.set
+            model,
+            device,
+            small=wanted.small,
+            compiled=not wanted.eager,
+            changed=wanted.set,
+            memory=wanted.memory,
         )
         sizes = {"batch": wanted.batch, "steps": wanted.steps, "pull": wanted.pull}
         for side in wanted.sides:
             for method in wanted.methods:
                 report.add(bench.row(method, side=side, **sizes))
-        if not wanted.small:
+        if not wanted.small and wanted.portion_seconds > 0:
             deadline = time.monotonic() + wanted.portion_seconds
             report.portions[model] = largest(bench, start=wanted.start, deadline=deadline)
             report.write()

@@ -79,6 +79,27 @@ class WithState:
         return optimizer
 
 
+@contextmanager
+def limited_memory(gib: float) -> Iterator[None]:
+    """Train as on a GPU of so many GiB: no more is allocated, and no more is said to be free.
+
+    All of it is torch's; a real GPU also holds CUDA's own, about half a GiB.
+    """
+    limit, whole = int(gib * GIB), torch.cuda.mem_get_info
+
+    def within(device: Any = None) -> tuple[int, int]:
+        free = min(whole(device)[0], limit - torch.cuda.memory_reserved(device))
+        return max(free, 0), limit
+
+    torch.cuda.set_per_process_memory_fraction(limit / whole()[1])
+    try:
+        # Portions are fitted into what is free, which is the whole GPU's whatever the limit.
+        with mock.patch("torch.cuda.mem_get_info", within):
+            yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
 def peak_gib() -> float | None:
     """The most that was allocated on the device since the last reset; None on the CPU."""
     return torch.cuda.max_memory_allocated() / GIB if torch.cuda.is_available() else None

@@ -28,6 +28,7 @@ from flowbp.adapters import (
 from flowbp.adapters.backbone import LENGTHS
 from flowbp.adapters.decoder import batch_normalised, channel_normalised, scaled
 from flowbp.adapters.dtype_policy import FLOAT32
+from flowbp.adapters.quantization import Quantization
 
 _SD35 = dict(
     attention_head_dim=64,
@@ -232,6 +233,7 @@ def random_backbone(
     text_tokens: int = 512,
     decode_batch: int | None = None,
     gradient_checkpointing: Checkpointing = "auto",
+    quantization: Quantization | None = None,
     seed: int = 0,
     transformer: Mapping[str, Any] | None = None,
     vae: Mapping[str, Any] | None = None,
@@ -240,9 +242,9 @@ def random_backbone(
 
     Speed and memory are those of the real one; its pictures are noise, and without text encoders
     it cannot be saved as a pipeline. The weights are made on the device, in their dtype, and
-    torch's own generators are left as they were. `name` is a key of `TRANSFORMERS`; `text_tokens`
-    are T5's or Qwen3's, to which SD3.5 adds CLIP's 77; `transformer` and `vae` change their
-    configurations, to make them smaller.
+    quantised there; torch's own generators are left as they were. `name` is a key of
+    `TRANSFORMERS`; `text_tokens` are T5's or Qwen3's, to which SD3.5 adds CLIP's 77; `transformer`
+    and `vae` change their configurations, to make them smaller.
     """
     if name not in TRANSFORMERS:
         names = ", ".join(map(repr, TRANSFORMERS))
@@ -267,6 +269,7 @@ def random_backbone(
         policy=policy,
         device=place,
         gradient_checkpointing=gradient_checkpointing,
+        quantization=quantization,
     )
     return backbone
 

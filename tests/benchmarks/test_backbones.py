@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
+from benchmarks import backbones
 from benchmarks.backbone_tables import Report, Row
 from benchmarks.backbones import Bench, main
-from benchmarks.measurement import WithState
+from benchmarks.measurement import GIB, WithState, limited_memory
+from flowbp.adapters.quantization import quantization_of
 from flowbp.training import AdamW
+from flowbp.training.device_memory import CudaMemory
 
 
 def test_the_families_in_small(tmp_path, monkeypatch, capsys):
@@ -49,6 +53,50 @@ def test_compiling_by_the_settings_is_recorded_too():
     assert Bench("sd35_medium", device, small=True, compiled=False, changed=changed).compiled
 
 
+def test_a_base_in_fewer_bits_is_trained_by_a_lora():
+    changed = ("backbone.quantization=int8",)
+    bench = Bench("flux1_dev", torch.device("cpu"), small=True, compiled=False, changed=changed)
+    plain = Bench("flux1_dev", torch.device("cpu"), small=True, compiled=False)
+    assert quantization_of(bench.tuned.module) == "int8" and bench.weights < plain.weights
+    assert bench.trained == plain.trained
+    row = bench.row("bridge", side=512, batch=2, steps=1)
+    assert row.seconds > 0 and row.changed == "backbone.quantization=int8"
+
+
+def test_a_smaller_gpu_has_no_more_memory_to_allocate_or_to_fit_into(monkeypatch):
+    fractions, taken = [], 3
+    for name, found in (
+        ("mem_get_info", lambda device=None: (100 * GIB, 140 * GIB)),
+        ("memory_reserved", lambda device=None: taken * GIB),
+        ("memory_allocated", lambda device=None: 2 * GIB),
+        ("set_per_process_memory_fraction", fractions.append),
+    ):
+        monkeypatch.setattr(torch.cuda, name, found)
+    memory = CudaMemory(torch.device("cuda"))
+    with limited_memory(24):
+        assert memory.free() == 22 * GIB
+        assert torch.cuda.mem_get_info() == (21 * GIB, 24 * GIB)
+        taken = 25
+        assert torch.cuda.mem_get_info() == (0, 24 * GIB)
+        assert fractions == [pytest.approx(24 / 140)]
+    assert fractions[1:] == [1.0] and torch.cuda.mem_get_info()[0] == 100 * GIB
+
+
+def test_the_networks_are_there_before_the_memory_is_limited(monkeypatch):
+    limits = []
+
+    @contextmanager
+    def limited(gib):
+        limits.append(gib)
+        yield
+
+    monkeypatch.setattr(backbones, "limited_memory", limited)
+    bench = Bench("flux1_dev", torch.device("cpu"), small=True, compiled=False, memory=24)
+    assert limits == []
+    row = bench.row("bridge", side=512, batch=2, steps=1)
+    assert limits == [24] and row.memory == 24
+
+
 def test_what_does_not_fit_is_a_row(tmp_path):
     bench = Bench("sd35_medium", torch.device("cpu"), small=True, compiled=False)
 
@@ -71,8 +119,8 @@ def test_what_does_not_fit_is_a_row(tmp_path):
 
 def row(**figures):
     return Row(
-        model="m", changed="", method="bridge", compiled=False, trained=1, batch=4, weights=1.0,
-        **({"side": 512, "steps": 1} | figures),
+        model="m", method="bridge", compiled=False, trained=1, batch=4, weights=1.0,
+        **({"changed": "", "side": 512, "steps": 1} | figures),
     )  # fmt: skip
 
 
@@ -137,9 +185,18 @@ def test_the_only_step_is_timed_without_compiling(monkeypatch, model, method, pu
     assert before == after > 0
 
 
+def test_a_row_of_a_smaller_gpu_is_another_row(tmp_path):
+    report = Report(tmp_path)
+    for each in (row(changed="a=b", memory=24.0, pull=2, decode=1), row(changed="a=b")):
+        report.add(each)
+    small, whole = map(report.line, report.rows)
+    assert (small[0], whole[0]) == ("m a=b in 24 GiB", "m a=b")
+    assert small[7:9] == ("2", "1") and whole[7:9] == ("", "")
+
+
 @pytest.mark.parametrize(("peak", "fits"), [(70.0, "yes"), (78.5, "no"), (None, "")])
 def test_80_gb_are_what_a_program_has_of_them(tmp_path, peak, fits):
-    assert Report(tmp_path).line(row(seconds=1.0, peak=peak))[13] == fits
+    assert Report(tmp_path).line(row(seconds=1.0, peak=peak))[14] == fits
 
 
 def test_an_optimizer_has_its_state_before_the_first_step():
