@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import attrs
@@ -35,6 +36,9 @@ class Fields:
 
 Read = Callable[[Fields, Tensor, Tensor, Surrogate], Tensor]
 """From fields, noise, sigmas and a surrogate to what the reward reads, with its graph."""
+
+Decode = Callable[[LatentDecoder, Tensor], Tensor]
+"""From a decoder and latents to pictures."""
 
 
 def after_sampling(fields: Fields, noise: Tensor, sigmas: Tensor, surrogate: Surrogate) -> Tensor:
@@ -82,18 +86,33 @@ def _pinned(path: Tensor, latents: Tensor) -> Tensor:
     return path + (latents - path).detach()
 
 
+def plain_decode(decoder: LatentDecoder, latents: Tensor) -> Tensor:
+    """Decode as one writes it with diffusers: all at once, its own attention, nothing compiled."""
+    policy, vae = decoder.policy, decoder.vae
+    z = decoder.unscale(vae, latents.to(policy.state))
+    with (
+        policy.autocast(decoder.device),
+        torch.compiler.set_stance("force_eager"),
+        _attention_of_diffusers(vae),
+    ):
+        decoded = vae.decode(z.to(policy.weights), return_dict=False)[0]
+    images: Tensor = (decoded.to(policy.state) / 2 + 0.5).clamp(0, 1)
+    return images
+
+
 def joint_step(
     step: TrainingStep,
     prompts: Sequence[str],
     streams: Streams,
     *,
     read: Read = after_sampling,
-    decode: int,
+    portion: int,
+    decode: Decode = plain_decode,
 ) -> None:
     """Add the same gradient to the parameters as `step` does, by one backward pass.
 
     The velocities of all active steps are one graph with all pictures, which are scored at once.
-    `decode` pictures are decoded at a time, checkpointed where these are not all. Refused are a
+    `portion` pictures are decoded at a time, checkpointed where these are not all. Refused are a
     negative branch that is not detached, and a surrogate with noised copies, supports before their
     segment, or residuals: none of these is written here.
     """
@@ -124,31 +143,16 @@ def joint_step(
     )
     with torch.enable_grad():
         x = read(fields, noise, step.sigmas, surrogate)
-        images = _decoded(backbone.decoder, x, decode)
+        images = _decoded(partial(decode, backbone.decoder), x, portion)
         loss = step.shape(step.reward(images, list(prompts))).mean()
         torch.autograd.backward(loss)
 
 
-def _decoded(decoder: LatentDecoder, latents: Tensor, portion: int) -> Tensor:
+def _decoded(decode: Callable[[Tensor], Tensor], latents: Tensor, portion: int) -> Tensor:
     if portion >= len(latents):
-        return plain_decode(decoder, latents)
+        return decode(latents)
     parts = torch.split(latents, portion)
-    images = [checkpoint(plain_decode, decoder, part, use_reentrant=False) for part in parts]
-    return torch.cat(images)
-
-
-def plain_decode(decoder: LatentDecoder, latents: Tensor) -> Tensor:
-    """Decode as one writes it with diffusers: all at once, its own attention, nothing compiled."""
-    policy, vae = decoder.policy, decoder.vae
-    z = decoder.unscale(vae, latents.to(policy.state))
-    with (
-        policy.autocast(decoder.device),
-        torch.compiler.set_stance("force_eager"),
-        _attention_of_diffusers(vae),
-    ):
-        decoded = vae.decode(z.to(policy.weights), return_dict=False)[0]
-    images: Tensor = (decoded.to(policy.state) / 2 + 0.5).clamp(0, 1)
-    return images
+    return torch.cat([checkpoint(decode, part, use_reentrant=False) for part in parts])
 
 
 @contextmanager

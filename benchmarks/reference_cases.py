@@ -24,6 +24,8 @@ class Case:
     # One graph instead of the streamed step, of the whole batch; built while sampling or after it.
     joint: bool = False
     one_pass: bool = False
+    # In it, the library's decoder and gelu, which are faster than those of diffusers.
+    faster_modules: bool = False
     compiled: bool = True
     checkpointing: bool = False
     # Of the streamed step, as of `compile_backbone`.
@@ -40,15 +42,17 @@ class Case:
     detach_negative: bool = True
 
     def __attrs_post_init__(self) -> None:
-        if self.one_pass and not self.joint:
-            raise ValueError(
-                "`one_pass` is of a joint graph, got one_pass=True with joint=False; set joint=True"
-            )
+        for name in ("one_pass", "faster_modules"):
+            if getattr(self, name) and not self.joint:
+                raise ValueError(
+                    f"`{name}` is of a joint graph, got {name}=True with joint=False; set "
+                    "joint=True"
+                )
 
     @property
     def as_written(self) -> bool:
         """Whether the model stays as diffusers writes it, its blocks compiled or not."""
-        return self.joint or not self.compiled
+        return not self.compiled or (self.joint and not self.faster_modules)
 
     @property
     def batching(self) -> Batching:
@@ -92,6 +96,7 @@ MAIN = (
     attrs.evolve(ONE_PASS, name="joint graph in one pass", compiled=False),
     ONE_PASS,
     attrs.evolve(ONE_PASS, name=f"{ONE_PASS.name}, decoded by fours", decode=4),
+    attrs.evolve(ONE_PASS, name=f"{ONE_PASS.name}, our decoder and gelu", faster_modules=True),
     Case(name="streamed, not compiled", compiled=False),
     Case(name="streamed, blocks compiled"),
     Case(name="streamed, compiled, pulls of 4", pull=4, decode=2),

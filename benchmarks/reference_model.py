@@ -12,12 +12,12 @@ import torch
 from diffusers.models.activations import GELU
 from torch import Tensor
 
-from benchmarks.joint_graph import after_sampling, joint_step, while_sampling
+from benchmarks.joint_graph import after_sampling, joint_step, plain_decode, while_sampling
 from benchmarks.measurement import synchronize
 from benchmarks.random_backbone import SMALL, SMALL_VAES, random_backbone
 from benchmarks.random_models import vision_reward
 from benchmarks.reference_cases import Case
-from flowbp.adapters import DtypePolicy, compile_backbone, compile_blocks
+from flowbp.adapters import DtypePolicy, LatentDecoder, compile_backbone, compile_blocks
 from flowbp.adapters.faster_modules import TanhGelu
 from flowbp.core import Linear
 from flowbp.prompts import cached
@@ -95,7 +95,10 @@ class Subject:
         with torch.compiler.set_stance("default" if case.compiled else "force_eager"):
             if case.joint:
                 read = while_sampling if case.one_pass else after_sampling
-                joint_step(step, prompts, Streams.of(0), read=read, decode=case.decode)
+                decode = LatentDecoder.__call__ if case.faster_modules else plain_decode
+                joint_step(
+                    step, prompts, Streams.of(0), read=read, portion=case.decode, decode=decode
+                )
             else:
                 step(prompts, Streams.of(0))
         synchronize(self.device)

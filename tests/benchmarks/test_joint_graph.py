@@ -12,6 +12,8 @@ from benchmarks.reference_cases import JOINT, MAIN, ONE_PASS, Case
 from benchmarks.reference_model import Subject
 from flowbp.core import Bridge, DRaFT, DRTune, Lagrange, LeapAlign, ReFL, Sparse
 
+(FASTER,) = (case for case in MAIN if case.faster_modules)
+
 
 @pytest.fixture(scope="module")
 def subject():
@@ -33,6 +35,8 @@ def one_pass():
         (JOINT, 2, 1e-5),
         (attrs.evolve(ONE_PASS, compiled=False), 3, 1e-5),
         (attrs.evolve(ONE_PASS, compiled=False, decode=2), 3, 1e-5),
+        (attrs.evolve(FASTER, compiled=False), 3, 1e-5),
+        (attrs.evolve(FASTER, compiled=False, decode=2), 3, 1e-5),
     ],
 )
 def test_the_gradients_agree(subject, method, built, checkpointing, size, tolerance):
@@ -109,10 +113,11 @@ def test_one_pass_evaluates_nothing_twice_and_two_every_active_velocity(subject,
 def test_the_main_table_has_both_graphs_compiled_and_not():
     joint = [(case.one_pass, case.compiled, case.decode) for case in MAIN if case.joint]
     two, one = [(False, False, 8), (False, True, 8)], [(True, False, 8), (True, True, 8)]
-    assert joint == [*two, *one, (True, True, 4)]
+    assert joint == [*two, *one, (True, True, 4), (True, True, 8)]
     assert all(case.checkpointing for case in MAIN if case.joint)
-    with pytest.raises(ValueError, match="`one_pass` is of a joint graph, got one_pass=True"):
-        Case(name="streamed", one_pass=True)
+    for name in ("one_pass", "faster_modules"):
+        with pytest.raises(ValueError, match=f"`{name}` is of a joint graph, got {name}=True"):
+            Case(name="streamed", **{name: True})
 
 
 def test_it_takes_nothing_of_the_library_s_decoding(subject, monkeypatch):
@@ -137,13 +142,14 @@ def test_rows_that_are_not_the_library_s_have_the_model_as_diffusers_writes_it()
     subject = Subject(small=True, compiled=True)
     feed_forward = subject.backbone.module.transformer_blocks[0].ff.net
     kinds, norms, attended = [], [], []
-    for case in (JOINT, Case(name="streamed"), attrs.evolve(JOINT, compiled=True)):
+    for case in (JOINT, Case(name="streamed"), attrs.evolve(JOINT, compiled=True), FASTER):
         subject.prepared(case)
         decoder = subject.step(case).backbone.decoder.vae.decoder
         kinds.append(type(feed_forward[0]).__name__)
         norms.append(type(decoder.conv_norm_out).__name__)
-    assert kinds == ["GELU", "TanhGelu", "GELU"]
-    assert norms == ["GroupNorm", "ChannelsLastGroupNorm", "GroupNorm"]
+    assert kinds == ["GELU", "TanhGelu", "GELU", "TanhGelu"]
+    ours = "ChannelsLastGroupNorm"
+    assert norms == ["GroupNorm", ours, "GroupNorm", ours]
     latents = torch.zeros(1, 16, 4, 4)
     (part,) = (p for p in subject.plain.decoder.vae.decoder.modules() if isinstance(p, Attention))
     part.register_forward_hook(lambda *_: attended.append(type(part.processor).__name__))
@@ -163,6 +169,22 @@ def test_it_takes_nothing_of_the_compiled_decoder(subject):
         plain_decode(decoder, torch.zeros(1, 16, 4, 4))
     finally:
         part._compiled_call_impl = None
+
+
+def test_one_row_of_a_joint_graph_has_the_compiled_decoder_of_the_library(monkeypatch):
+    subject, decoded = Subject(small=True, compiled=True), []
+    part = subject.backbone.decoder.vae.decoder
+    whole = part._compiled_call_impl
+    few = dict(steps=3, samples=2, method=Bridge(active=2))
+    monkeypatch.setattr(
+        part, "_compiled_call_impl", lambda z, *given: decoded.append(len(z)) or whole(z, *given)
+    )
+    gradients = []
+    for case in (ONE_PASS, FASTER):
+        subject.prepared(attrs.evolve(case, **few))()
+        gradients.append(subject.gradient())
+        assert decoded == ([2] if case is FASTER else [])
+    assert subject.cosine(gradients[0]) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("changes", [dict(method=LeapAlign()), dict(detach_negative=False)])
