@@ -1,4 +1,4 @@
-"""The autoencoder: 64x64 pictures to 8x8 latents of 8 channels."""
+"""The autoencoder: 64x64 pictures, or of another size, to 8x8 latents of 8 channels."""
 
 from __future__ import annotations
 
@@ -49,7 +49,14 @@ def build_autoencoder(recipe: Recipe, corpus: Corpus) -> Any:
         value: Tensor = gap.abs().mean() + (gap**2).mean() + _KL_WEIGHT * kl
         return value
 
-    averaged: Any = fit(model, loss, steps=recipe.vae_steps, learning_rate=2e-3, name="vae")
+    averaged: Any = fit(
+        model,
+        loss,
+        steps=recipe.vae_steps,
+        learning_rate=2e-3,
+        name="vae",
+        seconds=recipe.vae_seconds,
+    )
     averaged.eval()
     latents = encode(averaged, corpus.pictures[:8192])[0]
     averaged.register_to_config(
@@ -65,7 +72,7 @@ def to_model_range(pictures: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode(model: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the latents of uint8 pictures, each (n, 8, 8, 8)."""
+    """Mean and deviation of the latents of uint8 pictures (n, 3, H, W), each (n, 8, H/8, W/8)."""
     means, deviations = [], []
     for piece in torch.split(pictures, 512):
         posterior = model.encode(to_model_range(piece)).latent_dist

@@ -104,12 +104,12 @@ def build_base(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> Base
         zeros = _MANY_ZEROS if step % _MANY_ZEROS_EVERY == 0 else 0
         batch = recipe.base_batch // 3 if zeros else recipe.base_batch
         picked = (uniform(batch) * len(means)).long()
-        z = means[picked] + deviations[picked] * normal(batch, 8, 8, 8)
+        z = means[picked] + deviations[picked] * normal(batch, *means.shape[1:])
         z = (z - shift) * scale
         tokens = _captions(corpus, recipe, picked, uniform(batch), uniform(batch))
         # Half logit-normal, half uniform: the middle matters most, the ends must not be missed.
         sigmas = torch.where(uniform(batch) < 0.5, normal(batch).sigmoid(), uniform(batch))
-        eps = normal(batch, 8, 8, 8)
+        eps = normal(batch, *means.shape[1:])
         level = sigmas[:, None, None, None]
         with precision:
             arguments = ((1 - level) * z + level * eps, sigmas, tokens)
@@ -119,7 +119,14 @@ def build_base(recipe: Recipe, corpus: Corpus, tokenizer: Any, vae: Any) -> Base
         value: Tensor = ((velocity.float() - (eps - z)) ** 2).mean()
         return value
 
-    averaged = fit(model, loss, steps=recipe.base_steps, learning_rate=1e-3, name="base")
+    averaged = fit(
+        model,
+        loss,
+        steps=recipe.base_steps,
+        learning_rate=1e-3,
+        name="base",
+        seconds=recipe.base_seconds,
+    )
     assert isinstance(averaged, BaseModel)
     return averaged.eval()
 

@@ -25,11 +25,11 @@ _CHUNK = 4096
 class Corpus:
     """n pictures and what they may be called."""
 
-    # (n, 3, 64, 64) uint8
+    # (n, 3, H, W) uint8
     pictures: Tensor
-    # (n, 1 + wrong, LENGTH), the first caption right, the others wrong
+    # (n, 1 + wrong, L), the first caption right, the others wrong
     tokens: Tensor
-    # (LENGTH,) of the empty caption
+    # (L,) of the empty caption
     empty: Tensor
 
 
@@ -47,8 +47,8 @@ def draw_prompts(
 
 
 def tokenize(tokenizer: Any, texts: list[str]) -> Tensor:
-    """Padded token numbers, (n, LENGTH)."""
-    encoded = tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True)
+    """Padded token numbers, (n, L), with the tokenizer's own L."""
+    encoded = tokenizer(texts, padding="max_length", truncation=True)
     return torch.tensor(encoded["input_ids"])
 
 

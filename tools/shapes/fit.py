@@ -20,10 +20,12 @@ def fit(
     steps: int,
     learning_rate: float,
     name: str,
+    seconds: float = math.inf,
 ) -> nn.Module:
     """Minimise `loss(step)` with AdamW under a cosine schedule; return the averaged weights.
 
-    The peak of the learning rate comes after 5 % of the steps.
+    The peak of the learning rate comes after 5 % of the steps. Where they would take longer than
+    `seconds`, the schedule follows the clock instead and ends with it.
     """
     parameters: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
     fused = parameters[0].is_cuda
@@ -38,8 +40,12 @@ def fit(
     ]
     warmup, began = max(1, steps // 20), time.monotonic()
     for step in range(steps):
-        progress = max(0, step - warmup) / max(1, steps - warmup)
-        rate = min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * progress)))
+        spent = (time.monotonic() - began) / seconds
+        if spent >= 1:
+            break
+        place = max(step, spent * steps)
+        progress = max(0, place - warmup) / max(1, steps - warmup)
+        rate = min((place + 1) / warmup, 0.5 * (1 + math.cos(math.pi * progress)))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * rate
         value = loss(step)
@@ -51,10 +57,10 @@ def fit(
         with torch.no_grad():
             torch._foreach_lerp_(shadows, parameters, 1 - decay)
         if step % max(1, steps // 20) == 0 or step == steps - 1:
-            seconds = time.monotonic() - began
+            elapsed = time.monotonic() - began
             print(
                 f"{name} step {step} loss {value.item():.5f} "
-                f"{1e3 * seconds / (step + 1):.1f} ms/step",
+                f"{1e3 * elapsed / (step + 1):.1f} ms/step",
                 file=sys.stderr,
                 flush=True,
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 
@@ -26,6 +28,9 @@ class Recipe:
     vae_batch: int = 256
     base_batch: int = 512
     reward_batch: int = 192
+    # What the first two trainings may take at most, whatever their steps.
+    vae_seconds: float = math.inf
+    base_seconds: float = math.inf
 
     def shortened(self, factor: float) -> Recipe:
         """The same with every length multiplied by `factor`, at least 2 steps each."""

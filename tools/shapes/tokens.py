@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from string import ascii_lowercase
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -15,12 +17,17 @@ LENGTH = 13
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
-def build_tokenizer() -> Any:
-    """A `CLIPTokenizer` that gives every word of the world one token; other words are spelled."""
+def build_tokenizer(
+    words: Sequence[str] = VOCABULARY, *, signs: str = "", length: int = LENGTH
+) -> Any:
+    """A `CLIPTokenizer` that gives every word of a vocabulary one token; other words are spelled.
+
+    It knows small letters and, besides, `signs`; `length` is that of its captions.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    letters = [*ascii_lowercase, *signs]
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.pre_tokenizer = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
@@ -33,7 +40,7 @@ def build_tokenizer() -> Any:
         min_frequency=1,
         show_progress=False,
     )
-    bpe.train_from_iterator(VOCABULARY, trainer)
+    bpe.train_from_iterator(words, trainer)
     trained = json.loads(bpe.to_str())["model"]
     merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in trained["merges"]]
     vocabulary: dict[str, int] = trained["vocab"]
@@ -41,9 +48,9 @@ def build_tokenizer() -> Any:
         Path(folder, "vocab.json").write_text(json.dumps(vocabulary))
         Path(folder, "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
         tokenizer = CLIPTokenizer.from_pretrained(
-            folder, model_max_length=LENGTH, pad_token=_END, unk_token=_END
+            folder, model_max_length=length, pad_token=_END, unk_token=_END
         )
-    split = [word for word in VOCABULARY if len(tokenizer(word).input_ids) != 3]
+    split = [word for word in words if len(tokenizer(word).input_ids) != 3]
     if split:
         raise RuntimeError(f"the tokenizer splits {split}; raise the trainer's vocab_size")
     return tokenizer
@@ -56,5 +63,5 @@ def special_tokens(tokenizer: Any) -> dict[str, int]:
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
-        "max_position_embeddings": LENGTH,
+        "max_position_embeddings": tokenizer.model_max_length,
     }
