@@ -27,6 +27,10 @@ it instead of compiling. ``TORCHINDUCTOR_CACHE_DIR`` in the environment names an
 
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
+_OWN_GRADIENTS = "autograd_cache_allow_custom_autograd_functions"
+"""Whether graphs with a gradient of our own, as attention's, may be read from disk, in newer torch.
+Such a gradient is a part of the graph that is looked up."""
+
 _SETTINGS = WeakKeyDictionary[nn.Module, tuple[float, str]]()
 """How each network was compiled."""
 
@@ -122,9 +126,12 @@ def _keeping(activations: float, backend: str) -> Any:
     import torch._functorch.config as functorch
 
     compile_graph: Any = torch._dynamo.lookup_backend(backend)
+    settings: dict[str, Any] = {"activation_memory_budget": activations}
+    if hasattr(functorch, _OWN_GRADIENTS):
+        settings[_OWN_GRADIENTS] = True
 
     def compiled(graph: Any, inputs: Any, **options: Any) -> Any:
-        with functorch.patch(activation_memory_budget=activations):
+        with functorch.patch(settings):
             return compile_graph(graph, inputs, **options)
 
     return compiled

@@ -1,4 +1,4 @@
-"""Faster attention, group norm, upsampling and gelu in the networks of diffusers."""
+"""Faster attention of a VAE, group norm, upsampling and gelu in the networks of diffusers."""
 
 from __future__ import annotations
 
@@ -9,25 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowbp.adapters.dtype_policy import DtypePolicy
-
 _PLAIN_POSITIONS = 64 * 64
 """Up to which a VAE's attention is computed plainly: the latents of 512x512."""
-
-
-def avoid_cudnn(transformer: Any, policy: DtypePolicy, device: torch.device) -> None:
-    """Have a transformer use flash attention where torch would take cuDNN's.
-
-    On an H100, torch 2.11 with CUDA 13.0 prefers cuDNN's attention, whose backward pass fails for
-    FLUX.1: an illegal memory access, or gradients that are not a number. Flash attention takes
-    half precision only; in float32 torch does not take cuDNN's either.
-    """
-    if device.type != "cuda" or policy.compute != torch.bfloat16:
-        return
-    for module in transformer.modules():
-        # One by one: the model's own method also changes the default of every other model.
-        if module is not transformer and hasattr(module, "set_attention_backend"):
-            module.set_attention_backend("_native_flash")
 
 
 class VaeAttention:

@@ -14,7 +14,6 @@ from torch import Tensor
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.diffusers_backbone import JOINT_ATTENTION, DiffusersBackbone, ReadConfig
 from flowbp.adapters.diffusers_components import with_shared_options
-from flowbp.adapters.faster_modules import avoid_cudnn
 from flowbp.adapters.latents import (
     from_sequence,
     grid_ids,
@@ -114,10 +113,6 @@ class Flux1Backbone(DiffusersBackbone):
 
     text: Flux1Text
     embedded_guidance: float | None = None
-
-    def __attrs_post_init__(self) -> None:
-        DiffusersBackbone.__attrs_post_init__(self)
-        avoid_cudnn(self.transformer, self.policy, self.device)
 
     @classmethod
     @with_shared_options

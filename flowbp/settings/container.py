@@ -12,7 +12,7 @@ from dependency_injector import containers
 from dependency_injector.providers import Callable as Called
 from dependency_injector.providers import Dependency, Factory, Provider, Singleton
 
-from flowbp.adapters import Backbone, Tuning, compile_backbone, reference_of
+from flowbp.adapters import Backbone, Tuning, compile_backbone, reference_of, set_attention
 from flowbp.component_errors import wrong
 from flowbp.config import Component
 from flowbp.config.protocols import differing
@@ -72,13 +72,24 @@ def _built(component: Component[Any] | None, **offered: Any) -> Any:
     return None if component is None else component.build(**offered)
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _skip(line: str) -> None:
+    """Another process says it."""
+
+
 def _judge_of(component: Component[Judge] | None, **offered: Any) -> Judge | None:
     return None if component is None else built_judge(component, **offered)
 
 
-def tuned_of(tuning: Tuning, backbone: Backbone, run: RunSettings) -> Backbone:
+def tuned_of(
+    tuning: Tuning, backbone: Backbone, run: RunSettings, ranks: Ranks = ALONE
+) -> Backbone:
     """The backbone with what is trained of it chosen, compiled if the run wants it."""
     tuned = tuning(backbone, generator=generator(run.seed, "tuning"))
+    set_attention(tuned, run.attention, agree=ranks.agreed, say=_say if ranks.first else _skip)
     if run.compile:
         compile_backbone(tuned, activations=run.kept_activations)
     return tuned
@@ -244,7 +255,7 @@ class RunContainer(containers.DeclarativeContainer):
     backbone: Provider[Backbone] = Singleton(_built, settings.provided.backbone, device=device)
     tuning: Provider[Tuning] = Called(attrgetter("tuning"), settings)
     # What is trained of it; an adapter is attached in place.
-    tuned: Provider[Backbone] = Singleton(tuned_of, tuning, backbone, settings.provided.run)
+    tuned: Provider[Backbone] = Singleton(tuned_of, tuning, backbone, settings.provided.run, ranks)
     # The backbone as the run uses it: every prompt is encoded once.
     model: Provider[CachedBackbone] = Singleton(
         cached,

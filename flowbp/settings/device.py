@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import torch
 
+from flowbp.adapters.attention import KERNELS
 from flowbp.config.tree import Step
 from flowbp.training import Launch
 
@@ -31,6 +32,14 @@ def fault_of_device(section: str, name: str) -> Iterator[tuple[tuple[Step, ...],
         there = ["cpu", *(f"{kind}:{index}" for kind in others for index in range(_count(kind)))]
         seen = f"and torch sees {', '.join(there)} here"
         yield path, f"is {name!r}, {seen}; write one of these, or auto"
+
+
+def fault_of_attention(name: str, device: str) -> Iterator[tuple[tuple[Step, ...], str]]:
+    """What is wrong with `run.attention` on the device: a kernel of CUDA away from it."""
+    kind = chosen_device(device).type
+    if name in KERNELS and kind != "cuda":
+        fault = f"is {name!r}, a kernel of CUDA, and the run is on {kind}; write auto"
+        yield ("run", "attention"), fault
 
 
 def fault_of_processes(section: str, name: str) -> Iterator[tuple[tuple[Step, ...], str]]:

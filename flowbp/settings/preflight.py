@@ -18,7 +18,7 @@ from flowbp.config.tree import Step
 from flowbp.evaluation.metrics import PixelDistance
 from flowbp.prompts.sources import TableSource
 from flowbp.settings.component_needs import Found, missing_needs, unsuitable
-from flowbp.settings.device import fault_of_device, fault_of_processes
+from flowbp.settings.device import fault_of_attention, fault_of_device, fault_of_processes
 from flowbp.settings.folder import FINISHED, fault_of_folder
 from flowbp.settings.metric_factories import distance_metric, diversity_metric
 from flowbp.settings.schema import (
@@ -64,6 +64,7 @@ def section_checks(*, resume: bool = False, writes: bool = True) -> tuple[Check,
     return (
         *([partial(_folder, resume=resume)] if writes else []),
         _device,
+        _attention,
         _processes,
         _batch,
         _shards,
@@ -216,6 +217,10 @@ def _is_finished(folder: Path) -> bool:
 
 def _device(settings: Settings) -> Found:
     return fault_of_device("run", settings.run.device)
+
+
+def _attention(settings: Settings) -> Found:
+    return fault_of_attention(settings.run.attention, settings.run.device)
 
 
 def _processes(settings: Settings) -> Found:

@@ -33,6 +33,7 @@ ROUNDING = (
     "run.threads",
     "run.compile",
     "run.activations",
+    "run.attention",
     "backbone.gradient_checkpointing",
     "batching.pull",
     "batching.decode",

@@ -10,7 +10,7 @@ import attrs
 import torch
 
 from flowbp import limits
-from flowbp.adapters import ACTIVATIONS, Backbone, Full, Grid, Tuning
+from flowbp.adapters import ACTIVATIONS, ATTENTIONS, Backbone, Full, Grid, Tuning
 from flowbp.config import Component
 from flowbp.core import LossShape, Method, Surrogate, draw_surrogate
 from flowbp.evaluation import Judge, Metric, Sampling
@@ -35,7 +35,7 @@ from flowbp.training import (
     WandbSettings,
 )
 from flowbp.training.division import Sharding
-from flowbp.validators import Bounded, integer, real
+from flowbp.validators import Bounded, integer, one_of, real
 
 # Untyped, because mypy takes the type of a field from its default alone.
 _optional: Any = attrs.validators.optional
@@ -56,6 +56,9 @@ class RunSettings:
             half as long on an H100.
         activations: share of the memory for activations that compiled blocks keep in a backward
             pass, 0.5 if null; less is slower. Only with `compile`.
+        attention: the kernel of the network's attention on CUDA: `auto` measures `cudnn`, `flash`
+            and `efficient` once for each shape and takes the fastest that agrees with float32;
+            `native` is what diffusers and torch choose. Elsewhere `auto` is `native`.
     """
 
     folder: Path
@@ -64,6 +67,7 @@ class RunSettings:
     threads: int | None = attrs.field(default=None, validator=_optional(integer(1, limits.THREADS)))
     compile: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     activations: float | None = attrs.field(default=None, validator=_optional(real(0, 1)))
+    attention: str = attrs.field(default="auto", validator=one_of(*ATTENTIONS))
 
     def __attrs_post_init__(self) -> None:
         """Refuse what would not be read."""

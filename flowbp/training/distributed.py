@@ -59,6 +59,10 @@ class ProcessRanks(Ranks):
                 raise AgreedShortageError(each.stage, each.count, each.cause)
         return found
 
+    def agreed(self, question: str, answer: str) -> str:
+        """As in `Ranks`."""
+        return self.notes.first_answer(question, answer)
+
     def collected(self, value: T) -> list[T]:
         """As in `Ranks`."""
         found: list[Any] | None = [None] * self.size if self.first else None

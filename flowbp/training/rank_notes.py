@@ -33,6 +33,13 @@ class Notes:
         with suppress(RuntimeError):
             self._store.set(_key(what, self.rank if rank is None else rank), "")
 
+    def first_answer(self, question: str, answer: str) -> str:
+        """What was answered first; this answer where nothing was, or the store is lost."""
+        with suppress(RuntimeError):
+            key = f"flowbp/answer/{question}"
+            return bytes(self._store.compare_set(key, "", answer)).decode()
+        return answer
+
     def write_lost(self, rank: int) -> None:
         """Note that the connection to a process is broken, unless that has said why."""
         if self.end_of(rank) is None:

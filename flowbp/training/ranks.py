@@ -74,6 +74,10 @@ class Ranks:
         """
         return [value]
 
+    def agreed(self, question: str, answer: str) -> str:
+        """What the first to answer a question has answered; nobody waits for another."""
+        return answer
+
     def collected(self, value: T) -> list[T]:
         """The values of all on the first, in the order of their ranks; none on the others.
 

@@ -246,6 +246,10 @@ class Store(dict):
     def check(self, keys: list[str]) -> bool:
         return all(key in self for key in keys)
 
+    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
+        assert expected == ""
+        return self.setdefault(key, desired).encode()
+
 
 class Gone(Store):
     """The store of a launcher that has ended."""
@@ -255,6 +259,19 @@ class Gone(Store):
 
     def set(self, key: str, value: str) -> None:
         self.check([key])
+
+    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
+        return bytes(self.check([key]))
+
+
+def test_the_first_answer_is_that_of_all() -> None:
+    store = Store()
+    first, second = Notes(store, 1, 2), Notes(store, 0, 2)
+    assert first.first_answer("which", "cudnn") == "cudnn"
+    assert second.first_answer("which", "flash") == "cudnn"
+    assert second.first_answer("another", "flash") == "flash"
+    assert Notes(Gone(), 0, 2).first_answer("which", "flash") == "flash"
+    assert Ranks().agreed("which", "own") == "own"
 
 
 def test_an_error_is_the_others_only_where_one_has_ended() -> None:

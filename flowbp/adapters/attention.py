@@ -1,0 +1,299 @@
+"""The attention of diffusers' transformers: by the kernel that a run names, or the fastest right one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flowbp.adapters.attention_choice import AttentionCall, Choices, Kernel, by_position
+
+AUTO, NATIVE = "auto", "native"
+_HALF = (torch.bfloat16, torch.float16)
+
+
+class DenseGradient(torch.autograd.Function):
+    """The same (B, H, N, D), whose gradient arrives laid out by position, whatever it was.
+
+    torch keeps cuDNN's backward graph by the strides of queries, keys and values, and not by those
+    of the gradient: one with others than the first is read wrongly, beyond its end or as NaN.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(heads: Tensor) -> Tensor:
+        """The same."""
+        return heads.view_as(heads)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is needed."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        """The same, by position."""
+        return by_position(gradient)
+
+
+# torch's operations themselves: its context that selects one would keep what is compiled from being
+# read by a later process, as torch knows no key for it.
+def _cudnn(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    query, key, value = by_position(query), by_position(key), by_position(value)
+    found = torch.ops.aten._scaled_dot_product_cudnn_attention(
+        query, key, value, None, _recorded(query, key, value)
+    )
+    dense: Tensor = DenseGradient.apply(found[0])
+    return dense
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    found: Tensor = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+    return found
+
+
+def _efficient(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    found: Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, key, value, None, _recorded(query, key, value)
+    )[0]
+    return found
+
+
+def _native(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """torch's own choice, which may be cuDNN's kernel."""
+    query, key, value = by_position(query), by_position(key), by_position(value)
+    dense: Tensor = DenseGradient.apply(
+        functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    )
+    return dense
+
+
+KERNELS: dict[str, Kernel] = {"cudnn": _cudnn, "flash": _flash, "efficient": _efficient}
+"""The kernels that a run may name."""
+
+ATTENTIONS = (AUTO, *KERNELS, NATIVE)
+"""The values of `run.attention`."""
+
+CHOICES = Choices({**KERNELS, NATIVE: _native}, exact=("flash", NATIVE))
+"""Those of this process."""
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _chosen(
+    shape: tuple[int, ...], keys: int, dtype: torch.dtype, device: torch.device, gradient: bool
+) -> str:
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    return CHOICES.of(AttentionCall(tuple(shape), keys, dtype, device, gradient, deterministic))
+
+
+def attend(
+    attention: str, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """Attend by a kernel: queries, keys and values (B, H, N, D) to (B, H, N, D).
+
+    `auto` is the fastest kernel that agrees with float32 for this shape. With a mask, and in other
+    than half precision, which no named kernel computes in, torch decides.
+    """
+    query, key, value = _cast(query), _cast(key), _cast(value)
+    if attention == NATIVE or query.dtype not in _HALF:
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    if mask is not None:
+        return _native(query, key, value, mask)
+    if attention == AUTO:
+        recorded = _recorded(query, key, value)
+        shape = tuple(query.shape)
+        attention = _chosen(shape, key.shape[2], query.dtype, query.device, recorded)
+    return CHOICES.kernels[attention](query, key, value)
+
+
+def _recorded(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether a gradient may be asked for."""
+    wanted = query.requires_grad or key.requires_grad or value.requires_grad
+    return torch.is_grad_enabled() and wanted
+
+
+def _cast(heads: Tensor) -> Tensor:
+    # As autocast does for torch's attention, and not for the operations under it.
+    kind = heads.device.type
+    if heads.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+        return heads
+    return heads.to(torch.get_autocast_dtype(kind))
+
+
+class JointAttention:
+    """A diffusers attention processor of Stable Diffusion 3: its own one, but for the kernel."""
+
+    def __init__(self, attention: str) -> None:
+        self.attention = attention
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Attend among (B, N, C) and, where there is text (B, L, C), with it; as diffusers no mask."""
+        joined = _projected(attn, hidden_states, "to_{}", "norm_{}")
+        if encoder_hidden_states is not None:
+            text = _projected(attn, encoder_hidden_states, "add_{}_proj", "norm_added_{}")
+            joined = [torch.cat(pair, dim=2) for pair in zip(joined, text, strict=True)]
+        found = attend(self.attention, *joined)
+        found = found.transpose(1, 2).flatten(2).to(joined[0].dtype)
+        positions = hidden_states.shape[1]
+        pictures = attn.to_out[1](attn.to_out[0](found[:, :positions]))
+        if encoder_hidden_states is None:
+            return pictures  # type: ignore[no-any-return]
+        texts = found[:, positions:]
+        return pictures, texts if attn.context_pre_only else attn.to_add_out(texts)
+
+
+def _projected(attn: Any, states: Tensor, projection: str, norm: str) -> list[Tensor]:
+    """Queries, keys and values (B, H, N, D), normalized where the model does."""
+    found = []
+    for name in "qkv":
+        heads = getattr(attn, projection.format(name))(states)
+        heads = heads.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+        normalize = getattr(attn, norm.format(name), None)
+        found.append(heads if normalize is None else normalize(heads))
+    return found
+
+
+@cache
+def _registered(attention: str) -> Any:
+    """The attention under a name in the registry of diffusers, which processors look up there."""
+    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+    backends: Any = _AttentionBackendRegistry
+    native = backends._backends[AttentionBackendName.NATIVE]
+
+    def attended(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+        _parallel_config: Any = None,
+    ) -> Tensor:
+        """Positions before heads, (B, N, H, D)."""
+        if (
+            dropout_p
+            or is_causal
+            or scale is not None
+            or enable_gqa
+            or _parallel_config is not None
+        ):
+            found: Tensor = native(
+                query,
+                key,
+                value,
+                attn_mask,
+                dropout_p,
+                is_causal,
+                scale,
+                enable_gqa,
+                _parallel_config=_parallel_config,
+            )
+            return found
+        if attn_mask is not None and attn_mask.ndim == 2:
+            attn_mask = attn_mask[:, None, None]
+        heads = (each.transpose(1, 2) for each in (query, key, value))
+        return attend(attention, *heads, mask=attn_mask).transpose(1, 2)
+
+    # The names are an enumeration, and a processor takes no other.
+    names: Any = AttentionBackendName
+    member = str.__new__(names, f"flowbp_{attention}")
+    member._name_, member._value_ = f"FLOWBP_{attention.upper()}", f"flowbp_{attention}"
+    names._value2member_map_[member._value_] = member
+    backends.register(member)(attended)
+    return member
+
+
+def attend_with(
+    transformer: nn.Module, attention: str, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Have a transformer of diffusers attend by a kernel, or by the fastest right one.
+
+    Args:
+        transformer: Its processors that are not diffusers' own stay.
+        attention: `auto`, `cudnn`, `flash`, `efficient`, or `native` for what diffusers does.
+        device: Where it is; away from CUDA `auto` is `native`.
+        dtype: What it computes in; `auto` is `native` but in half precision.
+
+    Raises:
+        ValueError: No such attention, or not there.
+    """
+    _check(attention, device, dtype)
+    plain = attention == NATIVE or device.type != "cuda" or dtype not in _HALF
+    count = sum(_set(part, NATIVE if plain else attention) for part in transformer.modules())
+    if attention in KERNELS and count == 0:
+        raise ValueError(
+            f"`attention` is {attention!r}, and {type(transformer).__name__} has no attention of "
+            "diffusers to set; write auto"
+        )
+
+
+def _check(attention: str, device: torch.device, dtype: torch.dtype) -> None:
+    if attention not in ATTENTIONS:
+        raise ValueError(f"`attention` must be {' or '.join(ATTENTIONS)}, got {attention!r}")
+    if attention not in KERNELS:
+        return
+    if device.type != "cuda":
+        raise ValueError(
+            f"`attention` is {attention!r}, a kernel of CUDA, on the device {device}; write auto"
+        )
+    if dtype not in _HALF:
+        raise ValueError(
+            f"`attention` is {attention!r}, and the model computes in {dtype}; write auto, or have "
+            "it compute in bfloat16"
+        )
+
+
+def _set(part: nn.Module, attention: str) -> bool:
+    """Set the attention of a module, if it is one."""
+    processor: Any = getattr(part, "processor", None)
+    if processor is None:
+        return False
+    from diffusers.models.attention_processor import JointAttnProcessor2_0
+
+    if type(processor) in (JointAttnProcessor2_0, JointAttention):
+        plain = attention == NATIVE
+        set_processor: Callable[[Any], None] = part.set_processor  # type: ignore[assignment]
+        set_processor(JointAttnProcessor2_0() if plain else JointAttention(attention))
+        return True
+    # One by one: the model's own method also changes the default of every other model.
+    if hasattr(processor, "_attention_backend"):
+        processor._attention_backend = None if attention == NATIVE else _registered(attention)
+        return True
+    return False
+
+
+def set_attention(
+    backbone: Any,
+    attention: str,
+    *,
+    agree: Callable[[str, str], str],
+    say: Callable[[str], None],
+) -> None:
+    """Have a backbone's network attend by a kernel, before it is compiled, see `attend_with`.
+
+    Args:
+        backbone: A `Backbone`; one without a network of diffusers keeps its own under `auto`.
+        attention: One of `ATTENTIONS`.
+        agree: What all processes take, of a description of a shape and this one's choice for it.
+        say: Takes a line about each choice of this process from now on.
+
+    Raises:
+        ValueError: The attention is not there.
+    """
+    CHOICES.agree, CHOICES.say = agree, say
+    policy = getattr(backbone, "policy", None)
+    dtype = torch.bfloat16 if policy is None else policy.compute
+    attend_with(backbone.module, attention, backbone.device, dtype)
