@@ -1,4 +1,4 @@
-"""The attention of diffusers' transformers: by the kernel that a run names, or the fastest right one."""
+"""The attention of diffusers' transformers: by a kernel that is named, or the fastest right one."""
 
 from __future__ import annotations
 
@@ -35,9 +35,14 @@ class DenseGradient(torch.autograd.Function):
         """Nothing is needed."""
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """The same, by position."""
         return by_position(gradient)
+
+
+def _with_dense_gradient(heads: Tensor) -> Tensor:
+    dense: Tensor = DenseGradient.apply(heads)  # type: ignore[no-untyped-call]
+    return dense
 
 
 # torch's operations themselves: its context that selects one would keep what is compiled from being
@@ -47,8 +52,7 @@ def _cudnn(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     found = torch.ops.aten._scaled_dot_product_cudnn_attention(
         query, key, value, None, _recorded(query, key, value)
     )
-    dense: Tensor = DenseGradient.apply(found[0])
-    return dense
+    return _with_dense_gradient(found[0])
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -64,12 +68,11 @@ def _efficient(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def _native(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """torch's own choice, which may be cuDNN's kernel."""
+    """Torch's own choice, which may be cuDNN's kernel."""
     query, key, value = by_position(query), by_position(key), by_position(value)
-    dense: Tensor = DenseGradient.apply(
+    return _with_dense_gradient(
         functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     )
-    return dense
 
 
 KERNELS: dict[str, Kernel] = {"cudnn": _cudnn, "flash": _flash, "efficient": _efficient}
@@ -137,7 +140,7 @@ class JointAttention:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Attend among (B, N, C) and, where there is text (B, L, C), with it; as diffusers no mask."""
+        """Attend among (B, N, C) and, if there is any, text (B, L, C); no mask is read."""
         joined = _projected(attn, hidden_states, "to_{}", "norm_{}")
         if encoder_hidden_states is not None:
             text = _projected(attn, encoder_hidden_states, "add_{}_proj", "norm_added_{}")
@@ -204,8 +207,8 @@ def _registered(attention: str) -> Any:
             return found
         if attn_mask is not None and attn_mask.ndim == 2:
             attn_mask = attn_mask[:, None, None]
-        heads = (each.transpose(1, 2) for each in (query, key, value))
-        return attend(attention, *heads, mask=attn_mask).transpose(1, 2)
+        heads = [each.transpose(1, 2) for each in (query, key, value)]
+        return attend(attention, heads[0], heads[1], heads[2], attn_mask).transpose(1, 2)
 
     # The names are an enumeration, and a processor takes no other.
     names: Any = AttentionBackendName

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -150,7 +150,7 @@ class Trial:
 
         self.inputs = [drawn(call.shape[2]), drawn(call.keys), drawn(call.keys)]
         self.cotangent = drawn(call.shape[2])
-        self.expected = exact_attention(*self.inputs, self.cotangent, gradient=self.gradient)
+        self.expected = exact_attention(self.inputs, self.cotangent, gradient=self.gradient)
 
     def run(self, kernel: Kernel, cotangent: Tensor | None = None) -> list[Tensor]:
         """The output, and the gradients if the call is one with them."""
@@ -201,16 +201,14 @@ def layouts(cotangent: Tensor) -> list[Tensor]:
     first = cotangent.transpose(1, 2)
     batch, positions, heads, width = first.shape
     wider = first.new_zeros(batch, positions, 2 * heads * width)
-    part = wider[:, :, : heads * width].unflatten(2, (heads, width))
+    part = wider[:, :, : heads * width].view(batch, positions, heads, width)
     part.copy_(first)
     return [cotangent, cotangent.contiguous(), part.transpose(1, 2), cotangent]
 
 
-def exact_attention(
-    query: Tensor, key: Tensor, value: Tensor, cotangent: Tensor, *, gradient: bool
-) -> list[Tensor]:
+def exact_attention(inputs: Sequence[Tensor], cotangent: Tensor, *, gradient: bool) -> list[Tensor]:
     """Output and gradients by products in float32, rounded once; one head at a time."""
-    inputs = (query, key, value)
+    query = inputs[0]
     found = [torch.empty_like(each) for each in ((query, *inputs) if gradient else (query,))]
     for sample, head in torch.cartesian_prod(*map(torch.arange, query.shape[:2])).tolist():
         q, k, v = (each[sample, head].float().requires_grad_(gradient) for each in inputs)

@@ -46,7 +46,7 @@ def with_gradient(fault):
 
 
 def of_first_strides():
-    """A kernel that reads every gradient by the strides of the first, as torch with cuDNN's graph."""
+    """A kernel that reads every gradient by the strides of the first, as cuDNN's in torch."""
     first = []
 
     def fault(gradient):
@@ -184,7 +184,7 @@ def test_exact_attention_is_that_of_float64():
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(2, 3, n, 8, generator=generator) for n in (5, 7, 7)]
     cotangent = torch.randn(2, 3, 5, 8, generator=generator)
-    found = exact_attention(*inputs, cotangent, gradient=True)
+    found = exact_attention(inputs, cotangent, gradient=True)
     leaves = [each.double().requires_grad_() for each in inputs]
     out = right(*leaves)
     gradients = torch.autograd.grad(out, leaves, cotangent.double())

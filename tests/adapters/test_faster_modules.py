@@ -17,7 +17,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._inductor.decomposition import select_decomp_table
 from torch.nn import functional
 
-from flowbp.adapters import DtypePolicy, faster_modules
+from flowbp.adapters import faster_modules
 from flowbp.adapters.faster_modules import (
     ChannelsLastGroupNorm,
     TanhGelu,
