@@ -44,15 +44,57 @@ from benchmarks.measurement import (
 )
 from benchmarks.random_backbone import SMALL, SMALL_VAES, random_backbone
 from benchmarks.random_models import METHODS, PUBLISHED, settings_of, vision_reward
-from flowbp.adapters import Backbone, compile_backbone
+from flowbp.adapters import Backbone, DiffusersBackbone, compile_backbone
+from flowbp.cli.run.check import predicted_peak
 from flowbp.settings import RunContainer, Settings
+from flowbp.settings.unloaded_model import META
+from flowbp.settings.unloaded_reward import PicturesAlone
 from flowbp.training import ALONE, PromptList, Ranks
+from flowbp.training.division import Division, Needs
+from flowbp.training.peak_memory import Peak
 
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 _SMALLER = 16
 _SHORT = ("sampling.steps=2", "method={name: sparse, active: 1}")
 # A pull at a joint has a graph of its own where only adapters are trained, and so code of its own.
 _WARM = ("sampling.steps=2", "method={name: bridge, active: 2}")
+
+
+def backbone_of(
+    settings: Settings, model: str, device: torch.device, *, small: bool
+) -> DiffusersBackbone:
+    """A model as its preset says, with random weights, or on the meta device with none."""
+    wanted, family = settings.backbone.arguments, PUBLISHED[model].split()[0]
+    return random_backbone(
+        PUBLISHED[model],
+        policy=wanted["policy"],
+        device=device,
+        text_tokens=8 if small else wanted["text_length"],
+        decode_batch=wanted.get("decode_batch"),
+        gradient_checkpointing=wanted.get("gradient_checkpointing", "auto"),
+        quantization=wanted.get("quantization"),
+        transformer=SMALL[family] if small else None,
+        vae=SMALL_VAES[family] if small else None,
+    )
+
+
+def predicted(
+    settings: Settings,
+    model: str,
+    found: tuple[Division, Needs],
+    *,
+    processes: int = 1,
+    small: bool = False,
+    compiled: bool,
+) -> Peak:
+    """The peak of a step of such a model, divided so, found without weights."""
+    sketch = settings.tuning(
+        backbone_of(settings, model, META, small=small), generator=torch.Generator()
+    )
+    if compiled and not settings.run.compile:
+        settings = attrs.evolve(settings, run=attrs.evolve(settings.run, compile=True))
+    reward = PicturesAlone(vision_reward(META, small=small))
+    return predicted_peak(settings, sketch, reward, found, processes=processes)
 
 
 class Bench:
@@ -72,18 +114,7 @@ class Bench:
         self.device, self.memory = device, memory
         settings = self.settings("bridge")
         self.compiled = compiled or settings.run.compile
-        wanted = settings.backbone.arguments
-        backbone = random_backbone(
-            PUBLISHED[model],
-            policy=wanted["policy"],
-            device=device,
-            text_tokens=8 if small else wanted["text_length"],
-            decode_batch=wanted.get("decode_batch"),
-            gradient_checkpointing=wanted.get("gradient_checkpointing", "auto"),
-            quantization=wanted.get("quantization"),
-            transformer=SMALL[PUBLISHED[model].split()[0]] if small else None,
-            vae=SMALL_VAES[PUBLISHED[model].split()[0]] if small else None,
-        )
+        backbone = backbone_of(settings, model, device, small=small)
         self.reward = vision_reward(device, small=small)
         container = RunContainer(settings=settings)
         container.backbone.override(providers.Object(backbone))

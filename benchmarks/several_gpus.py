@@ -25,7 +25,7 @@ from pathlib import Path
 import attrs
 import torch
 
-from benchmarks.backbones import Bench
+from benchmarks.backbones import Bench, predicted
 from benchmarks.gpu_time import Profiled
 from benchmarks.measurement import GIB, Recorder, clear, peak_gib
 from benchmarks.several_gpus_table import Row, append, rows_of, table
@@ -34,7 +34,7 @@ from flowbp.cli.run.check import division_of
 from flowbp.cli.run.rank_output import speaking_once
 from flowbp.settings import Settings
 from flowbp.training import Launch, Metrics, Ranks, joined
-from flowbp.training.division import Division
+from flowbp.training.division import Division, Needs
 from flowbp.training.restore import refuse_differing_models
 
 _BEGUN = time.perf_counter()
@@ -110,8 +110,8 @@ class Steps(Recorder):
             self.profiled.start()
 
 
-def divide(bench: Bench, case: Case, settings: Settings, ranks: Ranks) -> tuple[Division, str]:
-    """Divide a model as the case says or as a run would; and what that takes, in words."""
+def divide(bench: Bench, case: Case, settings: Settings, ranks: Ranks) -> tuple[Division, Needs]:
+    """Divide a model as the case says or as a run would; and what it needs."""
     chosen, needs = division_of(settings, bench.tuned, settings.optimizer)
     if case.division is not None:
         chosen = case.division(ranks.size)
@@ -119,7 +119,25 @@ def divide(bench: Bench, case: Case, settings: Settings, ranks: Ranks) -> tuple[
         network = bench.tuned.module
         refuse_differing_models(network, ranks)
         shard(network, ranks.mesh(chosen.shard, bench.device), keep=chosen.keep)
-    return chosen, chosen.described(needs, ranks.size)
+    return chosen, needs
+
+
+def foreseen(
+    settings: Settings, typed: argparse.Namespace, found: tuple[Division, Needs], processes: int
+) -> tuple[float | None, str]:
+    """The GiB of the peak as `--check` predicts them, and in words; measuring goes on without."""
+    try:
+        peak = predicted(
+            settings,
+            CASES[typed.case].model,
+            found,
+            processes=processes,
+            small=typed.tiny,
+            compiled=not typed.eager,
+        )
+    except Exception as error:
+        return None, f"not known: {error}"
+    return peak.total / GIB, peak.described()
 
 
 def _portions_of(bench: Bench, settings: Settings, recorder: Recorder) -> str:
@@ -144,13 +162,16 @@ def measure(name: str, typed: argparse.Namespace, ranks: Ranks) -> Row | None:
     settings = bench.settings("bridge", *map("{}={}".format, OF_THE_CASE, own))
     if ranks.first:
         say(f"{name}: built on {ranks.size} processes")
-    division, needs = divide(bench, case, settings, ranks)
+    division, sizes = divide(bench, case, settings, ranks)
+    needs, foretold = division.described(sizes, ranks.size), (None, "")
+    if ranks.first:
+        foretold = foreseen(settings, typed, (division, sizes), ranks.size)
     building, seconds = peak_gib(), time.perf_counter() - begun
     clear()
     built = torch.cuda.memory_allocated() / GIB if torch.cuda.is_available() else None
     recorder = Steps(typed.steps, device, typed.profile) if ranks.first else Recorder()
     if ranks.first:
-        say(f"{division.shared(ranks.size)}; {needs}")
+        say(f"{division.shared(ranks.size)}; {needs}; predicted: {foretold[1]}")
     bench.run(settings, recorder, ranks)
     gib = ranks.exchange((building, built, peak_gib()))
     if not isinstance(recorder, Steps):
@@ -162,6 +183,8 @@ def measure(name: str, typed: argparse.Namespace, ranks: Ranks) -> Row | None:
         processes=ranks.size,
         division=division.shared(ranks.size),
         needs=needs,
+        predicted_gib=foretold[0],
+        predicted=foretold[1],
         samples=case.samples,
         total=total,
         portions=_portions_of(bench, settings, recorder),

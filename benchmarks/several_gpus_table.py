@@ -27,6 +27,9 @@ class Row:
     # How they have the model, and what the product calculates of its memory.
     division: str
     needs: str
+    # Of the peak, before anything was loaded; None where that failed, as `predicted` says.
+    predicted_gib: float | None = None
+    predicted: str = ""
     # On each GPU at a time, and of a step on all.
     samples: int
     total: int
@@ -80,7 +83,8 @@ def table(rows: Sequence[Row]) -> str:
     columns = (
         "case", "GPUs", "samples a step", "the model", "portions", "compiled", "s a step",
         "weak scaling",
-        "GiB while built", "GiB once built", "GiB in training", "rewards differ from one GPU's by",
+        "GiB while built", "GiB once built", "GiB in training", "predicted",
+        "rewards differ from one GPU's by",
         "of s profiled", "computing", "NCCL", "NCCL alone", "nothing",
     )  # fmt: skip
     return markdown(columns, (list(_cells(row, rows)) for row in rows))
@@ -91,6 +95,7 @@ def _cells(row: Row, rows: Sequence[Row]) -> Iterator[str]:
     yield from ("yes" if row.compiled else "no", f"{row.step:.2f}")
     yield _scaling(row, rows)
     yield from map(_gib, (row.building_gib, row.built_gib, row.training_gib))
+    yield _gib([row.predicted_gib])
     yield difference(row, rows)
     times = [""] * 5 if row.gpu is None else [f"{t:.3f}" for t in attrs.astuple(row.gpu)]
     yield from times

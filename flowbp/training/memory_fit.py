@@ -52,11 +52,11 @@ from flowbp.training.step import (
     starting_portions,
 )
 
-_ENOUGH = 4
+ENOUGH = 4
 """Samples at a time from which on gradient checkpointing would save no time."""
 
-_COMPILED_PULLS = (8, 4, 2, 1)
-_COMPILED_DECODES = (4, 2, 1)
+COMPILED_PULLS = (8, 4, 2, 1)
+COMPILED_DECODES = (4, 2, 1)
 """What is tried of compiled code, which takes long for each; more at a time is not faster."""
 
 
@@ -100,7 +100,7 @@ class _Fitting:
         self.compiled = is_compiled(backbone.module)
         self.lockstep = in_lockstep(backbone)
         # As many as are ever tried at a time.
-        most = _COMPILED_PULLS[0] if self.compiled else 1
+        most = COMPILED_PULLS[0] if self.compiled else 1
         if self.lockstep:
             most = max(step.batching.pull_size, step.batching.decode_size)
         copies = most if len(prompts) > 1 else 1
@@ -134,7 +134,7 @@ class _Fitting:
             pulls, on = self._pulls(able, on, 1 if alone else pull, may_switch=may_switch)
             pull = even_size(max(pulls.count, 1), pull) if batching.pull == AUTO else pull
         if batching.decode == AUTO:
-            decodes = self._fit(self._score, 1 if alone else decode, _COMPILED_DECODES)
+            decodes = self._fit(self._score, 1 if alone else decode, COMPILED_DECODES)
             decode = even_size(max(decodes.count, 1), decode)
         chosen = attrs.evolve(batching.portions, pull=pull, decode=decode, checkpointing=on)
         found = pulls or decodes
@@ -149,8 +149,8 @@ class _Fitting:
         self, able: WithCheckpointing | None, on: bool | None, most: int, *, may_switch: bool
     ) -> tuple[Fit, bool | None]:
         wished = self.step.batching.pull == AUTO
-        needed = min(_ENOUGH, most) if wished else most
-        sizes = _COMPILED_PULLS if wished else (most,)
+        needed = min(ENOUGH, most) if wished else most
+        sizes = COMPILED_PULLS if wished else (most,)
         if able is not None:
             able.checkpoint_gradients(bool(on))
         found = self._fit(self._pull, most, sizes, least=needed if may_switch else 1)

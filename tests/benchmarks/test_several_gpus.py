@@ -24,7 +24,7 @@ def row(**figures):
         changed=["a=1"],
         seconds=[60.0, 9.0, 4.0, 6.0, 5.0, 8.0], rewards=[0.5, 0.25], reward_stds=[0.1, 0.1],
         losses=[0.0], gradient_norms=[1.0], building_gib=[20.25], built_gib=[10.0],
-        training_gib=[50.0], building_seconds=9.0, profiled=True, gpu=None,
+        training_gib=[50.0], predicted_gib=48.5, building_seconds=9.0, profiled=True, gpu=None,
     )  # fmt: skip
     return Row(**values | figures)
 
@@ -40,6 +40,8 @@ def test_sharded_processes_have_the_rewards_of_one(tmp_path, monkeypatch):
     one, two = rows_of(file)
     assert (one.processes, two.processes) == (1, 2)
     assert one.total == two.total == 16 and one.portions == two.portions
+    assert "in the backward pass of the network (pull 8, decode 8" in one.predicted
+    assert 0 < two.predicted_gib < 0.1
     assert two.rewards == pytest.approx(one.rewards, abs=1e-6)
     assert two.gradient_norms == pytest.approx(one.gradient_norms, rel=1e-4)
 
@@ -67,8 +69,9 @@ def test_the_table_compares_with_one_gpu(tmp_path, monkeypatch, capsys):
     line = capsys.readouterr().out.splitlines()[-1]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[5:9] == ["yes", "6.25", "0.800", "20.0 / 21.0"]
-    assert cells[11] == "0.12 in 2 steps (standard deviation 0.1)"
-    assert cells[12:] == ["6.500", "5.000", "1.000", "0.750", "0.750"]
+    assert cells[10:12] == ["50.0", "48.5"]
+    assert cells[12] == "0.12 in 2 steps (standard deviation 0.1)"
+    assert cells[13:] == ["6.500", "5.000", "1.000", "0.750", "0.750"]
     # One that is not compiled, or of other settings, is no measure.
     for other in (attrs.evolve(two, changed=["a=2"]), attrs.evolve(two, compiled=False)):
         assert "0.800" not in table([row(), other])

@@ -35,10 +35,12 @@ def overview(
     processes: int = 1,
     division: tuple[Division, Needs] | None = None,
     copied: bool = False,
+    peak: str = "",
 ) -> str:
     """What a run would do: parts, an example of the method's draw, cost, prompts, folder.
 
-    Its checkpoints are written from copies where the backbone can be `copied`.
+    The `peak` of a step is in words. Its checkpoints are written from copies where the backbone can
+    be `copied`.
     """
     tree = resolved_values(settings, defaults=False)
     surrogate = example_surrogate(settings, settings.run.seed)
@@ -70,6 +72,7 @@ def overview(
         f"{_checkpointing(settings.backbone)}{_compiled(settings.run)}",
         "processes": _shared(batching, processes, division[0] if division else Division()),
         "memory": division[0].described(division[1], processes) if division else "",
+        "peak": peak,
         "each step": f"{samples}, each with {spent.forward} velocity "
         f"evaluations forward and {spent.backward} backward in this example",
         "optimizer": f"{words(tree['optimizer'])}, schedule {words(tree['schedule'])}",

@@ -1,0 +1,124 @@
+"""What lives at a time, against counts by hand and against what torch itself saves."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from benchmarks.random_backbone import SMALL, SMALL_VAES, random_backbone
+from flowbp.adapters import DtypePolicy, Lora
+from flowbp.training.device_rules import DeviceRules
+from flowbp.training.live_memory import CompiledMemory, LiveMemory
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_the_peak_is_of_what_is_there_at_a_time(device: str) -> None:
+    given = torch.zeros(1000, device=device)
+    with LiveMemory([given]) as live:
+        a = given * 2
+        b = a + 1
+        assert (live.now, live.peak) == (8000, 8000)
+        del a
+        b.mul_(3)
+        view = b[:10]
+        del b
+        assert (live.now, live.peak) == (4000, 8000)
+        del view
+    assert live.now == 0
+    assert live.peak == 8000
+
+
+def _model(name: str, device: str, tuning: str):
+    family = name.split()[0]
+    changes = {"transformer": SMALL[family], "vae": SMALL_VAES[family]}
+    model = random_backbone(name, text_tokens=8, device=device, **changes)
+    if tuning == "lora":
+        return Lora(rank=2)(model, generator=torch.Generator())
+    return model
+
+
+def _saved(model, conditioning, x, there) -> int:
+    saved = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        v = model.velocity(conditioning)(x.requires_grad_(), torch.tensor(0.5))
+    for each in (*there, v):
+        saved.pop(each.untyped_storage().data_ptr(), None)
+    return sum(saved.values())
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("name", ["sd3.5 medium", "flux1 dev", "flux2 klein 4B"])
+def test_a_pull_without_weights_keeps_what_torch_saves_with_them(name: str, tuning: str) -> None:
+    kept, count = {}, 2
+    for device in ("cpu", "meta"):
+        model = _model(name, device, tuning)
+        x = model.noise(count, height=32, width=32, generator=torch.Generator())
+        with torch.no_grad():
+            conditioning = model.encode(["a", "b"])
+        there = [*model.module.parameters(), *model.module.buffers(), x]
+        there += conditioning.tensors.values()
+        if device == "meta":
+            live, rules = LiveMemory(there), DeviceRules("cpu")
+            with rules.active(), live:
+                v = model.velocity(conditioning)(x.requires_grad_(), torch.tensor(0.5))
+            # The velocity itself is there, whether it is saved or not.
+            kept[device] = live.now - live.block_of(v).size
+            continue
+        kept[device] = _saved(model, conditioning, x, there)
+    assert kept["meta"] == kept["cpu"] > 0
+
+
+@pytest.mark.parametrize(
+    ("share", "kept"),
+    [
+        # Of the gelu's input and output, 512 bytes each, a product reads the output.
+        (1.0, 1024),
+        # The input is enough for both.
+        (0.5, 512),
+        (0.75, 512),
+        # There is no half of it.
+        (0.25, 0),
+        (0.0, 0),
+    ],
+)
+def test_compiled_code_keeps_the_cheapest_that_its_share_has_room_for(share, kept) -> None:
+    block = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8)).to("meta")
+    x = torch.empty(4, 8, device="meta", requires_grad=True)
+    live, rules = LiveMemory([*block.parameters(), x]), DeviceRules("cuda")
+    compiled = CompiledMemory(live, rules, {block: share})
+    with rules.active(), compiled(), live:
+        found = block(x)
+        assert live.now - live.block_of(found).size == kept
+        # What is computed again is there in the backward pass.
+        found.sum().backward()
+    assert live.peak >= kept
+    assert "forward" not in vars(block)
+    plain = LiveMemory([*block.parameters(), x])
+    with rules.active(), plain:
+        found = block(x)
+    assert plain.now - plain.block_of(found).size == 1024
+
+
+def test_blocks_that_are_checkpointed_are_ruled_in_the_backward_pass_too() -> None:
+    model = _model("sd3.5 medium", "meta", "full")
+    x = model.noise(2, height=32, width=32, generator=torch.Generator()).requires_grad_()
+    model = attrs.evolve(
+        model, policy=DtypePolicy(torch.float32, torch.bfloat16), gradient_checkpointing=True
+    )
+    rules = DeviceRules("cuda")
+    blocks = list(model.module.transformer_blocks)
+    with rules.active(), rules.in_backward(blocks, torch.bfloat16):
+        conditioning = model.encode(["a", "b"])
+        v = model.velocity(conditioning)(x, torch.tensor(0.5))
+        v.sum().backward()
+    assert x.grad is not None
+    assert not any("forward" in vars(each) for each in blocks)
