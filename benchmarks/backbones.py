@@ -45,7 +45,7 @@ from benchmarks.measurement import (
 from benchmarks.random_backbone import SMALL, SMALL_VAES, random_backbone
 from benchmarks.random_models import METHODS, PUBLISHED, settings_of, vision_reward
 from flowbp.adapters import Backbone, DiffusersBackbone, compile_backbone
-from flowbp.cli.run.check import predicted_peak
+from flowbp.cli.run.predicted_memory import predicted_peak
 from flowbp.settings import RunContainer, Settings
 from flowbp.settings.unloaded_model import META
 from flowbp.settings.unloaded_reward import PicturesAlone
@@ -86,15 +86,22 @@ def predicted(
     processes: int = 1,
     small: bool = False,
     compiled: bool,
+    device: str = "cuda",
+    memory: int | None = None,
 ) -> Peak:
-    """The peak of a step of such a model, divided so, found without weights."""
+    """The peak of a step of such a model, divided so, found without weights.
+
+    On devices with so many bytes of `memory`; None fits nothing into it.
+    """
     sketch = settings.tuning(
         backbone_of(settings, model, META, small=small), generator=torch.Generator()
     )
     if compiled and not settings.run.compile:
         settings = attrs.evolve(settings, run=attrs.evolve(settings.run, compile=True))
     reward = PicturesAlone(vision_reward(META, small=small))
-    return predicted_peak(settings, sketch, reward, found, processes=processes)
+    return predicted_peak(
+        settings, sketch, reward, found, processes=processes, device=device, memory=memory
+    )
 
 
 class Bench:

@@ -31,6 +31,7 @@ from benchmarks.measurement import GIB, Recorder, clear, peak_gib
 from benchmarks.several_gpus_table import Row, append, rows_of, table
 from flowbp.adapters.sharding import shard
 from flowbp.cli.run.check import division_of
+from flowbp.cli.run.predicted_memory import memory_bytes
 from flowbp.cli.run.rank_output import speaking_once
 from flowbp.settings import Settings
 from flowbp.training import Launch, Metrics, Ranks, joined
@@ -134,6 +135,8 @@ def foreseen(
             processes=processes,
             small=typed.tiny,
             compiled=not typed.eager,
+            device="cpu" if typed.tiny else "cuda",
+            memory=None if typed.tiny else memory_bytes(torch.device("cuda")),
         )
     except Exception as error:
         return None, f"not known: {error}"
@@ -163,15 +166,17 @@ def measure(name: str, typed: argparse.Namespace, ranks: Ranks) -> Row | None:
     if ranks.first:
         say(f"{name}: built on {ranks.size} processes")
     division, sizes = divide(bench, case, settings, ranks)
-    needs, foretold = division.described(sizes, ranks.size), (None, "")
+    needs = division.described(sizes, ranks.size)
+    expected: float | None = None
+    text = ""
     if ranks.first:
-        foretold = foreseen(settings, typed, (division, sizes), ranks.size)
+        expected, text = foreseen(settings, typed, (division, sizes), ranks.size)
     building, seconds = peak_gib(), time.perf_counter() - begun
     clear()
     built = torch.cuda.memory_allocated() / GIB if torch.cuda.is_available() else None
     recorder = Steps(typed.steps, device, typed.profile) if ranks.first else Recorder()
     if ranks.first:
-        say(f"{division.shared(ranks.size)}; {needs}; predicted: {foretold[1]}")
+        say(f"{division.shared(ranks.size)}; {needs}; predicted: {text}")
     bench.run(settings, recorder, ranks)
     gib = ranks.exchange((building, built, peak_gib()))
     if not isinstance(recorder, Steps):
@@ -183,8 +188,8 @@ def measure(name: str, typed: argparse.Namespace, ranks: Ranks) -> Row | None:
         processes=ranks.size,
         division=division.shared(ranks.size),
         needs=needs,
-        predicted_gib=foretold[0],
-        predicted=foretold[1],
+        predicted_gib=expected,
+        predicted=text,
         samples=case.samples,
         total=total,
         portions=_portions_of(bench, settings, recorder),

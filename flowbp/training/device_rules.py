@@ -102,7 +102,7 @@ class DeviceRules(TorchFunctionMode):
 
     def _held(self, forward: Callable[..., Any], low: torch.dtype | None) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
-            if self in _get_current_function_mode_stack():
+            if self in _get_current_function_mode_stack():  # type: ignore[no-untyped-call]
                 return forward(*args, **options)
             before, self.low = self.low, low
             try:

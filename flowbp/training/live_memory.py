@@ -55,7 +55,7 @@ class _Operation:
     outputs: Sequence[_Block]
 
 
-class LiveMemory(TorchDispatchMode):
+class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all tensors that are made within it, from when until they are freed.
 
     `peak` is the most at a time. What kernels allocate for themselves is not seen.
@@ -65,7 +65,7 @@ class LiveMemory(TorchDispatchMode):
     """
 
     def __init__(self, there: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0.0
         self.number = 0
         self.log: list[_Operation] | None = None
@@ -246,7 +246,7 @@ class CompiledMemory:
 
         for each in outputs:
             if each.requires_grad:
-                each.register_hook(recompute)
+                each.register_hook(recompute)  # type: ignore[no-untyped-call]
 
 
 def least_kept(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import attrs
 import torch
@@ -205,14 +206,16 @@ class StepSketch:
             v = self.backbone.velocity(conditioning)(x, torch.tensor(0.5))
             torch.autograd.backward(v, cotangent)
 
-        compiled = self.activations is not None and not checkpointing
+        shares: dict[nn.Module, float] = {}
+        if self.activations is not None and not checkpointing:
+            shares = dict.fromkeys(blocks, self.activations)
         with self._gradients():
             return self._peak(
                 pull,
                 x,
                 *conditioning.tensors.values(),
                 cotangent,
-                shares=dict.fromkeys(blocks, self.activations) if compiled else {},
+                shares=shares,
                 again=blocks if checkpointing else (),
                 low=low,
             )
@@ -303,7 +306,7 @@ class StepSketch:
         return round(live.peak)
 
 
-def _networks(part: object) -> Iterator[nn.Module]:
+def _networks(part: Any) -> Iterator[nn.Module]:
     """The networks of a reward, or of what it is made of."""
     if isinstance(part, nn.Module):
         yield part
@@ -324,7 +327,7 @@ def _largest(
         found = peak(count)
         if room is None or found <= room or count == 1:
             return count, found
-    if compiled is not None:
+    if compiled is not None or room is None:
         return count, found
     first = peak(1)
     each = max((found - first) // (most - 1), 1)

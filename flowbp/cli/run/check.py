@@ -26,13 +26,14 @@ from flowbp.cli.rehearsal import (
 )
 from flowbp.cli.run.built_run import replaced_providers
 from flowbp.cli.run.overview import overview
+from flowbp.cli.run.predicted_memory import memory_bytes, peak_text
 from flowbp.cli.run.results import guidance_scales
 from flowbp.cli.run.resume import resumption
 from flowbp.component_errors import is_ours
 from flowbp.config import Component, ConfigurationError
 from flowbp.config.partial import run_check
 from flowbp.config.tree import Step, path_text
-from flowbp.rewards import Reward, Towers
+from flowbp.rewards import Towers
 from flowbp.settings import (
     PointsByEmbedding,
     RunContainer,
@@ -41,21 +42,18 @@ from flowbp.settings import (
     built_metric,
     chosen_device,
 )
-from flowbp.settings.component_needs import Found, in_words, locations_read, reads
+from flowbp.settings.component_needs import Found, locations_read, reads
 from flowbp.settings.device import fault_of_device
 from flowbp.settings.loader import problems_of
 from flowbp.settings.preflight import SCORERS, Check, faults_of_sum, on_scorers, reading_checks
-from flowbp.settings.schema import example_surrogate
 from flowbp.settings.unloaded_model import (
     META,
     named_model,
     picture_size_problems,
     warn_about_guidance,
 )
-from flowbp.settings.unloaded_reward import reward_sketch
 from flowbp.training import AdamW, Launch, OptimizerRecipe
 from flowbp.training.division import Division, Needs, chosen_division
-from flowbp.training.peak_memory import Peak, StepSketch, peak_of
 from flowbp.training.prompts import drawn
 
 Path = tuple[Step, ...]
@@ -91,7 +89,7 @@ def check(container: RunContainer, *, resume: bool = False) -> None:
         processes=ranks.size,
         division=found,
         copied=copy_for_saving_of(model) is not None,
-        peak=_peak_text(container, model, found) if known else "",
+        peak=peak_text(container, model, found) if known else "",
     )
     print(shown)
     warn_about_guidance(named, guidance_scales(settings))
@@ -201,65 +199,6 @@ def division_of(
     # Frozen weights of few bits are whole on each process, see `settings.preflight`.
     whole = quantization_of(model.module) is not None
     return chosen_division(1 if whole else settings.distributed.shard, needs, launch, memory), needs
-
-
-def memory_bytes(device: torch.device) -> int | None:
-    """What a GPU has in all; None of another device."""
-    if device.type != "cuda":
-        return None
-    found: int = torch.cuda.get_device_properties(device).total_memory
-    return found
-
-
-def _peak_text(container: RunContainer, model: Backbone, found: tuple[Division, Needs]) -> str:
-    """The peak of a step in words, or why it is not known; that fails no check."""
-    settings, replaced = container.settings(), replaced_providers(container)
-    if "reward" in replaced:
-        reward = None
-    else:
-        try:
-            reward = reward_sketch(settings.reward)
-        except Exception:
-            # What is wrong with its files is reported by what loads it.
-            reward = None
-    try:
-        # Of what torch or a model of others does to tensors without data anything may fail.
-        return predicted_peak(
-            settings, model, reward, found, processes=container.ranks().size
-        ).described()
-    except Exception as error:
-        return f"activations: not known ({in_words(error).splitlines()[0]})"
-
-
-def predicted_peak(
-    settings: Settings,
-    model: Backbone,
-    reward: Reward | None,
-    found: tuple[Division, Needs],
-    *,
-    processes: int,
-) -> Peak:
-    """The peak of a step, of a model and a reward without weights; None leaves a reward out."""
-    device, (division, needs) = chosen_device(settings.run.device), found
-    memory, whole = memory_bytes(device), division.total(needs)
-    own = settings.batching.total(processes) // processes
-    sketch = StepSketch(
-        backbone=model,
-        reward=reward,
-        sampling=settings.sampling,
-        batching=settings.batching,
-        own=own,
-        surrogate=example_surrogate(settings, settings.run.seed),
-        device="cuda" if device.type == "cuda" else "cpu",
-        activations=settings.run.kept_activations if settings.run.compile else None,
-    )
-    free = None if memory is None else max(memory - whole, 0)
-    stages = sketch.stages(free, lockstep=not division.keep)
-    if not isinstance(settings.optimizer, AdamW):
-        # torch's own, but for the fused ones, go through all parameters together.
-        stages = attrs.evolve(stages, update=needs.gradients // division.shard)
-    without = "" if reward is not None else "the reward, whose size is not known"
-    return peak_of(needs, division, stages, without=without)
 
 
 def _reference_bytes(model: Backbone) -> int:

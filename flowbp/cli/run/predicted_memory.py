@@ -1,0 +1,86 @@
+"""The peak of a run's step, predicted from the configuration alone."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import attrs
+import torch
+
+from flowbp.adapters import Backbone
+from flowbp.cli.run.built_run import replaced_providers
+from flowbp.rewards import Reward
+from flowbp.settings import RunContainer, Settings, chosen_device
+from flowbp.settings.component_needs import in_words
+from flowbp.settings.schema import example_surrogate
+from flowbp.settings.unloaded_reward import reward_sketch
+from flowbp.training import AdamW
+from flowbp.training.division import Division, Needs
+from flowbp.training.peak_memory import Peak, StepSketch, peak_of
+
+
+def memory_bytes(device: torch.device) -> int | None:
+    """What a GPU has in all; None of another device."""
+    if device.type != "cuda":
+        return None
+    found: int = torch.cuda.get_device_properties(device).total_memory
+    return found
+
+
+def peak_text(container: RunContainer, model: Backbone, found: tuple[Division, Needs]) -> str:
+    """The peak of a step in words, or why it is not known; that fails no check."""
+    settings, reward = container.settings(), None
+    device = chosen_device(settings.run.device)
+    if "reward" not in replaced_providers(container):
+        # What is wrong with its files is reported by what loads it.
+        with suppress(Exception):
+            reward = reward_sketch(settings.reward)
+    try:
+        # Of what torch or a model of others does to tensors without data anything may fail.
+        return predicted_peak(
+            settings,
+            model,
+            reward,
+            found,
+            processes=container.ranks().size,
+            device=device.type,
+            memory=memory_bytes(device),
+        ).described()
+    except Exception as error:
+        return f"activations: not known ({in_words(error).splitlines()[0]})"
+
+
+def predicted_peak(
+    settings: Settings,
+    model: Backbone,
+    reward: Reward | None,
+    found: tuple[Division, Needs],
+    *,
+    processes: int,
+    device: str,
+    memory: int | None,
+) -> Peak:
+    """The peak of a step, of a model and a reward without weights; None leaves a reward out.
+
+    On devices of a type, which have so many bytes each.
+    """
+    division, needs = found
+    whole = division.total(needs)
+    own = settings.batching.total(processes) // processes
+    sketch = StepSketch(
+        backbone=model,
+        reward=reward,
+        sampling=settings.sampling,
+        batching=settings.batching,
+        own=own,
+        surrogate=example_surrogate(settings, settings.run.seed),
+        device=device if device == "cuda" else "cpu",
+        activations=settings.run.kept_activations if settings.run.compile else None,
+    )
+    free = None if memory is None else max(memory - whole, 0)
+    stages = sketch.stages(free, lockstep=not division.keep)
+    if not isinstance(settings.optimizer, AdamW):
+        # torch's own, but for the fused ones, go through all parameters together.
+        stages = attrs.evolve(stages, update=needs.gradients // division.shard)
+    without = "" if reward is not None else "the reward, whose size is not known"
+    return peak_of(needs, division, stages, without=without)
