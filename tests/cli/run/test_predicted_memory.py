@@ -8,14 +8,15 @@ from flowbp.adapters import Full
 from flowbp.cli.run import predicted_memory
 from flowbp.cli.run.check import division_of, tuned_sketch
 from flowbp.cli.run.predicted_memory import peak_text
-from flowbp.settings import RunContainer
+from flowbp.settings import RunContainer, load
 
-from ...tiny_run import tiny_settings
+from ...tiny_run import save_models, write_configuration
 
 
 @pytest.fixture
-def told():
-    settings = tiny_settings()
+def told(tmp_path):
+    path = write_configuration(tmp_path, save_models(tmp_path))
+    settings = load([str(path)]).settings
     container = RunContainer(settings=settings)
     sketch = tuned_sketch(settings.backbone, Full())
     found = division_of(settings, sketch, settings.optimizer)
