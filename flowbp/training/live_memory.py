@@ -34,7 +34,7 @@ _COSTLY = {
 }
 
 AGAIN = 0.5
-"""The share of what is computed again that is there at a time, as was measured."""
+"""The share of what is computed again that is there at a time: assumed, not measured."""
 
 
 @attrs.define(eq=False)

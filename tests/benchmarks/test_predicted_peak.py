@@ -18,7 +18,7 @@ from flowbp.training.division import GIB
 TABLE = Path(__file__).parents[2] / "docs" / "backbones_h100.json"
 MEMORY = int(79.1 * GIB)
 TOLERANCE = 0.1
-# One of each model and size; the others are changes of these.
+# Each model at 512, and one at 1024; building the others takes long.
 ROWS = (0, 1, 2, 4)
 
 
