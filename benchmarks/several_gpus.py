@@ -124,13 +124,17 @@ def divide(bench: Bench, case: Case, settings: Settings, ranks: Ranks) -> tuple[
 
 
 def foreseen(
-    settings: Settings, typed: argparse.Namespace, found: tuple[Division, Needs], processes: int
+    settings: Settings,
+    model: str,
+    typed: argparse.Namespace,
+    found: tuple[Division, Needs],
+    processes: int,
 ) -> tuple[float | None, str]:
     """The GiB of the peak as `--check` predicts them, and in words; measuring goes on without."""
     try:
         peak = predicted(
             settings,
-            CASES[typed.case].model,
+            model,
             found,
             processes=processes,
             small=typed.tiny,
@@ -170,7 +174,7 @@ def measure(name: str, typed: argparse.Namespace, ranks: Ranks) -> Row | None:
     expected: float | None = None
     text = ""
     if ranks.first:
-        expected, text = foreseen(settings, typed, (division, sizes), ranks.size)
+        expected, text = foreseen(settings, case.model, typed, (division, sizes), ranks.size)
     building, seconds = peak_gib(), time.perf_counter() - begun
     clear()
     built = torch.cuda.memory_allocated() / GIB if torch.cuda.is_available() else None
