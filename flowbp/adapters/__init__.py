@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flowbp.adapters.attention import ATTENTIONS as ATTENTIONS
 from flowbp.adapters.attention import set_attention as set_attention
+from flowbp.adapters.attention_kernels import ATTENTIONS as ATTENTIONS
 from flowbp.adapters.backbone import Backbone as Backbone
 from flowbp.adapters.backbone import Conditioning as Conditioning
 from flowbp.adapters.capabilities import Adaptable as Adaptable

@@ -10,7 +10,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from flowbp.adapters.attention import AUTO, attend_with
+from flowbp.adapters.attention import attend_with
+from flowbp.adapters.attention_kernels import AUTO
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.capabilities import Reference
 from flowbp.adapters.compilation import compile_like

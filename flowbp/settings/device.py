@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import torch
 
-from flowbp.adapters.attention import KERNELS
+from flowbp.adapters.attention_kernels import KERNELS
 from flowbp.config.tree import Step
 from flowbp.training import Launch
 

@@ -17,10 +17,11 @@ from flowbp.adapters.dtype_policy import DtypePolicy
 from flowbp.core import Surrogate
 from flowbp.rewards.reward import Reward
 from flowbp.training.batching import AUTO, Batching, Portions, TrainingSampling
+from flowbp.training.compiled_memory import CompiledMemory
 from flowbp.training.device_memory import CAUTION, RESERVE, even_size
 from flowbp.training.device_rules import DeviceRules
 from flowbp.training.division import Division, Needs, written_bytes
-from flowbp.training.live_memory import CompiledMemory, LiveMemory
+from flowbp.training.live_memory import LiveMemory
 from flowbp.training.memory_fit import COMPILED_DECODES, COMPILED_PULLS, ENOUGH
 from flowbp.training.memory_stages import SAMPLING, SCORING, SWEEP, UPDATE
 

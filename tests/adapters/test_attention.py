@@ -10,18 +10,10 @@ import torch
 from diffusers.models.attention_processor import JointAttnProcessor2_0
 from torch.nn import functional
 
-from flowbp.adapters import DtypePolicy, attention
-from flowbp.adapters.attention import (
-    AUTO,
-    CHOICES,
-    NATIVE,
-    DenseGradient,
-    JointAttention,
-    attend,
-    attend_with,
-    set_attention,
-)
+from flowbp.adapters import DtypePolicy, attention, attention_kernels
+from flowbp.adapters.attention import JointAttention, attend_with, set_attention
 from flowbp.adapters.attention_choice import Choices
+from flowbp.adapters.attention_kernels import AUTO, CHOICES, NATIVE, DenseGradient, attend
 from flowbp.adapters.compilation import blocks_of
 from flowbp.config import ConfigurationError
 from flowbp.settings import RunSettings, load
@@ -117,7 +109,7 @@ def fakes(monkeypatch):
     kernels = {name: partial(kernel, name) for name in ("cudnn", "flash")}
     # Each kernel is said to be faster than the one before.
     found = Choices(kernels, clock=lambda run, device: 2.0 ** next(fast))
-    monkeypatch.setattr(attention, "CHOICES", found)
+    monkeypatch.setattr(attention_kernels, "CHOICES", found)
     return calls
 
 
@@ -150,11 +142,11 @@ def test_a_block_stays_one_graph_and_is_compiled_once(name, backend, fakes):
     everywhere(backbone.module, AUTO)
     plain = pulled(backbone)
     # Chosen again, while the blocks are traced.
-    attention.CHOICES._found.clear()
+    attention_kernels.CHOICES._found.clear()
     for block in blocks_of(backbone.module):
         block.compile(fullgraph=True, dynamic=False, backend=backend)
     compiled = pulled(backbone)
-    assert set(attention.CHOICES._found.values()) == {"flash"}
+    assert set(attention_kernels.CHOICES._found.values()) == {"flash"}
     with torch.compiler.set_stance("fail_on_recompile"):
         again = pulled(backbone)
     for first, second, exact in zip(compiled, again, plain, strict=True):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from flowbp.adapters.attention import DenseGradient
+from flowbp.adapters.attention_kernels import DenseGradient
 from flowbp.adapters.attention_choice import (
     AttentionCall,
     Choices,

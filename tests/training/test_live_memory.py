@@ -5,13 +5,12 @@ from __future__ import annotations
 import attrs
 import pytest
 import torch
-from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from benchmarks.random_backbone import SMALL, SMALL_VAES, random_backbone
 from flowbp.adapters import DtypePolicy, Lora
 from flowbp.training.device_rules import DeviceRules
-from flowbp.training.live_memory import CompiledMemory, LiveMemory
+from flowbp.training.live_memory import LiveMemory
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
@@ -75,37 +74,6 @@ def test_a_pull_without_weights_keeps_what_torch_saves_with_them(name: str, tuni
             continue
         kept[device] = _saved(model, conditioning, x, there)
     assert kept["meta"] == kept["cpu"] > 0
-
-
-@pytest.mark.parametrize(
-    ("share", "kept"),
-    [
-        # Of the gelu's input and output, 512 bytes each, a product reads the output.
-        (1.0, 1024),
-        # The input is enough for both.
-        (0.5, 512),
-        (0.75, 512),
-        # There is no half of it.
-        (0.25, 0),
-        (0.0, 0),
-    ],
-)
-def test_compiled_code_keeps_the_cheapest_that_its_share_has_room_for(share, kept) -> None:
-    block = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8)).to("meta")
-    x = torch.empty(4, 8, device="meta", requires_grad=True)
-    live, rules = LiveMemory([*block.parameters(), x]), DeviceRules("cuda")
-    compiled = CompiledMemory(live, rules, {block: share})
-    with rules.active(), compiled(), live:
-        found = block(x)
-        assert live.now - live.block_of(found).size == kept
-        # What is computed again is there in the backward pass.
-        found.sum().backward()
-    assert live.peak >= kept
-    assert "forward" not in vars(block)
-    plain = LiveMemory([*block.parameters(), x])
-    with rules.active(), plain:
-        found = block(x)
-    assert plain.now - plain.block_of(found).size == 1024
 
 
 def test_blocks_that_are_checkpointed_are_ruled_in_the_backward_pass_too() -> None:
