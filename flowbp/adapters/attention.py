@@ -107,6 +107,8 @@ def _registered(attention: str) -> Any:
     member = str.__new__(names, f"flowbp_{attention}")
     member._name_, member._value_ = f"FLOWBP_{attention.upper()}", f"flowbp_{attention}"
     names._value2member_map_[member._value_] = member
+    # Copies look a member up by its name until Python 3.11.4.
+    names._member_map_[member._name_] = member
     backends.register(member)(attended)
     return member
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from flowbp.adapters.attention_kernels import DenseGradient
 from flowbp.adapters.attention_choice import (
     AttentionCall,
     Choices,
@@ -18,6 +17,7 @@ from flowbp.adapters.attention_choice import (
     layouts,
     seconds,
 )
+from flowbp.adapters.attention_kernels import DenseGradient
 
 CPU = torch.device("cpu")
 FORWARD = AttentionCall((2, 3, 5, 8), 5, torch.bfloat16, CPU, gradient=False)
