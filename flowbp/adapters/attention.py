@@ -11,12 +11,19 @@ from torch import Tensor, nn
 
 from flowbp.adapters.attention_kernels import (
     ATTENTIONS,
+    AUTO,
     CHOICES,
     HALF,
     KERNELS,
     NATIVE,
     attend,
 )
+
+_NAME = "_flowbp_attention"
+"""What a network's attention was set to, on the network itself, so that its copies have it too."""
+
+_OURS = "flowbp_"
+"""How our names in the registry of diffusers begin."""
 
 
 class JointAttention:
@@ -104,8 +111,8 @@ def _registered(attention: str) -> Any:
 
     # The names are an enumeration, and a processor takes no other.
     names: Any = AttentionBackendName
-    member = str.__new__(names, f"flowbp_{attention}")
-    member._name_, member._value_ = f"FLOWBP_{attention.upper()}", f"flowbp_{attention}"
+    member = str.__new__(names, f"{_OURS}{attention}")
+    member._name_, member._value_ = f"FLOWBP_{attention.upper()}", f"{_OURS}{attention}"
     names._value2member_map_[member._value_] = member
     # Copies look a member up by its name until Python 3.11.4.
     names._member_map_[member._name_] = member
@@ -119,7 +126,8 @@ def attend_with(
     """Have a transformer of diffusers attend by a kernel, or by the fastest right one.
 
     Args:
-        transformer: Its processors that are not diffusers' own stay.
+        transformer: Its processors that are not diffusers' own stay, and under `auto` the backends
+            that its `set_attention_backend` has set.
         attention: `auto`, `cudnn`, `flash`, `efficient`, or `native` for what diffusers does.
         device: Where it is; away from CUDA `auto` is `native`.
         dtype: What it computes in; `auto` is `native` but in half precision.
@@ -129,12 +137,19 @@ def attend_with(
     """
     _check(attention, device, dtype)
     plain = attention == NATIVE or device.type != "cuda" or dtype not in HALF
-    count = sum(_set(part, NATIVE if plain else attention) for part in transformer.modules())
+    name, keep = NATIVE if plain else attention, attention == AUTO
+    count = sum(_set(part, name, keep=keep) for part in transformer.modules())
     if attention in KERNELS and count == 0:
         raise ValueError(
             f"`attention` is {attention!r}, and {type(transformer).__name__} has no attention of "
             "diffusers to set; write auto"
         )
+    setattr(transformer, _NAME, attention)
+
+
+def attend_as_set(transformer: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Have a transformer attend by what it, or the one it is a copy of, was set to, or `auto`."""
+    attend_with(transformer, getattr(transformer, _NAME, AUTO), device, dtype)
 
 
 def _check(attention: str, device: torch.device, dtype: torch.dtype) -> None:
@@ -153,8 +168,8 @@ def _check(attention: str, device: torch.device, dtype: torch.dtype) -> None:
         )
 
 
-def _set(part: nn.Module, attention: str) -> bool:
-    """Set the attention of a module, if it is one."""
+def _set(part: nn.Module, attention: str, *, keep: bool = False) -> bool:
+    """Set the attention of a module, if it is one; `keep` a backend that others have set."""
     processor: Any = getattr(part, "processor", None)
     if processor is None:
         return False
@@ -167,7 +182,9 @@ def _set(part: nn.Module, attention: str) -> bool:
         return True
     # One by one: the model's own method also changes the default of every other model.
     if hasattr(processor, "_attention_backend"):
-        processor._attention_backend = None if attention == NATIVE else _registered(attention)
+        theirs = not (processor._attention_backend or _OURS).startswith(_OURS)
+        if not (keep and theirs):
+            processor._attention_backend = None if attention == NATIVE else _registered(attention)
         return True
     return False
 

@@ -10,8 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from flowbp.adapters.attention import attend_with
-from flowbp.adapters.attention_kernels import AUTO
+from flowbp.adapters.attention import attend_as_set
 from flowbp.adapters.backbone import Conditioning
 from flowbp.adapters.capabilities import Reference
 from flowbp.adapters.compilation import compile_like
@@ -75,7 +74,7 @@ class DiffusersBackbone(DiffusersComponents, ABC):
             quantize(self.transformer, self.quantization, self.device)
         self.policy.place(self.transformer, self.device)
         self.transformer.eval()
-        attend_with(self.transformer, AUTO, self.device, self.policy.compute)
+        attend_as_set(self.transformer, self.device, self.policy.compute)
         self.checkpoint_gradients(self.gradient_checkpointing is True)
 
     def checkpoint_gradients(self, on: bool, /) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 from functools import partial
 
+import attrs
 import pytest
 import torch
 from diffusers.models.attention_processor import JointAttnProcessor2_0
 from torch.nn import functional
 
-from flowbp.adapters import DtypePolicy, attention, attention_kernels
+from flowbp.adapters import DtypePolicy, attention, attention_kernels, diffusers_backbone
 from flowbp.adapters.attention import JointAttention, attend_with, set_attention
 from flowbp.adapters.attention_choice import Choices
 from flowbp.adapters.attention_kernels import AUTO, CHOICES, NATIVE, DenseGradient, attend
 from flowbp.adapters.compilation import blocks_of
+from flowbp.adapters.diffusers_components import frozen_copy
 from flowbp.config import ConfigurationError
 from flowbp.settings import RunSettings, load
 from flowbp.settings.device import fault_of_attention
@@ -168,6 +170,51 @@ def test_what_is_set_is_of_this_model_and_can_be_taken_back():
         assert set_of(transformer) == {None}
     assert type(transformer.transformer_blocks[0].attn.processor) is not JointAttnProcessor2_0
     assert _AttentionBackendRegistry.get_active_backend() == before
+
+
+@pytest.fixture
+def as_on_cuda(monkeypatch):
+    """Sets attentions as on CUDA in half precision, wherever the backbone is."""
+    plain = attention.attend_with
+    monkeypatch.setattr(
+        attention, "attend_with", lambda network, name, *_: plain(network, name, CUDA, BFLOAT16)
+    )
+
+
+@pytest.mark.parametrize("chosen", [AUTO, "flash", NATIVE])
+@pytest.mark.parametrize("name", ["sd3", "flux1 dev"])
+def test_what_is_set_stays_on_the_reference_and_on_copies(name, chosen, as_on_cuda, monkeypatch):
+    backbone, copies = backbone_of(name), []
+    set_attention(backbone, chosen, **LATER)
+    expected = set_of(backbone.module)
+    assert (expected == {None}) == (chosen == NATIVE) and len(expected) == 1
+
+    def copied(*given, **options):
+        copies.append(frozen_copy(*given, **options))
+        return copies[-1]
+
+    monkeypatch.setattr(diffusers_backbone, "frozen_copy", copied)
+    backbone.reference()
+    (frozen,) = copies
+    assert set_of(frozen) == expected == set_of(attrs.evolve(backbone).module)
+    # A model that was never set has its own.
+    assert set_of(backbone_of(name).module) == set_of(attrs.evolve(backbone_of(name)).module)
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA])
+def test_a_backend_of_the_users_own_stays_under_auto_alone(device):
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    transformer, theirs = backbone_of("flux1 dev").module, AttentionBackendName.FLASH
+    for block in transformer.transformer_blocks:
+        block.attn.processor._attention_backend = theirs
+    attend_with(transformer, AUTO, device, BFLOAT16)
+    found = {block.attn.processor._attention_backend for block in transformer.transformer_blocks}
+    assert found == {theirs}
+    attend_with(transformer, "efficient", CUDA, BFLOAT16)
+    assert set_of(transformer) == {"flowbp_efficient"}
+    attend_with(transformer, AUTO, device, BFLOAT16)
+    assert set_of(transformer) == ({"flowbp_auto"} if device == CUDA else {None})
 
 
 @pytest.mark.parametrize(("device", "dtype"), [(CPU, BFLOAT16), (CUDA, torch.float32)])
