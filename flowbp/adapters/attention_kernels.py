@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowbp.adapters.attention_choice import AttentionCall, Choices, Kernel, by_position
+from flowbp.adapters.attention_choice import Choices
+from flowbp.adapters.attention_trial import AttentionCall, Kernel, by_position
 
 AUTO, NATIVE = "auto", "native"
 

@@ -8,16 +8,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from flowbp.adapters.attention_choice import (
-    AttentionCall,
-    Choices,
-    Trial,
-    by_position,
-    exact_attention,
-    layouts,
-    seconds,
-)
+from flowbp.adapters.attention_choice import Choices, seconds
 from flowbp.adapters.attention_kernels import DenseGradient
+from flowbp.adapters.attention_trial import AttentionCall
 
 CPU = torch.device("cpu")
 FORWARD = AttentionCall((2, 3, 5, 8), 5, torch.bfloat16, CPU, gradient=False)
@@ -171,33 +164,6 @@ def test_states_of_the_thread_do_not_reach_a_choice():
         assert choices([1.0], {"kernel": watching}).of(BOTH) == "kernel"
     assert threading.current_thread() not in {thread for thread, _ in seen}
     assert not any(autocast for _, autocast in seen)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_right_kernel_is_within_the_limits(dtype):
-    """In the sizes of a model's heads, so that no right kernel is lost."""
-    call = AttentionCall((1, 2, 333, 64), 77, dtype, CPU, gradient=True)
-    assert Trial(call).fault(right) == ""
-
-
-def test_exact_attention_is_that_of_float64():
-    generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(2, 3, n, 8, generator=generator) for n in (5, 7, 7)]
-    cotangent = torch.randn(2, 3, 5, 8, generator=generator)
-    found = exact_attention(inputs, cotangent, gradient=True)
-    leaves = [each.double().requires_grad_() for each in inputs]
-    out = right(*leaves)
-    gradients = torch.autograd.grad(out, leaves, cotangent.double())
-    for ours, exact in zip(found, (out, *gradients), strict=True):
-        torch.testing.assert_close(ours, exact.float(), rtol=1e-4, atol=1e-5)
-
-
-def test_incoming_gradients_differ_in_strides_alone():
-    cotangent = by_position(torch.randn(2, 3, 5, 8))
-    found = layouts(cotangent)
-    assert all(torch.equal(each, cotangent) for each in found)
-    assert len({each.stride() for each in found}) == 3
-    assert {by_position(each).stride() for each in found} == {cotangent.stride()}
 
 
 def test_time_is_that_of_a_call():
