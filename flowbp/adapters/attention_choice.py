@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from flowbp.adapters.attention_trial import AttentionCall, Kernel, Trial
+from flowbp.memory_errors import is_out_of_memory
 
 _CLEARLY = 0.95
 """Of the time of an earlier kernel, below which a later one is taken: noise shall not decide."""
@@ -26,9 +28,11 @@ class Choices:
         clock: seconds of a call on a device.
         agree: what all processes take, of a description of the call and this one's name for it.
         say: takes a line about each choice.
+        key: of the configuration, which messages name.
+        wait: for all that a device has to do; it raises where the device is of no use any more.
 
     Raises:
-        RuntimeError: no kernel agrees with float32.
+        RuntimeError: no kernel agrees with float32, or one has broken the device.
     """
 
     def __init__(
@@ -39,10 +43,22 @@ class Choices:
         clock: Callable[[Callable[[], Any], torch.device], float] | None = None,
         agree: Callable[[str, str], str] = lambda call, name: name,
         say: Callable[[str], None] = lambda line: None,
+        key: str = "run.attention",
+        wait: Callable[[torch.device], None] | None = None,
     ) -> None:
         self.kernels, self.exact, self.clock = kernels, exact, clock or seconds
-        self.agree, self.say = agree, say
+        self.agree, self.say, self.key = agree, say, key
+        self.wait = wait or waited
         self._found: dict[AttentionCall, str] = {}
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Context at whose end `agree`, `say` and `key` are what they were: those of a run end."""
+        before = self.agree, self.say, self.key
+        try:
+            yield
+        finally:
+            self.agree, self.say, self.key = before
 
     def of(self, call: AttentionCall) -> str:
         """The name of the kernel for a call."""
@@ -64,16 +80,18 @@ class Choices:
                     faults[name] = fault
                 else:
                     times[name] = self.clock(lambda kernel=kernel: trial.run(kernel), call.device)  # type: ignore[misc]
-            except torch.OutOfMemoryError:
-                # Smaller portions are tried then, which have shapes of their own.
-                raise
-            except (RuntimeError, NotImplementedError) as error:
-                faults[name] = f"fails ({str(error).strip().splitlines()[0][:60]})"
+            # A kernel of others may raise anything.
+            except Exception as error:
+                # Without memory smaller portions are tried, which have shapes of their own.
+                if is_out_of_memory(error):
+                    raise
+                self._check_device(name, call, error)
+                faults[name] = f"fails ({_text(error)[:60]})"
         if not times:
             told = "; ".join(f"{name} {fault}" for name, fault in faults.items())
             raise RuntimeError(
-                f"`run.attention` is auto, and no kernel agrees with float32 on {call}: {told}; "
-                "write run.attention=native for torch's own choice"
+                f"`{self.key}` is auto, and no kernel agrees with float32 on {call}: {told}; "
+                f"write {self.key}=native for torch's own choice"
             )
         found = _fastest(times)
         agreed = self.agree(str(call), found)
@@ -81,6 +99,23 @@ class Choices:
             found = agreed
         self.say(_line(call, found, times, faults))
         return found
+
+    def _check_device(self, name: str, call: AttentionCall, error: Exception) -> None:
+        """Refuse to go on where a failure has left a device on which every kernel would fail."""
+        try:
+            self.wait(call.device)
+        except Exception as broken:
+            others = " or ".join(other for other in self.kernels if other != name)
+            raise RuntimeError(
+                f"`{self.key}` is auto, and the kernel {name} has broken {call.device}, on which "
+                f"nothing runs any more ({_text(broken)}), on {call}; start again with "
+                f"{self.key}={others}"
+            ) from error
+
+
+def _text(error: Exception) -> str:
+    """The first line of an error, or its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _fastest(times: Mapping[str, float]) -> str:
@@ -100,21 +135,22 @@ def _line(
     return f"attention, {call}: {found} ({', '.join(measured + left_out)})"
 
 
+def waited(device: torch.device) -> None:
+    """Wait until a device has done all that it has to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def seconds(run: Callable[[], Any], device: torch.device) -> float:
     """The time of a call, the shortest of a few rounds."""
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
     run()
     rounds = []
     for _ in range(_ROUNDS):
-        wait()
+        waited(device)
         begun = time.perf_counter()
         for _ in range(_CALLS):
             run()
-        wait()
+        waited(device)
         rounds.append((time.perf_counter() - begun) / _CALLS)
     return min(rounds)
 

@@ -59,8 +59,18 @@ def last_position_lost(heads):
     return heads
 
 
+def failing_without_a_word(query, key, value):
+    raise NotImplementedError
+
+
+def of_another_torch(query, key, value):
+    return torch.ops.aten._scaled_dot_product_unheard_of(query, key, value)
+
+
 BROKEN = {
     "fails": failing,
+    "fails_without_a_word": failing_without_a_word,
+    "is_not_in_this_torch": of_another_torch,
     "is_no_number": lambda q, k, v: right(q, k, v) * torch.nan,
     "is_another_shape": lambda q, k, v: right(q, k, v)[:, :1],
     "is_another_dtype": lambda q, k, v: right(q, k, v).float(),
@@ -134,6 +144,9 @@ def test_without_a_right_kernel_the_cure_is_named():
     found = Choices({"first": failing, "second": BROKEN["is_no_number"]})
     with pytest.raises(RuntimeError, match=r"`run\.attention` is auto.* write run\.att") as refused:
         found.of(BOTH)
+    found.key = "evaluation.attention"
+    with pytest.raises(RuntimeError, match=r"`evaluation\.attention` is .* write evaluation\.att"):
+        found.of(BOTH)
     assert str(BOTH) in str(refused.value) and "NOT_SUPPORTED" in str(refused.value)
 
 
@@ -144,6 +157,51 @@ def test_a_lack_of_memory_is_no_fault_of_the_kernel():
     found = choices([1.0, 1.0], {"large": without_memory, "right": right})
     with pytest.raises(torch.OutOfMemoryError):
         found.of(BOTH)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("CUDA error: out of memory"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")],
+)
+def test_nor_is_one_that_torch_has_no_type_for(error):
+    def without_memory(query, key, value):
+        raise error
+
+    with pytest.raises(RuntimeError) as refused:
+        choices([1.0], {"large": without_memory, "right": right}).of(BOTH)
+    assert refused.value is error
+
+
+def test_a_kernel_that_breaks_the_device_is_named_and_no_other_is_tried():
+    state, tried = [], []
+
+    def breaking(query, key, value):
+        state.append("broken")
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nand more")
+
+    def watching(query, key, value):
+        tried.append(query)
+        return right(query, key, value)
+
+    def wait(device):
+        if state:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    kernels = {"fine": right, "breaking": breaking, "flash": watching}
+    found = choices([1.0], kernels, wait=wait, key="evaluation.attention")
+    with pytest.raises(RuntimeError, match=r"the kernel breaking has broken cpu.*illegal") as no:
+        found.of(BOTH)
+    assert str(no.value).endswith("start again with evaluation.attention=fine or flash")
+    assert not tried and str(BOTH) in str(no.value)
+
+
+def test_what_a_run_sets_ends_with_it():
+    found, said = Choices({"right": right}), []
+    before = found.agree, found.say, found.key
+    with pytest.raises(KeyError), found.restored():
+        found.agree, found.say, found.key = max, said.append, "evaluation.attention"
+        raise KeyError
+    assert (found.agree, found.say, found.key) == before
 
 
 def test_only_deterministic_kernels_where_torch_is_to_be():
