@@ -195,19 +195,23 @@ def set_attention(
     *,
     agree: Callable[[str, str], str],
     say: Callable[[str], None],
+    key: str = "run.attention",
 ) -> None:
     """Have a backbone's network attend by a kernel, before it is compiled, see `attend_with`.
+
+    What all choices take from then on stays so until `CHOICES.restored()` ends.
 
     Args:
         backbone: A `Backbone`; one without a network of diffusers keeps its own under `auto`.
         attention: One of `ATTENTIONS`.
         agree: What all processes take, of a description of a shape and this one's choice for it.
-        say: Takes a line about each choice of this process from now on.
+        say: Takes a line about each choice of this process.
+        key: Of the configuration, which messages name.
 
     Raises:
         ValueError: The attention is not there.
     """
-    CHOICES.agree, CHOICES.say = agree, say
+    CHOICES.agree, CHOICES.say, CHOICES.key = agree, say, key
     policy = getattr(backbone, "policy", None)
     dtype = torch.bfloat16 if policy is None else policy.compute
     attend_with(backbone.module, attention, backbone.device, dtype)

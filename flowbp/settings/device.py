@@ -34,12 +34,14 @@ def fault_of_device(section: str, name: str) -> Iterator[tuple[tuple[Step, ...],
         yield path, f"is {name!r}, {seen}; write one of these, or auto"
 
 
-def fault_of_attention(name: str, device: str) -> Iterator[tuple[tuple[Step, ...], str]]:
-    """What is wrong with `run.attention` on the device: a kernel of CUDA away from it."""
+def fault_of_attention(
+    section: str, name: str, device: str
+) -> Iterator[tuple[tuple[Step, ...], str]]:
+    """What is wrong with `section.attention` on the device: a kernel of CUDA away from it."""
     kind = chosen_device(device).type
     if name in KERNELS and kind != "cuda":
-        fault = f"is {name!r}, a kernel of CUDA, and the run is on {kind}; write auto"
-        yield ("run", "attention"), fault
+        fault = f"is {name!r}, a kernel of CUDA, and the device is {kind}; write auto"
+        yield (section, "attention"), fault
 
 
 def fault_of_processes(section: str, name: str) -> Iterator[tuple[tuple[Step, ...], str]]:

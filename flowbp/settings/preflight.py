@@ -220,7 +220,7 @@ def _device(settings: Settings) -> Found:
 
 
 def _attention(settings: Settings) -> Found:
-    return fault_of_attention(settings.run.attention, settings.run.device)
+    return fault_of_attention("run", settings.run.attention, settings.run.device)
 
 
 def _processes(settings: Settings) -> Found:

@@ -17,11 +17,7 @@ from flowbp.adapters.attention_choice import Choices
 from flowbp.adapters.attention_kernels import AUTO, CHOICES, NATIVE, DenseGradient, attend
 from flowbp.adapters.compilation import blocks_of
 from flowbp.adapters.diffusers_components import frozen_copy
-from flowbp.config import ConfigurationError
-from flowbp.settings import RunSettings, load
-from flowbp.settings.device import fault_of_attention
 
-from ..tiny_run import write_configuration
 from .families import FAMILIES
 
 CUDA, CPU, BFLOAT16 = torch.device("cuda"), torch.device("cpu"), torch.bfloat16
@@ -287,19 +283,10 @@ def test_transforms_of_functions_pass_through():
     torch.testing.assert_close(found, 2 * heads)
 
 
-def test_a_run_names_its_attention(tmp_path, models):
-    assert RunSettings(folder=tmp_path).attention == AUTO
-    typed = [str(write_configuration(tmp_path, models)), "run.device=cpu"]
-    for name, said in {"fast": "'native', got 'fast'", "cudnn": "a kernel of CUDA"}.items():
-        with pytest.raises(ConfigurationError, match="attention") as refused:
-            load([*typed, f"run.attention={name}"])
-        (problem,) = refused.value.problems
-        assert problem.path == "run.attention" and said in str(problem)
-    assert list(fault_of_attention("cudnn", "cuda")) == []
-
-
-def test_a_choice_is_agreed_on_and_said(monkeypatch):
-    monkeypatch.setattr(CHOICES, "agree", None)
-    monkeypatch.setattr(CHOICES, "say", None)
-    set_attention(backbone_of("sd3"), AUTO, **LATER)
-    assert (CHOICES.agree, CHOICES.say) == tuple(LATER.values())
+def test_a_choice_is_agreed_on_and_said_with_the_name_of_its_key():
+    before = CHOICES.agree, CHOICES.say, CHOICES.key
+    with CHOICES.restored():
+        set_attention(backbone_of("sd3"), AUTO, key="evaluation.attention", **LATER)
+        assert (CHOICES.agree, CHOICES.say) == tuple(LATER.values())
+        assert CHOICES.key == "evaluation.attention"
+    assert (CHOICES.agree, CHOICES.say, CHOICES.key) == before

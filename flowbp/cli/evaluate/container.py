@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from dependency_injector import containers
 from dependency_injector.providers import Dependency, Factory, Provider, Singleton
 
-from flowbp.adapters import Backbone, compile_backbone
+from flowbp.adapters import Backbone, compile_backbone, set_attention
 from flowbp.cli.evaluate.fingerprint import Digests
 from flowbp.cli.evaluate.settings import EvaluateSettings
 from flowbp.config import Component
@@ -14,10 +16,15 @@ from flowbp.evaluation import HeldOut, Metric
 from flowbp.prompts import CachedBackbone, HeldOutSource, cached
 from flowbp.rewards import Towers
 from flowbp.settings import PointsByEmbedding, built_metric, chosen_device
+from flowbp.training import ALONE
 
 
-def _backbone(component: Component[Backbone], *, compiled: bool, device: torch.device) -> Backbone:
+def _backbone(
+    component: Component[Backbone], *, attention: str, compiled: bool, device: torch.device
+) -> Backbone:
     backbone = component.build(device=device)
+    say = partial(print, flush=True)
+    set_attention(backbone, attention, agree=ALONE.agreed, say=say, key="evaluation.attention")
     if compiled:
         compile_backbone(backbone)
     return backbone
@@ -47,6 +54,7 @@ class EvaluationContainer(containers.DeclarativeContainer):
     backbone: Singleton[Backbone] = Singleton(
         _backbone,
         settings.provided.backbone,
+        attention=settings.provided.evaluation.attention,
         compiled=settings.provided.evaluation.compile,
         device=device,
     )

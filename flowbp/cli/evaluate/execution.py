@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from flowbp.adapters import Backbone
+from flowbp.adapters.attention_kernels import CHOICES
 from flowbp.cli.console import listing
 from flowbp.cli.evaluate.container import EvaluationContainer
 from flowbp.cli.evaluate.generation import generate_missing, missing_pictures, refuse_damaged
@@ -157,8 +158,9 @@ def _generate(container: EvaluationContainer) -> None:
     settings = container.settings()
     missing = missing_pictures(settings, container.prompts())
     if missing:
-        backbone, model = _loaded(container)
-        generate_missing(settings, missing, backbone, model, container.digests())
+        with CHOICES.restored():
+            backbone, model = _loaded(container)
+            generate_missing(settings, missing, backbone, model, container.digests())
         del backbone, model
         # Metrics may need the memory.
         container.model.reset()

@@ -22,7 +22,7 @@ from flowbp.config.tree import Step
 from flowbp.evaluation.scores_files import TOTAL
 from flowbp.settings import Loaded, preset_or_file, presets, weighted_reward
 from flowbp.settings.component_needs import Found, missing_needs, reads, unsuitable
-from flowbp.settings.device import fault_of_device
+from flowbp.settings.device import fault_of_attention, fault_of_device
 from flowbp.settings.folder import fault_of_folder
 from flowbp.settings.loader import checked, problems_of
 from flowbp.settings.preflight import Check
@@ -32,7 +32,7 @@ from flowbp.settings.weighted_reward import faults
 _Trial = Callable[[str, Component[Any]], object]
 # Of a section, by which section of a run, the keys that both have.
 _TAKEN_OVER = (
-    ("evaluation", "run", ("device", "threads", "compile")),
+    ("evaluation", "run", ("device", "threads", "compile", "attention")),
     ("sampling", "sampling", ("steps", "guidance", "height", "width", "negative_prompt", "grid")),
 )
 
@@ -78,6 +78,7 @@ def checked_evaluation(
     checks = (
         partial(_folder, resume=resume),
         _device,
+        _attention,
         _checkpoints,
         training_faults,
         _rewards,
@@ -117,6 +118,12 @@ def _folder(settings: EvaluateSettings, *, resume: bool) -> Found:
 
 def _device(settings: EvaluateSettings) -> Found:
     return fault_of_device("evaluation", settings.evaluation.device)
+
+
+def _attention(settings: EvaluateSettings) -> Found:
+    return fault_of_attention(
+        "evaluation", settings.evaluation.attention, settings.evaluation.device
+    )
 
 
 def _checkpoints(settings: EvaluateSettings) -> Found:

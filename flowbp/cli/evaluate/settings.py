@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import attrs
 
-from flowbp.adapters import Backbone
+from flowbp.adapters import ATTENTIONS, Backbone
 from flowbp.config import Component
 from flowbp.evaluation import Metric, Sampling
 from flowbp.limits import BATCH, SEEDS, THREADS, labels
 from flowbp.prompts import HeldOutSource
 from flowbp.settings import EmbeddingSettings
 from flowbp.settings.device import check_device
-from flowbp.validators import integer, real
+from flowbp.validators import integer, one_of, real
 
 _COLUMNS = dict.fromkeys(
     ("model", "number", "seed", "prompt", "kind"), "another column of scores.csv"
@@ -47,6 +47,9 @@ class EvaluationSection:
         threads: of torch on the CPU; torch decides if null.
         compile: the network's blocks and the decoder with torch.compile; the first batches take a
             minute or two longer, the others are faster on a GPU.
+        attention: the kernel of the network's attention on CUDA, as a run's: `auto` measures
+            `cudnn`, `flash` and `efficient` once for each shape and takes the fastest that agrees
+            with float32; `native` is what diffusers and torch choose. Elsewhere `auto` is `native`.
         seeds: of the noise; every prompt gets a picture of each, the same for all models.
         batch: pictures scored together; it changes memory and speed only.
         on_failure: `stop` at the first metric that fails, or `report` it as failed and go on.
@@ -58,6 +61,7 @@ class EvaluationSection:
         default=None, validator=attrs.validators.optional(integer(1, THREADS))
     )
     compile: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    attention: str = attrs.field(default="auto", validator=one_of(*ATTENTIONS))
     seeds: tuple[int, ...] = attrs.field(default=(0,), validator=_seeds)
     batch: int = attrs.field(default=16, validator=integer(1, BATCH))
     on_failure: Literal["stop", "report"] = "stop"

@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 import torch
 
+from flowbp.adapters.attention_kernels import CHOICES
 from flowbp.adapters.capabilities import copy_for_saving_of
 from flowbp.cli.console import listing
 from flowbp.cli.prompt_encoding import encode_prompts
@@ -76,7 +77,7 @@ def execute(container: RunContainer, *, resume: bool = False) -> Comparison | No
         ", or start without torchrun",
         container.ranks().size,
     )
-    with container.ranks().together():
+    with CHOICES.restored(), container.ranks().together():
         if not container.ranks().first:
             follow(container)
             return None
