@@ -27,7 +27,12 @@ from flowbp.settings.schema import (
     evaluation_sampling,
     example_surrogate,
 )
-from flowbp.settings.unloaded_model import META, named_model, picture_size_problems
+from flowbp.settings.unloaded_model import (
+    META,
+    kernel_problems,
+    named_model,
+    picture_size_problems,
+)
 from flowbp.settings.weighted_reward import faults, weighted_reward
 from flowbp.training import Constant, Launch, OptimizerClass
 from flowbp.training.batching import AUTO
@@ -91,9 +96,9 @@ def section_checks(*, resume: bool = False, writes: bool = True) -> tuple[Check,
 
 def reading_checks(replaced: Collection[str] = ()) -> tuple[Check, ...]:
     """What is wrong with files, the hub and packages, but for the providers that are replaced."""
-    model = [] if {"backbone", "tuned", "model"} & set(replaced) else [_model]
-    if "tuning" in replaced:
-        model = [partial(each, tuned=False) for each in model]
+    model: list[Check] = []
+    if not {"backbone", "tuned", "model"} & set(replaced):
+        model = [_kernel, partial(_model, tuned="tuning" not in replaced)]
     prompts = {"prompts", "held_out"} & set(replaced)
     return (
         *on_scorers(lambda _, path, component: missing_needs(component, path), replaced),
@@ -184,6 +189,11 @@ def _model(settings: Settings, *, tuned: bool = True) -> Found:
             settings.tuning(sketch, generator=torch.Generator())
     except (OSError, ValueError, TypeError, ImportError) as error:
         yield path, str(error)
+
+
+def _kernel(settings: Settings) -> Found:
+    run = settings.run
+    return kernel_problems(settings.backbone, "run", run.attention, run.device)
 
 
 def _few_bits(form: Quantization | None) -> Found:

@@ -12,6 +12,7 @@ import torch
 
 from flowbp.adapters import (
     DiffusersBackbone,
+    DtypePolicy,
     PictureSizes,
     PipelineSource,
     SD3Backbone,
@@ -20,10 +21,13 @@ from flowbp.adapters import (
     read_stated,
     rescale_of,
 )
+from flowbp.adapters.attention_kernels import HALF, KERNELS
+from flowbp.adapters.dtype_policy import FLOAT32
 from flowbp.adapters.quantization import Quantization
 from flowbp.config import Component
 from flowbp.rewards.needs import here
 from flowbp.settings.component_needs import Found
+from flowbp.settings.device import chosen_device
 from flowbp.shapes.embedded import base_folder, embedded_backbone
 
 
@@ -44,6 +48,12 @@ class NamedModel:
     def quantization(self) -> Quantization | None:
         """In how few bits its blocks are kept; None of one that is not quantised."""
         return self.options.get("quantization")
+
+    @property
+    def compute(self) -> torch.dtype:
+        """The dtype of its matrix products."""
+        policy: DtypePolicy = self.options.get("policy", FLOAT32)
+        return policy.compute
 
     @property
     def locations(self) -> Mapping[str, str]:
@@ -129,6 +139,24 @@ def picture_size_problems(backbone: Component[Any], size: PictureSize) -> Found:
     for side, wrong in (("height", sizes.fault(size.height)), ("width", sizes.fault(size.width))):
         if wrong:
             yield ("sampling", side), wrong
+
+
+def kernel_problems(backbone: Component[Any], section: str, attention: str, device: str) -> Found:
+    """What is wrong with `section.attention` for the dtype that a known model computes in."""
+    named = named_model(backbone)
+    if named is None or attention not in KERNELS or named.compute in HALF:
+        return
+    # That there is no such kernel on the device is reported already.
+    if chosen_device(device).type == "cuda":
+        dtype = str(named.compute).removeprefix("torch.")
+        cure = "write auto"
+        if backbone.takes("policy"):
+            cure += ", or backbone.policy={weights: float32, compute: bfloat16}"
+        yield (
+            (section, "attention"),
+            f"is {attention!r}, a kernel of half precision, and the model computes in {dtype}; "
+            f"{cure}",
+        )
 
 
 META = torch.device("meta")

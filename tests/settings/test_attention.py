@@ -10,6 +10,8 @@ from flowbp.cli.run.execution import execute
 from flowbp.config import ConfigurationError
 from flowbp.settings import RunContainer, RunSettings, container, load
 from flowbp.settings.device import fault_of_attention
+from flowbp.settings.loader import problems_of
+from flowbp.settings.preflight import reading_checks
 from flowbp.training import Ranks
 
 # The tiny tokenizer counts letters.
@@ -36,6 +38,30 @@ def test_a_run_names_its_attention(yaml, tmp_path):
     for name, said in {"fast": "'native', got 'fast'", "cudnn": "a kernel of CUDA"}.items():
         assert said in refused(yaml, "run.device=cpu", f"run.attention={name}")
     assert list(fault_of_attention("run", "cudnn", "cuda")) == []
+
+
+def kernel_problems(*typed, replaced=()):
+    """What is found before a model is loaded."""
+    return [*map(str, problems_of(reading_checks(replaced), load(typed).settings))]
+
+
+def test_a_kernel_is_refused_for_a_model_in_float32_before_it_is_loaded(yaml, with_cuda):
+    typed = [yaml, "run.device=cuda", "run.attention=flash"]
+    (said,) = kernel_problems(*typed)
+    assert said.startswith("run.attention: is 'flash', a kernel of half precision")
+    assert "computes in float32; write auto, or backbone.policy=" in said
+    half = "backbone.policy={weights: float32, compute: bfloat16}"
+    assert kernel_problems(*typed, half) == []
+    assert kernel_problems(yaml, "run.device=cuda") == []
+    # A model of others is asked when it is there.
+    assert kernel_problems(*typed, replaced=["backbone"]) == []
+
+
+def test_the_embedded_model_has_no_policy_to_change(yaml, with_cuda):
+    typed = ["run.device=cuda", "run.attention=flash", "backbone={name: shapes}"]
+    size = ["sampling.height=64", "sampling.width=64"]
+    (said,) = kernel_problems(yaml, *typed, *size)
+    assert said.endswith("computes in float32; write auto")
 
 
 class Second(Ranks):

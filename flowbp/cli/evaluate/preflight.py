@@ -26,7 +26,12 @@ from flowbp.settings.device import fault_of_attention, fault_of_device
 from flowbp.settings.folder import fault_of_folder
 from flowbp.settings.loader import checked, problems_of
 from flowbp.settings.preflight import Check
-from flowbp.settings.unloaded_model import META, named_model, picture_size_problems
+from flowbp.settings.unloaded_model import (
+    META,
+    kernel_problems,
+    named_model,
+    picture_size_problems,
+)
 from flowbp.settings.weighted_reward import faults
 
 _Trial = Callable[[str, Component[Any]], object]
@@ -102,7 +107,7 @@ def run_preflight(container: EvaluationContainer, *, tried: bool = False) -> Non
     found = list(problems_of([_needs, trial], settings))
     refused = [] if settings.evaluation.on_failure == "report" else list(found)
     if not replaced:
-        refused += problems_of([_model, partial(_backbone, build=build)], settings)
+        refused += problems_of([_kernel, _model, partial(_backbone, build=build)], settings)
     if refused:
         raise ConfigurationError(refused)
     for each in found:
@@ -193,6 +198,11 @@ def _stops(check: Check) -> Check:
     return stopping
 
 
+def _kernel(settings: EvaluateSettings) -> Found:
+    section = settings.evaluation
+    return kernel_problems(settings.backbone, "evaluation", section.attention, section.device)
+
+
 def _model(settings: EvaluateSettings) -> Found:
     """What is wrong with the pictures' size, and the files of backbone and models; not weights."""
     sizes = list(picture_size_problems(settings.backbone, settings.sampling))
@@ -231,5 +241,5 @@ def _backbone(settings: EvaluateSettings, *, build: Callable[[], Backbone] | Non
         yield ("backbone",), fault
 
 
-READING_CHECKS: tuple[Check, ...] = (_stops(_needs), _stops(_metrics), _model)
+READING_CHECKS: tuple[Check, ...] = (_stops(_needs), _stops(_metrics), _kernel, _model)
 """Those checks of `run_preflight` that call nothing, for `load`."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from flowbp.adapters.attention_kernels import CHOICES
-from flowbp.cli.evaluate import container
-from flowbp.cli.evaluate.preflight import load
+from flowbp.cli.evaluate import container, preflight
+from flowbp.cli.evaluate.preflight import load, run_preflight
 from flowbp.config import ConfigurationError
 from flowbp.evaluate import main
 from flowbp.training import ALONE
@@ -26,6 +27,22 @@ def test_one_that_is_not_there_is_refused(given, said, evaluation_yaml):
         load([evaluation_yaml, f"{KEY}={given}"])
     (problem,) = refused.value.problems
     assert problem.path == KEY and said in str(problem)
+
+
+def test_a_kernel_is_refused_for_a_model_in_float32(evaluation_yaml, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(preflight, "made_up_pictures", lambda *_: torch.zeros(1, 3, 16, 16))
+
+    def check(*more):
+        typed = [evaluation_yaml, "evaluation.device=cuda", f"{KEY}=flash", *more]
+        run_preflight(container.EvaluationContainer(settings=load(typed).settings))
+
+    with pytest.raises(ConfigurationError) as refused:
+        check()
+    (problem,) = refused.value.problems
+    assert problem.path == KEY and "computes in float32" in str(problem)
+    check("backbone.policy={weights: bfloat16, compute: bfloat16}")
 
 
 def test_it_is_set_before_the_network_is_compiled_and_ends_with_it(
