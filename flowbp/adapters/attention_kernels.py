@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
 from typing import Any
 
 import torch
@@ -94,18 +96,37 @@ def _chosen(
     return CHOICES.of(AttentionCall(tuple(shape), keys, dtype, device, gradient, deterministic))
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _told_of_mask(attention: str) -> bool:
+    """Whether it was said that a kernel does not take masks, which this does once."""
+    return _tell_of_mask(attention, CHOICES.key)
+
+
+@cache
+def _tell_of_mask(attention: str, key: str) -> bool:
+    warnings.warn(
+        f"{key} is {attention!r}, and torch decides instead where attention has a mask, as it has "
+        "for prompts of unequal length",
+        stacklevel=2,
+    )
+    return True
+
+
 def attend(
     attention: str, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 ) -> Tensor:
     """Attend by a kernel: queries, keys and values (B, H, N, D) to (B, H, N, D).
 
     `auto` is the fastest kernel that agrees with float32 for this shape. With a mask, and in other
-    than half precision, which no named kernel computes in, torch decides.
+    than half precision, which no named kernel computes in, torch decides; of a mask a named kernel
+    warns once.
     """
     query, key, value = _cast(query), _cast(key), _cast(value)
     if attention == NATIVE or query.dtype not in HALF:
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     if mask is not None:
+        if attention in KERNELS:
+            _told_of_mask(attention)
         return _native(query, key, value, mask)
     if attention == AUTO:
         recorded = _recorded(query, key, value)

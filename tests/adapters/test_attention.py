@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from functools import partial
 
 import attrs
@@ -251,10 +252,29 @@ def test_a_mask_leaves_the_choice_to_torch(fakes):
     mask = torch.ones(2, 1, 1, 5, dtype=torch.bool)
     mask[1, ..., 3:] = False
     expected = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    for name in (AUTO, "flash", NATIVE):
+    for name in (AUTO, NATIVE):
         found = attend(name, query, key, value, mask)
         assert (found - expected).norm() <= 0.02 * expected.norm()
     assert not fakes
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_of_a_mask_a_named_kernel_warns_once(compiled, fakes):
+    torch._dynamo.reset()
+    attention_kernels._tell_of_mask.cache_clear()
+    heads = torch.zeros(2, 3, 5, 8, dtype=BFLOAT16)
+    mask = torch.ones(2, 1, 1, 5, dtype=torch.bool)
+    attending = torch.compile(attend, fullgraph=True, backend="eager") if compiled else attend
+    with pytest.warns(
+        UserWarning, match=r"run\.attention is 'flash', and torch dec.* mask"
+    ) as said:
+        for size in (2, 2, 1):
+            attending("flash", *[heads[:size]] * 3, mask[:size])
+    assert sum("attention" in str(each.message) for each in said) == 1 and not fakes
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for name in (AUTO, NATIVE):
+            attending(name, *[heads] * 3, mask)
 
 
 def test_a_gradient_of_any_layout_arrives_by_position():
