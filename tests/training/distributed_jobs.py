@@ -13,7 +13,10 @@ from typing import Any
 import attrs
 import torch
 import torch.distributed as dist
+from torch.nn.functional import scaled_dot_product_attention
 
+from flowbp.adapters.attention_choice import Choices
+from flowbp.adapters.attention_trial import AttentionCall
 from flowbp.core import Bridge, SampleClip, module_pull, rollout, sweep
 from flowbp.evaluation import (
     HeldOutMeasure,
@@ -255,6 +258,20 @@ def unallocated(ranks: Ranks) -> list[str]:
         torch.zeros_like, torch.cat, torch.empty = zeros_like, cat, empty
     assert [each.grad.sum().item() for each in parameters] == [12.0, 10.0]
     return told
+
+
+def kernels(ranks: Ranks) -> tuple[str, list[str]]:
+    """Choose among two kernels, of which each process has another for the faster."""
+    told: list[str] = []
+    times = iter((1.0, 2.0) if ranks.first else (2.0, 1.0))
+    choices = Choices(
+        dict.fromkeys(("one", "other"), scaled_dot_product_attention),
+        clock=lambda run, device: next(times),
+        agree=ranks.agreed,
+        say=told.append,
+    )
+    shape, device = (1, 2, 5, 8), torch.device("cpu")
+    return choices.of(AttentionCall(shape, 5, torch.bfloat16, device, gradient=True)), told
 
 
 def short_of_sums(ranks: Ranks) -> None:

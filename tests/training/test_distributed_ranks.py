@@ -274,6 +274,13 @@ def test_the_first_answer_is_that_of_all() -> None:
     assert Ranks().agreed("which", "own") == "own"
 
 
+def test_all_take_the_kernel_of_the_first_to_choose(together) -> None:
+    (first, said), (second, also_said) = together.run(2, "kernels")
+    assert first == second in ("one", "other")
+    # Each has measured for itself.
+    assert "one 1000.00 ms" in said[0] and "one 2000.00 ms" in also_said[0]
+
+
 def test_an_error_is_the_others_only_where_one_has_ended() -> None:
     error = RuntimeError("NCCL error in: somewhere\nunhandled cuda error")
     assert Notes(Store(), 0, 2).cause_within(0.05, error) is None
