@@ -19,7 +19,7 @@ MISTAKES = {
     "parts without any": ("reward: {name: weighted, parts: {}}", "reward.parts: "),
     "no such file": ("prompts: {name: text, path: none.txt}", "prompts.path: "),
     "a method beyond the grid": ("method: {name: sparse, active: 40}", "method.active: "),
-    "a missing key": ("loss: {name: hinge}", "loss.target: "),
+    "a missing key": ("loss: {name: target}", "loss.value: "),
     "an unknown key": ("sampling: {step: 3}", "sampling.step: "),
     "a tag": ("batching: {samples: !mine 3}", "batching.samples: has the tag"),
     "a key twice": ("optimizer: {name: adamw}\noptimizer: 3", "optimizer: is given twice"),
