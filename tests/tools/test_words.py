@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from random import Random
 
 import pytest
 import torch
+import yaml
 from diffusers import StableDiffusion3Pipeline
 from safetensors.torch import load_file
 
@@ -79,6 +81,13 @@ def test_it_is_aligned_and_compared_with_itself_before(built, recognisers, tmp_p
     )
     scores = json.loads((tmp_path / "evaluation" / "scores.json").read_text())
     assert {"reward", "easyocr", "ppocr.exact"} <= set(scores["summary"]["aligned"])
+
+
+def test_the_alignment_is_the_one_whose_numbers_the_docs_have():
+    tree = yaml.safe_load(Path("tools/words/align.yaml").read_text())
+    steps, samples = tree["training"]["steps"], tree["batching"]["samples"]
+    docs = Path("docs/rewards.md").read_text()
+    assert f"then {steps} steps of {samples} samples" in docs
 
 
 def test_what_is_drawn_is_read(recognisers):
