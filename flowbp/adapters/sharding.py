@@ -158,13 +158,18 @@ def _resting(hooks: Sequence[tuple[OrderedDict[int, Any], int]]) -> Iterator[Non
     Those of `fully_shard` take longer on the host than a GPU takes for the blocks of some models,
     and compiled code is interrupted for them.
     """
+    orders = {id(kind): (kind, list(kind)) for kind, _ in hooks}
     out = [(kind, key, kind.pop(key)) for kind, key in hooks]
     try:
         yield
     finally:
-        for kind, key, hook in reversed(out):
+        for kind, key, hook in out:
             kind[key] = hook
-            kind.move_to_end(key, last=False)
+        for kind, order in orders.values():
+            # As they were, before any that were added within.
+            for key in reversed(order):
+                if key in kind:
+                    kind.move_to_end(key, last=False)
 
 
 def _hooks(unit: nn.Module) -> Any:

@@ -190,25 +190,26 @@ def collectives(ranks: Ranks, method: str, pull: int) -> dict[str, int]:
     return mode.counts
 
 
-def hooks_within(ranks: Ranks, keep: bool) -> tuple[bool, list[int]]:
-    """Whether a sharded model is freed; how many hooks it has before, within, after `gathered`."""
-    network, called, counts = BlockNetwork(), list[None](), list[int]()
+def hooks_within(ranks: Ranks, keep: bool) -> tuple[bool, list[list[int]]]:
+    """Whether a sharded model is freed; the hooks it has before, within and after `gathered`."""
+    network, called, hooks = BlockNetwork(), list[None](), list[list[int]]()
     network.blocks[0].register_forward_pre_hook(lambda *_: called.append(None))
+    network.blocks[0].register_forward_hook(lambda *_: called.append(None))
     shard(network, ranks.mesh(ranks.size, torch.device("cpu")), keep=keep)
 
-    def count(units: Sequence[nn.Module]) -> None:
-        counts.append(sum(len(u._forward_pre_hooks) + len(u._forward_hooks) for u in units))
+    def note(units: Sequence[nn.Module]) -> None:
+        hooks.append([key for u in units for key in (*u._forward_pre_hooks, *u._forward_hooks)])
 
     latents, code = torch.ones(2, 32, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
-    count([*network.blocks, network])
+    note([*network.blocks, network])
     with gathered(network):
-        count([*network.blocks, network])
+        note([*network.blocks, network])
         network(latents, code[:, : network.prompt.shape[1]], code[0, 0])
-    count([*network.blocks, network])
+    note([*network.blocks, network])
     gone = weakref.ref(network)
     del network
     gc.collect()
-    return len(called) == 1 and gone() is None, counts
+    return len(called) == 2 and gone() is None, hooks
 
 
 def short(ranks: Ranks, limits: Mapping[str, Mapping[str, int]]) -> Any:
