@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
+from functools import partial, wraps
 from types import TracebackType
 from typing import Any
 
@@ -77,12 +79,16 @@ class DeviceRules(TorchFunctionMode):
     def active(self) -> Iterator[None]:
         """Context in which they hold."""
         before: Any = torch.autocast
-        torch.autocast = lambda *args, **options: _Autocast(self, *args, **options)  # type: ignore
+        # One class by two names.
+        places: Sequence[Any] = torch, torch.amp
+        for place in places:
+            place.autocast = partial(_Autocast, self)
         try:
             with self:
                 yield
         finally:
-            torch.autocast = before  # type: ignore[misc]
+            for place in places:
+                place.autocast = before
 
     @contextmanager
     def in_backward(self, modules: Iterable[nn.Module], low: torch.dtype | None) -> Iterator[None]:
@@ -195,10 +201,14 @@ class _Autocast:
     ) -> None:
         self.rules = rules
         self.low = (dtype or torch.bfloat16) if enabled else None
+        # Of CUDA it says nothing to a CPU.
+        self.ruling = device_type != "cuda" or rules.device == "cuda"
 
     def __enter__(self) -> _Autocast:
         rules = self.rules
-        self.before, rules.low = rules.low, self.low
+        self.before = rules.low
+        if self.ruling:
+            rules.low = self.low
         rules.depth += 1
         return self
 
@@ -213,3 +223,14 @@ class _Autocast:
         rules.depth -= 1
         if rules.depth == 0:
             rules.cast_weights.clear()
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that is called within it, whenever it is: a decorator."""
+
+        @wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            # One of its own for each call, as calls may be nested.
+            with copy(self):
+                return function(*args, **options)
+
+        return call

@@ -26,6 +26,28 @@ def test_products_are_in_less_precision_and_weights_are_cast_once() -> None:
     assert torch.autocast is before
 
 
+def test_it_is_known_by_torch_s_other_name_and_as_a_decorator() -> None:
+    layer, before = nn.Linear(4, 4).to("meta"), torch.amp.autocast
+    rules, x = DeviceRules("cuda"), torch.empty(2, 4, device="meta")
+    with rules.active():
+
+        @torch.amp.autocast("meta", dtype=torch.bfloat16)
+        def product(times: int = 0) -> torch.Tensor:
+            if times:
+                product(times - 1)
+            return layer(x)
+
+        assert product().dtype == product(2).dtype == torch.bfloat16
+        assert layer(x).dtype == torch.float32
+        with torch.autocast("meta"), torch.amp.autocast("cuda", enabled=False):
+            assert layer(x).dtype == torch.float32
+    assert torch.amp.autocast is before
+    assert rules.depth == 0
+    cpu = DeviceRules("cpu")
+    with cpu.active(), torch.autocast("meta"), torch.amp.autocast("cuda", enabled=False):
+        assert layer(x).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize(
     ("device", "dtype"),
     [("cpu", torch.float32), ("cuda", torch.bfloat16), ("cuda", torch.float32)],
