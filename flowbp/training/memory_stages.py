@@ -33,6 +33,11 @@ class Stage:
         able = self.checkpointing and portions.checkpointing is False
         return attrs.evolve(portions, checkpointing=True) if able else None
 
+    def advice(self, portions: Portions) -> str:
+        """What takes less than these portions, before anything has run out of memory."""
+        smaller = self.lowered(portions, portions.samples)
+        return self.cure if smaller is None else f"{smaller.changed_from(portions)} takes less"
+
 
 _CURE = "smaller `height` and `width`, bfloat16 in the backbone's `policy`"
 
@@ -69,6 +74,9 @@ UPDATE = Stage(
     cure="no portion makes it smaller, nor does gradient checkpointing: training a LoRA "
     "(`tuning`), bfloat16 weights in the backbone's `policy`, or a larger device do",
 )
+
+# The gradients of all processes, where each keeps a share.
+SUMMING = Stage(doing="summing the gradients", cure=UPDATE.cure)
 
 
 class StageOutOfMemoryError(torch.OutOfMemoryError):

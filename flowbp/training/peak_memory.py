@@ -23,9 +23,9 @@ from flowbp.training.device_rules import DeviceRules
 from flowbp.training.division import Division, Needs, written_bytes
 from flowbp.training.live_memory import LiveMemory
 from flowbp.training.memory_fit import COMPILED_DECODES, COMPILED_PULLS, ENOUGH
-from flowbp.training.memory_stages import SAMPLING, SCORING, SWEEP, UPDATE
+from flowbp.training.memory_stages import SAMPLING, SCORING, SUMMING, SWEEP, UPDATE, Stage
 
-SUMMING = "summing the gradients"
+ACTIVATIONS = "activations"
 
 UNSEEN = 1.15
 """By what sizes are multiplied that are chosen to fit: kernels allocate for themselves too.
@@ -41,7 +41,7 @@ class Stages:
     """Bytes that each stage of a step takes besides what is divided, and what is always there.
 
     `cached` are the path and the prompts of the whole batch, which scoring and pulls leave in
-    place; `parts` are decoder, reward and buffers.
+    place; `parts` are decoder, reward and buffers; `others` judge and measure pictures.
     """
 
     portions: Portions
@@ -51,17 +51,21 @@ class Stages:
     scoring: int
     pull: int
     update: int = 0
+    others: int = 0
 
 
 @attrs.frozen
 class Peak:
     """The stage of a step that takes most on each device, and bytes there by what they are."""
 
-    stage: str
+    stage: Stage
     sizes: Mapping[str, int]
     portions: Portions
-    # What of the step is not in it, in words.
-    without: str = ""
+    # The type of the device, and what it has in all, if that is known.
+    device: str
+    memory: int | None = None
+    # What is on the device and not in it, in words.
+    without: Sequence[str] = ()
 
     @property
     def total(self) -> int:
@@ -71,32 +75,58 @@ class Peak:
     def described(self) -> str:
         """It in words."""
         parts = ", ".join(f"{written_bytes(n)} of {name}" for name, n in self.sizes.items() if n)
-        without = f"; without {self.without}" if self.without else ""
         return (
-            f"about {written_bytes(self.total)} at the peak, in {self.stage} "
-            f"({self.portions}): {parts}{without}"
+            f"about {written_bytes(self.total)} on {self.device} at the peak, in "
+            f"{self.stage.doing} ({self.portions}): {parts}{self._left_out()}{self._excess()}"
         )
 
+    def _left_out(self) -> str:
+        if not self.without:
+            return ""
+        *others, last = self.without
+        names = f"{', '.join(others)} and {last}" if others else last
+        return f"; without {names}, whose {'sizes are' if others else 'size is'} not known"
 
-def peak_of(needs: Needs, division: Division, stages: Stages, *, without: str = "") -> Peak:
-    """The largest stage of a step, of a model that is divided so.
+    def _excess(self) -> str:
+        """That it does not fit, and what helps: smaller portions only where they may suffice."""
+        if self.memory is None or self.total <= self.memory:
+            return ""
+        fixed = self.total - self.sizes.get(ACTIVATIONS, 0)
+        helps = UPDATE.cure if fixed > self.memory else self.stage.advice(self.portions)
+        return f"; more than the {written_bytes(self.memory)} of this device: {helps}"
+
+
+def peak_of(
+    needs: Needs,
+    division: Division,
+    stages: Stages,
+    *,
+    device: str,
+    memory: int | None = None,
+    without: Sequence[str] = (),
+) -> Peak:
+    """The largest stage of a step, of a model that is divided so, on a type of device.
 
     Sampling and scoring come before there are gradients, which pulls and update need besides.
     """
     by_stage = {
-        SAMPLING.doing: {"activations": stages.sampling, **_states(needs, division, None)},
-        SCORING.doing: {"activations": stages.scoring, **_states(needs, division, None)},
-        SWEEP.doing: {"activations": stages.pull, **_states(needs, division, "summed")},
-        UPDATE.doing: {"temporary copies": stages.update, **_states(needs, division, "own")},
+        SAMPLING: {ACTIVATIONS: stages.sampling, **_states(needs, division, None)},
+        SCORING: {ACTIVATIONS: stages.scoring, **_states(needs, division, None)},
+        SWEEP: {ACTIVATIONS: stages.pull, **_states(needs, division, "summed")},
+        UPDATE: {"temporary copies": stages.update, **_states(needs, division, "own")},
     }
     if division.shard > 1 and division.keep:
         # A block's gradients are laid out for all processes, joined, and summed.
         buffers = needs.largest + needs.largest // division.shard
         by_stage[SUMMING] = {"buffers": buffers, **_states(needs, division, "summed")}
-    always = {"decoder, reward and buffers": stages.parts, "path and prompts": stages.cached}
+    always = {
+        "decoder, reward and buffers": stages.parts,
+        "judge and metrics": stages.others,
+        "path and prompts": stages.cached,
+    }
     sizes = {stage: {**found, **always} for stage, found in by_stage.items()}
     largest = max(sizes, key=lambda stage: sum(sizes[stage].values()))
-    return Peak(largest, sizes[largest], stages.portions, without)
+    return Peak(largest, sizes[largest], stages.portions, device, memory, without)
 
 
 def _states(needs: Needs, division: Division, gradients: str | None) -> Mapping[str, int]:
@@ -127,6 +157,7 @@ class StepSketch:
     Args:
         backbone: on the meta device, tuned.
         reward: likewise; None leaves it out.
+        others: likewise what judges and measures pictures, which is there and not called.
         sampling: of the step.
         batching: its sizes.
         own: the samples of a step on this process.
@@ -143,6 +174,7 @@ class StepSketch:
     surrogate: Surrogate
     device: str
     activations: float | None
+    others: Sequence[Reward] = ()
 
     def stages(self, free: int | None, *, lockstep: bool = False) -> Stages:
         """What the stages of the step take, in the portions that are set or, where `auto`, chosen.
@@ -151,10 +183,11 @@ class StepSketch:
             free: bytes besides the model in training; None where nothing is fitted.
             lockstep: whether the model is gathered block by block.
         """
-        parts, cached, room = sum(each.nbytes for each in self._parts()), self.cached(), None
+        parts, others = (sum(t.nbytes for t in each) for each in (self._parts(), self._others()))
+        cached, room = self.cached(), None
         if free is not None:
             share = (1 - (CAUTION if lockstep else RESERVE)) / UNSEEN
-            room = int(max(free - CONTEXT - parts - cached, 0) * share)
+            room = int(max(free - CONTEXT - parts - others - cached, 0) * share)
         decode, scoring = self._decode(room, lockstep=lockstep)
         pull, checkpointing, pulled = self._pull(room, lockstep=lockstep)
         portions = attrs.evolve(
@@ -167,6 +200,7 @@ class StepSketch:
             sampling=self.sampled(min(self.batching.samples, self.own)),
             scoring=scoring,
             pull=pulled,
+            others=others,
         )
 
     def cached(self) -> int:
@@ -276,8 +310,10 @@ class StepSketch:
         """What is on the device besides the network's parameters; text encoders are not."""
         yield from self.backbone.module.buffers()
         vae = getattr(getattr(self.backbone, "decoder", None), "vae", None)
-        for network in (*_networks(vae), *_networks(self.reward)):
-            yield from (*network.parameters(), *network.buffers())
+        yield from _tensors(vae, self.reward)
+
+    def _others(self) -> Iterator[Tensor]:
+        yield from _tensors(*self.others)
 
     @contextmanager
     def _gradients(self) -> Iterator[None]:
@@ -307,6 +343,12 @@ class StepSketch:
         with rules.active(), rules.in_backward(again, low), compiled(), live:
             work()
         return round(live.peak)
+
+
+def _tensors(*parts: Any) -> Iterator[Tensor]:
+    """What the networks of some parts keep."""
+    for network in (each for part in parts for each in _networks(part)):
+        yield from (*network.parameters(), *network.buffers())
 
 
 def _networks(part: Any) -> Iterator[nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 import attrs
@@ -13,7 +14,7 @@ from flowbp.rewards import Reward
 from flowbp.settings import RunContainer, Settings, chosen_device
 from flowbp.settings.component_needs import in_words
 from flowbp.settings.schema import example_surrogate
-from flowbp.settings.unloaded_reward import reward_sketch
+from flowbp.settings.unloaded_reward import other_scorers, reward_sketch
 from flowbp.training import AdamW
 from flowbp.training.division import Division, Needs
 from flowbp.training.peak_memory import Peak, StepSketch, peak_of
@@ -30,8 +31,8 @@ def memory_bytes(device: torch.device) -> int | None:
 def peak_text(container: RunContainer, model: Backbone, found: tuple[Division, Needs]) -> str:
     """The peak of a step in words, or why it is not known; that fails no check."""
     settings, reward = container.settings(), None
-    device = chosen_device(settings.run.device)
-    if "reward" not in replaced_providers(container):
+    device, replaced = chosen_device(settings.run.device), replaced_providers(container)
+    if "reward" not in replaced:
         # What is wrong with its files is reported by what loads it.
         with suppress(Exception):
             reward = reward_sketch(settings.reward)
@@ -45,6 +46,7 @@ def peak_text(container: RunContainer, model: Backbone, found: tuple[Division, N
             processes=container.ranks().size,
             device=device.type,
             memory=memory_bytes(device),
+            others=other_scorers(settings, replaced),
         ).described()
     except Exception as error:
         return f"activations: not known ({in_words(error).splitlines()[0]})"
@@ -59,10 +61,12 @@ def predicted_peak(
     processes: int,
     device: str,
     memory: int | None,
+    others: tuple[Sequence[Reward], Sequence[str]] = ((), ()),
 ) -> Peak:
     """The peak of a step, of a model and a reward without weights; None leaves a reward out.
 
-    On devices of a type, which have so many bytes each.
+    On devices of a type, which have so many bytes each. `others` are what judges and measures
+    pictures there, and names of those whose sizes are not known.
     """
     division, needs = found
     whole = division.total(needs)
@@ -76,11 +80,12 @@ def predicted_peak(
         surrogate=example_surrogate(settings, settings.run.seed),
         device=device if device == "cuda" else "cpu",
         activations=settings.run.kept_activations if settings.run.compile else None,
+        others=others[0],
     )
     free = None if memory is None else max(memory - whole, 0)
     stages = sketch.stages(free, lockstep=not division.keep)
     if not isinstance(settings.optimizer, AdamW):
         # torch's own, but for the fused ones, go through all parameters together.
         stages = attrs.evolve(stages, update=needs.gradients // division.shard)
-    without = "" if reward is not None else "the reward, whose size is not known"
-    return peak_of(needs, division, stages, without=without)
+    without = [*([] if reward is not None else ["the reward"]), *others[1]]
+    return peak_of(needs, division, stages, device=device, memory=memory, without=without)
