@@ -1,8 +1,9 @@
-"""The predicted peak of a step against those that were measured on an H100."""
+"""The predicted peak of a step against those that were measured, and those that docs have."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import attrs
@@ -11,11 +12,14 @@ import torch
 
 from benchmarks.backbones import backbone_of, predicted
 from benchmarks.random_models import settings_of
+from benchmarks.several_gpus import CASES
+from benchmarks.several_gpus_table import rows_of
 from flowbp.cli.run.check import division_of
 from flowbp.settings.unloaded_model import META
 from flowbp.training.division import GIB
 
-TABLE = Path(__file__).parents[2] / "docs" / "backbones_h100.json"
+DOCS = Path(__file__).parents[2] / "docs"
+TABLE = DOCS / "backbones_h100.json"
 MEMORY = int(79.1 * GIB)
 TOLERANCE = 0.1
 # Each model at 512, and one at 1024; building the others takes long.
@@ -48,3 +52,37 @@ def relative_error(row):
     peak = predicted(settings, row["model"], sizes, compiled=compiled, memory=MEMORY)
     assert attrs.asdict(sizes[0]) == {"shard": 1, "keep": True}
     return peak.total / GIB / row["peak"] - 1, peak
+
+
+@pytest.mark.parametrize(
+    ("processes", "case", "shown"),
+    [
+        (1, "sd35", "of the whole model (measured"),
+        (2, "sd35_kept", "of two shards ("),
+        (4, "sd35_kept", "of four ("),
+        (2, "sd35_by_block", "gathered block by block ("),
+    ],
+)
+def test_what_is_predicted_of_several_gpus_is_what_the_docs_have(processes, case, shown) -> None:
+    measured = rows_of(DOCS / "several_gpus_h200.jsonl")
+    row = next(
+        each
+        for each in measured
+        if (each.case, each.processes, each.total) == (case, processes, 8 * processes)
+    )
+    side = CASES[case].side
+    sizes = f"batching.samples={row.samples}", f"batching.global={row.total}"
+    sides = f"sampling.height={side}", f"sampling.width={side}"
+    settings = settings_of(row.model, "bridge", *sizes, *sides, *row.changed)
+    sketch = settings.tuning(
+        backbone_of(settings, row.model, META, small=False), generator=torch.Generator()
+    )
+    found = CASES[case].division(processes), division_of(settings, sketch, settings.optimizer)[1]
+    peak = predicted(settings, row.model, found, processes=processes, compiled=row.compiled)
+    text = (DOCS / "distributed.md").read_text()
+    predicted_gib, gib = re.search(
+        rf"([\d.]+) (?:GiB )?{re.escape(shown)} ?([\d.]+)\)", text
+    ).groups()
+    assert float(predicted_gib) == pytest.approx(peak.total / GIB, abs=0.1)
+    assert gib == f"{max(row.training_gib):.1f}"
+    assert 1.025 < peak.total / GIB / max(row.training_gib) < 1.065

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
 
 import attrs
 import pytest
@@ -75,6 +77,53 @@ def test_the_table_compares_with_one_gpu(tmp_path, monkeypatch, capsys):
     # One that is not compiled, or of other settings, is no measure.
     for other in (attrs.evolve(two, changed=["a=2"]), attrs.evolve(two, compiled=False)):
         assert "0.800" not in table([row(), other])
+
+
+def cells_of(text, *, columns):
+    """The cells of all lines of tables that have so many."""
+    lines = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    cells = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
+    return [each for each in cells if len(each) == columns and each[0].isdigit()]
+
+
+def test_the_docs_have_what_was_measured():
+    docs = Path("docs")
+    text = (docs / "distributed.md").read_text().partition("## What it costs")[2]
+    rows = {
+        (each.processes, each.division): each
+        for each in rows_of(docs / "several_gpus_h200.jsonl")
+        if each.total == 8 * each.processes
+    }
+    whole = "each with the whole model"
+    divisions = {
+        "whole": whole,
+        "replicated": whole,
+        "sharded over both": "which share one model, gathered once a step",
+        "sharded over all": "which share one model, gathered once a step",
+        "two copies of two shards": "each 2 of which share one of 2 models, gathered once a step",
+        "sharded, gathered block by block": "which share one model, gathered block by block",
+    }
+    one, checked = rows[1, whole], 0
+    for count, how, seconds, scaling, gib in cells_of(text, columns=5):
+        if (count, how) == ("4", "replicated"):
+            assert gib == "not recorded" and (4, whole) not in rows
+            continue
+        row, checked = rows[int(count), divisions[how]], checked + 1
+        assert seconds == f"{row.step:.2f}"
+        assert scaling == ("" if count == "1" else f"{one.step / row.step * 100:.0f} %")
+        assert gib == f"{max(row.training_gib):.1f}"
+        assert len(row.seconds) - 3 in (3, 7)
+    for count, how, *seconds in cells_of(text, columns=6):
+        gpu, checked = rows[int(count), divisions[how]].gpu, checked + 1
+        shown = [gpu.wall, gpu.compute, gpu.exposed, gpu.idle]
+        assert seconds == [f"{each:.2f}" if each else "" for each in shown]
+    assert checked == 2 * len(rows) == 12
+    spans = re.search(
+        r"took ([\d.]+) s longer than the\nfastest replicated, ([\d.]+) s.*?([\d.]+) g", text
+    )
+    two = (row for (count, _), row in rows.items() if count == 2)
+    found = sorted(max(row.seconds[2:-1]) - min(row.seconds[2:-1]) for row in two)
+    assert list(spans.groups()) == [f"{each:.2f}" for each in found]
 
 
 def test_what_the_case_sets_is_not_set_besides(monkeypatch, capsys):
