@@ -20,9 +20,9 @@ def test_it_lifts_held_out_reward_and_accuracy(tmp_path):
     accuracy = comparison.scores.paired("before", "after", "accuracy")
     assert accuracy.pictures == 240
     assert 0.5 <= accuracy.change.before <= 0.7
-    # At full length ten runs of five seeds on two processors gained 28.5 to 32.6 points and 0.096 to
-    # 0.119. The intervals over prompts reach 6 points and 0.023 to each side. Right pictures score
-    # 0.141 more.
+    # At full length ten runs, five seeds on two processors, gained 28.5 to 32.6 points and 0.096
+    # to 0.119. The intervals over prompts reach 6 points and 0.023 to each side. Right pictures
+    # score 0.141 more.
     assert accuracy.change.gain.mean >= 0.08 and accuracy.change.gain.low > 0.02
     reward = comparison.scores.paired("before", "after", "reward")
     assert reward.change.gain.mean >= 0.03 and reward.change.gain.low > 0.01
