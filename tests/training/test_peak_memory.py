@@ -13,7 +13,8 @@ from flowbp.training import Batching, Portions, TrainingSampling
 from flowbp.training.device_rules import DeviceRules
 from flowbp.training.division import GIB, Division, Needs
 from flowbp.training.memory_stages import SWEEP, UPDATE
-from flowbp.training.peak_memory import CONTEXT, Stages, StepSketch, peak_of
+from flowbp.training.peak_memory import Stages, peak_of
+from flowbp.training.step_sketch import CONTEXT, StepSketch
 
 NEEDS = Needs(weights=8 * GIB, gradients=8 * GIB, optimizer=16 * GIB, average=8 * GIB, largest=GIB)
 STAGES = Stages(

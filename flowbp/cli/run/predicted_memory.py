@@ -17,7 +17,8 @@ from flowbp.settings.schema import example_surrogate
 from flowbp.settings.unloaded_reward import other_scorers, reward_sketch
 from flowbp.training import AdamW
 from flowbp.training.division import Division, Needs
-from flowbp.training.peak_memory import Peak, StepSketch, peak_of
+from flowbp.training.peak_memory import Peak, peak_of
+from flowbp.training.step_sketch import StepSketch
 
 
 def memory_bytes(device: torch.device) -> int | None:
