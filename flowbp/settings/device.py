@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,45 @@ import torch
 from flowbp.adapters.attention_kernels import KERNELS
 from flowbp.config.tree import Step
 from flowbp.training import Launch
+from flowbp.training.division import GIB, written_bytes
+from flowbp.validators import integer
+
+_GPUS = re.compile(r"(?:([1-9][0-9]{0,3})x)?([0-9]{1,4}(?:\.[0-9]+)?)")
+
+
+@attrs.frozen
+class Gpus:
+    """CUDA GPUs of one host that a run is planned for: how many, and the bytes of each.
+
+    Example:
+        >>> print(Gpus.of("8x80"))
+        8 GPUs of 80.0 GiB each, not looked at
+    """
+
+    count: int = attrs.field(validator=integer(1))
+    memory: int = attrs.field(validator=integer(1))
+
+    @classmethod
+    def of(cls, written: str) -> Gpus:
+        """Read the GiB of one, or how many and the GiB of each; ValueError of all else."""
+        found = _GPUS.fullmatch(written)
+        if found is None or not (memory := int(float(found[2]) * GIB)):
+            each = "the GiB of a GPU, or how many GPUs and the GiB of each"
+            raise ValueError(f"must be {each}, got {written!r}; write it like 80 or 8x80")
+        return cls(int(found[1] or 1), memory)
+
+    def __str__(self) -> str:
+        """They in words."""
+        s, each = ("s", " each") if self.count > 1 else ("", "")
+        return f"{self.count} GPU{s} of {written_bytes(self.memory)}{each}, not looked at"
+
+    def fault_of(self, section: str, name: str) -> Iterator[tuple[tuple[Step, ...], str]]:
+        """What is wrong with `section.device` for them."""
+        device, path = torch.device("cuda" if name == "auto" else name), (section, "device")
+        if device.type != "cuda":
+            yield path, f"is {name!r}, and --on is for CUDA; write cuda or auto, or omit --on"
+        elif device.index is not None and self.count > 1:
+            yield path, f"is {name!r}, and --on names {self.count} GPUs; write cuda or auto"
 
 
 def chosen_device(name: str) -> torch.device:

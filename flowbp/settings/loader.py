@@ -16,6 +16,7 @@ from flowbp.config.partial import Partial, run_check
 from flowbp.config.problems import listed, nearest
 from flowbp.config.structuring import structured
 from flowbp.config.tree import origin_of, path_text
+from flowbp.settings.device import Gpus
 from flowbp.settings.preflight import Check, section_checks
 from flowbp.settings.registries import REGISTRIES, SCALARS
 from flowbp.settings.schema import Settings
@@ -38,12 +39,13 @@ def load(
     resume: bool = False,
     writes: bool = True,
     also: Sequence[Check] = (),
+    gpus: Gpus | None = None,
 ) -> Loaded[Settings]:
     """Read YAML files and overrides, and check all that can be checked without a model.
 
     With `resume` the run goes on in its folder, which is then not empty. Of several processes one
     `writes`, and checks the folder. The checks of `also` are made later anyway, and here only if
-    something is wrong, so that all is reported at once.
+    something is wrong, so that all is reported at once. `gpus` stand for the machine's.
     """
     typed = read_arguments(arguments, find=preset_or_file)
     typed = attrs.evolve(
@@ -51,7 +53,7 @@ def load(
         tree=without_nulls(typed.tree, "evaluation", "metrics"),
         problems=(*typed.problems, *_mixed_presets(typed.files)),
     )
-    return checked(Settings, typed, section_checks(resume=resume, writes=writes), also)
+    return checked(Settings, typed, section_checks(resume=resume, writes=writes, gpus=gpus), also)
 
 
 def checked(

@@ -18,7 +18,7 @@ from flowbp.config.tree import Step
 from flowbp.evaluation.metrics import PixelDistance
 from flowbp.prompts.sources import TableSource
 from flowbp.settings.component_needs import Found, missing_needs, unsuitable
-from flowbp.settings.device import fault_of_attention, fault_of_device, fault_of_processes
+from flowbp.settings.device import Gpus, fault_of_attention, fault_of_device, fault_of_processes
 from flowbp.settings.folder import FINISHED, fault_of_folder
 from flowbp.settings.metric_factories import distance_metric, diversity_metric
 from flowbp.settings.schema import (
@@ -61,18 +61,20 @@ _OF_SEVERAL: Any = diversity_metric
 _DISTANCES: tuple[Any, ...] = (distance_metric, PixelDistance)
 
 
-def section_checks(*, resume: bool = False, writes: bool = True) -> tuple[Check, ...]:
-    """What only several sections together, or the machine, get wrong.
+def section_checks(
+    *, resume: bool = False, writes: bool = True, gpus: Gpus | None = None
+) -> tuple[Check, ...]:
+    """What only several sections together, or the machine or `gpus` in its place, get wrong.
 
     One that `writes` nothing leaves the folder to the process that does.
     """
+    size = gpus.count if gpus else Launch.of().size
     return (
         *([partial(_folder, resume=resume)] if writes else []),
-        _device,
-        _attention,
-        _processes,
-        _batch,
-        _shards,
+        partial(_device, gpus=gpus),
+        *([] if gpus else [_attention, _processes]),
+        partial(_batch, size=size),
+        partial(_shards, size=size),
         faults_of_sum,
         # Of any seed, so that a wrong one hides nothing.
         partial(_tried, key="method", act=lambda known: example_surrogate(known, 0)),
@@ -94,11 +96,14 @@ def section_checks(*, resume: bool = False, writes: bool = True) -> tuple[Check,
     )
 
 
-def reading_checks(replaced: Collection[str] = ()) -> tuple[Check, ...]:
-    """What is wrong with files, the hub and packages, but for the providers that are replaced."""
+def reading_checks(replaced: Collection[str] = (), device: str | None = None) -> tuple[Check, ...]:
+    """What is wrong with files, the hub and packages, but for the providers that are replaced.
+
+    On the run's device, unless another is given.
+    """
     model: list[Check] = []
     if not {"backbone", "tuned", "model"} & set(replaced):
-        model = [_kernel, partial(_model, tuned="tuning" not in replaced)]
+        model = [partial(_kernel, device=device), partial(_model, tuned="tuning" not in replaced)]
     prompts = {"prompts", "held_out"} & set(replaced)
     return (
         *on_scorers(lambda _, path, component: missing_needs(component, path), replaced),
@@ -191,9 +196,9 @@ def _model(settings: Settings, *, tuned: bool = True) -> Found:
         yield path, str(error)
 
 
-def _kernel(settings: Settings) -> Found:
+def _kernel(settings: Settings, *, device: str | None) -> Found:
     run = settings.run
-    return kernel_problems(settings.backbone, "run", run.attention, run.device)
+    return kernel_problems(settings.backbone, "run", run.attention, device or run.device)
 
 
 def _few_bits(form: Quantization | None) -> Found:
@@ -225,8 +230,9 @@ def _is_finished(folder: Path) -> bool:
         return False
 
 
-def _device(settings: Settings) -> Found:
-    return fault_of_device("run", settings.run.device)
+def _device(settings: Settings, *, gpus: Gpus | None) -> Found:
+    find = gpus.fault_of if gpus else fault_of_device
+    return find("run", settings.run.device)
 
 
 def _attention(settings: Settings) -> Found:
@@ -237,15 +243,15 @@ def _processes(settings: Settings) -> Found:
     return fault_of_processes("run", settings.run.device)
 
 
-def _batch(settings: Settings) -> Found:
+def _batch(settings: Settings, *, size: int) -> Found:
     try:
-        settings.batching.total(Launch.of().size)
+        settings.batching.total(size)
     except ValueError as error:
         yield ("batching", "global"), str(error).removeprefix("`global` ")
 
 
-def _shards(settings: Settings) -> Found:
-    wish, size = settings.distributed.shard, Launch.of().size
+def _shards(settings: Settings, *, size: int) -> Found:
+    wish = settings.distributed.shard
     named = named_model(settings.backbone)
     if named is not None and named.quantization and wish not in (AUTO, 1):
         yield (

@@ -43,7 +43,7 @@ from flowbp.settings import (
     chosen_device,
 )
 from flowbp.settings.component_needs import Found, locations_read, reads
-from flowbp.settings.device import fault_of_device
+from flowbp.settings.device import Gpus, fault_of_device
 from flowbp.settings.loader import problems_of
 from flowbp.settings.preflight import SCORERS, Check, faults_of_sum, on_scorers, reading_checks
 from flowbp.settings.unloaded_model import (
@@ -59,12 +59,17 @@ from flowbp.training.prompts import drawn
 Path = tuple[Step, ...]
 
 
-def check(container: RunContainer, *, resume: bool = False) -> None:
-    """Print what a run would do, and do nothing of it."""
+def check(container: RunContainer, *, resume: bool = False, gpus: Gpus | None = None) -> None:
+    """Print what a run would do, here or on `gpus`, and do nothing of it."""
     settings, replaced = container.settings(), replaced_providers(container)
     named = None if {"backbone", "tuned"} & set(replaced) else named_model(settings.backbone)
     known = named is not None and isinstance(container.tuning(), Full | Lora)
-    checks = [*reading_checks(replaced), *trial_checks(replaced)]
+    planned = here = None
+    if gpus is not None:
+        planned, here = "cuda", "auto"
+        # What is tried is tried on what is here.
+        container.device.override(chosen_device(here))
+    checks = [*reading_checks(replaced, planned), *trial_checks(replaced, here)]
     if not known:
         checks.append(partial(_model_of_others, container=container))
     problems, notes = list(problems_of(checks, settings)), list[str]()
@@ -79,29 +84,37 @@ def check(container: RunContainer, *, resume: bool = False) -> None:
     problems += problems_of([partial(_optimizer_of, parameters=model.trainable())], settings)
     if problems:
         raise ConfigurationError(problems)
-    ranks = container.ranks()
-    optimizer = container.optimizer()
-    trained, found = trained_parameters(model), division_of(settings, model, optimizer)
+    processes = gpus.count if gpus else container.ranks().size
+    launch = Launch(size=processes, local_size=processes) if gpus else Launch.of()
+    optimizer, memory = container.optimizer(), gpus.memory if gpus else None
+    trained = trained_parameters(model)
+    found = division_of(settings, model, optimizer, launch, memory)
+    peak = peak_text(container, model, found, gpus) if known else ""
+    if gpus is not None:
+        peak = f"predicted on {gpus}: {peak or 'not known of this model'}"
     shown = overview(
         settings,
         trained,
         replaced=replaced,
-        processes=ranks.size,
+        processes=processes,
         division=found,
         copied=copy_for_saving_of(model) is not None,
-        peak=peak_text(container, model, found) if known else "",
+        peak=peak,
     )
     print(shown)
     warn_about_guidance(named, guidance_scales(settings))
     print(*_places_read(settings, replaced), *notes, "checked; nothing was run", sep="\n")
 
 
-def trial_checks(replaced: Collection[str] = ()) -> tuple[Check, ...]:
-    """Build and call what scores pictures, observes and optimizes, and says of no file it reads."""
+def trial_checks(replaced: Collection[str] = (), on: str | None = None) -> tuple[Check, ...]:
+    """Build and call what scores pictures, observes and optimizes, and says of no file it reads.
+
+    On the run's device, unless another is given.
+    """
     towers, points = Towers(), PointsByEmbedding()
 
     def try_scorer(settings: Settings, path: Path, component: Component[Any]) -> None:
-        device = chosen_device(settings.run.device)
+        device = chosen_device(on or settings.run.device)
         images = made_up_pictures(settings.sampling, device)
         if path == ("reward",):
             reward = component.build(device=device, towers=towers)
@@ -119,7 +132,8 @@ def trial_checks(replaced: Collection[str] = ()) -> tuple[Check, ...]:
     def score(settings: Settings, path: Path, component: Component[Any]) -> Found:
         # What would only follow from what is reported by itself: a device that is not there, a size
         # that the model cannot draw, a sum that is wrong, prompts that cannot be drawn.
-        if any(fault_of_device("run", settings.run.device)) or any(run_check(_sizes, settings)):
+        wrong = any(fault_of_device("run", on or settings.run.device))
+        if wrong or any(run_check(_sizes, settings)):
             return
         if path == ("reward",) and (any(faults_of_sum(settings)) or any(_prompts(settings))):
             return
@@ -184,17 +198,19 @@ def division_of(
     model: Backbone,
     optimizer: OptimizerRecipe,
     launch: Launch | None = None,
+    memory: int | None = None,
 ) -> tuple[Division, Needs]:
     """How the model is divided, and what it needs; of others' optimizers as much as AdamW.
 
-    Among the processes of this launch, unless another is given.
+    Among the processes of this launch on the device here, unless others are given.
     """
-    device, averaging = chosen_device(settings.run.device), settings.training.averaging
+    averaging = settings.training.averaging
     known = optimizer if is_ours(optimizer) else AdamW()
     needs = Needs.of(model.module, model.trainable(), known, averaging)
     if settings.anchor is not None:
         needs = attrs.evolve(needs, reference=_reference_bytes(model))
-    memory = memory_bytes(device)
+    if memory is None:
+        memory = memory_bytes(chosen_device(settings.run.device))
     launch = Launch.of() if launch is None else launch
     # Frozen weights of few bits are whole on each process, see `settings.preflight`.
     whole = quantization_of(model.module) is not None

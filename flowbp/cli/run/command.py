@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 
 from flowbp.cli.command import carry_out, command_parser, shown_keys
 from flowbp.cli.console import MISTAKE, find_modules_here, print_error, require_packages
@@ -39,6 +40,7 @@ examples:
   python -m flowbp.run container.yaml schedule.name=constant training.steps=20
   python -m flowbp.run container.yaml schedule.name=constant training.steps=40 --resume
   python -m flowbp.run presets/sd35_medium.yaml presets/sd35_medium/bridge.yaml my.yaml --check
+  python -m flowbp.run presets/flux1_dev.yaml presets/flux1_dev/bridge.yaml my.yaml --check --on 80
 
 exit codes: 0 done, 1 the run stopped, 2 a mistake in what was typed or configured,
 130 interrupted.
@@ -55,6 +57,8 @@ def main(arguments: Sequence[str] | None) -> int:
     typed = parser.parse_intermixed_args(arguments)
     if typed.keys and typed.presets:
         parser.error("give --keys or --presets, not both")
+    if typed.on and not typed.check:
+        parser.error("give --on with --check; a run takes the devices that are here")
     if typed.keys:
         from flowbp.settings import Settings
 
@@ -77,12 +81,13 @@ def main(arguments: Sequence[str] | None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     # Late, as in `_run`.
+    from flowbp.settings.device import Gpus
     from flowbp.settings.run_identity import FREE, ROUNDING, STEPS
 
     keys = ", ".join((f"{STEPS} upwards", *FREE, *ROUNDING))
     parser = command_parser(
         "flowbp.run",
-        usage="%(prog)s [--resume] [--check] [--debug] FILE.yaml [FILE.yaml ...] "
+        usage="%(prog)s [--resume] [--check [--on GPUS]] [--debug] FILE.yaml [FILE.yaml ...] "
         "[dotted.key=value ...]\n       %(prog)s init [MODEL] [METHOD] [REWARD]\n"
         "       %(prog)s --keys [SECTION [NAME]] | --presets | --version",
         description=_DESCRIPTION,
@@ -90,6 +95,20 @@ def _parser() -> argparse.ArgumentParser:
         resume="continue the run in run.folder, from its newest checkpoint",
         check="check everything, print what would run, and write nothing",
         keys="--keys training, --keys method bridge, --keys reward my_package.rewards:Mine",
+    )
+
+    def gpus(written: str) -> Gpus:
+        try:
+            return Gpus.of(written)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    parser.add_argument(
+        "--on",
+        metavar="GPUS",
+        type=gpus,
+        help="with --check: predict for CUDA GPUs of one host that need not be here, 80 for one of "
+        "80 GiB, 8x80 for eight of them under torchrun",
     )
     parser.add_argument(
         "--presets",
@@ -119,7 +138,10 @@ def _run(typed: argparse.Namespace) -> int:
         joined,
     )
 
-    also = (*reading_checks(), *(trial_checks() if typed.check else ()))
+    planned, here = ("cuda", "auto") if typed.on else (None, None)
+    also = (*reading_checks((), planned), *(trial_checks((), here) if typed.check else ()))
+    read = partial(load, typed.inputs, resume=typed.resume, also=also, gpus=typed.on)
+    work = partial(check, gpus=typed.on) if typed.check else execute
 
     def run(ranks: Ranks) -> int:
         def act(settings: Settings) -> int:
@@ -127,13 +149,13 @@ def _run(typed: argparse.Namespace) -> int:
                 return 0
             container = RunContainer(settings=settings, ranks=ranks)
             with in_silence(ranks):
-                (check if typed.check else execute)(container, resume=typed.resume)
+                work(container, resume=typed.resume)
             return 0
 
         def loaded() -> Loaded[Settings]:
             def own() -> Loaded[Settings]:
                 with in_silence(ranks):
-                    return load(typed.inputs, resume=typed.resume, writes=ranks.first, also=also)
+                    return read(writes=ranks.first)
 
             # No process checks anything any more while the first one writes already.
             with ranks.together():

@@ -13,6 +13,7 @@ from flowbp.cli.run.built_run import replaced_providers
 from flowbp.rewards import Reward
 from flowbp.settings import RunContainer, Settings, chosen_device
 from flowbp.settings.component_needs import in_words
+from flowbp.settings.device import Gpus
 from flowbp.settings.schema import example_surrogate
 from flowbp.settings.unloaded_reward import other_scorers, reward_sketch
 from flowbp.training import AdamW
@@ -29,10 +30,16 @@ def memory_bytes(device: torch.device) -> int | None:
     return found
 
 
-def peak_text(container: RunContainer, model: Backbone, found: tuple[Division, Needs]) -> str:
-    """The peak of a step in words, or why it is not known; that fails no check."""
+def peak_text(
+    container: RunContainer,
+    model: Backbone,
+    found: tuple[Division, Needs],
+    gpus: Gpus | None = None,
+) -> str:
+    """The peak of a step here or on `gpus`, or why it is not known; that fails no check."""
     settings, reward = container.settings(), None
     device, replaced = chosen_device(settings.run.device), replaced_providers(container)
+    kind = "cuda" if gpus else device.type
     if "reward" not in replaced:
         # What is wrong with its files is reported by what loads it.
         with suppress(Exception):
@@ -44,9 +51,9 @@ def peak_text(container: RunContainer, model: Backbone, found: tuple[Division, N
             model,
             reward,
             found,
-            processes=container.ranks().size,
-            device=device.type,
-            memory=memory_bytes(device),
+            processes=gpus.count if gpus else container.ranks().size,
+            device=kind,
+            memory=gpus.memory if gpus else memory_bytes(device),
             others=other_scorers(settings, replaced),
         ).described()
     except Exception as error:

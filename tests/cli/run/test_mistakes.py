@@ -114,7 +114,7 @@ def test_what_is_read_ahead_is_read_without_the_chatter_of_the_libraries(yaml, m
         levels.append(logging.get_verbosity())
         return iter(())
 
-    monkeypatch.setattr(preflight, "reading_checks", lambda: (ahead,))
+    monkeypatch.setattr(preflight, "reading_checks", lambda *_: (ahead,))
     assert main([yaml, "training.steps=0"]) == 2
     assert levels == [logging.ERROR]
 
