@@ -45,6 +45,9 @@ def test_every_reward_can_be_named(reward):
     assert found.reward.name == reward
     # The published loss is in the units of the published reward.
     assert found.loss == (Hinge(0.55) if reward == "hpsv2" else Linear())
+    Path("container.yaml").unlink()
+    embedded = written("shapes", reward)
+    assert embedded.loss == (Hinge(0.69) if reward == "shapes" else Linear())
 
 
 def test_every_model_can_be_named():
