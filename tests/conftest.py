@@ -8,6 +8,9 @@ import tempfile
 
 import pytest
 
+# Threads of several workers that spin while they wait keep each other from the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # Not into the home of whoever runs the tests, and not anew at each run of them.
 os.environ.setdefault(
     "TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"flowbp-tests-{os.getuid()}")
