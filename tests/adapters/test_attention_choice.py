@@ -12,6 +12,8 @@ from flowbp.adapters.attention_choice import Choices, seconds
 from flowbp.adapters.attention_kernels import DenseGradient
 from flowbp.adapters.attention_trial import AttentionCall
 
+from .altered import Altered
+
 CPU = torch.device("cpu")
 FORWARD = AttentionCall((2, 3, 5, 8), 5, torch.bfloat16, CPU, gradient=False)
 BOTH = AttentionCall((2, 3, 5, 8), 5, torch.bfloat16, CPU, gradient=True)
@@ -19,19 +21,6 @@ BOTH = AttentionCall((2, 3, 5, 8), 5, torch.bfloat16, CPU, gradient=True)
 
 def right(query, key, value):
     return functional.scaled_dot_product_attention(query, key, value)
-
-
-class Altered(torch.autograd.Function):
-    """The same, with a fault in the gradient."""
-
-    @staticmethod
-    def forward(ctx, heads, fault):
-        ctx.fault = fault
-        return heads.view_as(heads)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return ctx.fault(gradient), None
 
 
 def with_gradient(fault):

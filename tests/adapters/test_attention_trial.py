@@ -14,6 +14,8 @@ from flowbp.adapters.attention_trial import (
     layouts,
 )
 
+from .altered import Altered
+
 CPU = torch.device("cpu")
 
 
@@ -62,21 +64,10 @@ def of_changed(number, change):
 
     def kernel(*inputs):
         return right(
-            *(Changed.apply(x, change) if i == number else x for i, x in enumerate(inputs))
+            *(Altered.apply(x, change) if i == number else x for i, x in enumerate(inputs))
         )
 
     return kernel
-
-
-class Changed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, heads, change):
-        ctx.change = change
-        return heads.view_as(heads)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return ctx.change(gradient), None
 
 
 def test_a_gradient_that_is_not_nothing_is_wrong_for_one_key():
